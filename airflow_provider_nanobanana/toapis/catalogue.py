@@ -1,0 +1,109 @@
+"""What is known of each model: spelling of the request, ratios, resolutions, pixel sizes, list prices. Data, not code.
+
+Every table names its source and the day it was read; models and prices rot, so an unknown model id is never refused
+here (the service answers 503 ``model_not_found``), only ratios and resolutions that no model of its family takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+DEFAULT_MODEL: Final = "nano_banana_2"
+MAX_REFERENCE_IMAGES: Final = 14
+
+#: Ratios of the model guide "nano_banana_2" (toapis.com/en/model-guide/nano_banana_2, read 2026-08).
+GUIDE_RATIOS: Final = ("1:1", "16:9", "9:16", "4:3", "3:4")
+
+#: Long side first ratios and pixel sizes per resolution, as (width, height) of the wide form.
+#: Source: Google's table of output sizes (ai.google.dev/gemini-api/docs/image-generation, read 2026-11).
+_WIDE_PIXELS: Final[Mapping[str, Mapping[str, tuple[int, int]]]] = {
+    "1:1": {"0.5K": (512, 512), "1K": (1024, 1024), "2K": (2048, 2048), "4K": (4096, 4096)},
+    "3:2": {"0.5K": (632, 424), "1K": (1264, 848), "2K": (2528, 1696), "4K": (5056, 3392)},
+    "4:3": {"0.5K": (600, 448), "1K": (1200, 896), "2K": (2400, 1792), "4K": (4800, 3584)},
+    "5:4": {"0.5K": (576, 464), "1K": (1152, 928), "2K": (2304, 1856), "4K": (4608, 3712)},
+    "16:9": {"0.5K": (688, 384), "1K": (1376, 768), "2K": (2752, 1536), "4K": (5504, 3072)},
+    "21:9": {"0.5K": (792, 168), "1K": (1584, 672), "2K": (3168, 1344), "4K": (6336, 2688)},
+    "4:1": {"0.5K": (1024, 256), "1K": (2048, 512), "2K": (4096, 1024), "4K": (8192, 2048)},
+    "8:1": {"0.5K": (1536, 192), "1K": (3072, 384), "2K": (6144, 768), "4K": (12288, 1536)},
+}
+
+#: The 14 ratios of the API reference "gemini-3.1-flash" (docs.toapis.com, read 2026-08).
+REFERENCE_RATIOS: Final = (
+    *("1:1", "3:2", "2:3", "4:3", "3:4", "16:9", "9:16"),
+    *("5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"),
+)
+
+#: USD per image at ToAPIs (model guide, read 2026-08). 0.5K has no published price. Accounts differ: an estimate.
+LIST_PRICES: Final[Mapping[str, float]] = {"1K": 0.025, "2K": 0.030, "4K": 0.040}
+PRICES_READ_ON: Final = "2026-08-20"
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Where one family of models wants each field of a request.
+
+    :param resolution: ``top`` for a top-level ``resolution``, ``metadata`` for ``metadata.resolution``.
+    :param references: Name of the list of reference image URLs.
+    :param response_format: Whether the family documents ``response_format``.
+    """
+
+    resolution: Literal["top", "metadata"]
+    references: Literal["reference_images", "image_urls"]
+    response_format: bool
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model family: how its requests are spelled and what they may hold."""
+
+    spelling: Spelling
+    ratios: tuple[str, ...]
+    resolutions: tuple[str, ...]
+    first_result_seconds: Mapping[str, float]
+
+
+_GUIDE: Final = Spelling(resolution="top", references="reference_images", response_format=True)
+_REFERENCE: Final = Spelling(resolution="metadata", references="image_urls", response_format=False)
+
+#: Seconds after which the first quarter of the images is ready: the moment from which polling pays. A prior from field
+#: notes (median 25 s at 1K, 60 to 120 s at 2K; lognormal), not a promise of the service.
+_FIRST_RESULT: Final[Mapping[str, float]] = {"0.5K": 12.0, "1K": 18.0, "2K": 30.0, "4K": 40.0}
+
+_OFFICIAL_RATIOS: Final = tuple(ratio for ratio in REFERENCE_RATIOS if ratio not in ("1:4", "1:8"))
+_OFFICIAL: Final = Model(_REFERENCE, _OFFICIAL_RATIOS, ("1K", "2K", "4K"), _FIRST_RESULT)
+
+MODELS: Final[Mapping[str, Model]] = {
+    "nano_banana_2": Model(_GUIDE, GUIDE_RATIOS, ("1K", "2K", "4K"), _FIRST_RESULT),
+    "gemini-3.1-flash-image-preview": Model(_REFERENCE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"), _FIRST_RESULT),
+    "gemini-3.1-flash-image-preview-official": _OFFICIAL,
+    "gemini-3.1-flash-image-official": _OFFICIAL,
+    "nano-banana-2-official": _OFFICIAL,
+    "nano-banana-2-lite-official": _OFFICIAL,
+}
+
+_UNKNOWN_GEMINI: Final = MODELS["gemini-3.1-flash-image-preview"]
+_UNKNOWN_GUIDE: Final = Model(_GUIDE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"), _FIRST_RESULT)
+
+
+def model_for(model_id: str) -> Model:
+    """Return what is known of a model id; an unknown id takes the widest table of its spelling."""
+    known = MODELS.get(model_id)
+    if known is not None:
+        return known
+    return _UNKNOWN_GEMINI if model_id.startswith("gemini-") else _UNKNOWN_GUIDE
+
+
+def pixel_size(size: str, resolution: str) -> tuple[int, int] | None:
+    """Return the pixels (width, height) that a ratio and a resolution stand for, or None for one we do not know."""
+    wide = _WIDE_PIXELS.get(size)
+    if wide is not None:
+        return wide.get(resolution)
+    flipped = _WIDE_PIXELS.get(":".join(reversed(size.split(":"))), {}).get(resolution)
+    return None if flipped is None else (flipped[1], flipped[0])
+
+
+def list_price(resolution: str, overrides: Mapping[str, float] | None = None) -> float | None:
+    """Return the list price in USD of one image, the connection's own ``prices`` first; None where none is known."""
+    return {**LIST_PRICES, **(overrides or {})}.get(resolution)

@@ -1,0 +1,178 @@
+"""Two thin httpx shells over the protocol: they send, wait and read, and decide nothing. The one import of httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ToApisError
+from airflow_provider_nanobanana.toapis.protocol import MAX_ANSWER_BYTES, ApiCall, RetryPolicy
+
+T = TypeVar("T")
+
+#: The request never left: name resolution, refused, connect timeout, TLS and proxy handshakes, no free connection.
+_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_CONNECT_SECONDS: Final = 10.0
+
+
+@cache
+def shared_ssl_context() -> ssl.SSLContext:
+    """Return the process's one TLS context: each costs 25 ms of CPU and 0.6 MB (``airflow-platform.md`` section 10)."""
+    return httpx.create_ssl_context()
+
+
+class _Base:
+    """What both clients know: where to send, with which key, how long to wait."""
+
+    def __init__(
+        self, base_url: str, api_key: str, *, timeout: float = 30.0, policy: RetryPolicy | None = None
+    ) -> None:
+        if not api_key.isascii() or not api_key.isprintable() or not api_key.strip():
+            raise ConfigurationError("The API key (the connection's password) is empty or holds characters no key has.")
+        self._base_url = base_url
+        self._key = api_key.strip().encode()
+        self._timeout = timeout
+        self._policy = policy or RetryPolicy()
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "base_url": self._base_url,
+            "headers": {"Authorization": b"Bearer " + self._key, "Accept": "application/json"},
+            "timeout": httpx.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_SECONDS)),
+            "verify": shared_ssl_context(),
+            # A followed redirect could repeat a paid POST, or carry the key elsewhere.
+            "follow_redirects": False,
+        }
+
+    @staticmethod
+    def _content(call: ApiCall[Any]) -> dict[str, Any]:
+        content: dict[str, Any] = {"params": dict(call.params)} if call.params else {}
+        if call.body is not None:
+            content["json"] = dict(call.body)
+        if call.upload is not None:
+            content["files"] = {"file": (call.upload.filename, call.upload.content, call.upload.mime_type)}
+            content["data"] = {"purpose": "generation"}
+        return content
+
+    def _answer(self, response: httpx.Response, body: bytes) -> Answer:
+        # An echoed key is blanked at the door, so that no error or log can hold it.
+        return Answer(response.status_code, dict(response.headers), body.replace(self._key, b"***"))
+
+    @staticmethod
+    def _failure(error: Exception) -> NoAnswer:
+        reason = str(error).strip() or "no details"
+        return NoAnswer(sent=not isinstance(error, _NOT_SENT), reason=f"{type(error).__name__}: {reason}"[:300])
+
+
+class ToApisClient(_Base):
+    """The blocking client, for workers.
+
+    :param base_url: As :func:`~airflow_provider_nanobanana.toapis.protocol.normalise_host` returns it.
+    :param api_key: Sent as ``Authorization: Bearer`` to that host and no other.
+    :param timeout: Seconds for one HTTP call, body included.
+    :param policy: Repeats within one call.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout: float = 30.0,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout=timeout, policy=policy)
+        self._sleep = sleep
+        self._http = httpx.Client(**self._options())
+
+    def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
+        """Send a call, repeat it as the policy allows, and return its result.
+
+        :raises ToApisError: the one error of the last answer.
+        """
+        repeats = 0
+        while True:
+            try:
+                return call.conclude(self._exchange(call), time.time())
+            except ToApisError as error:
+                delay = (policy or self._policy).delay(call.kind, error, repeats, random.random())
+                if delay is None:
+                    raise
+            self._sleep(delay)
+            repeats += 1
+
+    def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+        deadline = time.monotonic() + self._timeout
+        try:
+            with self._http.stream(call.method, call.path, **self._content(call)) as response:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                        return NoAnswer(sent=True, reason="the answer was too long or too slow")
+                return self._answer(response, bytes(body))
+        except httpx.HTTPError as error:
+            return self._failure(error)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+class AsyncToApisClient(_Base):
+    """The asyncio client, for triggers; parameters as :class:`ToApisClient`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout: float = 30.0,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout=timeout, policy=policy)
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(**self._options())
+
+    async def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
+        """Send a call, repeat it as the policy allows, and return its result.
+
+        :raises ToApisError: the one error of the last answer.
+        """
+        repeats = 0
+        while True:
+            try:
+                return call.conclude(await self._exchange(call), time.time())
+            except ToApisError as error:
+                delay = (policy or self._policy).delay(call.kind, error, repeats, random.random())
+                if delay is None:
+                    raise
+            await self._sleep(delay)
+            repeats += 1
+
+    async def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+        try:
+            async with asyncio.timeout(self._timeout):
+                async with self._http.stream(call.method, call.path, **self._content(call)) as response:
+                    body = bytearray()
+                    async for chunk in response.aiter_bytes():
+                        body += chunk
+                        if len(body) > MAX_ANSWER_BYTES:
+                            return NoAnswer(sent=True, reason="the answer was too long")
+                    return self._answer(response, bytes(body))
+        except (httpx.HTTPError, TimeoutError) as error:
+            return self._failure(error)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()

@@ -1,0 +1,178 @@
+"""The one tree of errors: each says whether a repeat can help and what became of the money.
+
+``retryable`` speaks of repeating the same call unchanged. ``charged`` speaks of the image task: ``no`` (nothing was
+bought, or it was refunded), ``yes`` (it is paid and goes on or exists), ``unknown`` (the request left, no answer came).
+Messages never hold the API key.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Charged = Literal["no", "yes", "unknown"]
+
+
+class ToApisError(Exception):
+    """Anything that can go wrong between us and the gateway.
+
+    :param message: What happened, what is allowed, and what the next attempt will do.
+    :param image_task_id: The image task concerned, where there is one.
+    :param http_status: HTTP status of the answer, where there was one.
+    :param code: The service's own error code, as text.
+    :param retry_after: Seconds the service asked us to wait, where it did.
+    :param charged: What became of the money, where this case differs from the class.
+    """
+
+    retryable: ClassVar[bool] = False
+    charged: Charged = "no"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        image_task_id: str | None = None,
+        http_status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        charged: Charged | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.image_task_id = image_task_id
+        self.http_status = http_status
+        self.code = code
+        self.retry_after = retry_after
+        if charged is not None:
+            self.charged = charged
+
+    @property
+    def message(self) -> str:
+        """The sentence a person reads."""
+        return str(self.args[0])
+
+
+# --- before anything is bought -------------------------------------------------------------------------------------
+
+
+class ConfigurationError(ToApisError):
+    """The connection is unusable as it stands."""
+
+
+class InvalidRequest(ToApisError):
+    """The request can never be accepted as it is: refused by us before sending, or by the service (400, 404, 413)."""
+
+
+class AuthenticationFailed(ToApisError):
+    """The key is missing or wrong (401)."""
+
+
+class PermissionRefused(ToApisError):
+    """The key may not do this: model, address or account is not allowed (403)."""
+
+
+class InsufficientCredits(ToApisError):
+    """The account has no credits left (402, or 403 and 429 that say so)."""
+
+
+class ModelNotFound(ToApisError):
+    """The model id is wrong or not enabled for this key (503 ``model_not_found``, 500 ``pricing_failed``)."""
+
+
+class ContentRefused(ToApisError):
+    """Prompt or image was refused by content policy; the same request will be refused again."""
+
+
+# --- not accepted, or not answered ---------------------------------------------------------------------------------
+
+
+class NotAccepted(ToApisError):
+    """The service certainly did not take the request: sending it again cannot buy a second image."""
+
+    retryable = True
+
+
+class ConnectionFailed(NotAccepted):
+    """No connection was made: DNS, refused, connect timeout, TLS."""
+
+
+class RateLimited(NotAccepted):
+    """429 that is not about credits."""
+
+
+class ServiceUnavailable(NotAccepted):
+    """503 in JSON: the limiter is down or no channel is free."""
+
+
+class TransientFailure(ToApisError):
+    """A call that buys nothing got no usable answer: network, 408, 5xx, HTML, broken JSON."""
+
+    retryable = True
+
+
+class SubmissionUnknown(ToApisError):
+    """The submit left and no usable answer came: an image task may or may not exist, and may be charged."""
+
+    retryable = True
+    charged: Charged = "unknown"
+
+
+# --- an image task that is paid ------------------------------------------------------------------------------------
+
+
+class ImageTaskNotFound(ToApisError):
+    """The service does not know this id (404 ``task_not_found``, 400 ``task_not_exist``)."""
+
+    charged: Charged = "unknown"
+
+
+class ImageTaskFailed(ToApisError):
+    """The service ended the image task without an image; failed image tasks are refunded."""
+
+
+class ImageTaskTimeout(ToApisError):
+    """The wait ended before the image task did; it goes on and stays paid."""
+
+    retryable = True
+    charged: Charged = "yes"
+
+
+class ResultMissing(ToApisError):
+    """The image task is completed but names no image yet; asking again is free."""
+
+    retryable = True
+    charged: Charged = "yes"
+
+
+class ResultExpired(ToApisError):
+    """The image task is paid and its link is dead (24 hours); only a new, paid image task can replace it."""
+
+    charged: Charged = "yes"
+
+
+# --- landing a paid image ------------------------------------------------------------------------------------------
+
+
+class DownloadFailed(ToApisError):
+    """The link was not served; asking again is free until it expires."""
+
+    retryable = True
+    charged: Charged = "yes"
+
+
+class UnsafeAddress(ToApisError):
+    """The link, or a redirect of it, points where we never connect to."""
+
+    charged: Charged = "yes"
+
+
+class ImageInvalid(ToApisError):
+    """The bytes are not one complete image within the limits."""
+
+    retryable = True
+    charged: Charged = "yes"
+
+
+class StorageFailed(ToApisError):
+    """The destination did not take the image; the paid image waits at the service until its link expires."""
+
+    retryable = True
+    charged: Charged = "yes"

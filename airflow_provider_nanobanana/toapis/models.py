@@ -1,0 +1,224 @@
+"""What goes to the gateway and what comes back, parsed once: frozen, tolerant of fields and statuses we do not know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from airflow_provider_nanobanana.toapis import catalogue
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+#: Links live this long after completion (docs.toapis.com, image status, read 2026-08).
+LINK_LIFETIME_SECONDS = 86_400
+
+
+class ImageRequest(BaseModel):
+    """One image to make.
+
+    :param prompt: What the picture shows; not blank.
+    :param size: Aspect ratio such as ``16:9``, never pixels.
+    :param resolution: ``0.5K`` (some models), ``1K``, ``2K`` or ``4K``.
+    :param reference_images: At most 14 http(s) URLs or storage URIs; never data URIs.
+    :param model: Model id; None stands for the connection's default.
+    :param response_format: ``url`` or ``b64_json``.
+    :param extra_body: Fields sent as they are; they win over ours.
+    :param variant: Makes an otherwise equal request a different one; never sent.
+    """
+
+    model_config = _FROZEN
+
+    prompt: str
+    size: str = "1:1"
+    resolution: str = "1K"
+    reference_images: tuple[str, ...] = ()
+    model: str | None = None
+    response_format: Literal["url", "b64_json"] = "url"
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    variant: str = ""
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("is blank; describe the picture in at least one word")
+        return prompt
+
+    @field_validator("reference_images", mode="before")
+    @classmethod
+    def _none_is_empty(cls, references: Any) -> Any:
+        if isinstance(references, str):
+            raise ValueError("is one text; give a list of URLs")
+        return () if references is None else references
+
+    @field_validator("reference_images")
+    @classmethod
+    def _usable_references(cls, references: tuple[str, ...]) -> tuple[str, ...]:
+        if len(references) > catalogue.MAX_REFERENCE_IMAGES:
+            raise ValueError(f"has {len(references)} entries; at most {catalogue.MAX_REFERENCE_IMAGES} are allowed")
+        for position, reference in enumerate(references):
+            if not reference.strip():
+                raise ValueError(f"entry {position} is blank; give a URL or a storage URI")
+            if reference.lstrip()[:5].lower() == "data:":
+                raise ValueError(
+                    f"entry {position} is a data URI, which the service refuses; give an http(s) URL, or a storage URI "
+                    "(s3://, gs://, file://), which is uploaded for you"
+                )
+        return references
+
+    @field_validator("extra_body")
+    @classmethod
+    def _json_only(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(extra_body, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"is not JSON ({error}); give texts, numbers, lists and mappings only") from None
+        return extra_body
+
+    @classmethod
+    def parse(
+        cls, value: ImageRequest | Mapping[str, Any], default_model: str = catalogue.DEFAULT_MODEL
+    ) -> ImageRequest:
+        """Return the request with its model filled in and checked against the catalogue.
+
+        :raises InvalidRequest: with every fault and what is allowed; nothing was sent.
+        """
+        if not isinstance(value, (ImageRequest, Mapping)):
+            raise InvalidRequest(
+                f"An image request is a mapping with a 'prompt', not {type(value).__name__}; nothing was sent."
+            )
+        try:
+            request = value if isinstance(value, cls) else cls.model_validate(dict(value))
+        except ValidationError as error:
+            raise InvalidRequest(_explain(error)) from None
+        model = request.model or default_model
+        request = request.model_copy(update={"model": model})
+        _check_against(catalogue.model_for(model), request)
+        return request
+
+    def fingerprint(self) -> str:
+        """Return the hash that makes two requests the same one: 64 hex digits.
+
+        Query strings of references are left out: a re-signed link to the same object is the same request.
+        """
+        content = self.model_dump(mode="json")
+        content["reference_images"] = [_without_query(uri) for uri in self.reference_images]
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class ImageTaskStatus(StrEnum):
+    """What a wire status amounts to; every word that is neither success nor failure is running."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class GeneratedImage(BaseModel):
+    """One image of a completed image task: a link that dies, or the bytes themselves."""
+
+    model_config = _FROZEN
+
+    id: str
+    index: int = 0
+    url: str | None = Field(default=None, repr=False)
+    b64_json: str | None = Field(default=None, repr=False)
+
+
+class Billing(BaseModel):
+    """What the service says an image task cost; amounts only once settled or refunded."""
+
+    model_config = _FROZEN
+
+    status: str
+    cost_usd: float | None = None
+    credits: float | None = None
+
+
+class ImageTaskError(BaseModel):
+    """Why the service ended an image task without an image."""
+
+    model_config = _FROZEN
+
+    code: str
+    message: str
+
+
+class ImageTask(BaseModel):
+    """An image task as one answer showed it; times are epoch seconds.
+
+    :param status: What the wire status amounts to.
+    :param wire_status: The service's own word, for logs.
+    """
+
+    model_config = _FROZEN
+
+    id: str
+    status: ImageTaskStatus
+    wire_status: str = ""
+    model: str | None = None
+    progress: float | None = None
+    created_at: float | None = None
+    completed_at: float | None = None
+    expires_at: float | None = None
+    images: tuple[GeneratedImage, ...] = ()
+    error: ImageTaskError | None = None
+    billing: Billing | None = None
+    client_business_id: str | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the image task has ended."""
+        return self.status is not ImageTaskStatus.RUNNING
+
+    def expires(self, now: float) -> float:
+        """Return when the links die, in epoch seconds: as reported, else 24 hours after completion (or ``now``)."""
+        return self.expires_at or (self.completed_at or now) + LINK_LIFETIME_SECONDS
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost the service settled, or None while it says nothing; absent never means free."""
+        return self.billing.cost_usd if self.billing else None
+
+
+def _check_against(model: catalogue.Model, request: ImageRequest) -> None:
+    """Refuse what no model of the family takes, unless ``extra_body`` overrides that very field."""
+    faults = []
+    if request.size not in model.ratios and "size" not in request.extra_body:
+        faults.append(f"size {request.size!r} is no ratio of {request.model}; allowed: {', '.join(model.ratios)}")
+    if request.resolution not in model.resolutions and not _overrides_resolution(request.extra_body):
+        faults.append(
+            f"resolution {request.resolution!r} is not offered by {request.model}; "
+            f"allowed: {', '.join(model.resolutions)}"
+        )
+    if faults:
+        raise InvalidRequest(f"Image request refused before sending: {'; '.join(faults)}. Nothing was charged.")
+
+
+def _overrides_resolution(extra_body: Mapping[str, Any]) -> bool:
+    metadata = extra_body.get("metadata")
+    return "resolution" in extra_body or (isinstance(metadata, Mapping) and "resolution" in metadata)
+
+
+def _without_query(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+
+
+def _explain(error: ValidationError) -> str:
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            faults.append(f"{field!r} is no field of an image request; allowed: {', '.join(ImageRequest.model_fields)}")
+        else:
+            faults.append(f"{field} {fault['msg'].removeprefix('Value error, ')}")
+    return f"Image request refused before sending: {'; '.join(faults)}. Nothing was charged."

@@ -1,0 +1,188 @@
+"""The gateway's protocol without I/O: what to send, what an outcome means, whether to send it again.
+
+Both HTTP clients are shells over :class:`ApiCall` and :class:`RetryPolicy`; neither decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_nanobanana.toapis import answers, catalogue, errors
+from airflow_provider_nanobanana.toapis.answers import Answer, Balance, NoAnswer
+from airflow_provider_nanobanana.toapis.classify import CallKind, classify, no_answer_error
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+
+T = TypeVar("T")
+
+DEFAULT_HOST: Final = "https://toapis.com"
+#: Room for one 64 MiB image as base64; whatever is longer is cut, and then no JSON.
+MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A reference image on its way out."""
+
+    filename: str
+    content: bytes
+    mime_type: str
+
+
+@dataclass(frozen=True)
+class ApiCall(Generic[T]):
+    """One call to the gateway and how to read its answer.
+
+    :param read: Turns the JSON object of a 2xx answer into the result, or returns None when it holds none.
+    """
+
+    kind: CallKind
+    method: str
+    path: str
+    read: Callable[[Mapping[str, Any]], T | None]
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    upload: Upload | None = None
+    image_task_id: str | None = None
+
+    def conclude(self, outcome: Answer | NoAnswer, now: float) -> T:
+        """Return the result of an outcome; ``now`` is epoch seconds.
+
+        :raises ToApisError: the one error that the outcome is.
+        """
+        if isinstance(outcome, NoAnswer):
+            raise no_answer_error(outcome, self.kind, self.image_task_id)
+        body = outcome.json() if 200 <= outcome.status < 300 else None
+        if body is not None and not _is_refusal(body):
+            result = self.read(body)
+            if result is not None:
+                return result
+        raise classify(outcome, self.kind, now, self.image_task_id)
+
+
+def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:
+    """Return the call that buys one image; the request must have come out of :meth:`ImageRequest.parse`."""
+    body = submit_body(request, client_business_id)
+    return ApiCall(CallKind.SUBMIT, "POST", "/v1/images/generations", answers.read_image_task, body=body)
+
+
+def submit_body(request: ImageRequest, client_business_id: str | None = None) -> dict[str, Any]:
+    """Return the JSON body of a submit in the spelling of its model; ``extra_body`` wins, also inside objects."""
+    model_id = request.model or catalogue.DEFAULT_MODEL
+    spelling = catalogue.model_for(model_id).spelling
+    body: dict[str, Any] = {"model": model_id, "prompt": request.prompt, "size": request.size}
+    if spelling.resolution == "top":
+        body["resolution"] = request.resolution
+    else:
+        body["metadata"] = {"resolution": request.resolution}
+    if request.reference_images:
+        body[spelling.references] = list(request.reference_images)
+    if spelling.response_format or request.response_format != "url":
+        body["response_format"] = request.response_format
+    if client_business_id is not None:
+        body["client_business_id"] = client_business_id
+    for key, value in request.extra_body.items():
+        ours = body.get(key)
+        body[key] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
+    return body
+
+
+def status_call(image_task_id: str) -> ApiCall[ImageTask]:
+    """Return the free call that asks for one image task, by its id or by its ``client_business_id``."""
+
+    def read(body: Mapping[str, Any]) -> ImageTask | None:
+        return answers.read_image_task(body, image_task_id) if answers.says_status(body) else None
+
+    path = f"/v1/images/generations/{quote(image_task_id, safe='')}"
+    return ApiCall(CallKind.STATUS, "GET", path, read, image_task_id=image_task_id)
+
+
+def models_call() -> ApiCall[list[str]]:
+    """Return the free call that lists the image models this key sees (without ``type`` only text models are listed)."""
+    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/models", answers.read_model_ids, params={"type": "image"})
+
+
+def balance_call() -> ApiCall[Balance]:
+    """Return the free call that asks what the account has left."""
+    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/user/balance", answers.read_balance)
+
+
+def upload_call(upload: Upload) -> ApiCall[str]:
+    """Return the free call that uploads a reference image and answers with its public URL."""
+    return ApiCall(CallKind.UPLOAD, "POST", "/v1/uploads/images", answers.read_upload_url, upload=upload)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how late a call is sent again within one attempt.
+
+    :param delays: Seconds before each repeat when the service names none.
+    :param cap: Longest obedience to one ``Retry-After``, in seconds.
+    """
+
+    delays: tuple[float, ...] = (1.0, 2.0, 4.0)
+    cap: float = 60.0
+
+    def delay(self, kind: CallKind, error: errors.ToApisError, repeats: int, jitter: float) -> float | None:
+        """Return the seconds until the next repeat, or None to give up.
+
+        A submit is repeated only when it was certainly not accepted; every other call buys nothing.
+
+        :param repeats: How often the call was already repeated.
+        :param jitter: A random number in [0, 1); waits grow by up to a quarter, never shrink.
+        """
+        again = isinstance(error, errors.NotAccepted) if kind is CallKind.SUBMIT else error.retryable
+        if not again or repeats >= len(self.delays):
+            return None
+        asked = self.delays[repeats] if error.retry_after is None else min(error.retry_after, self.cap)
+        return asked * (1 + jitter / 4) if asked else jitter
+
+
+#: For callers with a schedule of their own: a poll that fails is simply polled again later.
+NO_REPEATS: Final = RetryPolicy(delays=())
+
+
+def normalise_host(host: str | None, *, allow_http: bool = False) -> str:
+    """Return the base URL without ``/v1`` and trailing slash; ``host`` may lack a scheme.
+
+    :raises ConfigurationError: with the form that is allowed.
+    """
+    text = (host or "").strip() or DEFAULT_HOST
+    if "://" not in text:
+        text = f"https://{text}"
+    try:
+        parts = urlsplit(text)
+        hostname, port = parts.hostname, parts.port
+    except ValueError:
+        hostname, port = None, None
+    if not hostname or parts.scheme not in ("http", "https") or any(character.isspace() for character in text):
+        raise errors.ConfigurationError(f"Host {_shown(text)!r} is no base URL; use a form like {DEFAULT_HOST!r}.")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise errors.ConfigurationError(
+            "The host may hold no user, password, query or fragment; the API key goes into the password."
+        )
+    if parts.scheme == "http" and not allow_http and not is_loopback(hostname):
+        raise errors.ConfigurationError(
+            f"Host {text!r} is plain http, which would send the API key in the clear. Use https; http is allowed for "
+            'loopback, or with the extra {"allow_http": true} for an emulator in a neighbouring container.'
+        )
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    shown_host = f"[{hostname}]" if ":" in hostname else hostname
+    return f"{parts.scheme}://{shown_host}{f':{port}' if port else ''}{path}"
+
+
+def is_loopback(hostname: str) -> bool:
+    """Whether a host name or literal address is this machine's own."""
+    return hostname in ("localhost", "::1") or (hostname.startswith("127.") and hostname.replace(".", "").isdigit())
+
+
+def _shown(text: str) -> str:
+    """A host field may hold a pasted key or password; show only what stands behind an ``@`` and no query."""
+    return text.rpartition("@")[2].partition("?")[0][:100]
+
+
+def _is_refusal(body: Mapping[str, Any]) -> bool:
+    """Whether a 2xx body is an error in disguise; a failed image task also has ``error`` but names its status."""
+    return body.get("success") is False or (bool(body.get("error")) and not answers.says_status(body))
