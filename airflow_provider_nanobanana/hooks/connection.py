@@ -1,0 +1,104 @@
+"""What a ``nanobanana`` connection holds, read once and checked before anything is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from airflow_provider_nanobanana.toapis import catalogue
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError
+from airflow_provider_nanobanana.toapis.protocol import is_loopback, normalise_host
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+_VERSION_PATH = "v1"
+
+
+class ConnectionSettings(BaseModel):
+    """The fields of DESIGN section 3, with their defaults; unknown extras are ignored.
+
+    :param base_url: Without ``/v1`` and trailing slash.
+    :param timeout: Seconds for one HTTP call.
+    :param submit_rate: Submits per second that the account allows.
+    :param query_rate: Status calls per second that the account allows.
+    :param prices: USD per image by resolution, where the account's differ from the list.
+    :param client_ids: Whether submits carry a ``client_business_id``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    base_url: str
+    api_key: SecretStr
+    model: str = Field(default=catalogue.DEFAULT_MODEL, min_length=1)
+    timeout: float = Field(default=30.0, gt=0, le=600)
+    submit_rate: float = Field(default=5.0, gt=0, le=10_000)
+    query_rate: float = Field(default=50.0, gt=0, le=10_000)
+    prices: dict[str, float] = Field(default_factory=dict)
+    client_ids: bool = True
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _from_text(cls, prices: Any) -> Any:
+        # In the URI form of a connection every extra is a text.
+        try:
+            return json.loads(prices) if isinstance(prices, str) else prices
+        except ValueError:
+            raise ValueError('is no JSON; use a form like {"1K": 0.025}') from None
+
+    @classmethod
+    def read(cls, connection: Connection, extra: Mapping[str, Any]) -> ConnectionSettings:
+        """Return the settings of a connection; ``extra`` is its decoded extra (async callers fetch it differently).
+
+        :raises ConfigurationError: naming the field, what is wrong and what is allowed; never the key.
+        """
+        name = f"Connection {connection.conn_id!r}"
+        key = (connection.password or "").strip()
+        if not key:
+            hint = " (it seems to be in the login field)" if connection.login else ""
+            raise ConfigurationError(f"{name} holds no API key: put it into the password field{hint}.")
+        allow_http = str(extra.get("allow_http", "")).strip().lower() in ("1", "true", "yes", "on")
+        try:
+            base_url = normalise_host(_host(connection), allow_http=allow_http)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error.message}") from None
+        given = {field: value for field, value in extra.items() if value not in (None, "")}
+        try:
+            return cls.model_validate({**given, "base_url": base_url, "api_key": key})
+        except ValidationError as error:
+            raise ConfigurationError(f"{name}: {_explain(error)}.") from None
+
+    @property
+    def plain_http(self) -> bool:
+        """Whether the gateway itself is reached by plain http: an emulator."""
+        return self.base_url.startswith("http://")
+
+
+def _host(connection: Connection) -> str:
+    """Join what the forms of a connection scatter: scheme and path may sit in host or schema, the port apart."""
+    host = unquote((connection.host or "").strip())
+    schema = (connection.schema or "").strip().strip("/")
+    if not host:
+        return ""
+    scheme, separator, rest = host.rpartition("://")
+    if not separator:
+        loopback = is_loopback(rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0])
+        scheme = schema if schema in ("http", "https") else "http" if loopback else "https"
+    authority, slash, path = rest.partition("/")
+    if connection.port and not authority.rpartition("]")[2].count(":"):
+        authority = f"{authority}:{connection.port}"
+    if schema and schema not in ("http", "https", _VERSION_PATH):
+        path = f"{path.rstrip('/')}/{schema}".lstrip("/")
+    return f"{scheme}://{authority}{slash or ('/' if path else '')}{path}"
+
+
+def _explain(error: ValidationError) -> str:
+    # include_input would quote the key.
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(
+        f"extra {'.'.join(map(str, fault['loc']))!r}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults
+    )

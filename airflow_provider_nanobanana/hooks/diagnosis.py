@@ -1,0 +1,39 @@
+"""What a connection test finds, in words that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from airflow_provider_nanobanana.exceptions import NanoBananaException
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.toapis.answers import Balance
+
+
+def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[[], Balance]) -> tuple[bool, str]:
+    """Return whether an image could be bought, and why or why not.
+
+    :param model: The connection's model id.
+    :param models: Lists the models the key sees; free.
+    :param balance: Asks for the credits left; free. A gateway without that route does not fail the test.
+    """
+    visible = models()
+    if model not in visible:
+        shown = ", ".join(sorted(visible)[:10]) or "none"
+        return False, (
+            f"The key works, but the model {model!r} is not visible to it (visible image models: {shown}). Set the "
+            "extra 'model', or allow the model for this key in the ToAPIs console."
+        )
+    try:
+        left = balance()
+    except NanoBananaException as failure:
+        return True, f"Key and model {model!r} work; the balance could not be read ({failure.error.message})"
+    if left.unlimited:
+        return True, f"Key and model {model!r} work; the account has no credit limit."
+    if not left.remain_credits:
+        return (
+            False,
+            f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console.",
+        )
+    return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."

@@ -1,0 +1,232 @@
+"""The hook: the connection, and every call to the gateway, for workers and (``aget_task``) for triggers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_nanobanana.exceptions import airflow_errors
+from airflow_provider_nanobanana.toapis import errors
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+    from airflow_provider_nanobanana.landing import StoredImage
+    from airflow_provider_nanobanana.toapis.answers import Balance
+    from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
+    from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageRequest, ImageTask
+
+
+class NanoBananaHook(BaseHook):
+    """Talk to Nano Banana 2 through the ToAPIs gateway.
+
+    Use it as a context manager, or call :meth:`close`; connections are kept open and reused until then. Every method
+    raises ``NanoBananaFailException`` for what no retry can help and ``NanoBananaException`` for the rest.
+
+    :param nanobanana_conn_id: Id of a connection of type ``nanobanana``.
+    """
+
+    conn_name_attr = "nanobanana_conn_id"
+    default_conn_name = "nanobanana_default"
+    conn_type = "nanobanana"
+    hook_name = "Nano Banana (ToAPIs)"
+
+    #: How every blocking wait of this hook is done; a test puts a clock of its own here.
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
+
+    def __init__(self, nanobanana_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.nanobanana_conn_id = nanobanana_conn_id
+        self._settings: ConnectionSettings | None = None
+        self._client: ToApisClient | None = None
+        self._async_client: AsyncToApisClient | None = None
+
+    # --- connection ------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> ConnectionSettings:
+        """The connection, read once per hook."""
+        if self._settings is None:
+            from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+
+            connection = self.get_connection(self.nanobanana_conn_id)
+            with airflow_errors():
+                self._settings = ConnectionSettings.read(connection, connection.extra_dejson)
+        return self._settings
+
+    async def asettings(self) -> ConnectionSettings:
+        """Return the connection, looked up without blocking the event loop."""
+        if self._settings is None:
+            from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+            from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+
+            connection = await get_async_connection(self.nanobanana_conn_id, hook=self)
+            extra = await get_async_extra_dejson(connection)
+            with airflow_errors():
+                self._settings = ConnectionSettings.read(connection, extra)
+        return self._settings
+
+    @property
+    def client(self) -> ToApisClient:
+        """The blocking client; raises the service's own errors, not Airflow's."""
+        if self._client is None:
+            from airflow_provider_nanobanana.toapis.client import ToApisClient
+
+            settings = self.settings
+            with airflow_errors():
+                self._client = ToApisClient(
+                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout, sleep=self.sleep
+                )
+            # Closed at the latest with the hook: in a @task function nobody thinks of close().
+            weakref.finalize(self, self._client.close)
+        return self._client
+
+    async def aclient(self) -> AsyncToApisClient:
+        """Return the asyncio client; raises the service's own errors, not Airflow's."""
+        settings = await self.asettings()
+        if self._async_client is None:
+            # Building the process's TLS context takes 25 ms and more; other triggers share this loop.
+            client_module = await asyncio.to_thread(_import_client)
+            with airflow_errors():
+                self._async_client = client_module.AsyncToApisClient(
+                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout
+                )
+        return self._async_client
+
+    def get_conn(self) -> ToApisClient:
+        """Return the client, as Airflow's other hooks do."""
+        return self.client
+
+    def close(self) -> None:
+        """Close the blocking client's connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    async def aclose(self) -> None:
+        """Close the asyncio client's connections."""
+        if self._async_client is not None:
+            await self._async_client.aclose()
+            self._async_client = None
+
+    def __enter__(self) -> NanoBananaHook:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> NanoBananaHook:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    # --- image tasks -----------------------------------------------------------------------------------------------
+
+    def parse(self, request: ImageRequest | Mapping[str, Any]) -> ImageRequest:
+        """Return a request with the connection's model filled in, checked; nothing is sent."""
+        from airflow_provider_nanobanana.toapis.models import ImageRequest
+
+        with airflow_errors():
+            return ImageRequest.parse(request, self.settings.model)
+
+    def submit(self, request: ImageRequest | Mapping[str, Any], *, client_business_id: str | None = None) -> ImageTask:
+        """Buy one image; reference images in storage are checked and uploaded first.
+
+        :param request: An :class:`ImageRequest` or a mapping with its keys.
+        :param client_business_id: The id to find this submission by; a fresh one when None.
+        :raises NanoBananaFailException: refused; nothing is charged.
+        :raises NanoBananaException: not accepted, or (``charged == "unknown"``) not known to be accepted after a minute
+            of look-ups.
+        """
+        from airflow_provider_nanobanana.hooks.submission import submit
+
+        parsed = self.parse(request)
+        client_id = (client_business_id or f"nb-{uuid.uuid4().hex}") if self.settings.client_ids else None
+        with airflow_errors():
+            return submit(self, parsed, client_id)
+
+    def get_task(self, image_task_id: str) -> ImageTask:
+        """Ask for one image task; free, and repeated on transient failures."""
+        from airflow_provider_nanobanana.toapis.protocol import status_call
+
+        with airflow_errors():
+            return self.client.call(status_call(image_task_id))
+
+    async def aget_task(self, image_task_id: str) -> ImageTask:
+        """As :meth:`get_task`, for triggers, without repeats: the caller polls again anyway."""
+        from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
+
+        client = await self.aclient()
+        with airflow_errors():
+            return await client.call(status_call(image_task_id), NO_REPEATS)
+
+    def upload(self, path_or_uri: str) -> str:
+        """Upload a reference image (JPEG, PNG or WebP, at most 10 MB) and return its public URL; free.
+
+        :param path_or_uri: A local path or any ``ObjectStoragePath`` URI.
+        :raises NanoBananaFailException: unreadable, too large or of another format; nothing is charged.
+        """
+        from airflow_provider_nanobanana.hooks.reference import read_reference
+        from airflow_provider_nanobanana.toapis.protocol import upload_call
+
+        with airflow_errors():
+            return self.client.call(upload_call(read_reference(path_or_uri)))
+
+    def download(self, image: GeneratedImage | Mapping[str, Any], destination: str) -> StoredImage:
+        """Land one image of a completed image task, verified, under a name that follows from its id.
+
+        :param image: A :class:`GeneratedImage`, or a mapping with ``id``, ``index`` and ``url``; without a usable link
+            the service is asked for it again.
+        :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
+        """
+        from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+
+        with airflow_errors(), Retrieval(self, destination) as retrieval:
+            return retrieval.land(image)
+
+    # --- account ---------------------------------------------------------------------------------------------------
+
+    def balance(self) -> Balance:
+        """Return what the account has left; free."""
+        from airflow_provider_nanobanana.toapis.protocol import balance_call
+
+        with airflow_errors():
+            return self.client.call(balance_call())
+
+    def models(self) -> list[str]:
+        """Return the ids of the image models that this key sees; free."""
+        from airflow_provider_nanobanana.toapis.protocol import models_call
+
+        with airflow_errors():
+            return self.client.call(models_call())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check key, host, credits and model with free calls; never buys an image, never shows the key."""
+        from airflow_provider_nanobanana.exceptions import NanoBananaException
+        from airflow_provider_nanobanana.hooks.diagnosis import diagnose
+
+        try:
+            return diagnose(self.settings.model, self.models, self.balance)
+        except NanoBananaException as failure:
+            return False, _with_host(failure.error, self._settings)
+
+
+def _import_client() -> Any:
+    from airflow_provider_nanobanana.toapis import client
+
+    client.shared_ssl_context()
+    return client
+
+
+def _with_host(error: errors.ToApisError, settings: ConnectionSettings | None) -> str:
+    wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
+    if settings is None or not wrong_host:
+        return error.message
+    return f"{error.message} Check the host: {settings.base_url} (default https://toapis.com)."

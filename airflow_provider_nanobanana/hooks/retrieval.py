@@ -1,0 +1,127 @@
+"""From a completed image task to images in storage: links are tried, asked for again while they live, then given up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from airflow_provider_nanobanana.landing import Landing, StoredImage, decode_b64, stem_for
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.address import policy_for
+from airflow_provider_nanobanana.toapis.client import shared_ssl_context
+from airflow_provider_nanobanana.toapis.download import LinkFetcher
+from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.protocol import status_call
+from airflow_provider_nanobanana.toapis.route import system_resolve
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+
+log = logging.getLogger(__name__)
+
+#: Seconds before each further try of one image; every try after the first asks the service for the link anew.
+_RETRY_DELAYS: Final = (1.0, 2.0, 4.0)
+_LOST: Final = (errors.DownloadFailed, errors.ImageInvalid, errors.UnsafeAddress, errors.ResultMissing)
+
+
+class Retrieval:
+    """Lands images of one account in one destination; safe to use from several threads.
+
+    :param hook: Asks for fresh links; its API key goes to the gateway only.
+    :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
+    """
+
+    def __init__(self, hook: NanoBananaHook, destination: str) -> None:
+        self._client = hook.client
+        self._landing = Landing(destination)
+        self._landing.check_writable()
+        self._policy = policy_for(hook.settings.base_url, system_resolve)
+        self._timeout = hook.settings.timeout
+        self._own = threading.local()
+        self._fetchers: list[LinkFetcher] = []
+        self._sleep = hook.sleep
+
+    def __enter__(self) -> Retrieval:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for fetcher in self._fetchers:
+            fetcher.close()
+
+    def land(self, image: GeneratedImage | Mapping[str, Any]) -> StoredImage:
+        """Land one image, or find it landed.
+
+        :raises ToApisError: ``ResultExpired`` when the paid image is lost for good.
+        """
+        wanted = _parse(image)
+        stem = stem_for(wanted.id, wanted.index)
+        landed = self._landing.find(stem, image_id=wanted.id, index=wanted.index)
+        if landed is not None:
+            return landed
+        for delay in (*_RETRY_DELAYS, None):
+            try:
+                return self._landing.land(stem, wanted.id, wanted.index, self._source(wanted))
+            except _LOST as error:
+                if delay is None:
+                    raise
+                log.warning("Image %s/%d: %s Asking for its link again.", wanted.id, wanted.index, error.message)
+                self._sleep(delay)
+            wanted = self._ask_again(wanted)
+        raise AssertionError("the last try returns or raises")
+
+    def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
+        """Write the manifest beside the images and return its URI."""
+        return self._landing.write_manifest(name, data)
+
+    def _source(self, image: GeneratedImage) -> Callable[[BinaryIO], object]:
+        """Return what writes the image into a file: its inline bytes, or its link."""
+        encoded, url = image.b64_json, image.url
+        if encoded is not None:
+            return lambda sink: decode_b64(encoded, sink)
+        if url is not None:
+            return lambda sink: self._fetcher().fetch(url, sink)
+        fresh = self._ask_again(image)
+        if fresh.b64_json is None and fresh.url is None:
+            raise errors.ResultMissing(f"Image task {image.id} names no image {image.index}.", image_task_id=image.id)
+        return self._source(fresh)
+
+    def _fetcher(self) -> LinkFetcher:
+        """Return this thread's fetcher: its connections are not shared between threads."""
+        if not hasattr(self._own, "fetcher"):
+            self._own.fetcher = LinkFetcher(self._policy, ssl_context=shared_ssl_context(), timeout=self._timeout)
+            self._fetchers.append(self._own.fetcher)
+        fetcher: LinkFetcher = self._own.fetcher
+        return fetcher
+
+    def _ask_again(self, image: GeneratedImage) -> GeneratedImage:
+        image_task = self._client.call(status_call(image.id))
+        now = time.time()
+        if image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now):
+            raise errors.ResultExpired(
+                f"Image task {image.id} is paid, but its link expired before image {image.index} was landed; it is "
+                "lost. Clear the submit task to buy it anew.",
+                image_task_id=image.id,
+            )
+        for candidate in image_task.images:
+            if candidate.index == image.index:
+                return candidate
+        return image.model_copy(update={"url": None, "b64_json": None})
+
+
+def _parse(image: GeneratedImage | Mapping[str, Any]) -> GeneratedImage:
+    if isinstance(image, GeneratedImage):
+        return image
+    image_task_id, index, url = image.get("id"), image.get("index", 0), image.get("url")
+    if (
+        not isinstance(image_task_id, str)
+        or not image_task_id
+        or not isinstance(index, int)
+        or not isinstance(url, str | None)
+    ):
+        raise errors.InvalidRequest(
+            "An image to land is a mapping with 'id' (text), 'index' (number) and 'url' (text or None)."
+        )
+    return GeneratedImage(id=image_task_id, index=index, url=url)
