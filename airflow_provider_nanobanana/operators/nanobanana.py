@@ -1,0 +1,8 @@
+"""The operators, under the names of DESIGN section 3."""
+
+from __future__ import annotations
+
+from airflow_provider_nanobanana.operators.download import NanoBananaDownloadOperator
+from airflow_provider_nanobanana.operators.submit import NanoBananaSubmitOperator
+
+__all__ = ["NanoBananaDownloadOperator", "NanoBananaSubmitOperator"]
