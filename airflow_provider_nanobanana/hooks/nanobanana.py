@@ -179,17 +179,25 @@ class NanoBananaHook(BaseHook):
         with airflow_errors():
             return self.client.call(upload_call(read_reference(path_or_uri)))
 
-    def download(self, image: GeneratedImage | Mapping[str, Any], destination: str) -> StoredImage:
+    def download(
+        self,
+        image: GeneratedImage | Mapping[str, Any],
+        destination: str,
+        request: ImageRequest | Mapping[str, Any] | None = None,
+    ) -> StoredImage:
         """Land one image of a completed image task, verified, under a name that follows from its id.
 
         :param image: A :class:`GeneratedImage`, or a mapping with ``id``, ``index`` and ``url``; without a usable link
             the service is asked for it again.
         :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
+        :param request: What was asked for; an image of another pixel size is landed with a warning.
         """
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+        from airflow_provider_nanobanana.toapis.catalogue import pixel_size
 
+        asked = self.parse(request) if request is not None else None
         with airflow_errors(), Retrieval(self, destination) as retrieval:
-            return retrieval.land(image)
+            return retrieval.land(image, pixel_size(asked.size, asked.resolution) if asked else None)
 
     # --- account ---------------------------------------------------------------------------------------------------
 

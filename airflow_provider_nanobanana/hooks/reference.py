@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from airflow_provider_nanobanana.imagefile import MAX_REFERENCE_BYTES, check_reference
+from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.protocol import Upload
 

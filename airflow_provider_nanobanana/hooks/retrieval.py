@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_nanobanana.landing import Landing, StoredImage, decode_b64, stem_for
@@ -51,19 +52,20 @@ class Retrieval:
         for fetcher in self._fetchers:
             fetcher.close()
 
-    def land(self, image: GeneratedImage | Mapping[str, Any]) -> StoredImage:
+    def land(
+        self, image: GeneratedImage | Mapping[str, Any], expected_pixels: tuple[int, int] | None = None
+    ) -> StoredImage:
         """Land one image, or find it landed.
 
+        :param expected_pixels: Width and height asked for; another size is landed with a warning.
         :raises ToApisError: ``ResultExpired`` when the paid image is lost for good.
         """
         wanted = _parse(image)
         stem = stem_for(wanted.id, wanted.index)
-        landed = self._landing.find(stem, image_id=wanted.id, index=wanted.index)
-        if landed is not None:
-            return landed
         for delay in (*_RETRY_DELAYS, None):
             try:
-                return self._landing.land(stem, wanted.id, wanted.index, self._source(wanted))
+                write = partial(self._write, wanted)
+                return self._landing.land(stem, wanted.id, wanted.index, write, expected_pixels)
             except _LOST as error:
                 if delay is None:
                     raise
@@ -76,17 +78,22 @@ class Retrieval:
         """Write the manifest beside the images and return its URI."""
         return self._landing.write_manifest(name, data)
 
-    def _source(self, image: GeneratedImage) -> Callable[[BinaryIO], object]:
-        """Return what writes the image into a file: its inline bytes, or its link."""
-        encoded, url = image.b64_json, image.url
-        if encoded is not None:
-            return lambda sink: decode_b64(encoded, sink)
-        if url is not None:
-            return lambda sink: self._fetcher().fetch(url, sink)
-        fresh = self._ask_again(image)
-        if fresh.b64_json is None and fresh.url is None:
+    def _write(self, image: GeneratedImage, sink: BinaryIO) -> None:
+        """Write an image's inline bytes, or what its link serves; without either, ask for it first."""
+        if image.url is None and image.b64_json is None:
+            image = self._ask_again(image)
+        if image.b64_json is not None:
+            try:
+                decode_b64(image.b64_json, sink)
+                return
+            except errors.ImageInvalid:
+                if image.url is None:
+                    raise
+                sink.seek(0)
+                sink.truncate()
+        if image.url is None:
             raise errors.ResultMissing(f"Image task {image.id} names no image {image.index}.", image_task_id=image.id)
-        return self._source(fresh)
+        self._fetcher().fetch(image.url, sink)
 
     def _fetcher(self) -> LinkFetcher:
         """Return this thread's fetcher: its connections are not shared between threads."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 
-#: Downloads under way at once; each holds at most one decoded image (80 MB at 20 megapixels) in memory.
+#: Downloads under way at once; images are decoded one at a time.
 _THREADS = 4
 
 
@@ -113,6 +113,7 @@ def _wanted(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for entry in entries
         if entry.get("status") == "completed"
         for index, image in enumerate(entry.get("images") or [{}])
+        if isinstance(image, dict)
     ]
     if not wanted:
         raise errors.ImageTaskFailed(f"None of {len(entries)} image tasks completed, so there is nothing to land.")

@@ -1,0 +1,177 @@
+"""Landing: from a link (or inline bytes) to one verified image in the team's own storage.
+
+Bytes are written verbatim, never re-encoded. A file appears under its final name only when it has been decoded
+fully: in a folder by a move, on an object store by one PUT. Names are deterministic, so a second landing of the same
+image finds the first and downloads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import threading
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_nanobanana.landing.imagefile import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image
+from airflow_provider_nanobanana.landing.naming import safe_name
+from airflow_provider_nanobanana.landing.storage import Storage, open_storage
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+#: One image is decoded at a time in a process: 20 megapixels of WebP take 390 MB while they are decoded (measured).
+_DECODING: Final = threading.Lock()
+
+
+class StoredImage(BaseModel):
+    """One image that lies in the team's storage and was decoded fully there or on the way.
+
+    ``uri`` is one ``ObjectStoragePath`` takes, ``id`` the image task's, ``index`` the position in its result,
+    ``bytes`` the size of the file; ``width`` and ``height`` are pixels of the first frame.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    id: str
+    index: int
+    sha256: str
+    bytes: int
+    format: ImageFormat
+    width: int
+    height: int
+
+    def record(self) -> dict[str, str | int]:
+        """Return the plain JSON that goes through XCom, at most 600 bytes (destination and ids being bounded)."""
+        return self.model_dump()
+
+
+class Landing:
+    """Lands images in one destination.
+
+    :param destination: An ``ObjectStoragePath`` URI (``file:///...``, ``s3://conn_id@bucket/...``) or an absolute path.
+    :raises InvalidRequest: The destination is empty, relative, too long or not a place for files.
+    :raises ConfigurationError: Its scheme is unknown.
+    """
+
+    def __init__(self, destination: str) -> None:
+        self._storage: Storage = open_storage(destination)
+
+    def check_writable(self) -> None:
+        """Find out before anything is bought whether images can be put here.
+
+        A local folder is created and written to; of a store only the connection and its libraries are looked up,
+        because not every account that may write may also delete.
+
+        :raises ConfigurationError: The provider package, its extra or the Airflow connection is missing.
+        :raises StorageFailed: The folder cannot be written.
+        """
+        self._storage.check()
+
+    def find(self, stem: str, *, image_id: str = "", index: int = 0) -> StoredImage | None:
+        """Return the image landed before under this stem, verified fully, or None.
+
+        A file that is not one whole image does not count.
+
+        :raises StorageFailed: The destination could not be asked; never "not there".
+        """
+        return self._look(stem, image_id, index)[0]
+
+    def land(
+        self,
+        stem: str,
+        image_id: str,
+        index: int,
+        fetch: Callable[[BinaryIO], object],
+        expected_pixels: tuple[int, int] | None = None,
+    ) -> StoredImage:
+        """Land one image, unless it is there already.
+
+        :param stem: Name without suffix, from :func:`stem_for`; the suffix comes from the bytes.
+        :param fetch: Writes the image into the file it is given; not called when the image is there.
+        :param expected_pixels: Width and height asked for; another size is landed all the same, with a warning.
+        :raises ImageInvalid: What ``fetch`` wrote is not one whole image; nothing is left behind.
+        :raises StorageFailed: The destination did not take it; nothing is left behind.
+        """
+        found, broken = self._look(stem, image_id, index)
+        if found:
+            log.info("Image %s of %s is in place: %s", index, image_id, found.uri)
+            return found
+        with self._storage.stage(stem) as staged:
+            try:
+                fetch(staged.file)
+                staged.file.flush()
+            except OSError as error:
+                raise StorageFailed(f"Could not write the image: {type(error).__name__}: {error}") from error
+            stored = self._measure(staged.path, image_id, index, stem=stem)
+            name = stem + SUFFIXES[stored.format]
+            self._storage.publish(staged, name, MIME_TYPES[stored.format])
+        for leftover in broken - {name}:
+            log.warning("Removing %s: it is not a whole image, and %s is", self._storage.uri(leftover), stored.uri)
+            self._storage.delete(leftover)
+        if expected_pixels and expected_pixels != (stored.width, stored.height):
+            log.warning(
+                "%s is %sx%s pixels, asked for %sx%s", stored.uri, stored.width, stored.height, *expected_pixels
+            )
+        return stored
+
+    def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
+        """Write ``data`` as JSON with sorted keys beside the images, replacing an earlier one, and return its URI.
+
+        :param name: Any text, such as a run id; what a file name cannot hold is replaced.
+        :raises StorageFailed: The destination did not take it.
+        """
+        stem = safe_name(name.removesuffix(".json"))
+        text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        with self._storage.stage(stem) as staged:
+            try:
+                staged.file.write(text.encode())
+            except OSError as error:
+                raise StorageFailed(f"Could not write the manifest: {type(error).__name__}: {error}") from error
+            self._storage.publish(staged, f"{stem}.json", "application/json")
+        return self._storage.uri(f"{stem}.json")
+
+    def _look(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:
+        """Return the whole image of this stem, or None with the names of the broken ones."""
+        if not _STEM.fullmatch(stem):
+            raise InvalidRequest(f"{stem!r} cannot name a file: letters, digits, '_', '-' and '.' are allowed")
+        broken: set[str] = set()
+        for name in self._storage.existing(stem, tuple(SUFFIXES.values())):
+            with self._storage.local_copy(name) as path:
+                try:
+                    return self._measure(path, image_id, index, name=name), broken
+                except ImageInvalid as error:
+                    log.warning("%s does not count: %s", self._storage.uri(name), error)
+                    broken.add(name)
+        return None, broken
+
+    def _measure(self, path: Path, image_id: str, index: int, *, stem: str = "", name: str = "") -> StoredImage:
+        """Check the local file fully and describe it under its name, or the stem with the suffix of its bytes."""
+        try:
+            with _DECODING:
+                facts = inspect_image(path)
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = file.tell()
+        except OSError as error:
+            raise StorageFailed(f"Could not read back the image: {type(error).__name__}: {error}") from error
+        return StoredImage(
+            uri=self._storage.uri(name or stem + facts.suffix),
+            id=image_id,
+            index=index,
+            sha256=digest,
+            bytes=size,
+            format=facts.format,
+            width=facts.width,
+            height=facts.height,
+        )

@@ -1,0 +1,57 @@
+"""What a place for images must do."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from airflow_provider_nanobanana.landing.storage.staging import StagedFile
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Storage(ABC):
+    """One destination: names in, whole files out. Every failure is ``StorageFailed``."""
+
+    @abstractmethod
+    def uri(self, name: str) -> str:
+        """Return the URI of a name, as ``ObjectStoragePath`` takes it (with the connection id, where there is one)."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` or ``StorageFailed`` where nothing could be written."""
+
+    @abstractmethod
+    def stage(self, stem: str) -> contextlib.AbstractContextManager[StagedFile]:
+        """Open a local temporary file; it is gone afterwards, whatever happens."""
+
+    @abstractmethod
+    def publish(self, staged: StagedFile, name: str, mime_type: str) -> None:
+        """Make the staged file appear under its final name, whole or not at all."""
+
+    @abstractmethod
+    def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
+        """Return the names of the stem, one for each suffix, that are there."""
+
+    @abstractmethod
+    def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Give a local path to read the named file from."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove the named file; it may be gone already."""
+
+
+@contextlib.contextmanager
+def storage_failures(what: str, caught: type[Exception]) -> Iterator[None]:
+    """Turn what a file system raises into ``StorageFailed``; stores raise their client library's own exceptions."""
+    try:
+        yield
+    except (ConfigurationError, StorageFailed):
+        raise
+    except caught as error:
+        raise StorageFailed(f"Could not {what}: {type(error).__name__}: {error}") from error

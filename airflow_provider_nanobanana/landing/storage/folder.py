@@ -1,0 +1,77 @@
+"""A folder of this machine as a place for images."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
+from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class LocalFolder(Storage):
+    """A folder of this machine (or mounted on it)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._swept = False
+
+    def uri(self, name: str) -> str:
+        return f"file://{self.folder / name}"
+
+    def check(self) -> None:
+        with self.stage("check"):
+            pass
+
+    @contextlib.contextmanager
+    def stage(self, stem: str) -> Iterator[StagedFile]:
+        with contextlib.ExitStack() as stack:
+            with storage_failures(f"write to {self.folder}", OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not self._swept:
+                    sweep(self.folder)
+                    self._swept = True
+                staged = stack.enter_context(stage(self.folder, stem))
+            yield staged
+
+    def publish(self, staged: StagedFile, name: str, mime_type: str) -> None:
+        with storage_failures(f"write {self.folder / name}", OSError):
+            staged.sync()
+            os.replace(staged.path, self.folder / name)
+            # Not every file system can do this; the file itself is on the disk already.
+            with contextlib.suppress(OSError):
+                _sync_folder(self.folder)
+
+    def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
+        with storage_failures(f"read {self.folder}", OSError):
+            return [stem + suffix for suffix in suffixes if _is_file(self.folder / (stem + suffix))]
+
+    @contextlib.contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        yield self.folder / name
+
+    def delete(self, name: str) -> None:
+        with storage_failures(f"delete {self.folder / name}", OSError):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def _is_file(path: Path) -> bool:
+    """Ask ``stat``, because ``Path.is_file`` calls every failure "not there" on newer Pythons."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,131 @@
+"""Object stores, and whatever else Airflow's ``ObjectStoragePath`` reaches, as a place for images."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
+from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import ObjectStoragePath
+
+_PROVIDERS: Final = {
+    "s3": "apache-airflow-providers-amazon[s3fs]",
+    "s3a": "apache-airflow-providers-amazon[s3fs]",
+    "gs": "apache-airflow-providers-google",
+    "gcs": "apache-airflow-providers-google",
+    "abfs": "apache-airflow-providers-microsoft-azure",
+    "abfss": "apache-airflow-providers-microsoft-azure",
+    "adl": "apache-airflow-providers-microsoft-azure",
+    "wasb": "apache-airflow-providers-microsoft-azure",
+}
+# How each store is told the content type; s3fs and gcsfs do not know WebP on every Python version.
+_CONTENT_TYPE: Final = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
+# Stores that list by prefix: one request instead of two for every possible suffix.
+_FIND_BY_PREFIX: Final = frozenset(_CONTENT_TYPE)
+
+
+class RemoteStore(Storage):
+    """An object store, or any other file system that fsspec reaches. A file is one PUT after all checks."""
+
+    def __init__(self, root: ObjectStoragePath) -> None:
+        self._root = root
+        self._protocol = str(root.protocol)
+
+    @cached_property
+    def _fs(self) -> Any:
+        with storage_failures(f"connect to {self._root}", Exception):
+            return _file_system(self._root)
+
+    def _path(self, name: str) -> str:
+        return str((self._root / name).path)
+
+    def uri(self, name: str) -> str:
+        return str(self._root / name)
+
+    def check(self) -> None:
+        _ = self._fs
+
+    @contextlib.contextmanager
+    def stage(self, stem: str) -> Iterator[StagedFile]:
+        with contextlib.ExitStack() as stack:
+            with storage_failures("write a temporary file", OSError):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nanobanana-"))
+                staged = stack.enter_context(stage(Path(folder), stem))
+            yield staged
+
+    def publish(self, staged: StagedFile, name: str, mime_type: str) -> None:
+        fs, path = self._fs, self._path(name)
+        # File systems that are not told the content type guess it from the local name.
+        typed = staged.path.with_name(name)
+        option = {key: mime_type} if (key := _CONTENT_TYPE.get(self._protocol)) else {}
+        with storage_failures(f"write {self.uri(name)}", Exception):
+            size = staged.size()
+            staged.path.replace(typed)
+            try:
+                fs.put_file(str(typed), path, **option)
+            except FileExistsError:  # some stores (adlfs) do not replace unasked
+                fs.rm_file(path)
+                fs.put_file(str(typed), path, **option)
+            written = fs.info(path).get("size")
+        if written not in (None, size):
+            raise StorageFailed(f"{self.uri(name)} has {written} bytes after writing {size}")
+
+    def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
+        fs, folder = self._fs, str(self._root.path)
+        with storage_failures(f"look into {self._root}", Exception):
+            fs.invalidate_cache(folder)  # another worker may have written since a listing was cached
+            if self._protocol in _FIND_BY_PREFIX:
+                found = {key.rpartition("/")[2] for key in fs.find(folder, prefix=f"{stem}.")}
+                return [stem + suffix for suffix in suffixes if stem + suffix in found]
+            return [stem + suffix for suffix in suffixes if _is_file(fs, self._path(stem + suffix))]
+
+    @contextlib.contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        fs = self._fs
+        with tempfile.TemporaryDirectory(prefix="nanobanana-") as folder:
+            with storage_failures(f"read {self.uri(name)}", Exception):
+                fs.get_file(self._path(name), str(Path(folder, name)))
+            yield Path(folder, name)
+
+    def delete(self, name: str) -> None:
+        with storage_failures(f"delete {self.uri(name)}", Exception), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+
+
+def _is_file(fs: Any, path: str) -> bool:
+    """Ask ``info``, because ``isfile`` and ``exists`` of fsspec call every failure "not there"."""
+    try:
+        return bool(fs.info(path)["type"] == "file")
+    except FileNotFoundError:
+        return False
+
+
+def _file_system(root: ObjectStoragePath) -> Any:
+    """Return the file system with the credentials of the path's connection, or the surroundings' where it has none."""
+    import fsspec
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    try:
+        try:
+            return root.fs
+        except ValueError:  # no Airflow provider registers this scheme
+            if root.conn_id is not None:
+                raise
+            return fsspec.filesystem(str(root.protocol))
+    except (ValueError, ImportError, AirflowNotFoundException) as error:
+        raise ConfigurationError(f"destination {root} cannot be used: {error}. {hint(str(root.protocol))}") from error
+
+
+def hint(scheme: str) -> str:
+    """Say what to install for a scheme that nothing serves."""
+    package = _PROVIDERS.get(scheme)
+    return f"Install {package}" if package else "No installed provider package serves this scheme"

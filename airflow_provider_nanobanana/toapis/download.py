@@ -1,0 +1,249 @@
+"""Fetch a result link: without credentials, from checked addresses only, within bounds of time, size and memory.
+
+Built on httpx's transport, not on its client: the transport knows no cookies, no ``.netrc``, no default headers and
+no redirects, and does not log the URLs it asks for (result links are signed: whoever has one has the image).
+httpx is imported inside the functions, so that DAG files which import this module do not pay for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypedDict, Unpack
+from urllib.parse import urlsplit
+
+from airflow_provider_nanobanana.toapis.address import LinkHost, LinkPolicy, Resolve, check_url
+from airflow_provider_nanobanana.toapis.body import check_status, declared_length, decoded, redirect_target
+from airflow_provider_nanobanana.toapis.cutoff import Cutoff
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, DownloadFailed, ImageInvalid, UnsafeAddress
+from airflow_provider_nanobanana.toapis.route import Route, find_route, system_resolve
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Largest image fetched, in bytes."""
+
+MAX_HOPS: Final = 5
+"""Redirects followed."""
+
+TOTAL_SECONDS: Final = 300.0
+"""Longest time for one link, all redirects included."""
+
+_MAX_ADDRESSES: Final = 4
+_CONNECT_SECONDS: Final = 10.0
+_CUTOFF_SLACK: Final = 0.1  # a cut connection looks like the end of the body: by then the deadline has passed
+
+
+@dataclass(frozen=True)
+class FetchedLink:
+    """What was written to the sink: number of ``bytes`` and their ``sha256``; what the last host said about it."""
+
+    bytes: int
+    sha256: str
+    content_type: str
+    final_url_host: str
+
+
+class FetchOptions(TypedDict, total=False):
+    """The keyword arguments of :class:`LinkFetcher`."""
+
+    ssl_context: ssl.SSLContext | None
+    timeout: float
+    total: float
+    max_bytes: int
+    max_hops: int
+    resolve: Resolve
+    clock: Callable[[], float]
+
+
+class LinkFetcher:
+    """Fetches links one after another, reusing connections; a context manager, for one thread.
+
+    :param policy: Where links may lead, from :func:`~airflow_provider_nanobanana.toapis.address.policy_for`.
+    :param ssl_context: Shared TLS context; the process's own when absent.
+    :param timeout: Seconds for one connect or one read.
+    :param total: Seconds for one link in all.
+    :param resolve: Host and port to addresses; each hop is looked up once.
+    :param clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        policy: LinkPolicy,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        timeout: float = 30.0,
+        total: float = TOTAL_SECONDS,
+        max_bytes: int = MAX_BYTES,
+        max_hops: int = MAX_HOPS,
+        resolve: Resolve = system_resolve,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._ssl_context = ssl_context
+        self._timeout = timeout
+        self._total = total
+        self._max_bytes = max_bytes
+        self._max_hops = max_hops
+        self._resolve = resolve
+        self._clock = clock
+        self._cutoff = Cutoff()
+        # One pool for each name: a pool reuses connections by address, and two names may share one (a CDN), while
+        # only one of them was verified in the TLS handshake.
+        self._transports: dict[tuple[str, str, int, str | None], httpx.HTTPTransport] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        while self._transports:
+            self._transports.popitem()[1].close()
+        self._cutoff.forget()
+
+    def fetch(self, url: str, sink: BinaryIO) -> FetchedLink:
+        """Write what the link serves into ``sink``, in chunks; after a failure a seekable sink is as it was before.
+
+        :raises UnsafeAddress: The link or a redirect leads where we never connect to, or there are too many redirects.
+        :raises DownloadFailed: Not served, or not wholly; ``http_status`` is set where there was an answer (403, 404
+            and 410: ask the service for a fresh link).
+        :raises ImageInvalid: More than ``max_bytes``.
+        :raises OSError: The sink does not take the bytes.
+        """
+        start = sink.tell() if sink.seekable() else None
+        try:
+            deadline = self._clock() + self._total
+            with self._cutoff.after(self._total + _CUTOFF_SLACK):
+                return self._follow(url, sink, deadline)
+        except BaseException:
+            if start is not None:
+                with contextlib.suppress(OSError):
+                    sink.seek(start)
+                    sink.truncate()
+            raise
+
+    def _follow(self, url: str, sink: BinaryIO, deadline: float) -> FetchedLink:
+        for _ in range(self._max_hops + 1):
+            link = check_url(url, self._policy)
+            where = f"{link.host}{urlsplit(url).path}"[:200]
+            response = self._open(url, link, where, deadline)
+            with contextlib.closing(response):
+                target = redirect_target(response.status_code, response.headers, url)
+                if target is not None:
+                    url = target
+                    continue
+                check_status(response.status_code, response.headers, where)
+                return self._read(response, sink, link.host, where, deadline)
+        raise UnsafeAddress(f"The link was redirected more than {self._max_hops} times, last by {link.host}")
+
+    def _open(self, url: str, link: LinkHost, where: str, deadline: float) -> httpx.Response:
+        """Connect to the checked addresses in turn until one takes the connection, and send the request there."""
+        import httpx
+
+        route = find_route(link, self._policy, self._resolve)
+        transport = self._transport(link, route)
+        addresses = route.addresses[:_MAX_ADDRESSES] or (None,)
+        for number, address in enumerate(addresses, 1):
+            request = self._request(url, link, address, self._remaining(where, deadline))
+            try:
+                return transport.handle_request(request)
+            except httpx.TransportError as error:
+                unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if not unconnected or number == len(addresses):
+                    raise _failed(where, error) from error
+        raise AssertionError("unreachable: the last address returns or raises")
+
+    def _remaining(self, where: str, deadline: float) -> float:
+        left = deadline - self._clock()
+        if left <= 0:
+            raise DownloadFailed(f"{where} was not served whole within {self._total:g} seconds")
+        return left
+
+    def _request(self, url: str, link: LinkHost, address: str | None, left: float) -> httpx.Request:
+        import httpx
+
+        try:
+            named = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise UnsafeAddress(f"The link to {link.host} is not a URL") from error
+        seconds = min(self._timeout, left)
+        timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+        extensions: dict[str, object] = {"timeout": timeout.as_dict(), "trace": self._cutoff.notice}
+        if address is not None and link.literal is None:
+            extensions["sni_hostname"] = link.host  # the certificate is verified against the name
+        return httpx.Request(
+            "GET",
+            named if address is None else named.copy_with(host=address),
+            headers={
+                "Host": named.netloc.decode("ascii"),
+                "User-Agent": "airflow-provider-nanobanana",
+                "Accept": "*/*",
+                "Accept-Encoding": "identity",
+            },
+            extensions=extensions,
+        )
+
+    def _transport(self, link: LinkHost, route: Route) -> httpx.HTTPTransport:
+        import httpx
+
+        from airflow_provider_nanobanana.toapis.client import shared_ssl_context
+
+        key = (link.scheme, link.host, link.port, route.proxy)
+        if key not in self._transports:
+            try:
+                self._transports[key] = httpx.HTTPTransport(
+                    verify=self._ssl_context or shared_ssl_context(),
+                    trust_env=False,
+                    proxy=route.proxy,
+                    limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=15.0),
+                )
+            except (ValueError, ImportError, httpx.InvalidURL) as error:
+                raise ConfigurationError(
+                    "The proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used: give a URL such as "
+                    "http://proxy:3128 (a socks proxy needs the package socksio)"
+                ) from error
+        return self._transports[key]
+
+    def _read(self, response: httpx.Response, sink: BinaryIO, host: str, where: str, deadline: float) -> FetchedLink:
+        import httpx
+
+        declared = declared_length(response.headers)
+        if declared is not None and declared > self._max_bytes:
+            raise ImageInvalid(f"{where} has {declared:,} bytes; at most {self._max_bytes:,} are taken")
+        digest, written = hashlib.sha256(), 0
+        try:
+            # Without a chunk size: a piece comes as soon as it arrives, so that a slow drip meets the deadline.
+            for piece in decoded(response.iter_raw(), response.headers.get("content-encoding", ""), where):
+                self._remaining(where, deadline)
+                written += len(piece)
+                if written > self._max_bytes:
+                    raise ImageInvalid(f"{where} has more than {self._max_bytes:,} bytes; no more are taken")
+                digest.update(piece)
+                sink.write(piece)
+        except httpx.TransportError as error:
+            raise _failed(where, error) from error
+        self._remaining(where, deadline)
+        if declared is not None and response.num_bytes_downloaded != declared:
+            raise DownloadFailed(f"{where} ended after {response.num_bytes_downloaded:,} of {declared:,} bytes")
+        return FetchedLink(written, digest.hexdigest(), response.headers.get("content-type", ""), host)
+
+
+def fetch_link(url: str, sink: BinaryIO, policy: LinkPolicy, **options: Unpack[FetchOptions]) -> FetchedLink:
+    """Fetch one link; see :class:`LinkFetcher` for options and :meth:`LinkFetcher.fetch` for errors."""
+    with LinkFetcher(policy, **options) as fetcher:
+        return fetcher.fetch(url, sink)
+
+
+def _failed(where: str, error: Exception) -> DownloadFailed:
+    # The transport's own words name hosts and errnos, never the link.
+    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    return DownloadFailed(f"{where} could not be fetched ({reason[:200]}); asking again is free")

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import io
+import socket
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_nanobanana.toapis.address import LinkPolicy
+from airflow_provider_nanobanana.toapis.download import LinkFetcher, fetch_link
+from airflow_provider_nanobanana.toapis.errors import (
+    ConfigurationError,
+    DownloadFailed,
+    UnsafeAddress,
+)
+from tests.unit.linkserver import (
+    BODY,
+    HERE,
+    SECRET,
+    Send,
+    certificates,
+    failure,
+    fixed,
+    resolver,
+    respond,
+    serve,
+    without_proxies,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_proxies(monkeypatch)
+
+
+# --- where links may lead --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://10.0.0.1/", "//169.254.1.1/x",
+        "file:///etc/passwd", "http://metadata.google.internal/", "http://2130706433/", "http://[::1", "gopher://x/",
+        "http://user:s3cret@127.0.0.1/",
+    ],
+)  # fmt: skip
+def test_redirects_are_judged_like_links(location: str) -> None:
+    with serve(fixed(respond(302, Location=location))) as server:
+        assert isinstance(failure(server.url()), UnsafeAddress)
+    assert len(server.requests) == 1
+
+
+def test_https_does_not_fall_back_to_http(tmp_path: Path) -> None:
+    tls = certificates(tmp_path, "files.example")
+    with serve(fixed(respond(200, b"x"))) as plain:
+        redirect = fixed(respond(302, Location=plain.url(host="files.example")))
+        with serve(redirect, tls=tls.server) as server:
+            policy = LinkPolicy(allow_http=False, reach="loopback")
+            url = server.url(host="files.example", scheme="https")
+            error = failure(url, policy, ssl_context=tls.client, resolve=resolver("127.0.0.1"))
+    assert isinstance(error, UnsafeAddress)
+    assert plain.peers == []
+
+
+@pytest.mark.parametrize("addresses", [["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:169.254.169.254"], ["nonsense"]])
+def test_a_name_is_refused_for_any_address_it_has(addresses: list[str]) -> None:
+    error = failure("https://files.example/a.png" + SECRET, LinkPolicy(), resolve=resolver(*addresses))
+    assert isinstance(error, UnsafeAddress)
+    assert "files.example" in error.message
+
+
+def test_rebinding_the_checked_address_is_the_one_connected_to() -> None:
+    asked: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append(f"{host}:{port}")
+        return ["127.0.0.1"] if len(asked) == 1 else ["169.254.169.254"]
+
+    sink = io.BytesIO()
+    with serve(fixed(respond(200, BODY))) as server:
+        fetched = fetch_link(server.url(host="rebind.example"), sink, HERE, resolve=resolve)
+    assert asked == [f"rebind.example:{server.port}"]
+    assert server.peers == ["127.0.0.1"]
+    assert f"\r\nHost: rebind.example:{server.port}\r\n" in server.requests[0]
+    assert (fetched.final_url_host, sink.getvalue()) == ("rebind.example", BODY)
+
+
+def test_every_hop_is_looked_up_anew() -> None:
+    with serve(fixed(respond(200, b"x"))) as inner:
+        target = inner.url(host="second.example")
+        with serve(fixed(respond(307, Location=target))) as outer:
+            table = {"first.example": "127.0.0.1", "second.example": "10.0.0.7"}
+            error = failure(outer.url(host="first.example"), resolve=lambda host, _: [table[host]])
+    assert isinstance(error, UnsafeAddress)
+    assert "second.example" in error.message
+    assert inner.peers == []
+
+
+def test_relative_redirects_and_their_number() -> None:
+    def answer(path: str, send: Send) -> None:
+        left = int(path[1:])
+        send(respond(302, Location=f"/{left - 1}") if left else respond(200, BODY))
+
+    sink = io.BytesIO()
+    with serve(answer) as server:
+        assert fetch_link(server.url("/5"), sink, HERE).bytes == len(BODY)
+        error = failure(server.url("/6"))
+    assert sink.getvalue() == BODY
+    assert isinstance(error, UnsafeAddress)
+    assert "more than 5" in error.message
+
+
+def test_next_address_when_one_takes_no_connection() -> None:
+    with serve(fixed(respond(200, BODY))) as server:
+        # The server listens on IPv4 only.
+        fetched = fetch_link(server.url(host="two.example"), io.BytesIO(), HERE, resolve=resolver("::1", "127.0.0.1"))
+    assert fetched.bytes == len(BODY)
+
+
+@pytest.mark.parametrize("resolved", [[], None])
+def test_no_such_host(resolved: list[str] | None) -> None:
+    def resolve(host: str, port: int) -> list[str]:
+        if resolved is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolved
+
+    error = failure("https://files.example/a.png" + SECRET, LinkPolicy(), resolve=resolve)
+    assert isinstance(error, DownloadFailed)
+    assert error.retryable
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+def test_certificate_is_checked_against_the_name_not_the_address(tmp_path: Path) -> None:
+    tls = certificates(tmp_path, "files.example")
+    policy = LinkPolicy(reach="loopback")
+    with serve(fixed(respond(200, BODY)), tls=tls.server) as server:
+        fetched = fetch_link(
+            server.url(host="files.example", scheme="https"),
+            io.BytesIO(),
+            policy,
+            ssl_context=tls.client,
+            resolve=resolver("127.0.0.1"),
+        )
+        assert (fetched.bytes, server.names) == (len(BODY), ["files.example"])
+        for host in ("other.example", "127.0.0.1"):
+            error = failure(
+                server.url("/a" + SECRET, host=host, scheme="https"),
+                policy,
+                ssl_context=tls.client,
+                resolve=resolver("127.0.0.1"),
+            )
+            assert isinstance(error, DownloadFailed)
+            assert "certificate" in error.message
+        assert isinstance(
+            failure(server.url(host="files.example", scheme="https"), policy, resolve=resolver("127.0.0.1")),
+            DownloadFailed,
+        )
+    assert len(server.requests) == 1
+
+
+def test_connections_are_reused_for_one_name_only(tmp_path: Path) -> None:
+    tls = certificates(tmp_path, "files.example")
+    with (
+        serve(fixed(respond(200, BODY)), tls=tls.server, keep_alive=True) as server,
+        LinkFetcher(LinkPolicy(reach="loopback"), ssl_context=tls.client, resolve=resolver("127.0.0.1")) as fetcher,
+    ):
+        for _ in range(3):
+            fetcher.fetch(server.url(host="files.example", scheme="https"), io.BytesIO())
+        assert len(server.peers) == 1
+        # Same address and port, another name: it must not ride on the verified connection of the first.
+        with pytest.raises(DownloadFailed, match="certificate"):
+            fetcher.fetch(server.url(host="other.example", scheme="https"), io.BytesIO())
+    assert len(server.requests) == 3
+
+
+# --- proxies of the environment ------------------------------------------------------------------------------------
+
+
+def test_proxy_of_the_environment_resolves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str, port: int) -> list[str]:
+        raise AssertionError("nobody here resolves behind a proxy")
+
+    with serve(fixed(respond(200, BODY))) as proxy:
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
+        fetched = fetch_link("http://files.example/a.png", io.BytesIO(), HERE, resolve=resolve)
+        assert isinstance(failure("http://169.254.169.254/latest/"), UnsafeAddress)
+        assert isinstance(failure("http://localhost/", LinkPolicy(allow_http=True)), UnsafeAddress)
+    assert fetched.bytes == len(BODY)
+    assert [head.splitlines()[0] for head in proxy.requests] == ["GET http://files.example/a.png HTTP/1.1"]
+
+
+def test_https_goes_through_the_proxy_as_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(fixed(respond(403, b"not that host"))) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:pw@127.0.0.1:{proxy.port}")
+        error = failure("https://files.example/a.png" + SECRET, LinkPolicy())
+    assert isinstance(error, DownloadFailed)
+    head = proxy.requests[0]
+    assert head.startswith("CONNECT files.example:443 HTTP/1.1")
+    assert "proxy-authorization: basic" in head.lower()
+
+
+def test_no_proxy_means_direct_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "files.example")
+    with serve(fixed(respond(200, BODY))) as server:
+        url = server.url(host="files.example")
+        assert fetch_link(url, io.BytesIO(), HERE, resolve=resolver("127.0.0.1")).bytes == len(BODY)
+        assert isinstance(failure(url, resolve=resolver("10.0.0.1")), UnsafeAddress)
+
+
+def test_unusable_proxy_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "ftp://me:s3cret@127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "ftp://me:s3cret@127.0.0.1:9")
+    error = failure("http://files.example/")
+    assert isinstance(error, ConfigurationError)
+    assert "HTTPS_PROXY" in error.message

@@ -1,0 +1,157 @@
+"""Object stores: one PUT after all checks, and what a store may do wrong."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_nanobanana.landing import Landing, stem_for
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, StorageFailed
+from tests.unit.picture_fixtures import jpeg_with_provenance, picture
+
+ID = "tsk_img_01KXYZ"
+STEM = stem_for(ID, 0)
+PNG = picture("png")
+
+
+class Store(MemoryFileSystem):
+    """Memory that records its writes and, where told to, behaves like a store on a bad day."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of its own, where the class shares one memory among all.
+        self.store: dict[str, Any] = {}
+        self.pseudo_dirs = [""]
+        self.puts: list[tuple[str, str, dict[str, Any]]] = []
+        self.prefixes: list[str] = []
+        self.trouble: dict[str, Exception] = {}
+
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        self.puts.append((Path(lpath).name, rpath, options))
+        if problem := self.trouble.pop("put", None):
+            raise problem
+        self.pipe_file(rpath, Path(lpath).read_bytes()[: getattr(self, "limit", None)])
+
+    def info(self, path: str, **options: Any) -> Any:
+        if problem := self.trouble.pop("info", None):
+            raise problem
+        return super().info(path)
+
+    def find(self, path: str, prefix: str = "", **options: Any) -> Any:
+        self.prefixes.append(prefix)
+        if problem := self.trouble.pop("find", None):
+            raise problem
+        return [name for name in super().find(path) if name.rpartition("/")[2].startswith(prefix)]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    from airflow.sdk.io.store import ObjectStore
+
+    made = Store()
+    cache = {
+        name: ObjectStore(name.partition("-")[0], None, made) for name in ("memory", "memory-conn", "s3", "s3-conn")
+    }
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", cache)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield made
+    assert list(tmp_path.iterdir()) == [], "temporary files are gone"
+
+
+DESTINATIONS = ["memory://bucket/run=1", "memory://conn@bucket/run=1", "s3://conn@bucket/a b", "s3://bucket"]
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_one_put_of_the_verbatim_bytes(store: Store, destination: str) -> None:
+    landing = Landing(destination)
+    landing.check_writable()
+    data = jpeg_with_provenance()
+    stored = landing.land(STEM, ID, 0, lambda sink: sink.write(data))
+    ((local, remote, options),) = store.puts
+    assert local == f"{STEM}.jpg", "stores guess the content type from this name"
+    assert options == ({"ContentType": "image/jpeg"} if destination.startswith("s3") else {})
+    assert store.cat_file(remote) == data
+    assert stored.uri == f"{_shown(destination)}/{STEM}.jpg"
+    assert landing.find(STEM, image_id=ID) == stored
+    assert landing.land(STEM, ID, 0, lambda _: pytest.fail("downloaded again")) == stored
+    assert len(store.puts) == 1
+
+
+def _shown(destination: str) -> str:
+    # Airflow writes an absolute path after the connection id, which it reads back to the same place.
+    return destination.replace("conn@bucket", "conn@/bucket") if destination.startswith("memory") else destination
+
+
+@pytest.mark.parametrize("destination", DESTINATIONS)
+def test_the_uri_leads_back_to_the_file(store: Store, destination: str) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    stored = Landing(destination).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    path = ObjectStoragePath(stored.uri)
+    assert path.fs.cat_file(path.path) == PNG
+
+
+def test_a_listing_by_prefix_is_one_request(store: Store) -> None:
+    Landing("s3://bucket/x").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert store.prefixes == [f"{STEM}."]
+
+
+def test_nothing_is_put_before_all_checks(store: Store) -> None:
+    with pytest.raises(ImageInvalid):
+        Landing("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG[:-30]))
+    assert store.puts == []
+
+
+@pytest.mark.parametrize("destination", ["memory://bucket", "s3://bucket"])
+def test_a_broken_object_is_replaced(store: Store, destination: str) -> None:
+    store.pipe_file(f"/bucket/{STEM}.jpg", b"half")
+    store.pipe_file(f"/bucket/{STEM}.png", PNG[:-30])
+    landing = Landing(destination)
+    assert landing.find(STEM) is None
+    stored = landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert [name for name in store.store if STEM in name] == [f"/bucket/{STEM}.png"]
+    assert landing.find(STEM, image_id=ID) == stored
+
+
+def test_a_store_that_does_not_replace_unasked(store: Store) -> None:
+    store.pipe_file(f"/bucket/{STEM}.png", PNG[:-30])
+    store.trouble["put"] = FileExistsError("BlobAlreadyExists")
+    Landing("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert store.cat_file(f"/bucket/{STEM}.png") == PNG
+
+
+class ClientError(Exception):
+    """Stands for what botocore, google-auth or azure-core raise: no OSError."""
+
+
+@pytest.mark.parametrize(("operation", "destination"), [("put", "s3://b"), ("info", "memory://b"), ("find", "s3://b")])
+def test_whatever_a_client_library_raises_is_a_storage_failure(store: Store, operation: str, destination: str) -> None:
+    store.trouble[operation] = ClientError("no credentials")
+    with pytest.raises(StorageFailed, match="ClientError: no credentials"):
+        Landing(destination).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+
+
+def test_could_not_look_is_not_not_there(store: Store) -> None:
+    store.trouble["info"] = PermissionError("AccessDenied")
+    with pytest.raises(StorageFailed, match="AccessDenied"):
+        Landing("memory://b").find(STEM)
+
+
+def test_a_store_that_keeps_only_half(store: Store) -> None:
+    store.limit = 100
+    with pytest.raises(StorageFailed, match=f"100 bytes after writing {len(PNG)}"):
+        Landing("memory://b").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+
+
+def test_manifest_in_a_store(store: Store) -> None:
+    uri = Landing("s3://bucket/x").write_manifest("run/1", {"b": 1, "a": 2})
+    assert uri.startswith("s3://bucket/x/run-1.")
+    assert store.puts[0][2] == {"ContentType": "application/json"}
+    assert store.cat_file("/" + uri.removeprefix("s3://")) == b'{\n  "a": 2,\n  "b": 1\n}\n'
