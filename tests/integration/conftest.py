@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.outcome import Sighting
+
+
+@pytest.fixture(scope="session")
+def running_emulator() -> Iterator[Emulator]:
+    with Emulator(latency=0, sigma=0, submit_rate=0, query_rate=0, seed=7) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(running_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """The bank, empty, with the connection pointing at it."""
+    running_emulator.reset()
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", running_emulator.connection_json(timeout=3))
+    return running_emulator
+
+
+@pytest.fixture(autouse=True)
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Blocking waits take no time and are noted."""
+    waits: list[float] = []
+    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(waits.append))
+    return waits
+
+
+@pytest.fixture(autouse=True)
+def polls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator is faster than the service: no waiting for the earliest expected result."""
+    monkeypatch.setattr(Sighting, "first_poll", lambda self, now: now)
+
+
+@pytest.fixture
+def buy(emulator: Emulator) -> Callable[..., str]:
+    """Submit one image and return its id."""
+
+    def submit(prompt: str = "a red kite", **fields: Any) -> str:
+        with NanoBananaHook() as hook:
+            return hook.submit({"prompt": prompt, **fields}).id
+
+    return submit
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "images"

@@ -1,0 +1,81 @@
+"""Runs an operator the way Airflow does, deferrals included, without Airflow's processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+
+
+@dataclass
+class TaskInstance:
+    """As much of a running task instance as our operators touch."""
+
+    dag_id: str = "dag"
+    run_id: str = "run"
+    task_id: str = "task"
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 0
+    first_reschedule: datetime | None = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return self.first_reschedule
+
+
+@dataclass
+class Run:
+    """What one attempt did."""
+
+    result: Any = None
+    error: BaseException | None = None
+    ti: TaskInstance = field(default_factory=TaskInstance)
+    deferrals: list[TaskDeferred] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+
+
+def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
+    """Execute once; follow every deferral through a serialised trigger; keep the result or what was raised."""
+    run = Run(ti=ti or TaskInstance(task_id=operator.task_id))
+    context: Any = {"ti": run.ti, "task_instance": run.ti}
+
+    def step() -> Any:
+        if not run.deferrals:
+            return operator.execute(context)
+        deferral = run.deferrals[-1]
+        event = asyncio.run(fire(deferral.trigger))
+        run.events.append(event)
+        return operator.resume_execution(deferral.method_name, {"event": event}, context)
+
+    while True:
+        try:
+            run.result = step()
+        except TaskDeferred as deferral:
+            run.deferrals.append(deferral)
+            continue
+        except AirflowException as error:
+            run.error = error
+        return run
+
+
+async def fire(trigger: Any) -> Any:
+    """Run a trigger as a triggerer does: rebuilt from its JSON, first event only."""
+    async for event in rebuilt(trigger).run():
+        return json.loads(json.dumps(event.payload))
+    raise AssertionError("the trigger ended without an event")
+
+
+def rebuilt(trigger: Any) -> Any:
+    """Return the trigger as it comes out of the database."""
+    path, kwargs = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)(**json.loads(json.dumps(kwargs)))

@@ -1,0 +1,141 @@
+"""The hook's own promises: free tests with useful words, connections in every form, clients closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", json.dumps({"conn_type": "nanobanana", **fields}))
+
+
+def test_a_good_connection_is_told_with_its_credits(emulator: Emulator) -> None:
+    emulator.configure(credits=100)
+    ok, message = NanoBananaHook().test_connection()
+    assert ok
+    assert "100 credits" in message
+    assert "$0.50" in message
+    assert emulator.ledger()["count"] == 0, "a connection test never buys"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"password": "sk-wrong-key"}, "API key is missing or wrong"),
+        ({"password": ""}, "put it into the password field"),
+        ({"password": None, "login": "sk-emulator"}, "login field"),
+        ({"extra": {"model": "nano_banana_9"}}, "nano_banana_9"),
+        ({"host": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        ({"host": "http://example.com"}, "https"),
+        ({"host": "https://user:pw@example.com"}, "no user"),
+        ({"extra": {"timeout": "soon"}}, "timeout"),
+        ({"extra": {"query_rate": 0}}, "query_rate"),
+        ({"extra": {"prices": "cheap"}}, "prices"),
+    ],
+)
+def test_a_bad_connection_is_told_by_its_cause(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], said: str
+) -> None:
+    connect(monkeypatch, **{"host": emulator.api_url, "password": emulator.api_key, **fields})
+    ok, message = NanoBananaHook().test_connection()
+    assert not ok
+    assert said in message
+    assert "sk-wrong-key" not in message
+    assert "pw@" not in message
+
+
+def test_an_empty_account_fails_the_test(emulator: Emulator) -> None:
+    emulator.configure(credits=0)
+    ok, message = NanoBananaHook().test_connection()
+    assert not ok
+    assert "no credits are left" in message
+
+
+def test_a_host_that_serves_web_pages_is_told(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect(monkeypatch, host=f"{emulator.api_url}/console", password=emulator.api_key)
+    ok, message = NanoBananaHook().test_connection()
+    assert not ok
+    assert "Check the host" in message
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_the_host_is_normalised(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    connect(monkeypatch, host=emulator.api_url + suffix, password=emulator.api_key)
+    assert NanoBananaHook().test_connection()[0]
+
+
+def test_the_uri_form_of_a_connection_works(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = emulator.api_url.rpartition(":")[2]
+    uri = f"nanobanana://:{emulator.api_key}@127.0.0.1:{port}/?model=gemini-3.1-flash-image-preview&client_ids=false"
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", uri)
+    hook = NanoBananaHook()
+    assert hook.test_connection()[0]
+    assert (hook.settings.model, hook.settings.client_ids) == ("gemini-3.1-flash-image-preview", False)
+    assert hook.submit({"prompt": "x"}).client_business_id is None
+
+
+def test_without_client_ids_a_lost_answer_is_unknown_at_once(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", emulator.connection_json(client_ids=False))
+    emulator.fault(on="submit", kind="html", status=502, committed=True)
+    with pytest.raises(NanoBananaException) as caught, NanoBananaHook() as hook:
+        hook.submit({"prompt": "x"})
+    assert caught.value.charged == "unknown"
+    assert slept == []
+
+
+def test_reads_are_repeated_and_then_given_up(emulator: Emulator, slept: list[float]) -> None:
+    emulator.fault(on="balance", kind="server_error", times=2)
+    assert NanoBananaHook().balance().unlimited
+    assert len(slept) == 2
+    emulator.fault(on="models", kind="html")
+    with pytest.raises(NanoBananaException) as caught:
+        NanoBananaHook().models()
+    assert caught.value.retryable
+    assert len(slept) == 5
+
+
+def test_an_upload_is_public_and_repeated(emulator: Emulator, tmp_path: Any) -> None:
+    from PIL import Image
+
+    path = tmp_path / "cup.webp"
+    Image.new("RGB", (8, 8)).save(path)
+    emulator.fault(on="upload", kind="server_error", times=1)
+    url = NanoBananaHook().upload(str(path))
+    assert url.startswith(emulator.files_url)
+
+
+def test_unknown_model_error_names_the_documented_ids(emulator: Emulator) -> None:
+    with pytest.raises(AirflowFailException, match=r"gemini-3\.1-flash-image-preview"):
+        NanoBananaHook().submit({"prompt": "x", "model": "nano_banana_9"})
+
+
+def test_aget_task_and_get_task_agree(emulator: Emulator) -> None:
+    with NanoBananaHook() as hook:
+        image_task_id = hook.submit({"prompt": "x"}).id
+        known = hook.get_task(image_task_id)
+
+    async def ask() -> Any:
+        async with NanoBananaHook() as hook:
+            return await hook.aget_task(image_task_id)
+
+    assert asyncio.run(ask()) == known
+
+
+def test_clients_are_closed_and_can_be_opened_again(emulator: Emulator) -> None:
+    with NanoBananaHook() as hook:
+        first = hook.client
+        hook.balance()
+    assert first._http.is_closed
+    assert hook.client is not first
+    hook.close()

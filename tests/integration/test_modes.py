@@ -1,0 +1,160 @@
+"""Deferred, poking or rescheduled: the sensor's results, errors and soft failures are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
+from tests.integration.driver import Run, TaskInstance, attempt
+
+Buy = Callable[..., str]
+WAYS: dict[str, dict[str, Any]] = {
+    "deferred": {"deferrable": True},
+    "poked": {"deferrable": False},
+    "rescheduled": {"deferrable": False, "mode": "reschedule"},
+}
+
+
+def wait(ids: Any, way: str, **options: Any) -> Run:
+    """One attempt; a rescheduled one is called again as the scheduler would."""
+    ti = TaskInstance(task_id="wait")
+    started = datetime.now(UTC)
+    for _ in range(500):
+        sensor = NanoBananaSensor(
+            task_id="wait", image_task_ids=ids, **{"poke_interval": 0.01, "timeout": 20, **WAYS[way], **options}
+        )
+        run = attempt(sensor, ti)
+        if type(run.error).__name__ != "AirflowRescheduleException":
+            return run
+        ti.first_reschedule = started
+    raise AssertionError("rescheduled without end")
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_results_are_the_same(emulator: Emulator, buy: Buy, way: str) -> None:
+    emulator.configure(latency=0.2)
+    ids = [buy("one"), buy("two [[fail]]"), buy("three")]
+    run = wait(ids, way, allow_partial=True)
+    assert [(entry["id"], entry["status"]) for entry in run.result] == [
+        (ids[0], "completed"),
+        (ids[1], "failed"),
+        (ids[2], "completed"),
+    ]
+
+
+class TestSoftFail:
+    """Only what became of the image tasks can be softened; a wrong key stays loud unless ``never_fail`` is set."""
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_a_remote_failure_is_skipped_and_named(self, emulator: Emulator, buy: Buy, way: str, option: str) -> None:
+        emulator.configure(latency=0.1)
+        bad = buy("x [[fail]]")
+        run = wait(bad, way, **{option: True})
+        assert type(run.error) is AirflowSkipException
+        assert bad in str(run.error)
+        assert run.ti.xcoms["return_value"][0]["status"] == "failed"
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_a_timeout_is_skipped_and_named(self, emulator: Emulator, buy: Buy, way: str, option: str) -> None:
+        emulator.configure(latency=60)
+        late = buy()
+        run = wait(late, way, timeout=0.3, **{option: True})
+        assert type(run.error) is AirflowSkipException
+        assert late in str(run.error)
+
+    def test_a_refused_key_is_not_softened(self, emulator: Emulator, buy: Buy, way: str) -> None:
+        emulator.configure(latency=60)
+        image_task_id = buy()
+        emulator.fault(on="status", kind="unauthorized", skip=1)
+        run = wait(image_task_id, way, soft_fail=True)
+        assert isinstance(run.error, AirflowFailException)
+        assert image_task_id in str(run.error)
+
+    def test_never_fail_skips_even_that(self, emulator: Emulator, buy: Buy, way: str) -> None:
+        image_task_id = buy()
+        emulator.fault(on="status", kind="unauthorized")
+        assert type(wait(image_task_id, way, never_fail=True).error) is AirflowSkipException
+
+
+def test_without_softening_the_errors_are_the_same(emulator: Emulator, buy: Buy, way: str) -> None:
+    emulator.configure(latency=60)
+    late = wait(buy(), way, timeout=0.2)
+    emulator.configure(latency=0)
+    failed = wait(buy("x [[fail]]"), way)
+    assert isinstance(late.error, AirflowSensorTimeout)
+    assert isinstance(failed.error, AirflowFailException)
+
+
+def test_airflows_own_clock_running_out_first_gives_our_answer(
+    emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base class counts from its own start: its timeout must not hide what is paid."""
+    done = buy("done")
+    emulator.configure(latency=60)
+    late = buy("late")
+    sensor = NanoBananaSensor(
+        task_id="wait", image_task_ids=[done, late], deferrable=False, poke_interval=0, timeout=0.2, soft_fail=True
+    )
+    monkeypatch.setattr(sensor, "poke", lambda context: False)
+    run = attempt(sensor)
+    assert type(run.error) is AirflowSkipException
+    assert late in str(run.error)
+    assert [entry["status"] for entry in run.ti.xcoms["return_value"]] == ["completed", "timeout"]
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("Trigger timeout", AirflowSensorTimeout), ("crash", Exception)])
+def test_a_deferral_that_airflow_ends_is_concluded_from_the_service(
+    emulator: Emulator, buy: Buy, reason: str, expected: type[Exception]
+) -> None:
+    """``__fail__``: the net behind our deadline, or a trigger that crashed."""
+    emulator.configure(latency=60)
+    late = buy()
+    sensor = NanoBananaSensor(task_id="wait", image_task_ids=late)
+    context: Any = {"ti": TaskInstance()}
+    with pytest.raises(expected) as caught:
+        sensor.resume_execution("__fail__", {"error": reason}, context)
+    if reason == "Trigger timeout":
+        assert isinstance(caught.value, NanoBananaException)
+        assert late in str(caught.value)
+
+
+@pytest.mark.parametrize("event", [None, {}, {"status": "success", "batch_id": "someone else's"}, "text", ["list"]])
+def test_a_foreign_event_is_no_more_than_a_wake_up(emulator: Emulator, buy: Buy, event: Any) -> None:
+    """Airflow leaks ``next_kwargs`` into retries (#62845)."""
+    image_task_id = buy()
+    sensor = NanoBananaSensor(task_id="wait", image_task_ids=image_task_id)
+    context: Any = {"ti": TaskInstance()}
+    [entry] = sensor.resume_execution("execute_complete", {"event": event}, context)
+    assert (entry["id"], entry["status"]) == (image_task_id, "completed")
+
+
+def test_reads_that_fail_on_resume_wait_on_instead_of_losing_the_image(emulator: Emulator, buy: Buy) -> None:
+    emulator.configure(latency=0.1)
+    image_task_id = buy()
+    emulator.fault(on="status", kind="server_error", skip=2, times=2)
+    run = wait(image_task_id, "deferred")
+    assert run.result[0]["status"] == "completed"
+    assert len(run.deferrals) >= 1
+    assert run.deferrals[-1].trigger.deadline == run.deferrals[0].trigger.deadline, "the deadline does not move"
+
+
+def test_the_deferral_stands_a_minute_behind_our_deadline(emulator: Emulator, buy: Buy) -> None:
+    emulator.configure(latency=0.2)
+    [deferral] = wait(buy(), "deferred", timeout=300).deferrals
+    assert deferral.timeout is not None
+    assert timedelta(seconds=355) < deferral.timeout <= timedelta(seconds=360)

@@ -1,0 +1,120 @@
+"""The trigger on a real event loop: it comes back as it was stored, survives a restart, and never holds the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
+from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+from tests.integration.driver import fire, rebuilt
+
+Buy = Callable[..., str]
+
+
+def trigger(*ids: str, **options: Any) -> NanoBananaTrigger:
+    now = time.time()
+    return NanoBananaTrigger(
+        image_task_ids=list(ids), **{"started_at": now, "deadline": now + 20, "poll_interval": 0.05, **options}
+    )
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        NanoBananaTrigger(image_task_ids=["a", "b"], started_at=1.0, deadline=2.0, first_polls=[1.5, 1.75]),
+        NanoBananaTrigger(image_task_ids=["a"], nanobanana_conn_id="other", poll_interval=9.0),
+        NanoBananaTimerTrigger(moment=1.0, deadline=2.0),
+    ],
+)
+def test_it_comes_back_equal(stored: Any) -> None:
+    assert rebuilt(stored).serialize() == stored.serialize()
+    assert rebuilt(stored).__dict__.keys() == stored.__dict__.keys()
+
+
+@pytest.mark.parametrize("cls", [NanoBananaTrigger, NanoBananaTimerTrigger])
+def test_arguments_of_a_newer_version_do_not_stop_an_older_triggerer(cls: Any) -> None:
+    known = {"image_task_ids": ["a"]} if cls is NanoBananaTrigger else {"moment": 1.0, "deadline": 2.0}
+    assert cls(**known, from_the_future=True).serialize() == cls(**known).serialize()
+
+
+def test_it_holds_no_secret(emulator: Emulator) -> None:
+    assert emulator.api_key not in json.dumps(trigger("a").serialize())
+
+
+async def test_one_small_event_then_the_end(emulator: Emulator, buy: Buy) -> None:
+    emulator.configure(latency=0.2)
+    ids = [buy(f"picture {number}") for number in range(60)]
+    events = [event async for event in trigger(*ids).run()]
+    assert len(events) == 1
+    assert events[0].payload["counts"] == {"completed": 60}
+    assert len(json.dumps(events[0].payload)) < 4096
+    assert "http" not in json.dumps(events[0].payload)
+
+
+async def test_it_is_stopped_and_started_again(emulator: Emulator, buy: Buy) -> None:
+    emulator.configure(latency=0.6)
+    stored = trigger(buy())
+    running = asyncio.ensure_future(fire(stored))
+    while not any("generations/" in request["path"] for request in emulator.requests()):
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    event = await fire(stored)
+    assert event["counts"] == {"completed": 1}
+    assert event["deadline"] == stored.deadline, "a restart does not move the deadline"
+
+
+async def test_a_deadline_in_the_past_ends_at_once_without_a_poll(emulator: Emulator, buy: Buy) -> None:
+    emulator.configure(latency=60)
+    image_task_id = buy()
+    before = len(emulator.requests())
+    event = await fire(trigger(image_task_id, started_at=1.0, deadline=2.0))
+    assert (event["outcome"], event["counts"]) == ("timeout", {"unseen": 1})
+    assert len(emulator.requests()) == before
+
+
+async def test_a_slow_server_does_not_hold_the_event_loop(emulator: Emulator, buy: Buy) -> None:
+    """A blocking call would show as one gap of a second; measured gaps are a few milliseconds."""
+    image_task_id = buy()
+    await fire(trigger(image_task_id))  # imports and the TLS context are a process's own, not a trigger's
+    emulator.fault(on="status", kind="slow", seconds=1.0, times=1)
+    gaps: list[float] = []
+
+    async def heartbeat() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            gaps.append(time.perf_counter() - before - 0.005)
+
+    beating = asyncio.ensure_future(heartbeat())
+    event = await fire(trigger(image_task_id))
+    beating.cancel()
+    assert event["counts"] == {"completed": 1}
+    assert len(gaps) > 50
+    assert max(gaps) < 0.5
+
+
+async def test_two_triggers_for_one_image_task_both_end(emulator: Emulator, buy: Buy) -> None:
+    emulator.configure(latency=0.2)
+    image_task_id = buy()
+    events = await asyncio.gather(fire(trigger(image_task_id)), fire(trigger(image_task_id)))
+    assert [event["counts"] for event in events] == [{"completed": 1}] * 2
+
+
+async def test_polling_keeps_to_the_query_rate(emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator.configure(latency=60, query_rate=0)
+    ids = [buy(f"picture {number}") for number in range(30)]
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", emulator.connection_json(query_rate=20))
+    before = len(emulator.requests())
+    now = time.time()
+    await fire(trigger(*ids, deadline=now + 1.0, poll_interval=0.01))
+    polls = len(emulator.requests()) - before
+    assert 10 <= polls <= 21
