@@ -1,0 +1,109 @@
+"""``python -m airflow_provider_nanobanana.emulator``: run the emulator until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from airflow_provider_nanobanana.emulator.connection import connection_json
+from airflow_provider_nanobanana.emulator.gateway import Gateway
+from airflow_provider_nanobanana.emulator.server import Ports
+from airflow_provider_nanobanana.emulator.settings import Settings
+
+_EPILOG = """Words in a prompt make an image task misbehave: [[fail]] [[fail=CODE]] [[refuse]] [[refuse-late]]
+[[slow=60]] [[stuck]] [[lost]] [[busy]] [[no-credits]] [[no-url]] [[bad-image]] [[wrong-size]] [[expired]] [[jpeg]]
+[[webp]]. Books and controls are below /emulator/ on the API port:
+ledger, requests, stats, faults, settings, complete, reset."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    line = argparse.ArgumentParser(
+        prog="python -m airflow_provider_nanobanana.emulator",
+        description="A local ToAPIs: submits, status queries, uploads and real pictures, without a key and for free.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults = Settings()
+    add = line.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 inside a container (%(default)s)")
+    add("--port", type=int, default=8787, help="API port, 0 for a free one (%(default)s)")
+    add("--files-port", type=int, help="port of the result files, 0 for a free one (the API port + 1)")
+    add("--public-files-url", default="", metavar="URL", help="base of result links, for a neighbouring container")
+    add("--api-key", default=defaults.api_key, help="the only key that is accepted (%(default)s)")
+    add("--latency", type=float, default=defaults.latency, metavar="S", help="median seconds per image (%(default)s)")
+    add("--sigma", type=float, default=defaults.sigma, help="lognormal spread of it, 0 is exact (%(default)s)")
+    add("--time-scale", type=float, default=1.0, metavar="X", help="multiplies every latency (%(default)s)")
+    add("--submit-rate", type=float, default=defaults.submit_rate, help="submits a second, 0 lifts (%(default)s)")
+    add("--query-rate", type=float, default=defaults.query_rate, help="queries a second, 0 lifts (%(default)s)")
+    add("--credits", type=float, help="credits of the account, 200 are one USD (unlimited)")
+    add("--seed", type=int, help="makes latencies and ids repeatable")
+    return line
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return the settings a command line asks for.
+
+    :raises ValueError: A value is out of range.
+    """
+    return Settings(
+        api_key=options.api_key,
+        latency=options.latency,
+        sigma=options.sigma,
+        time_scale=options.time_scale,
+        submit_rate=options.submit_rate,
+        query_rate=options.query_rate,
+        credits=options.credits,
+        seed=options.seed,
+    )
+
+
+def greeting(ports: Ports, settings: Settings) -> str:
+    """Return the line that says where the emulator is and how a DAG gets there."""
+    host = urlsplit(ports.files_url).hostname  # what others call this machine, where --public-files-url says so
+    connection = json.dumps(connection_json(f"http://{host}:{ports.port}", settings))
+    return f"API {ports.api_url}  files {ports.files_url}  AIRFLOW_CONN_NANOBANANA_DEFAULT='{connection}'"
+
+
+def _echo(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+async def _serve(ports: Ports) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ports.end)
+    await ports.serve()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the emulator; return the exit status."""
+    line = parser()
+    options = line.parse_args(arguments)
+    try:
+        settings = settings_of(options)
+    except ValueError as error:
+        line.error(str(error))
+    gateway = Gateway(settings, time.time, _echo)
+    try:
+        # Next to a port that happened to be free there need not be another.
+        files_port = 0 if options.files_port is None and options.port == 0 else options.files_port
+        ports = Ports(gateway, options.host, options.port, files_port, options.public_files_url)
+    except OSError as error:
+        print(f"cannot listen on {options.host}:{options.port} (or the files port): {error}", file=sys.stderr)
+        return 1
+    print(greeting(ports, settings), flush=True)
+    sys.setswitchinterval(0.0005)  # the event loop takes the lock back from a picture being drawn within 0.5 ms
+    asyncio.run(_serve(ports))
+    gateway.darkroom.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The emulator inside a test's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from airflow_provider_nanobanana.emulator import control
+from airflow_provider_nanobanana.emulator.connection import connection_json
+from airflow_provider_nanobanana.emulator.faults import Rule
+from airflow_provider_nanobanana.emulator.gateway import Gateway
+from airflow_provider_nanobanana.emulator.server import Ports
+from airflow_provider_nanobanana.emulator.settings import Settings
+
+T = TypeVar("T")
+
+
+def _silent(line: str) -> None:
+    """Swallow an event line."""
+
+
+class Emulator:
+    """A ToAPIs of one's own in a background thread: ``with Emulator(latency=0) as emulator: ...``.
+
+    Every method may be called from any thread; it runs on the emulator's event loop and returns when done.
+
+    :param clock: Epoch seconds; decides latencies, expiry and allowances, so that a test need not wait.
+    :param echo: Receives one line per submit and completion; silent by default.
+    :param settings: Any of :class:`Settings`, by name.
+    :raises ValueError: A setting is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        files_port: int = 0,
+        clock: Callable[[], float] = time.time,
+        echo: Callable[[str], None] = _silent,
+        **settings: Any,
+    ) -> None:
+        self._address = (host, port, files_port)
+        self.gateway = Gateway(Settings().changed(**settings), clock, echo)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> Self:
+        self._ports = Ports(self.gateway, *self._address)  # bound and listening: clients may connect from here on
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="toapis-emulator", daemon=True)
+        self._thread.start()
+        ready.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call(self._ports.end)
+        self._thread.join()
+        self.gateway.darkroom.close()
+
+    def _run(self, ready: threading.Event) -> None:
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            ready.set()
+            await self._ports.serve()
+
+        try:
+            asyncio.run(main())
+        finally:
+            self._loop = None
+
+    def _call(self, function: Callable[[], T]) -> T:
+        """Run a function on the emulator's loop; once it has ended there is no one to disturb and it runs here."""
+        loop = self._loop
+        if loop is None:
+            return function()
+
+        async def there() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(there(), loop).result()
+
+    @property
+    def api_url(self) -> str:
+        """Base URL of the API, without ``/v1``."""
+        return self._ports.api_url
+
+    @property
+    def files_url(self) -> str:
+        """Base URL of result links and uploads."""
+        return self._ports.files_url
+
+    @property
+    def api_key(self) -> str:
+        """The key that is accepted."""
+        return self.gateway.settings.api_key
+
+    def connection_json(self, **extra: Any) -> str:
+        """Return the value for ``AIRFLOW_CONN_NANOBANANA_DEFAULT``; ``extra`` is added to the connection's extra."""
+        return json.dumps(connection_json(self.api_url, self.gateway.settings, **extra))
+
+    def ledger(self) -> dict[str, Any]:
+        """Return ``image_tasks`` (a list), ``count``, ``by_status``, ``charged_usd``, ``refunded_usd``, ``net_usd`` and
+        ``duplicates`` (client id -> how often charged, where more than once)."""
+        return self._call(lambda: self.gateway.bank.ledger(self.gateway.clock()))
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the newest requests, oldest first; fields as in :class:`journal.Entry`."""
+        return self._call(self.gateway.journal.as_list)
+
+    def stats(self) -> dict[str, Any]:
+        """Return ``requests``, ``by_kind``, ``by_point``, ``peak_per_second`` and totals of ``image_tasks``."""
+        return self._call(lambda: control.stats(self.gateway))
+
+    def fault(self, *, on: str, kind: str, **params: Any) -> None:
+        """Add one fault behind those in force; see :data:`faultkinds.KINDS` for kinds and parameters.
+
+        :raises ValueError: Point, kind or parameter is unknown.
+        """
+        rule = Rule.parse({"on": on, "kind": kind, **params})
+        self._call(lambda: self.gateway.faults.rules.append(rule))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return the rules in force, each with ``hits``, how often it struck."""
+        return self._call(lambda: [rule.as_dict() for rule in self.gateway.faults.rules])
+
+    def clear_faults(self) -> None:
+        """Drop all faults."""
+        self._call(self.gateway.faults.rules.clear)
+
+    def configure(self, **settings: Any) -> None:
+        """Change settings; see :class:`Settings`.
+
+        :raises ValueError: A name or value is wrong.
+        """
+        self._call(lambda: self.gateway.configure(**settings))
+
+    def complete_all(self) -> int:
+        """Let everything that runs be done now; return how many that were."""
+        return self._call(lambda: self.gateway.bank.complete_all(self.gateway.clock()))
+
+    def reset(self) -> None:
+        """Forget image tasks, faults, requests and files, and go back to the settings of the start."""
+        self._call(self.gateway.reset)

@@ -1,0 +1,172 @@
+"""The bank: which image tasks were accepted, what they cost and what was given back. Pure; time is passed in."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from airflow_provider_nanobanana.emulator.catalogue import CREDITS, pixel_size, usd
+from airflow_provider_nanobanana.emulator.submissions import Submission
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image task fails and how the status answer says it.
+
+    :param shape: ``object`` (code and message), ``string`` (the error is plain text) or ``fail_reason``.
+    """
+
+    code: str = "generation_failed"
+    message: str = "call upstream API failed: upstream returned status 422"
+    shape: str = "object"
+
+
+@dataclass(slots=True)
+class ImageTask:
+    """One accepted, paid image task; times are epoch seconds."""
+
+    id: str
+    submission: Submission
+    created: float
+    done: float
+    credits: int
+    picture_format: str = "PNG"
+    failure: Failure | None = None
+    refunded: bool = False
+    announced: bool = False
+    hidden_until: float = 0.0
+    hidden_polls: int = 0
+    hidden_spelling: str = "404"
+
+    @property
+    def prompt(self) -> str:
+        """The prompt, word for word."""
+        return self.submission.prompt
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Width and height of each picture."""
+        return pixel_size(self.submission.size, self.submission.resolution)
+
+    def state(self, now: float) -> Literal["running", "completed", "failed"]:
+        """Return where the image task stands at ``now``."""
+        if now < self.done:
+            return "running"
+        return "failed" if self.failure else "completed"
+
+    def progress(self, now: float) -> int:
+        """Return 0 to 99 while it runs, by elapsed time."""
+        span = self.done - self.created
+        if not span or math.isinf(span):
+            return 0
+        return max(0, min(99, int(100 * (now - self.created) / span)))
+
+    def record(self, now: float) -> dict[str, Any]:
+        """Return the line of the ledger, plain JSON."""
+        asked = self.submission
+        finished = self.state(now) != "running"
+        return {
+            "id": self.id,
+            "client_business_id": asked.client_business_id,
+            "prompt": asked.prompt,
+            "model": asked.model,
+            "size": asked.size,
+            "resolution": asked.resolution,
+            "count": asked.count,
+            "references": list(asked.references),
+            "status": self.state(now),
+            "charged_usd": float(usd(self.credits)),
+            "refunded": self.refunded,
+            "created": self.created,
+            "completed": self.done if finished else None,
+        }
+
+
+@dataclass
+class Bank:
+    """All image tasks of one emulator, by id and by client id.
+
+    :param rng: Source of ids and latencies.
+    """
+
+    rng: random.Random
+    image_tasks: dict[str, ImageTask] = field(default_factory=dict)
+    by_client_id: dict[str, list[ImageTask]] = field(default_factory=dict)
+
+    def accept(self, submission: Submission, now: float, latency: float) -> ImageTask:
+        """Create and charge an image task; a repeated client id is never deduplicated."""
+        task = ImageTask(
+            id=self._new_id(now),
+            submission=submission,
+            created=now,
+            done=now + latency,
+            credits=CREDITS[submission.resolution] * submission.count,
+        )
+        self.image_tasks[task.id] = task
+        if submission.client_business_id:
+            self.by_client_id.setdefault(submission.client_business_id, []).append(task)
+        return task
+
+    def find(self, key: str, now: float, lookup_delay: float, use_client_ids: bool = True) -> ImageTask | None:
+        """Return the image task by id, or the newest one by client id once that has become visible."""
+        task = self.image_tasks.get(key)
+        if task is not None or not use_client_ids:
+            return task
+        visible = [task for task in self.by_client_id.get(key, ()) if now >= task.created + lookup_delay]
+        return visible[-1] if visible else None
+
+    def settle(self, now: float) -> None:
+        """Refund whatever has failed by ``now``."""
+        for task in self.image_tasks.values():
+            if task.state(now) == "failed":
+                task.refunded = True
+
+    def fail(self, task: ImageTask, failure: Failure, now: float) -> None:
+        """Fail an image task at once and refund it."""
+        task.failure = failure
+        task.done = min(task.done, now)
+        task.refunded = True
+
+    def complete_all(self, now: float) -> int:
+        """Let everything that runs be done now; return how many that were."""
+        running = [task for task in self.image_tasks.values() if task.state(now) == "running"]
+        for task in running:
+            task.done = now
+        return len(running)
+
+    def spent(self, now: float) -> int:
+        """Return the credits charged and not refunded."""
+        self.settle(now)
+        return sum(task.credits for task in self.image_tasks.values() if not task.refunded)
+
+    def ledger(self, now: float) -> dict[str, Any]:
+        """Return every image task, the totals in USD and the client ids that were charged more than once."""
+        self.settle(now)
+        tasks = self.image_tasks.values()
+        charged = sum(task.credits for task in tasks)
+        refunded = sum(task.credits for task in tasks if task.refunded)
+        return {
+            "image_tasks": [task.record(now) for task in tasks],
+            "count": len(tasks),
+            "by_status": dict(Counter(task.state(now) for task in tasks)),
+            "charged_usd": float(usd(charged)),
+            "refunded_usd": float(usd(refunded)),
+            "net_usd": float(usd(charged - refunded)),
+            "duplicates": {key: len(found) for key, found in self._duplicates()},
+        }
+
+    def _duplicates(self) -> Iterator[tuple[str, list[ImageTask]]]:
+        return ((key, found) for key, found in self.by_client_id.items() if len(found) > 1)
+
+    def _new_id(self, now: float) -> str:
+        stamp, text = int(now * 1000), ""
+        for _ in range(10):
+            stamp, digit = divmod(stamp, 32)
+            text = _ALPHABET[digit] + text
+        return f"tsk_img_{text}{''.join(self.rng.choices(_ALPHABET, k=16))}"

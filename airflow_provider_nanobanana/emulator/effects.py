@@ -1,0 +1,155 @@
+"""How a fault becomes an answer: replacements for the right answer, and ways to spoil it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from airflow_provider_nanobanana.emulator import replies, wire
+from airflow_provider_nanobanana.emulator.faults import Rule
+
+_CATEGORIES = {"submit": "async_submit", "status": "async_query"}
+_PAGE = "<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center><hr>edge</body></html>"
+
+
+def replacement(rule: Rule) -> Response:
+    """Return the answer a rule of role ``answer`` puts in place of the right one."""
+    return _REPLACEMENTS[rule.kind](rule)
+
+
+async def distorted(rule: Rule, answer: Response) -> Response:
+    """Return the right answer as a rule of role ``distort`` lets it through."""
+    if rule.kind == "slow":
+        await asyncio.sleep(rule["seconds"])
+        return answer
+    return _DISTORTIONS[rule.kind](rule, answer)
+
+
+def _mislabelled(rule: Rule, answer: Response) -> Response:
+    answer.headers["content-type"] = rule["content_type"]
+    return answer
+
+
+def _truncated(rule: Rule, answer: Response) -> Response:
+    """Cut the body; the length says so honestly, unless the rule wants it to promise the whole."""
+    if not rule["honest_length"]:
+        return wire.cut(answer, rule["fraction"])
+    body = bytes(answer.body)
+    part = body[: int(len(body) * rule["fraction"])]
+    return Response(part, answer.status_code, media_type=answer.headers["content-type"])
+
+
+def _rate_limit(rule: Rule) -> Response:
+    headers = {"X-RateLimit-Limit": "300", "X-RateLimit-Remaining": "0"}
+    category = rule["category"] or _CATEGORIES.get(rule.on)
+    if category:
+        headers["X-RateLimit-Category"] = category
+    return replies.limited(headers | _retry_after(rule["retry_after"], rule["date"]), rule["text"], rule["code"])
+
+
+def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
+    if value is None:
+        return {}
+    if as_date:
+        return {"Retry-After": formatdate(time.time() + float(value), usegmt=True)}
+    return {"Retry-After": str(value)}
+
+
+def _server_error(rule: Rule) -> Response:
+    answer = replies.refusal(rule["status"], rule["code"], rule["text"], "server_error")
+    answer.headers.update(_retry_after(rule["retry_after"]))
+    return answer
+
+
+def _unavailable(rule: Rule) -> Response:
+    body = {"error": {"code": "rate_limit_unavailable", "message": "rate limiter is unavailable"}}
+    return JSONResponse(body, status_code=503, headers=_retry_after(rule["retry_after"]))
+
+
+def _unauthorized(rule: Rule) -> Response:
+    if rule.on in ("status", "balance"):
+        return replies.numbered_refusal(401, "Invalid API key", "authentication_error")
+    return replies.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
+
+
+def _html(rule: Rule) -> Response:
+    status = rule["status"] or (200 if rule.on == "result" else 502)
+    return HTMLResponse(_PAGE.format(status=status), status_code=status)
+
+
+def _file_or_json_not_found(rule: Rule) -> Response:
+    if rule.on == "result":
+        return PlainTextResponse("no such file", status_code=rule["status"])
+    return replies.not_found(rule["spelling"], rule["status"])
+
+
+def _garbage(rule: Rule) -> Response:
+    noise = random.Random(rule.hits).randbytes(rule["bytes"])
+    return Response(b"\xff\xfe" + noise, rule["status"], media_type="application/json")
+
+
+def _success_false(rule: Rule) -> Response:
+    return JSONResponse({"success": False, "message": rule["text"]}, status_code=rule["status"])
+
+
+def _integer_code(rule: Rule) -> Response:
+    body = {"error": {"code": rule["code"], "message": rule["text"], "type": "server_error"}}
+    return JSONResponse(body, status_code=rule["status"])
+
+
+def _envelope(rule: Rule) -> Response:
+    code, text = rule["code"], rule["text"]
+    inner = '{"error":{"code":"' + str(code) + '","message":"' + str(text) + '"}}'
+    shapes: dict[str, dict[str, Any]] = {
+        "E1": {"error": {"code": rule["status"], "message": text, "type": "server_error"}},
+        "E2": {"error": {"code": code, "message": text, "type": "server_error", "param": ""}},
+        "E3": {"error": {"code": code, "message": text}},
+        "E4": {"error": {"message": f"{text} (request id: 2026)", "type": "new_api_error", "code": code}},
+        "E5": {"code": code, "message": text, "data": None},
+        "E6": {"success": False, "message": text},
+        "E7": {"error": text},
+        "E7m": {"message": text},
+        "E8": {"code": "fail_to_fetch_task", "message": inner, "data": None},
+    }
+    return JSONResponse(shapes[rule["shape"]], status_code=rule["status"])
+
+
+_DISTORTIONS: dict[str, Callable[[Rule, Response], Response]] = {
+    "slow_headers": lambda rule, answer: wire.dawdling(answer, rule["seconds"]),
+    "slow_body": lambda rule, answer: wire.dripping(answer, rule["seconds"], rule["chunks"]),
+    "drop_mid_body": lambda rule, answer: wire.cut(answer, rule["fraction"], rule["reset"]),
+    "wrong_content_type": _mislabelled,
+    "truncated_json": _truncated,
+    "truncated_image": _truncated,
+}
+
+_REPLACEMENTS: dict[str, Callable[[Rule], Response]] = {
+    "rate_limit": _rate_limit,
+    "server_error": _server_error,
+    "unavailable": _unavailable,
+    "no_channel": lambda rule: replies.gateway_refusal(503, rule["code"], "No available channel"),
+    "model_not_found": lambda rule: replies.gateway_refusal(503, "model_not_found", "no channel has this capability"),
+    "pricing_failed": lambda rule: replies.gateway_refusal(500, "pricing_failed", "no matching pricing rule"),
+    "unauthorized": _unauthorized,
+    "forbidden": lambda rule: replies.gateway_refusal(403, "access_denied", rule["text"]),
+    "quota": lambda rule: replies.no_credits(rule["status"], rule["text"]),
+    "bad_request": lambda rule: replies.refusal(400, rule["code"], rule["text"], param=rule["param"]),
+    "content_policy": lambda rule: replies.refusal(422, "content_policy_violation", rule["text"]),
+    "too_large": lambda rule: replies.gateway_refusal(413, "read_request_body_failed", "request body too large"),
+    "not_found": _file_or_json_not_found,
+    "html": _html,
+    "empty_body": lambda rule: Response(b"", rule["status"], media_type="application/json"),
+    "not_json": lambda rule: PlainTextResponse(rule["text"], rule["status"]),
+    "garbage": _garbage,
+    "success_false": _success_false,
+    "envelope": _envelope,
+    "integer_code": _integer_code,
+    "redirect_to": lambda rule: Response(status_code=rule["status"], headers={"Location": rule["url"]}),
+    "drop": lambda rule: wire.dropped(rule["reset"]),
+}

@@ -1,0 +1,139 @@
+"""The file port: result pictures and uploads, public, without any key (contract 4.4 and 5)."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from airflow_provider_nanobanana.emulator import png
+from airflow_provider_nanobanana.emulator.bank import ImageTask
+from airflow_provider_nanobanana.emulator.effects import distorted, replacement
+from airflow_provider_nanobanana.emulator.faults import Rule
+from airflow_provider_nanobanana.emulator.gateway import Gateway
+from airflow_provider_nanobanana.emulator.pictures import PictureSpec
+
+_NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d+)\.\w+")
+_MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_CHUNK = 64 * 1024
+
+
+def build(gateway: Gateway) -> Starlette:
+    """Return the application of the file port."""
+    routes = [
+        Route("/generated/{name}", partial(result, gateway), methods=["GET"]),
+        Route("/hop/{hops:int}/{status:int}/{name}", partial(hop, gateway), methods=["GET"]),
+        Route("/loop/{status:int}/{name}", partial(loop, gateway), methods=["GET"]),
+        Route("/uploads/7/{name}", partial(uploaded, gateway), methods=["GET"]),
+    ]
+    return Starlette(routes=routes)
+
+
+def _asked(gateway: Gateway, name: str) -> tuple[ImageTask, int] | None:
+    found = _NAME.fullmatch(name)
+    task = gateway.bank.image_tasks.get(found[1]) if found else None
+    if found is None or task is None or int(found[2]) >= task.submission.count:
+        return None
+    now = gateway.clock()
+    alive = task.state(now) == "completed" and now < task.done + gateway.settings.link_seconds
+    return (task, int(found[2])) if alive else None
+
+
+async def result(gateway: Gateway, request: Request) -> Response:
+    """Serve a result picture as the faults will have it, else rightly."""
+    name = request.path_params["name"]
+    asked = _asked(gateway, name)
+    if asked is None:
+        return _missing(404)
+    task, index = asked
+    rule = gateway.faults.take("result", task.prompt, ("answer", "distort", "picture"))
+    spec = gateway.picture(task, index)
+    if rule is None:
+        return await _picture(gateway, spec)
+    if rule.role == "answer":
+        return replacement(rule)
+    if rule.role == "distort":
+        return await distorted(rule, await _picture(gateway, spec))
+    return await _spoiled(gateway, rule, spec, name)
+
+
+async def _spoiled(gateway: Gateway, rule: Rule, spec: PictureSpec, name: str) -> Response:
+    if rule.kind == "expired":
+        return _missing(rule["status"])
+    if rule.kind == "redirect":
+        place = f"loop/{rule['status']}" if rule["loop"] else f"hop/{rule['hops'] - 1}/{rule['status']}"
+        return _moved(f"{gateway.files_url}/{place}/{name}", rule["status"])
+    if rule.kind == "bomb":
+        return Response(png.claiming(rule["width"], rule["height"]), media_type="image/png")
+    if rule.kind == "oversized":
+        return _oversized(rule)
+    if rule.kind == "wrong_format":
+        # The label keeps saying what was asked for: only the bytes tell.
+        answer = await _picture(gateway, replace(spec, format=rule["format"]))
+        answer.headers["content-type"] = _MIME_TYPES[spec.format]
+        return answer
+    return await _picture(gateway, replace(spec, width=rule["width"], height=rule["height"]))
+
+
+async def hop(gateway: Gateway, request: Request) -> Response:
+    """Redirect so many more times, then serve the picture."""
+    hops, status, name = (request.path_params[part] for part in ("hops", "status", "name"))
+    if hops > 0:
+        return _moved(f"{gateway.files_url}/hop/{hops - 1}/{status}/{name}", status)
+    asked = _asked(gateway, name)
+    return await _picture(gateway, gateway.picture(*asked)) if asked else _missing(404)
+
+
+async def loop(gateway: Gateway, request: Request) -> Response:
+    """Redirect to itself for ever."""
+    status, name = request.path_params["status"], request.path_params["name"]
+    return _moved(f"{gateway.files_url}/loop/{status}/{name}", status)
+
+
+async def uploaded(gateway: Gateway, request: Request) -> Response:
+    """Serve an upload."""
+    found = gateway.uploads.get(request.url.path)
+    return Response(found.content, media_type=found.mime_type) if found else _missing(404)
+
+
+async def _picture(gateway: Gateway, spec: PictureSpec) -> Response:
+    return Response(await gateway.darkroom.develop(spec), media_type=_MIME_TYPES[spec.format])
+
+
+def _missing(status: int) -> Response:
+    return PlainTextResponse("the file does not exist or has expired", status_code=status)
+
+
+def _moved(url: str, status: int) -> Response:
+    return Response(status_code=status, headers={"Location": url})
+
+
+def _oversized(rule: Rule) -> Response:
+    """Stream zeros behind a PNG signature; with gzip a few kilobytes unpack to the whole."""
+    total: int = rule["bytes"]
+    headers = {}
+    if rule["gzip"]:
+        headers["Content-Encoding"] = "gzip"
+    elif rule["content_length"]:
+        headers["Content-Length"] = str(total)
+    return StreamingResponse(_zeros(total, rule["gzip"]), media_type="image/png", headers=headers)
+
+
+async def _zeros(total: int, packed: bool) -> AsyncIterator[bytes]:
+    packer = zlib.compressobj(9, wbits=31)
+    sent, head = 0, b"\x89PNG\r\n\x1a\n"
+    while sent < total:
+        piece = (head + bytes(_CHUNK - len(head)))[: total - sent]
+        sent, head = sent + len(piece), b""
+        out = packer.compress(piece) if packed else piece
+        if out:
+            yield out
+    if packed:
+        yield packer.flush()

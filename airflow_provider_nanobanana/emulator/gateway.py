@@ -1,0 +1,154 @@
+"""The gateway's whole state, shared by both ports and the control API."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_provider_nanobanana.emulator.bank import Bank, Failure, ImageTask
+from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
+from airflow_provider_nanobanana.emulator.darkroom import Darkroom
+from airflow_provider_nanobanana.emulator.faults import FaultBook, Rule
+from airflow_provider_nanobanana.emulator.journal import Journal
+from airflow_provider_nanobanana.emulator.pictures import PictureSpec
+from airflow_provider_nanobanana.emulator.rates import TokenBucket
+from airflow_provider_nanobanana.emulator.settings import Settings
+from airflow_provider_nanobanana.emulator.submissions import Refused, Submission
+
+MAX_UPLOAD_BYTES = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One uploaded reference image."""
+
+    name: str
+    mime_type: str
+    content: bytes
+
+
+class Gateway:
+    """Settings, bank, faults, allowances, log and files of one emulator.
+
+    All methods run on the event loop's thread; nothing here is locked.
+
+    :param clock: Epoch seconds; a test may pass its own.
+    :param echo: Receives one short line per submit and completion.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float], echo: Callable[[str], None]) -> None:
+        self.initial = settings
+        self.clock = clock
+        self.echo = echo
+        self.files_url = ""
+        self.darkroom = Darkroom()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything and go back to the settings of the start."""
+        self.faults = FaultBook()
+        self.journal = Journal()
+        self.uploads: OrderedDict[str, Upload] = OrderedDict()
+        self.darkroom.clear()
+        self.rng = random.Random(self.initial.seed)
+        self.bank = Bank(self.rng)
+        self.settings = self.initial
+        self.submit_bucket = TokenBucket(self.settings.submit_rate, self.clock())
+        self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
+
+    def configure(self, **changes: object) -> None:
+        """Change settings; a changed rate starts with a full bucket, running image tasks keep their latency.
+
+        :raises ValueError: A name or value is wrong.
+        """
+        self.settings = self.settings.changed(**changes)
+        if self.submit_bucket.rate != self.settings.submit_rate:
+            self.submit_bucket = TokenBucket(self.settings.submit_rate, self.clock())
+        if self.query_bucket.rate != self.settings.query_rate:
+            self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
+
+    def accept(self, submission: Submission, shapes: dict[str, Rule]) -> ImageTask:
+        """Create and charge an image task, as the shapes that struck will have it.
+
+        :raises Refused: The credits do not suffice.
+        """
+        now, settings = self.clock(), self.settings
+        price = CREDITS[submission.resolution] * submission.count
+        if settings.credits is not None and settings.credits - self.bank.spent(now) < price:
+            raise Refused("user quota is not enough", status=402, code="insufficient_quota")
+        task = self.bank.accept(submission, now, self._latency(shapes))
+        if "late_404" in shapes:
+            rule = shapes["late_404"]
+            task.hidden_until, task.hidden_polls = now + rule["seconds"], rule["polls"]
+            task.hidden_spelling = rule["spelling"]
+        if "failed" in shapes:
+            task.failure = failure_of(shapes["failed"])
+        task.picture_format = self._picture_format(submission, shapes)
+        self.echo(f"submit {task.id} {submission.model} {submission.size} {submission.resolution} ${usd(task.credits)}")
+        return task
+
+    def _latency(self, shapes: dict[str, Rule]) -> float:
+        settings = self.settings
+        if "already_completed" in shapes:
+            return 0.0
+        if "latency" in shapes:
+            return float(shapes["latency"]["seconds"]) * settings.time_scale
+        if not settings.latency:
+            return 0.0
+        return self.rng.lognormvariate(math.log(settings.latency), settings.sigma) * settings.time_scale
+
+    def _picture_format(self, submission: Submission, shapes: dict[str, Rule]) -> str:
+        if "picture_format" in shapes:
+            return str(shapes["picture_format"]["format"]).upper()
+        return submission.picture_format or self.settings.result_format
+
+    def find(self, key: str) -> ImageTask | None:
+        """Return the image task a status path names, by id or by client id."""
+        settings = self.settings
+        return self.bank.find(key, self.clock(), settings.lookup_delay, not settings.ignore_client_ids)
+
+    def announce(self, task: ImageTask) -> None:
+        """Echo the end of an image task once, when it is first seen; a failed one is refunded by then."""
+        state = task.state(self.clock())
+        if state == "running" or task.announced:
+            return
+        task.announced = True
+        task.refunded = state == "failed"
+        outcome = "refunded" if task.refunded else "settled"
+        self.echo(f"{state} {task.id} after {task.done - task.created:.1f} s, ${usd(task.credits)} {outcome}")
+
+    def picture(self, task: ImageTask, index: int) -> PictureSpec:
+        """Return what a result file shows."""
+        width, height = task.pixels
+        asked = task.submission
+        return PictureSpec(
+            prompt=asked.prompt,
+            model=asked.model,
+            ratio=asked.size,
+            resolution=asked.resolution,
+            width=width,
+            height=height,
+            image_task_id=task.id,
+            index=index,
+            format=task.picture_format,
+        )
+
+    def link(self, task: ImageTask, index: int, suffix: str = "") -> str:
+        """Return the address of a result file; the suffix may lie."""
+        true = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}[task.picture_format]
+        ending = suffix or self.settings.result_suffix or true
+        return f"{self.files_url}/generated/{int(task.done)}_{task.id}_{index}{ending}"
+
+    def keep_upload(self, path: str, upload: Upload) -> None:
+        """Keep an upload, letting the oldest go when all together pass 128 MiB."""
+        self.uploads[path] = upload
+        while sum(len(kept.content) for kept in self.uploads.values()) > MAX_UPLOAD_BYTES:
+            self.uploads.popitem(last=False)
+
+
+def failure_of(rule: Rule) -> Failure:
+    """Return the failure a rule of kind ``failed`` stands for."""
+    return Failure(rule["code"], rule["text"], rule["shape"])

@@ -1,0 +1,145 @@
+"""One submission: the body of ``POST /v1/images/generations``, checked as the service would (contract 3)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_nanobanana.emulator.catalogue import MAX_REFERENCES, MODELS, Model
+from airflow_provider_nanobanana.emulator.settings import Settings
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_MIME_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+
+
+class Refused(Exception):
+    """A submission the service does not accept; nothing is charged.
+
+    :param status: HTTP status of the answer.
+    :param code: The service's error code.
+    :param param: The field at fault, where one is.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, code: str = "invalid_request", param: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What was asked for, after the dialect of the model has been read.
+
+    :param count: Pictures asked for (``n``).
+    :param picture_format: PNG, JPEG or WEBP where the request names one.
+    """
+
+    model: str
+    prompt: str
+    size: str = "1:1"
+    resolution: str = "1K"
+    count: int = 1
+    references: tuple[str, ...] = ()
+    response_format: str = "url"
+    client_business_id: str | None = None
+    picture_format: str | None = None
+
+
+def parse(body: Any, settings: Settings) -> Submission:
+    """Return the submission a JSON body asks for.
+
+    :raises Refused: The body breaks a documented rule.
+    """
+    if not isinstance(body, dict):
+        raise Refused("request body must be a JSON object")
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise Refused("metadata must be an object", param="metadata")
+    name, model = _model(body)
+    guide = model.dialect == "guide"
+    prompt = body.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise Refused("prompt is required", param="prompt")
+    if body.get("callback_url"):
+        raise Refused("no webhook is configured for this key", code="webhook_not_configured", param="callback_url")
+    return Submission(
+        model=name,
+        prompt=prompt,
+        size=_choice(body.get("size", "1:1"), model.ratios, "size"),
+        resolution=_choice((body if guide else metadata).get("resolution", "1K"), model.resolutions, "resolution"),
+        count=_count(body.get("n", 1), model),
+        references=_references(body, "reference_images" if guide else "image_urls"),
+        response_format=_choice(body.get("response_format", "url"), ("url", "b64_json"), "response_format"),
+        client_business_id=_client_id(body, metadata, settings),
+        picture_format=_picture_format(metadata),
+    )
+
+
+def _model(body: dict[str, Any]) -> tuple[str, Model]:
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise Refused("model is required", param="model")
+    if name not in MODELS:
+        message = f"No available channel for model {name} under group default"
+        raise Refused(message, status=503, code="model_not_found")
+    return name, MODELS[name]
+
+
+def _choice(value: Any, allowed: tuple[str, ...], param: str) -> str:
+    if value not in allowed:
+        raise Refused(f"unsupported {param} {value!r}, must be one of: {', '.join(allowed)}", param=param)
+    return str(value)
+
+
+def _count(value: Any, model: Model) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refused("n must be a number, not a string", param="n")
+    if not 1 <= value <= model.max_count:
+        raise Refused(f"n must be between 1 and {model.max_count}", param="n")
+    return value
+
+
+def _references(body: dict[str, Any], read: str) -> tuple[str, ...]:
+    for name in ("reference_images", "image_urls"):
+        if _urls(body, name) and len(_urls(body, name)) > MAX_REFERENCES:
+            raise Refused(f"too many images, at most {MAX_REFERENCES}", param=name)
+    return _urls(body, read)
+
+
+def _urls(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    given = body.get(name) or []
+    if not isinstance(given, list):
+        raise Refused(f"{name} must be an array", param=name)
+    return tuple(_url(item.get("url") if isinstance(item, dict) else item, name) for item in given)
+
+
+def _url(value: Any, name: str) -> str:
+    if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+        return value
+    if isinstance(value, str) and value.lower().startswith("data:"):
+        raise Refused("base64 image is not allowed, upload the file and pass its url", param=name)
+    raise Refused("invalid image_url, must be a public http(s) url", param=name)
+
+
+def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Settings) -> str | None:
+    value = body.get("client_business_id", metadata.get("client_business_id"))
+    if value is None:
+        return None
+    if settings.reject_client_ids:
+        raise Refused("unknown parameter: client_business_id", param="client_business_id")
+    if not isinstance(value, str) or not _CLIENT_ID.fullmatch(value):
+        raise Refused("client_business_id must be 1 to 128 of A-Za-z0-9._:-", param="client_business_id")
+    return value
+
+
+def _picture_format(metadata: dict[str, Any]) -> str | None:
+    options = metadata.get("imageOutputOptions")
+    mime = options.get("mimeType") if isinstance(options, dict) else None
+    if mime is None:
+        return None
+    if mime not in _MIME_FORMATS:
+        raise Refused(f"unsupported mimeType {mime!r}", param="metadata.imageOutputOptions.mimeType")
+    return _MIME_FORMATS[mime]

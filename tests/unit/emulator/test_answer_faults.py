@@ -1,0 +1,230 @@
+"""Answers that are replaced, lost, late or cut, and the rules that ask for them."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.emulator.faultkinds import COMPLETED_ONLY, KINDS
+from airflow_provider_nanobanana.emulator.faults import Rule, word_rules
+
+
+def ask(client: httpx.Client, key: str = "unknown") -> httpx.Response:
+    return client.get(f"/v1/images/generations/{key}")
+
+
+ANSWERS: list[tuple[str, dict[str, Any], int, str]] = [
+    ("rate_limit", {}, 429, "rate_limit_exceeded"),
+    ("server_error", {"status": 504}, 504, "internal_error"),
+    ("unavailable", {}, 503, "rate_limit_unavailable"),
+    ("no_channel", {}, 503, "circuit_broken"),
+    ("model_not_found", {}, 503, "model_not_found"),
+    ("pricing_failed", {}, 500, "pricing_failed"),
+    ("unauthorized", {}, 401, "authentication_error"),
+    ("forbidden", {}, 403, "access_denied"),
+    ("quota", {}, 402, "insufficient_quota"),
+    ("quota", {"status": 403}, 403, "insufficient_user_quota"),
+    ("quota", {"status": 429, "text": "balance used up"}, 429, "balance used up"),
+    ("bad_request", {"param": "size"}, 400, '"param":"size"'),
+    ("content_policy", {}, 422, "content_policy_violation"),
+    ("too_large", {}, 413, "read_request_body_failed"),
+    ("not_found", {}, 404, "task_not_found"),
+    ("not_found", {"spelling": "400"}, 400, "task_not_exist"),
+    ("html", {"status": 200}, 200, "<html>"),
+    ("html", {}, 502, "<html>"),
+    ("empty_body", {}, 200, ""),
+    ("not_json", {}, 200, "upstream connect error"),
+    ("success_false", {}, 200, '"success":false'),
+    ("envelope", {"shape": "E5", "status": 400}, 400, '"data":null'),
+    ("envelope", {"shape": "E6"}, 500, '"success":false'),
+    ("envelope", {"shape": "E8"}, 500, "fail_to_fetch_task"),
+    ("integer_code", {}, 500, '"code":500'),
+]
+
+
+@pytest.mark.parametrize("on", ["submit", "status"])
+@pytest.mark.parametrize(("kind", "params", "status", "said"), ANSWERS)
+def test_an_answer_is_replaced_once(
+    emulator: Emulator,
+    client: httpx.Client,
+    submit: Any,
+    on: str,
+    kind: str,
+    params: dict[str, Any],
+    status: int,
+    said: str,
+) -> None:
+    emulator.fault(on=on, kind=kind, times=1, **params)
+    answer = submit() if on == "submit" else ask(client)
+    assert answer.status_code == status
+    assert said in answer.text
+    assert emulator.ledger()["count"] == 0
+    assert submit().status_code == 200
+    assert ask(client).status_code == 404
+
+
+@pytest.mark.parametrize("on", ["models", "balance", "upload"])
+def test_the_other_points_can_fail_too(emulator: Emulator, client: httpx.Client, on: str) -> None:
+    emulator.fault(on=on, kind="success_false")
+    answers = {
+        "models": client.get("/v1/models"),
+        "balance": client.get("/v1/balance"),
+        "upload": client.post("/v1/uploads/images", files={"file": ("a.gif", b"GIF89a")}),
+    }
+    assert {name for name, answer in answers.items() if answer.json()["success"] is False} == {on}
+
+
+@pytest.mark.parametrize(
+    ("params", "header"),
+    [
+        ({"retry_after": 7}, "7"),
+        ({"retry_after": None}, None),
+        ({"retry_after": "soon"}, "soon"),
+        ({"retry_after": 1.5}, "1.5"),
+    ],
+)
+def test_the_limiters_wait(
+    emulator: Emulator, client: httpx.Client, params: dict[str, Any], header: str | None
+) -> None:
+    emulator.fault(on="status", kind="rate_limit", **params)
+    assert ask(client).headers.get("retry-after") == header
+
+
+def test_the_limiters_wait_as_a_date(emulator: Emulator, client: httpx.Client) -> None:
+    emulator.fault(on="status", kind="rate_limit", retry_after=30, date=True)
+    assert ask(client).headers["retry-after"].endswith(" GMT")
+
+
+@pytest.mark.parametrize("kind", ["drop", "server_error", "html", "rate_limit"])
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_lost_answer_may_have_been_paid(emulator: Emulator, submit: Any, kind: str, committed: bool) -> None:
+    emulator.fault(on="submit", kind=kind, committed=committed, times=1)
+    if kind == "drop":
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+            submit()
+    else:
+        assert submit().status_code >= 400
+    assert emulator.ledger()["count"] == int(committed)
+
+
+def test_a_drop_may_be_a_reset_and_is_logged_as_no_answer(emulator: Emulator, client: httpx.Client) -> None:
+    emulator.fault(on="status", kind="drop", reset=True, times=1)
+    with pytest.raises(httpx.ReadError):
+        ask(client)
+    assert emulator.requests()[-1]["status"] == 0
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_drop_in_the_middle_of_a_body(emulator: Emulator, submit: Any, reset: bool) -> None:
+    emulator.fault(on="submit", kind="drop_mid_body", times=1, reset=reset)
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        submit()
+    assert emulator.ledger()["count"] == 1
+
+
+def test_truncated_json_is_honest_about_its_length(emulator: Emulator, submit: Any) -> None:
+    emulator.fault(on="submit", kind="truncated_json")
+    answer = submit()
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.text.startswith('{"id"')
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        answer.json()
+
+
+def test_garbage_is_no_text(emulator: Emulator, client: httpx.Client) -> None:
+    emulator.fault(on="status", kind="garbage", bytes=64)
+    with pytest.raises(UnicodeDecodeError):
+        ask(client).content.decode()
+
+
+@pytest.mark.parametrize("kind", ["slow", "slow_headers", "slow_body"])
+def test_a_slow_answer_times_out_and_is_paid(emulator: Emulator, submit: Any, client: httpx.Client, kind: str) -> None:
+    emulator.fault(on="submit", kind=kind, seconds=30, times=1)
+    client.timeout = httpx.Timeout(0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        submit()
+    assert emulator.ledger()["count"] == 1
+
+
+@pytest.mark.parametrize("kind", ["slow", "slow_headers", "slow_body"])
+def test_a_slow_answer_is_right_in_the_end(emulator: Emulator, submit: Any, kind: str) -> None:
+    emulator.fault(on="submit", kind=kind, seconds=0.05, times=1)
+    assert submit().json()["object"] == "generation.task"
+
+
+def test_who_hangs_up_while_an_uncommitted_submit_waits_buys_nothing(
+    emulator: Emulator, submit: Any, client: Any
+) -> None:
+    emulator.fault(on="submit", kind="slow", seconds=0.3, committed=False)
+    client.timeout = httpx.Timeout(0.1)
+    with pytest.raises(httpx.ReadTimeout):
+        submit()
+    client.timeout = httpx.Timeout(5)
+    assert submit().status_code == 200  # answered after the first one was through
+    assert emulator.ledger()["count"] == 1
+
+
+def test_rules_count_skip_and_match(emulator: Emulator, submit: Any) -> None:
+    emulator.fault(on="submit", kind="server_error", match="kite", skip=1, times=2)
+    assert [submit(prompt).status_code for prompt in ("kite", "boat", "kite", "a kite", "kite")] == [
+        200,
+        200,
+        500,
+        500,
+        200,
+    ]
+    assert emulator.faults()[0]["hits"] == 2
+    emulator.clear_faults()
+    assert emulator.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"on": "nowhere", "kind": "drop"}, "on must be one of"),
+        ({"on": "submit", "kind": "bomb"}, "known are"),
+        ({"on": "submit", "kind": "drop", "bytes": 1}, "takes"),
+        ({"on": "submit", "kind": "server_error", "status": "500"}, "must be like"),
+        ({"on": "status", "kind": "envelope", "shape": "E9"}, "must be one of"),
+        ({"on": "status", "kind": "drop", "times": "2"}, "whole numbers"),
+    ],
+)
+def test_a_rule_that_cannot_be_played_is_refused(emulator: Emulator, rule: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        emulator.fault(**rule)
+
+
+def test_every_kind_can_be_asked_for_with_its_own_defaults() -> None:
+    for name, kind in KINDS.items():
+        for point in kind.points:
+            assert Rule.parse({"on": point, "kind": name, **kind.params}).kind == name
+    assert set(KINDS) >= COMPLETED_ONLY
+
+
+def test_words_in_the_prompt_do_the_same(emulator: Emulator, client: httpx.Client, submit: Any, clock: Any) -> None:
+    assert submit("a [[refuse]] kite").status_code == 422
+    assert submit("[[no-credits]]").status_code == 402
+    with pytest.raises(httpx.RemoteProtocolError):
+        submit("[[lost]]", client_business_id="lost")
+    assert ask(client, "lost").status_code == 200
+    slow = submit("[[slow=200]]").json()["id"]
+    stuck = submit("[[stuck]]").json()["id"]
+    late = submit("[[refuse-late]]").json()["id"]
+    clock.now += 199
+    assert ask(client, slow).json()["status"] == "in_progress"
+    assert ask(client, stuck).json()["status"] == "in_progress"
+    assert ask(client, late).json()["error"]["code"] == "content_policy_violation"
+    clock.now += 1
+    assert ask(client, slow).json()["status"] == "completed"
+    assert word_rules("[[unknown]] [not] a word") == []
+
+
+def test_a_dropped_client_leaves_the_server_well(emulator: Emulator, client: httpx.Client) -> None:
+    host, port = emulator.api_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert client.get("/v1/balance").status_code == 200

@@ -1,0 +1,171 @@
+"""Submit and status: shapes and refusals as the contract has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_nanobanana.emulator import Emulator
+
+GEMINI = "gemini-3.1-flash-image-preview"
+
+
+def test_an_image_task_runs_completes_and_is_settled(
+    emulator: Emulator, client: httpx.Client, submit: Any, clock: Any
+) -> None:
+    accepted = submit(resolution="2K").json()
+    assert accepted == {
+        "id": accepted["id"], "object": "generation.task", "model": "nano_banana_2", "status": "queued", "progress": 0,
+        "created_at": 1_790_000_000, "metadata": {},
+    }  # fmt: skip
+    path = f"/v1/images/generations/{accepted['id']}"
+    clock.now += 20
+    running = client.get(path).json()
+    assert (running["status"], running["progress"]) == ("in_progress", 40)
+    assert "result" not in running
+    clock.now += 31
+    done = client.get(path).json()
+    assert (done["status"], done["progress"]) == ("completed", 100)
+    assert done["completed_at"] == 1_790_000_050
+    assert done["expires_at"] == done["completed_at"] + 86_400
+    assert done["billing"] == {"status": "settled", "credits": "6", "cost_usd": "0.030"}
+    assert done["result"]["type"] == "image"
+    assert done["result"]["data"][0]["url"].startswith(emulator.files_url + "/generated/")
+
+
+def test_a_failed_image_task_is_refunded(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    key = submit("[[fail=InvalidParameter]] a kite").json()["id"]
+    assert emulator.ledger()["net_usd"] == 0.025
+    emulator.complete_all()
+    answer = client.get(f"/v1/images/generations/{key}")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "failed"
+    assert answer.json()["error"]["code"] == "InvalidParameter"
+    assert answer.json()["billing"] == {"status": "refunded", "credits": "0", "cost_usd": "0"}
+    books = emulator.ledger()
+    assert (books["charged_usd"], books["refunded_usd"], books["net_usd"]) == (0.025, 0.025, 0.0)
+    assert books["image_tasks"][0]["refunded"] is True
+
+
+REFUSALS: list[tuple[dict[str, Any], int, str]] = [
+    ({"prompt": "  "}, 400, "invalid_request"),
+    ({"prompt": None}, 400, "invalid_request"),
+    ({"model": "dall-e"}, 503, "model_not_found"),
+    ({"model": ""}, 400, "invalid_request"),
+    ({"size": "auto"}, 400, "invalid_request"),
+    ({"size": "3:2"}, 400, "invalid_request"),
+    ({"size": "1024x1024"}, 400, "invalid_request"),
+    ({"resolution": "2k"}, 400, "invalid_request"),
+    ({"resolution": "0.5K"}, 400, "invalid_request"),
+    ({"model": "nano-banana-2-official", "size": "1:4"}, 400, "invalid_request"),
+    ({"model": "nano-banana-2-official", "n": 2}, 400, "invalid_request"),
+    ({"n": "1"}, 400, "invalid_request"),
+    ({"reference_images": ["https://x.test/a.png"] * 15}, 400, "invalid_request"),
+    ({"reference_images": ["data:image/png;base64,AAAA"]}, 400, "invalid_request"),
+    ({"reference_images": ["s3://bucket/a.png"]}, 400, "invalid_request"),
+    ({"image_urls": ["data:image/png;base64,AAAA"]}, 400, "invalid_request"),
+    ({"client_business_id": "a b"}, 400, "invalid_request"),
+    ({"client_business_id": "x" * 129}, 400, "invalid_request"),
+    ({"response_format": "png"}, 400, "invalid_request"),
+    ({"callback_url": "https://x.test/"}, 400, "webhook_not_configured"),
+    ({"metadata": "2K"}, 400, "invalid_request"),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "code"), REFUSALS)
+def test_a_refused_submit_charges_nothing(
+    emulator: Emulator, submit: Any, fields: dict[str, Any], status: int, code: str
+) -> None:
+    answer = submit(**fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert emulator.ledger()["count"] == 0
+
+
+def test_each_spelling_reads_its_own_place_and_ignores_the_other(emulator: Emulator, submit: Any) -> None:
+    picture = "https://x.test/a.png"
+    submit(resolution="2K", reference_images=[picture], metadata={"resolution": "4K"}, image_urls=[picture, picture])
+    submit(model=GEMINI, resolution="2K", image_urls=[{"url": picture}], reference_images=[picture] * 3)
+    submit(model=GEMINI, size="1:8", metadata={"resolution": "0.5K"})
+    guide, silent, half = emulator.ledger()["image_tasks"]
+    assert (guide["resolution"], len(guide["references"]), guide["charged_usd"]) == ("2K", 1, 0.03)
+    assert (silent["resolution"], len(silent["references"]), silent["charged_usd"]) == ("1K", 1, 0.025)
+    assert (half["resolution"], half["size"], half["charged_usd"]) == ("0.5K", "1:8", 0.02)
+
+
+def test_several_pictures_are_charged_by_count(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    key = submit(n=3).json()["id"]
+    emulator.complete_all()
+    data = client.get(f"/v1/images/generations/{key}").json()["result"]["data"]
+    assert len({item["url"] for item in data}) == 3
+    assert emulator.ledger()["charged_usd"] == 0.075
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("POST", "/v1/images/generations", str),
+        ("GET", "/v1/images/generations/x", int),
+        ("GET", "/v1/models?type=image", str),
+        ("GET", "/v1/balance", int),
+        ("GET", "/v1/user/balance", int),
+        ("POST", "/v1/uploads/images", str),
+    ],
+)
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer sk-other"}, {"Authorization": "sk-emulator"}])
+def test_another_key_is_refused(
+    emulator: Emulator, method: str, path: str, kind: type, headers: dict[str, str]
+) -> None:
+    answer = httpx.request(method, emulator.api_url + path, headers=headers, trust_env=False)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["type"] == "authentication_error"
+    assert isinstance(answer.json()["error"]["code"], kind)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/v1/images/generations"), ("GET", "/models"), ("PUT", "/v1/models")]
+)
+def test_a_wrong_path_is_an_invalid_url(client: httpx.Client, method: str, path: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == f"Invalid URL ({method} {path})"
+
+
+def test_an_unknown_id_and_broken_json(client: httpx.Client) -> None:
+    unknown = client.get("/v1/images/generations/tsk_img_none")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "task_not_found")
+    assert unknown.json()["error"]["type"] == "not_found_error"
+    for content in (b"{", b"[]", b"\xff"):
+        assert client.post("/v1/images/generations", content=content).status_code == 400
+
+
+def test_client_ids_look_up_the_newest_and_never_deduplicate(
+    emulator: Emulator, client: httpx.Client, submit: Any
+) -> None:
+    first = submit(client_business_id="dag.run:1").json()
+    second = submit(metadata={"client_business_id": "dag.run:1"}).json()
+    assert first["client_business_id"] == "dag.run:1"
+    assert first["id"] != second["id"]
+    assert client.get("/v1/images/generations/dag.run%3A1").json()["id"] == second["id"]
+    assert emulator.ledger()["duplicates"] == {"dag.run:1": 2}
+    assert emulator.ledger()["charged_usd"] == 0.05
+
+
+def test_client_ids_become_visible_late(emulator: Emulator, client: httpx.Client, submit: Any, clock: Any) -> None:
+    emulator.configure(lookup_delay=30)
+    key = submit(client_business_id="late").json()["id"]
+    assert client.get("/v1/images/generations/late").status_code == 404
+    assert client.get(f"/v1/images/generations/{key}").status_code == 200
+    clock.now += 30
+    assert client.get("/v1/images/generations/late").json()["id"] == key
+
+
+def test_client_ids_can_be_ignored_or_rejected(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    emulator.configure(ignore_client_ids=True)
+    assert "client_business_id" not in submit(client_business_id="mine").json()
+    assert client.get("/v1/images/generations/mine").status_code == 404
+    assert emulator.ledger()["image_tasks"][0]["client_business_id"] == "mine"  # the bank knows all the same
+    emulator.configure(ignore_client_ids=False, reject_client_ids=True)
+    refused = submit(client_business_id="mine")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "client_business_id")

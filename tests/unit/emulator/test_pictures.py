@@ -1,0 +1,106 @@
+"""Pictures: sizes, text of any script, and the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from airflow_provider_nanobanana.emulator import png
+from airflow_provider_nanobanana.emulator.catalogue import pixel_size
+from airflow_provider_nanobanana.emulator.darkroom import Darkroom
+from airflow_provider_nanobanana.emulator.faults import without_words
+from airflow_provider_nanobanana.emulator.pictures import PictureSpec, render
+from airflow_provider_nanobanana.emulator.typeface import wrap
+
+
+def spec(prompt: str = "a kite", width: int = 320, height: int = 200, **changes: Any) -> PictureSpec:
+    fields: dict[str, Any] = {
+        "model": "m",
+        "ratio": "1:1",
+        "resolution": "1K",
+        "image_task_id": "tsk_img_1",
+        "index": 0,
+        "format": "PNG",
+    }
+    return PictureSpec(prompt=prompt, width=width, height=height, **(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "resolution", "pixels"),
+    [
+        ("1:1", "0.5K", (512, 512)),
+        ("16:9", "1K", (1376, 768)),
+        ("9:16", "4K", (3072, 5504)),
+        ("2:3", "0.5K", (424, 632)),
+        ("21:9", "0.5K", (792, 168)),
+        ("1:8", "4K", (1536, 12288)),
+        ("4:5", "2K", (1856, 2304)),
+    ],
+)
+def test_pixel_sizes(ratio: str, resolution: str, pixels: tuple[int, int]) -> None:
+    assert pixel_size(ratio, resolution) == pixels
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a kite",
+        "一只红色的风筝飞过沙丘",
+        "🍌🍌",
+        "x" * 3000,
+        "word " * 900,
+        "[[jpeg]]",
+        "\ud800 broken",
+        "tab\tand\nline",
+    ],
+)
+@pytest.mark.parametrize("size", [(320, 200), (96, 768), (768, 96)])
+def test_any_prompt_can_be_drawn(prompt: str, size: tuple[int, int]) -> None:
+    picture = Image.open(io.BytesIO(render(spec(prompt, *size))))
+    picture.load()
+    assert picture.size == size
+
+
+def test_different_prompts_and_indices_look_different() -> None:
+    assert len({render(spec("a")), render(spec("b")), render(spec("a", index=1))}) == 3
+    assert render(spec("a")) == render(spec("a"))
+
+
+@pytest.mark.parametrize("size", [(40, 150), (7, 64), (300, 1)])
+def test_png_by_hand_holds_the_very_pixels(size: tuple[int, int]) -> None:
+    picture = Image.frombytes("RGB", size, random.Random(4).randbytes(size[0] * size[1] * 3))
+    assert Image.open(io.BytesIO(png.encode(picture))).tobytes() == picture.tobytes()
+
+
+def test_words_are_not_drawn() -> None:
+    assert without_words("a [[slow=60]] kite [[jpeg]]") == "a kite"
+
+
+def test_lines_fit_and_lose_nothing() -> None:
+    text = "an espresso machine 一只红色的风筝 " + "y" * 60
+    lines = wrap(text, 20, 150)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert len(lines) > 3
+
+
+async def test_a_picture_is_drawn_once_for_many_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def draw(asked: PictureSpec) -> bytes:
+        drawn.append(asked.prompt)
+        return asked.prompt.encode() * 10
+
+    monkeypatch.setattr("airflow_provider_nanobanana.emulator.darkroom.render", draw)
+    monkeypatch.setattr("airflow_provider_nanobanana.emulator.darkroom.MAX_CACHED_BYTES", 25)
+    darkroom = Darkroom()
+    assert set(await asyncio.gather(*(darkroom.develop(spec("a")) for _ in range(5)))) == {b"a" * 10}
+    assert drawn == ["a"]
+    for prompt in ("b", "a", "c", "a", "b"):  # c pushes out b, the one not asked for longest
+        await darkroom.develop(spec(prompt))
+    assert drawn == ["a", "b", "c", "b"]
+    darkroom.close()
