@@ -1,0 +1,66 @@
+# Everything a developer runs. Needs Python 3.11 or newer and make; the rest goes into .venv.
+PYTHON ?= python3
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(BIN)/python -m uv
+
+# Tests and checks never touch ~/airflow, and nothing phones home.
+TEST_HOME := $(CURDIR)/.test-airflow
+AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
+	AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/example_dags" AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
+PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
+PYTEST_ARGS ?=
+
+.PHONY: help venv test test-fast lint format types wheel demo emulator clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+venv: $(STAMP) ## Install everything into .venv (done by every other target when needed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; choose one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo "Creating $(VENV) ..."; rm -rf $(VENV); \
+		$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+			echo "$(PYTHON) -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; }
+	@echo "Installing Airflow and the tools into $(VENV), about a minute the first time ..."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt uv
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+test: $(STAMP) ## Run all tests: unit, integration (emulator), system (real Airflow processes)
+	$(PYTEST) $(PYTEST_ARGS) tests
+
+test-fast: $(STAMP) ## Run the tests that start no Airflow process
+	$(PYTEST) $(PYTEST_ARGS) -m "not system" tests
+
+lint: $(STAMP) ## Check style and format
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: $(STAMP) ## Repair style and format
+	$(BIN)/python -m ruff check --fix-only .
+	$(BIN)/python -m ruff format .
+
+types: $(STAMP) ## Check types (mypy --strict)
+	$(AIRFLOW_ENV) $(BIN)/python -m mypy
+
+wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
+	$(BIN)/python tests/wheel/try_wheel.py
+
+demo: $(STAMP) ## Make pictures with a real Airflow (KEEP=1: leave it up; TOAPIS_API_KEY=...: the real service)
+	@exec $(BIN)/python -m demo.run $(if $(KEEP),--keep)
+
+emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
+	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
+
+clean: ## Remove what make created, .venv too
+	rm -rf $(VENV) .demo .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

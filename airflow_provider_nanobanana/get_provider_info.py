@@ -1,0 +1,97 @@
+"""What Airflow's provider discovery reads: declarative, so that listing providers imports neither hook nor operator.
+
+``package-name`` equals the name of the distribution, otherwise discovery fails for the whole installation. The form of
+the connection is described here in the format of Airflow 3.2 and newer (``conn-fields``, ``ui-field-behaviour``);
+older versions ignore it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PACKAGE = "airflow_provider_nanobanana"
+_INTEGRATION = "Nano Banana (ToAPIs)"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe this provider to Airflow.
+
+    :return: The dictionary that ``airflow/provider_info.schema.json`` specifies.
+    """
+    return {
+        "package-name": "airflow-provider-nanobanana",
+        "name": "Nano Banana",
+        "description": "Image generation with Nano Banana through `ToAPIs <https://toapis.com>`__.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.toapis.com",
+                "tags": ["service", "ai", "image-generation"],
+            }
+        ],
+        "hooks": _modules("hooks.nanobanana"),
+        "operators": _modules("operators.nanobanana"),
+        "sensors": _modules("sensors.nanobanana"),
+        "triggers": _modules("triggers.nanobanana"),
+        "connection-types": [
+            {
+                "connection-type": "nanobanana",
+                "hook-class-name": f"{_PACKAGE}.hooks.nanobanana.NanoBananaHook",
+                "hook-name": _INTEGRATION,
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "port"],
+                    "relabeling": {"host": "Base URL", "password": "API key"},
+                    "placeholders": {"host": "https://toapis.com", "password": "sk-..."},
+                },
+                "conn-fields": _connection_fields(),
+            }
+        ],
+    }
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.{name}" for name in names]}]
+
+
+def _connection_fields() -> dict[str, dict[str, Any]]:
+    return {
+        "model": _field(
+            "Default model",
+            "The model of requests that name none.",
+            {"type": ["string", "null"], "default": "nano_banana_2"},
+        ),
+        "timeout": _field(
+            "HTTP timeout (seconds)",
+            "How long one HTTP call may take.",
+            {"type": ["number", "null"], "default": 30, "exclusiveMinimum": 0},
+        ),
+        "submit_rate": _field(
+            "Submits per second",
+            "The account's limit for submitting image tasks.",
+            {"type": ["number", "null"], "default": 5, "exclusiveMinimum": 0},
+        ),
+        "query_rate": _field(
+            "Queries per second",
+            "The account's limit for status queries.",
+            {"type": ["number", "null"], "default": 50, "exclusiveMinimum": 0},
+        ),
+        "prices": _field(
+            "Prices (USD per image)",
+            'The account\'s own price by resolution where it differs from the list price, such as {"1K": 0.025}.',
+            {"type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": 0}},
+        ),
+        "client_ids": _field(
+            "Send client ids",
+            "Whether each submit carries a client_business_id, so that an image task with a lost answer is found again.",
+            {"type": ["boolean", "null"], "default": True},
+        ),
+        "allow_http": _field(
+            "Allow plain http",
+            "Whether the base URL may be http:// on a host that is not loopback, as an emulator in another container.",
+            {"type": ["boolean", "null"], "default": False},
+        ),
+    }
+
+
+def _field(label: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": schema}
