@@ -1,0 +1,1 @@
+"""The one-command demo: a real Airflow, a local ToAPIs, pictures on disk."""

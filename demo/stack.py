@@ -1,0 +1,140 @@
+"""A real Airflow for a demo or a test run: four processes on SQLite, started in about half a minute."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from demo.processes import Command, ProcessDied, Processes
+from demo.rest import AirflowApi, ApiError
+from demo.settings import USER, Ports, airflow_environment, free_ports
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+_HEALTH_NAMES = {"scheduler": "scheduler", "dag_processor": "dag-processor", "triggerer": "triggerer"}
+
+Say = Callable[[str], None]
+
+
+class AirflowStack:
+    """Api-server, scheduler, dag-processor and triggerer as separate processes, everything below one folder.
+
+    :param home: Becomes AIRFLOW_HOME; the logs of the processes are in ``home/logs``.
+    :param dag_folders: Each becomes a DAG bundle.
+    :param env: Added to the environment of every process, for example ``AIRFLOW_CONN_NANOBANANA_DEFAULT``.
+    :param say: Called with one line of progress at a time.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        dag_folders: Sequence[Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        say: Say = lambda line: None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.home = home.resolve()
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.password = secrets.token_urlsafe(9)
+        ports = Ports(*free_ports(3))
+        self.url = f"http://127.0.0.1:{ports.api}"
+        self.env = airflow_environment(
+            self.home, [folder.resolve() for folder in dag_folders], ports, self.password, env or {}
+        )
+        self.processes = processes or Processes()
+        self.api = AirflowApi(self.url, USER, self.password)
+        self._say = say
+
+    def __enter__(self) -> AirflowStack:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, timeout: float = 180) -> None:
+        """Create the database, start the four processes and wait until all are healthy.
+
+        :param timeout: Seconds for all of it.
+        :raises ProcessDied: One ended; the message holds the end of its log.
+        :raises TimeoutError: Not healthy in time; the message holds the ends of the logs of those that are not.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            self._say("starting the api-server and creating the database")
+            self.processes.start(self._component("api-server"))  # the slowest to import
+            self.processes.run(self._command("migrate", "db", "migrate"), timeout=deadline - time.monotonic())
+            self._say("starting scheduler, dag-processor and triggerer")
+            for component in COMPONENTS[1:]:
+                self.processes.start(self._component(component))
+            self.wait_healthy(deadline - time.monotonic())
+            self._say("all are healthy; the api-server prepares for its first task")
+            self.api.warm_up()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything that was started here; safe to call twice."""
+        self.api.close()
+        self.processes.stop()
+
+    def log(self, name: str) -> Path:
+        """Give the log file of a process."""
+        return self.home / "logs" / f"{name}.log"
+
+    def kill(self, component: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End one component and wait until it is gone (see :meth:`Processes.kill`)."""
+        self.processes.kill(component, number)
+
+    def restart(self, component: str) -> None:
+        """Start a component again after :meth:`kill`, without waiting for its health."""
+        self.processes.restart(component)
+
+    def wait_healthy(self, timeout: float = 60) -> None:
+        """Wait until every component reports itself healthy.
+
+        After a kill the old heartbeat counts as healthy for up to 30 s, so this says nothing about a fresh restart.
+        """
+        deadline = time.monotonic() + timeout
+        told: set[str] = set()
+        while True:
+            self.processes.check()
+            ready = self._healthy()
+            for component in sorted(ready - told):
+                self._say(f"{component} is healthy")
+            told |= ready
+            missing = [component for component in COMPONENTS if component not in ready]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                tails = "\n".join(self.processes.tail(component) for component in missing)
+                raise TimeoutError(f"Not healthy after {timeout:.0f} s: {', '.join(missing)}\n{tails}")
+            time.sleep(0.5)
+
+    def _healthy(self) -> set[str]:
+        try:
+            states = self.api.health()
+        except ApiError:
+            return set()
+        ready = {name for key, name in _HEALTH_NAMES.items() if (states.get(key) or {}).get("status") == "healthy"}
+        return ready | {"api-server"}
+
+    def _component(self, name: str) -> Command:
+        # The log servers would listen on every interface; all logs are on this machine anyway.
+        options = ("--skip-serve-logs",) if name in ("scheduler", "triggerer") else ()
+        # The api-server starts beside the migration, which its check would find unfinished.
+        env = {"AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False"} if name == "api-server" else {}
+        return self._command(name, name, *options, env=env)
+
+    def _command(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Command:
+        return Command(name, ("-m", "airflow", *arguments), {**self.env, **(env or {})}, self.log(name))
+
+
+__all__ = ["COMPONENTS", "AirflowStack", "ProcessDied"]

@@ -1,0 +1,27 @@
+"""The ground the other system tests stand on: real processes, a deferral, a triggerer that dies in the middle."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.system.harness import System
+
+EXAMPLES = {"nanobanana_pipeline", "nanobanana_creative_refresh"}
+
+
+def test_the_examples_are_found_and_none_runs_unasked(system: System) -> None:
+    for dag_id in EXAMPLES:
+        system.stack.api.wait_for_dag(dag_id)
+    assert system.stack.api.import_errors() == {}
+    assert system.emulator.ledger()["count"] == 0, "a scheduled example bought images without being asked"
+
+
+def test_a_deferral_outlives_its_triggerer(system: System) -> None:
+    run = system.start("stack_smoke", word="moo")
+    run.wait_for("pause", "deferred")
+    system.stack.kill("triggerer", signal.SIGTERM)
+    assert "triggerer" not in system.stack.processes.names()
+    system.stack.restart("triggerer")
+    assert run.wait() == "success", run.states()
+    assert run.xcom("repeat") == "moo moo"
+    assert "moo" in run.log("repeat")
