@@ -82,7 +82,7 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
         ),
         "client_ids": _field(
             "Send client ids",
-            "Whether each submit carries a client_business_id, so that an image task with a lost answer is found again.",
+            "Whether submits carry a client_business_id, so that an image task with a lost answer is found again.",
             {"type": ["boolean", "null"], "default": True},
         ),
         "allow_http": _field(

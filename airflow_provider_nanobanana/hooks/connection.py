@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -50,6 +51,13 @@ class ConnectionSettings(BaseModel):
         except ValueError:
             raise ValueError('is no JSON; use a form like {"1K": 0.025}') from None
 
+    @field_validator("prices")
+    @classmethod
+    def _real_prices(cls, prices: dict[str, float]) -> dict[str, float]:
+        if not all(math.isfinite(price) and price >= 0 for price in prices.values()):
+            raise ValueError('holds a price that is none; use a form like {"1K": 0.025}')
+        return prices
+
     @classmethod
     def read(cls, connection: Connection, extra: Mapping[str, Any]) -> ConnectionSettings:
         """Return the settings of a connection; ``extra`` is its decoded extra (async callers fetch it differently).
@@ -85,11 +93,14 @@ def _host(connection: Connection) -> str:
     if not host:
         return ""
     scheme, separator, rest = host.rpartition("://")
-    if not separator:
-        loopback = is_loopback(rest.partition("/")[0].rpartition(":")[0] or rest.partition("/")[0])
-        scheme = schema if schema in ("http", "https") else "http" if loopback else "https"
     authority, slash, path = rest.partition("/")
-    if connection.port and not authority.rpartition("]")[2].count(":"):
+    if authority.count(":") > 1 and not authority.startswith("["):
+        authority = f"[{authority}]"  # a bare IPv6 address
+    name, colon, _ = authority.rpartition(":") if not authority.endswith("]") else (authority, "", "")
+    if not separator:
+        loopback = is_loopback((name if colon else authority).strip("[]").lower())
+        scheme = schema if schema in ("http", "https") else "http" if loopback else "https"
+    if connection.port and not colon:
         authority = f"{authority}:{connection.port}"
     if schema and schema not in ("http", "https", _VERSION_PATH):
         path = f"{path.rstrip('/')}/{schema}".lstrip("/")

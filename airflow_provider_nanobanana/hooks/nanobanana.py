@@ -227,9 +227,9 @@ class NanoBananaHook(BaseHook):
 
 
 def _import_client() -> Any:
-    from airflow_provider_nanobanana.toapis import client
+    from airflow_provider_nanobanana.toapis import client, http
 
-    client.shared_ssl_context()
+    http.shared_ssl_context()
     return client
 
 

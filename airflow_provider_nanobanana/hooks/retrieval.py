@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from airflow_provider_nanobanana.landing import Landing, StoredImage, decode_b64, stem_for
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.address import policy_for
-from airflow_provider_nanobanana.toapis.client import shared_ssl_context
 from airflow_provider_nanobanana.toapis.download import LinkFetcher
+from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.toapis.route import system_resolve

@@ -20,26 +20,37 @@ from airflow_provider_nanobanana.toapis.models import (
     ImageTaskError,
     ImageTaskStatus,
 )
+from airflow_provider_nanobanana.toapis.values import read_id, read_number, read_text, read_time
 
 _SUCCEEDED = frozenset({"completed", "succeeded", "success"})
 _FAILED = frozenset({"failed", "failure", "error", "cancelled", "canceled", "expired"})
+#: Where a service speaks in words; ids and links are left as they are, whatever the key is.
+_WORDS = frozenset({"message", "error", "fail_reason", "code", "type", "param"})
+_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer: status, headers with lower-case names, body."""
+    """One HTTP answer: status, headers with lower-case names, body.
+
+    :param secret: The API key the call was made with, to be blanked wherever the answer repeats it.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    secret: str = field(default="", repr=False)
 
     def json(self) -> dict[str, Any] | None:
-        """Return the body as a JSON object, or None for HTML, broken JSON and anything that is no object."""
+        """Return the body as a JSON object, or None for HTML, broken JSON and anything that is no object.
+
+        What the service says in words is returned without the key: an error may echo it.
+        """
         try:
             value = json.loads(self.body)
+            return _hushed(value, self.secret) if isinstance(value, dict) else None
         except (ValueError, RecursionError):
             return None
-        return value if isinstance(value, dict) else None
 
 
 @dataclass(frozen=True)
@@ -75,24 +86,24 @@ class Balance(BaseModel):
 def read_image_task(body: Mapping[str, Any], fallback_id: str | None = None) -> ImageTask | None:
     """Return the image task an answer speaks of, or None when it names no id and ``fallback_id`` is not given."""
     body = _unwrap(body)
-    image_task_id = _text(body.get("id")) or _text(body.get("task_id")) or fallback_id
+    image_task_id = read_id(body.get("id")) or read_id(body.get("task_id")) or fallback_id
     if not image_task_id:
         return None
-    wire_status = _text(body.get("status")) or ""
+    wire_status = read_text(body.get("status")) or ""
     status = read_status(wire_status)
     return ImageTask(
         id=image_task_id,
         status=status,
         wire_status=wire_status[:64],
-        model=_text(body.get("model")),
-        progress=_number(body.get("progress")),
-        created_at=_time(body.get("created_at")),
-        completed_at=_time(body.get("completed_at")),
-        expires_at=_time(body.get("expires_at")),
+        model=read_text(body.get("model")),
+        progress=read_number(body.get("progress")),
+        created_at=read_time(body.get("created_at")),
+        completed_at=read_time(body.get("completed_at")),
+        expires_at=read_time(body.get("expires_at")),
         images=_read_images(image_task_id, body) if status is ImageTaskStatus.COMPLETED else (),
         error=_read_task_error(body) if status is ImageTaskStatus.FAILED else None,
         billing=_read_billing(body.get("billing")),
-        client_business_id=_text(body.get("client_business_id")),
+        client_business_id=read_text(body.get("client_business_id")),
     )
 
 
@@ -105,20 +116,21 @@ def read_status(wire_status: str) -> ImageTaskStatus:
 
 
 def says_status(body: Mapping[str, Any]) -> bool:
-    """Whether an answer speaks of an image task's status at all."""
-    return bool(_text(_unwrap(body).get("status")))
+    """Whether an answer speaks of an image task at all: it names its status, or its id (then it is running)."""
+    body = _unwrap(body)
+    return bool(read_text(body.get("status")) or read_id(body.get("id")) or read_id(body.get("task_id")))
 
 
 def read_balance(body: Mapping[str, Any]) -> Balance | None:
     """Return the balance, or None when the answer holds none."""
-    credits_per_usd = _number(body.get("credits_per_usd")) or 0.0
-    remain = _number(body.get("remain_credits"))
+    credits_per_usd = read_number(body.get("credits_per_usd")) or 0.0
+    remain = read_number(body.get("remain_credits"), lowest=-math.inf)
     unlimited = body.get("unlimited_quota") is True
     if remain is None and not unlimited:
         return None
     return Balance(
-        remain_credits=remain,
-        used_credits=_number(body.get("used_credits")),
+        remain_credits=None if remain is None else max(0.0, remain),
+        used_credits=read_number(body.get("used_credits")),
         credits_per_usd=credits_per_usd if credits_per_usd > 0 else 200.0,
         unlimited=unlimited,
     )
@@ -129,20 +141,20 @@ def read_model_ids(body: Mapping[str, Any]) -> list[str] | None:
     entries = body.get("data")
     if not isinstance(entries, list):
         return None
-    ids = (_text(entry.get("id")) for entry in entries if isinstance(entry, Mapping))
+    ids = (read_text(entry.get("id")) for entry in entries if isinstance(entry, Mapping))
     return [model_id for model_id in ids if model_id]
 
 
 def read_upload_url(body: Mapping[str, Any]) -> str | None:
     """Return the public URL of an uploaded reference image, or None."""
     data = body.get("data")
-    return _text(data.get("url")) if isinstance(data, Mapping) else None
+    return read_text(data.get("url")) if isinstance(data, Mapping) else None
 
 
 def _unwrap(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Some routes put the image task under ``data`` (and then keep the envelope's own ``code`` and ``message``)."""
     inner = body.get("data")
-    if isinstance(inner, Mapping) and not any(_text(body.get(key)) for key in ("id", "task_id")):
+    if isinstance(inner, Mapping) and not any(read_text(body.get(key)) for key in ("id", "task_id")):
         return {**body, **inner}
     return body
 
@@ -151,7 +163,7 @@ def _read_images(image_task_id: str, body: Mapping[str, Any]) -> tuple[Generated
     images: list[GeneratedImage] = []
     seen: set[str] = set()
     for entry in _image_entries(body):
-        url, encoded = _text(entry.get("url")), _text(entry.get("b64_json"))
+        url, encoded = read_text(entry.get("url")), read_text(entry.get("b64_json"))
         key = url or encoded
         if key and key not in seen:
             seen.add(key)
@@ -177,44 +189,29 @@ def _image_entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _read_task_error(body: Mapping[str, Any]) -> ImageTaskError:
     error = body.get("error")
     if isinstance(error, Mapping):
-        code, message = _text(error.get("code")), _text(error.get("message"))
+        code, message = read_text(error.get("code")), read_text(error.get("message"))
     else:
-        code, message = None, _text(error)
-    message = message or _text(body.get("fail_reason")) or _text(body.get("message"))
+        code, message = None, read_text(error)
+    message = message or read_text(body.get("fail_reason")) or read_text(body.get("message"))
     return ImageTaskError(code=code or "generation_failed", message=message or "no reason given")
 
 
 def _read_billing(value: Any) -> Billing | None:
-    if not isinstance(value, Mapping) or not (status := _text(value.get("status"))):
+    if not isinstance(value, Mapping) or not (status := read_text(value.get("status"))):
         return None
-    return Billing(status=status, cost_usd=_number(value.get("cost_usd")), credits=_number(value.get("credits")))
+    return Billing(
+        status=status, cost_usd=read_number(value.get("cost_usd")), credits=read_number(value.get("credits"))
+    )
 
 
-def _text(value: Any) -> str | None:
-    """Return a non-empty text; numbers are spelled out (ids and codes come as both)."""
+def blank(text: str, secret: str) -> str:
+    """Return a text without the key; a key too short to be one is left, it would garble everything."""
+    return text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
+
+
+def _hushed(value: Any, secret: str, spoken: bool = False) -> Any:
     if isinstance(value, str):
-        # A lone surrogate is legal JSON but cannot be stored, logged or sent on.
-        return value.encode("utf-8", "replace").decode("utf-8").strip() or None
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18:
-        return str(value)
-    return None
-
-
-def _number(value: Any) -> float | None:
-    """Return a finite number of at least zero from a number or a decimal text such as ``"0.025"`` or ``"100%"``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
-
-
-def _time(value: Any) -> float | None:
-    """Return epoch seconds; milliseconds are recognised by their size, zero and nonsense are absent."""
-    number = _number(value)
-    if not number:
-        return None
-    seconds = number / 1000 if number > 1e11 else number
-    return seconds if seconds < 1e10 else None
+        return blank(value, secret) if spoken else value
+    if isinstance(value, dict):
+        return {key: _hushed(inner, secret, spoken or key in _WORDS) for key, inner in value.items()}
+    return [_hushed(inner, secret, spoken) for inner in value] if isinstance(value, list) else value

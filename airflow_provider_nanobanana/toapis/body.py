@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_nanobanana.toapis.classify import read_retry_after
+from airflow_provider_nanobanana.toapis.complaint import read_retry_after
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, UnsafeAddress
 
 PIECE: Final = 64 * 1024

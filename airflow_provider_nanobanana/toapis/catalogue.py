@@ -17,14 +17,15 @@ MAX_REFERENCE_IMAGES: Final = 14
 GUIDE_RATIOS: Final = ("1:1", "16:9", "9:16", "4:3", "3:4")
 
 #: Long side first ratios and pixel sizes per resolution, as (width, height) of the wide form.
-#: Source: Google's table of output sizes (ai.google.dev/gemini-api/docs/image-generation, read 2026-11).
+#: Source: Google's table of output sizes (ai.google.dev/gemini-api/docs/image-generation, read 2026-11), but for 21:9
+#: at 0.5K, where it prints 792x168, which is no 21:9.
 _WIDE_PIXELS: Final[Mapping[str, Mapping[str, tuple[int, int]]]] = {
     "1:1": {"0.5K": (512, 512), "1K": (1024, 1024), "2K": (2048, 2048), "4K": (4096, 4096)},
     "3:2": {"0.5K": (632, 424), "1K": (1264, 848), "2K": (2528, 1696), "4K": (5056, 3392)},
     "4:3": {"0.5K": (600, 448), "1K": (1200, 896), "2K": (2400, 1792), "4K": (4800, 3584)},
     "5:4": {"0.5K": (576, 464), "1K": (1152, 928), "2K": (2304, 1856), "4K": (4608, 3712)},
     "16:9": {"0.5K": (688, 384), "1K": (1376, 768), "2K": (2752, 1536), "4K": (5504, 3072)},
-    "21:9": {"0.5K": (792, 168), "1K": (1584, 672), "2K": (3168, 1344), "4K": (6336, 2688)},
+    "21:9": {"0.5K": (792, 336), "1K": (1584, 672), "2K": (3168, 1344), "4K": (6336, 2688)},
     "4:1": {"0.5K": (1024, 256), "1K": (2048, 512), "2K": (4096, 1024), "4K": (8192, 2048)},
     "8:1": {"0.5K": (1536, 192), "1K": (3072, 384), "2K": (6144, 768), "4K": (12288, 1536)},
 }
@@ -93,6 +94,18 @@ def model_for(model_id: str) -> Model:
     if known is not None:
         return known
     return _UNKNOWN_GEMINI if model_id.startswith("gemini-") else _UNKNOWN_GUIDE
+
+
+def refusals(model_id: str, size: str | None, resolution: str | None) -> list[str]:
+    """Return why no model of this family takes a ratio or resolution, with what is allowed; None is not judged."""
+    model, faults = model_for(model_id), []
+    if size is not None and size not in model.ratios:
+        faults.append(f"size {size!r} is no ratio of {model_id}; allowed: {', '.join(model.ratios)}")
+    if resolution is not None and resolution not in model.resolutions:
+        faults.append(
+            f"resolution {resolution!r} is not offered by {model_id}; allowed: {', '.join(model.resolutions)}"
+        )
+    return faults
 
 
 def pixel_size(size: str, resolution: str) -> tuple[int, int] | None:

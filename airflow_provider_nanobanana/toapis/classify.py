@@ -5,16 +5,12 @@ Table and sources: ``reference/toapis-contract.md`` sections 6 and 10.1.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Any
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
+from airflow_provider_nanobanana.toapis.complaint import Complaint, read_complaint, read_retry_after
 
 
 class CallKind(StrEnum):
@@ -46,25 +42,9 @@ _EMPTY_TEXT = re.compile(
     r"|(quota|credits?|balance)\W+(is|are)\W+(not enough|insufficient|exhausted|used up)|(余额|额度)不足",
     re.IGNORECASE,
 )
+_MISSING_CODES = frozenset({"task_not_found", "task_not_exist", "not_found_error"})
+_MISSING_TEXT = re.compile(r"\btask_not_(found|exist)\b|任务不存在", re.IGNORECASE)
 _CONTENT_TEXT = re.compile(r"content[ _-]?policy|safety|prohibited|moderation", re.IGNORECASE)
-
-_SECRET = re.compile(r"(?i)\b(sk-|bearer\s+)[\w.\-]{3,}")
-_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-_MESSAGE_LENGTH = 300
-_LONGEST_RETRY_AFTER = 3600.0
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """What the service said of a call it did not fulfil: its code, type and message as text, empty where absent."""
-
-    code: str = ""
-    type: str = ""
-    message: str = ""
-
-    def named(self, codes: frozenset[str]) -> bool:
-        """Whether code or type is one of ``codes``."""
-        return self.code.lower() in codes or self.type.lower() in codes
 
 
 def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
@@ -105,38 +85,6 @@ def content_refused(code: str, message: str) -> bool:
     return code.lower() in _CONTENT_CODES or bool(_CONTENT_TEXT.search(message))
 
 
-def read_complaint(answer: Answer) -> Complaint:
-    """Return code, type and message from any of the envelopes E1 to E9; never fails."""
-    body = answer.json()
-    if body is None:
-        text = _TAG.sub(" ", answer.body[:4000].decode("utf-8", "replace"))
-        return Complaint(message=clean(text) or "empty body")
-    return _from_envelope(body, depth=0)
-
-
-def _from_envelope(body: Mapping[str, Any], depth: int) -> Complaint:
-    error = body.get("error")
-    source = error if isinstance(error, Mapping) else body
-    message = error if isinstance(error, str) else source.get("message")
-    complaint = Complaint(code=_word(source.get("code")), type=_word(source.get("type")), message=clean(message))
-    inner = _nested(message) if depth == 0 else None
-    if inner is None:
-        return complaint
-    # E8: the task layer wraps the upstream's JSON in its own message; the inner code is the telling one.
-    nested = _from_envelope(inner, depth=1)
-    return Complaint(nested.code or complaint.code, nested.type or complaint.type, nested.message or complaint.message)
-
-
-def _nested(message: Any) -> Mapping[str, Any] | None:
-    if not isinstance(message, str) or not message.lstrip().startswith("{"):
-        return None
-    try:
-        value = json.loads(message)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
     if complaint.named(_QUOTA_CODES):
         return errors.InsufficientCredits
@@ -153,16 +101,16 @@ def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
     if status == 429:
         pattern = _EMPTY_TEXT if complaint.named(_RATE_CODES) else _QUOTA_TEXT
         return errors.InsufficientCredits if pattern.search(complaint.message) else errors.RateLimited
-    if kind is CallKind.STATUS and status in (400, 404):
-        return errors.ImageTaskNotFound
-    if status < 400:
-        return errors.TransientFailure if kind is CallKind.STATUS else errors.ConfigurationError
-    return {
+    refused = {
         401: errors.AuthenticationFailed,
         402: errors.InsufficientCredits,
         403: errors.InsufficientCredits if _QUOTA_TEXT.search(complaint.message) else errors.PermissionRefused,
         422: errors.InvalidRequest if complaint.code else errors.ContentRefused,
-    }.get(status, errors.InvalidRequest)
+    }
+    if kind is CallKind.STATUS and status not in (401, 402, 403):
+        # Only the service's own word counts: to hear "not there" from an edge page could lead to a second purchase.
+        return errors.ImageTaskNotFound if _means_not_found(complaint) else errors.TransientFailure
+    return errors.ConfigurationError if status < 400 else refused.get(status, errors.InvalidRequest)
 
 
 def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
@@ -174,46 +122,8 @@ def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
 
 
 def _means_not_found(complaint: Complaint) -> bool:
-    """A 200 that says the image task is not there: by its code, or (E5) by a code standing where the message should."""
-    return {complaint.code.lower(), complaint.message.lower()} & {
-        "task_not_found",
-        "task_not_exist",
-        "任务不存在",
-    } != set()
-
-
-def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds to wait from ``Retry-After`` (seconds, decimals or an HTTP date), or None."""
-    text = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        moment, reference = _epoch(text), _epoch(headers.get("date", ""))
-        if moment is None:
-            return None
-        # The server's own clock, where it tells it: ours may be minutes off.
-        seconds = moment - (now if reference is None else reference)
-    # NaN fails both comparisons and is dropped with the negatives.
-    return min(seconds, _LONGEST_RETRY_AFTER) if seconds >= 0 else None
-
-
-def _epoch(http_date: str) -> float | None:
-    try:
-        return parsedate_to_datetime(http_date).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-
-
-def clean(text: Any) -> str:
-    """Return a service's text fit for a log: one line, bounded, secrets blanked."""
-    if not isinstance(text, str):
-        return ""
-    flat = " ".join(_SECRET.sub("***", text).encode("utf-8", "replace").decode("utf-8").split())
-    return flat if len(flat) <= _MESSAGE_LENGTH else f"{flat[:_MESSAGE_LENGTH]}…"
-
-
-def _word(value: Any) -> str:
-    return clean(str(value))[:80] if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    """Whether the service says that the image task is not there: by code or type, or (E5) by a code in the message."""
+    return complaint.named(_MISSING_CODES) or bool(_MISSING_TEXT.search(complaint.message))
 
 
 _UNKNOWN = (

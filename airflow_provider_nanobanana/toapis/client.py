@@ -1,19 +1,19 @@
-"""Two thin httpx shells over the protocol: they send, wait and read, and decide nothing. The one import of httpx."""
+"""Two thin httpx shells over the protocol: they send, wait and read, and decide nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-import ssl
+import threading
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
 from typing import Any, Final, TypeVar
 
-import httpx
-
 from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
+from airflow_provider_nanobanana.toapis.cutoff import Cutoff
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ToApisError
+from airflow_provider_nanobanana.toapis.http import httpx, shared_ssl_context
 from airflow_provider_nanobanana.toapis.protocol import MAX_ANSWER_BYTES, ApiCall, RetryPolicy
 
 T = TypeVar("T")
@@ -21,12 +21,6 @@ T = TypeVar("T")
 #: The request never left: name resolution, refused, connect timeout, TLS and proxy handshakes, no free connection.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _CONNECT_SECONDS: Final = 10.0
-
-
-@cache
-def shared_ssl_context() -> ssl.SSLContext:
-    """Return the process's one TLS context: each costs 25 ms of CPU and 0.6 MB (``airflow-platform.md`` section 10)."""
-    return httpx.create_ssl_context()
 
 
 class _Base:
@@ -37,16 +31,21 @@ class _Base:
     ) -> None:
         if not api_key.isascii() or not api_key.isprintable() or not api_key.strip():
             raise ConfigurationError("The API key (the connection's password) is empty or holds characters no key has.")
+        try:
+            httpx.URL(base_url).host.encode("idna")
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ConfigurationError("The host holds a name that cannot be looked up.") from error
         self._base_url = base_url
-        self._key = api_key.strip().encode()
+        self._key = api_key.strip()
         self._timeout = timeout
         self._policy = policy or RetryPolicy()
 
     def _options(self) -> dict[str, Any]:
         return {
             "base_url": self._base_url,
-            "headers": {"Authorization": b"Bearer " + self._key, "Accept": "application/json"},
-            "timeout": httpx.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_SECONDS)),
+            "headers": {"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
+            # A connection that is never made must fail as that, before the whole call's time is up.
+            "timeout": httpx.Timeout(self._timeout, connect=min(self._timeout / 2, _CONNECT_SECONDS)),
             "verify": shared_ssl_context(),
             # A followed redirect could repeat a paid POST, or carry the key elsewhere.
             "follow_redirects": False,
@@ -63,8 +62,7 @@ class _Base:
         return content
 
     def _answer(self, response: httpx.Response, body: bytes) -> Answer:
-        # An echoed key is blanked at the door, so that no error or log can hold it.
-        return Answer(response.status_code, dict(response.headers), body.replace(self._key, b"***"))
+        return Answer(response.status_code, dict(response.headers), body, secret=self._key)
 
     @staticmethod
     def _failure(error: Exception) -> NoAnswer:
@@ -92,7 +90,8 @@ class ToApisClient(_Base):
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout, policy=policy)
         self._sleep = sleep
-        self._http = httpx.Client(**self._options())
+        self._own = threading.local()
+        self._lines: list[tuple[httpx.Client, Cutoff]] = []
 
     def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
         """Send a call, repeat it as the policy allows, and return its result.
@@ -111,21 +110,33 @@ class ToApisClient(_Base):
             repeats += 1
 
     def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
-        deadline = time.monotonic() + self._timeout
+        http, cutoff = self._line()
+        request = http.build_request(call.method, call.path, **self._content(call))
+        request.extensions["trace"] = cutoff.notice
         try:
-            with self._http.stream(call.method, call.path, **self._content(call)) as response:
+            with cutoff.after(self._timeout), contextlib.closing(http.send(request, stream=True)) as response:
                 body = bytearray()
                 for chunk in response.iter_bytes():
                     body += chunk
-                    if len(body) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                        return NoAnswer(sent=True, reason="the answer was too long or too slow")
+                    if len(body) > MAX_ANSWER_BYTES:
+                        return NoAnswer(sent=True, reason="the answer was too long")
                 return self._answer(response, bytes(body))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             return self._failure(error)
 
+    def _line(self) -> tuple[httpx.Client, Cutoff]:
+        """Return this thread's connections: a call that is cut off must not take the calls of others with it."""
+        if not hasattr(self._own, "line"):
+            self._own.line = (httpx.Client(**self._options()), Cutoff())
+            self._lines.append(self._own.line)
+        line: tuple[httpx.Client, Cutoff] = self._own.line
+        return line
+
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections of every thread."""
+        for http, cutoff in self._lines:
+            http.close()
+            cutoff.forget()
 
 
 class AsyncToApisClient(_Base):
@@ -170,7 +181,7 @@ class AsyncToApisClient(_Base):
                         if len(body) > MAX_ANSWER_BYTES:
                             return NoAnswer(sent=True, reason="the answer was too long")
                     return self._answer(response, bytes(body))
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, OSError) as error:
             return self._failure(error)
 
     async def aclose(self) -> None:

@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.toapis.route import Route, find_route, system_r
 if TYPE_CHECKING:
     import ssl
 
-    import httpx
+    from airflow_provider_nanobanana.toapis.http import httpx
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest image fetched, in bytes."""
@@ -147,7 +147,7 @@ class LinkFetcher:
 
     def _open(self, url: str, link: LinkHost, where: str, deadline: float) -> httpx.Response:
         """Connect to the checked addresses in turn until one takes the connection, and send the request there."""
-        import httpx
+        from airflow_provider_nanobanana.toapis.http import httpx
 
         route = find_route(link, self._policy, self._resolve)
         transport = self._transport(link, route)
@@ -169,7 +169,7 @@ class LinkFetcher:
         return left
 
     def _request(self, url: str, link: LinkHost, address: str | None, left: float) -> httpx.Request:
-        import httpx
+        from airflow_provider_nanobanana.toapis.http import httpx
 
         try:
             named = httpx.URL(url)
@@ -193,9 +193,7 @@ class LinkFetcher:
         )
 
     def _transport(self, link: LinkHost, route: Route) -> httpx.HTTPTransport:
-        import httpx
-
-        from airflow_provider_nanobanana.toapis.client import shared_ssl_context
+        from airflow_provider_nanobanana.toapis.http import httpx, shared_ssl_context
 
         key = (link.scheme, link.host, link.port, route.proxy)
         if key not in self._transports:
@@ -214,7 +212,7 @@ class LinkFetcher:
         return self._transports[key]
 
     def _read(self, response: httpx.Response, sink: BinaryIO, host: str, where: str, deadline: float) -> FetchedLink:
-        import httpx
+        from airflow_provider_nanobanana.toapis.http import httpx
 
         declared = declared_length(response.headers)
         if declared is not None and declared > self._max_bytes:

@@ -15,6 +15,9 @@ from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+#: Far beyond any documented body; deeper nesting than this cannot be hashed.
+_MOST_OBJECTS = 200
+_REFUSED = "Image request refused before sending: {faults}. Nothing was charged."
 
 #: Links live this long after completion (docs.toapis.com, image status, read 2026-08).
 LINK_LIFETIME_SECONDS = 86_400
@@ -73,11 +76,30 @@ class ImageRequest(BaseModel):
                 )
         return references
 
+    @field_validator("extra_body", mode="before")
+    @classmethod
+    def _none_is_no_extra(cls, extra_body: Any) -> Any:
+        return {} if extra_body is None else extra_body
+
+    @field_validator("prompt", "model", "variant", "reference_images")
+    @classmethod
+    def _encodable(cls, value: Any) -> Any:
+        for text in value if isinstance(value, tuple) else (value or "",):
+            try:
+                text.encode()
+                urlsplit(text) if isinstance(value, tuple) else None
+            except UnicodeEncodeError:
+                raise ValueError("holds half a character (a lone surrogate), which cannot be sent") from None
+            except ValueError:
+                raise ValueError(f"holds {text!r:.80}, which is no URL") from None
+        return value
+
     @field_validator("extra_body")
     @classmethod
     def _json_only(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
         try:
-            json.dumps(extra_body, allow_nan=False).encode()
+            if json.dumps(extra_body, allow_nan=False, ensure_ascii=False).encode().count(b"{") > _MOST_OBJECTS:
+                raise ValueError("too many objects")
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"is not JSON ({error}); give texts, numbers, lists and mappings only") from None
         return extra_body
@@ -100,7 +122,10 @@ class ImageRequest(BaseModel):
             raise InvalidRequest(_explain(error)) from None
         model = request.model or default_model
         request = request.model_copy(update={"model": model})
-        _check_against(catalogue.model_for(model), request)
+        size = None if "size" in request.extra_body else request.size
+        resolution = None if _overrides_resolution(request.extra_body) else request.resolution
+        if faults := catalogue.refusals(model, size, resolution):
+            raise InvalidRequest(_REFUSED.format(faults="; ".join(faults)))
         return request
 
     def fingerprint(self) -> str:
@@ -181,26 +206,16 @@ class ImageTask(BaseModel):
 
     def expires(self, now: float) -> float:
         """Return when the links die, in epoch seconds: as reported, else 24 hours after completion (or ``now``)."""
-        return self.expires_at or (self.completed_at or now) + LINK_LIFETIME_SECONDS
+        completed_at = self.completed_at or now
+        # A moment at or before completion is a mistake of the service, not an image born dead.
+        if self.expires_at is not None and self.expires_at > (self.completed_at or 0.0):
+            return self.expires_at
+        return completed_at + LINK_LIFETIME_SECONDS
 
     @property
     def cost_usd(self) -> float | None:
         """The cost the service settled, or None while it says nothing; absent never means free."""
         return self.billing.cost_usd if self.billing else None
-
-
-def _check_against(model: catalogue.Model, request: ImageRequest) -> None:
-    """Refuse what no model of the family takes, unless ``extra_body`` overrides that very field."""
-    faults = []
-    if request.size not in model.ratios and "size" not in request.extra_body:
-        faults.append(f"size {request.size!r} is no ratio of {request.model}; allowed: {', '.join(model.ratios)}")
-    if request.resolution not in model.resolutions and not _overrides_resolution(request.extra_body):
-        faults.append(
-            f"resolution {request.resolution!r} is not offered by {request.model}; "
-            f"allowed: {', '.join(model.resolutions)}"
-        )
-    if faults:
-        raise InvalidRequest(f"Image request refused before sending: {'; '.join(faults)}. Nothing was charged.")
 
 
 def _overrides_resolution(extra_body: Mapping[str, Any]) -> bool:
@@ -209,7 +224,10 @@ def _overrides_resolution(extra_body: Mapping[str, Any]) -> bool:
 
 
 def _without_query(uri: str) -> str:
+    """Drop the query of a link, which re-signing changes; in a store's URI ``?`` and ``#`` belong to the key."""
     parts = urlsplit(uri)
+    if parts.scheme.lower() not in ("http", "https"):
+        return uri
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
 
@@ -221,4 +239,4 @@ def _explain(error: ValidationError) -> str:
             faults.append(f"{field!r} is no field of an image request; allowed: {', '.join(ImageRequest.model_fields)}")
         else:
             faults.append(f"{field} {fault['msg'].removeprefix('Value error, ')}")
-    return f"Image request refused before sending: {'; '.join(faults)}. Nothing was charged."
+    return _REFUSED.format(faults="; ".join(faults))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis import catalogue, errors
-from airflow_provider_nanobanana.toapis.classify import clean, content_refused
+from airflow_provider_nanobanana.toapis.classify import content_refused
+from airflow_provider_nanobanana.toapis.complaint import clean
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
 
 #: An id may be unknown to the status route for a while after the submit (contract 10, row 11).
@@ -53,14 +54,14 @@ class Sighting:
     def settled(self, wait: Wait, now: float) -> bool:
         """Whether no further look can change the result; a failed look is never a failed image."""
         if self.image_task is not None:
-            return self.image_task.terminal and not self._awaits_delivery(now)
+            return self.image_task.terminal and not self._awaits_delivery(wait, now)
         return isinstance(self.error, errors.ImageTaskNotFound) and now - wait.started_at >= NOT_FOUND_GRACE_SECONDS
 
-    def _awaits_delivery(self, now: float) -> bool:
+    def _awaits_delivery(self, wait: Wait, now: float) -> bool:
         image_task = self.image_task
         if image_task is None or image_task.status is not ImageTaskStatus.COMPLETED or image_task.images:
             return False
-        return now - (image_task.completed_at or now) < RESULT_GRACE_SECONDS
+        return now - (image_task.completed_at or wait.started_at) < RESULT_GRACE_SECONDS
 
     def record(self, wait: Wait, now: float) -> dict[str, Any]:
         """Return the plain record that travels through XCom, at most 600 bytes of JSON for one image."""
@@ -87,7 +88,7 @@ class Sighting:
         if self.image_task.error is None:
             return "result_missing", "completed, but the service names no image; the image task stays paid"
         code, message = self.image_task.error.code, clean(self.image_task.error.message)
-        return ("content_policy_violation" if content_refused(code, message) else clean(code)[:60]), message
+        return ("content_policy_violation" if content_refused(code, message) else _short(clean(code), 60)), message
 
     def _last_seen(self) -> str:
         if self.image_task is not None:
@@ -136,11 +137,16 @@ def conclude(records: Sequence[dict[str, Any]], *, allow_partial: bool) -> error
             "task's XCom; a download task with trigger_rule='all_done' lands them all the same."
         )
     error_class = errors.ImageTaskFailed if failed else errors.ImageTaskTimeout
-    return error_class(" ".join(sentences), image_task_id=(failed or late)[0]["id"], charged=_charged(completed, late))
+    return error_class(
+        " ".join(sentences), image_task_id=(failed or late)[0]["id"], charged=_charged(completed, failed, late)
+    )
 
 
-def _charged(completed: Sequence[str], late: Sequence[dict[str, Any]]) -> errors.Charged:
-    return "yes" if completed or late else "no"
+def _charged(completed: Sequence[str], failed: Sequence[dict[str, Any]], late: Sequence[object]) -> errors.Charged:
+    codes = {record["error"]["code"] for record in failed}
+    if completed or late or "result_missing" in codes:
+        return "yes"
+    return "unknown" if "task_not_found" in codes else "no"
 
 
 def _amount(records: Sequence[dict[str, Any]]) -> str:
@@ -160,14 +166,16 @@ def _more(count: int) -> str:
 
 def _link(url: str | None) -> str | None:
     """A link too long for XCom is left out; whoever downloads asks the service for it again, for free."""
-    return url if url is not None and len(url) <= _LONGEST_LINK else None
+    return url if url is not None and len(json.dumps(url)) <= _LONGEST_LINK else None
 
 
 def _short(message: str, budget: int = 160) -> str:
     """Cut a message so that its JSON form stays small; a Chinese character takes six bytes there."""
-    size = 0
+    size, fits = 0, 0
     for position, character in enumerate(message):
         size += len(json.dumps(character)) - 2
+        if size <= budget - 3:
+            fits = position + 1
         if size > budget:
-            return f"{message[:position]}..."
+            return f"{message[:fits]}..."
     return message

@@ -5,6 +5,7 @@ Both HTTP clients are shells over :class:`ApiCall` and :class:`RetryPolicy`; nei
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -16,6 +17,8 @@ from airflow_provider_nanobanana.toapis.classify import CallKind, classify, no_a
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 T = TypeVar("T")
+
+_URL_CHARACTERS: Final = re.compile(r"[!-~]+")
 
 DEFAULT_HOST: Final = "https://toapis.com"
 #: Room for one 64 MiB image as base64; whatever is longer is cut, and then no JSON.
@@ -95,7 +98,9 @@ def status_call(image_task_id: str) -> ApiCall[ImageTask]:
     def read(body: Mapping[str, Any]) -> ImageTask | None:
         return answers.read_image_task(body, image_task_id) if answers.says_status(body) else None
 
-    path = f"/v1/images/generations/{quote(image_task_id, safe='')}"
+    # A lone "." or ".." would be taken for a step in the path, quoted or not.
+    segment = quote(image_task_id, safe="") if image_task_id.strip(".") else "%2E" * len(image_task_id)
+    path = f"/v1/images/generations/{segment}"
     return ApiCall(CallKind.STATUS, "GET", path, read, image_task_id=image_task_id)
 
 
@@ -157,15 +162,16 @@ def normalise_host(host: str | None, *, allow_http: bool = False) -> str:
         hostname, port = parts.hostname, parts.port
     except ValueError:
         hostname, port = None, None
-    if not hostname or parts.scheme not in ("http", "https") or any(character.isspace() for character in text):
-        raise errors.ConfigurationError(f"Host {_shown(text)!r} is no base URL; use a form like {DEFAULT_HOST!r}.")
+    # What was typed is not repeated: people paste keys into the wrong field.
+    if not hostname or parts.scheme not in ("http", "https") or not _URL_CHARACTERS.fullmatch(text):
+        raise errors.ConfigurationError(f"The host is no base URL; use a form like {DEFAULT_HOST!r}.")
     if parts.query or parts.fragment or parts.username is not None:
         raise errors.ConfigurationError(
             "The host may hold no user, password, query or fragment; the API key goes into the password."
         )
     if parts.scheme == "http" and not allow_http and not is_loopback(hostname):
         raise errors.ConfigurationError(
-            f"Host {text!r} is plain http, which would send the API key in the clear. Use https; http is allowed for "
+            "The host is plain http, which would send the API key in the clear. Use https; http is allowed for "
             'loopback, or with the extra {"allow_http": true} for an emulator in a neighbouring container.'
         )
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -176,11 +182,6 @@ def normalise_host(host: str | None, *, allow_http: bool = False) -> str:
 def is_loopback(hostname: str) -> bool:
     """Whether a host name or literal address is this machine's own."""
     return hostname in ("localhost", "::1") or (hostname.startswith("127.") and hostname.replace(".", "").isdigit())
-
-
-def _shown(text: str) -> str:
-    """A host field may hold a pasted key or password; show only what stands behind an ``@`` and no query."""
-    return text.rpartition("@")[2].partition("?")[0][:100]
 
 
 def _is_refusal(body: Mapping[str, Any]) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Polls of one trigger under way at once: httpx slows down with many requests in one pool.
 _CONCURRENCY: Final = 8
 _MINUTE: Final = 60.0
+#: Obedience to one ``Retry-After``: an absurd header must not turn paid images into a timeout.
+_LONGEST_WAIT: Final = 60.0
 
 Outcome = Literal["finished", "timeout", "refused"]
 
@@ -85,8 +87,7 @@ class Watch:
             if sighting.settled(self._wait, self._now()):
                 self._schedule.done()
             else:
-                asked = (sighting.error.retry_after if sighting.error else None) or 0.0
-                self._schedule.again(image_task_id, self._now(), random.random(), at_least=asked)
+                self._schedule.again(image_task_id, self._now(), random.random(), at_least=_asked_wait(sighting))
 
     async def _sleep_until(self, moment: float) -> None:
         """Sleep, but not beyond the deadline, which ends the watch."""
@@ -100,7 +101,7 @@ class Watch:
             image_task = await self._look(image_task_id)
         except NanoBananaException as failure:
             if isinstance(failure.error, RateLimited):
-                self._bucket.slow_down(self._now(), failure.error.retry_after or 1.0)
+                self._bucket.slow_down(self._now(), min(failure.error.retry_after or 1.0, _LONGEST_WAIT))
             return Sighting(image_task_id, error=failure.error)
         self._bucket.succeeded()
         return Sighting(image_task_id, image_task=image_task)
@@ -119,3 +120,7 @@ class Watch:
             self._next_summary = now + _MINUTE
             left = self._wait.remaining(now)
             self._log.info("%d image tasks running after %d polls; %.0f s left", len(self._schedule), self._polls, left)
+
+
+def _asked_wait(sighting: Sighting) -> float:
+    return min((sighting.error.retry_after if sighting.error else None) or 0.0, _LONGEST_WAIT)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,34 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.toapis.outcome import Sighting
 
 
+class ServiceClock:
+    """The service's clock, which a test may set back: what it sells then has expired by now."""
+
+    offset = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
 @pytest.fixture(scope="session")
-def running_emulator() -> Iterator[Emulator]:
-    with Emulator(latency=0, sigma=0, submit_rate=0, query_rate=0, seed=7) as emulator:
+def running_clock() -> ServiceClock:
+    return ServiceClock()
+
+
+@pytest.fixture(scope="session")
+def running_emulator(running_clock: ServiceClock) -> Iterator[Emulator]:
+    with Emulator(latency=0, sigma=0, submit_rate=0, query_rate=0, seed=7, clock=running_clock) as emulator:
         yield emulator
 
 
 @pytest.fixture
-def emulator(running_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+def service_clock(running_clock: ServiceClock) -> Iterator[ServiceClock]:
+    yield running_clock
+    running_clock.offset = 0.0
+
+
+@pytest.fixture
+def emulator(running_emulator: Emulator, service_clock: ServiceClock, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """The bank, empty, with the connection pointing at it."""
     running_emulator.reset()
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", running_emulator.connection_json(timeout=3))

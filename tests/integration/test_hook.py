@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.protocol import balance_call
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
@@ -136,6 +137,7 @@ def test_clients_are_closed_and_can_be_opened_again(emulator: Emulator) -> None:
     with NanoBananaHook() as hook:
         first = hook.client
         hook.balance()
-    assert first._http.is_closed
-    assert hook.client is not first
+    with pytest.raises(RuntimeError, match="closed"):
+        first.call(balance_call())
+    assert hook.balance().unlimited
     hook.close()

@@ -17,6 +17,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
+from tests.integration.conftest import ServiceClock
 from tests.integration.driver import Run, attempt
 
 Buy = Callable[..., str]
@@ -145,11 +146,12 @@ def test_a_link_that_went_stale_in_xcom_is_asked_for(emulator: Emulator, buy: Bu
 
 
 def test_an_expired_image_is_lost_and_the_message_says_how_to_replace_it(
-    emulator: Emulator, buy: Buy, folder: Path
+    emulator: Emulator, service_clock: ServiceClock, buy: Buy, folder: Path
 ) -> None:
+    service_clock.offset = -2 * 86_400
     image_task_id = buy()
     entries = entries_of(image_task_id)
-    emulator.configure(link_seconds=0)
+    emulator.fault(on="result", kind="expired")
     run = land(entries, folder)
     assert isinstance(run.error, AirflowFailException)
     for part in (image_task_id, "expired", "Clear the submit task to buy it anew"):

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
+from tests.integration.conftest import ServiceClock
 from tests.integration.driver import Run, TaskInstance, attempt
 
 
@@ -222,13 +223,15 @@ class TestNextAttempt:
         assert bought != cleared == retried
         assert emulator.ledger()["count"] == 2
 
-    def test_an_expired_image_is_bought_anew_by_a_clear_only(self, emulator: Emulator) -> None:
-        emulator.configure(link_seconds=0)
+    def test_an_expired_image_is_bought_anew_by_a_clear_only(
+        self, emulator: Emulator, service_clock: ServiceClock
+    ) -> None:
+        service_clock.offset = -2 * 86_400
         expired = self.first(emulator)
         retried = submit(TaskInstance(try_number=2, max_tries=2), retries=2)
         assert isinstance(retried.error, AirflowFailException)
         assert expired in str(retried.error)
-        emulator.configure(latency=60)
+        service_clock.offset = 0.0
         cleared = submit(TaskInstance(try_number=3, max_tries=4), retries=2)
         assert cleared.error is None
         assert cleared.result != expired
