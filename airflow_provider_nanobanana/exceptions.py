@@ -16,9 +16,10 @@ class NanoBananaException(AirflowException):
     :param error: What happened, with ``image_task_id``, ``charged``, ``code`` and ``retry_after``.
     """
 
-    def __init__(self, error: ToApisError) -> None:
-        super().__init__(error.message)
-        self.error = error
+    def __init__(self, error: ToApisError | str) -> None:
+        # Airflow rebuilds a serialised exception from its text alone.
+        self.error = error if isinstance(error, ToApisError) else ToApisError(error)
+        super().__init__(self.error.message)
 
     def __reduce__(self) -> tuple[type[NanoBananaException], tuple[ToApisError]]:
         return type(self), (self.error,)

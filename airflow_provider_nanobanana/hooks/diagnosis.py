@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.answers import Balance
 
 
-def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[[], Balance]) -> tuple[bool, str]:
+def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[..., Balance]) -> tuple[bool, str]:
     """Return whether an image could be bought, and why or why not.
 
     :param model: The connection's model id.
     :param models: Lists the models the key sees; free.
-    :param balance: Asks for the credits left; free. A gateway without that route does not fail the test.
+    :param balance: Asks for the credits of the account, or with ``of_key=True`` of the key; free. A gateway without
+        these routes does not fail the test.
     """
     visible = models()
     if model not in visible:
@@ -26,14 +27,16 @@ def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[[], 
             "extra 'model', or allow the model for this key in the ToAPIs console."
         )
     try:
-        left = balance()
+        left, of_key = balance(), balance(of_key=True)
     except NanoBananaException as failure:
         return True, f"Key and model {model!r} work; the balance could not be read ({failure.error.message})"
-    if left.unlimited:
-        return True, f"Key and model {model!r} work; the account has no credit limit."
-    if not left.remain_credits:
+    if not left.unlimited and not left.remain_credits:
+        return False, f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console."
+    if not of_key.unlimited and of_key.remain_credits == 0:
         return (
             False,
-            f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console.",
+            f"Key and model {model!r} work, but this key's own quota is spent: raise it in the ToAPIs console.",
         )
+    if left.unlimited:
+        return True, f"Key and model {model!r} work; the account has no credit limit."
     return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."

@@ -201,12 +201,12 @@ class NanoBananaHook(BaseHook):
 
     # --- account ---------------------------------------------------------------------------------------------------
 
-    def balance(self) -> Balance:
-        """Return what the account has left; free."""
+    def balance(self, *, of_key: bool = False) -> Balance:
+        """Return what the account has left, or what this key may still spend of it; free."""
         from airflow_provider_nanobanana.toapis.protocol import balance_call
 
         with airflow_errors():
-            return self.client.call(balance_call())
+            return self.client.call(balance_call(of_key=of_key))
 
     def models(self) -> list[str]:
         """Return the ids of the image models that this key sees; free."""

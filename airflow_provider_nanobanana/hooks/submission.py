@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.durable import LOOKUP_DELAYS
 from airflow_provider_nanobanana.toapis import errors
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: The newer docs' limit (2026-10); the older ones say 14. The service decides.
+_DOCUMENTED_REFERENCES: Final = 6
+
 
 def submit(hook: NanoBananaHook, request: ImageRequest, client_business_id: str | None) -> ImageTask:
     """Buy the image of a parsed request and return its image task.
 
     :raises ToApisError: ``SubmissionUnknown`` only after a minute of look-ups, or at once without a client id.
     """
+    if len(request.reference_images) > _DOCUMENTED_REFERENCES:
+        log.warning("%d reference images; newer docs speak of at most 6 for this model.", len(request.reference_images))
     call = submit_call(_with_uploads(hook, request), client_business_id)
     try:
         return hook.client.call(call)

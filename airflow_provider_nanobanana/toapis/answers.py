@@ -189,7 +189,7 @@ def _image_entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _read_task_error(body: Mapping[str, Any]) -> ImageTaskError:
     error = body.get("error")
     if isinstance(error, Mapping):
-        code, message = read_text(error.get("code")), read_text(error.get("message"))
+        code, message = read_text(error.get("code")) or read_text(error.get("type")), read_text(error.get("message"))
     else:
         code, message = None, read_text(error)
     message = message or read_text(body.get("fail_reason")) or read_text(body.get("message"))

@@ -42,6 +42,7 @@ _EMPTY_TEXT = re.compile(
     r"|(quota|credits?|balance)\W+(is|are)\W+(not enough|insufficient|exhausted|used up)|(余额|额度)不足",
     re.IGNORECASE,
 )
+_OF_THE_KEY = (errors.AuthenticationFailed, errors.PermissionRefused)
 _MISSING_CODES = frozenset({"task_not_found", "task_not_exist", "not_found_error"})
 _MISSING_TEXT = re.compile(r"\btask_not_(found|exist)\b|任务不存在", re.IGNORECASE)
 _CONTENT_TEXT = re.compile(r"content[ _-]?policy|safety|prohibited|moderation", re.IGNORECASE)
@@ -51,6 +52,9 @@ def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | No
     """Return the one error that an answer is; ``now`` is epoch seconds, for ``Retry-After`` as a date."""
     complaint = read_complaint(answer)
     error_class = _error_class(answer.status, complaint, kind)
+    if kind is CallKind.STATUS and error_class in _OF_THE_KEY and answer.body and answer.json() is None:
+        # A page of the edge (a firewall's 403) says nothing of the key.
+        error_class = errors.TransientFailure
     return error_class(
         _sentence(error_class, answer.status, complaint, kind, image_task_id),
         image_task_id=image_task_id,

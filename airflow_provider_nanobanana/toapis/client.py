@@ -41,11 +41,12 @@ class _Base:
         self._policy = policy or RetryPolicy()
 
     def _options(self) -> dict[str, Any]:
+        connect = min(self._timeout / 2, _CONNECT_SECONDS)
         return {
             "base_url": self._base_url,
             "headers": {"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
             # A connection that is never made must fail as that, before the whole call's time is up.
-            "timeout": httpx.Timeout(self._timeout, connect=min(self._timeout / 2, _CONNECT_SECONDS)),
+            "timeout": httpx.Timeout(self._timeout, connect=connect, pool=connect),
             "verify": shared_ssl_context(),
             # A followed redirect could repeat a paid POST, or carry the key elsewhere.
             "follow_redirects": False,

@@ -99,7 +99,7 @@ class RateLimited(NotAccepted):
 
 
 class ServiceUnavailable(NotAccepted):
-    """503 in JSON: the limiter is down or no channel is free."""
+    """503 ``rate_limit_unavailable``: the submit limiter is down."""
 
 
 class TransientFailure(ToApisError):

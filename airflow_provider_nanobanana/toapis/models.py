@@ -120,7 +120,7 @@ class ImageRequest(BaseModel):
             request = value if isinstance(value, cls) else cls.model_validate(dict(value))
         except ValidationError as error:
             raise InvalidRequest(_explain(error)) from None
-        model = request.model or default_model
+        model = request.extra_body.get("model") or request.model or default_model
         request = request.model_copy(update={"model": model})
         size = None if "size" in request.extra_body else request.size
         resolution = None if _overrides_resolution(request.extra_body) else request.resolution

@@ -109,9 +109,10 @@ def models_call() -> ApiCall[list[str]]:
     return ApiCall(CallKind.ACCOUNT, "GET", "/v1/models", answers.read_model_ids, params={"type": "image"})
 
 
-def balance_call() -> ApiCall[Balance]:
-    """Return the free call that asks what the account has left."""
-    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/user/balance", answers.read_balance)
+def balance_call(*, of_key: bool = False) -> ApiCall[Balance]:
+    """Return the free call that asks what the account has left, or what this key may still spend of it."""
+    path = "/v1/balance" if of_key else "/v1/user/balance"
+    return ApiCall(CallKind.ACCOUNT, "GET", path, answers.read_balance)
 
 
 def upload_call(upload: Upload) -> ApiCall[str]:

@@ -11,7 +11,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.hooks.diagnosis import diagnose
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.answers import Balance
 from airflow_provider_nanobanana.toapis.protocol import balance_call
 
 
@@ -141,3 +143,25 @@ def test_clients_are_closed_and_can_be_opened_again(emulator: Emulator) -> None:
         first.call(balance_call())
     assert hook.balance().unlimited
     hook.close()
+
+
+def test_a_key_that_may_spend_nothing_more_fails_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    def balance(*, of_key: bool = False) -> Balance:
+        return Balance(remain_credits=0.0 if of_key else 500.0)
+
+    ok, message = diagnose("nano_banana_2", lambda: ["nano_banana_2"], balance)
+    assert not ok
+    assert "this key's own quota" in message
+
+
+def test_the_model_of_extra_body_decides_what_is_allowed(emulator: Emulator) -> None:
+    request = {"prompt": "x", "size": "21:9", "extra_body": {"model": "gemini-3.1-flash-image-preview"}}
+    with NanoBananaHook() as hook:
+        hook.submit(request)
+    assert emulator.ledger()["image_tasks"][0]["size"] == "21:9"
+
+
+def test_many_references_are_sent_with_a_warning(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    with NanoBananaHook() as hook:
+        hook.submit({"prompt": "x", "reference_images": [f"https://example.com/{n}.png" for n in range(7)]})
+    assert "7 reference images" in caplog.text

@@ -1,0 +1,75 @@
+"""The catalogue's data against its own rules."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from airflow_provider_nanobanana.toapis.catalogue import (
+    DEFAULT_MODEL,
+    GUIDE_RATIOS,
+    LIST_PRICES,
+    MODELS,
+    REFERENCE_RATIOS,
+    list_price,
+    model_for,
+    pixel_size,
+)
+
+RESOLUTIONS = ("0.5K", "1K", "2K", "4K")
+
+
+@pytest.mark.parametrize("ratio", REFERENCE_RATIOS)
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_every_offered_size_is_known_and_has_its_ratio(ratio: str, resolution: str) -> None:
+    size = pixel_size(ratio, resolution)
+    assert size is not None
+    wide, high = (int(part) for part in ratio.split(":"))
+    assert size[0] / size[1] == pytest.approx(wide / high, rel=0.03)
+
+
+@pytest.mark.parametrize("ratio", REFERENCE_RATIOS)
+def test_resolutions_double_and_stay_landable(ratio: str) -> None:
+    sizes = [size for resolution in RESOLUTIONS if (size := pixel_size(ratio, resolution))]
+    for small, large in itertools.pairwise(sizes):
+        assert (large[0], large[1]) == (2 * small[0], 2 * small[1])
+    assert sizes[-1][0] * sizes[-1][1] <= 20_000_000
+
+
+def test_a_tall_size_is_its_wide_one_turned() -> None:
+    assert pixel_size("9:16", "1K") == (768, 1376) and pixel_size("16:9", "1K") == (1376, 768)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "resolution"), [("7:5", "1K"), ("1:1", "8K"), ("", "1K"), ("1", "1K"), ("a:b:c", "")]
+)
+def test_an_unknown_size_is_none(ratio: str, resolution: str) -> None:
+    assert pixel_size(ratio, resolution) is None
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_every_model_is_complete(model_id: str) -> None:
+    model = model_for(model_id)
+    assert set(GUIDE_RATIOS) <= set(model.ratios) <= set(REFERENCE_RATIOS)
+    assert set(model.resolutions) <= set(model.first_result_seconds)
+    assert {"1K", "2K", "4K"} <= set(model.resolutions)
+
+
+def test_sizes_of_the_two_documentations() -> None:
+    assert (len(GUIDE_RATIOS), len(REFERENCE_RATIOS), DEFAULT_MODEL) == (5, 14, "nano_banana_2")
+
+
+@pytest.mark.parametrize("model_id", ["gemini-3.2", "nano-banana-2", "x", ""])
+def test_an_unknown_model_is_never_refused_here(model_id: str) -> None:
+    model = model_for(model_id)
+    assert set(model.ratios) == set(REFERENCE_RATIOS)
+    assert model.spelling.resolution == ("metadata" if model_id.startswith("gemini-") else "top")
+
+
+def test_prices() -> None:
+    """Contract 3.5; what is not published is not guessed."""
+    assert {**LIST_PRICES} == {"1K": 0.025, "2K": 0.030, "4K": 0.040}
+    assert list_price("0.5K") is None
+    assert list_price("1K", {"1K": 0.02}) == 0.02 and list_price("2K", {"1K": 0.02}) == 0.030
+    assert list_price("0.5K", {"0.5K": 0.0}) == 0.0

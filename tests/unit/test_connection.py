@@ -1,0 +1,189 @@
+"""Connections as Airflow reads them: URI, JSON and form, and what is said when they are unusable."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.models import Connection as ModelConnection
+from airflow.sdk import Connection as SdkConnection
+
+from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError
+
+KEY = "sk-live-0123456789"
+
+
+def read(connection: Any) -> ConnectionSettings:
+    return ConnectionSettings.read(connection, connection.extra_dejson)
+
+
+def from_uri(uri: str) -> list[ConnectionSettings]:
+    """Return what Airflow's two connection classes make of a URI."""
+    return [read(ModelConnection(conn_id="nb", uri=uri)), read(SdkConnection.from_uri(uri, "nb"))]
+
+
+def from_json(**fields: Any) -> list[ConnectionSettings]:
+    text = json.dumps({"conn_type": "nanobanana", "password": KEY, **fields})
+    return [read(ModelConnection.from_json(text, "nb")), read(SdkConnection.from_json(text, "nb"))]
+
+
+def refusal(**fields: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        from_json(**fields)
+    assert caught.value.message.startswith("Connection 'nb'") and KEY not in caught.value.message
+    return caught.value.message
+
+
+URIS = {
+    f"nanobanana://:{KEY}@": "https://toapis.com",
+    f"nanobanana://:{KEY}@/": "https://toapis.com",
+    f"nanobanana://:{KEY}@toapis.cn": "https://toapis.cn",
+    f"nanobanana://:{KEY}@toapis.com/v1": "https://toapis.com",
+    f"nanobanana://:{KEY}@api.example.com:8443": "https://api.example.com:8443",
+    f"nanobanana://:{KEY}@api.example.com:8443/v1": "https://api.example.com:8443",
+    f"nanobanana://:{KEY}@api.example.com/gateway": "https://api.example.com/gateway",
+    f"nanobanana://:{KEY}@https%3A%2F%2Fapi.example.com%3A8443%2Fv1/": "https://api.example.com:8443",
+    f"nanobanana://:{KEY}@https%3A%2F%2Fapi.example.com%2Fgateway%2Fv1": "https://api.example.com/gateway",
+    f"nanobanana://https://:{KEY}@api.example.com:8443/v1": "https://api.example.com:8443",
+    f"nanobanana://https://:{KEY}@api.example.com/": "https://api.example.com",
+    f"nanobanana://http://:{KEY}@localhost:8787": "http://localhost:8787",
+    f"nanobanana://:{KEY}@http%3A%2F%2Flocalhost%3A8787": "http://localhost:8787",
+    f"nanobanana://:{KEY}@localhost:8787": "http://localhost:8787",
+    f"nanobanana://:{KEY}@localhost:8787/https": "https://localhost:8787",
+    f"nanobanana://:{KEY}@127.0.0.1:8787/http": "http://127.0.0.1:8787",
+    f"nanobanana://:{KEY}@emulator:8787/http?allow_http=true": "http://emulator:8787",
+    f"nanobanana://:{KEY}@[::1]:8787": "http://[::1]:8787",
+    f"nanobanana://:{KEY}@http%3A%2F%2F%5B%3A%3A1%5D%3A8787": "http://[::1]:8787",
+}
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_uri_forms(uri: str) -> None:
+    for settings in from_uri(uri):
+        assert settings.base_url == URIS[uri]
+        assert settings.api_key.get_secret_value() == KEY
+
+
+FORMS: list[tuple[dict[str, Any], str]] = [
+    ({}, "https://toapis.com"),
+    ({"host": ""}, "https://toapis.com"),
+    ({"host": "https://toapis.com"}, "https://toapis.com"),
+    ({"host": " https://toapis.com/v1/ "}, "https://toapis.com"),
+    ({"host": "toapis.com", "schema": "https"}, "https://toapis.com"),
+    ({"host": "api.example.com", "port": 8443, "schema": "v1"}, "https://api.example.com:8443"),
+    ({"host": "https://api.example.com:8443", "port": 8443}, "https://api.example.com:8443"),
+    ({"host": "https://api.example.com/v1", "port": 8443}, "https://api.example.com:8443"),
+    ({"host": "api.example.com", "schema": "gateway/v1"}, "https://api.example.com/gateway"),
+    ({"host": "localhost", "port": 8787}, "http://localhost:8787"),
+    ({"host": "LOCALHOST:8787"}, "http://localhost:8787"),
+    ({"host": "127.0.0.1:8787"}, "http://127.0.0.1:8787"),
+    ({"host": "::1", "port": 8787}, "http://[::1]:8787"),
+    ({"host": "[::1]", "port": 8787}, "http://[::1]:8787"),
+    ({"host": "http://emulator:8787", "extra": {"allow_http": True}}, "http://emulator:8787"),
+    ({"host": "http://emulator:8787", "extra": json.dumps({"allow_http": "true"})}, "http://emulator:8787"),
+    ({"host": "emulator", "port": 8787, "schema": "http", "extra": {"allow_http": 1}}, "http://emulator:8787"),
+]
+
+
+@pytest.mark.parametrize(("fields", "base_url"), FORMS, ids=[json.dumps(fields) for fields, _ in FORMS])
+def test_json_forms(fields: dict[str, Any], base_url: str) -> None:
+    for settings in from_json(**fields):
+        assert settings.base_url == base_url
+        assert settings.plain_http == base_url.startswith("http://")
+
+
+@pytest.mark.parametrize("allow", [None, False, "false", "no", 0, "", "0"])
+def test_plain_http_elsewhere_needs_allow_http(allow: Any) -> None:
+    assert "allow_http" in refusal(host="http://emulator:8787", extra={"allow_http": allow})
+
+
+@pytest.mark.parametrize(
+    "host", ["ftp://toapis.com", "https://user:pw@toapis.com", "https://toapis.com/?a=b", "to apis"]
+)
+def test_an_unusable_host_is_refused(host: str) -> None:
+    assert "pw" not in refusal(host=host).partition("host may hold")[0]
+
+
+def test_defaults() -> None:
+    for settings in from_json():
+        assert settings.model_dump(exclude={"api_key", "base_url"}) == {
+            "model": "nano_banana_2", "timeout": 30.0, "submit_rate": 5.0, "query_rate": 50.0, "prices": {},
+            "client_ids": True,
+        }  # fmt: skip
+
+
+def test_extras_of_a_uri_are_texts_and_become_values() -> None:
+    query = "timeout=12.5&submit_rate=16.7&query_rate=166&client_ids=false&model=gemini-x&prices=%7B%221K%22%3A0.02%7D"
+    for settings in from_uri(f"nanobanana://:{KEY}@toapis.com/?{query}"):
+        assert (settings.timeout, settings.submit_rate, settings.query_rate) == (12.5, 16.7, 166.0)
+        assert (settings.client_ids, settings.model, settings.prices) == (False, "gemini-x", {"1K": 0.02})
+
+
+def test_unset_and_unknown_extras_are_ignored() -> None:
+    extra = {
+        "timeout": "",
+        "model": None,
+        "prices": "",
+        "client_ids": None,
+        "verify": False,
+        "base_url": "http://evil",
+        "api_key": "x",
+    }
+    for settings in from_json(extra=extra):
+        assert (settings.timeout, settings.model, settings.client_ids) == (30.0, "nano_banana_2", True)
+        assert (settings.base_url, settings.api_key.get_secret_value()) == ("https://toapis.com", KEY)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("timeout", timeout) for timeout in (0, -1, "soon", "nan", "inf", 601)],
+        *[(rate, value) for rate in ("submit_rate", "query_rate") for value in (0, -5, "fast", "nan", "inf", 1e9)],
+        ("prices", "cheap"),
+        ("prices", [1]),
+        ("prices", {"1K": "x"}),
+        ("prices", '{"1K": NaN}'),
+        ("prices", {"1K": -1}),
+        ("client_ids", "perhaps"),
+        ("model", 3),
+    ],
+)
+def test_a_bad_extra_is_named(field: str, value: Any) -> None:
+    assert f"extra '{field}" in refusal(extra={field: value})
+
+
+@pytest.mark.parametrize("password", [None, "", "   "])
+def test_a_missing_key_says_where_it_belongs(password: str | None) -> None:
+    assert "password" in refusal(password=password)
+    assert "login" in refusal(password=password, login="sk-something") and "sk-something" not in refusal(
+        password=password, login="sk-something"
+    )
+
+
+def test_the_key_is_stripped_and_never_shown() -> None:
+    for settings in from_json(password=f" {KEY}\n"):
+        assert settings.api_key.get_secret_value() == KEY
+        assert KEY not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize("host", [f"https://{KEY}@toapis.com", f"https://toapis.com/?key={KEY}", f"{KEY} "])
+def test_a_key_in_the_host_field_is_never_shown(host: str) -> None:
+    try:
+        from_json(host=host)
+    except ConfigurationError as error:
+        assert KEY not in error.message
+
+
+@pytest.mark.parametrize("form", ["uri", "json"])
+def test_environment_variables(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN section 3: ``AIRFLOW_CONN_NANOBANANA_DEFAULT`` works as URI and as JSON."""
+    value = (
+        f"nanobanana://:{KEY}@localhost:8787/?timeout=5"
+        if form == "uri"
+        else json.dumps({"conn_type": "nanobanana", "host": "localhost:8787", "password": KEY, "extra": {"timeout": 5}})
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", value)
+    settings = read(ModelConnection.get_connection_from_secrets("nanobanana_default"))
+    assert (settings.base_url, settings.timeout) == ("http://localhost:8787", 5.0)

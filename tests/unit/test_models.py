@@ -1,0 +1,209 @@
+"""Requests: what is refused before money is spent, in which words, and what makes two of them the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
+
+GEMINI = "gemini-3.1-flash-image-preview"
+LINKS = ["https://cdn.example.com/a.png"] * 14
+
+
+def refusal(**fields: Any) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        ImageRequest.parse({"prompt": "a kite", **fields})
+    assert (caught.value.charged, caught.value.retryable) == ("no", False)
+    return caught.value.message
+
+
+def test_defaults() -> None:
+    request = ImageRequest.parse({"prompt": "a kite"})
+    assert request == ImageRequest(prompt="a kite", size="1:1", resolution="1K", model="nano_banana_2")
+    assert request.reference_images == () and request.extra_body == {} and request.response_format == "url"
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\n\t", "\u3000"])
+def test_a_blank_prompt_is_refused(prompt: str) -> None:
+    assert "prompt is blank" in refusal(prompt=prompt)
+
+
+@pytest.mark.parametrize("prompt", ["x", "  x  ", "风筝", "🪁", "x" * 100_000])
+def test_any_other_prompt_goes_out_verbatim(prompt: str) -> None:
+    assert ImageRequest.parse({"prompt": prompt}).prompt == prompt
+
+
+@pytest.mark.parametrize("size", ["1024x1024", "auto", "16:10", "", "1 : 1", "21:9", "1:8", "\ud800"])
+def test_an_unknown_ratio_names_the_allowed_ones(size: str) -> None:
+    assert "allowed: 1:1, 16:9, 9:16, 4:3, 3:4" in refusal(size=size)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "allowed"),
+    [
+        ("nano_banana_2", "3:2", False),
+        (GEMINI, "3:2", True),
+        (GEMINI, "1:8", True),
+        ("gemini-3.1-flash-image-preview-vip", "8:1", True),
+        ("gemini-3.1-flash-image-preview-official", "1:8", False),
+        ("nano-banana-2-official", "1:4", False),
+        ("nano-banana-2-official", "8:1", True),
+        ("some-model-of-next-year", "21:9", True),
+        ("some-model-of-next-year", "7:5", False),
+    ],
+)
+def test_ratios_follow_the_model(model: str, size: str, allowed: bool) -> None:
+    if allowed:
+        assert ImageRequest.parse({"prompt": "x", "size": size, "model": model}).size == size
+    else:
+        assert model in refusal(size=size, model=model)
+
+
+@pytest.mark.parametrize(
+    ("model", "resolution", "allowed"),
+    [
+        ("nano_banana_2", "0.5K", False),
+        ("nano_banana_2", "4K", True),
+        (GEMINI, "0.5K", True),
+        (GEMINI, "512", False),
+        (GEMINI, "1k", False),
+        ("gemini-3.1-flash-image-official", "0.5K", False),
+        ("nano_banana_2", "8K", False),
+    ],
+)
+def test_resolutions_follow_the_model(model: str, resolution: str, allowed: bool) -> None:
+    if allowed:
+        assert ImageRequest.parse({"prompt": "x", "resolution": resolution, "model": model}).resolution == resolution
+    else:
+        assert "allowed:" in (message := refusal(resolution=resolution, model=model)) and "1K" in message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": "7:5", "extra_body": {"size": "7:5"}},
+        {"resolution": "8K", "extra_body": {"resolution": "8K"}},
+        {"resolution": "8K", "extra_body": {"metadata": {"resolution": "8K"}}},
+    ],
+)
+def test_extra_body_lifts_the_check_of_its_own_field(fields: dict[str, Any]) -> None:
+    assert ImageRequest.parse({"prompt": "x", **fields}).extra_body == fields["extra_body"]
+
+
+def test_extra_body_lifts_no_other_check() -> None:
+    assert "7:5" in refusal(size="7:5", extra_body={"resolution": "8K", "metadata": 3})
+
+
+@pytest.mark.parametrize("reference", ["data:image/png;base64,AAAA", " DATA:image/png,x", "data:"])
+def test_a_data_uri_is_refused_with_the_way_out(reference: str) -> None:
+    message = refusal(reference_images=["https://a/b.png", reference])
+    assert "entry 1 is a data URI" in message and "s3://" in message
+
+
+def test_fourteen_references_are_the_most() -> None:
+    assert len(ImageRequest.parse({"prompt": "x", "reference_images": LINKS}).reference_images) == 14
+    assert "has 15 entries; at most 14" in refusal(reference_images=[*LINKS, LINKS[0]])
+
+
+def test_a_single_text_is_no_list_of_references() -> None:
+    assert "give a list of URLs" in refusal(reference_images="https://a/b.png")
+    assert "entry 0 is blank" in refusal(reference_images=["  "])
+
+
+@pytest.mark.parametrize("field", ["reference_images", "extra_body", "model"])
+def test_none_stands_for_the_default_as_in_the_operators(field: str) -> None:
+    """DESIGN section 3: the operators' own default of these arguments is None."""
+    assert ImageRequest.parse({"prompt": "x", field: None}) == ImageRequest.parse({"prompt": "x"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": 3}, "prompt Input should be a valid string"),
+        ({"prompt": None}, "prompt Input should be a valid string"),
+        ({"size": 1}, "size Input should be a valid string"),
+        ({"model": 1}, "model Input should be a valid string"),
+        ({"response_format": "png"}, "'url' or 'b64_json'"),
+        ({"reference_images": 3}, "reference_images"),
+        ({"reference_images": [3]}, "reference_images.0 Input should be a valid string"),
+        ({"extra_body": [1]}, "extra_body Input should be a valid dictionary"),
+        ({"variant": 1}, "variant"),
+        ({"promt": "x"}, "'promt' is no field of an image request; allowed: prompt, size, resolution"),
+        ({"n": 2}, "'n' is no field"),
+        ({1: 2}, "Keys should be strings"),
+    ],
+)
+def test_every_fault_is_named(fields: dict[Any, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ImageRequest.parse({"prompt": "x", **fields})
+    assert said in caught.value.message and "Nothing was charged" in caught.value.message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    message = refusal(prompt=" ", reference_images=["data:x"], wrong=1)
+    assert "blank" in message and "data URI" in message and "'wrong'" in message
+    assert "no ratio" in (message := refusal(size="a", resolution="b")) and "not offered" in message
+
+
+@pytest.mark.parametrize("value", [None, "a kite", 3, ["a"], [("prompt", "x")], b"x"])
+def test_only_a_mapping_is_a_request(value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="is a mapping with a 'prompt'"):
+        ImageRequest.parse(value)
+
+
+CIRCLE: dict[str, Any] = {}
+CIRCLE["self"] = CIRCLE
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), {1}, b"x", object(), {(1, 2): 3}, 10**5000, CIRCLE],
+    ids=lambda v: type(v).__name__,
+)
+def test_extra_body_must_be_json(value: Any) -> None:
+    assert "extra_body is not JSON" in refusal(extra_body={"x": value})
+
+
+def deep(levels: int) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for _ in range(levels):
+        body = {"x": body}
+    return body
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"extra_body": {"x": "\ud800"}},
+        {"extra_body": {"\udfff": 1}},
+        {"extra_body": deep(400)},
+        {"extra_body": deep(100_000)},
+        {"prompt": "a \ud800 kite"},
+        {"model": "m\udc00"},
+        {"variant": "\ud83d"},
+        {"reference_images": ["https://[bad/a.png"]},
+        {"reference_images": ["https://a/\ud800.png"]},
+    ],
+    ids=["surrogate", "surrogate key", "deep", "very deep", "prompt", "model", "variant", "no URL", "surrogate in URL"],
+)
+def test_what_cannot_be_hashed_or_sent_is_refused_before_sending(fields: dict[str, Any]) -> None:
+    """Whatever passes must be hashable and sendable: httpx encodes JSON as UTF-8 and fails on a lone surrogate."""
+    try:
+        request = ImageRequest.parse({"prompt": "x", **fields})
+    except InvalidRequest as error:
+        assert "Nothing was charged" in error.message
+        return
+    assert len(request.fingerprint()) == 64
+    json.dumps(request.model_dump(mode="json"), ensure_ascii=False).encode()
+
+
+def test_models_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        ImageRequest.parse({"prompt": "x"}).prompt = "y"
+    with pytest.raises(ValidationError):
+        ImageTask(id="x", status=ImageTaskStatus.RUNNING).status = ImageTaskStatus.FAILED

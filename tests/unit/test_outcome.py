@@ -1,0 +1,239 @@
+"""What looks at image tasks amount to: settled or not, the record for XCom, the verdict over many."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.models import ImageTask
+from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Sighting, Wait, conclude
+from tests.unit.samples import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
+
+WAIT = Wait(started_at=NOW, deadline=NOW + 900)
+NO_IMAGE = {key: value for key, value in COMPLETED.items() if key != "result"}
+
+
+def seen(body: dict[str, Any], **changes: Any) -> Sighting:
+    return Sighting(ID, image_task=STATUS.conclude(answer(200, {**body, **changes}), NOW))
+
+
+def missed(error: errors.ToApisError) -> Sighting:
+    return Sighting(ID, error=error)
+
+
+NOT_FOUND = missed(errors.ImageTaskNotFound("gone"))
+
+
+def test_a_wait_is_over_at_its_deadline() -> None:
+    assert [WAIT.over(now) for now in (NOW, NOW + 899.9, NOW + 900, NOW + 9000)] == [False, False, True, True]
+    assert [WAIT.remaining(now) for now in (NOW, NOW + 900, NOW + 9000)] == [900.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("sighting", "after", "settled"),
+    [
+        (seen(RUNNING), 0, False),
+        (seen(RUNNING), 10_000, False),
+        (seen(RUNNING, status="reticulating"), 10_000, False),
+        (seen(COMPLETED), 0, True),
+        (seen(FAILED), 0, True),
+        (NOT_FOUND, 0, False),
+        (NOT_FOUND, 59, False),
+        (NOT_FOUND, 60, True),
+        (missed(errors.TransientFailure("x")), 10_000, False),
+        (missed(errors.RateLimited("x")), 10_000, False),
+        (missed(errors.InsufficientCredits("x")), 10_000, False),
+        (missed(errors.InvalidRequest("x")), 10_000, False),
+        (Sighting(ID), 10_000, False),
+    ],
+)
+def test_only_a_terminal_status_or_an_unknown_id_settles(sighting: Sighting, after: float, settled: bool) -> None:
+    assert sighting.settled(WAIT, NOW + after) == settled
+
+
+@pytest.mark.parametrize("completed_at", [NOW - 10, None, NOW * 1000, NOW + 5])
+def test_a_completed_image_task_without_an_image_is_polled_a_while_and_then_failed(completed_at: float | None) -> None:
+    """Contract 10, row 10: "poll a few times more, then fail with task id" - whether or not the answer has times."""
+    sighting = seen(NO_IMAGE, completed_at=completed_at)
+    assert not sighting.settled(WAIT, NOW + 30)
+    assert sighting.settled(WAIT, NOW + 300)
+    record = sighting.record(WAIT, NOW + 300)
+    assert (record["status"], record["error"]["code"]) == ("failed", "result_missing")
+    assert "paid" in record["error"]["message"]
+
+
+def test_refusals_end_a_wait_for_all() -> None:
+    assert {errors.AuthenticationFailed, errors.PermissionRefused} <= set(REFUSALS)
+    assert not issubclass(errors.TransientFailure, REFUSALS) and not issubclass(errors.ImageTaskNotFound, REFUSALS)
+
+
+def test_the_record_of_a_completed_image_task() -> None:
+    assert seen(COMPLETED).record(WAIT, NOW) == {
+        "id": ID,
+        "status": "completed",
+        "images": [{"url": URL}],
+        "expires_at": 1790086453,
+        "cost_usd": 0.025,
+        "error": None,
+    }
+
+
+def test_the_record_of_a_failed_image_task() -> None:
+    record = seen(FAILED).record(WAIT, NOW)
+    assert (record["status"], record["cost_usd"], record["images"]) == ("failed", 0.0, [])
+    assert record["error"]["code"] == "generation_failed" and "422" in record["error"]["message"]
+
+
+def test_a_refused_content_has_one_code() -> None:
+    error = {"code": "generation_failed", "message": "violates our content policy"}
+    assert seen(FAILED, error=error).record(WAIT, NOW)["error"]["code"] == "content_policy_violation"
+
+
+@pytest.mark.parametrize(
+    ("sighting", "said"),
+    [
+        (seen(RUNNING), "still in_progress"),
+        (missed(errors.TransientFailure("HTTP 502")), "HTTP 502"),
+        (Sighting(ID), "never asked"),
+        (NOT_FOUND, "gone"),
+    ],
+)
+def test_what_was_not_ready_is_a_timeout_that_says_what_was_last_seen(sighting: Sighting, said: str) -> None:
+    record = sighting.record(Wait(NOW - 10, NOW), NOW)
+    assert (record["status"], record["error"]["code"]) == ("timeout", "timeout") and said in record["error"]["message"]
+
+
+def test_an_id_that_stays_unknown_is_a_failure() -> None:
+    record = NOT_FOUND.record(WAIT, NOW + 900)
+    assert (record["status"], record["error"]["code"]) == ("failed", "task_not_found")
+
+
+def test_an_inline_image_never_reaches_the_record() -> None:
+    record = seen(COMPLETED, result={"data": [{"b64_json": "QUJD" * 10_000}]}).record(WAIT, NOW)
+    assert record["images"] == [{"url": None}] and "QUJD" not in json.dumps(record)
+
+
+NASTY = st.text(alphabet=st.sampled_from('a"\\\n图🍌é<\x00'), max_size=400) | st.text(max_size=400)
+BODIES = {"completed": COMPLETED, "failed": FAILED, "timeout": RUNNING}
+
+
+def record_size(kind: str, url: str, code: str, message: str, status: str) -> int:
+    """Return the bytes of JSON of a record, its id (the service's plain text) counted with 48 of them."""
+    changes: dict[str, dict[str, Any]] = {
+        "completed": {"result": {"data": [{"url": f"https://files.toapis.com/{url}"}]}},
+        "failed": {"error": {"code": code, "message": message}},
+        "timeout": {"status": f"x{status}"},
+    }
+    record = seen(BODIES[kind], **changes[kind]).record(WAIT, NOW)
+    assert record["status"] == kind
+    return len(json.dumps(record, allow_nan=False)) - len(ID) + 48
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@given(url=NASTY, code=NASTY, message=NASTY, status=NASTY)
+def test_a_record_stays_below_600_bytes(kind: str, url: str, code: str, message: str, status: str) -> None:
+    assert record_size(kind, url, code, message, status) <= 600
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("character", ["a", '"', "\\", "图", "🍌", "\x01"])
+def test_a_record_of_the_worst_characters_stays_below_600_bytes(kind: str, character: str) -> None:
+    for length in (30, 60, 64, 160, 270, 1000):
+        assert record_size(kind, *[character * length] * 4) <= 600
+
+
+@pytest.mark.parametrize("image_task_id", ["x" * 5000, "图" * 64, '"' * 300])
+def test_an_absurd_id_does_not_break_the_bound(image_task_id: str) -> None:
+    """The service's ids are opaque; one too long to be one must not reach XCom as it is."""
+    try:
+        image_task = STATUS.conclude(answer(200, {**RUNNING, "id": image_task_id}), NOW)
+    except errors.ToApisError:
+        return
+    record = Sighting(image_task.id, image_task=image_task).record(WAIT, NOW)
+    assert len(json.dumps(record)) <= 600
+
+
+def test_a_key_in_a_reason_is_blanked() -> None:
+    sighting = seen(FAILED, error={"code": KEY, "message": f"bad key {KEY}"})
+    assert "0123456789" not in json.dumps(sighting.record(WAIT, NOW))
+
+
+def test_the_first_poll_is_near_the_expected_result() -> None:
+    assert seen(SUBMITTED, created_at=NOW).first_poll(NOW) == NOW + 18
+    assert seen(SUBMITTED, created_at=NOW - 100).first_poll(NOW) <= NOW
+    assert seen(SUBMITTED, created_at=NOW + 1000).first_poll(NOW) == NOW + 18, "a clock that runs ahead"
+    assert seen(SUBMITTED, created_at=None).first_poll(NOW) == NOW
+    assert Sighting(ID).first_poll(NOW) == NOW
+
+
+def record(name: str, status: str, code: str | None = None) -> dict[str, Any]:
+    error = {"code": code or status, "message": "m"} if status != "completed" else None
+    return {"id": name, "status": status, "images": [], "expires_at": None, "cost_usd": None, "error": error}
+
+
+A, B = record("a", "completed"), record("b", "completed")
+F, T = record("f", "failed"), record("t", "timeout")
+
+
+@pytest.mark.parametrize(
+    ("records", "partial", "expected", "charged"),
+    [
+        ([A], False, None, ""),
+        ([A, B], True, None, ""),
+        ([A, F], True, None, ""),
+        ([A, T], True, None, ""),
+        ([A, F], False, errors.ImageTaskFailed, "yes"),
+        ([A, T], False, errors.ImageTaskTimeout, "yes"),
+        ([T], False, errors.ImageTaskTimeout, "yes"),
+        ([T], True, errors.ImageTaskTimeout, "yes"),
+        ([F], False, errors.ImageTaskFailed, "no"),
+        ([F], True, errors.ImageTaskFailed, "no"),
+        ([F, T], True, errors.ImageTaskFailed, "yes"),
+        ([T, F, A], False, errors.ImageTaskFailed, "yes"),
+        ([], False, errors.InvalidRequest, "no"),
+        ([], True, errors.InvalidRequest, "no"),
+    ],
+)
+def test_the_verdict(records: list[dict[str, Any]], partial: bool, expected: type | None, charged: str) -> None:
+    error = conclude(records, allow_partial=partial)
+    assert type(error) is (expected or type(None))
+    if error is not None:
+        assert error.charged == charged
+        assert error.image_task_id == next((r["id"] for r in records if r is F), "t" if T in records else None)
+
+
+@pytest.mark.parametrize(("code", "charged"), [("result_missing", "yes"), ("task_not_found", "unknown")])
+def test_a_failure_that_was_not_refunded_is_not_called_free(code: str, charged: str) -> None:
+    """An image task that completed without an image stays paid; of an unknown id nothing is known."""
+    error = conclude([record("f", "failed", code)], allow_partial=False)
+    assert error is not None and error.charged == charged
+
+
+def test_the_message_names_what_is_paid_and_what_to_clear() -> None:
+    error = conclude([A, F, T], allow_partial=False)
+    assert error is not None
+    for part in (
+        "1 of 3",
+        "f (failed: m)",
+        "refunded",
+        "t (timeout: m)",
+        "do not clear their submit",
+        "Paid and completed: a",
+    ):
+        assert part in error.message
+
+
+def test_a_thousand_records_make_a_short_message() -> None:
+    records = [record(f"{status}-{n}", status) for n in range(1000) for status in ("completed", "failed", "timeout")]
+    error = conclude(records, allow_partial=False)
+    assert error is not None and len(error.message) < 2500 and "and 990 more" in error.message
+
+
+def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:
+    assert not errors.ImageTaskFailed.retryable and errors.ImageTaskTimeout.retryable
+    assert isinstance(seen(FAILED).image_task, ImageTask)

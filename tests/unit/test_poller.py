@@ -1,0 +1,248 @@
+"""The watch over many image tasks, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.exceptions import airflow_exception
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.models import ImageTask
+from airflow_provider_nanobanana.toapis.outcome import Wait
+from airflow_provider_nanobanana.triggers.poller import Watch
+from tests.unit.samples import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
+from tests.unit.virtualtime import START, now, run
+
+#: Seconds since the start and the number of the poll of this id -> an answer's JSON, or an error.
+Script = Callable[[float, int], dict[str, Any] | BaseException]
+LOG = logging.getLogger("test.watch")
+EPSILON = 1e-3
+
+
+class Service:
+    """A gateway in virtual time that remembers who asked when."""
+
+    def __init__(self, scripts: dict[str, Script] | None = None, default: Script | None = None) -> None:
+        self.scripts = scripts or {}
+        self.default = default or (lambda t, n: COMPLETED)
+        self.polls: dict[str, list[float]] = defaultdict(list)
+        self.latency = 0.2
+        self.busy = self.most_busy = 0
+
+    @property
+    def moments(self) -> list[float]:
+        return sorted(moment for moments in self.polls.values() for moment in moments)
+
+    async def look(self, image_task_id: str) -> ImageTask:
+        at = now() - START
+        self.polls[image_task_id].append(at)
+        self.busy += 1
+        self.most_busy = max(self.most_busy, self.busy)
+        try:
+            await asyncio.sleep(self.latency)
+        finally:
+            self.busy -= 1
+        said = self.scripts.get(image_task_id, self.default)(at, len(self.polls[image_task_id]))
+        if isinstance(said, errors.ToApisError):
+            raise airflow_exception(said)
+        if isinstance(said, BaseException):
+            raise said
+        return STATUS.conclude(answer(200, {**said, "id": image_task_id}), NOW)
+
+
+def watch(service: Service, ids: list[str] | int = 1, *, wait: float = 900, first: float = 0, **options: Any) -> Watch:
+    names = [f"t{n}" for n in range(ids)] if isinstance(ids, int) else ids
+
+    async def go() -> Watch:
+        made = Watch(
+            [(name, START + first) for name in names],
+            look=service.look,
+            wait=Wait(START, START + wait),
+            **{"interval": 5.0, "rate": 50.0, "log": LOG, "now": now, **options},
+        )
+        await made.run()
+        return made
+
+    return run(go())
+
+
+def until(moment: float, before: Any, after: Any) -> Script:
+    return lambda t, n: before if t < moment else after
+
+
+def test_it_polls_at_the_interval_until_the_end() -> None:
+    service = Service(default=until(26, RUNNING, COMPLETED))
+    done = watch(service, first=18.0)
+    assert (done.outcome, done.error_code, done.statuses) == ("finished", None, {"t0": "completed"})
+    moments = service.moments
+    assert moments[0] == pytest.approx(18.0, abs=EPSILON) and len(moments) == 3
+    assert all(4.5 <= late - early - service.latency <= 5.5 + EPSILON for early, late in itertools.pairwise(moments))
+
+
+def test_a_failed_image_task_ends_its_own_watch_only() -> None:
+    service = Service({"a": lambda t, n: FAILED}, until(60, RUNNING, COMPLETED))
+    assert watch(service, ["a", "b"]).statuses == {"a": "failed", "b": "completed"}
+    assert len(service.polls["a"]) == 1 < len(service.polls["b"])
+
+
+def test_the_deadline_ends_it_on_time_and_nothing_is_asked_after_it() -> None:
+    service = Service({"a": lambda t, n: COMPLETED}, lambda t, n: RUNNING)
+    done = watch(service, ["a", "b", "c"], wait=60.0)
+    assert (done.outcome, done.error_code) == ("timeout", None)
+    assert done.statuses == {"a": "completed", "b": "in_progress", "c": "in_progress"}
+    assert 50 < service.moments[-1] <= 60.0
+
+
+@pytest.mark.parametrize(("wait", "first"), [(10.0, 18.0), (0.0, 0.5), (-5.0, 0.0), (30.0, 86_400.0)])
+def test_a_deadline_before_the_first_poll_is_a_timeout_without_a_poll(wait: float, first: float) -> None:
+    service = Service()
+    assert (watch(service, 20, wait=wait, first=first).outcome, service.moments) == ("timeout", [])
+    assert watch(service, [], wait=wait).outcome == "finished"
+
+
+def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() -> None:
+    service = Service(default=lambda t, n: RUNNING)
+    service.latency = 20.0
+
+    async def ended_at() -> float:
+        made = Watch(
+            [("a", START), ("b", START)], look=service.look, wait=Wait(START, START + 30), interval=5.0, rate=50.0,
+            log=LOG, now=now,
+        )  # fmt: skip
+        await made.run()
+        return now() - START
+
+    assert run(ended_at()) <= 50.0
+
+
+def test_an_id_that_shows_up_late_is_not_lost() -> None:
+    gone = errors.ImageTaskNotFound("no")
+    service = Service(default=lambda t, n: gone if t < 50 else RUNNING if t < 90 else COMPLETED)
+    assert watch(service).statuses == {"t0": "completed"}
+
+
+def test_an_id_that_stays_unknown_ends_after_a_minute_and_holds_up_nobody() -> None:
+    service = Service({"a": lambda t, n: errors.ImageTaskNotFound("no")}, until(200, RUNNING, COMPLETED))
+    done = watch(service, ["a", "b"])
+    assert (done.outcome, done.statuses["b"]) == ("finished", "completed")
+    assert 59.0 <= service.polls["a"][-1] <= 67.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TransientFailure("502"),
+        errors.ConnectionFailed("dns"),
+        errors.ServiceUnavailable("503"),
+        errors.InsufficientCredits("429 with a text about credits"),
+        errors.InvalidRequest("410"),
+    ],
+)
+def test_a_hundred_bad_polls_lose_nothing(error: errors.ToApisError) -> None:
+    service = Service(default=lambda t, n: error if n < 100 else COMPLETED)
+    assert watch(service).statuses == {"t0": "completed"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.AuthenticationFailed("401", code="unauthorized"), "unauthorized"),
+        (errors.PermissionRefused("403"), "PermissionRefused"),
+        (errors.ConfigurationError("host"), "ConfigurationError"),
+    ],
+)
+def test_a_refusal_ends_it_at_once_for_all(error: errors.ToApisError, code: str) -> None:
+    service = Service({"t500": lambda t, n: error}, lambda t, n: RUNNING)
+    done = watch(service, 1000)
+    assert (done.outcome, done.error_code) == ("refused", code)
+    assert service.moments[-1] <= service.polls["t500"][0] + service.latency + EPSILON
+
+
+def test_a_429_silences_all_for_as_long_as_the_service_asks() -> None:
+    limited = errors.RateLimited("429", retry_after=20.0)
+    service = Service({"t3": lambda t, n: limited if n == 1 else COMPLETED}, until(100, RUNNING, COMPLETED))
+    assert watch(service, 40, rate=5.0).outcome == "finished"
+    heard = service.polls["t3"][0] + service.latency
+    # Calls whose turn had come when the answer arrived are let go; one for each of the eight at most.
+    early = [moment for moment in service.moments if heard < moment < heard + 20.0 - EPSILON]
+    assert len(early) <= 8
+    assert service.polls["t3"][1] >= heard + 20.0 - EPSILON
+
+
+def test_a_429_halves_the_rate_and_it_recovers() -> None:
+    service = Service(default=lambda t, n: errors.RateLimited("429") if t < 2 else RUNNING)
+    watch(service, 1000, wait=300.0)
+    seconds = Counter(int(moment) for moment in service.moments)
+    assert max(seconds[second] for second in range(4, 9)) < 25
+    assert seconds[200] >= 40
+
+
+@pytest.mark.parametrize("asked", [3600.0, 600.0])
+def test_an_absurd_retry_after_is_obeyed_for_a_minute(asked: float) -> None:
+    """Contract 8 and 10 row 17: capped at 60 to 120 s; otherwise one odd header turns paid images into a timeout."""
+    limited = errors.RateLimited("429", retry_after=asked)
+    service = Service(default=lambda t, n: limited if n == 1 else COMPLETED)
+    assert watch(service, wait=600.0).outcome == "finished"
+    assert 60.0 <= service.moments[1] <= 125.0
+
+
+def test_a_thousand_image_tasks_share_the_rate_evenly() -> None:
+    service = Service(default=until(300, RUNNING, COMPLETED))
+    done = watch(service, 1000, rate=40.0)
+    assert (done.outcome, Counter(done.statuses.values())) == ("finished", {"completed": 1000})
+    assert service.most_busy <= 8
+    moments = service.moments
+    assert all(late - early >= 1 - EPSILON for early, late in zip(moments, moments[41:], strict=False))
+    counts = [len(polls) for polls in service.polls.values()]
+    assert max(counts) - min(counts) <= 4, "nobody starves"
+    assert max(late - early for polls in service.polls.values() for early, late in itertools.pairwise(polls)) <= 40.0
+
+
+def test_cancellation_passes_through_and_leaves_nothing_behind() -> None:
+    service = Service(default=lambda t, n: RUNNING)
+
+    async def cancelled() -> None:
+        made = Watch(
+            [(f"t{n}", START) for n in range(50)], look=service.look, wait=Wait(START, START + 900), interval=5.0,
+            rate=50.0, log=LOG, now=now,
+        )  # fmt: skip
+        task = asyncio.create_task(made.run())
+        await asyncio.sleep(33)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(cancelled())
+    assert service.busy == 0 and service.moments[-1] <= 33.0
+
+
+def test_a_bug_is_not_taken_for_an_outcome() -> None:
+    service = Service({"t3": lambda t, n: KeyError("a bug")}, lambda t, n: RUNNING)
+    with pytest.raises(ExceptionGroup) as caught:
+        watch(service, 5)
+    assert caught.group_contains(KeyError)
+
+
+def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, LOG.name)
+    service = Service(
+        default=lambda t, n: {**RUNNING, "status": "queued"} if t < 20 else RUNNING if t < 130 else COMPLETED
+    )
+    watch(service)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line for line in lines if line.startswith("Image task t0")] == [
+        "Image task t0: queued", "Image task t0: in_progress", "Image task t0: completed",
+    ]  # fmt: skip
+    assert len(lines) == 5 and sum("s left" in line for line in lines) == 2
+
+
+def test_a_completed_answer_without_an_image_is_asked_again() -> None:
+    body = {"status": "completed", "completed_at": START}
+    service = Service(default=lambda t, n: body if t < 60 else COMPLETED)
+    assert watch(service).statuses == {"t0": "completed"} and len(service.moments) > 10
