@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class NanoBananaSubmitOperator(BaseOperator):
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**with_retry_policy(kwargs))
         self.prompt = prompt
         self.size = size
         self.resolution = resolution
