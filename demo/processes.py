@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from demo import sessions
 
 REPO = Path(__file__).resolve().parents[1]
@@ -43,6 +45,7 @@ class Processes:
     def __init__(self) -> None:
         self._commands: dict[str, Command] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._headless: set[int] = set()
         self._guardian: subprocess.Popen[str] | None = None
         atexit.register(self.stop)
 
@@ -101,6 +104,25 @@ class Processes:
         process.wait()
         self._tell("-", process.pid)
 
+    def behead(self, name: str) -> int:
+        """Kill the leader alone with SIGKILL; the rest of its session lives on, as tasks outlive their scheduler.
+
+        :return: The session, for :meth:`bury`; :meth:`stop` ends it too.
+        """
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+        self._headless.add(process.pid)
+        return process.pid
+
+    def bury(self, session: int) -> None:
+        """Kill what is left of a session whose leader was killed by :meth:`behead`."""
+        # While a member lives its session's number is taken; a process that has it now is a stranger.
+        if not psutil.pid_exists(session):
+            sessions.sweep([session], grace=0)
+        self._headless.discard(session)
+        self._tell("-", session)
+
     def pid(self, name: str) -> int:
         """Give the process id, which is also the id of its session."""
         return self._running[name].pid
@@ -108,6 +130,10 @@ class Processes:
     def names(self) -> list[str]:
         """List the processes that were started and not ended."""
         return list(self._running)
+
+    def ended(self) -> list[str]:
+        """List the processes that have ended on their own."""
+        return [name for name, process in self._running.items() if process.poll() is not None]
 
     def check(self) -> None:
         """Raise :class:`ProcessDied` where a process has ended on its own."""
@@ -129,6 +155,8 @@ class Processes:
                 process.wait()
                 self._tell("-", process.pid)
             self._running.clear()
+            for session in list(self._headless):
+                self.bury(session)
             if self._guardian is not None and self._guardian.stdin is not None:
                 self._guardian.stdin.close()
                 self._guardian.wait()

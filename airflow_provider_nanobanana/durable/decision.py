@@ -45,6 +45,11 @@ class Rules:
     on_expired: OnExpired = "fail"
     http_timeout: float = 30.0
 
+    @property
+    def unseen_for(self) -> float:
+        """Seconds for which what a POST bought may stay out of sight, from the moment at which the POST left."""
+        return self.http_timeout + VISIBLE_AFTER_SECONDS
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -112,7 +117,8 @@ def decide(situation: Situation, now: float) -> Decision:
     target = record.image_task_id or record.client_business_id
     if target is None:
         cleared = "the task was cleared after its outcome could not be found out"
-        return _submit(0, cleared) if _wished_anew(situation) else _fail(stops.blind(_key(situation), sent_ids=False))
+        blind = _fail(stops.blind(_key(situation), sent_ids=False), record.generation)
+        return _submit(record.generation, cleared) if _wished_anew(situation) else blind
     if situation.seen is None or situation.seen.target != target:
         return Decision(Verb.LOOK, f"the record is {record.state}", target=target)
     if situation.seen.image_task is not None:
@@ -148,8 +154,7 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
     """The service does not show it: wait until that can be believed, then as the user wants."""
     seen, record, rules = situation.seen, situation.record, situation.rules
     assert seen is not None
-    believable = since + rules.http_timeout + VISIBLE_AFTER_SECONDS
-    if not situation.vouched and (seen.looks < LOOKS_TO_BELIEVE or now < believable):
+    if not situation.vouched and (seen.looks < LOOKS_TO_BELIEVE or now < since + rules.unseen_for):
         pause = min(_FIRST_PAUSE * 2 ** (seen.looks - 1), _LONGEST_PAUSE)
         reason = f"{seen.target} is not there yet (look {seen.looks})"
         return Decision(Verb.WAIT, reason, target=seen.target, seconds=pause)
@@ -159,11 +164,10 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
             return _next(situation, f"image task {record.image_task_id} is unknown to this account")
         return _fail(stops.unknown_id(record.image_task_id))
     if rules.on_unknown_submission == "fail" and not (wished_anew or situation.vouched):
-        return _fail(stops.blind(seen.target, sent_ids=True))
+        return _fail(stops.blind(_key(situation), sent_ids=True), _generation(situation))
     if record is not None and not record.fits(situation.identity):
         return _submit_wish(situation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
-    generation = record.generation if record is not None else situation.generation
-    return _submit(generation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
+    return _submit(_generation(situation), f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
 
 
 def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decision:
@@ -211,36 +215,35 @@ def _next(situation: Situation, reason: str) -> Decision:
     """Go on to what comes after a finished generation."""
     record, identity = situation.record, situation.identity
     if record is None:
-        return _walk(situation.generation + 1, reason)
+        return _bounded(Verb.WALK, situation.generation + 1, reason)
     if record.fits(identity):
-        return _submit_bounded(record.generation + 1, reason)
+        return _bounded(Verb.SUBMIT, record.generation + 1, reason)
     return _submit_wish(situation, reason)
 
 
 def _submit_wish(situation: Situation, reason: str) -> Decision:
     """The wish is another one than the record's: its own generations begin at 0 and may exist from before."""
-    return _walk(0, reason) if situation.rules.client_ids else _submit(0, reason)
+    return Decision(Verb.WALK if situation.rules.client_ids else Verb.SUBMIT, reason)
 
 
-def _walk(generation: int, reason: str) -> Decision:
+def _bounded(verb: Verb, generation: int, reason: str) -> Decision:
     if generation >= MAX_GENERATIONS:
         return _fail(stops.hopeless(MAX_GENERATIONS))
-    return Decision(Verb.WALK, reason, generation=generation)
-
-
-def _submit_bounded(generation: int, reason: str) -> Decision:
-    return _fail(stops.hopeless(MAX_GENERATIONS)) if generation >= MAX_GENERATIONS else _submit(generation, reason)
+    return Decision(verb, reason, generation=generation)
 
 
 def _submit(generation: int, reason: str) -> Decision:
     return Decision(Verb.SUBMIT, reason, generation=generation)
 
 
+def _generation(situation: Situation) -> int:
+    return situation.record.generation if situation.record else situation.generation
+
+
 def _key(situation: Situation) -> str:
     """Return the derived id under which a person can say which image task this submission became."""
-    record = situation.record
-    return situation.identity.client_business_id(record.generation if record else situation.generation)
+    return situation.identity.client_business_id(_generation(situation))
 
 
-def _fail(error: errors.ToApisError) -> Decision:
-    return Decision(Verb.FAIL, error.message, error=error)
+def _fail(error: errors.ToApisError, generation: int = 0) -> Decision:
+    return Decision(Verb.FAIL, error.message, generation=generation, error=error)

@@ -71,10 +71,16 @@ class StateStoreJournal:
             kept = self._store.get(KEY)
         except Exception as error:
             raise TransientFailure(
-                f"The record of this submission could not be written ({type(error).__name__}: {error})."
+                f"The record of this submission could not be written ({type(error).__name__}: {error}).",
+                image_task_id=record.image_task_id,
+                charged="yes" if record.image_task_id else "unknown",
             ) from error
         if kept != record.to_json():
-            raise TransientFailure("The record of this submission was not kept by the task state store.")
+            raise TransientFailure(
+                "The record of this submission was not kept by the task state store.",
+                image_task_id=record.image_task_id,
+                charged="yes" if record.image_task_id else "unknown",
+            )
 
 
 def journal_for(context: Any) -> Journal:

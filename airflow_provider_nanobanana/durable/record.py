@@ -55,6 +55,7 @@ class Record:
     :param at: Epoch seconds of the last moment at which a POST may have left.
     :param max_tries: Airflow's count when this was written; a higher one means that the user cleared the task.
     :param writer: The attempt that wrote it.
+    :param replaced: Whether another wish of this task instance was, or may have been, submitted before.
     """
 
     state: RecordState
@@ -66,10 +67,15 @@ class Record:
     at: float
     max_tries: int
     writer: str
+    replaced: bool = False
 
     def fits(self, identity: SubmissionIdentity) -> bool:
         """Whether this is about the very wish of ``identity``."""
         return (self.fingerprint, self.regeneration) == (identity.fingerprint, identity.regeneration)
+
+    def vouches(self, now: float, unseen_for: float) -> bool:
+        """Whether nothing of another wish can be out of sight: there was none, or it left before this long enough."""
+        return not self.replaced or now >= self.at + unseen_for
 
     def moved(self, state: RecordState, **changes: Any) -> Self:
         """Return the record in another state."""

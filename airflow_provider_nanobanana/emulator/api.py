@@ -85,19 +85,21 @@ async def submit(gateway: Gateway, request: Request) -> Response:
     prompt = str(body.get("prompt", "")) if isinstance(body, dict) else ""
 
     async def right() -> Response:
-        if await _hung_up(gateway, request):
+        if await _hung_up(gateway, request, prompt):
             return Response()
         return await _accept(gateway, body)
 
     return await _faulty(gateway, "submit", prompt, right, request)
 
 
-async def _hung_up(gateway: Gateway, request: Request) -> bool:
+async def _hung_up(gateway: Gateway, request: Request, prompt: str) -> bool:
     """Take the time that accepting takes; say whether the client's going away undid the submit."""
     delay = gateway.commit_delay()
     if not delay:
         return False
+    gateway.pending.append(prompt)
     await asyncio.sleep(delay)
+    gateway.pending.remove(prompt)
     return await request.is_disconnected() and gateway.rng.random() >= gateway.settings.orphan_share
 
 

@@ -30,10 +30,10 @@ def routes(gateway: Gateway) -> list[Route]:
 
 
 def stats(gateway: Gateway) -> dict[str, Any]:
-    """Return counts of requests and of image tasks by status."""
+    """Return counts of requests and of image tasks by status, and the prompts that are being accepted."""
     books = gateway.bank.ledger(gateway.clock())
     tasks = {name: books[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
-    return gateway.journal.stats() | {"image_tasks": tasks}
+    return gateway.journal.stats() | {"image_tasks": tasks, "pending": list(gateway.pending)}
 
 
 async def ledger(gateway: Gateway, request: Request) -> Response:

@@ -53,6 +53,7 @@ class Gateway:
         self.journal = Journal()
         self.uploads: OrderedDict[str, Upload] = OrderedDict()
         self.darkroom.clear()
+        self.pending: list[str] = []  # prompts of the submits that are being accepted
         self.rng = random.Random(self.initial.seed)
         self.bank = Bank(self.rng)
         self.settings = self.initial

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.durable.decision import Decision, Rules, Seen, Situation, Verb, decide
+from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
 from airflow_provider_nanobanana.toapis import errors
@@ -55,10 +55,8 @@ class Submission:
     ) -> None:
         self._hook = hook
         self._request = request
-        self._journal = journal
+        self._book = Logbook(journal)
         self._adopt = adopt or {}
-        self._writer = uuid.uuid4().hex
-        self._kept: Record | None = None
         self._uploads: dict[str, str] = {}
         self._lost = 0
         self._start = Situation(identity, attempt, rules, vouched=vouched)
@@ -68,33 +66,38 @@ class Submission:
 
         :raises ToApisError: ``RateLimited`` and ``ServiceUnavailable`` only where nothing is under way.
         """
-        self._kept = self._journal.read()
-        situation = replace(self._start, record=self._kept)
+        situation = replace(self._start, record=self._book.read())
         while True:
             decision = decide(situation, self._hook.clock())
             log.info("Submission: %s: %s", decision.verb, decision.reason)
-            if decision.verb in (Verb.USE, Verb.REATTACH, Verb.ADOPT):
-                return self._use(situation, decision)
-            if decision.verb is Verb.FAIL:
-                return self._adopted(situation, decision)
-            if decision.verb is Verb.SUBMIT:
-                image_task = self._submit(situation, decision.generation)
-                if image_task is not None:
-                    return image_task
-                # What we just sent may be under way: no vouching for that.
-                situation = replace(self._start, record=self._kept, vouched=False)
-            else:
+            if decision.verb in (Verb.LOOK, Verb.WAIT, Verb.WALK):
                 situation = self._step(situation, decision)
+            elif image_task := self._conclude(situation, decision):
+                return image_task
+            else:
+                # What we or another attempt just sent may be under way: no vouching for that.
+                situation = replace(self._start, record=self._book.kept, vouched=False)
 
     def hand_on(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
-        if self._kept is not None:
-            self._keep(self._kept.moved(RecordState.DONE))
+        if self._book.kept is not None:
+            self._book.note(self._book.kept.moved(RecordState.DONE))
+
+    def _conclude(self, situation: Situation, decision: Decision) -> ImageTask | None:
+        """Use, submit or fail; None when another attempt took over or the answer was lost: then decide anew."""
+        unknown = decision.verb is Verb.SUBMIT or isinstance(decision.error, errors.SubmissionUnfindable)
+        chosen = self._chosen(situation, decision.generation) if unknown else None
+        if chosen is not None:
+            return self._adopted(situation, chosen)
+        if decision.error is not None:
+            raise decision.error
+        return self._submit(situation, decision.generation) if unknown else self._use(situation)
 
     def _step(self, situation: Situation, decision: Decision) -> Situation:
         """Look, wait and look, or walk."""
         if decision.verb is Verb.WALK:
-            vouched = situation.vouched or situation.record is not None
+            record, unseen_for = situation.record, situation.rules.unseen_for
+            vouched = situation.vouched or (record is not None and record.vouches(self._hook.clock(), unseen_for))
             return replace(situation, record=None, seen=None, generation=decision.generation, vouched=vouched)
         if decision.verb is Verb.WAIT:
             self._hook.sleep(decision.seconds)
@@ -120,74 +123,78 @@ class Submission:
                 charged="unknown",
             ) from unasked
 
-    def _use(self, situation: Situation, decision: Decision) -> ImageTask:
+    def _use(self, situation: Situation) -> ImageTask | None:
         found = situation.seen.image_task if situation.seen else None
         assert found is not None
+        if not self._book.still_ours():
+            return None
         record = situation.record or self._record(situation, RecordState.SUBMITTED, situation.generation)
-        max_tries = self._start.attempt.max_tries
-        self._keep(record.moved(RecordState.SUBMITTED, image_task_id=found.id, max_tries=max_tries))
+        # An attempt from before a clear, still alive, must not undo the clear.
+        max_tries = max(record.max_tries, self._start.attempt.max_tries)
+        self._book.keep(record.moved(RecordState.SUBMITTED, image_task_id=found.id, max_tries=max_tries))
         return found
 
-    def _adopted(self, situation: Situation, decision: Decision) -> ImageTask:
-        """Use what a person says this submission became, or fail."""
-        error = decision.error
-        assert error is not None
-        generation = situation.record.generation if situation.record else situation.generation
-        chosen = self._adopt.get(situation.identity.client_business_id(generation))
-        if not isinstance(error, errors.SubmissionUnfindable) or chosen is None:
-            raise error
+    def _chosen(self, situation: Situation, generation: int) -> str | None:
+        """Return what a person says this submission became: by its id now, or by that of the recorded intent."""
+        identity, kept = situation.identity, self._book.kept
+        keys = [identity.client_business_id(generation)]
+        if kept is not None and kept.image_task_id is None and kept.fingerprint == identity.fingerprint:
+            keys.append(replace(identity, regeneration=kept.regeneration).client_business_id(kept.generation))
+        return next((self._adopt[key] for key in keys if key in self._adopt), None)
+
+    def _adopted(self, situation: Situation, chosen: str) -> ImageTask | None:
+        """Use what a person says this submission became."""
         found = self._look(chosen)
         if found is None:
             raise errors.ImageTaskNotFound(
                 f"The image task {chosen} to adopt is unknown to this account; nothing was sent.", image_task_id=chosen
             )
         log.warning("Adopting image task %s, as told.", found.id)
-        return self._use(replace(situation, seen=Seen(chosen, found)), decision)
+        return self._use(replace(situation, seen=Seen(chosen, found)))
 
     def _submit(self, situation: Situation, generation: int) -> ImageTask | None:
-        """Buy the image; None when the answer was lost, or when another attempt took over: then decide anew."""
-        request = self._with_uploads(situation, generation)
+        """Buy the image; None when the answer was lost, or when another attempt took over."""
+        if self._book.kept is None:
+            if not self._book.still_ours():
+                return None
+            # From here on a retry knows that nothing was sent, whatever happens to the references.
+            self._book.keep(self._record(situation, RecordState.QUEUED, generation))
+        request = self._with_uploads()
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
         call = submit_call(request, client_id)
         policy, repeats = RetryPolicy(), 0
-        while self._still_ours():
+        while self._book.still_ours():
             intent = self._record(situation, RecordState.INTENT, generation)
-            self._keep(intent)
+            self._book.keep(intent)
             try:
                 image_task = self._hook.client.call(call, NO_REPEATS)
             except errors.SubmissionUnknown as lost:
-                self._keep(intent.moved(RecordState.INTENT, at=self._hook.clock()))
+                self._book.note(intent.moved(RecordState.INTENT, at=self._hook.clock()))
                 self._lost += 1
                 if self._lost > _MOST_LOST:
                     raise
                 log.warning("%s", lost.message)
                 return None
             except errors.ToApisError as refused:
-                self._keep(intent.moved(RecordState.QUEUED))
                 delay = policy.delay(CallKind.SUBMIT, refused, repeats, random.random())
+                ours = self._book.note(intent.moved(RecordState.QUEUED))
                 if delay is None or delay > _LONGEST_SIT:
                     raise
+                if not ours:
+                    return None
                 self._hook.sleep(delay)
                 repeats += 1
                 continue
-            self._keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
+            self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
             if client_id is not None:
                 ids_resolve(self._hook, client_id, image_task)
             return image_task
         return None
 
-    def _still_ours(self) -> bool:
-        """Whether no other attempt wrote since we last read; the window that remains is a few milliseconds."""
-        current = self._journal.read()
-        if current == self._kept:
-            return True
-        log.warning("Another attempt wrote the record meanwhile; deciding anew.")
-        self._kept = current
-        return False
-
     def _record(self, situation: Situation, state: RecordState, generation: int) -> Record:
-        identity, rules = situation.identity, situation.rules
+        identity, rules, kept = situation.identity, situation.rules, self._book.kept
+        before = situation.attempt.retry or situation.attempt.cleared
         return Record(
             state=state,
             fingerprint=identity.fingerprint,
@@ -197,32 +204,17 @@ class Submission:
             image_task_id=None,
             at=self._hook.clock(),
             max_tries=situation.attempt.max_tries,
-            writer=self._writer,
+            writer=self._book.writer,
+            replaced=before if kept is None else kept.replaced or not kept.fits(identity),
         )
 
-    def _keep(self, record: Record) -> None:
-        record = replace(record, writer=self._writer)
-        self._journal.write(record)
-        self._kept = record
-
-    def _keep_bought(self, record: Record) -> None:
-        """Keep the id of what was just paid; failing to is loud but not fatal, the intent leads to it as well."""
-        try:
-            self._keep(record)
-        except errors.TransientFailure as error:
-            log.error("Image task %s is bought, but: %s", record.image_task_id, error.message)
-            self._kept = record
-
-    def _with_uploads(self, situation: Situation, generation: int) -> ImageRequest:
+    def _with_uploads(self) -> ImageRequest:
         """Return the request with every storage reference read, checked and replaced by its public URL."""
         from airflow_provider_nanobanana.hooks.reference import is_remote, read_reference
 
         references = self._request.reference_images
         if len(references) > _DOCUMENTED_REFERENCES:
             log.warning("%d reference images; newer docs speak of at most 6 for this model.", len(references))
-        if self._kept is None:
-            # From here on a retry knows that nothing was sent, whatever happens to the references.
-            self._keep(self._record(situation, RecordState.QUEUED, generation))
         # All are checked before the first is sent: one bad reference costs nothing, not even an upload.
         local = {uri: read_reference(uri) for uri in references if not is_remote(uri) and uri not in self._uploads}
         self._uploads |= {uri: self._hook.client.call(upload_call(upload)) for uri, upload in local.items()}

@@ -69,6 +69,27 @@ def test_kill_and_restart(tmp_path: Path) -> None:
         processes.stop(grace=0)
 
 
+def test_a_beheaded_family_lives_on_until_it_is_buried(tmp_path: Path) -> None:
+    processes, session = _family(tmp_path / "log")
+    try:
+        assert processes.behead("family") == session
+        assert len(sessions.members([session])) == 1
+        assert processes.names() == processes.ended() == []
+        processes.restart("family")
+        processes.bury(session)
+        assert sessions.members([session]) == set()
+        assert processes.names() == ["family"]
+    finally:
+        processes.stop(grace=0)
+
+
+def test_stop_also_ends_beheaded_families(tmp_path: Path) -> None:
+    processes, session = _family(tmp_path / "log")
+    processes.behead("family")
+    processes.stop(grace=0)
+    assert sessions.members([session]) == set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_when_the_program_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     env = {**os.environ, "PYTHONPATH": str(REPO)}
@@ -87,6 +108,7 @@ def test_an_early_death_is_reported_with_the_log(tmp_path: Path) -> None:
     try:
         processes.start(Command("brief", ("-c", "raise SystemExit('no such table')"), {}, tmp_path / "log"))
         _await(lambda: sessions.members([processes.pid("brief")]) == set(), "its end")
+        assert processes.ended() == ["brief"]
         with pytest.raises(ProcessDied, match=r"brief ended with exit code 1(.|\n)*no such table"):
             processes.check()
     finally:

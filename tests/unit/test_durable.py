@@ -1,8 +1,9 @@
-"""The identity of a submission, and what is done about one that may exist."""
+"""The identity of a submission, where an attempt stands, and the record: its stored form and its store."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from typing import Any
 
@@ -10,22 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable import (
-    LOOKUP_DELAYS,
-    Attempt,
-    SubmissionIdentity,
-    Verdict,
-    blind_retry_error,
-    decide,
-)
-from airflow_provider_nanobanana.toapis.errors import ContentRefused, ResultExpired, SubmissionUnknown
-from tests.unit.samples import COMPLETED, FAILED, ID, NOW, RUNNING, STATUS, answer
+from airflow_provider_nanobanana.durable.attempt import Attempt
+from airflow_provider_nanobanana.durable.journal import MemoryJournal, StateStoreJournal, journal_for
+from airflow_provider_nanobanana.durable.record import KEY, NamedIdentity, Record, RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)
-FIRST = Attempt.of(try_number=1, max_tries=2, retries=2)
-RETRY = Attempt.of(try_number=2, max_tries=2, retries=2)
-CLEARED = Attempt.of(try_number=3, max_tries=4, retries=2)
-REFUSED = {"code": "content_policy_violation", "message": "no"}
+RECORD = Record(
+    state=RecordState.INTENT,
+    fingerprint="f" * 64,
+    regeneration=0,
+    generation=2,
+    client_business_id="nb-1",
+    image_task_id=None,
+    at=1_790_000_000.5,
+    max_tries=3,
+    writer="w",
+)
 
 
 @pytest.mark.parametrize(
@@ -84,61 +86,96 @@ def test_a_lone_surrogate_in_a_run_id_is_hashed() -> None:
     ],
 )
 def test_where_an_attempt_stands(try_number: int, max_tries: int, retries: int, cleared: bool, retry: bool) -> None:
-    attempt = Attempt.of(try_number=try_number, max_tries=max_tries, retries=retries)
-    assert (attempt.cleared, attempt.retry, attempt.must_look) == (cleared, retry, cleared or retry)
+    attempt = Attempt.of(try_number=try_number, max_tries=max_tries, retries=retries, started_at=1.0)
+    assert (attempt.cleared, attempt.retry) == (cleared, retry)
 
 
-def task(body: dict[str, Any], **changes: Any) -> Any:
-    return STATUS.conclude(answer(200, {**body, **changes}), NOW)
+def test_a_named_identity_keeps_the_callers_id() -> None:
+    named = NamedIdentity(scope=("mine",), fingerprint="f")
+    assert [named.client_business_id(generation) for generation in (0, 1)] == ["mine", "mine-1"]
 
 
-@pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED])
+class Store:
+    """A task state store that a test can break.
+
+    :param broken: The method that fails, or ``lost``: what is set is not kept.
+    """
+
+    def __init__(self, broken: str = "") -> None:
+        self.broken = broken
+        self.rows: dict[str, Any] = {}
+        self.retention: Any = None
+
+    def get(self, key: str) -> Any:
+        if self.broken == "get":
+            raise ConnectionError("no api server")
+        return self.rows.get(key)
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        if self.broken == "set":
+            raise ConnectionError("no api server")
+        self.retention = retention
+        if self.broken != "lost":
+            self.rows[key] = json.loads(json.dumps(value))
+
+
+def test_the_record_survives_its_stored_form() -> None:
+    from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+    store = Store()
+    StateStoreJournal(store).write(RECORD)
+    assert StateStoreJournal(store).read() == RECORD
+    assert store.retention is NEVER_EXPIRE
+
+
+def test_the_stored_form_is_small_plain_and_versioned() -> None:
+    stored = RECORD.to_json()
+    assert stored["version"] == 1
+    assert len(json.dumps(stored)) < 600
+
+
+def test_a_record_from_before_a_field_was_added_is_read() -> None:
+    stored = RECORD.to_json()
+    del stored["replaced"]
+    assert Record.from_json(stored) == RECORD
+
+
 @pytest.mark.parametrize(
-    ("found", "verdict"),
-    [
-        (None, Verdict.SUBMIT),
-        (task(RUNNING), Verdict.USE),
-        (task(RUNNING, status="reticulating"), Verdict.USE),
-        (task(COMPLETED), Verdict.USE),
-        (task(COMPLETED, result=None), Verdict.USE),
-        (task(COMPLETED, expires_at=None, completed_at=None), Verdict.USE),
-        (task(FAILED), Verdict.NEXT_GENERATION),
-        (task(FAILED, error=None), Verdict.NEXT_GENERATION),
-    ],
-)
-def test_what_lives_is_used_and_what_failed_is_made_anew(attempt: Attempt, found: Any, verdict: Verdict) -> None:
-    decision = decide(found, attempt, NOW)
-    assert decision.verdict is verdict
-    assert found is None or ID in decision.reason
+    "stored", [{}, [], "intent", 7, {**RECORD.to_json(), "version": 2}, {**RECORD.to_json(), "state": "?"},
+               {**RECORD.to_json(), "extra": 1}, {"version": 1, "state": "done"}]
+)  # fmt: skip
+def test_what_cannot_be_read_is_never_no_record(stored: Any) -> None:
+    store = Store()
+    store.rows[KEY] = stored
+    with pytest.raises(TransientFailure, match="nothing was sent") as caught:
+        StateStoreJournal(store).read()
+    assert caught.value.charged == "unknown"
 
 
-def test_a_refused_content_is_final_for_a_retry_and_free_for_a_clear() -> None:
-    with pytest.raises(ContentRefused) as caught:
-        decide(task(FAILED, error=REFUSED), RETRY, NOW)
-    assert (caught.value.charged, caught.value.image_task_id) == ("no", ID)
-    assert decide(task(FAILED, error=REFUSED), CLEARED, NOW).verdict is Verdict.NEXT_GENERATION
+def test_a_store_that_cannot_be_read_is_never_an_empty_one() -> None:
+    with pytest.raises(TransientFailure, match="no api server"):
+        StateStoreJournal(Store("get")).read()
 
 
-def test_an_expired_result_is_never_bought_again_by_a_retry() -> None:
-    expired = COMPLETED["expires_at"]
-    assert decide(task(COMPLETED), RETRY, expired - 1).verdict is Verdict.USE
-    with pytest.raises(ResultExpired) as caught:
-        decide(task(COMPLETED), RETRY, expired)
-    assert (caught.value.charged, caught.value.retryable) == ("yes", False)
-    assert decide(task(COMPLETED), CLEARED, expired).verdict is Verdict.NEXT_GENERATION
+@pytest.mark.parametrize("broken", ["set", "lost"])
+@pytest.mark.parametrize(("image_task_id", "charged"), [(None, "unknown"), ("tsk_1", "yes")])
+def test_a_write_that_is_not_kept_is_noticed(broken: str, image_task_id: str | None, charged: str) -> None:
+    """The store's own ``set`` swallows an error of the API server (Airflow 3.3.2)."""
+    record = dataclasses.replace(RECORD, image_task_id=image_task_id)
+    with pytest.raises(TransientFailure) as caught:
+        StateStoreJournal(Store(broken)).write(record)
+    assert (caught.value.charged, caught.value.image_task_id) == (charged, image_task_id)
 
 
-def test_a_running_image_task_does_not_expire() -> None:
-    assert decide(task(RUNNING, expires_at=1), RETRY, NOW).verdict is Verdict.USE
+def test_without_a_store_the_journal_forgets_with_the_attempt() -> None:
+    assert isinstance(journal_for({"task_state_store": Store()}), StateStoreJournal)
+    journal = journal_for({})
+    assert isinstance(journal, MemoryJournal)
+    journal.write(RECORD)
+    assert journal.read() == RECORD
+    assert journal_for({}).read() is None
 
 
-@pytest.mark.parametrize("client_id", ["nb-1", None])
-def test_a_blind_retry_is_stopped_with_instructions(client_id: str | None) -> None:
-    error = blind_retry_error(client_id)
-    assert type(error) is SubmissionUnknown and error.charged == "unknown"
-    assert "Nothing was sent" in error.message and "console" in error.message
-    assert (client_id or "client_ids: false") in error.message
-
-
-def test_not_there_is_believed_only_after_a_minute_of_asking() -> None:
-    assert sum(LOOKUP_DELAYS) >= 60
+@pytest.mark.parametrize(("replaced", "age", "vouches"), [(False, 0, True), (True, 89, False), (True, 90, True)])
+def test_a_record_vouches_for_wishes_that_cannot_be_out_of_sight(replaced: bool, age: float, vouches: bool) -> None:
+    assert dataclasses.replace(RECORD, replaced=replaced).vouches(RECORD.at + age, 90.0) is vouches

@@ -1,0 +1,42 @@
+"""One pipeline, three ways to submit: ours, ours where nobody can be asked, and the naive one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
+from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
+from tests.chaos.naive import NaiveSubmitOperator
+
+
+def pipeline(dag_id: str, submitter: Callable[..., Any], **options: Any) -> DAG:
+    """Build the pipeline around a way to submit; each run buys ``images`` pictures, every prompt occurring once."""
+    with DAG(
+        dag_id,
+        schedule=None,
+        catchup=False,
+        max_active_tasks=64,
+        max_active_runs=64,
+        default_args={"retries": 12, "retry_delay": timedelta(seconds=3)},
+        params={"images": Param(10, type="integer"), "destination": Param("file:///tmp/chaos", type="string")},
+    ) as dag:
+
+        @task
+        def list_prompts(params: dict[str, Any], run_id: str) -> list[str]:
+            return [f"{run_id} {index}" for index in range(params["images"])]
+
+        submit = submitter(task_id="submit", **options).expand(prompt=list_prompts())  # type: ignore[call-arg]
+        wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output, trigger_rule="all_done")
+        NanoBananaDownloadOperator(
+            task_id="download", images=wait.output, destination="{{ params.destination }}", trigger_rule="all_done"
+        )
+    return dag
+
+
+provider = pipeline("chaos_provider", NanoBananaSubmitOperator.partial)
+strict = pipeline("chaos_strict", NanoBananaSubmitOperator.partial, on_unknown_submission="fail")
+naive = pipeline("chaos_naive", NaiveSubmitOperator.partial)

@@ -1,0 +1,62 @@
+"""Become an unprivileged user, then become another program: ``python -m tests.chaos.launch USER FOLDER PROGRAM ...``.
+
+PostgreSQL refuses to run as root. Starting it through here keeps it in a session of its own, which the demo's guardian
+ends whatever happens to the suite.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.processes import Command
+from demo.settings import inherited
+
+_CANDIDATES = ("postgres", "nobody")
+
+
+def unprivileged() -> str:
+    """Name the user that services run as; ours where we are not root.
+
+    :raises LookupError: Neither ``postgres`` nor ``nobody`` exists.
+    """
+    if os.geteuid():
+        return pwd.getpwuid(os.geteuid()).pw_name
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    for name in _CANDIDATES:
+        if name in known:
+            return name
+    raise LookupError(f"None of the users {', '.join(_CANDIDATES)} exists")
+
+
+def hand_over(path: Path) -> Path:
+    """Give a file or folder to the user that services run as."""
+    if not os.geteuid():
+        user = pwd.getpwnam(unprivileged())
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return path
+
+
+def service(name: str, folder: Path, program: str, *arguments: str, log: Path) -> Command:
+    """Give the command that runs a program as that user, in a folder of its own."""
+    words = ("-m", "tests.chaos.launch", unprivileged(), str(folder), program, *arguments)
+    return Command(name, words, inherited(), log)
+
+
+def main(words: Sequence[str]) -> None:
+    """Change user and folder, then run the program in this process."""
+    name, folder, program, *arguments = words
+    if not os.geteuid():
+        user = pwd.getpwnam(name)
+        os.initgroups(name, user.pw_gid)
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+    os.chdir(folder)
+    os.execv(program, [program, *arguments])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

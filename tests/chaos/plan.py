@@ -1,0 +1,55 @@
+"""What a campaign is, before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos.bank import Temper
+from tests.chaos.site import Plan
+
+#: How often each kind of kill occurs in a hundred or so.
+MIX = {
+    "task": 34,  # the process that runs the operator
+    "supervisor": 12,  # its supervisor, alone or with the task
+    "triggerer": 12,
+    "scheduler": 8,  # alone or, as a container would die, with every worker and task below it
+    "api-server": 8,
+    "celery-worker": 8,  # alone or with every task below it
+    "bank-connection": 18,  # a request to the bank loses its connection
+    "database-connections": 8,  # a share of all connections to PostgreSQL at once
+}
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What a campaign is; times in seconds.
+
+    :param dag_id: Which of the pipelines in ``dags``.
+    :param images: Wanted in all, in runs of ``run_size``.
+    :param overlap: Runs at once, so that the submits of one meet the downloads of another.
+    :param mix: How often each kind of kill occurs, relative to the others; of :data:`MIX`.
+    :param pace: Mean time between two kills.
+    :param aim: Share of the kills of tasks that wait for a submit which the bank is accepting; the others hit any.
+    :param latency: Median time an image takes.
+    :param limit: When what has not ended counts as stuck.
+    """
+
+    name: str
+    dag_id: str
+    images: int
+    kills: int
+    run_size: int = 20
+    overlap: int = 4
+    mix: Mapping[str, int] = field(default_factory=lambda: MIX)
+    pace: float = 3.0
+    aim: float = 0.5
+    latency: float = 40.0
+    limit: float = 1800.0
+    temper: Temper = field(default_factory=Temper)
+    plan: Plan = field(default_factory=Plan)
+
+    def sizes(self) -> list[int]:
+        """Give the number of images of each run."""
+        whole, rest = divmod(self.images, self.run_size)
+        return [self.run_size] * whole + ([rest] if rest else [])

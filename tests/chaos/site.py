@@ -1,0 +1,118 @@
+"""The Airflow installation under attack: its database, its processes, and how each is killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from demo.processes import Command, Processes
+from demo.settings import free_ports
+from demo.stack import COMPONENTS, AirflowStack, Say
+from tests.chaos.broker import Broker
+from tests.chaos.cluster import Cluster
+from tests.chaos.settings import CELERY, FAST_DETECTION, environment
+
+DAGS = Path(__file__).parent / "dags"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an installation is made of.
+
+    :param slots: Tasks that run at once.
+    :param celery_workers: 0 is LocalExecutor, whose workers are children of the scheduler.
+    """
+
+    postgres: bool = True
+    triggerers: int = 2
+    slots: int = 16
+    celery_workers: int = 0
+
+
+class Site:
+    """One installation in a folder; a context manager.
+
+    :param folder: Becomes AIRFLOW_HOME and holds every log.
+    :param env: Added to the environment of every process.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, processes: Processes, env: Mapping[str, str], say: Say) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.processes = processes
+        self._rooms = contextlib.ExitStack()
+        self._say = say
+        self.cluster = self._cluster() if plan.postgres else None
+        self._broker = self._make_broker() if plan.celery_workers else None
+        self.stack = AirflowStack(folder, [DAGS], env={**self._settings(), **env}, say=say, processes=processes)
+        self.triggerers = ("triggerer", *(f"triggerer-{number}" for number in range(2, plan.triggerers + 1)))
+        self.celery_workers = tuple(f"worker-{number}" for number in range(1, plan.celery_workers + 1))
+
+    def __enter__(self) -> Site:
+        try:
+            if self.cluster is not None:
+                self.cluster.start()
+            if self._broker is not None:
+                self._broker.start()
+            self.stack.start()
+            for name in self.triggerers[1:]:
+                self.processes.start(self._triggerer(name))
+            for name in self.celery_workers:
+                self.processes.start(self._worker(name))
+        except BaseException:
+            self._rooms.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stack.stop()
+        self._rooms.close()
+
+    @property
+    def task_hosts(self) -> tuple[str, ...]:
+        """The processes whose descendants are tasks."""
+        return self.celery_workers or ("scheduler",)
+
+    @property
+    def airflow(self) -> tuple[str, ...]:
+        """The processes of Airflow, each of which may be killed and started again."""
+        return (*COMPONENTS, *self.triggerers[1:], *self.celery_workers)
+
+    def _room(self, name: str) -> Path:
+        # Not below the checkout: a service's user may not be allowed in there.
+        return Path(self._rooms.enter_context(tempfile.TemporaryDirectory(prefix=f"nanobanana-{name}-")))
+
+    def _cluster(self) -> Cluster:
+        return Cluster(self.processes, self._room("postgres"), self.folder / "logs")
+
+    def _make_broker(self) -> Broker:
+        return Broker(self.processes, self._room("redis"), self.folder / "logs")
+
+    def _settings(self) -> dict[str, str]:
+        settings = environment(FAST_DETECTION, CORE__PARALLELISM=str(self.plan.slots))
+        if self.cluster is not None:
+            settings |= environment(DATABASE__SQL_ALCHEMY_CONN=self.cluster.url)
+        if self._broker is not None and self.cluster is not None:
+            slots = -(-self.plan.slots // self.plan.celery_workers)
+            settings |= environment(
+                CELERY,
+                CELERY__BROKER_URL=self._broker.url,
+                CELERY__RESULT_BACKEND=f"db+{self.cluster.url}",
+                CELERY__WORKER_CONCURRENCY=str(slots),
+            )
+        return settings
+
+    def _triggerer(self, name: str) -> Command:
+        [port] = free_ports(1)  # its log server is switched off, yet the setting must differ
+        env = {**self.stack.env, **environment(LOGGING__TRIGGER_LOG_SERVER_PORT=str(port))}
+        return Command(name, ("-m", "airflow", "triggerer", "--skip-serve-logs"), env, self.stack.log(name))
+
+    def _worker(self, name: str) -> Command:
+        options = ("--skip-serve-logs", "--celery-hostname", f"{name}@%h", "--without-mingle", "--without-gossip")
+        return Command(name, ("-m", "airflow", "celery", "worker", *options), self.stack.env, self.stack.log(name))

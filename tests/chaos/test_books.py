@@ -1,0 +1,89 @@
+"""The reckoning and the deck: what is counted, before anything is killed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from airflow_provider_nanobanana.landing.naming import stem_for
+from tests.chaos.books import Books, reckon, sound_files
+from tests.chaos.campaign import Outcome
+from tests.chaos.hunter import deck
+from tests.chaos.plan import MIX, Campaign
+from tests.chaos.report import as_json, as_text, broken
+
+
+def charge(key: str, prompt: str, created: float = 100.0, refunded: bool = False) -> dict[str, Any]:
+    return {"id": key, "prompt": prompt, "created": created, "refunded": refunded}
+
+
+def outcome(books: Books, dag_id: str = "chaos_provider") -> Outcome:
+    campaign = Campaign("one", dag_id, images=books.wanted, kills=0)
+    return Outcome(campaign, 1, 60.0, books, [], {"submit": 2}, {}, [], {})
+
+
+def test_every_prompt_is_landed_stopped_or_lost() -> None:
+    books = reckon(
+        prompts=["landed", "twice", "stopped", "lost", "refunded"],
+        image_tasks=[
+            charge("t1", "landed"),
+            charge("t2", "twice"),
+            charge("t3", "twice"),
+            charge("t4", "stopped"),
+            charge("t5", "refunded", refunded=True),
+            charge("t6", "nobody asked"),
+        ],
+        sound=[stem_for("t1", 0), stem_for("t3", 0)],
+        submits={"landed": {"start_date": "1970-01-01T00:01:41+00:00"}, "twice": {"start_date": None}},
+        messages={"stopped": "may have bought"},
+        reattached=1,
+    )
+    assert (books.wanted, books.landed, books.charges, books.extra) == (5, 2, 5, 1)
+    assert books.duplicates == {"twice": 2}
+    assert [(stop.prompt, stop.charges) for stop in books.stopped] == [("stopped", 1)]
+    assert books.lost == ["lost", "refunded"]
+    assert books.unlanded == ["t2", "t4", "t6"]
+    assert books.strangers == ["nobody asked"]
+    assert books.recovered == 1, "its last attempt began a second after the charge"
+    assert broken(outcome(books)) == [
+        "1 charges too many",
+        "1 charges for nothing anyone wanted",
+        "2 images lost",
+        "1 submits stopped",
+        "2 of 5 images landed",
+    ]
+    assert broken(outcome(books, "chaos_naive")) == []
+    text = as_text([outcome(books)])
+    for line in ("charged 2 times: twice", "stopped: stopped (charges: 1): may have bought", "lost: refunded"):
+        assert line in text
+    assert '"broken"' in as_json([outcome(books)])
+
+
+def test_a_strict_campaign_may_stop_but_not_pay_twice() -> None:
+    books = reckon(["stopped"], [charge("t1", "stopped")], [], {}, {"stopped": "why"}, 0)
+    assert broken(outcome(books, "chaos_strict")) == []
+    assert broken(outcome(books)) != []
+
+
+def test_half_a_picture_is_no_picture(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 90).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    assert sound_files(tmp_path) == ["whole"]
+
+
+def test_the_deck_is_repeatable_and_holds_every_kind() -> None:
+    drawn = deck(random.Random(3), 50, MIX)
+    assert drawn == deck(random.Random(3), 50, MIX) != deck(random.Random(4), 50, MIX)
+    counted = Counter(drawn)
+    assert len(drawn) == 50
+    assert set(counted) == set(MIX)
+    assert counted["task"] > counted["scheduler"]
+
+
+def test_runs_have_the_wanted_number_of_images() -> None:
+    assert Campaign("one", "chaos_provider", images=53, kills=1, run_size=25).sizes() == [25, 25, 3]

@@ -1,0 +1,43 @@
+"""A short campaign on real processes: a few kills where they hurt most, and every image paid once and landed.
+
+What arrives at this bank is accepted, so that no retry has to convince itself for a minute that nothing is there.
+PostgreSQL with two triggerers where the machine has it, else SQLite with one. The long campaigns are ``make chaos``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo.progress import Progress
+from tests.chaos.bank import Temper
+from tests.chaos.campaign import run
+from tests.chaos.cluster import Cluster
+from tests.chaos.plan import Campaign
+from tests.chaos.report import as_text, broken, kills_by_kind
+from tests.chaos.site import Plan
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
+
+def test_kill_9_at_random_moments_buys_nothing_twice(tmp_path: Path) -> None:
+    postgres = Cluster.possible()
+    campaign = Campaign(
+        "short",
+        "chaos_provider",
+        images=6,
+        kills=6,
+        run_size=6,
+        mix={"task": 3, "bank-connection": 2, "triggerer": 1},
+        pace=1.5,
+        aim=1.0,
+        latency=12,
+        limit=420,
+        temper=Temper(lookup_spread=5, commit_delay=1.5, orphan_share=1.0),
+        plan=Plan(postgres=postgres, triggerers=2 if postgres else 1, slots=8),
+    )
+    outcome = run(campaign, tmp_path, seed=5, say=Progress().say)
+    assert broken(outcome) == [], as_text([outcome])
+    assert outcome.books.charges == outcome.books.landed == 6
+    assert sum(kills_by_kind(outcome).values()) >= 3, "the runs ended before anything was killed"

@@ -1,0 +1,162 @@
+"""kill -9 without processes: a crash before and after every side effect of an operator, under a clock of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.durable.journal import MemoryJournal
+from airflow_provider_nanobanana.emulator import Emulator, replies
+from airflow_provider_nanobanana.emulator.gateway import Gateway
+from airflow_provider_nanobanana.emulator.submissions import parse
+from airflow_provider_nanobanana.hooks import echo
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.answers import Answer
+from airflow_provider_nanobanana.toapis.classify import CallKind
+from airflow_provider_nanobanana.toapis.client import ToApisClient
+from airflow_provider_nanobanana.toapis.protocol import ApiCall
+from tests.integration.driver import Run, Store, TaskInstance, attempt
+
+#: A process that was killed while its POST was under way: the service takes it up to one HTTP timeout later.
+HTTP_TIMEOUT = 30
+
+
+class Crash(BaseException):
+    """kill -9."""
+
+
+@dataclass
+class Clock:
+    """Epoch seconds for hook and service; a POST whose sender died arrives when its time has come."""
+
+    now: float = 1_790_000_000.0
+    under_way: list[tuple[float, Callable[[], Any]]] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        until = self.now + seconds
+        for due, arrive in sorted(self.under_way, key=lambda entry: entry[0]):
+            if due <= until:
+                self.now = max(self.now, due)
+                arrive()
+        self.under_way = [entry for entry in self.under_way if entry[0] > until]
+        self.now = until
+
+
+@dataclass
+class Tape:
+    """Counts the points an attempt passes, and crashes at the chosen one.
+
+    :param late: Seconds after its sender's death at which a POST under way is accepted.
+    :param crash_at: The point to crash at, by its number in the attempt.
+    :param crash_on: The point to crash at, by name and occurrence.
+    """
+
+    clock: Clock
+    late: float = 0.0
+    crash_at: int | None = None
+    crash_on: tuple[str, int] | None = None
+    passed: list[str] = field(default_factory=list)
+
+    def point(self, name: str, dying_breath: Callable[[], Any] | None = None) -> None:
+        self.passed.append(name)
+        if len(self.passed) - 1 == self.crash_at or (name, self.passed.count(name)) == self.crash_on:
+            if dying_breath is not None:
+                self.clock.under_way.append((self.clock.now + self.late, dying_breath))
+                self.clock.sleep(0.0)
+            raise Crash(name)
+
+    def around(self, name: str, effect: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.point(f"before {name}")
+            result = effect(*args, **kwargs)
+            self.point(f"after {name}")
+            return result
+
+        return watched
+
+
+@dataclass
+class Stage:
+    """The emulator, the clock and the tape, and every side effect under watch."""
+
+    emulator: Emulator
+    clock: Clock
+    tape: Tape
+    client: ToApisClient | None = None
+
+    def run(self, operator: Callable[[], Any], crashes: tuple[int, ...], *, store: bool) -> tuple[Run, int]:
+        """Run attempts, each crashing at its point, until one ends by itself.
+
+        :returns: The last attempt, and how many of the crashes came to pass.
+        """
+        self.emulator.gateway.bank.image_tasks.clear()
+        self.emulator.gateway.bank.by_client_id.clear()
+        self.clock.under_way.clear()
+        row = Store() if store else None
+        for number, crash_at in enumerate((*crashes, None)):
+            echo._checked.clear()  # every attempt is a process of its own
+            self.tape.crash_at = crash_at
+            self.tape.passed = []
+            ti = TaskInstance(task_id="submit", try_number=number + 1, max_tries=9, store=row)
+            try:
+                run = attempt(operator(), ti)
+                self.tape.point("returned")
+            except Crash:
+                continue
+            return run, number
+        raise AssertionError("the attempt without a crash crashed")
+
+    def points(self, operator: Callable[[], Any], before: tuple[int, ...], *, store: bool) -> int:
+        """Return how many points the attempt after these crashes passes."""
+        self.run(operator, before, store=store)
+        return len(self.tape.passed)
+
+
+def short_circuit(gateway: Gateway, call: ApiCall[Any]) -> Answer:
+    """Answer as the emulator does, without a socket: thousands of attempts in seconds."""
+    if call.kind is CallKind.SUBMIT:
+        body = replies.submitted(gateway.accept(parse(call.body, gateway.settings), {}), gateway.settings, {})
+        return Answer(200, body=json.dumps(body).encode())
+    assert call.image_task_id is not None
+    found = gateway.find(call.image_task_id)
+    if found is None:
+        missing = replies.not_found()
+        return Answer(missing.status_code, body=bytes(missing.body))
+    body = replies.status(found, gateway.clock(), gateway.settings, [{"url": "https://example.com/a.png"}], {})
+    return Answer(200, body=json.dumps(body).encode())
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, sockets: bool) -> Stage:
+    """Put every side effect of a submit on a tape: journal, calls, waits."""
+    tape = Tape(clock)
+    stage = Stage(emulator, clock, tape)
+    exchange = ToApisClient._exchange if sockets else (lambda _, call: short_circuit(emulator.gateway, call))
+
+    def watched(self: ToApisClient, call: Any) -> Any:
+        tape.point(f"before {call.kind}")
+        if call.kind is CallKind.SUBMIT:
+            tape.point("submit under way", lambda: exchange(self, call))
+        answer = exchange(self, call)
+        tape.point(f"after {call.kind}")
+        return answer
+
+    monkeypatch.setattr(ToApisClient, "_exchange", watched)
+    # One client for all attempts: building one costs more than an attempt, and a POST under way outlives its hook.
+    client = ToApisClient(
+        emulator.api_url, emulator.api_key, timeout=HTTP_TIMEOUT, sleep=tape.around("wait", clock.sleep)
+    )
+    monkeypatch.setattr(NanoBananaHook, "client", client)
+    stage.client = client
+    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
+    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
+    for journal, read, write in ((Store, "get", "set"), (MemoryJournal, "read", "write")):
+        monkeypatch.setattr(journal, read, tape.around("read", getattr(journal, read)))
+        monkeypatch.setattr(journal, write, tape.around("write", getattr(journal, write)))
+    return stage

@@ -1,0 +1,112 @@
+"""An attempt may die before and after every side effect, and the next one too: the image is paid once and found."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
+from airflow_provider_nanobanana.toapis.protocol import submit_call
+from tests.integration.durability.crashing import HTTP_TIMEOUT, Stage
+
+#: Seconds until a client id resolves, and seconds that a POST whose sender died takes to be accepted.
+BANKS = [(0, 0), (1, 0), (15, 0), (30, 0), (0, HTTP_TIMEOUT), (30, HTTP_TIMEOUT)]
+
+
+class NaiveSubmitOperator(BaseOperator):
+    """What most teams write first: POST, id into XCom, and let Airflow retry."""
+
+    def execute(self, context: Any) -> str:
+        with NanoBananaHook() as hook:
+            return hook.client.call(submit_call(hook.parse({"prompt": "a red kite"}))).id
+
+
+@pytest.fixture
+def ours() -> Callable[[], Any]:
+    return lambda: NanoBananaSubmitOperator(task_id="submit", prompt="a red kite", retries=9)
+
+
+@pytest.fixture
+def with_upload(tmp_path: Path) -> Callable[[], Any]:
+    """The same with a reference image, whose upload is a side effect too."""
+    reference = tmp_path / "reference.png"
+    reference.write_bytes(PNG)
+    return lambda: NanoBananaSubmitOperator(
+        task_id="submit", prompt="a red kite", reference_images=[str(reference)], retries=9
+    )
+
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc000000301010018dd8db0"
+    "0000000049454e44ae426082"
+)
+
+
+def storms(stage: Stage, operator: Callable[[], Any], crashes: int, *, store: bool) -> Iterator[tuple[int, ...]]:
+    """Yield every way in which so many attempts in a row can crash."""
+
+    def after(before: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        if len(before) == crashes:
+            yield before
+            return
+        for point in range(stage.points(operator, before, store=store)):
+            yield from after((*before, point))
+
+    return after(())
+
+
+def duplicates(stage: Stage, operator: Callable[[], Any], crashes: int, *, store: bool) -> tuple[int, int]:
+    """Return how many storms there were, and the charges beyond the first in all of them."""
+    count = beyond = 0
+    for storm in storms(stage, operator, crashes, store=store):
+        run, came = stage.run(operator, storm, store=store)
+        assert run.error is None, (storm, run.error)
+        assert came == crashes
+        charged = stage.emulator.gateway.bank.image_tasks
+        assert run.result in charged, storm
+        count, beyond = count + 1, beyond + len(charged) - 1
+        stage.clock.sleep(3600.0)
+    return count, beyond
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(("shown_after", "accepted_after"), BANKS)
+def test_one_crash_at_every_point(
+    stage: Stage, with_upload: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
+) -> None:
+    stage.emulator.configure(lookup_delay=shown_after)
+    stage.tape.late = accepted_after
+    count, beyond = duplicates(stage, with_upload, 1, store=store)
+    print(f"\n{count} crash points: {beyond} duplicates")
+    assert count > 15
+    assert beyond == 0
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(("shown_after", "accepted_after"), [BANKS[0], BANKS[2], BANKS[-1]])
+def test_two_crashes_in_a_row_at_every_pair_of_points(
+    quick_stage: Stage, ours: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
+) -> None:
+    stage = quick_stage
+    stage.emulator.configure(lookup_delay=shown_after)
+    stage.tape.late = accepted_after
+    count, beyond = duplicates(stage, ours, 2, store=store)
+    print(f"\n{count} pairs of crash points: {beyond} duplicates")
+    assert count > 200
+    assert beyond == 0
+
+
+def test_the_naive_operator_pays_again(stage: Stage) -> None:
+    def naive() -> Any:
+        return NaiveSubmitOperator(task_id="submit", retries=9)
+
+    measured = {crashes: duplicates(stage, naive, crashes, store=False) for crashes in (1, 2)}
+    print(f"\nnaive operator: crashes in a row -> (storms, duplicates): {measured}")
+    assert all(beyond > 0 for _, beyond in measured.values())
+    assert all(count for count, _ in itertools.islice(measured.values(), 1))

@@ -1,0 +1,102 @@
+"""Rows of docs/durability.md: what a user's clear buys, and what it reuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.durability.story import Story
+
+
+def test_r30_a_running_task_is_cleared(story: Story) -> None:
+    """Airflow kills it and goes on as with a retry: ``max_tries`` stays."""
+    story.attempt(crash_on="after submit")
+    assert [story.attempt().result] == story.charges
+
+
+def test_r31_a_running_task_is_cleared_with_another_request(recorded: Story) -> None:
+    recorded.attempt(crash_on="after submit")
+    recorded.options = {"prompt": "a blue kite"}
+    assert [recorded.attempt().result] == recorded.charges, "as at a retry, what is paid wins"
+    recorded.clear()
+    run = recorded.attempt()
+    assert recorded.charges[1:] == [run.result], "cleared once more, now that it is not running"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_r32_a_queued_submit_is_cleared(story: Story, changed: bool) -> None:
+    story.stage.emulator.fault(on="submit", kind="rate_limit", retry_after=40, times=1)
+    story.options = {"timeout": 0}
+    assert story.attempt().error is not None
+    story.clear()
+    story.options = {"prompt": "a blue kite"} if changed else {}
+    assert [story.attempt().result] == story.charges
+
+
+def test_r33_a_failed_task_is_cleared(story: Story) -> None:
+    """Failed in Airflow, after a submit whose outcome no attempt came to know."""
+    story.stage.emulator.configure(lookup_delay=30)
+    story.attempt(crash_on="submit under way")
+    story.clear()
+    assert [story.attempt().result] == story.charges
+
+
+def test_r34_a_failed_task_is_cleared_with_another_request(story: Story) -> None:
+    story.stage.emulator.configure(lookup_delay=30)
+    story.attempt(crash_on="submit under way")
+    story.clear()
+    story.options = {"prompt": "a blue kite"}
+    run = story.attempt()
+    assert story.charges[1:] == [run.result]
+    assert story.attempt().result == run.result
+    assert len(story.charges) == 2
+
+
+def test_r35_a_successful_task_is_cleared(story: Story) -> None:
+    bought = story.attempt().result
+    story.clear()
+    assert [story.attempt().result] == [bought] == story.charges
+
+
+def test_r36_a_successful_task_is_cleared_with_another_request(story: Story) -> None:
+    abandoned = story.attempt().result
+    story.clear()
+    story.options = {"prompt": "a blue kite"}
+    start = story.stage.clock.now
+    run = story.attempt()
+    assert story.charges == [abandoned, run.result]
+    assert (story.seconds(start) == 0) == (story.store is not None), "a record vouches that it is the first such wish"
+
+
+def test_r37_the_request_is_changed_back(story: Story) -> None:
+    story.stage.emulator.configure(lookup_delay=30)
+    first = story.attempt().result
+    for prompt in ("a blue kite", "a red kite"):
+        story.clear()
+        story.options = {"prompt": prompt}
+        run = story.attempt()
+    assert run.result == first
+    assert len(story.charges) == 2
+
+
+def test_r38_a_clear_that_shall_not_reuse(story: Story) -> None:
+    story.options = {"reuse_existing": False}
+    first = story.attempt().result
+    story.clear()
+    second = story.bought_by(crash_on="after submit")[-1]
+    assert story.attempt().result == second != first
+    assert story.charges == [first, second]
+
+
+def test_r39_a_clear_that_shall_not_reuse_before_anything_was_handed_on(recorded: Story) -> None:
+    recorded.options = {"reuse_existing": False}
+    recorded.attempt(crash_on="after submit")
+    recorded.clear()
+    assert [recorded.attempt().result] == recorded.charges
+
+
+def test_r40_the_same_without_a_record(unrecorded: Story) -> None:
+    unrecorded.options = {"reuse_existing": False}
+    first = unrecorded.bought_by(crash_on="after submit")
+    unrecorded.clear()
+    run = unrecorded.attempt()
+    assert unrecorded.charges == [*first, run.result]

@@ -1,0 +1,214 @@
+"""A bank, a clock and attempts that go on one side effect at a time: the real submission loop, without HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
+
+from airflow_provider_nanobanana.durable.attempt import Attempt
+from airflow_provider_nanobanana.durable.decision import Rules
+from airflow_provider_nanobanana.durable.journal import MemoryJournal
+from airflow_provider_nanobanana.durable.record import Record, SubmissionIdentity
+from airflow_provider_nanobanana.hooks.submission import Submission
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.classify import CallKind
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskError, ImageTaskStatus
+
+HTTP_TIMEOUT = 30.0
+LINK_SECONDS = 86_400.0
+SCOPE = ("dag", "run", "task", "-1")
+
+Kind = Literal["ok", "lost", "lost_before", "limited"]
+
+
+class Killed(BaseException):
+    """kill -9."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a POST.
+
+    :param commits_in: Seconds from departure to acceptance, at most the HTTP timeout.
+    :param shown_in: Seconds from acceptance until its client id resolves.
+    """
+
+    kind: Kind = "ok"
+    commits_in: float = 0.0
+    shown_in: float = 0.0
+
+
+@dataclass
+class Bought:
+    """One charge."""
+
+    id: str
+    client_id: str | None
+    want: int
+    accepted: float
+    shown: float
+    status: ImageTaskStatus = ImageTaskStatus.RUNNING
+    completed: float | None = None
+    refused: bool = False
+    written_off: bool = False
+
+    def expired(self, now: float) -> bool:
+        return self.completed is not None and now >= self.completed + LINK_SECONDS
+
+    def lives(self, now: float) -> bool:
+        """Whether the money is still worth an image."""
+        return self.status is not ImageTaskStatus.FAILED and not self.expired(now)
+
+    def model(self) -> ImageTask:
+        failed = self.status is ImageTaskStatus.FAILED
+        code = "content_policy_violation" if self.refused else "generation_failed"
+        return ImageTask(
+            id=self.id,
+            status=self.status,
+            completed_at=self.completed,
+            expires_at=self.completed + LINK_SECONDS if self.completed else None,
+            client_business_id=self.client_id,
+            error=ImageTaskError(code=code, message="no") if failed else None,
+        )
+
+
+@dataclass
+class World:
+    """The clock, the bank's books and the store's one row."""
+
+    now: float = 1_790_000_000.0
+    books: list[Bought] = field(default_factory=list)
+    row: Record | None = None
+
+    def accept(self, client_id: str | None, want: int, fate: Fate) -> Bought:
+        accepted = self.now + fate.commits_in
+        bought = Bought(f"tsk_{len(self.books)}", client_id, want, accepted, accepted + fate.shown_in)
+        self.books.append(bought)
+        return bought
+
+    def find(self, key: str) -> Bought | None:
+        seen = [b for b in self.books if self.now >= (b.shown if b.client_id == key else b.accepted)]
+        return next((b for b in reversed(seen) if key in (b.id, b.client_id)), None)
+
+
+class Live:
+    """One running attempt; :meth:`step` lets it do its next side effect.
+
+    :param want: Label of whatever it buys.
+    :param shared: Whether there is a task state store.
+    """
+
+    def __init__(
+        self, world: World, want: int, request: ImageRequest, attempt: Attempt, rules: Rules, *, shared: bool,
+        regeneration: int = 0,
+    ) -> None:  # fmt: skip
+        self.world, self.want, self.shared = world, want, shared
+        self.fate = Fate()
+        self.wake = 0.0
+        self.at = "start"
+        self.steps = 0
+        self.bought: ImageTask | None = None
+        self.error: errors.ToApisError | None = None
+        identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
+        stand_in: Any = SimpleNamespace(clock=lambda: world.now, sleep=self._sleep, client=self)
+        self._submission = Submission(
+            stand_in, request, identity=identity, attempt=attempt, rules=rules,
+            journal=_Row(self) if shared else MemoryJournal(),
+        )  # fmt: skip
+        self._greenlet = greenlet(self._run)
+
+    @property
+    def over(self) -> bool:
+        return bool(self._greenlet.dead)
+
+    def step(self) -> None:
+        self.steps += 1
+        self.world.now = max(self.world.now, self.wake)
+        self._greenlet.switch()
+
+    def kill(self) -> None:
+        if self._greenlet:
+            self._greenlet.throw(Killed)
+        else:
+            self._greenlet = greenlet(lambda: None)
+            self._greenlet.switch()
+
+    def finish(self, fate: Callable[[], Fate], most: int) -> None:
+        """Go on to the end, in so many steps at most."""
+        while not self.over:
+            assert self.steps < most, f"no end in sight after {self.steps} steps, at {self.at}"
+            if self.at == "post":
+                self.fate = fate()
+            self.step()
+
+    def _run(self) -> None:
+        try:
+            found = self._submission.settle()
+            self._submission.hand_on()
+            self.pause("return")
+            self.bought = found
+        except errors.ToApisError as error:
+            self.error = error
+        except Killed:
+            pass
+
+    def pause(self, at: str, seconds: float = 0.0) -> None:
+        self.at, self.wake = at, self.world.now + seconds
+        parent = getcurrent().parent
+        assert parent is not None
+        parent.switch()
+
+    def _sleep(self, seconds: float) -> None:
+        self.pause("sleep", seconds)
+
+    def call(self, call: Any, policy: Any = None) -> ImageTask:
+        """Stand in for the client."""
+        if call.kind is CallKind.SUBMIT:
+            return self._post(call.body.get("client_business_id"))
+        self.pause("look")
+        found = self.world.find(call.image_task_id)
+        if found is None:
+            raise errors.ImageTaskNotFound("not there")
+        return found.model()
+
+    def _post(self, client_id: str | None) -> ImageTask:
+        self.pause("post")
+        fate = self.fate
+        if fate.kind == "limited":
+            self.pause("answer", 0.2)
+            raise errors.RateLimited("slower", retry_after=1.0)
+        if fate.kind == "lost_before":
+            self.pause("answer", HTTP_TIMEOUT)
+            raise errors.SubmissionUnknown("lost")
+        bought = self.world.accept(client_id, self.want, fate)
+        self.pause("answer", HTTP_TIMEOUT if fate.kind == "lost" else fate.commits_in)
+        if fate.kind == "lost":
+            raise errors.SubmissionUnknown("lost")
+        return bought.model()
+
+
+class _Row:
+    """The store as one attempt sees it.
+
+    It does not pause between a read and the write that follows: two attempts within the same milliseconds are a
+    documented limit.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self._live, self._just_read = live, False
+
+    def read(self) -> Record | None:
+        self._live.pause("read")
+        self._just_read = True
+        row = self._live.world.row
+        return None if row is None else Record.from_json(row.to_json())
+
+    def write(self, record: Record) -> None:
+        if not self._just_read:
+            self._live.pause("write")
+        self._just_read = False
+        self._live.world.row = replace(record)

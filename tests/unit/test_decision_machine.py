@@ -1,0 +1,225 @@
+"""Any sequence of crashes, retries, clears, failures, late look-ups and changes: one charge for one wanted image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_nanobanana.durable.attempt import Attempt
+from airflow_provider_nanobanana.durable.decision import MAX_GENERATIONS, Rules
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTaskStatus
+from tests.unit.durable_world import HTTP_TIMEOUT, Bought, Fate, Live, World
+
+RETRIES = 3
+#: Each generation: ten looks and waits, a POST sent four times, a lost answer with ten more; each with its writes.
+MOST_STEPS = 80 * MAX_GENERATIONS
+
+fates = st.builds(
+    Fate,
+    st.sampled_from(["ok", "ok", "lost", "lost", "lost_before", "limited"]),
+    st.sampled_from([0.0, 0.1, 10.0, HTTP_TIMEOUT]),
+    st.sampled_from([0.0, 1.0, 15.0, 30.0, 60.0]),
+)
+requests = [ImageRequest.parse({"prompt": f"kite {number}"}) for number in range(3)]
+
+
+class PaidOnce(RuleBasedStateMachine):
+    """Airflow, a user and a bank at their worst.
+
+    A *want* is one image that somebody asked for: the first run is one; a clear with a changed request, a clear with
+    ``reuse_existing=False`` after the result was handed on, and a clear after the result expired are the next. What
+    failed was refunded and does not count. Everything else is the same want. Without a store, or after it was wiped,
+    a request that changes between attempts is another want, and so is every clear with ``reuse_existing=False``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world, self.live, self.want, self.wanted = World(), list[Live](), 0, 0
+        self.request, self.tries, self.max_tries, self.blind = 0, 0, RETRIES, False
+        self.handed_on = self.settled = self.store = False
+        self.allowed = Rules()
+        self._no_echo = patch("airflow_provider_nanobanana.hooks.submission.ids_resolve")
+        self._no_echo.start()
+
+    @initialize(
+        store=st.booleans(),
+        reuse=st.booleans(),
+        unknown=st.sampled_from(["resubmit", "resubmit", "fail"]),
+        expired=st.sampled_from(["fail", "resubmit"]),
+    )
+    def begin(self, store: bool, reuse: bool, unknown: str, expired: str) -> None:
+        self.store = store
+        self.allowed = Rules(
+            reuse_existing=reuse,
+            on_unknown_submission=unknown,  # type: ignore[arg-type]
+            on_expired=expired,  # type: ignore[arg-type]
+            http_timeout=HTTP_TIMEOUT,
+        )
+
+    # --- attempts --------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.settled and len(self.live) < (2 if self.store else 1))
+    @rule()
+    def start(self) -> None:
+        """A first try, a retry, or, while another attempt lives, the work of a scheduler that took it for dead."""
+        self.tries += 1
+        attempt = Attempt.of(
+            try_number=self.tries, max_tries=self.max_tries, retries=RETRIES, started_at=self.world.now
+        )
+        regeneration = 0 if self.allowed.reuse_existing else attempt.tries_before_clear
+        self.live.append(
+            Live(
+                self.world, self.want, requests[self.request], attempt, self.allowed, shared=self.store,
+                regeneration=regeneration,
+            )
+        )  # fmt: skip
+
+    @precondition(lambda self: self.live)
+    @rule(which=st.integers(0, 1), steps=st.integers(1, 12), fate=fates)
+    def step(self, which: int, steps: int, fate: Fate) -> None:
+        live = self.live[which % len(self.live)]
+        for _ in range(steps):
+            if not live.over:
+                self._step(live, fate)
+        self._gather()
+
+    @precondition(lambda self: self.live)
+    @rule(which=st.integers(0, 1), series=st.lists(fates, max_size=4))
+    def finish(self, which: int, series: list[Fate]) -> None:
+        live = self.live[which % len(self.live)]
+        following: Iterator[Fate] = iter(series)
+        while not live.over:
+            assert live.steps < MOST_STEPS, f"an endless loop, at {live.at}"
+            self._step(live, next(following, Fate()) if live.at == "post" else Fate())
+        self._gather()
+
+    @precondition(lambda self: self.live)
+    @rule(which=st.integers(0, 1))
+    def kill(self, which: int) -> None:
+        live = self.live.pop(which % len(self.live))
+        live.kill()
+        # A kill between hand_on and the return leaves a result that was handed on.
+        self.handed_on |= live.at == "return"
+
+    @precondition(lambda self: self.settled)
+    @rule()
+    def success_is_not_recorded(self) -> None:
+        """Killed after execute() returned, or failed by Airflow while resuming: it retries what had succeeded."""
+        self.settled = False
+
+    def _step(self, live: Live, fate: Fate) -> None:
+        for other in self.live:
+            if live.wake > self.world.now and other is not live and other.at == "post":
+                # No time passes between an intent and its POST: a process that stands still there is a known limit.
+                other.fate = fate
+                other.step()
+        live.fate = fate
+        self._write_off()
+        live.step()
+        self._write_off()
+
+    def _write_off(self) -> None:
+        """What has expired by the time a clear is acted on may be bought anew; without a record, by its retries too."""
+        if self.max_tries > RETRIES and not self._acted_on_clear():
+            for bought in self.world.books:
+                bought.written_off |= bought.expired(self.world.now)
+
+    def _acted_on_clear(self) -> bool:
+        return self.world.row is not None and self.world.row.max_tries >= self.max_tries
+
+    def _gather(self) -> None:
+        for live in [live for live in self.live if live.over]:
+            self.live.remove(live)
+            if live.bought is not None:
+                self.settled = self.handed_on = True
+            else:
+                self._check_failure(live)
+
+    def _check_failure(self, live: Live) -> None:
+        """``charged`` tells the truth about the image task it names, or else about every one of the want."""
+        error = live.error
+        assert error is not None
+        mine = [b for b in self._living() if error.image_task_id in (None, b.id) and b.want == live.want]
+        assert error.charged != "no" or not mine, f"it says that nothing was charged: {error.message}"
+
+    # --- the user --------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.tries > 0 and (self.store or not self.live))
+    @rule(request=st.sampled_from([0, 0, 1, 2]), same=st.booleans())
+    def clear(self, request: int, same: bool) -> None:
+        """Clear a task that is not running for Airflow; a process it took for dead may live on."""
+        request = self.request if same else request
+        without_memory = not self.store or self.blind
+        # Without reuse, a process from before the clear that still lives buys for itself: a known limit.
+        anew = not self.allowed.reuse_existing and (self.handed_on or without_memory or bool(self.live))
+        if request != self.wanted or request != self.request or anew:
+            self.want += 1
+            self.handed_on = False
+        self.request = self.wanted = request
+        self.max_tries, self.settled = self.tries + RETRIES, False
+
+    @precondition(lambda self: not self.settled and self.tries > 0)
+    @rule(request=st.sampled_from([0, 1, 2]))
+    def request_changes(self, request: int) -> None:
+        """``{{ ti.try_number }}``, ``now()``: another request at the retry, without a clear."""
+        # Before any attempt acted on a clear it is as if the clear had brought the change.
+        self.want += request != self.request and not self._acted_on_clear()
+        self.request = request
+
+    @precondition(lambda self: self.store and not self.live)
+    @rule()
+    def wipe(self) -> None:
+        """The store loses the record; as on Airflow before 3.3, a changed request is another image then."""
+        self.world.row, self.blind = None, True
+        self.want += self.request != self.wanted or not self.allowed.reuse_existing
+
+    # --- the service -----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self._running())
+    @rule(which=st.integers(0, 5), refused=st.booleans())
+    def fail_remotely(self, which: int, refused: bool) -> None:
+        running = self._running()
+        bought = running[which % len(running)]
+        bought.status, bought.refused = ImageTaskStatus.FAILED, refused
+
+    @precondition(lambda self: self._running())
+    @rule()
+    def complete(self) -> None:
+        for bought in self._running():
+            bought.status, bought.completed = ImageTaskStatus.COMPLETED, self.world.now
+
+    @precondition(lambda self: not any(live.at == "post" for live in self.live))
+    @rule(seconds=st.sampled_from([0.5, 10.0, 45.0, 100.0, 90_000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    # --- what must hold --------------------------------------------------------------------------------------------
+
+    def _running(self) -> list[Bought]:
+        return [b for b in self.world.books if b.status is ImageTaskStatus.RUNNING and b.accepted <= self.world.now]
+
+    def _living(self) -> list[Bought]:
+        return [b for b in self.world.books if b.status is not ImageTaskStatus.FAILED and not b.written_off]
+
+    @invariant()
+    def no_want_is_paid_twice(self) -> None:
+        living = self._living()
+        if self.allowed.on_expired == "resubmit":
+            living = [b for b in living if not b.expired(self.world.now)]
+        paid = [b.want for b in living]
+        assert len(paid) == len(set(paid)), f"paid twice: {living}"
+
+    def teardown(self) -> None:
+        try:
+            for live in self.live:
+                live.kill()
+        finally:
+            self._no_echo.stop()
+
+
+PaidOnce.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None, database=None)
+TestPaidOnce = PaidOnce.TestCase
