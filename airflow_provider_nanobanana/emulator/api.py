@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import secrets
@@ -84,9 +85,20 @@ async def submit(gateway: Gateway, request: Request) -> Response:
     prompt = str(body.get("prompt", "")) if isinstance(body, dict) else ""
 
     async def right() -> Response:
+        if await _hung_up(gateway, request):
+            return Response()
         return await _accept(gateway, body)
 
     return await _faulty(gateway, "submit", prompt, right, request)
+
+
+async def _hung_up(gateway: Gateway, request: Request) -> bool:
+    """Take the time that accepting takes; say whether the client's going away undid the submit."""
+    delay = gateway.commit_delay()
+    if not delay:
+        return False
+    await asyncio.sleep(delay)
+    return await request.is_disconnected() and gateway.rng.random() >= gateway.settings.orphan_share
 
 
 async def _accept(gateway: Gateway, body: Any) -> Response:

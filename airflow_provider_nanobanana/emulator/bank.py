@@ -43,6 +43,7 @@ class ImageTask:
     hidden_until: float = 0.0
     hidden_polls: int = 0
     hidden_spelling: str = "404"
+    lookup_spread: float = 0.0
 
     @property
     def prompt(self) -> str:
@@ -118,7 +119,8 @@ class Bank:
         task = self.image_tasks.get(key)
         if task is not None or not use_client_ids:
             return task
-        visible = [task for task in self.by_client_id.get(key, ()) if now >= task.created + lookup_delay]
+        accepted = self.by_client_id.get(key, ())
+        visible = [task for task in accepted if now >= task.created + lookup_delay + task.lookup_spread]
         return visible[-1] if visible else None
 
     def settle(self, now: float) -> None:

@@ -80,6 +80,7 @@ class Gateway:
         if settings.credits is not None and settings.credits - self.bank.spent(now) < price:
             raise Refused("user quota is not enough", status=402, code="insufficient_quota")
         task = self.bank.accept(submission, now, self._latency(shapes))
+        task.lookup_spread = self._upto(settings.lookup_spread)
         if "late_404" in shapes:
             rule = shapes["late_404"]
             task.hidden_until, task.hidden_polls = now + rule["seconds"], rule["polls"]
@@ -89,6 +90,14 @@ class Gateway:
         task.picture_format = self._picture_format(submission, shapes)
         self.echo(f"submit {task.id} {submission.model} {submission.size} {submission.resolution} ${usd(task.credits)}")
         return task
+
+    def commit_delay(self) -> float:
+        """Return the seconds that this submit takes to be accepted."""
+        return self._upto(self.settings.commit_delay)
+
+    def _upto(self, limit: float) -> float:
+        # Nothing is drawn where nothing is asked for: ids and latencies of a seed stay what they were.
+        return self.rng.uniform(0, limit) if limit else 0.0
 
     def _latency(self, shapes: dict[str, Rule]) -> float:
         settings = self.settings

@@ -6,6 +6,18 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP")
+_NUMBERS = (
+    "latency",
+    "sigma",
+    "time_scale",
+    "submit_rate",
+    "query_rate",
+    "link_seconds",
+    "lookup_delay",
+    "lookup_spread",
+    "commit_delay",
+    "orphan_share",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,10 @@ class Settings:
     :param seed: Makes latencies and ids repeatable.
     :param link_seconds: Life of a result link after completion (contract 4.3: 24 hours).
     :param lookup_delay: Seconds after acceptance before a ``client_business_id`` resolves.
+    :param lookup_spread: At most so many seconds more, another number for each image task.
+    :param commit_delay: A submit is accepted at most so many seconds after it arrived, each after its own number of
+        seconds and without asking whether the client still waits for the answer.
+    :param orphan_share: Share (0 to 1) of the submits accepted although their client hung up during ``commit_delay``.
     :param ignore_client_ids: Client ids are swallowed: never echoed, never resolved.
     :param reject_client_ids: A submit that carries a client id is answered 400.
     :param result_format: Format of pictures whose request does not name one: PNG, JPEG or WEBP.
@@ -39,15 +55,19 @@ class Settings:
     seed: int | None = None
     link_seconds: float = 86_400
     lookup_delay: float = 0.0
+    lookup_spread: float = 0.0
+    commit_delay: float = 0.0
+    orphan_share: float = 1.0
     ignore_client_ids: bool = False
     reject_client_ids: bool = False
     result_format: str = "PNG"
     result_suffix: str = ""
 
     def __post_init__(self) -> None:
-        numbers = ("latency", "sigma", "time_scale", "submit_rate", "query_rate", "link_seconds", "lookup_delay")
-        for name in numbers:
+        for name in _NUMBERS:
             _check_number(name, getattr(self, name))
+        if self.orphan_share > 1:
+            raise ValueError(f"orphan_share must be at most 1, not {self.orphan_share!r}")
         if self.credits is not None:
             _check_number("credits", self.credits)
         if self.result_format not in PICTURE_FORMATS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
+    from airflow_provider_nanobanana.durable.decision import Rules
     from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
     from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.toapis.answers import Balance
@@ -36,8 +36,9 @@ class NanoBananaHook(BaseHook):
     conn_type = "nanobanana"
     hook_name = "Nano Banana (ToAPIs)"
 
-    #: How every blocking wait of this hook is done; a test puts a clock of its own here.
+    #: How this hook waits and tells the time, in epoch seconds; a test puts a clock of its own here.
     sleep: Callable[[float], None] = staticmethod(time.sleep)
+    clock: Callable[[], float] = staticmethod(time.time)
 
     def __init__(self, nanobanana_conn_id: str = default_conn_name) -> None:
         super().__init__()
@@ -140,17 +141,26 @@ class NanoBananaHook(BaseHook):
         """Buy one image; reference images in storage are checked and uploaded first.
 
         :param request: An :class:`ImageRequest` or a mapping with its keys.
-        :param client_business_id: The id to find this submission by; a fresh one when None.
+        :param client_business_id: The id to find this submission by. With the id of an earlier call, that call's image
+            task is used if the service knows it; a fresh id when None.
         :raises NanoBananaFailException: refused; nothing is charged.
-        :raises NanoBananaException: not accepted, or (``charged == "unknown"``) not known to be accepted after a minute
-            of look-ups.
+        :raises NanoBananaException: not accepted, or (``charged == "unknown"``) not known to be; the message says more.
         """
-        from airflow_provider_nanobanana.hooks.submission import submit
+        from airflow_provider_nanobanana.hooks.direct import submit_directly
 
         parsed = self.parse(request)
-        client_id = (client_business_id or f"nb-{uuid.uuid4().hex}") if self.settings.client_ids else None
         with airflow_errors():
-            return submit(self, parsed, client_id)
+            return submit_directly(self, parsed, client_business_id)
+
+    def rules(self, **choices: Any) -> Rules:
+        """Return what this connection allows a submission to do, with the user's choices."""
+        from airflow_provider_nanobanana.durable.decision import Rules
+        from airflow_provider_nanobanana.hooks.echo import known_not_to_resolve
+
+        settings = self.settings
+        if known_not_to_resolve(settings.base_url):
+            choices["on_unknown_submission"] = "fail"
+        return Rules(client_ids=settings.client_ids, http_timeout=settings.timeout, **choices)
 
     def get_task(self, image_task_id: str) -> ImageTask:
         """Ask for one image task; free, and repeated on transient failures."""

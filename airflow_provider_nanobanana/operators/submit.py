@@ -6,29 +6,32 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.durable import Attempt, OnUnknownSubmission, SubmissionIdentity
-    from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+    from airflow_provider_nanobanana.durable.decision import OnUnknownSubmission
+    from airflow_provider_nanobanana.hooks.submission import Submission
 
 #: A queued submit wakes no sooner: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _SHORTEST_QUEUE_WAIT = 15.0
+#: Obedience to one ``Retry-After``; an absurd header must not use up the whole timeout.
+_LONGEST_QUEUE_WAIT = 60.0
 
 
 class NanoBananaSubmitOperator(BaseOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
-    A retry, or a clear, first asks the service for the image task of the earlier attempt and uses it while its result
-    lives. A rate limit that persists is waited out without a worker slot.
+    A retry, or a clear, first finds out what the earlier attempt bought and uses it while its result lives
+    (``docs/durability.md``). A rate limit that persists is waited out without a worker slot.
 
     :param prompt: What the picture shows.
     :param size: Aspect ratio, such as ``16:9``.
@@ -40,7 +43,9 @@ class NanoBananaSubmitOperator(BaseOperator):
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
     :param reuse_existing: Whether a clear uses what the same request already bought; False buys anew.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
-    :param timeout: Seconds that a rate-limited submit may queue in all.
+    :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
+    :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
+        failed attempt named; also ``nanobanana_adopt`` in the run's conf.
     :param nanobanana_conn_id: Id of the connection.
     """
 
@@ -51,6 +56,7 @@ class NanoBananaSubmitOperator(BaseOperator):
         "reference_images",
         "model",
         "variant",
+        "adopt",
         "nanobanana_conn_id",
     )
     ui_color = "#fff3b0"
@@ -68,13 +74,12 @@ class NanoBananaSubmitOperator(BaseOperator):
         variant: str = "",
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
-        timeout: float = 900,
+        timeout: float | timedelta = 900,
+        adopt: Mapping[str, str] | None = None,
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if on_unknown_submission not in ("resubmit", "fail"):
-            raise ValueError(f"on_unknown_submission is 'resubmit' or 'fail', not {on_unknown_submission!r}")
+        super().__init__(**with_retry_policy(kwargs))
         self.prompt = prompt
         self.size = size
         self.resolution = resolution
@@ -86,30 +91,68 @@ class NanoBananaSubmitOperator(BaseOperator):
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
         self.timeout = timeout
+        self.adopt = adopt
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> str:
         """Submit, or find what an earlier attempt submitted, and return the image task id."""
-        return self._submit(context, queue_deadline=time.time() + self.timeout)
+        return self._submit(context, queue_deadline=time.time() + self._timeout_seconds())
 
     def execute_queued(self, context: Context, event: Mapping[str, Any] | None = None) -> str:
-        """Try again after a wait in the queue; the deadline comes back with the event."""
-        deadline = (event or {}).get("deadline")
-        return self._submit(context, queue_deadline=deadline if isinstance(deadline, (int, float)) else time.time())
+        """Try again after a wait in the queue; the deadline comes back with the event, if it is ours."""
+        event = event if isinstance(event, Mapping) and event.get("ticket") == self._ticket(context) else {}
+        deadline = event.get("deadline")
+        if not isinstance(deadline, (int, float)):
+            # Airflow leaks events into later attempts (its issue 62845): then this is a start like any other.
+            deadline = time.time() + self._timeout_seconds()
+        return self._submit(context, queue_deadline=deadline)
+
+    def on_kill(self) -> None:
+        """Say what a killed attempt leaves behind: the service has no cancel."""
+        self.log.warning(
+            "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
+            "it."
+        )
 
     def _submit(self, context: Context, queue_deadline: float) -> str:
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            request = hook.parse(self._request())
+            submission = self._submission(context, hook)
             try:
-                image_task = self._adopt_or_buy(context, hook, request)
+                with airflow_errors():
+                    image_task = submission.settle()
+                    submission.hand_on()
             except NanoBananaException as failure:
                 if isinstance(failure.error, (errors.RateLimited, errors.ServiceUnavailable)):
-                    self._queue(failure.error, queue_deadline)
-                if isinstance(failure.error, errors.SubmissionUnknown):
-                    self._explain_unknown(failure.error, hook.settings.client_ids)
+                    self._queue(context, failure.error, queue_deadline)
                 raise
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
         return image_task.id
+
+    def _submission(self, context: Context, hook: NanoBananaHook) -> Submission:
+        from airflow_provider_nanobanana.durable.attempt import Attempt
+        from airflow_provider_nanobanana.durable.journal import journal_for
+        from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+        from airflow_provider_nanobanana.hooks.submission import Submission
+
+        self._check_choices()
+        request = hook.parse(self._request())
+        ti: Any = context["ti"]
+        attempt = Attempt.of(
+            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
+        )
+        return Submission(
+            hook,
+            request,
+            identity=SubmissionIdentity(
+                scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
+                fingerprint=request.fingerprint(),
+                regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
+            ),
+            attempt=attempt,
+            rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
+            journal=journal_for(context),
+            adopt={**_adoptions(context), **(self.adopt or {})},
+        )
 
     def _request(self) -> dict[str, Any]:
         return {
@@ -119,60 +162,57 @@ class NanoBananaSubmitOperator(BaseOperator):
             "reference_images": self.reference_images,
             "model": self.model,
             "response_format": self.response_format,
-            "extra_body": dict(self.extra_body or {}),
+            "extra_body": self.extra_body,
             "variant": self.variant,
         }
 
-    def _adopt_or_buy(self, context: Context, hook: NanoBananaHook, request: ImageRequest) -> ImageTask:
-        from airflow_provider_nanobanana.durable import Attempt, blind_retry_error
-        from airflow_provider_nanobanana.hooks.walk import first_free_generation
+    def _check_choices(self) -> None:
+        """Refuse what only shows after rendering and mapping; nothing was sent."""
+        faults = []
+        if self.on_unknown_submission not in ("resubmit", "fail"):
+            faults.append(f"on_unknown_submission is 'resubmit' or 'fail', not {self.on_unknown_submission!r}")
+        if self.reuse_existing not in (True, False):
+            faults.append(f"reuse_existing is True or False, not {self.reuse_existing!r}")
+        adopt: Any = self.adopt
+        if adopt is not None and not isinstance(adopt, Mapping):
+            faults.append("adopt is a mapping of client_business_id to image task id")
+        if faults:
+            refused = f"Submit refused before sending: {'; '.join(faults)}. Nothing was charged."
+            raise NanoBananaFailException(errors.InvalidRequest(refused))
 
+    def _timeout_seconds(self) -> float:
+        timeout: Any = self.timeout
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+            refused = f"timeout is a number of seconds or a timedelta, not {timeout!r}. Nothing was charged."
+            raise NanoBananaFailException(errors.InvalidRequest(refused))
+        return float(seconds)
+
+    def _ticket(self, context: Context) -> str:
+        """Return what tells this task instance's own queue events from those of others."""
         ti: Any = context["ti"]
-        attempt = Attempt.of(try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0)
-        identity = self._identity(ti, request, attempt)
-        generation = 0
-        if attempt.must_look and hook.settings.client_ids:
-            with airflow_errors():
-                found, generation = first_free_generation(hook, identity, attempt)
-            if found is not None:
-                return found
-        client_id = identity.client_business_id(generation)
-        if attempt.retry and not (hook.settings.client_ids and self.on_unknown_submission == "resubmit"):
-            raise NanoBananaFailException(blind_retry_error(client_id if hook.settings.client_ids else None))
-        return hook.submit(request, client_business_id=client_id)
+        return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
 
-    def _identity(self, ti: Any, request: ImageRequest, attempt: Attempt) -> SubmissionIdentity:
-        from airflow_provider_nanobanana.durable import SubmissionIdentity
-
-        return SubmissionIdentity(
-            scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
-            fingerprint=request.fingerprint(),
-            regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
-        )
-
-    def _queue(self, error: errors.ToApisError, deadline: float) -> None:
+    def _queue(self, context: Context, error: errors.ToApisError, deadline: float) -> None:
         """Wait for the account's rate limit without a slot; returns only when the deadline leaves no time."""
         from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
         now = time.time()
         # Spread, so that hundreds of queued submits do not come back in one second.
-        moment = now + max(error.retry_after or 0.0, _SHORTEST_QUEUE_WAIT) * (1 + random.random())
+        asked = min(error.retry_after or 0.0, _LONGEST_QUEUE_WAIT)
+        moment = now + max(asked, _SHORTEST_QUEUE_WAIT) * (1 + random.random())
         if moment >= deadline:
             return
         self.log.info("%s Queueing without a slot for %.0f s.", error.message, moment - now)
         self.defer(
-            trigger=NanoBananaTimerTrigger(moment=moment, deadline=deadline),
+            trigger=NanoBananaTimerTrigger(moment=moment, deadline=deadline, ticket=self._ticket(context)),
             method_name="execute_queued",
             timeout=timedelta(seconds=moment - now + 60),
         )
 
-    def _explain_unknown(self, error: errors.ToApisError, client_ids: bool) -> NoReturn:
-        if client_ids and self.on_unknown_submission == "resubmit":
-            raise NanoBananaException(error) from error
-        raise NanoBananaFailException(
-            errors.SubmissionUnknown(
-                f"{error.message} It is not sent again by itself (client_ids: {str(client_ids).lower()}, "
-                f"on_unknown_submission={self.on_unknown_submission!r}): look at the account's task list in the ToAPIs "
-                "console; pass the id to the sensor if the image is there, clear this task if it is not."
-            )
-        ) from error
+
+def _adoptions(context: Context) -> dict[str, str]:
+    """Return the run conf's ``nanobanana_adopt``, or nothing where it is no mapping."""
+    conf = getattr(context.get("dag_run"), "conf", None) or {}
+    chosen = conf.get("nanobanana_adopt")
+    return dict(chosen) if isinstance(chosen, Mapping) else {}

@@ -20,6 +20,7 @@ from airflow_provider_nanobanana.exceptions import (
     sensor_exception,
 )
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.upstream import was_skipped
 
@@ -71,7 +72,7 @@ class NanoBananaSensor(BaseSensorOperator):
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(timeout=timeout, poke_interval=poke_interval, **kwargs)
+        super().__init__(timeout=timeout, poke_interval=poke_interval, **with_retry_policy(kwargs))
         self.image_task_ids = image_task_ids
         self.allow_partial = allow_partial
         self.deferrable = deferrable

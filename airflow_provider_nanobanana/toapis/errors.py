@@ -115,6 +115,12 @@ class SubmissionUnknown(ToApisError):
     charged: Charged = "unknown"
 
 
+class SubmissionUnfindable(ToApisError):
+    """Whether an earlier submit bought the image cannot be found out by program; a person has to look."""
+
+    charged: Charged = "unknown"
+
+
 # --- an image task that is paid ------------------------------------------------------------------------------------
 
 

@@ -131,9 +131,10 @@ class ImageRequest(BaseModel):
     def fingerprint(self) -> str:
         """Return the hash that makes two requests the same one: 64 hex digits.
 
-        Query strings of references are left out: a re-signed link to the same object is the same request.
+        Fields at their default are left out, so that a field added later changes no hash; so are the query strings of
+        links, which re-signing changes, and the form of the answer.
         """
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"response_format"})
         content["reference_images"] = [_without_query(uri) for uri in self.reference_images]
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

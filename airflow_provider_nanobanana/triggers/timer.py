@@ -16,18 +16,24 @@ class NanoBananaTimerTrigger(BaseTrigger):
     :param moment: Epoch seconds at which to wake.
     :param deadline: Epoch seconds until which the submit may queue in all; comes back in the event, since a deferral
         carries nothing else.
+    :param ticket: Whose wait this is; comes back in the event as well.
     """
 
-    def __init__(self, moment: float, deadline: float, **_from_newer_versions: Any) -> None:
+    def __init__(self, moment: float, deadline: float, ticket: str = "", **_from_newer_versions: Any) -> None:
         super().__init__()
         self.moment = moment
         self.deadline = deadline
+        self.ticket = ticket
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {"moment": self.moment, "deadline": self.deadline}
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            "moment": self.moment,
+            "deadline": self.deadline,
+            "ticket": self.ticket,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleep until the moment and yield one event."""
         await asyncio.sleep(max(0.0, self.moment - time.time()))
-        yield TriggerEvent({"deadline": self.deadline})
+        yield TriggerEvent({"deadline": self.deadline, "ticket": self.ticket})

@@ -48,9 +48,10 @@ def emulator(running_emulator: Emulator, service_clock: ServiceClock, monkeypatc
 
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Blocking waits take no time and are noted."""
+    """The hook's waits are noted; they move its clock and take no time."""
     waits: list[float] = []
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(waits.append))
+    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(lambda: time.time() + sum(waits)))
     return waits
 
 

@@ -8,17 +8,35 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
+from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+
+
+class Store:
+    """A task state store; ``task_state_store`` of Airflow 3.3."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Any] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.rows[key]) if key in self.rows else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self.rows[key] = json.dumps(value)
 
 
 @dataclass
 class TaskInstance:
-    """As much of a running task instance as our operators touch."""
+    """As much of a running task instance as our operators touch.
+
+    :param store: None is an Airflow before 3.3.
+    """
 
     dag_id: str = "dag"
     run_id: str = "run"
@@ -29,6 +47,8 @@ class TaskInstance:
     first_reschedule: datetime | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
     upstream: dict[str, str] = field(default_factory=dict)
+    store: Store | None = None
+    conf: dict[str, Any] = field(default_factory=dict)
 
     def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {run_ids[0]: {name: self.upstream[name] for name in task_ids}} if self.upstream else {}
@@ -54,12 +74,16 @@ class Run:
 def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
     """Execute once; follow every deferral through a serialised trigger; keep the result or what was raised."""
     run = Run(ti=ti or TaskInstance(task_id=operator.task_id))
-    context: Any = {"ti": run.ti, "task_instance": run.ti}
+    context: Any = {"ti": run.ti, "task_instance": run.ti, "dag_run": SimpleNamespace(conf=run.ti.conf)}
+    if run.ti.store is not None:
+        context["task_state_store"] = run.ti.store
 
     def step() -> Any:
         if not run.deferrals:
             return operator.execute(context)
         deferral = run.deferrals[-1]
+        if isinstance(deferral.trigger, NanoBananaTimerTrigger):
+            deferral.trigger.moment = 0.0  # what is tested is what follows, not the wait
         event = asyncio.run(fire(deferral.trigger))
         run.events.append(event)
         return operator.resume_execution(deferral.method_name, {"event": event}, context)

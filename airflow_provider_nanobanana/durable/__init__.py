@@ -1,0 +1,1 @@
+"""Paid once: the record of a submission, and the decision what an attempt does about it."""

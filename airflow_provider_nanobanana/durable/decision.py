@@ -1,0 +1,246 @@
+"""Paid once: what an attempt does about one wanted image, decided from the record, the service's answers and the clock.
+
+Pure: no I/O, no clock, no Airflow. :func:`decide` is asked again after every look, wait or write, until it says what to
+use, to submit, or why to fail. The record is written ahead (intent before the POST, id after it) and never deleted;
+where there is none, the ids under which a submit can be found are derived anew from the task instance and the request.
+The table of cases, one test a row: ``docs/durability.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+from airflow_provider_nanobanana.durable import stops
+from airflow_provider_nanobanana.durable.attempt import Attempt
+from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.classify import content_refused
+from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+
+OnUnknownSubmission = Literal["resubmit", "fail"]
+OnExpired = Literal["fail", "resubmit"]
+
+#: "Not there" is believed when asked this often, and this long after the last moment at which a submit may have left:
+#: an accepted submit may stay invisible for half a minute, and the HTTP call itself may have been under way.
+LOOKS_TO_BELIEVE: Final = 4
+VISIBLE_AFTER_SECONDS: Final = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 16.0
+#: Nothing sane fails this often; a bound against an endless loop.
+MAX_GENERATIONS: Final = 25
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What user and connection allow.
+
+    :param client_ids: Whether submits can be found by a ``client_business_id``.
+    :param http_timeout: Seconds that one POST may be under way.
+    """
+
+    client_ids: bool = True
+    on_unknown_submission: OnUnknownSubmission = "resubmit"
+    reuse_existing: bool = True
+    on_expired: OnExpired = "fail"
+    http_timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the service answered when asked for ``target``: the image task, or so many times "not there"."""
+
+    target: str
+    image_task: ImageTask | None = None
+    looks: int = 1
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that :func:`decide` goes by.
+
+    :param generation: The generation being looked at while there is no record.
+    :param vouched: Whether a record vouches that nothing of this wish is under way.
+    """
+
+    identity: SubmissionIdentity
+    attempt: Attempt
+    rules: Rules
+    record: Record | None = None
+    seen: Seen | None = None
+    generation: int = 0
+    vouched: bool = False
+
+
+class Verb(StrEnum):
+    """What to do next; the first three end well, the last ends badly."""
+
+    USE = "use"
+    REATTACH = "re-attach"
+    ADOPT = "adopt"
+    LOOK = "look"
+    WAIT = "wait"
+    WALK = "walk to the next generation"
+    SUBMIT = "submit"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One step and its reason, in words for the log.
+
+    :param target: The id to look at, or the image task to use.
+    :param generation: The generation to submit or to walk to.
+    :param seconds: How long to wait before the next look.
+    """
+
+    verb: Verb
+    reason: str
+    target: str = ""
+    generation: int = 0
+    seconds: float = 0.0
+    error: errors.ToApisError | None = None
+
+
+def decide(situation: Situation, now: float) -> Decision:
+    """Return the next step; ``now`` is epoch seconds."""
+    record = situation.record
+    if record is None:
+        return _decide_unrecorded(situation, now)
+    if record.state is RecordState.QUEUED:
+        return _decide_unsent(situation, record)
+    target = record.image_task_id or record.client_business_id
+    if target is None:
+        cleared = "the task was cleared after its outcome could not be found out"
+        return _submit(0, cleared) if _wished_anew(situation) else _fail(stops.blind(_key(situation), sent_ids=False))
+    if situation.seen is None or situation.seen.target != target:
+        return Decision(Verb.LOOK, f"the record is {record.state}", target=target)
+    if situation.seen.image_task is not None:
+        return _decide_found(situation, situation.seen.image_task, now)
+    return _decide_absent(situation, now, since=record.at)
+
+
+def _decide_unsent(situation: Situation, record: Record) -> Decision:
+    """The record says that nothing was sent."""
+    if not record.fits(situation.identity):
+        return _submit_wish(situation, "nothing of the recorded request was sent")
+    return _submit(record.generation, "the record says that nothing was sent")
+
+
+def _decide_unrecorded(situation: Situation, now: float) -> Decision:
+    """Without a record: submit, unless an earlier attempt may have done so."""
+    attempt = situation.attempt
+    if not (attempt.retry or attempt.cleared or situation.vouched):
+        return _submit(0, "this is the first attempt")
+    if not situation.rules.client_ids:
+        if attempt.retry:
+            return _fail(stops.blind(_key(situation), sent_ids=False))
+        return _submit(0, "the task was cleared, and without client ids nothing can be looked up")
+    target = situation.identity.client_business_id(situation.generation)
+    if situation.seen is None or situation.seen.target != target:
+        return Decision(Verb.LOOK, "there is no record of earlier attempts", target=target)
+    if situation.seen.image_task is not None:
+        return _decide_found(situation, situation.seen.image_task, now)
+    return _decide_absent(situation, now, since=attempt.started_at)
+
+
+def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
+    """The service does not show it: wait until that can be believed, then as the user wants."""
+    seen, record, rules = situation.seen, situation.record, situation.rules
+    assert seen is not None
+    believable = since + rules.http_timeout + VISIBLE_AFTER_SECONDS
+    if not situation.vouched and (seen.looks < LOOKS_TO_BELIEVE or now < believable):
+        pause = min(_FIRST_PAUSE * 2 ** (seen.looks - 1), _LONGEST_PAUSE)
+        reason = f"{seen.target} is not there yet (look {seen.looks})"
+        return Decision(Verb.WAIT, reason, target=seen.target, seconds=pause)
+    wished_anew = _wished_anew(situation) and not (record is None and situation.attempt.retry)
+    if record is not None and record.image_task_id is not None:
+        if wished_anew and not rules.reuse_existing:
+            return _next(situation, f"image task {record.image_task_id} is unknown to this account")
+        return _fail(stops.unknown_id(record.image_task_id))
+    if rules.on_unknown_submission == "fail" and not (wished_anew or situation.vouched):
+        return _fail(stops.blind(seen.target, sent_ids=True))
+    if record is not None and not record.fits(situation.identity):
+        return _submit_wish(situation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
+    generation = record.generation if record is not None else situation.generation
+    return _submit(generation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
+
+
+def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decision:
+    """The service shows an image task: does it serve what is wanted now?"""
+    record, wished_anew = situation.record, _wished_anew(situation)
+    changed = record is not None and record.fingerprint != situation.identity.fingerprint
+    if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
+        return _decide_failed(situation, found, wished_anew)
+    if found.terminal and (found.expired_at_service or now >= found.expires(now)):
+        if wished_anew or situation.rules.on_expired == "resubmit":
+            return _next(situation, f"the link of image task {found.id} has expired")
+        return _fail(stops.expired(found))
+    if wished_anew and changed:
+        reason = f"the task was cleared with another request; image task {found.id} is abandoned, though paid"
+        return _next(situation, reason)
+    if wished_anew and not situation.rules.reuse_existing and record is not None and record.state is RecordState.DONE:
+        return _next(situation, f"reuse_existing=False, and image task {found.id} was handed on before the clear")
+    if changed:
+        reason = "the request changed between attempts; the image task already paid for wins while it lives"
+    else:
+        reason = f"it is {found.wire_status or found.status}; nothing is bought"
+    return Decision(_verb_for(record, found), f"image task {found.id}: {reason}", target=found.id)
+
+
+def _verb_for(record: Record | None, found: ImageTask) -> Verb:
+    if record is None or record.image_task_id is None:
+        return Verb.ADOPT
+    return Verb.USE if found.status is ImageTaskStatus.COMPLETED else Verb.REATTACH
+
+
+def _decide_failed(situation: Situation, found: ImageTask, wished_anew: bool) -> Decision:
+    error = found.error
+    if error and content_refused(error.code, error.message) and not wished_anew:
+        return _fail(stops.refused(found))
+    return _next(situation, f"image task {found.id} failed at the service and was refunded")
+
+
+def _wished_anew(situation: Situation) -> bool:
+    """Whether the user cleared the task after what was found had been submitted."""
+    record, attempt = situation.record, situation.attempt
+    return attempt.cleared if record is None else attempt.max_tries > record.max_tries
+
+
+def _next(situation: Situation, reason: str) -> Decision:
+    """Go on to what comes after a finished generation."""
+    record, identity = situation.record, situation.identity
+    if record is None:
+        return _walk(situation.generation + 1, reason)
+    if record.fits(identity):
+        return _submit_bounded(record.generation + 1, reason)
+    return _submit_wish(situation, reason)
+
+
+def _submit_wish(situation: Situation, reason: str) -> Decision:
+    """The wish is another one than the record's: its own generations begin at 0 and may exist from before."""
+    return _walk(0, reason) if situation.rules.client_ids else _submit(0, reason)
+
+
+def _walk(generation: int, reason: str) -> Decision:
+    if generation >= MAX_GENERATIONS:
+        return _fail(stops.hopeless(MAX_GENERATIONS))
+    return Decision(Verb.WALK, reason, generation=generation)
+
+
+def _submit_bounded(generation: int, reason: str) -> Decision:
+    return _fail(stops.hopeless(MAX_GENERATIONS)) if generation >= MAX_GENERATIONS else _submit(generation, reason)
+
+
+def _submit(generation: int, reason: str) -> Decision:
+    return Decision(Verb.SUBMIT, reason, generation=generation)
+
+
+def _key(situation: Situation) -> str:
+    """Return the derived id under which a person can say which image task this submission became."""
+    record = situation.record
+    return situation.identity.client_business_id(record.generation if record else situation.generation)
+
+
+def _fail(error: errors.ToApisError) -> Decision:
+    return Decision(Verb.FAIL, error.message, error=error)

@@ -1,0 +1,83 @@
+"""Where the record lies: Airflow's task state store (3.3 and later), or the memory of one attempt."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from airflow_provider_nanobanana.durable.record import KEY, Record
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+
+
+class Journal(Protocol):
+    """Keeps one record. It is never deleted: a task killed after its end must still find its result."""
+
+    def read(self) -> Record | None:
+        """Return the record, or None where there certainly is none."""
+        ...
+
+    def write(self, record: Record) -> None:
+        """Replace the record; it is kept when this returns."""
+        ...
+
+
+class MemoryJournal:
+    """Forgets with the attempt: Airflow before 3.3, and callers of the hook. Derived client ids carry on then."""
+
+    def __init__(self) -> None:
+        self._record: Record | None = None
+
+    def read(self) -> Record | None:
+        """Return what this attempt wrote."""
+        return self._record
+
+    def write(self, record: Record) -> None:
+        """Keep it for this attempt."""
+        self._record = record
+
+
+class StateStoreJournal:
+    """The record in ``task_state_store``: it survives retries, kills, deferrals and a clear.
+
+    :param store: ``context["task_state_store"]``.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def read(self) -> Record | None:
+        """Return the record.
+
+        :raises TransientFailure: It could not be read, which is never the same as "there is none".
+        """
+        try:
+            value = self._store.get(KEY)
+        except Exception as error:
+            raise TransientFailure(
+                f"The record of earlier submissions could not be read ({type(error).__name__}: {error}); "
+                "nothing was sent now. A retry reads it again.",
+                charged="unknown",
+            ) from error
+        return None if value is None else Record.from_json(value)
+
+    def write(self, record: Record) -> None:
+        """Write the record and read it back: the store's own ``set`` ignores an error of the API server (3.3.2).
+
+        :raises TransientFailure: It was not kept.
+        """
+        from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+        try:
+            self._store.set(KEY, record.to_json(), retention=NEVER_EXPIRE)
+            kept = self._store.get(KEY)
+        except Exception as error:
+            raise TransientFailure(
+                f"The record of this submission could not be written ({type(error).__name__}: {error})."
+            ) from error
+        if kept != record.to_json():
+            raise TransientFailure("The record of this submission was not kept by the task state store.")
+
+
+def journal_for(context: Any) -> Journal:
+    """Return the journal of a running task instance."""
+    store = context.get("task_state_store")
+    return MemoryJournal() if store is None else StateStoreJournal(store)

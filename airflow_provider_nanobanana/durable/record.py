@@ -1,0 +1,107 @@
+"""The write-ahead record of one submission, and the identity under which it can be found without any record."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+
+VERSION: Final = 1
+#: The key in Airflow's ``task_state_store``.
+KEY: Final = "nanobanana_submission"
+
+
+class RecordState(StrEnum):
+    """How far a submission has come."""
+
+    QUEUED = "queued"
+    """Certainly nothing was sent."""
+    INTENT = "intent"
+    """A POST may have left."""
+    SUBMITTED = "submitted"
+    """The service gave an id."""
+    DONE = "done"
+    """The result was handed on."""
+
+
+@dataclass(frozen=True)
+class SubmissionIdentity:
+    """What makes a submission this one: the task instance and the request.
+
+    :param scope: dag id, run id, task id, map index.
+    :param fingerprint: Hash of the request (:meth:`ImageRequest.fingerprint`).
+    :param occurrence: Tells identical requests of one task instance apart.
+    :param regeneration: Rises when the user wants the same request made anew.
+    """
+
+    scope: tuple[str, ...]
+    fingerprint: str
+    occurrence: int = 0
+    regeneration: int = 0
+
+    def client_business_id(self, generation: int) -> str:
+        """Return the id sent with a generation: 43 characters; NUL joins the parts, so that no two read alike."""
+        parts = (*self.scope, self.fingerprint, str(self.occurrence), str(self.regeneration), str(generation))
+        return f"nb-{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a task instance's submission; plain JSON in the store, and no secret in it.
+
+    :param at: Epoch seconds of the last moment at which a POST may have left.
+    :param max_tries: Airflow's count when this was written; a higher one means that the user cleared the task.
+    :param writer: The attempt that wrote it.
+    """
+
+    state: RecordState
+    fingerprint: str
+    regeneration: int
+    generation: int
+    client_business_id: str | None
+    image_task_id: str | None
+    at: float
+    max_tries: int
+    writer: str
+
+    def fits(self, identity: SubmissionIdentity) -> bool:
+        """Whether this is about the very wish of ``identity``."""
+        return (self.fingerprint, self.regeneration) == (identity.fingerprint, identity.regeneration)
+
+    def moved(self, state: RecordState, **changes: Any) -> Self:
+        """Return the record in another state."""
+        return replace(self, state=state, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {"version": VERSION, **asdict(self), "state": str(self.state)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Record:
+        """Return the record; what cannot be read is never "no record".
+
+        :raises TransientFailure: for another version or form; nothing was sent.
+        """
+        try:
+            fields = dict(value)
+            if fields.pop("version") != VERSION:
+                raise ValueError("another version")
+            return cls(**{**fields, "state": RecordState(fields["state"])})
+        except (TypeError, ValueError, KeyError) as error:
+            raise TransientFailure(
+                f"The record of an earlier submission ({KEY!r} in the task's state store) cannot be read ({error}); "
+                "nothing was sent now. It was written by another version of this provider, or by hand.",
+                charged="unknown",
+            ) from error
+
+
+@dataclass(frozen=True)
+class NamedIdentity(SubmissionIdentity):
+    """The identity of a submission whose client id the caller chose: the first part of its scope."""
+
+    def client_business_id(self, generation: int) -> str:
+        """Return the caller's id, told apart by generation after the first."""
+        return f"{self.scope[0]}-{generation}" if generation else self.scope[0]

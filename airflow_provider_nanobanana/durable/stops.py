@@ -1,0 +1,61 @@
+"""Why an attempt must not submit: what became of the money, and what a person can do."""
+
+from __future__ import annotations
+
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.models import ImageTask
+
+
+def blind(key: str, *, sent_ids: bool) -> errors.ToApisError:
+    """An earlier submit can neither be found nor ruled out.
+
+    :param key: The derived id of the submission; the key of a mapping that adopts an image task by hand.
+    :param sent_ids: Whether submits carry that id.
+    """
+    how = (
+        f"No image task answers to client_business_id {key}, and on_unknown_submission='fail'."
+        if sent_ids
+        else "This connection sends no client ids (client_ids: false), so it cannot be asked for."
+    )
+    return errors.SubmissionUnfindable(
+        f"An earlier submit may have bought this image. {how} Nothing was sent now. Look at the account's task list in "
+        "the ToAPIs console. If the image is there, clear this task with "
+        f"adopt={{{key!r}: '<image task id>'}} (or that mapping as 'nanobanana_adopt' in the run's conf); if it is not "
+        "there, clear this task to submit."
+    )
+
+
+def unknown_id(image_task_id: str) -> errors.ToApisError:
+    """The recorded image task is not this account's."""
+    return errors.ImageTaskNotFound(
+        f"Image task {image_task_id} was bought by an earlier attempt, but this account does not know it. Nothing was "
+        "sent now: check that the connection still leads to the same host and account. To give the image up and buy "
+        "anew, clear this task with reuse_existing=False.",
+        image_task_id=image_task_id,
+    )
+
+
+def expired(found: ImageTask) -> errors.ToApisError:
+    """The image is paid and lost."""
+    return errors.ResultExpired(
+        f"Image task {found.id} of this request is paid and its link has expired. Clear the task to buy it anew.",
+        image_task_id=found.id,
+    )
+
+
+def refused(found: ImageTask) -> errors.ToApisError:
+    """The prompt was refused, and would be again."""
+    code, message = (found.error.code, found.error.message) if found.error else ("", "")
+    return errors.ContentRefused(
+        f"Image task {found.id} of this request was refused by content policy ({code}: {message}) and refunded; it "
+        "would be refused again. Change the prompt and clear the task.",
+        image_task_id=found.id,
+        code=code,
+    )
+
+
+def hopeless(generations: int) -> errors.ToApisError:
+    """The service fails it every time."""
+    return errors.ImageTaskFailed(
+        f"{generations} image tasks of this request failed; all were refunded. Look at the prompt and at the service."
+    )
