@@ -67,7 +67,7 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
         ),
         "submit_rate": _field(
             "Submits per second",
-            "The account's limit for submitting image tasks.",
+            "The account's limit for submitting image tasks. Not used yet: for the coming generate operator.",
             {"type": ["number", "null"], "default": 5, "exclusiveMinimum": 0},
         ),
         "query_rate": _field(
@@ -77,7 +77,8 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
         ),
         "prices": _field(
             "Prices (USD per image)",
-            'The account\'s own price by resolution where it differs from the list price, such as {"1K": 0.025}.',
+            'The account\'s own price by resolution where it differs from the list price, such as {"1K": 0.025}. '
+            "Not used yet: for the coming generate operator.",
             {"type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": 0}},
         ),
         "client_ids": _field(

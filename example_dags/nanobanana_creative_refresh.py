@@ -1,7 +1,8 @@
 """A creative refresh: every night a new picture of each product in each format, into a folder of that day.
 
 ``variant`` makes the same prompt a new picture each day; a retry within the day finds what it already bought. The asset
-tells downstream DAGs that the day's creatives are there.
+tells downstream DAGs that the day's creatives are there. Unpausing this DAG also
+starts the run that is due, and that run buys its pictures at once.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ with DAG(
         ]
 
     submit = NanoBananaSubmitOperator.partial(
-        task_id="submit", variant=DAY, map_index_template="{{ task.size }} {{ task.prompt }}"
+        task_id="submit", variant=DAY, map_index_template="{{ task.size }} {{ task.prompt[:80] }}"
     ).expand_kwargs(plan())
     wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output, allow_partial=True, trigger_rule="all_done")
     NanoBananaDownloadOperator(

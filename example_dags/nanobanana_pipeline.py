@@ -32,7 +32,7 @@ with DAG(
         return params["prompts"]
 
     submit = NanoBananaSubmitOperator.partial(
-        task_id="submit", size="{{ params.size }}", map_index_template="{{ task.prompt }}"
+        task_id="submit", size="{{ params.size }}", map_index_template="{{ task.prompt[:80] }}"
     ).expand(prompt=read_prompts())
     wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output, trigger_rule="all_done")
     download = NanoBananaDownloadOperator(

@@ -174,9 +174,9 @@ def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decisio
     """The service shows an image task: does it serve what is wanted now?"""
     record, wished_anew = situation.record, _wished_anew(situation)
     changed = record is not None and record.fingerprint != situation.identity.fingerprint
-    if found.status is ImageTaskStatus.FAILED:
+    if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
         return _decide_failed(situation, found, wished_anew)
-    if found.status is ImageTaskStatus.COMPLETED and now >= found.expires(now):
+    if found.terminal and (found.expired_at_service or now >= found.expires(now)):
         if wished_anew or situation.rules.on_expired == "resubmit":
             return _next(situation, f"the link of image task {found.id} has expired")
         return _fail(stops.expired(found))

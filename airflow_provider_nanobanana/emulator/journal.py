@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.emulator.gateway import Gateway
 
 MAX_ENTRIES = 50_000
-NOTE = "emulator.note"  # scope key of the function that notes the status of an answer that bypasses ASGI
+NOTE = "emulator.note"  # scope key of the function that notes a status which ASGI does not see; the first one counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Entry:
     :param point: submit, status, models, balance, upload, result, download_upload or other.
     :param authorization: Whether an ``Authorization`` header came along.
     :param key_seen: Whether the API key stood anywhere in the headers or the URL.
-    :param status: HTTP status that was sent; 0 where the connection was dropped instead.
+    :param status: HTTP status that was sent; 0 where the connection was dropped instead, by either side.
     """
 
     at: float
@@ -121,8 +122,12 @@ class Recorder:
             await send(message)
 
         scope[NOTE] = note
-        await self.app(scope, receive, noting)
-        note(0)
+        try:
+            await self.app(scope, receive, noting)
+        except asyncio.CancelledError:
+            pass  # the emulator ends; nobody is left to whom uvicorn's traceback would say anything
+        finally:
+            note(0)
 
     def _note(self, scope: Scope, at: float, status: int) -> None:
         headers = dict(scope["headers"])

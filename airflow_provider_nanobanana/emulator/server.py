@@ -14,7 +14,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_provider_nanobanana.emulator import api, files
 from airflow_provider_nanobanana.emulator.gateway import Gateway
-from airflow_provider_nanobanana.emulator.journal import Recorder
+from airflow_provider_nanobanana.emulator.journal import NOTE, Recorder
 from airflow_provider_nanobanana.emulator.wire import TRANSPORT
 
 
@@ -31,6 +31,12 @@ class WireProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvico
             await inner(scope, receive, send)
 
         self.app = with_transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note a request whose client hung up before its answer, at once: the answer may be long in coming."""
+        super().connection_lost(exc)
+        if self.scope and NOTE in self.scope:
+            self.scope[NOTE](0)
 
 
 class _Port(uvicorn.Server):

@@ -25,9 +25,11 @@ class ConnectionSettings(BaseModel):
 
     :param base_url: Without ``/v1`` and trailing slash.
     :param timeout: Seconds for one HTTP call.
-    :param submit_rate: Submits per second that the account allows.
+    :param submit_rate: Submits per second that the account allows. Checked, and not used yet: the generate operator,
+        which is to come, will pace its submits by it.
     :param query_rate: Status calls per second that the account allows.
-    :param prices: USD per image by resolution, where the account's differ from the list.
+    :param prices: USD per image by resolution, where the account's differ from the list. Checked, and not used yet:
+        the generate operator will estimate its cost with them.
     :param client_ids: Whether submits carry a ``client_business_id``.
     """
 
@@ -79,11 +81,6 @@ class ConnectionSettings(BaseModel):
             return cls.model_validate({**given, "base_url": base_url, "api_key": key})
         except ValidationError as error:
             raise ConfigurationError(f"{name}: {_explain(error)}.") from None
-
-    @property
-    def plain_http(self) -> bool:
-        """Whether the gateway itself is reached by plain http: an emulator."""
-        return self.base_url.startswith("http://")
 
 
 def _host(connection: Connection) -> str:

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
+from airflow_provider_nanobanana.landing.storage import local_path, object_path
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.protocol import Upload
 
@@ -19,14 +20,12 @@ def read_reference(path_or_uri: str) -> Upload:
     """Return a reference image, read from a local path or any ``ObjectStoragePath`` URI and checked.
 
     :raises InvalidRequest: unreadable, no JPEG, PNG or WebP, or above 10 MiB; nothing was sent.
+    :raises ConfigurationError: no file system serves the scheme; nothing was sent.
     """
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     uri = path_or_uri.strip()
     shown = uri.partition("?")[0]
     try:
-        path = ObjectStoragePath(uri)
-        with path.open("rb") as file:
+        with (local_path(uri) or object_path(uri)).open("rb") as file:
             # One byte more than allowed tells "too large" without reading a whole film.
             content = file.read(MAX_REFERENCE_BYTES + 1)
     except (OSError, ValueError, ImportError) as error:

@@ -106,7 +106,8 @@ class Retrieval:
     def _ask_again(self, image: GeneratedImage) -> GeneratedImage:
         image_task = self._client.call(status_call(image.id))
         now = time.time()
-        if image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now):
+        past = image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now)
+        if past or image_task.expired_at_service:
             raise errors.ResultExpired(
                 f"Image task {image.id} is paid, but its link expired before image {image.index} was landed; it is "
                 "lost. Clear the submit task to buy it anew.",

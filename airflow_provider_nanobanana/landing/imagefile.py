@@ -89,7 +89,7 @@ def inspect_image(path: str | os.PathLike[str]) -> ImageFacts:
         head = file.read(_HEAD)
     found = sniff(head)
     if found is None:
-        raise ImageInvalid(f"The bytes are not an image: {_describe(head)}")
+        raise ImageInvalid(f"The file is no image but {_excerpt(head)}")
     with _decoder(path, found) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -119,8 +119,8 @@ def check_reference(source: str | os.PathLike[str] | bytes, *, name: str = "refe
             head = file.read(_HEAD)
     found = sniff(head)
     if found is None or found == "gif":
-        what = "it is a GIF" if found else _describe(head)
-        raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB: {what}")
+        what = "a GIF" if found else _kind(head)
+        raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
     if size > MAX_REFERENCE_BYTES:
         raise InvalidRequest(f"{name} has {size:,} bytes; JPEG, PNG or WebP of at most 10 MB is allowed")
     if size > SAFE_REFERENCE_BYTES:
@@ -159,16 +159,25 @@ def _has_end(path: str | os.PathLike[str], mark: bytes) -> bool:
     return False
 
 
-def _describe(head: bytes) -> str:
-    """Say what the bytes look like, for a person: the first words of HTML or text, else the first bytes in hex."""
+def _kind(head: bytes) -> Literal["empty", "unknown bytes", "HTML or XML", "text"]:
+    """Name what is no image without a word of its content: a reference may be any file of the worker."""
     if not head:
-        return "the file is empty"
+        return "empty"
     text = head.decode("utf-8", "replace")
     if sum(c != "\ufffd" and (c.isprintable() or c in "\r\n\t") for c in text) < 0.95 * len(text):
-        return f"they begin with {head[:12].hex(' ')}"
-    words = _one_line(re.sub(r"<[^>]*>?", " ", text))
-    kind = "HTML or XML" if text.lstrip().startswith("<") else "text"
-    return f"they are {kind}: {words!r}" if words else f"they are {kind} without words"
+        return "unknown bytes"
+    return "HTML or XML" if text.lstrip().startswith("<") else "text"
+
+
+def _excerpt(head: bytes) -> str:
+    """Say what came instead of an image, for a person: the first words of HTML or text, else the first bytes in hex."""
+    kind = _kind(head)
+    if kind == "empty":
+        return kind
+    if kind == "unknown bytes":
+        return f"{kind} that begin with {head[:12].hex(' ')}"
+    words = _one_line(re.sub(r"<[^>]*>?", " ", head.decode("utf-8", "replace")))
+    return f"{kind}: {words!r}" if words else f"{kind} without words"
 
 
 def _one_line(text: str) -> str:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
-from airflow_provider_nanobanana.exceptions import airflow_errors, airflow_exception
+from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.upstream import was_skipped
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 
+Record = dict[str, Any]
+Lost = tuple[Record, BaseException]
+#: What the service says of an image task beyond the sensor's entry, by id.
+Facts = Mapping[str, Record]
+
+_FACTS = {"model", "created_at", "completed_at", "client_business_id"}
 #: Downloads under way at once; images are decoded one at a time.
 _THREADS = 4
 
@@ -24,9 +33,10 @@ _THREADS = 4
 class NanoBananaDownloadOperator(BaseOperator):
     """Land every image of a sensor's list and return one small record an image.
 
-    A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``. Entries that are not
-    completed are left out. What can be landed is landed before anything is raised; a second run overwrites nothing and
-    downloads nothing again. A manifest, named by the run, lies beside the images.
+    A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``. What was not ready in time
+    is asked about once more; what has not completed is left out. What can be landed is landed before anything is
+    raised; a second run overwrites nothing and downloads nothing again. A manifest, named by the run, lies beside the
+    images. Without entries it is skipped when its upstream was.
 
     :param images: What :class:`NanoBananaSensor` returned; also a list of such lists.
     :param destination: Any ``ObjectStoragePath`` URI of a folder.
@@ -44,52 +54,68 @@ class NanoBananaDownloadOperator(BaseOperator):
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**with_retry_policy(kwargs))
         self.images = images
         self.destination = destination
         self.nanobanana_conn_id = nanobanana_conn_id
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> list[Record]:
         """Land the images, write the manifest, then raise what could not be landed."""
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 
         with airflow_errors():
             entries = list(_entries(self.images))
-            wanted = _wanted(entries)
-            with NanoBananaHook(self.nanobanana_conn_id) as hook, Retrieval(hook, self.destination) as retrieval:
-                landed, lost = self._land_all(retrieval, wanted)
-                manifest = retrieval.write_manifest(_manifest_name(context), _manifest(context, entries, landed, lost))
-        self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), manifest)
-        if lost:
-            if self.do_xcom_push:
-                context["ti"].xcom_push(key="return_value", value=landed)
-            raise airflow_exception(_loss(lost, landed))
+            if not entries and was_skipped(self, context):
+                raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
+            with NanoBananaHook(self.nanobanana_conn_id) as hook:
+                entries, facts = _asked_again(hook, entries)
+                wanted = _wanted(entries)
+                with Retrieval(hook, self.destination) as retrieval:
+                    landed, lost = self._land_all(retrieval, wanted)
+                    if lost and self.do_xcom_push:
+                        context["ti"].xcom_push(key="return_value", value=landed)
+                    content = _manifest(context, entries, facts, landed, lost)
+                    manifest = retrieval.write_manifest(_manifest_name(context), content)
+            self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), manifest)
+            if lost:
+                raise _loss(lost, landed)
         return landed
 
-    def _land_all(
-        self, retrieval: Retrieval, wanted: Sequence[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], list[tuple[dict[str, Any], errors.ToApisError]]]:
-        def land(image: dict[str, Any]) -> dict[str, Any] | errors.ToApisError:
-            try:
-                return retrieval.land(image).record()
-            except errors.ToApisError as error:
-                self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
-                return error
-
-        landed: list[dict[str, Any]] = []
-        lost: list[tuple[dict[str, Any], errors.ToApisError]] = []
+    def _land_all(self, retrieval: Retrieval, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
+        """Land what can be landed; a bug that one image meets is no reason to lose the others, and is raised later."""
+        landed: list[Record] = []
+        lost: list[Lost] = []
         with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
-            for image, result in zip(wanted, pool.map(land, wanted), strict=True):
-                if isinstance(result, errors.ToApisError):
-                    lost.append((image, result))
+            futures = [pool.submit(retrieval.land, image) for image in wanted]
+            for image, future in zip(wanted, futures, strict=True):
+                if error := future.exception():
+                    self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], _words(error))
+                    lost.append((image, error))
                     continue
-                landed.append(result)
+                landed.append(future.result().record())
                 if len(landed) % 100 == 0:
                     self.log.info("%d of %d images landed", len(landed), len(wanted))
         return landed, lost
 
 
-def _entries(images: Any) -> Iterator[dict[str, Any]]:
+def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
+    """Return the entries, with what was not ready in time as it is now, and what the service says of each; free."""
+    from airflow_provider_nanobanana.hooks.sightings import look_at
+    from airflow_provider_nanobanana.toapis.outcome import Wait
+
+    now = time.time()
+    ids = {entry["id"]: entry.get("status") for entry in entries if isinstance(entry.get("id"), str)}
+    sightings = {sighting.id: sighting for sighting in look_at(hook, list(ids))}
+    facts = {
+        sighting.id: sighting.image_task.model_dump(include=_FACTS)
+        for sighting in sightings.values()
+        if sighting.image_task is not None
+    }
+    late = {id_: sightings[id_].record(Wait(now, now), now) for id_, status in ids.items() if status == "timeout"}
+    return [late.get(entry.get("id"), entry) for entry in entries], facts
+
+
+def _entries(images: Any) -> Iterator[Record]:
     """Yield the sensor's entries out of one list, or out of the lists of several mapped sensors, holes left out."""
     if isinstance(images, dict):
         yield images
@@ -102,7 +128,7 @@ def _entries(images: Any) -> Iterator[dict[str, Any]]:
         )
 
 
-def _wanted(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _wanted(entries: Sequence[Record]) -> list[Record]:
     if not entries:
         raise errors.InvalidRequest(
             "There is nothing to land: the sensor left no result. If it failed, mend its cause and clear it; paid "
@@ -116,7 +142,12 @@ def _wanted(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if isinstance(image, dict)
     ]
     if not wanted:
-        raise errors.ImageTaskFailed(f"None of {len(entries)} image tasks completed, so there is nothing to land.")
+        late = [str(entry.get("id")) for entry in entries if entry.get("status") == "timeout"]
+        error_class = errors.ImageTaskTimeout if late else errors.ImageTaskFailed
+        raise error_class(
+            f"None of {len(entries)} image tasks completed, so there is nothing to land."
+            + (f" {len(late)} may complete yet; a retry asks again for free." if late else "")
+        )
     return wanted
 
 
@@ -127,11 +158,8 @@ def _manifest_name(context: Context) -> str:
 
 
 def _manifest(
-    context: Context,
-    entries: Sequence[dict[str, Any]],
-    landed: Sequence[dict[str, Any]],
-    lost: Sequence[tuple[dict[str, Any], errors.ToApisError]],
-) -> dict[str, Any]:
+    context: Context, entries: Sequence[Record], facts: Facts, landed: Sequence[Record], lost: Sequence[Lost]
+) -> Record:
     """Return what a person needs who finds the folder later; links are left out, they are secrets and die."""
     ti: Any = context["ti"]
     costs = [entry["cost_usd"] for entry in entries if entry.get("cost_usd") is not None]
@@ -143,17 +171,28 @@ def _manifest(
         "map_index": ti.map_index,
         "images": list(landed),
         "image_tasks": [
-            {key: entry.get(key) for key in ("id", "status", "expires_at", "cost_usd", "error")} for entry in entries
+            {key: entry.get(key) for key in ("id", "status", "expires_at", "cost_usd", "error")}
+            | dict.fromkeys(_FACTS)
+            | facts.get(str(entry.get("id")), {})
+            for entry in entries
         ],
-        "not_landed": [{"id": image["id"], "index": image["index"], "error": error.message} for image, error in lost],
+        "not_landed": [{"id": image["id"], "index": image["index"], "error": _words(error)} for image, error in lost],
         "cost_usd": round(sum(costs), 6) if costs else None,
     }
 
 
-def _loss(lost: Sequence[tuple[dict[str, Any], errors.ToApisError]], landed: Sequence[object]) -> errors.ToApisError:
-    """Return one error for all; it may be retried when any of them may."""
-    worst = next((error for _, error in lost if error.retryable), lost[0][1])
-    listed = "; ".join(f"{image['id']}/{image['index']}: {error.message}" for image, error in lost[:10])
+def _words(error: BaseException) -> str:
+    """Return what happened; the words of a foreign error may hold a link."""
+    return error.message if isinstance(error, errors.ToApisError) else type(error).__name__
+
+
+def _loss(lost: Sequence[Lost], landed: Sequence[object]) -> BaseException:
+    """Return one error for all, which may be retried when any of them may; or the first that is none of ours."""
+    known = [error for _, error in lost if isinstance(error, errors.ToApisError)]
+    if len(known) < len(lost):
+        return next(error for _, error in lost if not isinstance(error, errors.ToApisError))
+    worst = next((error for error in known if error.retryable), known[0])
+    listed = "; ".join(f"{image['id']}/{image['index']}: {_words(error)}" for image, error in lost[:10])
     more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
     advice = (
         "A retry, or a clear of this task, lands only what is missing, free of charge."

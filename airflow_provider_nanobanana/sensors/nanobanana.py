@@ -17,19 +17,28 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_nanobanana.exceptions import (
     NanoBananaException,
     airflow_errors,
-    airflow_exception,
     sensor_exception,
 )
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.upstream import was_skipped
+
+try:
+    from airflow.sdk.exceptions import TaskDeferralError
+except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
+    from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_nanobanana.sensors.view import View
     from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
 
 Records = list[dict[str, Any]]
 
+#: What became of the image tasks, which ``soft_fail`` may soften; a wrong key, say, stays loud.
+_OUTCOMES = (errors.ImageTaskFailed, errors.ImageTaskTimeout, errors.ResultExpired)
 #: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule.
 _NET_SECONDS = 60.0
 
@@ -39,7 +48,7 @@ class NanoBananaSensor(BaseSensorOperator):
 
     Each entry is ``{"id", "status": "completed"|"failed"|"timeout", "images": [{"url"}], "expires_at", "cost_usd",
     "error"}``. It never submits and never cancels. The entries are in XCom also when the sensor fails, so that a
-    download task with ``trigger_rule="all_done"`` lands what is paid.
+    download task with ``trigger_rule="all_done"`` lands what is paid. Without ids it is skipped when its upstream was.
 
     :param image_task_ids: One id, or a list of ids (also the output of a mapped submit, with holes in it).
     :param allow_partial: Whether one completed image task is enough.
@@ -63,67 +72,62 @@ class NanoBananaSensor(BaseSensorOperator):
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(timeout=timeout, poke_interval=poke_interval, **kwargs)
+        super().__init__(timeout=timeout, poke_interval=poke_interval, **with_retry_policy(kwargs))
         self.image_task_ids = image_task_ids
         self.allow_partial = allow_partial
         self.deferrable = deferrable
         self.nanobanana_conn_id = nanobanana_conn_id
-        self._wait: Wait | None = None
-        self._settled: dict[str, Sighting] = {}
+        self._view: View | None = None
 
     def execute(self, context: Context) -> Any:
         """Look once, then wait in the way that was asked for."""
-        self._wait = self._wait_of_attempt(context)
-        if self.deferrable:
-            return self._softened(lambda: self._defer_or_conclude(context))
-        return self._softened(lambda: super(NanoBananaSensor, self).execute(context), context)
+        base = super().execute
+
+        def start() -> Any:
+            view = self._view = self._new_view(self._wait_of_attempt(context))
+            if not view.ids and was_skipped(self, context):
+                raise AirflowSkipException("There is nothing to wait for: the tasks before were skipped.")
+            return self._go_on(context, view) if self.deferrable else self._undone(lambda: base(context), context)
+
+        return self._softened(start)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
         base = super().resume_execution
-        return self._softened(lambda: base(next_method, next_kwargs, context), context)
+        return self._softened(lambda: self._undone(lambda: base(next_method, next_kwargs, context), context))
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
         event = event if isinstance(event, dict) else {}
-        self._wait = _wait_of_event(event) or self._wait_of_attempt(context)
-        records = self._defer_or_conclude(context, refused=event.get("outcome") == "refused")
+        view = self._new_view(_wait_of_event(event) or self._wait_of_attempt(context))
+        records = self._go_on(context, view, refused=event.get("outcome") == "refused")
         self.log.info("Every one of %d image tasks is settled.", len(records))
         return records
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once at what has not settled yet."""
-        wait = self._wait = self._wait or self._wait_of_attempt(context)
-        sightings = self._look()
-        if all(sighting.settled(wait, time.time()) for sighting in sightings) or wait.over(time.time()):
-            return PokeReturnValue(True, self._conclude(context, sightings, wait))
-        return False
+        view = self._view = self._view or self._new_view(self._wait_of_attempt(context))
+        self._look(context, view)
+        return PokeReturnValue(True, self._conclude(context, view)) if view.over else False
 
-    def _defer_or_conclude(self, context: Context, *, refused: bool = False) -> Records:
-        wait = self._wait or self._wait_of_attempt(context)
-        sightings = self._look()
-        now = time.time()
-        waiting = [sighting for sighting in sightings if not sighting.settled(wait, now)]
-        if not waiting or wait.over(now):
-            return self._conclude(context, sightings, wait)
-        if refused:
-            raise NanoBananaException(
-                errors.TransientFailure(
-                    "The triggerer was refused by the gateway, this worker is not: do both see the same connection "
-                    f"{self.nanobanana_conn_id!r}? The image tasks go on and stay paid; a retry waits on for free.",
-                    charged="yes",
-                )
-            )
-        self._defer(waiting, wait, now)
+    def _go_on(self, context: Context, view: View, *, refused: bool = False) -> Records:
+        """Look, then conclude or defer."""
+        self._look(context, view)
+        if view.over:
+            return self._conclude(context, view)
+        waiting = view.unsettled()
+        if refused and any(sighting.image_task is not None for sighting in waiting):
+            from airflow_provider_nanobanana.sensors.interruptions import triggerer_refused
 
-    def _defer(self, waiting: Sequence[Sighting], wait: Wait, now: float) -> NoReturn:
+            self._fail(context, view, triggerer_refused(self.nanobanana_conn_id, view.ids))
+        self._defer(waiting, view.wait)
+
+    def _defer(self, waiting: Sequence[Sighting], wait: Wait) -> NoReturn:
         from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 
-        self.log.info(
-            "%d image tasks are running; waiting without a worker for at most %.0f s.",
-            len(waiting),
-            wait.remaining(now),
-        )
+        now = time.time()
+        remaining = wait.remaining(now)
+        self.log.info("%d image tasks run on; waiting without a worker for %.0f s at most", len(waiting), remaining)
         self.defer(
             trigger=NanoBananaTrigger(
                 image_task_ids=[sighting.id for sighting in waiting],
@@ -134,47 +138,47 @@ class NanoBananaSensor(BaseSensorOperator):
                 first_polls=[round(max(sighting.first_poll(now), now + self.poke_interval), 1) for sighting in waiting],
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=wait.remaining(now) + _NET_SECONDS),
+            timeout=timedelta(seconds=remaining + _NET_SECONDS),
         )
         raise AssertionError("defer raises")
 
-    def _look(self) -> list[Sighting]:
-        """Look at every image task that has not settled in this process; the poll that is refused is raised."""
-        from airflow_provider_nanobanana.hooks.sightings import look_at
-        from airflow_provider_nanobanana.sensors.ids import read_ids
-        from airflow_provider_nanobanana.toapis.outcome import REFUSALS
-
-        with airflow_errors():
-            ids = read_ids(self.image_task_ids)
-        wait = self._wait
+    def _look(self, context: Context, view: View) -> None:
+        """Look at what has not settled; a refusal of all that was asked is raised."""
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            fresh = {
-                sighting.id: sighting for sighting in look_at(hook, [id_ for id_ in ids if id_ not in self._settled])
-            }
-        for sighting in fresh.values():
-            if isinstance(sighting.error, REFUSALS):
-                raise airflow_exception(_refusal(sighting.error, ids)) from sighting.error
-            if wait is not None and sighting.settled(wait, time.time()):
-                self._settled[sighting.id] = sighting
-        return [self._settled.get(id_) or fresh[id_] for id_ in ids]
+            refusal = view.look(hook)
+        if refusal is not None:
+            from airflow_provider_nanobanana.sensors.interruptions import key_refused
 
-    def _conclude(self, context: Context, sightings: Sequence[Sighting], wait: Wait) -> Records:
-        """Return the records, or raise what they amount to; then they are in XCom all the same."""
-        from airflow_provider_nanobanana.toapis.outcome import conclude
+            self._fail(context, view, key_refused(refusal, view.ids))
 
-        now = time.time()
-        records = [sighting.record(wait, now) for sighting in sightings]
+    def _conclude(self, context: Context, view: View) -> Records:
+        """Return the records, or raise what they amount to."""
+        from airflow_provider_nanobanana.toapis.verdict import conclude
+
+        records = view.records()
         error = conclude(records, allow_partial=self.allow_partial)
-        if error is None:
-            incomplete = [record for record in records if record["status"] != "completed"]
-            if incomplete:
-                self.log.warning(
-                    "Going on without %d of %d image tasks: %s", len(incomplete), len(records), incomplete[:10]
-                )
-            return records
+        if error is not None:
+            self._fail(context, view, error)
+        incomplete = [record for record in records if record["status"] != "completed"]
+        if incomplete:
+            self.log.warning(
+                "Going on without %d of %d image tasks: %s", len(incomplete), len(records), incomplete[:10]
+            )
+        return records
+
+    def _fail(self, context: Context, view: View, error: errors.ToApisError) -> NoReturn:
+        """Raise; what was seen is in XCom all the same, so that what is paid and completed can be landed."""
+        records = view.records()
         if records and self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=records)
-        raise sensor_exception(error)
+        raise sensor_exception(error) from error
+
+    def _new_view(self, wait: Wait) -> View:
+        from airflow_provider_nanobanana.sensors.ids import read_ids
+        from airflow_provider_nanobanana.sensors.view import View
+
+        with airflow_errors():
+            return View(read_ids(self.image_task_ids), wait)
 
     def _wait_of_attempt(self, context: Context) -> Wait:
         from airflow_provider_nanobanana.toapis.outcome import Wait
@@ -185,38 +189,52 @@ class NanoBananaSensor(BaseSensorOperator):
         started_at = rescheduled.timestamp() if rescheduled else time.time()
         return Wait(started_at, started_at + self.timeout)
 
-    def _softened(self, action: Callable[[], Any], context: Context | None = None) -> Any:
+    def _softened(self, action: Callable[[], Any]) -> Any:
         """Run, and skip only what ``soft_fail`` or ``never_fail`` may: one rule for every way of waiting."""
         try:
-            return self._undone(action, context)
+            return action()
         except NanoBananaException as failure:
-            outcome = isinstance(failure.error, (errors.ImageTaskFailed, errors.ImageTaskTimeout))
-            if self.never_fail or (self.soft_fail and outcome):
+            if self.never_fail or (self.soft_fail and isinstance(failure.error, _OUTCOMES)):
                 raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
             raise
 
-    def _undone(self, action: Callable[[], Any], context: Context | None) -> Any:
-        """Run, and undo what the base class made of it: its skips of any error, and its own clock's timeout."""
+    def _undone(self, action: Callable[[], Any], context: Context) -> Any:
+        """Run, and undo what the base class made of it: its skips of any error, its clock, a trigger's crash."""
         try:
             return action()
-        except (AirflowSensorTimeout, AirflowSkipException) as ended:
+        except (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError) as ended:
             reason = ended.__cause__ if isinstance(ended, AirflowSkipException) else ended
             if isinstance(reason, NanoBananaException):
                 raise reason from reason.error
-            if context is not None and (reason is None or isinstance(reason, AirflowSensorTimeout)):
-                # Airflow's clock ran out a moment before ours: the answer is ours all the same.
-                now = time.time()
-                self._wait = _over(self._wait, now)
-                return self._conclude(context, self._look(), self._wait)
-            if reason is not None and not self.never_fail:
+            if reason is None or isinstance(reason, AirflowSensorTimeout):
+                return self._after_timeout(context)
+            if isinstance(reason, TaskDeferralError):
+                return self._after_crash(context, reason)
+            if not self.never_fail:
                 raise reason from None
             raise
 
+    def _after_timeout(self, context: Context) -> Records:
+        """Conclude: Airflow's clock ran out a moment before ours, or its net behind our trigger held."""
+        from airflow_provider_nanobanana.toapis.outcome import NOT_FOUND_GRACE_SECONDS, Wait
 
-def _over(wait: Wait | None, now: float) -> Wait:
-    from airflow_provider_nanobanana.toapis.outcome import NOT_FOUND_GRACE_SECONDS, Wait
+        now = time.time()
+        view = self._view or self._new_view(Wait(now - NOT_FOUND_GRACE_SECONDS, now))
+        view.wait = Wait(view.wait.started_at, now)
+        self._look(context, view)
+        return self._conclude(context, view)
 
-    return Wait(wait.started_at if wait else now - NOT_FOUND_GRACE_SECONDS, now)
+    def _after_crash(self, context: Context, crash: Exception) -> Records:
+        """Conclude if everything has settled by now; else fail so that a retry waits on."""
+        from airflow_provider_nanobanana.sensors.interruptions import trigger_crashed
+        from airflow_provider_nanobanana.toapis.outcome import Wait
+
+        now = time.time()
+        view = self._new_view(Wait(now, now))
+        self._look(context, view)
+        if view.unsettled():
+            self._fail(context, view, trigger_crashed(crash, self.nanobanana_conn_id, view.ids))
+        return self._conclude(context, view)
 
 
 def _wait_of_event(event: dict[str, Any]) -> Wait | None:
@@ -226,15 +244,3 @@ def _wait_of_event(event: dict[str, Any]) -> Wait | None:
     if isinstance(started_at, (int, float)) and isinstance(deadline, (int, float)):
         return Wait(started_at, deadline)
     return None
-
-
-def _refusal(error: errors.ToApisError, ids: Sequence[str]) -> errors.ToApisError:
-    shown = ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
-    return type(error)(
-        f"{error.message} The image tasks go on and stay paid: {shown}. Mend the connection and clear this sensor; do "
-        "not clear the submit tasks.",
-        image_task_id=error.image_task_id,
-        http_status=error.http_status,
-        code=error.code,
-        charged="yes",
-    )

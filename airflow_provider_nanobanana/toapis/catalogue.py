@@ -57,27 +57,27 @@ class Spelling:
 
 @dataclass(frozen=True)
 class Model:
-    """One model family: how its requests are spelled and what they may hold."""
+    """One model family: how its requests are spelled and what they may hold.
+
+    :param first_result_seconds: Age from which polling pays: a quarter of the images is ready then. A prior from field
+        notes (median 25 s at 1K, lognormal; 60 s and more at 2K), not a promise; an answer tells no resolution.
+    """
 
     spelling: Spelling
     ratios: tuple[str, ...]
     resolutions: tuple[str, ...]
-    first_result_seconds: Mapping[str, float]
+    first_result_seconds: float = 18.0
 
 
 _GUIDE: Final = Spelling(resolution="top", references="reference_images", response_format=True)
 _REFERENCE: Final = Spelling(resolution="metadata", references="image_urls", response_format=False)
 
-#: Seconds after which the first quarter of the images is ready: the moment from which polling pays. A prior from field
-#: notes (median 25 s at 1K, 60 to 120 s at 2K; lognormal), not a promise of the service.
-_FIRST_RESULT: Final[Mapping[str, float]] = {"0.5K": 12.0, "1K": 18.0, "2K": 30.0, "4K": 40.0}
-
 _OFFICIAL_RATIOS: Final = tuple(ratio for ratio in REFERENCE_RATIOS if ratio not in ("1:4", "1:8"))
-_OFFICIAL: Final = Model(_REFERENCE, _OFFICIAL_RATIOS, ("1K", "2K", "4K"), _FIRST_RESULT)
+_OFFICIAL: Final = Model(_REFERENCE, _OFFICIAL_RATIOS, ("1K", "2K", "4K"))
 
 MODELS: Final[Mapping[str, Model]] = {
-    "nano_banana_2": Model(_GUIDE, GUIDE_RATIOS, ("1K", "2K", "4K"), _FIRST_RESULT),
-    "gemini-3.1-flash-image-preview": Model(_REFERENCE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"), _FIRST_RESULT),
+    "nano_banana_2": Model(_GUIDE, GUIDE_RATIOS, ("1K", "2K", "4K")),
+    "gemini-3.1-flash-image-preview": Model(_REFERENCE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K")),
     "gemini-3.1-flash-image-preview-official": _OFFICIAL,
     "gemini-3.1-flash-image-official": _OFFICIAL,
     "nano-banana-2-official": _OFFICIAL,
@@ -85,7 +85,7 @@ MODELS: Final[Mapping[str, Model]] = {
 }
 
 _UNKNOWN_GEMINI: Final = MODELS["gemini-3.1-flash-image-preview"]
-_UNKNOWN_GUIDE: Final = Model(_GUIDE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"), _FIRST_RESULT)
+_UNKNOWN_GUIDE: Final = Model(_GUIDE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"))
 
 
 def model_for(model_id: str) -> Model:

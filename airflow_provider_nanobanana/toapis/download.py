@@ -12,7 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.toapis.address import LinkHost, LinkPolicy, Resolve, check_url
@@ -48,18 +48,6 @@ class FetchedLink:
     sha256: str
     content_type: str
     final_url_host: str
-
-
-class FetchOptions(TypedDict, total=False):
-    """The keyword arguments of :class:`LinkFetcher`."""
-
-    ssl_context: ssl.SSLContext | None
-    timeout: float
-    total: float
-    max_bytes: int
-    max_hops: int
-    resolve: Resolve
-    clock: Callable[[], float]
 
 
 class LinkFetcher:
@@ -233,12 +221,6 @@ class LinkFetcher:
         if declared is not None and response.num_bytes_downloaded != declared:
             raise DownloadFailed(f"{where} ended after {response.num_bytes_downloaded:,} of {declared:,} bytes")
         return FetchedLink(written, digest.hexdigest(), response.headers.get("content-type", ""), host)
-
-
-def fetch_link(url: str, sink: BinaryIO, policy: LinkPolicy, **options: Unpack[FetchOptions]) -> FetchedLink:
-    """Fetch one link; see :class:`LinkFetcher` for options and :meth:`LinkFetcher.fetch` for errors."""
-    with LinkFetcher(policy, **options) as fetcher:
-        return fetcher.fetch(url, sink)
 
 
 def _failed(where: str, error: Exception) -> DownloadFailed:

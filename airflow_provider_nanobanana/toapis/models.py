@@ -205,6 +205,11 @@ class ImageTask(BaseModel):
         """Whether the image task has ended."""
         return self.status is not ImageTaskStatus.RUNNING
 
+    @property
+    def expired_at_service(self) -> bool:
+        """Whether the service itself calls the result expired: it was paid, it is lost and nothing is refunded."""
+        return self.wire_status.strip().lower() == "expired"
+
     def expires(self, now: float) -> float:
         """Return when the links die, in epoch seconds: as reported, else 24 hours after completion (or ``now``)."""
         completed_at = self.completed_at or now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,9 +16,8 @@ NOT_FOUND_GRACE_SECONDS: Final = 60.0
 #: "completed" may come before the image can be delivered (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0
 _LONGEST_LINK: Final = 300
-_MOST_LISTED: Final = 10
 
-#: What ends a wait at once, for all image tasks: the next poll would be refused as well.
+#: What a look at any image task would meet as well, unless another look has just succeeded.
 REFUSALS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)
 
 
@@ -51,6 +49,11 @@ class Sighting:
     image_task: ImageTask | None = None
     error: errors.ToApisError | None = None
 
+    @property
+    def refused(self) -> bool:
+        """Whether the service refused to show the image task to this key."""
+        return isinstance(self.error, REFUSALS)
+
     def settled(self, wait: Wait, now: float) -> bool:
         """Whether no further look can change the result; a failed look is never a failed image."""
         if self.image_task is not None:
@@ -77,91 +80,36 @@ class Sighting:
         }
         if image_task is not None and images:
             return {**record, "status": "completed", "expires_at": int(image_task.expires(now))}
-        if self.settled(wait, now):
+        if self.refused or self.settled(wait, now):
             code, message = self._failure()
             return {**record, "status": "failed", "error": {"code": code, "message": _short(message)}}
-        return {**record, "error": {"code": "timeout", "message": _short(self._last_seen())}}
+        code = "timeout" if image_task else "not_seen"
+        return {**record, "error": {"code": code, "message": _short(self._last_seen())}}
 
     def _failure(self) -> tuple[str, str]:
         if self.image_task is None:
-            return "task_not_found", "the service does not know this id: check connection, host and account"
+            if self.error is not None and self.refused:
+                return "look_refused", self.error.message
+            return "task_not_found", "the service does not know this id"
+        if self.image_task.expired_at_service:
+            return "expired", "its result expired at the service before it was landed"
         if self.image_task.error is None:
-            return "result_missing", "completed, but the service names no image; the image task stays paid"
+            return "result_missing", "completed, but the service names no image"
         code, message = self.image_task.error.code, clean(self.image_task.error.message)
         return ("content_policy_violation" if content_refused(code, message) else _short(clean(code), 60)), message
 
     def _last_seen(self) -> str:
         if self.image_task is not None:
             return f"still {self.image_task.wire_status or 'running'} at the deadline; it goes on and stays paid"
-        return f"not seen: {self.error.message if self.error else 'never asked'}"
+        return self.error.message if self.error else "never asked"
 
     def first_poll(self, now: float) -> float:
         """Return the moment from which polling pays: near the earliest expected result, now when that is unknown."""
         if self.image_task is None or self.image_task.created_at is None:
             return now
         model = catalogue.model_for(self.image_task.model or catalogue.DEFAULT_MODEL)
-        expected = model.first_result_seconds["1K"]
         # The service's clock may run ahead of ours; that must not postpone the first poll.
-        return min(self.image_task.created_at, now) + expected
-
-
-def conclude(records: Sequence[dict[str, Any]], *, allow_partial: bool) -> errors.ToApisError | None:
-    """Return the error that final records amount to, or None for success.
-
-    A remote failure outweighs a timeout. With ``allow_partial`` one completed image task is enough.
-    """
-    if not records:
-        return errors.InvalidRequest(
-            "There are no image task ids to wait for: every submit failed or there was nothing to submit. "
-            "Nothing is paid; clear the submit tasks, then this one."
-        )
-    completed = [record["id"] for record in records if record["status"] == "completed"]
-    failed = [record for record in records if record["status"] == "failed"]
-    late = [record for record in records if record["status"] == "timeout"]
-    if not (failed or late) or (allow_partial and completed):
-        return None
-    sentences = [f"{len(completed)} of {len(records)} image tasks completed."]
-    if failed:
-        sentences.append(
-            f"Failed ({_amount(failed)}): {_listed(failed)}. What the service itself failed is refunded; clear the "
-            "submit tasks concerned to make those images anew (a refused prompt must be changed first)."
-        )
-    if late:
-        sentences.append(
-            f"Not ready in time, paid and going on ({_amount(late)}): {_listed(late)}. Clear this task to wait again "
-            "for free; do not clear their submit tasks."
-        )
-    if completed:
-        sentences.append(
-            f"Paid and completed: {', '.join(completed[:_MOST_LISTED])}{_more(len(completed))}. They are in this "
-            "task's XCom; a download task with trigger_rule='all_done' lands them all the same."
-        )
-    error_class = errors.ImageTaskFailed if failed else errors.ImageTaskTimeout
-    return error_class(
-        " ".join(sentences), image_task_id=(failed or late)[0]["id"], charged=_charged(completed, failed, late)
-    )
-
-
-def _charged(completed: Sequence[str], failed: Sequence[dict[str, Any]], late: Sequence[object]) -> errors.Charged:
-    codes = {record["error"]["code"] for record in failed}
-    if completed or late or "result_missing" in codes:
-        return "yes"
-    return "unknown" if "task_not_found" in codes else "no"
-
-
-def _amount(records: Sequence[dict[str, Any]]) -> str:
-    return f"{len(records)} image task{'s' if len(records) > 1 else ''}"
-
-
-def _listed(records: Sequence[dict[str, Any]]) -> str:
-    shown = (
-        f"{record['id']} ({record['error']['code']}: {record['error']['message']})" for record in records[:_MOST_LISTED]
-    )
-    return "; ".join(shown) + _more(len(records))
-
-
-def _more(count: int) -> str:
-    return f" and {count - _MOST_LISTED} more" if count > _MOST_LISTED else ""
+        return min(self.image_task.created_at, now) + model.first_result_seconds
 
 
 def _link(url: str | None) -> str | None:

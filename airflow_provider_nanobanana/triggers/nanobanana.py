@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 
 #: An event is logged whole and stored; this many statuses keep it below 4 kB.
 _MOST_LISTED = 40
+#: What the first watch of a process imports, in a thread: on the event loop it would hold up every other trigger.
+_PARTS = (
+    "airflow.providers.common.compat.connection",
+    "airflow_provider_nanobanana.hooks.connection",
+    "airflow_provider_nanobanana.toapis.client",
+    "airflow_provider_nanobanana.triggers.poller",
+)
 
 
 class NanoBananaTrigger(BaseTrigger):
@@ -64,6 +73,7 @@ class NanoBananaTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch, then yield one event."""
+        await asyncio.to_thread(_import_parts)
         from airflow_provider_nanobanana.toapis.outcome import Wait
         from airflow_provider_nanobanana.triggers.poller import Watch
 
@@ -82,6 +92,14 @@ class NanoBananaTrigger(BaseTrigger):
             await watch.run()
         yield TriggerEvent(self._event(watch))
 
+    async def on_kill(self) -> None:
+        """Say what goes on: Airflow 3.3 and later call this when a user ends or clears the deferred task."""
+        self.log.warning(
+            "The wait was ended by hand. The service has no cancel: %d image tasks go on and stay paid: %s",
+            len(self.image_task_ids),
+            ", ".join(self.image_task_ids),
+        )
+
     def _event(self, watch: Watch) -> dict[str, Any]:
         """Return what wakes the worker: ids and statuses, and the moments that a deferral loses."""
         statuses = {image_task_id: watch.statuses.get(image_task_id, "unseen") for image_task_id in self.image_task_ids}
@@ -94,3 +112,8 @@ class NanoBananaTrigger(BaseTrigger):
             "counts": dict(Counter(statuses.values())),
             "statuses": dict(list(statuses.items())[:_MOST_LISTED]),
         }
+
+
+def _import_parts() -> None:
+    for module in _PARTS:
+        importlib.import_module(module)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis.errors import RateLimited
-from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Sighting, Wait
+from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
 from airflow_provider_nanobanana.toapis.schedule import PollSchedule, TokenBucket
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Polls of one trigger under way at once: httpx slows down with many requests in one pool.
 _CONCURRENCY: Final = 8
+#: So many image tasks refused, and none shown in between, are the key's doing.
+_ENOUGH_REFUSED: Final = 10
 _MINUTE: Final = 60.0
 #: Obedience to one ``Retry-After``: an absurd header must not turn paid images into a timeout.
 _LONGEST_WAIT: Final = 60.0
@@ -30,7 +32,10 @@ class _WatchOver(Exception):
 
 
 class Watch:
-    """Polls image tasks until all have settled, the wait is over, or a poll is refused for good.
+    """Polls image tasks until all have settled, the wait is over, or the key is refused.
+
+    A refusal is the key's, and ends the watch, when each image task left (ten are enough) was refused since the last
+    look that succeeded; otherwise it is that image task's own, which is polled on: the worker decides in the end.
 
     :param first_polls: Pairs of id and the moment from which polling it pays, in epoch seconds.
     :param look: Asks for one image task; raises ``NanoBananaException``.
@@ -63,6 +68,7 @@ class Watch:
         self._sleep = sleep
         self._next_summary = now() + _MINUTE
         self._polls = 0
+        self._refused: set[str] = set()
 
     async def run(self) -> None:
         """Poll until the end; cancellation passes through and leaves nothing behind."""
@@ -82,12 +88,20 @@ class Watch:
             await self._sleep_until(self._now() + self._bucket.reserve(self._now()))
             sighting = await self._sight(image_task_id)
             self._note(sighting)
-            if isinstance(sighting.error, REFUSALS):
-                raise _WatchOver("refused", sighting.error.code or type(sighting.error).__name__)
+            self._judge(sighting)
             if sighting.settled(self._wait, self._now()):
                 self._schedule.done()
             else:
                 self._schedule.again(image_task_id, self._now(), random.random(), at_least=_asked_wait(sighting))
+
+    def _judge(self, sighting: Sighting) -> None:
+        """End the watch when it is the key that is refused, not an image task."""
+        if sighting.image_task is not None:
+            self._refused.clear()
+        if sighting.error is not None and sighting.refused:
+            self._refused.add(sighting.id)
+            if len(self._refused) >= min(_ENOUGH_REFUSED, len(self._schedule)):
+                raise _WatchOver("refused", sighting.error.code or type(sighting.error).__name__)
 
     async def _sleep_until(self, moment: float) -> None:
         """Sleep, but not beyond the deadline, which ends the watch."""

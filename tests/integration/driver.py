@@ -7,11 +7,14 @@ import importlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
+from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
 
@@ -43,8 +46,12 @@ class TaskInstance:
     max_tries: int = 0
     first_reschedule: datetime | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
+    upstream: dict[str, str] = field(default_factory=dict)
     store: Store | None = None
     conf: dict[str, Any] = field(default_factory=dict)
+
+    def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
+        return {run_ids[0]: {name: self.upstream[name] for name in task_ids}} if self.upstream else {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
@@ -90,6 +97,39 @@ def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
         except AirflowException as error:
             run.error = error
         return run
+
+
+def resume(operator: Any, method: str = "execute_complete", **kwargs: Any) -> Run:
+    """Resume an operator that was deferred, once, as Airflow does; ``__fail__`` with an error stands for a crash."""
+    run = Run(ti=TaskInstance(task_id=operator.task_id))
+    try:
+        run.result = operator.resume_execution(method, kwargs, {"ti": run.ti, "task_instance": run.ti})
+    except TaskDeferred as deferral:
+        run.deferrals.append(deferral)
+    except AirflowException as error:
+        run.error = error
+    return run
+
+
+def sensor(ids: Any, **options: Any) -> NanoBananaSensor:
+    """Return a sensor that polls as fast as the emulator answers."""
+    return NanoBananaSensor(task_id="wait", image_task_ids=ids, **{"poke_interval": 0.05, "timeout": 20, **options})
+
+
+def wait(ids: Any, **options: Any) -> Run:
+    """Wait for image tasks."""
+    return attempt(sensor(ids, **options))
+
+
+def entries_of(*ids: str) -> list[dict[str, Any]]:
+    """Return what a wait that succeeds tells of the image tasks."""
+    entries: list[dict[str, Any]] = wait(list(ids)).result
+    return entries
+
+
+def land(images: Any, folder: Path) -> Run:
+    """Download what a sensor returned."""
+    return attempt(NanoBananaDownloadOperator(task_id="download", images=images, destination=f"file://{folder}"))
 
 
 async def fire(trigger: Any) -> Any:

@@ -13,23 +13,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
-from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from tests.integration.driver import Run, attempt
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
+from tests.integration.driver import Run, attempt, land, wait
 
 Buy = Callable[..., str]
 
 
 def submit(prompt: str = "a red kite", **options: Any) -> Run:
     return attempt(NanoBananaSubmitOperator(task_id="submit", prompt=prompt, **options))
-
-
-def wait(ids: Any, **options: Any) -> Run:
-    return attempt(NanoBananaSensor(task_id="wait", image_task_ids=ids, **{"poke_interval": 0.05, **options}))
-
-
-def land(images: Any, folder: Path) -> Run:
-    return attempt(NanoBananaDownloadOperator(task_id="download", images=images, destination=f"file://{folder}"))
 
 
 def test_an_image_goes_from_prompt_to_verified_file(emulator: Emulator, folder: Path) -> None:
@@ -126,6 +117,9 @@ def test_the_manifest_names_images_costs_and_failures_but_no_links(emulator: Emu
     [manifest] = folder.glob("manifest-*.json")
     content = json.loads(manifest.read_text())
     assert [image["id"] for image in content["images"]] == [entries[0]["id"]]
+    assert content["image_tasks"][0]["model"] == "nano_banana_2"
+    assert content["image_tasks"][0]["client_business_id"].startswith("nb-")
+    assert content["image_tasks"][0]["completed_at"] >= content["image_tasks"][0]["created_at"] > 1_700_000_000
     assert content["image_tasks"][1]["error"]["code"] == "generation_failed"
     assert content["cost_usd"] == 0.025
     assert "http" not in manifest.read_text()

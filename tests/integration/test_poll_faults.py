@@ -10,18 +10,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.toapis import outcome
-from tests.integration.driver import Run, attempt
+from tests.integration.driver import wait
 
 Buy = Callable[..., str]
 MODES = [{"deferrable": True}, {"deferrable": False}]
-
-
-def wait(ids: Any, **options: Any) -> Run:
-    return attempt(
-        NanoBananaSensor(task_id="wait", image_task_ids=ids, **{"poke_interval": 0.05, "timeout": 20, **options})
-    )
 
 
 @pytest.mark.parametrize("mode", MODES, ids=["deferrable", "poke"])
@@ -146,7 +139,7 @@ def test_a_refusal_ends_the_wait_and_names_what_is_paid(
     assert isinstance(run.error, NanoBananaException)
     assert run.error.charged == "yes"
     assert all(image_task_id in str(run.error) for image_task_id in ids)
-    assert "do not clear the submit tasks" in str(run.error)
+    assert "Do not clear the submit tasks" in str(run.error)
 
 
 def test_a_refusal_while_deferred_wakes_the_worker_which_decides(emulator: Emulator, buy: Buy) -> None:
@@ -193,4 +186,4 @@ def test_polls_that_fail_to_the_end_are_a_timeout_not_a_failure(
     emulator.fault(on="status", kind="server_error", status=500)
     run = wait(image_task_id, timeout=0.5, **mode)
     assert isinstance(run.error, AirflowSensorTimeout)
-    assert "not seen" in str(run.error)
+    assert "Not seen in time" in str(run.error)

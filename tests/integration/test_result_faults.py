@@ -16,21 +16,10 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
-from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from tests.integration.conftest import ServiceClock
-from tests.integration.driver import Run, attempt
+from tests.integration.driver import attempt, entries_of, land
 
 Buy = Callable[..., str]
-
-
-def entries_of(*ids: str) -> list[dict[str, Any]]:
-    run = attempt(NanoBananaSensor(task_id="wait", image_task_ids=list(ids), poke_interval=0.05))
-    entries: list[dict[str, Any]] = run.result
-    return entries
-
-
-def land(entries: Any, folder: Path) -> Run:
-    return attempt(NanoBananaDownloadOperator(task_id="download", images=entries, destination=f"file://{folder}"))
 
 
 def pictures(folder: Path) -> list[Path]:

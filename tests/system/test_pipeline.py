@@ -64,6 +64,14 @@ def test_refused_and_failed_prompts_do_not_lose_the_others(system: System) -> No
     assert {instance["try_number"] for instance in instances} == {1}, "no retry is burnt on what cannot succeed"
 
 
+def test_an_empty_plan_is_skipped_to_its_end(system: System) -> None:
+    run = system.start(PIPELINE, prompts=[])
+    assert run.wait() == "success", show(run)
+    states = run.states()
+    assert [states[name] for name in ("submit", "wait", "download")] == [["skipped"]] * 3
+    assert bought(system) == 0
+
+
 def test_killed_triggerer_and_cleared_tasks_pay_nothing_twice(system: System) -> None:
     run = system.start(PIPELINE, prompts=["one", "two"])
     run.wait_for("wait", "deferred")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 from cryptography import x509
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from airflow_provider_nanobanana.toapis.address import LinkPolicy
-from airflow_provider_nanobanana.toapis.download import fetch_link
+from airflow_provider_nanobanana.toapis.download import FetchedLink, LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 
 Send = Callable[[bytes], None]
@@ -32,16 +33,15 @@ BODY = bytes(range(256)) * 1000
 SECRET = "?X-Amz-Signature=s3cret"
 
 
-def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the proxies of the developer's machine out of the environment."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 def resolver(*addresses: str) -> Callable[[str, int], list[str]]:
     """A resolver with one answer, and a list of what it was asked."""
     return lambda host, port: list(addresses)
+
+
+def fetch_link(url: str, sink: BinaryIO, policy: LinkPolicy = HERE, **options: Any) -> FetchedLink:
+    """Fetch one link; options as :class:`LinkFetcher` takes them."""
+    with LinkFetcher(policy, **options) as fetcher:
+        return fetcher.fetch(url, sink)
 
 
 def failure(url: str, policy: LinkPolicy = HERE, **options: object) -> ToApisError:
@@ -49,7 +49,7 @@ def failure(url: str, policy: LinkPolicy = HERE, **options: object) -> ToApisErr
     sink = io.BytesIO(b"before")
     sink.seek(0, io.SEEK_END)
     with pytest.raises(ToApisError) as caught:
-        fetch_link(url, sink, policy, **options)  # type: ignore[arg-type]
+        fetch_link(url, sink, policy, **options)
     error: BaseException | None = caught.value
     while error is not None:
         assert "s3cret" not in str(error)

@@ -1,11 +1,10 @@
-"""Whether bytes left: servers that refuse, never accept, fail TLS, break it later, or drip."""
+"""Whether bytes left: servers that refuse, never accept, fail TLS or break it later, proxies that say no."""
 
 from __future__ import annotations
 
 import datetime
 import gzip
 import ipaddress
-import itertools
 import json
 import socket
 import ssl
@@ -23,7 +22,7 @@ from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall
 from tests.unit.samples import RUNNING, STATUS, SUBMIT, SUBMITTED
-from tests.unit.scripted import ScriptedServer, drip, raw, reply, silence
+from tests.unit.scripted import ScriptedServer, raw, reply, silence
 from tests.unit.test_client import call_once
 
 SHELLS = ("sync", "async")
@@ -163,48 +162,16 @@ def test_silence_after_the_request_may_have_been_accepted(shell: str) -> None:
     assert (type(error), error.charged) == (errors.SubmissionUnknown, "unknown")
 
 
-BODY = json.dumps({**SUBMITTED, "padding": "x" * 60}).encode()
-HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n" % len(BODY)
-#: gzip with a file name of 60 letters: bytes that decode to nothing for a long while.
-NAMED = b"\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\xff" + b"n" * 60 + b"\x00" + gzip.compress(BODY)[10:]
-
-
-def pieces(content: bytes) -> list[bytes]:
-    return [content[n : n + 1] for n in range(len(content))]
-
-
-DRIPS: dict[str, list[bytes]] = {
-    "body": [HEAD + b"\r\n", *pieces(BODY)],
-    "headers": [HEAD, *pieces(b"X-Slow: " + b"x" * 60), b"\r\n\r\n" + BODY],
-    "interim answers": [*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 60, HEAD + b"\r\n" + BODY],
-    "gzip": [
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(NAMED),
-        *pieces(NAMED[:71]),
-        NAMED[71:],
-    ],
-}
-
-
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("where", DRIPS)
-def test_a_slow_drip_ends_with_the_call_s_time(shell: str, where: str) -> None:
-    """Each piece comes long before a read times out; all of them would take six times the call's own 0.5 s.
-
-    The client has to hang up midway, which the server sees. A client that waits for the end gets a whole answer.
-    """
-    sent: list[bytes] = []
-    with ScriptedServer([drip(DRIPS[where], 0.04, sent)]) as server:
-        result, _ = call_once(shell, f"http://{server.address}", SUBMIT, timeout=0.5, policy=NO_REPEATS)
-        assert isinstance(result, errors.SubmissionUnknown)
-    assert len(sent) < len(DRIPS[where])
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_an_endless_answer_is_cut(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1_000_000)
-    endless = itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b"x" * 65536))
-    with ScriptedServer([drip(endless, 0.0, [])]) as server:
-        assert isinstance(failure(shell, f"http://{server.address}", STATUS), errors.TransientFailure)
+def test_a_proxy_that_refuses_was_sent_neither_request_nor_key(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer([reply(403, "not through here")]) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+        error = failure(shell, "https://gateway.invalid")
+    assert (type(error), error.charged) == (errors.ConnectionFailed, "no")
+    assert "403" in error.message
+    (request,) = proxy.requests
+    assert request.line == "CONNECT gateway.invalid:443 HTTP/1.1"
+    assert (request.header("authorization"), request.body) == (None, b"")
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -91,7 +91,6 @@ FORMS: list[tuple[dict[str, Any], str]] = [
 def test_json_forms(fields: dict[str, Any], base_url: str) -> None:
     for settings in from_json(**fields):
         assert settings.base_url == base_url
-        assert settings.plain_http == base_url.startswith("http://")
 
 
 @pytest.mark.parametrize("allow", [None, False, "false", "no", 0, "", "0"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.download import FetchedLink, LinkFetcher, fetch_link
+from airflow_provider_nanobanana.toapis.download import FetchedLink, LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
 )
@@ -18,16 +18,11 @@ from tests.unit.linkserver import (
     SECRET,
     Send,
     failure,
+    fetch_link,
     fixed,
     respond,
     serve,
-    without_proxies,
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_proxies(monkeypatch)
 
 
 def test_bytes_and_facts_of_a_link() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.download import LinkFetcher, fetch_link
+from airflow_provider_nanobanana.toapis.download import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,
@@ -20,16 +20,11 @@ from tests.unit.linkserver import (
     HERE,
     Send,
     failure,
+    fetch_link,
     fixed,
     respond,
     serve,
-    without_proxies,
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_proxies(monkeypatch)
 
 
 def test_declared_size_is_refused_before_reading() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_nanobanana.toapis.address import LinkPolicy
-from airflow_provider_nanobanana.toapis.download import LinkFetcher, fetch_link
+from airflow_provider_nanobanana.toapis.download import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     DownloadFailed,
@@ -20,18 +20,12 @@ from tests.unit.linkserver import (
     Send,
     certificates,
     failure,
+    fetch_link,
     fixed,
     resolver,
     respond,
     serve,
-    without_proxies,
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_proxies(monkeypatch)
-
 
 # --- where links may lead --------------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ FINAL = {
     errors.ToApisError,
     errors.ConfigurationError,
     errors.InvalidRequest,
+    errors.SubmissionUnfindable,
     errors.AuthenticationFailed,
     errors.PermissionRefused,
     errors.InsufficientCredits,

@@ -27,7 +27,6 @@ def fingerprint(**fields: Any) -> str:
         {"size": "16:9"},
         {"resolution": "2K"},
         {"model": GEMINI},
-        {"response_format": "b64_json"},
         {"variant": "2026-11-01"},
         {"extra_body": {"a": {"b": 2}}},
         {"extra_body": {"a": {"b": "1"}}},
@@ -65,3 +64,7 @@ def test_the_fingerprint_ignores_the_order_of_keys_and_spells_out_the_default() 
 @given(st.text(min_size=1).filter(str.strip), st.text(max_size=5))
 def test_the_fingerprint_is_a_function_of_the_request(prompt: str, variant: str) -> None:
     assert fingerprint(prompt=prompt, variant=variant) == fingerprint(variant=variant, prompt=prompt)
+
+
+def test_the_form_of_the_answer_is_not_part_of_the_picture() -> None:
+    assert fingerprint(response_format="b64_json") == fingerprint()

@@ -200,10 +200,20 @@ def test_reference_by_path_or_bytes(tmp_path: Path, image_format: str, mime: str
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>login</html>", b"BM" + bytes(60), picture("gif")])
-def test_reference_of_another_kind(data: bytes) -> None:
-    with pytest.raises(InvalidRequest, match=r"^s3://b/a\.gif must be JPEG, PNG or WebP of at most 10 MB"):
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "empty"),
+        (b"<html>login</html>", "HTML or XML"),
+        (b"root:x:0:0:root:/root:/bin/bash", "text"),
+        (b"BM" + bytes(60), "unknown bytes"),
+        (picture("gif"), "a GIF"),
+    ],
+)
+def test_a_reference_of_another_kind_is_named_without_its_content(data: bytes, kind: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
         check_reference(data, name="s3://b/a.gif")
+    assert refused.value.message == f"s3://b/a.gif must be JPEG, PNG or WebP of at most 10 MB; it is {kind}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Sighting, Wait, conclude
+from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Sighting, Wait
 from tests.unit.samples import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
 
 WAIT = Wait(started_at=NOW, deadline=NOW + 900)
@@ -64,10 +64,9 @@ def test_a_completed_image_task_without_an_image_is_polled_a_while_and_then_fail
     assert sighting.settled(WAIT, NOW + 300)
     record = sighting.record(WAIT, NOW + 300)
     assert (record["status"], record["error"]["code"]) == ("failed", "result_missing")
-    assert "paid" in record["error"]["message"]
 
 
-def test_refusals_end_a_wait_for_all() -> None:
+def test_what_a_refusal_is() -> None:
     assert {errors.AuthenticationFailed, errors.PermissionRefused} <= set(REFUSALS)
     assert not issubclass(errors.TransientFailure, REFUSALS) and not issubclass(errors.ImageTaskNotFound, REFUSALS)
 
@@ -105,7 +104,8 @@ def test_a_refused_content_has_one_code() -> None:
 )
 def test_what_was_not_ready_is_a_timeout_that_says_what_was_last_seen(sighting: Sighting, said: str) -> None:
     record = sighting.record(Wait(NOW - 10, NOW), NOW)
-    assert (record["status"], record["error"]["code"]) == ("timeout", "timeout") and said in record["error"]["message"]
+    code = "timeout" if sighting.image_task else "not_seen"
+    assert (record["status"], record["error"]["code"]) == ("timeout", code) and said in record["error"]["message"]
 
 
 def test_an_id_that_stays_unknown_is_a_failure() -> None:
@@ -171,69 +171,18 @@ def test_the_first_poll_is_near_the_expected_result() -> None:
     assert Sighting(ID).first_poll(NOW) == NOW
 
 
-def record(name: str, status: str, code: str | None = None) -> dict[str, Any]:
-    error = {"code": code or status, "message": "m"} if status != "completed" else None
-    return {"id": name, "status": status, "images": [], "expires_at": None, "cost_usd": None, "error": error}
-
-
-A, B = record("a", "completed"), record("b", "completed")
-F, T = record("f", "failed"), record("t", "timeout")
-
-
-@pytest.mark.parametrize(
-    ("records", "partial", "expected", "charged"),
-    [
-        ([A], False, None, ""),
-        ([A, B], True, None, ""),
-        ([A, F], True, None, ""),
-        ([A, T], True, None, ""),
-        ([A, F], False, errors.ImageTaskFailed, "yes"),
-        ([A, T], False, errors.ImageTaskTimeout, "yes"),
-        ([T], False, errors.ImageTaskTimeout, "yes"),
-        ([T], True, errors.ImageTaskTimeout, "yes"),
-        ([F], False, errors.ImageTaskFailed, "no"),
-        ([F], True, errors.ImageTaskFailed, "no"),
-        ([F, T], True, errors.ImageTaskFailed, "yes"),
-        ([T, F, A], False, errors.ImageTaskFailed, "yes"),
-        ([], False, errors.InvalidRequest, "no"),
-        ([], True, errors.InvalidRequest, "no"),
-    ],
-)
-def test_the_verdict(records: list[dict[str, Any]], partial: bool, expected: type | None, charged: str) -> None:
-    error = conclude(records, allow_partial=partial)
-    assert type(error) is (expected or type(None))
-    if error is not None:
-        assert error.charged == charged
-        assert error.image_task_id == next((r["id"] for r in records if r is F), "t" if T in records else None)
-
-
-@pytest.mark.parametrize(("code", "charged"), [("result_missing", "yes"), ("task_not_found", "unknown")])
-def test_a_failure_that_was_not_refunded_is_not_called_free(code: str, charged: str) -> None:
-    """An image task that completed without an image stays paid; of an unknown id nothing is known."""
-    error = conclude([record("f", "failed", code)], allow_partial=False)
-    assert error is not None and error.charged == charged
-
-
-def test_the_message_names_what_is_paid_and_what_to_clear() -> None:
-    error = conclude([A, F, T], allow_partial=False)
-    assert error is not None
-    for part in (
-        "1 of 3",
-        "f (failed: m)",
-        "refunded",
-        "t (timeout: m)",
-        "do not clear their submit",
-        "Paid and completed: a",
-    ):
-        assert part in error.message
-
-
-def test_a_thousand_records_make_a_short_message() -> None:
-    records = [record(f"{status}-{n}", status) for n in range(1000) for status in ("completed", "failed", "timeout")]
-    error = conclude(records, allow_partial=False)
-    assert error is not None and len(error.message) < 2500 and "and 990 more" in error.message
-
-
 def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:
     assert not errors.ImageTaskFailed.retryable and errors.ImageTaskTimeout.retryable
     assert isinstance(seen(FAILED).image_task, ImageTask)
+
+
+def test_a_refusal_of_one_image_task_is_its_failure_in_the_record_and_settles_nothing() -> None:
+    sighting = missed(errors.PermissionRefused("not yours", code="forbidden"))
+    assert sighting.refused and not sighting.settled(WAIT, NOW + 10_000)
+    record = sighting.record(WAIT, NOW)
+    assert (record["status"], record["error"]) == ("failed", {"code": "look_refused", "message": "not yours"})
+
+
+def test_a_result_that_expired_at_the_service_is_a_failure_with_its_own_code() -> None:
+    expired = seen(FAILED, status="Expired").record(WAIT, NOW)
+    assert (expired["status"], expired["error"]["code"]) == ("failed", "expired")

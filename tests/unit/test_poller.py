@@ -5,75 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
 
 import pytest
 
-from airflow_provider_nanobanana.exceptions import airflow_exception
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.outcome import Wait
 from airflow_provider_nanobanana.triggers.poller import Watch
-from tests.unit.samples import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
+from tests.unit.polledservice import EPSILON, LOG, Service, until, watch
+from tests.unit.samples import COMPLETED, FAILED, RUNNING
 from tests.unit.virtualtime import START, now, run
-
-#: Seconds since the start and the number of the poll of this id -> an answer's JSON, or an error.
-Script = Callable[[float, int], dict[str, Any] | BaseException]
-LOG = logging.getLogger("test.watch")
-EPSILON = 1e-3
-
-
-class Service:
-    """A gateway in virtual time that remembers who asked when."""
-
-    def __init__(self, scripts: dict[str, Script] | None = None, default: Script | None = None) -> None:
-        self.scripts = scripts or {}
-        self.default = default or (lambda t, n: COMPLETED)
-        self.polls: dict[str, list[float]] = defaultdict(list)
-        self.latency = 0.2
-        self.busy = self.most_busy = 0
-
-    @property
-    def moments(self) -> list[float]:
-        return sorted(moment for moments in self.polls.values() for moment in moments)
-
-    async def look(self, image_task_id: str) -> ImageTask:
-        at = now() - START
-        self.polls[image_task_id].append(at)
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
-        try:
-            await asyncio.sleep(self.latency)
-        finally:
-            self.busy -= 1
-        said = self.scripts.get(image_task_id, self.default)(at, len(self.polls[image_task_id]))
-        if isinstance(said, errors.ToApisError):
-            raise airflow_exception(said)
-        if isinstance(said, BaseException):
-            raise said
-        return STATUS.conclude(answer(200, {**said, "id": image_task_id}), NOW)
-
-
-def watch(service: Service, ids: list[str] | int = 1, *, wait: float = 900, first: float = 0, **options: Any) -> Watch:
-    names = [f"t{n}" for n in range(ids)] if isinstance(ids, int) else ids
-
-    async def go() -> Watch:
-        made = Watch(
-            [(name, START + first) for name in names],
-            look=service.look,
-            wait=Wait(START, START + wait),
-            **{"interval": 5.0, "rate": 50.0, "log": LOG, "now": now, **options},
-        )
-        await made.run()
-        return made
-
-    return run(go())
-
-
-def until(moment: float, before: Any, after: Any) -> Script:
-    return lambda t, n: before if t < moment else after
 
 
 def test_it_polls_at_the_interval_until_the_end() -> None:
@@ -157,11 +98,26 @@ def test_a_hundred_bad_polls_lose_nothing(error: errors.ToApisError) -> None:
         (errors.ConfigurationError("host"), "ConfigurationError"),
     ],
 )
-def test_a_refusal_ends_it_at_once_for_all(error: errors.ToApisError, code: str) -> None:
-    service = Service({"t500": lambda t, n: error}, lambda t, n: RUNNING)
+def test_a_key_that_is_refused_ends_it_within_a_few_polls(error: errors.ToApisError, code: str) -> None:
+    service = Service(default=lambda t, n: RUNNING if t < 60 else error)
     done = watch(service, 1000)
     assert (done.outcome, done.error_code) == ("refused", code)
-    assert service.moments[-1] <= service.polls["t500"][0] + service.latency + EPSILON
+    assert sum(moment >= 60 for moment in service.moments) <= 20
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_what_is_left_being_refused_ends_it(left: int) -> None:
+    refused = errors.PermissionRefused("403")
+    service = Service({f"t{n}": lambda t, n: refused for n in range(left)})
+    assert watch(service, 40).outcome == "refused"
+    assert {f"t{n}" for n in range(left, 40)} <= service.polls.keys()
+
+
+def test_a_refusal_of_some_while_others_are_shown_ends_nothing() -> None:
+    refused = errors.PermissionRefused("403")
+    service = Service({"a": lambda t, n: refused if t < 100 else COMPLETED}, until(200, RUNNING, COMPLETED))
+    done = watch(service, ["a", "b", "c"])
+    assert (done.outcome, Counter(done.statuses.values())) == ("finished", {"completed": 3})
 
 
 def test_a_429_silences_all_for_as_long_as_the_service_asks() -> None:

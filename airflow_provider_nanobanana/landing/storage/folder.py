@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def local_path(uri: str) -> Path | None:
+    """Return the path that a plain path or a ``file://`` URI names, None for a URI of another scheme.
+
+    It is read as ``ObjectStoragePath`` reads it (no percent-decoding; a connection id means nothing here), but without
+    that class: the one of Airflow 3.0 refuses every path when universal-pathlib is 0.3 or newer.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri)
+    if scheme.lower() not in ("file", "local"):
+        return None
+    authority, slash, path = rest.partition("/")
+    return Path(authority.rpartition("@")[2] + slash + path)
+
+
 class LocalFolder(Storage):
     """A folder of this machine (or mounted on it)."""
 

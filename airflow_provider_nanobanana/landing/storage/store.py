@@ -33,6 +33,25 @@ _CONTENT_TYPE: Final = {"s3": "ContentType", "s3a": "ContentType", "gs": "conten
 _FIND_BY_PREFIX: Final = frozenset(_CONTENT_TYPE)
 
 
+def object_path(uri: str) -> ObjectStoragePath:
+    """Return Airflow's own path object for a URI of a store; nothing is connected to yet.
+
+    :raises ConfigurationError: The scheme is not known to Airflow or fsspec.
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    shown = uri.partition("?")[0]
+    try:
+        return ObjectStoragePath(uri)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{shown!r} cannot be used: Airflow 3.0 reaches no object store with universal-pathlib 0.3 or newer. "
+            'Install "universal-pathlib<0.3".'
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{shown!r} cannot be used: {error}. {_hint(uri.partition('://')[0])}") from error
+
+
 class RemoteStore(Storage):
     """An object store, or any other file system that fsspec reaches. A file is one PUT after all checks."""
 
@@ -122,10 +141,10 @@ def _file_system(root: ObjectStoragePath) -> Any:
                 raise
             return fsspec.filesystem(str(root.protocol))
     except (ValueError, ImportError, AirflowNotFoundException) as error:
-        raise ConfigurationError(f"destination {root} cannot be used: {error}. {hint(str(root.protocol))}") from error
+        raise ConfigurationError(f"destination {root} cannot be used: {error}. {_hint(str(root.protocol))}") from error
 
 
-def hint(scheme: str) -> str:
+def _hint(scheme: str) -> str:
     """Say what to install for a scheme that nothing serves."""
-    package = _PROVIDERS.get(scheme)
+    package = _PROVIDERS.get(scheme.lower())
     return f"Install {package}" if package else "No installed provider package serves this scheme"

@@ -118,6 +118,16 @@ def test_a_drop_may_be_a_reset_and_is_logged_as_no_answer(emulator: Emulator, cl
     assert emulator.requests()[-1]["status"] == 0
 
 
+def test_whoever_hangs_up_before_the_answer_is_logged_at_once(emulator: Emulator, client: httpx.Client) -> None:
+    emulator.fault(on="status", kind="slow", seconds=3600, times=1)
+    client.timeout = httpx.Timeout(0.2)
+    with pytest.raises(httpx.ReadTimeout):
+        ask(client, "first")
+    client.timeout = httpx.Timeout(5)
+    ask(client, "second")  # on another connection, after the first was seen to end
+    assert [(entry["path"][-6:], entry["status"]) for entry in emulator.requests()] == [("/first", 0), ("second", 404)]
+
+
 @pytest.mark.parametrize("reset", [True, False])
 def test_a_drop_in_the_middle_of_a_body(emulator: Emulator, submit: Any, reset: bool) -> None:
     emulator.fault(on="submit", kind="drop_mid_body", times=1, reset=reset)

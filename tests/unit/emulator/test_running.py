@@ -86,7 +86,7 @@ def test_two_emulators_do_not_meet() -> None:
         assert len(one.requests()) == len(two.requests()) == 1
 
 
-def test_it_ends_though_an_answer_is_still_being_held_back() -> None:
+def test_it_ends_though_an_answer_is_still_being_held_back(caplog: pytest.LogCaptureFixture) -> None:
     with Emulator(latency=0) as emulator:
         emulator.fault(on="models", kind="slow", seconds=3600)
         headers = {"Authorization": "Bearer sk-emulator"}
@@ -104,6 +104,8 @@ def test_it_ends_though_an_answer_is_still_being_held_back() -> None:
             pass
     waiting.join(30)
     assert errors == [httpx.RemoteProtocolError]
+    assert [entry["status"] for entry in emulator.requests()] == [0]
+    assert caplog.records == [], "no traceback of uvicorn's"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

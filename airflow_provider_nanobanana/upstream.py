@@ -1,0 +1,21 @@
+"""What became of the tasks before ours: told apart is a plan with nothing in it from one that failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+
+def was_skipped(operator: BaseOperator, context: Context) -> bool:
+    """Whether the tasks directly before this one were skipped, and none of them failed.
+
+    Asked of Airflow's task execution interface (``get_task_states``, 3.0 and later); False when it cannot be asked.
+    """
+    ti: Any = context["ti"]
+    if not operator.upstream_task_ids or not hasattr(ti, "get_task_states"):
+        return False
+    runs = ti.get_task_states(dag_id=ti.dag_id, task_ids=sorted(operator.upstream_task_ids), run_ids=[ti.run_id])
+    states = set(runs.get(ti.run_id, {}).values())
+    return "skipped" in states and states <= {"skipped", "success"}

@@ -1,0 +1,83 @@
+"""A call ends with its time and its bytes, however the answer is spread out."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import itertools
+import json
+import socket
+
+import pytest
+
+from airflow_provider_nanobanana.toapis import client as client_module
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.client import ToApisClient
+from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS
+from tests.unit.samples import KEY, STATUS, SUBMIT, SUBMITTED
+from tests.unit.scripted import Request, ScriptedServer, drip, read_request
+from tests.unit.test_client import SHELLS, call_once
+
+BODY = json.dumps({**SUBMITTED, "padding": "x" * 60}).encode()
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n" % len(BODY)
+#: gzip with a file name of 60 letters: bytes that decode to nothing for a long while.
+NAMED = b"\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\xff" + b"n" * 60 + b"\x00" + gzip.compress(BODY)[10:]
+
+
+def pieces(content: bytes) -> list[bytes]:
+    return [content[n : n + 1] for n in range(len(content))]
+
+
+DRIPS: dict[str, list[bytes]] = {
+    "body": [HEAD + b"\r\n", *pieces(BODY)],
+    "headers": [HEAD, *pieces(b"X-Slow: " + b"x" * 60), b"\r\n\r\n" + BODY],
+    "interim answers": [*[b"HTTP/1.1 102 Processing\r\n\r\n"] * 60, HEAD + b"\r\n" + BODY],
+    "gzip": [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(NAMED),
+        *pieces(NAMED[:71]),
+        NAMED[71:],
+    ],
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("where", DRIPS)
+def test_a_slow_drip_ends_with_the_call_s_time(shell: str, where: str) -> None:
+    """Each piece comes long before a read times out; all of them would take six times the call's own 0.5 s.
+
+    The client has to hang up midway, which the server sees. A client that waits for the end gets a whole answer.
+    """
+    sent: list[bytes] = []
+    with ScriptedServer([drip(DRIPS[where], 0.04, sent)]) as server:
+        result, _ = call_once(shell, f"http://{server.address}", SUBMIT, timeout=0.5, policy=NO_REPEATS)
+        assert isinstance(result, errors.SubmissionUnknown)
+    assert len(sent) < len(DRIPS[where])
+
+
+def test_a_reused_connection_is_cut_too() -> None:
+    """The second call meets no new connection that it could take note of."""
+    sent: list[bytes] = []
+
+    def step(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY)
+        second.append(read_request(connection))
+        drip(DRIPS["headers"], 0.04, sent)(connection)
+
+    second: list[Request | None] = []
+    with ScriptedServer([step]) as server:
+        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.5, policy=NO_REPEATS)
+        with contextlib.closing(client):
+            assert client.call(SUBMIT).id == SUBMITTED["id"]
+            with pytest.raises(errors.SubmissionUnknown):
+                client.call(SUBMIT)
+    assert second == server.requests, "both came on one connection"
+    assert len(sent) < len(DRIPS["headers"])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_endless_answer_is_cut(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1_000_000)
+    endless = itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b"x" * 65536))
+    with ScriptedServer([drip(endless, 0.0, [])]) as server:
+        result, _ = call_once(shell, f"http://{server.address}", STATUS, policy=NO_REPEATS)
+    assert isinstance(result, errors.TransientFailure)
