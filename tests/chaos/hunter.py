@@ -128,7 +128,7 @@ class Hunter:
         return f"{self._describe(victim)}, {'its task lives on' if alone else 'and its task'}"
 
     def _choose(self) -> Victim | None:
-        """Choose a running task; as often as we aim, one whose submit the bank is accepting, and then a random moment."""
+        """Choose a running task; as often as we aim, one whose submit the bank is accepting, at a random moment."""
         if self.rng.random() >= self.campaign.aim:
             return self._any(self._tasks())
         deadline = time.monotonic() + 4
