@@ -115,7 +115,7 @@ class Emulator:
         return self._call(self.gateway.journal.as_list)
 
     def stats(self) -> dict[str, Any]:
-        """Return ``requests``, ``by_kind``, ``by_point``, ``peak_per_second``, ``pending`` and totals of ``image_tasks``."""
+        """Return ``requests``, ``by_kind``, ``by_point``, ``peak_per_second``, ``image_tasks`` and ``pending``."""
         return self._call(lambda: control.stats(self.gateway))
 
     def fault(self, *, on: str, kind: str, **params: Any) -> None:
