@@ -11,21 +11,22 @@ FAST_DETECTION = {
     # a restart of the api-server on a busy machine, it would fail every running task at each of those.
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
-    # A scheduler is dead after 10 s without a heartbeat (30), its tasks are adopted or reset every 5 s (300).
-    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    # A scheduler is dead after 30 s without a heartbeat (30), its tasks are adopted or reset every 10 s (300). With a
+    # threshold of 10 s a busy scheduler took itself for dead, again and again, and reset every task that ran.
+    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
     "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
-    "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
     # A task that never leaves the queue (its worker died with it in hand) is queued again after 40 s (600).
     "SCHEDULER__TASK_QUEUED_TIMEOUT": "40",
     "SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
     # It gives the task up after two such rounds; dying workers make more.
     "SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "10",
-    # A triggerer is dead after 8 s without a heartbeat (30), sent every 2 s (5); then the other takes its triggers.
+    # A triggerer is dead after 12 s without a heartbeat (30), sent every 2 s (5); then the other takes its triggers.
     "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-    "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
-    # A supervisor looks for the end of its task every second (5).
-    "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "12",
+    # A supervisor looks for the end of its task, and asks the api-server, every 2 s (5).
+    "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     # It outlasts a restart of the api-server in 12 heartbeats and calls (3 and 5), the calls at most 5 s apart (90).
     "WORKERS__MAX_FAILED_HEARTBEATS": "12",
     "WORKERS__EXECUTION_API_RETRIES": "12",

@@ -29,7 +29,7 @@ class Plan:
 
     postgres: bool = True
     triggerers: int = 2
-    slots: int = 16
+    slots: int = 10
     celery_workers: int = 0
 
 
