@@ -23,8 +23,8 @@ from tests.chaos.site import Plan
 CAMPAIGNS = {
     campaign.name: campaign
     for campaign in (
-        Campaign("local", "chaos_provider", images=220, kills=90),
-        Campaign("celery", "chaos_provider", images=120, kills=50, plan=Plan(celery_workers=2)),
+        Campaign("local", "chaos_provider", images=300, kills=120),
+        Campaign("celery", "chaos_provider", images=130, kills=55, plan=Plan(celery_workers=2)),
         Campaign("ignored", "chaos_strict", images=90, kills=35, temper=Temper(ignore_client_ids=True)),
         Campaign("naive", "chaos_naive", images=80, kills=30),
     )
