@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from airflow_provider_nanobanana.hooks.once import Once
 from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
-from airflow_provider_nanobanana.landing.storage import local_path, object_path
-from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.landing.storage import local_path, object_path, require_connection, storage_failures
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.protocol import Upload
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.toapis.models import ImageRequest
+
+#: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
+_LASTING: Final = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    ImportError,
+)
+_KEPT_BYTES: Final = 24 * 1024 * 1024
+_THREADS: Final = 8
 
 
 def is_remote(reference: str) -> bool:
@@ -19,19 +41,141 @@ def is_remote(reference: str) -> bool:
 def read_reference(path_or_uri: str) -> Upload:
     """Return a reference image, read from a local path or any ``ObjectStoragePath`` URI and checked.
 
-    :raises InvalidRequest: unreadable, no JPEG, PNG or WebP, or above 10 MiB; nothing was sent.
-    :raises ConfigurationError: no file system serves the scheme; nothing was sent.
+    :raises InvalidRequest: not there, not readable, no JPEG, PNG or WebP, or above 10 MiB; nothing was sent.
+    :raises ConfigurationError: no file system serves the scheme, or its connection is missing; nothing was sent.
+    :raises TransientFailure: the storage could not be asked; nothing was sent.
     """
     uri = path_or_uri.strip()
     shown = uri.partition("?")[0]
     try:
-        with (local_path(uri) or object_path(uri)).open("rb") as file:
+        with storage_failures(f"read reference image {shown!r}", Exception):
+            content = _read(uri, shown)
+    except StorageFailed as failure:
+        raise TransientFailure(
+            f"{failure.message}. Nothing was sent and nothing charged for it; a retry reads it again."
+        ) from failure
+    mime_type = check_reference(content, name=f"Reference image {shown!r}")
+    return Upload(PurePosixPath(urlsplit(uri).path).name or "reference", content, mime_type)
+
+
+def _read(uri: str, shown: str) -> bytes:
+    path = local_path(uri)
+    try:
+        if path is None:
+            path = object_path(uri)
+            require_connection(path)
+        with path.open("rb") as file:
             # One byte more than allowed tells "too large" without reading a whole film.
-            content = file.read(MAX_REFERENCE_BYTES + 1)
-    except (OSError, ValueError, ImportError) as error:
+            content: bytes = file.read(MAX_REFERENCE_BYTES + 1)
+            return content
+    except _LASTING as error:
         raise InvalidRequest(
             f"Reference image {shown!r} cannot be read ({type(error).__name__}: {error}). Give an http(s) URL, a local "
             "path or a storage URI that this worker can read; nothing was sent and nothing charged."
         ) from error
-    mime_type = check_reference(content, name=f"Reference image {shown!r}")
-    return Upload(PurePosixPath(urlsplit(uri).path).name or "reference", content, mime_type)
+
+
+class References:
+    """The reference images of one run: each storage URI is read once, and each content uploaded once.
+
+    Safe to use from several threads. Of the bytes, the last 24 MiB are kept; what was dropped is read again for its
+    upload. ``digests`` and ``urls`` are plain JSON that a later attempt of the same run can be given; the service does
+    not say how long an upload lives, so a later run uploads anew.
+
+    :param send: Uploads one image and returns its public URL.
+    :param digests: Digests known from before, as in the property.
+    :param urls: Uploads known from before, as in the property.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Upload], str],
+        *,
+        digests: Mapping[str, str] | None = None,
+        urls: Mapping[str, str] | None = None,
+    ) -> None:
+        self._send = send
+        self._digests: Once[str] = Once(digests, final=InvalidRequest)
+        self._urls: Once[str] = Once(urls)
+        self._kept: OrderedDict[str, Upload] = OrderedDict()
+        self._kept_lock = threading.Lock()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 (64 hex digits) of every content read, by the first 16 hex digits of its URI's own."""
+        return self._digests.values()
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The public URL of every upload, by the SHA-256 of its content."""
+        return self._urls.values()
+
+    def read(self, uris: Iterable[str]) -> None:
+        """Read storage references ahead, several at a time; what ``digest`` says of each is known afterwards.
+
+        A reference that cannot be used is not raised here but by ``digest``, so that all of them can be named.
+
+        :raises ToApisError: ``ConfigurationError`` or ``TransientFailure``, as :func:`read_reference`.
+        """
+        wanted = {uri.strip() for uri in uris if not is_remote(uri)}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for _ in pool.map(self._read_ahead, sorted(wanted)):
+                pass
+
+    def digest(self, uri: str) -> str:
+        """Return the SHA-256 of a storage reference's content, in hex; errors as of :func:`read_reference`."""
+        if is_remote(uri):
+            raise ValueError("an http(s) reference is fetched by the service only")
+        uri = uri.strip()
+        return self._digests.get(_uri_key(uri), lambda: self._keep(read_reference(uri)))
+
+    def url(self, uri: str) -> str:
+        """Return where the service finds a reference: an http(s) URL as it is, a storage reference's upload.
+
+        :raises TransientFailure: The content is not the one that ``digest`` saw; a retry takes the new one.
+        """
+        if is_remote(uri):
+            return uri
+        digest = self.digest(uri)
+        return self._urls.get(digest, lambda: self._send(self._content(uri.strip(), digest)))
+
+    def uploaded(self, request: ImageRequest) -> ImageRequest:
+        """Return the request with public URLs only; all references are checked before the first is uploaded."""
+        references = request.reference_images
+        for uri in references:
+            if not is_remote(uri):
+                self.digest(uri)
+        return request.model_copy(update={"reference_images": tuple(map(self.url, references))})
+
+    def _read_ahead(self, uri: str) -> None:
+        try:
+            self.digest(uri)
+        except InvalidRequest:
+            return  # kept, and raised by whoever asks for this digest
+
+    def _content(self, uri: str, digest: str) -> Upload:
+        with self._kept_lock:
+            kept = self._kept.get(digest)
+        if kept is not None:
+            return kept
+        upload = read_reference(uri)
+        if self._keep(upload) != digest:
+            raise TransientFailure(
+                f"Reference image {uri.partition('?')[0]!r} changed while it was being used. Nothing was sent and "
+                "nothing charged for it; a retry takes the new content."
+            )
+        return upload
+
+    def _keep(self, upload: Upload) -> str:
+        """Keep the bytes for a while and return their digest."""
+        digest = hashlib.sha256(upload.content).hexdigest()
+        with self._kept_lock:
+            self._kept[digest] = upload
+            self._kept.move_to_end(digest)
+            while sum(len(kept.content) for kept in self._kept.values()) > _KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return digest
+
+
+def _uri_key(uri: str) -> str:
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -37,8 +37,9 @@ class Retrieval:
 
     def __init__(self, hook: NanoBananaHook, destination: str) -> None:
         self._client = hook.client
-        self._landing = Landing(destination)
-        self._landing.check_writable()
+        #: The destination itself: what is in place there, and the manifest.
+        self.landing = Landing(destination)
+        self.landing.check_writable()
         self._policy = policy_for(hook.settings.base_url, system_resolve)
         self._timeout = hook.settings.timeout
         self._own = threading.local()
@@ -53,19 +54,24 @@ class Retrieval:
             fetcher.close()
 
     def land(
-        self, image: GeneratedImage | Mapping[str, Any], expected_pixels: tuple[int, int] | None = None
+        self,
+        image: GeneratedImage | Mapping[str, Any],
+        expected_pixels: tuple[int, int] | None = None,
+        *,
+        stem: str | None = None,
     ) -> StoredImage:
         """Land one image, or find it landed.
 
         :param expected_pixels: Width and height asked for; another size is landed with a warning.
+        :param stem: Name without suffix; from the image task's id and the index when absent.
         :raises ToApisError: ``ResultExpired`` when the paid image is lost for good.
         """
         wanted = _parse(image)
-        stem = stem_for(wanted.id, wanted.index)
+        name = stem_for(wanted.id, wanted.index) if stem is None else stem
         for delay in (*_RETRY_DELAYS, None):
             try:
                 write = partial(self._write, wanted)
-                return self._landing.land(stem, wanted.id, wanted.index, write, expected_pixels)
+                return self.landing.land(name, wanted.id, wanted.index, write, expected_pixels)
             except _LOST as error:
                 if delay is None:
                     raise
@@ -76,7 +82,7 @@ class Retrieval:
 
     def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
         """Write the manifest beside the images and return its URI."""
-        return self._landing.write_manifest(name, data)
+        return self.landing.write_manifest(name, data)
 
     def _write(self, image: GeneratedImage, sink: BinaryIO) -> None:
         """Write an image's inline bytes, or what its link serves; without either, ask for it first."""

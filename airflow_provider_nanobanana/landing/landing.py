@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_nanobanana.landing.imagefile import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image
 from airflow_provider_nanobanana.landing.naming import safe_name
-from airflow_provider_nanobanana.landing.storage import Storage, open_storage
+from airflow_provider_nanobanana.landing.storage import Storage, open_storage, stems_present
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,10 @@ class Landing:
         """
         self._storage.check()
 
+    def uri(self, name: str) -> str:
+        """Return the URI of a file here, by its name with suffix; whether it is there is not asked."""
+        return self._storage.uri(name)
+
     def find(self, stem: str, *, image_id: str = "", index: int = 0) -> StoredImage | None:
         """Return the image landed before under this stem, verified fully, or None.
 
@@ -86,6 +90,15 @@ class Landing:
         :raises StorageFailed: The destination could not be asked; never "not there".
         """
         return self._look(stem, image_id, index)[0]
+
+    def present(self, stems: Collection[str]) -> set[str]:
+        """Return the stems of which a file is there, whole or not: a listing, nothing is read.
+
+        :raises StorageFailed: The destination could not be asked; never "not there".
+        """
+        for stem in stems:
+            _check_stem(stem)
+        return stems_present(self._storage, stems, tuple(SUFFIXES.values()))
 
     def land(
         self,
@@ -143,8 +156,7 @@ class Landing:
 
     def _look(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:
         """Return the whole image of this stem, or None with the names of the broken ones."""
-        if not _STEM.fullmatch(stem):
-            raise InvalidRequest(f"{stem!r} cannot name a file: letters, digits, '_', '-' and '.' are allowed")
+        _check_stem(stem)
         broken: set[str] = set()
         for name in self._storage.existing(stem, tuple(SUFFIXES.values())):
             with self._storage.local_copy(name) as path:
@@ -175,3 +187,8 @@ class Landing:
             width=facts.width,
             height=facts.height,
         )
+
+
+def _check_stem(stem: str) -> None:
+    if not _STEM.fullmatch(stem):
+        raise InvalidRequest(f"{stem!r} cannot name a file: letters, digits, '_', '-' and '.' are allowed")

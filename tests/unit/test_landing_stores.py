@@ -11,7 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_nanobanana.landing import Landing, stem_for
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid, StorageFailed
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ImageInvalid, StorageFailed
 from tests.unit.picture_fixtures import jpeg_with_provenance, picture
 
 ID = "tsk_img_01KXYZ"
@@ -61,6 +61,7 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     }
     monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", cache)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_CONN_CONN", "generic://")
     yield made
     assert list(tmp_path.iterdir()) == [], "temporary files are gone"
 
@@ -155,3 +156,12 @@ def test_manifest_in_a_store(store: Store) -> None:
     assert uri.startswith("s3://bucket/x/run-1.")
     assert store.puts[0][2] == {"ContentType": "application/json"}
     assert store.cat_file("/" + uri.removeprefix("s3://")) == b'{\n  "a": 2,\n  "b": 1\n}\n'
+
+
+def test_a_connection_that_is_not_there_is_never_replaced_by_other_credentials(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_CONN")
+    with pytest.raises(ConfigurationError, match="there is no connection 'conn'"):
+        Landing("s3://conn@bucket/x").check_writable()
+    Landing("s3://bucket/x").check_writable()

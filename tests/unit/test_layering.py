@@ -17,10 +17,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: From the bottom up; a package may import its own level's packages only where they are in one row.
 LAYERS = (
     ("toapis",),
+    ("batch",),
     ("durable", "hooks", "landing", "storage"),
     ("triggers",),
     ("operators", "sensors", "decorators", "plugins"),
 )
+CORES = ("toapis", "batch")
+#: What reads a clock, a disk, a socket or the dice, or leaves a trace; nothing of it decides about a batch.
+IMPURE = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "shutil", "socket", "threading", "time"}
+SHELLS = tuple(f"{NAME}.toapis.{module}" for module in ("client", "download", "http", "route"))
 HEAVY = (
     "PIL",
     "httpx",
@@ -74,6 +79,16 @@ def test_the_core_names_neither_airflow_nor_anything_above_it(path: Path) -> Non
         assert root != "httpx" or path.name == "http.py", "one module knows httpx"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "batch").glob("*.py")), ids=label)
+def test_a_batch_is_decided_by_what_is_passed_in(path: Path) -> None:
+    for module in imports(path):
+        root = module.partition(".")[0]
+        assert root in sys.stdlib_module_names - IMPURE or module.startswith((f"{NAME}.toapis", f"{NAME}.batch")), (
+            module
+        )
+        assert not module.startswith(SHELLS), module
+
+
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_imports_point_downwards(path: Path) -> None:
     def level(part: str) -> int | None:
@@ -90,14 +105,16 @@ def test_imports_point_downwards(path: Path) -> None:
 
 
 def test_the_core_runs_without_airflow() -> None:
-    modules = [f"{NAME}.toapis.{path.stem}" for path in (PACKAGE / "toapis").glob("[!_]*.py")] + [f"{NAME}.durable"]
+    modules = [f"{NAME}.{core}.{path.stem}" for core in CORES for path in (PACKAGE / core).glob("[!_]*.py")]
+    modules += [f"{NAME}.durable"]
     code = f"""
 import sys
 sys.modules["airflow"] = None
 import importlib
 for module in {modules!r}:
     importlib.import_module(module)
-above = [m for m in sys.modules if m.startswith("{NAME}.") and ".toapis" not in m and m != "{NAME}.durable"]
+ours = [m for m in sys.modules if m.startswith("{NAME}.") and m != "{NAME}.durable"]
+above = [m for m in ours if m.split(".")[1] not in {CORES!r}]
 assert not above, above
 print("fine")
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_nanobanana.hooks.reference import read_reference
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, TransientFailure
 from airflow_provider_nanobanana.toapis.protocol import Upload
 from tests.unit.picture_fixtures import picture
 
@@ -39,3 +39,16 @@ def test_a_scheme_that_nothing_serves_keeps_the_signature_to_itself() -> None:
     with pytest.raises(ConfigurationError, match="No installed provider package") as refused:
         read_reference("bogus://bucket/a.png?signature=s3cret")
     assert "s3cret" not in refused.value.message
+
+
+def test_a_storage_that_fails_for_now_may_be_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class EndpointConnectionError(Exception):
+        """As of botocore: no OSError."""
+
+    def fail(self: Path, *args: object) -> None:
+        raise EndpointConnectionError("Could not connect to the endpoint URL")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(TransientFailure, match=r"a\.png.*EndpointConnectionError.*a retry reads it again") as failed:
+        read_reference(str(tmp_path / "a.png"))
+    assert failed.value.charged == "no"

@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from airflow_provider_nanobanana.landing.storage.base import Storage
+from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.folder import LocalFolder, local_path
-from airflow_provider_nanobanana.landing.storage.store import RemoteStore, object_path
+from airflow_provider_nanobanana.landing.storage.listing import stems_present
+from airflow_provider_nanobanana.landing.storage.store import RemoteStore, object_path, require_connection
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
-__all__ = ["MAX_DESTINATION", "Storage", "local_path", "object_path", "open_storage"]
+__all__ = [
+    "MAX_DESTINATION",
+    "Storage",
+    "local_path",
+    "object_path",
+    "open_storage",
+    "require_connection",
+    "stems_present",
+    "storage_failures",
+]
 
 MAX_DESTINATION: Final = 256
 """Longest destination, in bytes of JSON: each image's URI travels through XCom in a record of at most 600 bytes."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed
+from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 class Storage(ABC):
     """One destination: names in, whole files out. Every failure is ``StorageFailed``."""
+
+    #: Whether ``names`` with a prefix asks for those alone; where not, it reads the whole listing each time.
+    lists_by_prefix: bool = False
 
     @abstractmethod
     def uri(self, name: str) -> str:
@@ -38,6 +41,10 @@ class Storage(ABC):
         """Return the names of the stem, one for each suffix, that are there."""
 
     @abstractmethod
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Yield what is directly in here and begins so, in any order; nothing where there is no such folder yet."""
+
+    @abstractmethod
     def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Give a local path to read the named file from."""
 
@@ -51,7 +58,7 @@ def storage_failures(what: str, caught: type[Exception]) -> Iterator[None]:
     """Turn what a file system raises into ``StorageFailed``; stores raise their client library's own exceptions."""
     try:
         yield
-    except (ConfigurationError, StorageFailed):
+    except ToApisError:
         raise
     except caught as error:
         raise StorageFailed(f"Could not {what}: {type(error).__name__}: {error}") from error

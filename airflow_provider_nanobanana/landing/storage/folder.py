@@ -67,6 +67,15 @@ class LocalFolder(Storage):
         with storage_failures(f"read {self.folder}", OSError):
             return [stem + suffix for suffix in suffixes if _is_file(self.folder / (stem + suffix))]
 
+    def names(self, prefix: str = "") -> Iterator[str]:
+        with storage_failures(f"read {self.folder}", OSError):
+            try:
+                entries = os.scandir(self.folder)
+            except FileNotFoundError:
+                return
+            with entries:
+                yield from (entry.name for entry in entries if entry.name.startswith(prefix))
+
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
         yield self.folder / name

@@ -58,6 +58,7 @@ class RemoteStore(Storage):
     def __init__(self, root: ObjectStoragePath) -> None:
         self._root = root
         self._protocol = str(root.protocol)
+        self.lists_by_prefix = self._protocol in _FIND_BY_PREFIX
 
     @cached_property
     def _fs(self) -> Any:
@@ -102,10 +103,18 @@ class RemoteStore(Storage):
         fs, folder = self._fs, str(self._root.path)
         with storage_failures(f"look into {self._root}", Exception):
             fs.invalidate_cache(folder)  # another worker may have written since a listing was cached
-            if self._protocol in _FIND_BY_PREFIX:
+            if self.lists_by_prefix:
                 found = {key.rpartition("/")[2] for key in fs.find(folder, prefix=f"{stem}.")}
                 return [stem + suffix for suffix in suffixes if stem + suffix in found]
             return [stem + suffix for suffix in suffixes if _is_file(fs, self._path(stem + suffix))]
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        fs, folder = self._fs, str(self._root.path)
+        with storage_failures(f"list {self._root}", Exception):
+            fs.invalidate_cache(folder)
+            paths = _find_directly(fs, folder, prefix) if self.lists_by_prefix and prefix else _list(fs, folder)
+        found = (path.rstrip("/").rpartition("/")[2] for path in paths)
+        yield from (name for name in found if name.startswith(prefix))
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
@@ -128,6 +137,38 @@ def _is_file(fs: Any, path: str) -> bool:
         return False
 
 
+def _find_directly(fs: Any, folder: str, prefix: str) -> list[str]:
+    """List by prefix, not into the folders below; an s3fs before 2026 cannot leave those out by itself."""
+    try:
+        paths = fs.find(folder, maxdepth=1, prefix=prefix)
+    except ValueError:
+        paths = fs.find(folder, prefix=prefix)
+    depth = folder.strip("/").count("/") + 1
+    return [path for path in paths if path.strip("/").count("/") == depth]
+
+
+def _list(fs: Any, folder: str) -> list[str]:
+    try:
+        return [str(path) for path in fs.ls(folder, detail=False)]
+    except FileNotFoundError:  # stores have no empty folders
+        return []
+
+
+def require_connection(path: ObjectStoragePath) -> None:
+    """Look for the connection that a path names: without it, Amazon's provider would take other credentials unasked.
+
+    :raises ConfigurationError: There is no such connection.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    if path.conn_id is None:
+        return
+    try:
+        BaseHook.get_connection(path.conn_id)
+    except AirflowNotFoundException as error:
+        raise ConfigurationError(f"{path} cannot be used: there is no connection {path.conn_id!r}") from error
+
+
 def _file_system(root: ObjectStoragePath) -> Any:
     """Return the file system with the credentials of the path's connection, or the surroundings' where it has none."""
     import fsspec
@@ -135,13 +176,15 @@ def _file_system(root: ObjectStoragePath) -> Any:
 
     try:
         try:
-            return root.fs
+            fs = root.fs
         except ValueError:  # no Airflow provider registers this scheme
             if root.conn_id is not None:
                 raise
             return fsspec.filesystem(str(root.protocol))
     except (ValueError, ImportError, AirflowNotFoundException) as error:
         raise ConfigurationError(f"destination {root} cannot be used: {error}. {_hint(str(root.protocol))}") from error
+    require_connection(root)
+    return fs
 
 
 def _hint(scheme: str) -> str:

@@ -1,0 +1,129 @@
+"""Drafts: the requests of a batch as given, parsed one by one, with every fault of every one collected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from airflow_provider_nanobanana.batch.names import label, name_fault
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+
+MAX_REQUESTS: Final = 20_000
+#: What a request given as a mapping may hold.
+FIELDS: Final = (*ImageRequest.model_fields, "name")
+
+_MOST_LISTED: Final = 10
+_LONGEST_FAULT: Final = 300
+#: ``ImageRequest.parse`` frames its faults for a single request.
+_FRAME: Final = re.compile(r"Image request refused before sending: (.*)\. Nothing was charged\.", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A request that could be parsed, before its references are known by content."""
+
+    index: int
+    request: ImageRequest
+    name: str | None
+
+
+@dataclass
+class Drafts:
+    """What became of a list of requests: the parsed ones, and the first fault of each of the others.
+
+    :param total: How many were given.
+    :param faults: By position, from 0.
+    """
+
+    total: int
+    parsed: list[Draft] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def note(self, index: int, error: InvalidRequest) -> None:
+        """Note a fault; one for each request is enough."""
+        framed = _FRAME.fullmatch(error.message)
+        self.faults.setdefault(index, (framed[1] if framed else error.message).rstrip("."))
+
+    def check(self) -> None:
+        """Raise one ``InvalidRequest`` for all faults: what was wrong, what is allowed, what was charged."""
+        if not self.faults:
+            return
+        shown = sorted(self.faults)[:_MOST_LISTED]
+        listed = "; ".join(f"{label(i, self.names.get(i))}: {self.faults[i]:.{_LONGEST_FAULT}}" for i in shown)
+        more = f"; and {len(self.faults) - _MOST_LISTED} more" if len(self.faults) > _MOST_LISTED else ""
+        raise InvalidRequest(
+            f"{len(self.faults)} of {self.total} requests cannot be accepted as they are (counted from #0): "
+            f"{listed}{more}. A request is a prompt, or a mapping of {', '.join(FIELDS)}. Nothing was sent and nothing "
+            "was charged. Mend the requests and clear the task; a retry would meet the same."
+        )
+
+
+def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> Drafts:
+    """Parse what a user gave: a prompt, a request, or any iterable of both.
+
+    :raises InvalidRequest: it is nothing of that, or more than :data:`MAX_REQUESTS`; other faults are noted.
+    """
+    entries = _entries(given)
+    drafts = Drafts(len(entries))
+    common = {key: value for key, value in defaults.items() if value is not None}
+    for index, entry in enumerate(entries):
+        try:
+            fields = {**common, **_own_fields(entry)}
+            name = fields.pop("name", None)
+            if name is not None:
+                if fault := name_fault(name):
+                    raise InvalidRequest(fault)
+                drafts.names[index] = name
+            drafts.parsed.append(Draft(index, ImageRequest.parse(fields, default_model), name))
+        except InvalidRequest as error:
+            drafts.note(index, error)
+    _check_unique(drafts)
+    return drafts
+
+
+def _entries(given: Any) -> list[Any]:
+    if isinstance(given, (str, Mapping, ImageRequest)):
+        return [given]
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise InvalidRequest(
+            f"There is no request in {type(given).__name__}: give a prompt (text), a request (mapping), or a list of "
+            "both. Nothing was sent and nothing was charged; a retry would meet the same."
+        )
+    # One more than allowed tells "too many", also of a list that never ends.
+    entries = list(islice(given, MAX_REQUESTS + 1))
+    if len(entries) > MAX_REQUESTS:
+        raise InvalidRequest(
+            f"There are more than {MAX_REQUESTS:,} requests, which is the most for one task; split them, for instance "
+            "with .expand(requests=[...]). Nothing was sent and nothing was charged; a retry would meet the same."
+        )
+    return entries
+
+
+def _own_fields(entry: Any) -> dict[str, Any]:
+    """Return what an entry itself says; what it leaves empty, as rows of a table do, is not said."""
+    if isinstance(entry, str):
+        return {"prompt": entry}
+    if isinstance(entry, ImageRequest):
+        return entry.model_dump(exclude_unset=True)
+    if entry is None:
+        raise InvalidRequest("is None: a hole, such as a failed or skipped mapped task leaves; filter the list")
+    if not isinstance(entry, Mapping):
+        raise InvalidRequest(f"is {type(entry).__name__}, neither a prompt (text) nor a request (mapping)")
+    if strangers := [key for key in entry if key not in FIELDS]:
+        shown = ", ".join(f"{key!r:.40}" for key in strangers[:5])
+        raise InvalidRequest(f"{shown} {'is no field' if len(strangers) == 1 else 'are no fields'} of a request")
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _check_unique(drafts: Drafts) -> None:
+    """Some file systems do not tell names apart by case, so neither do we; a faulty request has its name as well."""
+    owners: dict[str, int] = {}
+    for index, name in drafts.names.items():
+        owner = owners.setdefault(name.lower(), index)
+        if owner != index:
+            drafts.note(index, InvalidRequest(f"its name is also that of {label(owner, drafts.names[owner])}"))

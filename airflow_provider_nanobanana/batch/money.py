@@ -1,0 +1,226 @@
+"""Money: what a batch is expected to cost, what it has cost, and where it must stop. USD, exact to a millionth.
+
+Prices are estimates (``toapis.catalogue``, or the connection's own ``prices``) until the service reports a cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from airflow_provider_nanobanana.batch.orders import Order
+from airflow_provider_nanobanana.toapis import catalogue
+from airflow_provider_nanobanana.toapis.answers import Balance
+from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, InvalidRequest
+from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.protocol import submit_body
+
+_MILLION: Final = 1_000_000
+
+
+def price(order: Order, overrides: Mapping[str, float] | None = None) -> float | None:
+    """Return the list price of an order's image in USD, None where none is known.
+
+    What counts is the resolution that is sent, which ``extra_body`` may set.
+    """
+    body = submit_body(order.request)
+    metadata = body.get("metadata")
+    inner = metadata.get("resolution") if isinstance(metadata, Mapping) else None
+    return catalogue.list_price(str(body.get("resolution", inner)), overrides)
+
+
+def dollars(usd: float) -> str:
+    """Return an amount as people read it: two decimals, up to six where they are needed."""
+    whole, _, decimals = f"{usd:,.6f}".partition(".")
+    return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image cost.
+
+    :param usd: None where neither the service nor a price list says.
+    :param listed: Whether the list price stands in for a cost that the service has not reported.
+    """
+
+    usd: float | None = 0.0
+    listed: bool = False
+
+    @classmethod
+    def of(cls, image_task: ImageTask | None, list_price: float | None) -> Self:
+        """Return the cost of an image task as far as the service tells; None stands for one that may be under way.
+
+        A settled or refunded amount counts; without one, what failed is refunded and anything else is paid: an absent
+        ``billing`` never means free (contract, section 4.3).
+        """
+        if image_task is None:
+            return cls(list_price, listed=True)
+        settled = image_task.billing is not None and image_task.billing.status.strip().lower() != "pending"
+        if settled and image_task.cost_usd is not None:
+            return cls(image_task.cost_usd)
+        if image_task.status is ImageTaskStatus.FAILED and not image_task.expired_at_service:
+            return cls(0.0)
+        return cls(list_price, listed=True)
+
+    def plus(self, other: Cost) -> Cost:
+        """Return the sum, for an order that was paid, lost and bought anew."""
+        if self.usd is None or other.usd is None:
+            return Cost(None, listed=True)
+        return Cost((_micros(self.usd) + _micros(other.usd)) / _MILLION, listed=self.listed or other.listed)
+
+
+class Spent:
+    """What the orders of a task instance have cost, by their keys, those of earlier attempts included.
+
+    For one thread at a time.
+    """
+
+    def __init__(self, costs: Mapping[str, Cost] | None = None) -> None:
+        self._costs: dict[str, Cost] = {}
+        self._micros = self._listed = self._unpriced = 0
+        for key, cost in (costs or {}).items():
+            self.put(key, cost)
+
+    @property
+    def usd(self) -> float:
+        """The sum of what is known."""
+        return self._micros / _MILLION
+
+    def put(self, key: str, cost: Cost) -> None:
+        """Set what an order has cost in all, in place of what was said of it before."""
+        self._count(self._costs.get(key, Cost()), -1)
+        self._costs[key] = cost
+        self._count(cost, 1)
+
+    def drop(self, key: str) -> None:
+        """Take back what was put for an order that the service did not accept after all."""
+        self._count(self._costs.pop(key, Cost()), -1)
+
+    def totals(self) -> dict[str, Any]:
+        """Return what goes into result, manifest and metrics; ``unpriced`` counts images that are in no sum."""
+        return {
+            "cost_usd": self.usd,
+            "of_which_listed_usd": self._listed / _MILLION,
+            "unpriced": self._unpriced,
+        }
+
+    def _count(self, cost: Cost, sign: int) -> None:
+        if cost.usd is None:
+            self._unpriced += sign
+            return
+        self._micros += sign * _micros(cost.usd)
+        self._listed += sign * _micros(cost.usd) if cost.listed else 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What orders would cost at list prices.
+
+    :param images: How many they are.
+    :param total_usd: Of those with a known price.
+    :param unknown: How many have none.
+    :param within_images: How many of them the limit lets through, in order.
+    :param within_usd: What those cost.
+    """
+
+    images: int
+    total_usd: float
+    unknown: int
+    within_images: int
+    within_usd: float
+
+    def line(self) -> str:
+        """Return the estimate in words, for the log."""
+        text = f"Estimate: {self.images:,} images to buy, {dollars(self.total_usd)} at list prices"
+        if self.unknown:
+            text += f" and {self.unknown:,} images without a known price"
+        if self.within_images < self.images:
+            text += f"; max_cost_usd stops after {self.within_images:,} of them, {dollars(self.within_usd)}"
+        return f"{text}."
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a task instance may spend in all, earlier attempts included.
+
+    :param max_cost_usd: None for no limit.
+    :param prices: The connection's own prices, by resolution.
+    :raises InvalidRequest: the limit is no positive number.
+    """
+
+    max_cost_usd: float | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limit: Any = self.max_cost_usd
+        number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+        if limit is not None and not (number and math.isfinite(limit) and limit > 0):
+            raise InvalidRequest(
+                f"max_cost_usd is {limit!r:.40}; give a number of USD above 0, or None for no limit. Nothing was sent "
+                "and nothing was charged; a retry would meet the same."
+            )
+
+    def price(self, order: Order) -> float | None:
+        """Return the list price of an order's image in USD, None where none is known."""
+        return price(order, self.prices)
+
+    def estimate(self, orders: Iterable[Order], spent: Spent | None = None) -> Estimate:
+        """Return what orders would cost, and how far the limit lets them go.
+
+        :param orders: Those to buy, in the order of buying.
+        :param spent: What was paid before.
+        :raises InvalidRequest: there is a limit, and an order without a known price.
+        """
+        images = unknown = total = within_images = within = 0
+        paid = _micros(spent.usd) if spent else 0
+        left = math.inf if self.max_cost_usd is None else _micros(self.max_cost_usd) - paid
+        for order in orders:
+            known = self._checked(order)
+            images, unknown, total = images + 1, unknown + (known is None), total + _micros(known or 0.0)
+            # It stops before the first that would pass the limit; a cheaper one behind it is not bought either.
+            if total <= left:
+                within_images, within = images, total
+        return Estimate(images, total / _MILLION, unknown, within_images, within / _MILLION)
+
+    def may_buy(self, order: Order, spent: Spent) -> bool:
+        """Whether an order keeps within the limit; ``spent`` holds what is under way at its list price.
+
+        :raises InvalidRequest: there is a limit, and the order has no known price.
+        """
+        known = self._checked(order)
+        if self.max_cost_usd is None or known is None:
+            return True
+        return _micros(spent.usd) + _micros(known) <= _micros(self.max_cost_usd)
+
+    def _checked(self, order: Order) -> float | None:
+        known = self.price(order)
+        if known is None and self.max_cost_usd is not None:
+            raise InvalidRequest(
+                f"max_cost_usd needs the price of every image, and none is known for request {order.label} "
+                f"(resolution {order.request.resolution}, model {order.request.model}). Say it in the connection's "
+                'extra "prices", such as {"0.5K": 0.02}, or leave max_cost_usd out. Nothing was sent for it and '
+                "nothing charged; a retry would meet the same."
+            )
+        return known
+
+
+def check_balance(balance: Balance, estimate: Estimate) -> None:
+    """Find out before the first submit whether the account can pay for what is going to be bought.
+
+    :raises InsufficientCredits: with what is needed, what is there, and what is missing.
+    """
+    has, needs = balance.remain_usd, estimate.within_usd
+    if has is None or _micros(needs) <= _micros(has):
+        return
+    raise InsufficientCredits(
+        f"{estimate.within_images:,} images to buy cost {dollars(needs)} at list prices, and the account has "
+        f"{dollars(has)} left ({balance.remain_credits:,.0f} credits): {dollars(needs - has)} too little. This attempt "
+        "submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
+        "preflight_balance=False to buy as far as it goes, then clear the task; a retry by itself cannot help."
+    )
+
+
+def _micros(usd: float) -> int:
+    return round(usd * _MILLION)

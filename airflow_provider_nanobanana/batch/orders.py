@@ -1,0 +1,142 @@
+"""Orders: what a user asks for, parsed and checked in full before anything is sent, each with an identity of its own.
+
+An order's identity is the hash of its request and its occurrence among identical ones, never its position: an upstream
+may reorder, and what was paid is found all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from airflow_provider_nanobanana.batch.drafts import Draft, Drafts, read_drafts
+from airflow_provider_nanobanana.batch.names import label
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+
+_TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,19}")
+
+#: What asking for a content came to: its digest, or why it is no reference image.
+Content = str | InvalidRequest
+#: How contents are asked for: one after another as the built-in ``map``, or side by side as an executor's ``map``.
+Each = Callable[[Callable[[str], Content], Iterable[str]], Iterable[Content]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One wanted image of a batch.
+
+    :param index: Position in the list as given this time, from 0; for people, never part of the identity.
+    :param request: Parsed, with its model filled in; storage references are still URIs.
+    :param name: What the user calls it, unique in the batch.
+    :param occurrence: Tells identical requests of one batch apart, from 0.
+    :param digest: Hash of the request with storage references taken by content; 64 hex digits.
+    """
+
+    index: int
+    request: ImageRequest
+    name: str | None
+    occurrence: int
+    digest: str
+
+    @property
+    def key(self) -> str:
+        """The order's identity in ledger, manifest and log."""
+        return f"{self.digest[:20]}.{self.occurrence}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest, under the name that ``SubmissionIdentity`` gives it."""
+        return self.digest
+
+    @property
+    def label(self) -> str:
+        """The order in words for people."""
+        return label(self.index, self.name)
+
+    def stem(self, tag: str = "") -> str:
+        """Return the file's name without suffix, one that landing takes.
+
+        :param tag: Sets a picture apart from others of the same name: at most 19 of A-Z a-z 0-9 _ . -
+        :raises ValueError: another tag.
+        """
+        if tag and not _TAG.fullmatch(tag):
+            raise ValueError(f"{tag!r} is no tag of a file name")
+        stem = self.name or f"{self.digest[:16]}-{self.occurrence}"
+        return f"{stem}-{tag}" if tag else stem
+
+
+def take_orders(
+    given: Any,
+    *,
+    defaults: Mapping[str, Any],
+    default_model: str,
+    digest_of: Callable[[str], str],
+    each: Each = map,
+) -> list[Order]:
+    """Return the orders of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
+
+    :param given: A request is a mapping of :data:`FIELDS` (or an ``ImageRequest``); None in a field stands for
+        "not given".
+    :param defaults: The fields of requests that do not give them.
+    :param default_model: Model id where neither request nor defaults name one.
+    :param digest_of: Returns the content digest of a storage reference (64 hex digits); asked once for each distinct
+        URI. Its ``InvalidRequest`` is one fault among the others; anything else it raises ends the matter.
+    :param each: Asks for the digests; an executor's ``map`` reads references side by side.
+    :raises InvalidRequest: with the faults of all requests; nothing was sent.
+    """
+    drafts = read_drafts(given, defaults, default_model)
+    digests = _digests(drafts, digest_of, each)
+    drafts.check()
+    return [
+        Order(draft.index, draft.request, draft.name, occurrence, digest)
+        for draft, digest, occurrence in zip(drafts.parsed, digests, _occurrences(drafts.parsed, digests), strict=True)
+    ]
+
+
+def is_link(reference: str) -> bool:
+    """Whether the service itself fetches a reference image: http(s) links; anything else lies in a storage."""
+    return urlsplit(reference.strip()).scheme.lower() in ("http", "https")
+
+
+def _digests(drafts: Drafts, digest_of: Callable[[str], str], each: Each) -> list[str]:
+    """Return the hash of each parsed request, and note the references that are none."""
+
+    def ask(uri: str) -> Content:
+        try:
+            return digest_of(uri)
+        except InvalidRequest as error:
+            return error
+
+    uris = list(dict.fromkeys(uri for draft in drafts.parsed for uri in _stored(draft)))
+    contents = dict(zip(uris, each(ask, uris), strict=True))
+    digests = []
+    for draft in drafts.parsed:
+        for uri in _stored(draft):
+            if isinstance(content := contents[uri], InvalidRequest):
+                drafts.note(draft.index, content)
+        # The scheme sets a content apart from any link.
+        by_content = [f"sha256:{contents[uri]}" if uri in contents else uri for uri in draft.request.reference_images]
+        digests.append(draft.request.model_copy(update={"reference_images": tuple(by_content)}).fingerprint())
+    return digests
+
+
+def _stored(draft: Draft) -> list[str]:
+    return [uri for uri in draft.request.reference_images if not is_link(uri)]
+
+
+def _occurrences(drafts: list[Draft], digests: list[str]) -> list[int]:
+    """Number identical requests: first those with a name, by name, so that a new order of the list changes nothing."""
+    alike: defaultdict[str, list[int]] = defaultdict(list)
+    for position, digest in enumerate(digests):
+        alike[digest].append(position)
+    occurrences = [0] * len(drafts)
+    for positions in alike.values():
+        positions.sort(key=lambda position: (drafts[position].name is None, drafts[position].name or "", position))
+        for occurrence, position in enumerate(positions):
+            occurrences[position] = occurrence
+    return occurrences

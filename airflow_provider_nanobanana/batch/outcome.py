@@ -1,0 +1,140 @@
+"""How an order ended: its image is in place, or it is not, and then what became of the money and what a retry does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self
+
+from airflow_provider_nanobanana.batch.money import Cost, dollars
+from airflow_provider_nanobanana.batch.orders import Order
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.complaint import clean
+from airflow_provider_nanobanana.toapis.outcome import _short as short
+
+OnExpired = Literal["fail", "resubmit"]
+
+REFUSED: Final = "content_policy_violation"
+EXPIRED: Final = "expired"
+OVER_BUDGET: Final = "max_cost_usd"
+NO_CREDITS: Final = "insufficient_credits"
+#: The codes of what was merely not ready in time.
+LATE: Final = frozenset({"timeout", "not_seen"})
+
+#: What a final record of a look means, by its code: what became of the money, and whether a retry can change it. Any
+#: other code of a failed record is the service's own word for what it refunds, and a retry submits anew.
+_SEEN: Final[Mapping[str, tuple[errors.Charged, bool]]] = {
+    REFUSED: ("no", False),
+    EXPIRED: ("yes", False),
+    "result_missing": ("yes", True),
+    "task_not_found": ("unknown", False),
+    "look_refused": ("unknown", False),
+    "timeout": ("yes", True),
+    "not_seen": ("unknown", True),
+}
+
+
+@dataclass(frozen=True)
+class Landed:
+    """An order whose image is in place.
+
+    :param image: What landing says of it: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width``,
+        ``height``.
+    :param reused: Whether an earlier run had bought it.
+    :param times: Epoch seconds by name, for the manifest.
+    """
+
+    order: Order
+    image: Mapping[str, Any]
+    cost: Cost = field(default_factory=Cost)
+    reused: bool = False
+    times: Mapping[str, float | None] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """Return the plain JSON for XCom."""
+        return {**self.image, "request": self.order.index, "cost_usd": self.cost.usd, "reused": self.reused}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An order without an image.
+
+    :param id: Its image task, where there is one.
+    :param code: The service's code, or our own word; at most 60 bytes of JSON.
+    :param message: At most 160 bytes of JSON.
+    :param again: Whether a retry of the task may bring the image.
+    :param cost: What was paid for it all the same.
+    """
+
+    order: Order
+    id: str | None
+    code: str
+    message: str
+    charged: errors.Charged
+    again: bool
+    cost: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def seen(cls, order: Order, record: Mapping[str, Any], *, cost: Cost, on_expired: OnExpired = "fail") -> Self:
+        """Return what the final record of a look amounts to (``Sighting.record``, status ``failed`` or ``timeout``)."""
+        code, message = str(record["error"]["code"]), str(record["error"]["message"])
+        # A service that fails an image task with a code like "timeout" has failed it all the same.
+        late = record["status"] == "timeout"
+        charged, again = _SEEN[code] if code in _SEEN and (code in LATE) == late else ("no", True)
+        if code == EXPIRED:
+            again = on_expired == "resubmit"
+        return cls(order, str(record["id"]), code, message, charged, again, cost)
+
+    @classmethod
+    def raised(
+        cls, order: Order, error: errors.ToApisError, *, cost: Cost | None = None, on_expired: OnExpired = "fail"
+    ) -> Self:
+        """Return what an error that concerns this order alone amounts to."""
+        code, again = error.code or _words(type(error).__name__), error.retryable
+        if isinstance(error, errors.ContentRefused):
+            code = REFUSED
+        elif isinstance(error, errors.InsufficientCredits):
+            code = NO_CREDITS
+        elif isinstance(error, errors.ResultExpired):
+            code, again = EXPIRED, on_expired == "resubmit"
+        message = short(clean(error.message))
+        return cls(order, error.image_task_id, short(clean(code), 60), message, error.charged, again, cost or Cost())
+
+    @classmethod
+    def over_budget(cls, order: Order, max_cost_usd: float) -> Self:
+        """Return what becomes of an order that was not submitted because the limit is reached."""
+        message = f"not submitted: it would pass max_cost_usd={dollars(max_cost_usd)}"
+        return cls(order, None, OVER_BUDGET, message, "no", again=False)
+
+    @property
+    def money(self) -> str:
+        """What became of the money, in words."""
+        if self.charged == "no":
+            return "refunded" if self.id else "not charged"
+        return "paid" if self.charged == "yes" else "unknown"
+
+    def record(self) -> dict[str, Any]:
+        """Return the plain JSON for XCom."""
+        return {
+            "request": self.order.index,
+            "name": self.order.name,
+            "id": self.id,
+            "code": self.code,
+            "message": self.message,
+            "charged": self.charged,
+        }
+
+
+Outcome = Landed | Failed
+
+
+def in_order(outcomes: Iterable[Outcome]) -> tuple[list[Landed], list[Failed]]:
+    """Return the images and the failures, each in the order of the requests."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.order.index)
+    landed = [outcome for outcome in ordered if isinstance(outcome, Landed)]
+    return landed, [outcome for outcome in ordered if isinstance(outcome, Failed)]
+
+
+def _words(class_name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()

@@ -1,0 +1,165 @@
+"""What a batch amounts to: the small result for XCom, and success or the one error that says what a retry repeats."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from airflow_provider_nanobanana.batch.money import dollars
+from airflow_provider_nanobanana.batch.outcome import (
+    EXPIRED,
+    LATE,
+    NO_CREDITS,
+    OVER_BUDGET,
+    REFUSED,
+    Failed,
+    Outcome,
+    in_order,
+)
+from airflow_provider_nanobanana.toapis import errors
+
+#: Above so many requests XCom holds nothing for each image; the manifest does.
+MOST_IN_XCOM: Final = 500
+LONGEST_RECORD: Final = 600
+"""Bytes of JSON for one image or failure in XCom."""
+
+_MOST_LISTED: Final = 20
+#: Given up in this order where ids and destinations are long; the manifest keeps them.
+_DISPENSABLE: Final = ("id", "sha256", "message")
+#: What a person can do about what no retry changes, by code.
+_REMEDIES: Final[Mapping[str, str]] = {
+    REFUSED: "change the refused prompts",
+    EXPIRED: "set on_expired='resubmit' to buy what expired anew",
+    OVER_BUDGET: "raise max_cost_usd",
+    NO_CREDITS: "top up the account",
+}
+
+
+class BatchIncomplete(errors.ImageTaskFailed):
+    """Images of a batch are missing, and a retry may bring some of them; what is in place is not bought again."""
+
+    retryable = True
+
+
+def result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes through XCom: at most 600 bytes of JSON for each request, no lists above 500 requests.
+
+    :param totals: From :meth:`Spent.totals`.
+    """
+    landed, failed = in_order(outcomes)
+    truncated = len(landed) + len(failed) > MOST_IN_XCOM
+    return {
+        "images": [] if truncated else [_fitted(image.record()) for image in landed],
+        "failed": [] if truncated else [_fitted(failure.record()) for failure in failed],
+        "count": len(landed),
+        "cost_usd": totals["cost_usd"],
+        "manifest": manifest_uri,
+        "truncated": truncated,
+    }
+
+
+def failure_table(failed: Sequence[Failed]) -> str:
+    """Return which requests brought no image and why, one line each, the first 20 of them; empty for none."""
+    rows = [(failure.order.label, failure.code, failure.money, failure.message) for failure in failed[:_MOST_LISTED]]
+    if not rows:
+        return ""
+    rows.insert(0, ("request", "code", "money", "message"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
+    if len(failed) > _MOST_LISTED:
+        lines.append(f"and {len(failed) - _MOST_LISTED:,} more in the manifest")
+    return "\n".join(lines)
+
+
+def conclude(
+    outcomes: Iterable[Outcome], *, allow_partial: bool, manifest_uri: str | None, totals: Mapping[str, Any]
+) -> errors.ToApisError | None:
+    """Return the error that a finished batch amounts to, or None for success.
+
+    It is one that Airflow retries as long as a retry may bring any image. With ``allow_partial`` one image is enough.
+
+    :param totals: From :meth:`Spent.totals`.
+    """
+    landed, failed = in_order(outcomes)
+    if not landed and not failed:
+        return errors.InvalidRequest(
+            "There is nothing to make: no prompt and no request was given. Nothing was charged; a retry by itself "
+            "changes nothing."
+        )
+    if not failed or (allow_partial and landed):
+        return None
+    where = f"; they are listed in {manifest_uri}" if manifest_uri else ""
+    text = "\n".join(
+        (
+            f"{len(landed):,} of {len(landed) + len(failed):,} images are in place{where if landed else ''}. "
+            f"{_paid(totals)} {_next_steps(failed)}",
+            failure_table(failed),
+        )
+    )
+    codes = {failure.code for failure in failed}
+    return _error_class(failed)(
+        text,
+        image_task_id=next((failure.id for failure in failed if failure.id), None),
+        code=codes.pop() if len(codes) == 1 else None,
+        charged=_charged(failed, bought=any(not image.reused for image in landed)),
+    )
+
+
+def _paid(totals: Mapping[str, Any]) -> str:
+    listed = totals.get("of_which_listed_usd") or 0.0
+    part = f", {dollars(listed)} of it at list price" if listed else ""
+    return f"The batch has cost {dollars(totals['cost_usd'])}{part}."
+
+
+def _next_steps(failed: Sequence[Failed]) -> str:
+    """Say what a retry repeats, and what only a person can change."""
+    steps = Counter(_step(failure) for failure in failed if failure.again)
+    final = [failure for failure in failed if not failure.again]
+    sentences = []
+    if steps:
+        sentences.append(
+            f"A retry keeps what is in place and {', '.join(step.format(n) for step, n in steps.most_common())}."
+        )
+    if final:
+        remedies = list(dict.fromkeys(_REMEDIES.get(failure.code, "mend its cause") for failure in final))
+        who = "any of them" if len(final) == len(failed) else f"{len(final):,} of them"
+        sentences.append(
+            f"No retry changes {who}: {', '.join(remedies)}, then clear the task, which keeps what is in place."
+        )
+    return " ".join(sentences)
+
+
+def _step(failure: Failed) -> str:
+    if failure.code == EXPIRED:
+        return "buys {:,} anew whose paid results are lost"
+    return {
+        "no": "submits {:,} anew for which nothing is paid",
+        "yes": "goes on with {:,} that are paid, without buying them again",
+        "unknown": "finds out about {:,} before it submits anything for them",
+    }[failure.charged]
+
+
+def _error_class(failed: Sequence[Failed]) -> type[errors.ToApisError]:
+    if all(failure.code in LATE and failure.again and failure.charged != "no" for failure in failed):
+        return errors.ImageTaskTimeout
+    if any(failure.again for failure in failed):
+        return BatchIncomplete
+    return errors.ResultExpired if all(failure.code == EXPIRED for failure in failed) else errors.ImageTaskFailed
+
+
+def _charged(failed: Sequence[Failed], *, bought: bool) -> errors.Charged:
+    charges = {failure.charged for failure in failed}
+    if bought or "yes" in charges:
+        return "yes"
+    return "unknown" if "unknown" in charges else "no"
+
+
+def _fitted(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of at most 600 bytes of JSON; the keys are always all there."""
+    for key in _DISPENSABLE:
+        if len(json.dumps(record)) <= LONGEST_RECORD:
+            break
+        record = {**record, **({key: None} if key in record else {})}
+    return record

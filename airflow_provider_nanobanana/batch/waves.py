@@ -1,0 +1,113 @@
+"""Waves: how much of a batch one stretch of work takes on, when it pays to wake again, and what a person hears of it.
+
+A stretch submits at the account's rate while it lands what has finished, then gives its worker slot back until enough
+of what runs has ended.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from airflow_provider_nanobanana.batch.money import dollars
+
+#: Seconds of submitting in one stretch; with landing and start-up an attempt holds a worker for less than two minutes.
+STRETCH_SECONDS: Final = 100.0
+#: Longest pause between two stretches, in seconds: at most a fourth of the time the account's rate is left unused.
+LONGEST_PAUSE: Final = 30.0
+#: Submits after which the pace of a stretch says more than the account's rate.
+_TELLING: Final = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far a batch has come; every order is in exactly one count.
+
+    :param unsent: Still to be submitted.
+    :param running: Submitted, and not known to have ended, or ended and not landed yet.
+    :param landed: In place, those found there included.
+    :param failed: Ended otherwise.
+    """
+
+    unsent: int = 0
+    running: int = 0
+    landed: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All orders."""
+        return self.unsent + self.running + self.landed + self.failed
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return not (self.unsent or self.running)
+
+
+def wave_size(rate: float, seconds: float = STRETCH_SECONDS) -> int:
+    """Return how many submits one stretch takes on, at least one.
+
+    :param rate: The account's submits per second.
+    """
+    return max(1, math.floor(rate * seconds))
+
+
+def enough(running: int, more_to_submit: int) -> int:
+    """Return how many of the running image tasks must have ended before it pays to wake.
+
+    All when nothing is left to submit; otherwise half, rounded up, so that the account's rate is not left unused.
+    """
+    return math.ceil(running / 2) if more_to_submit else running
+
+
+def wake_by(now: float, deadline: float, more_to_submit: int) -> float:
+    """Return the latest moment to wake, in epoch seconds: soon while there is more to submit, else the deadline."""
+    return min(deadline, now + LONGEST_PAUSE) if more_to_submit else deadline
+
+
+class Progress:
+    """What a log says of a batch while a stretch works on it, at a human pace.
+
+    :param started_at: When the stretch began; any clock in seconds, the same as for :meth:`line`.
+    :param plan: How far the batch had come by then.
+    :param rate: The account's submits per second.
+    :param every: Least seconds between two lines.
+    """
+
+    def __init__(self, started_at: float, plan: Plan, rate: float, every: float = 10.0) -> None:
+        self._started_at = self._spoken_at = started_at
+        self._before = plan
+        self._rate = rate
+        self._every = every
+
+    def line(self, now: float, plan: Plan, cost_usd: float, *, last: bool = False) -> str | None:
+        """Return what there is to say now, or None when the last line is too recent.
+
+        :param last: Say it in any case: the stretch is over.
+        """
+        if not last and now - self._spoken_at < self._every:
+            return None
+        self._spoken_at = now
+        parts = [f"{plan.landed:,}/{plan.total:,} images in place"]
+        parts += [f"{plan.failed:,} failed"] if plan.failed else []
+        parts += [f"{plan.running:,} under way"] if plan.running else []
+        parts.append(f"{dollars(cost_usd)} so far")
+        if plan.unsent:
+            parts.append(f"about {_duration(self.seconds_left(now, plan))} of submitting left")
+        return ", ".join(parts)
+
+    def seconds_left(self, now: float, plan: Plan) -> float:
+        """Return about how long it takes to submit the rest, pauses between stretches included."""
+        sent, elapsed = self._before.unsent - plan.unsent, now - self._started_at
+        pace = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
+        pauses = (plan.unsent - 1) // wave_size(self._rate) if plan.unsent else 0
+        return plan.unsent / pace + pauses * LONGEST_PAUSE
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,63 @@
+"""``@task.nanobanana``: a function that says what to draw becomes a task that makes the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    TaskDecorator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator):
+    """Call the function for a prompt, a request or a list of requests, and make them.
+
+    A retry goes on with what the first try's function returned; a clear calls it again.
+    """
+
+    custom_operator_name = "@task.nanobanana"
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *(name for name in NanoBananaGenerateOperator.template_fields if name not in ("prompt", "requests")),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in ("prompt", "requests"):
+            if name in kwargs:
+                raise TypeError(f"@task.nanobanana takes no {name}: the function returns what to make")
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
+
+    def _given(self, context: Context) -> Any:
+        context_merge(context, self.op_kwargs)
+        kwargs = determine_kwargs(self.python_callable, self.op_args, context)
+        return self.python_callable(*self.op_args, **kwargs)
+
+
+def nanobanana_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+    """Make a function that returns a prompt, a request or a list of requests into a task that makes the images.
+
+    :param kwargs: As for :class:`NanoBananaGenerateOperator`, without ``prompt`` and ``requests``.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        decorated_operator_class=_NanoBananaDecoratedOperator,
+        **kwargs,
+    )

@@ -1,0 +1,185 @@
+"""The records of a whole batch: in memory while an attempt works, on a shelf in chunks as it goes."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_nanobanana.durable.chunk import MAX_KEYS, VERSION, Chunk, parse, unreadable
+from airflow_provider_nanobanana.durable.entry import Entry
+from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.durable.reservation import Reservation, covers
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.durable.shelf import Shelf
+
+#: The name of the index, and the beginning of each chunk's.
+NAME: Final = "nanobanana_ledger"
+
+
+class Ledger:
+    """The entries of a batch by order key; any thread may use it, and one at a time speaks to the shelf.
+
+    Nothing is on the shelf before :meth:`save` returned. Nothing is ever removed from it.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        """Begin an empty ledger; use :meth:`load` wherever there may be one already."""
+        self._shelf = shelf
+        self._writer = uuid.uuid4().hex
+        self._entries: dict[str, Entry] = {}
+        self._reserved: dict[str, Reservation] = {}
+        self._chunks: list[Chunk] = []
+        self._home: dict[str, Chunk] = {}
+        self._dirty: set[str] = set()
+        self._indexed = 0
+        self._lock = threading.RLock()
+
+    @classmethod
+    def load(cls, shelf: Shelf) -> Ledger:
+        """Return what earlier attempts saved, or an empty ledger where there certainly is none.
+
+        :raises TransientFailure: It could not be read, or not be understood; nothing was sent.
+        """
+        ledger = cls(shelf)
+        ledger._indexed = _read_index(shelf)
+        # Chunks are written before the index: a kill between the two leaves some that it does not count.
+        while chunk := Chunk.read(shelf, f"{NAME}_{len(ledger._chunks)}"):
+            ledger._chunks.append(chunk)
+            ledger._home |= dict.fromkeys(chunk.keys, chunk)
+            ledger._entries |= chunk.entries()
+        if len(ledger._chunks) < ledger._indexed:
+            missing = f"{NAME}_{len(ledger._chunks)}"
+            raise unreadable(missing, f"it is missing, and there were {ledger._indexed} chunks")
+        return ledger
+
+    def __len__(self) -> int:
+        """Return the number of orders that it knows."""
+        return len(self._entries)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether it knows the order."""
+        return key in self._entries
+
+    def get(self, key: str) -> Entry:
+        """Return the entry as this attempt knows it; a blank one for an order that is not in the ledger."""
+        return self._entries.get(key) or Entry()
+
+    def items(self) -> list[tuple[str, Entry]]:
+        """Return every order, also those of earlier attempts that this one does not want, in the order they came."""
+        with self._lock:
+            return list(self._entries.items())
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Replace an entry in memory; the next :meth:`save` writes it."""
+        with self._lock:
+            self._entries[key] = entry
+            chunk = self._home.get(key)
+            if chunk is None:
+                if not self._chunks or len(self._chunks[-1].keys) >= MAX_KEYS:
+                    self._chunks.append(Chunk(f"{NAME}_{len(self._chunks)}"))
+                chunk = self._home[key] = self._chunks[-1]
+                chunk.keys.append(key)
+            self._dirty.add(chunk.name)
+
+    def update(self, key: str, **changes: Any) -> Entry:
+        """Change fields of an entry in memory, and return it; the next :meth:`save` writes it."""
+        with self._lock:
+            entry = replace(self.get(key), **changes)
+            self.put(key, entry)
+            return entry
+
+    def reserve(self, intents: Mapping[str, Record], until: float) -> None:
+        """Let these orders be POSTed up to a moment without a write for each, once :meth:`save` has returned.
+
+        From then on the shelf says that a POST may have left, while :meth:`get` says what really happened.
+
+        :param intents: By order key, what :func:`~.reservation.foresee` foresees.
+        :param until: Epoch seconds. The longer, the longer does an attempt after a kill wait before it believes that
+            an order was not bought.
+        """
+        with self._lock:
+            for key, intent in intents.items():
+                self._reserved[key] = Reservation(replace(intent, state=RecordState.INTENT, at=until))
+                self.put(key, self.get(key))
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Take reservations back; the next :meth:`save` says of these orders what really happened."""
+        with self._lock:
+            for key in keys:
+                if self._reserved.pop(key, None) is not None:
+                    self.put(key, self.get(key))
+
+    def covers(self, key: str, intent: Record) -> bool:
+        """Whether the shelf certainly leads whoever reads it to the very POST of this intent."""
+        with self._lock:
+            chunk = self._home.get(key)
+            saved = chunk.saved(key) if chunk else None
+            return covers(saved.record if saved else None, intent)
+
+    def save(self, *keys: str) -> int:
+        """Write what changed, or no more than these orders need, and return the number of values written.
+
+        :raises TransientFailure: Not everything is known to be kept, or another attempt is at work.
+        """
+        with self._lock:
+            wanted = {self._home[key].name for key in keys} if keys else self._dirty
+            written = 0
+            for chunk in self._chunks:
+                # Chunks come to the shelf in their order: whoever loads them stops at the first that is not there.
+                if chunk.name in self._dirty and (chunk.name in wanted or not chunk.placed):
+                    entries = {key: self._saved_form(key) for key in chunk.keys}
+                    written += chunk.write(self._shelf, self._writer, entries)
+                    self._dirty.discard(chunk.name)
+            if self._indexed != len(self._chunks):
+                self._shelf.write(NAME, json.dumps({"version": VERSION, "chunks": len(self._chunks)}))
+                self._indexed = len(self._chunks)
+                written += 1
+            return written
+
+    def _saved_form(self, key: str) -> Entry:
+        reservation, entry = self._reserved.get(key), self._entries[key]
+        return reservation.saved_form(entry) if reservation else entry
+
+
+class LedgerJournal:
+    """The record of one order, as a :class:`~.journal.Journal`: in the ledger's memory, saved where it has to be.
+
+    :param strict: Whether every record is saved at once: for a connection without client ids, where nothing can be
+        found again.
+    """
+
+    def __init__(self, ledger: Ledger, key: str, *, strict: bool = False) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._strict = strict
+
+    def read(self) -> Record | None:
+        """Return the record as this attempt knows it; other attempts show when the ledger is saved."""
+        return self._ledger.get(self._key).record
+
+    def write(self, record: Record) -> None:
+        """Replace the record; an intent is on the shelf when this returns, or something just as careful.
+
+        :raises TransientFailure: It had to be saved and is not known to be.
+        """
+        anew = record.state in (RecordState.QUEUED, RecordState.INTENT)
+        before: dict[str, Any] = {"status": "open", "landed": None, "error": None} if anew else {}
+        self._ledger.update(self._key, record=record, **before)
+        if self._strict or (record.state is RecordState.INTENT and not self._ledger.covers(self._key, record)):
+            self._ledger.save(self._key)
+
+
+def _read_index(shelf: Shelf) -> int:
+    """Return the number of chunks that there must be."""
+    text = shelf.read(NAME)
+    if text is None:
+        return 0
+    chunks = parse(NAME, text).get("chunks")
+    if not isinstance(chunks, int) or chunks < 0:
+        raise unreadable(NAME, f"chunks is {chunks!r}")
+    return chunks

@@ -1,0 +1,147 @@
+"""Where the ledger of a batch lies: named texts, kept by Airflow for one task instance."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+
+
+class Shelf(Protocol):
+    """Keeps texts under names, for one task instance."""
+
+    def read(self, name: str) -> str | None:
+        """Return the text, or None where there certainly is none.
+
+        :raises TransientFailure: It could not be read, which is never the same as "there is none".
+        """
+        ...
+
+    def write(self, name: str, text: str) -> None:
+        """Replace the text; it is kept when this returns, and may or may not be when this raises.
+
+        :raises TransientFailure: It is not known to be kept.
+        """
+        ...
+
+
+class MemoryShelf:
+    """Forgets with the process: tests, and callers without a task instance.
+
+    :param texts: What lies on it already.
+    """
+
+    def __init__(self, texts: dict[str, str] | None = None) -> None:
+        self.texts = {} if texts is None else texts
+
+    def read(self, name: str) -> str | None:
+        """Return what was written."""
+        return self.texts.get(name)
+
+    def write(self, name: str, text: str) -> None:
+        """Keep it."""
+        self.texts[name] = text
+
+
+class StateStoreShelf:
+    """Airflow's task state store (3.3 and later): it survives retries, kills, deferrals and a clear.
+
+    A value holds 65,535 bytes of JSON by default (``[state_store] max_value_storage_bytes``); more is stored all the
+    same, with a warning in the task's log, but cannot be edited through the REST API any more (Airflow 3.3.2).
+
+    :param store: ``context["task_state_store"]``.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def read(self, name: str) -> str | None:
+        """Return the text.
+
+        :raises TransientFailure: It could not be read, or is no text.
+        """
+        try:
+            value = self._store.get(name)
+        except Exception as error:
+            raise _unread(name, f"{type(error).__name__}: {error}") from error
+        return _text(name, value)
+
+    def write(self, name: str, text: str) -> None:
+        """Write it and read it back: the store's own ``set`` ignores an error of the API server (3.3.2).
+
+        :raises TransientFailure: It was not kept.
+        """
+        from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+        try:
+            self._store.set(name, text, retention=NEVER_EXPIRE)
+            kept = self._store.get(name)
+        except Exception as error:
+            raise _unwritten(name, f"{type(error).__name__}: {error}") from error
+        if kept != text:
+            raise _unwritten(name, "the task state store did not keep it")
+
+
+class XComShelf:
+    """XComs of this very task instance, for Airflow before 3.3: they survive a deferral and end with the try.
+
+    :param ti: ``context["ti"]``.
+    """
+
+    def __init__(self, ti: Any) -> None:
+        self._ti = ti
+
+    def read(self, name: str) -> str | None:
+        """Return the text.
+
+        :raises TransientFailure: It could not be read, or is no text.
+        """
+        try:
+            value = self._pull(name)
+        except Exception as error:
+            raise _unread(name, f"{type(error).__name__}: {error}") from error
+        return _text(name, value)
+
+    def write(self, name: str, text: str) -> None:
+        """Push it and pull it back.
+
+        :raises TransientFailure: It was not kept.
+        """
+        try:
+            self._ti.xcom_push(key=name, value=text)
+            kept = self._pull(name)
+        except Exception as error:
+            raise _unwritten(name, f"{type(error).__name__}: {error}") from error
+        if kept != text:
+            raise _unwritten(name, "XCom did not keep it")
+
+    def _pull(self, name: str) -> Any:
+        # All of it is named: left out, the map index means "any" in some versions, the task "all upstream" in others.
+        return self._ti.xcom_pull(task_ids=self._ti.task_id, key=name, map_indexes=self._ti.map_index)
+
+
+def shelf_for(context: Any) -> Shelf:
+    """Return the shelf of a running task instance."""
+    store = context.get("task_state_store")
+    return XComShelf(context["ti"]) if store is None else StateStoreShelf(store)
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise _unread(name, f"it holds {type(value).__name__}, no text")
+
+
+def _unread(name: str, why: str) -> TransientFailure:
+    return TransientFailure(
+        f"The ledger of this batch ({name!r}) could not be read ({why}); nothing was sent now. A retry reads it again.",
+        charged="unknown",
+    )
+
+
+def _unwritten(name: str, why: str) -> TransientFailure:
+    return TransientFailure(
+        f"The ledger of this batch ({name!r}) could not be written ({why}). What was bought is found again by its "
+        "client ids: a retry goes on.",
+        charged="unknown",
+    )

@@ -1,0 +1,106 @@
+"""The collecting side of a stretch: what has finished is landed, what has failed is noted, the rest is waited for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_nanobanana.batch import Failed
+from airflow_provider_nanobanana.hooks.sightings import look_at
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.catalogue import pixel_size
+from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
+from airflow_provider_nanobanana.toapis.models import GeneratedImage
+from airflow_provider_nanobanana.toapis.outcome import Wait
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch import Order
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.toapis.outcome import Sighting
+
+log = logging.getLogger(__name__)
+
+#: Downloads under way at once; images are decoded one at a time.
+_THREADS: Final = 4
+#: Seconds between two looks at one image task while a stretch goes on.
+_BETWEEN_LOOKS: Final = 10.0
+#: Orders looked at, landed and saved together.
+_ROUND: Final = 100
+
+
+class Collector:
+    """Lands the images of a workshop as they get ready."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self._looked_at: dict[str, float] = {}
+        self._latencies = Latencies()
+
+    def collect_ripe(self) -> int:
+        """Look at what may be ready by now and was not looked at lately; return how many orders ended."""
+        now = self._shop.hook.clock()
+        return self.collect([order for order in self._shop.running() if self._ripe(order, now)])
+
+    def collect(self, orders: Sequence[Order]) -> int:
+        """Look at orders that have an image task; land, or note, what has ended, and return how many that were."""
+        ended = 0
+        for start in range(0, len(orders), _ROUND):
+            ended += self._collect_some(orders[start : start + _ROUND])
+            self._shop.ledger.save()
+        return ended
+
+    def _ripe(self, order: Order, now: float) -> bool:
+        kind = kind_of(order.request.model, order.request.resolution)
+        age = now - (self._shop.entry(order).submitted_at or 0.0)
+        return age >= self._latencies.first_poll_age(kind) and now >= self._looked_at.get(order.key, 0) + _BETWEEN_LOOKS
+
+    def _collect_some(self, orders: Sequence[Order]) -> int:
+        shop = self._shop
+        ids = {order.key: shop.image_task_id(order) or "" for order in orders}
+        sightings = {sighting.id: sighting for sighting in look_at(shop.hook, list(dict.fromkeys(ids.values())))}
+        now = shop.hook.clock()
+        self._looked_at |= dict.fromkeys(ids, now)
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="collector") as pool:
+            ended = list(pool.map(lambda order: self._take(order, sightings[ids[order.key]], now), orders))
+        return sum(ended)
+
+    def _take(self, order: Order, sighting: Sighting, now: float) -> bool:
+        """Land an order or note its failure; say whether it has ended."""
+        shop = self._shop
+        since = shop.submitted_at(order)
+        wait = Wait(since, since + shop.timeout)
+        image_task = sighting.image_task
+        if image_task is not None and image_task.completed_at and image_task.created_at:
+            kind = kind_of(order.request.model, order.request.resolution)
+            self._latencies.learn(kind, image_task.completed_at - image_task.created_at)
+        if image_task is not None and image_task.images:
+            return self._land(order, sighting)
+        if sighting.refused and sighting.error is not None:
+            shop.halt = shop.halt or sighting.error
+            return False
+        if sighting.settled(wait, now) or wait.over(now):
+            cost = shop.cost(order, image_task)
+            shop.failed(Failed.seen(order, sighting.record(wait, now), cost=cost, on_expired=shop.on_expired))
+            return True
+        return False
+
+    def _land(self, order: Order, sighting: Sighting) -> bool:
+        shop, image_task = self._shop, sighting.image_task
+        assert image_task is not None
+        first = min(image_task.images, key=lambda image: image.index)
+        image = GeneratedImage(id=sighting.id, index=first.index, url=first.url)
+        pixels = pixel_size(order.request.size, order.request.resolution)
+        cost = shop.cost(order, image_task)
+        try:
+            stored = shop.retrieval.land(image, pixels, stem=order.stem(shop.tag))
+        except (errors.StorageFailed, errors.NotAccepted, errors.TransientFailure) as error:
+            # The next attempt lands it; what is paid waits at the service.
+            shop.trouble = shop.trouble or error
+            return False
+        except errors.ToApisError as error:
+            shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.on_expired))
+            return True
+        shop.landed(order, stored, cost)
+        return True

@@ -1,0 +1,262 @@
+"""The operator that makes images: prompts in, verified images in the team's storage out, one or ten thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_nanobanana.exceptions import airflow_errors
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.operators.arguments import adoptions, seconds_of
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
+from airflow_provider_nanobanana.toapis import errors
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_nanobanana.durable.decision import OnExpired, OnUnknownSubmission
+    from airflow_provider_nanobanana.hooks.opening import Commission
+    from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+    from airflow_provider_nanobanana.hooks.stretch import Pause
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "on_unknown_submission": ("resubmit", "fail"),
+    "on_expired": ("fail", "resubmit"),
+    "reuse_existing": (True, False),
+    "allow_partial": (True, False),
+    "preflight_balance": (True, False),
+}
+
+
+class NanoBananaGenerateOperator(BaseOperator):
+    """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
+
+    Returns ``{"images": [...], "failed": [...], "count", "cost_usd", "manifest", "truncated"}``; above 500 requests the
+    two lists are in the manifest only. A retry, or a clear, goes on where the last attempt was: it submits only what
+    has no paid image task and lands only what is not in place. What an image landed by an earlier run at this
+    destination shows is verified and not paid again (``reuse_existing``); that is no lock between two runs at once, so
+    set ``max_active_runs=1`` or give each run a destination of its own.
+
+    :param destination: Any ``ObjectStoragePath`` URI of a folder.
+    :param prompt: What the picture shows; or ``requests``.
+    :param requests: A list of prompts and of mappings ``{"prompt", "size", "resolution", "reference_images", "model",
+        "extra_body", "variant", "name"}``; also the output of another task.
+    :param size: Aspect ratio of requests that give none; likewise ``resolution``, ``reference_images``, ``model``,
+        ``extra_body`` and ``variant``.
+    :param max_cost_usd: Stop before the first request that would pass it, counting what earlier attempts paid.
+    :param preflight_balance: Whether to compare the estimate with the account before the first submit.
+    :param allow_partial: Whether one image is enough; what failed is listed in the result.
+    :param reuse_existing: Whether an image landed before for the same request is used; False buys anew after a clear.
+    :param on_unknown_submission: What follows when a submit's outcome cannot be found out: ``resubmit`` or ``fail``.
+    :param on_expired: What follows when a paid link has died: ``fail`` or ``resubmit``.
+    :param deferrable: Wait in the triggerer; otherwise in the worker.
+    :param timeout: Seconds (or a timedelta) that one attempt waits for an image, from its own submit.
+    :param poke_interval: Seconds between two polls of one image task.
+    :param adopt: As for :class:`NanoBananaSubmitOperator`.
+    :param nanobanana_conn_id: Id of the connection.
+    """
+
+    template_fields: Sequence[str] = (
+        "prompt",
+        "requests",
+        "destination",
+        "size",
+        "resolution",
+        "reference_images",
+        "model",
+        "variant",
+        "adopt",
+        "nanobanana_conn_id",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
+    ui_color = "#ffe066"
+
+    def __init__(
+        self,
+        *,
+        destination: str,
+        prompt: str | None = None,
+        requests: Any = None,
+        size: str = "1:1",
+        resolution: str = "1K",
+        reference_images: Sequence[str] | None = None,
+        model: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        variant: str = "",
+        max_cost_usd: float | None = None,
+        preflight_balance: bool = False,
+        allow_partial: bool = False,
+        reuse_existing: bool = True,
+        on_unknown_submission: OnUnknownSubmission = "resubmit",
+        on_expired: OnExpired = "fail",
+        deferrable: bool = True,
+        timeout: float | timedelta = 900,
+        poke_interval: float | timedelta = 5,
+        adopt: Mapping[str, str] | None = None,
+        nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**with_retry_policy(kwargs))
+        self.destination = destination
+        self.prompt = prompt
+        self.requests = requests
+        self.size = size
+        self.resolution = resolution
+        self.reference_images = reference_images
+        self.model = model
+        self.extra_body = extra_body
+        self.variant = variant
+        self.max_cost_usd = max_cost_usd
+        self.preflight_balance = preflight_balance
+        self.allow_partial = allow_partial
+        self.reuse_existing = reuse_existing
+        self.on_unknown_submission = on_unknown_submission
+        self.on_expired = on_expired
+        self.deferrable = deferrable
+        self.timeout = timeout
+        self.poke_interval = poke_interval
+        self.adopt = adopt
+        self.nanobanana_conn_id = nanobanana_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Find out what earlier attempts and runs have of it, then buy, wait and land the rest."""
+        return self._work(context, resumed=False)
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Go on after a pause; the event is no more than a wake-up, since the ledger knows everything."""
+        return self._work(context, resumed=True)
+
+    def on_kill(self) -> None:
+        """Say what a killed attempt leaves behind: the service has no cancel."""
+        self.log.warning(
+            "Killed. What was submitted goes on and stays paid; the next attempt, or a clear of this task, finds and "
+            "lands it."
+        )
+
+    def _work(self, context: Context, *, resumed: bool) -> Any:
+        from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+        from airflow_provider_nanobanana.hooks.stretch import Stretch
+
+        with airflow_errors():
+            commission = self._commission(context)
+            with (
+                NanoBananaHook(self.nanobanana_conn_id) as hook,
+                Retrieval(hook, self.destination) as retrieval,
+            ):
+                shop = self._open(context, hook, retrieval, commission, resumed=resumed)
+                while True:
+                    stretch = Stretch(shop)
+                    stretch.run()
+                    pause = stretch.pause()
+                    if pause is None:
+                        return self._conclude(context, shop)
+                    if self.deferrable:
+                        self._defer(shop, pause)
+                    hook.sleep(min(self._poke_seconds(), max(0.0, pause.wake_at - hook.clock())))
+
+    def _commission(self, context: Context) -> Commission:
+        """Check what only shows after rendering and mapping; nothing was sent."""
+        from airflow_provider_nanobanana.batch import Budget
+        from airflow_provider_nanobanana.hooks.opening import Commission
+
+        faults = [
+            f"{name} is {' or '.join(map(repr, allowed))}, not {getattr(self, name)!r:.40}"
+            for name, allowed in _CHOICES.items()
+            if getattr(self, name) not in allowed
+        ]
+        if faults:
+            raise errors.InvalidRequest(f"Refused before sending: {'; '.join(faults)}. Nothing was charged.")
+        return Commission(
+            given=lambda: self._given(context),
+            defaults={
+                "size": self.size,
+                "resolution": self.resolution,
+                "reference_images": self.reference_images,
+                "model": self.model,
+                "extra_body": self.extra_body,
+                "variant": self.variant,
+            },
+            budget=Budget(self.max_cost_usd),
+            timeout=seconds_of(self.timeout, "timeout"),
+            preflight_balance=self.preflight_balance,
+            adopt=adoptions(context, self.adopt),
+        )
+
+    def _given(self, context: Context) -> Any:
+        if (self.prompt is None) == (self.requests is None):
+            raise errors.InvalidRequest(
+                "Give either prompt or requests, not both and not neither. Nothing was sent and nothing was charged."
+            )
+        return self.prompt if self.requests is None else self.requests
+
+    def _open(
+        self, context: Context, hook: NanoBananaHook, retrieval: Retrieval, commission: Commission, *, resumed: bool
+    ) -> Workshop:
+        from airflow_provider_nanobanana.durable.attempt import Attempt
+        from airflow_provider_nanobanana.durable.shelf import shelf_for
+        from airflow_provider_nanobanana.hooks.opening import Opening
+
+        ti: Any = context["ti"]
+        attempt = Attempt.of(
+            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
+        )
+        return Opening(
+            hook=hook,
+            retrieval=retrieval,
+            shelf=shelf_for(context),
+            commission=commission,
+            scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
+            attempt=attempt,
+            try_number=ti.try_number,
+            rules=hook.rules(
+                on_unknown_submission=self.on_unknown_submission,
+                reuse_existing=self.reuse_existing,
+                on_expired=self.on_expired,
+            ),
+            resumed=resumed,
+        ).open()
+
+    def _conclude(self, context: Context, shop: Workshop) -> Any:
+        """Write the manifest, then return the result, or raise what the batch amounts to with the result in XCom."""
+        from airflow_provider_nanobanana.batch import conclude, result
+        from airflow_provider_nanobanana.operators.reporting import announce, write_manifest
+
+        outcomes, totals = shop.outcomes(), shop.spent.totals()
+        manifest = write_manifest(context, shop, outcomes, totals)
+        value = result(outcomes, manifest, totals)
+        error = conclude(outcomes, allow_partial=self.allow_partial, manifest_uri=manifest, totals=totals)
+        if error is not None:
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key="return_value", value=value)
+            raise error
+        announce(context, self, value)
+        return value
+
+    def _defer(self, shop: Workshop, pause: Pause) -> NoReturn:
+        from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
+
+        now = shop.hook.clock()
+        self.log.info("%d image tasks run; waiting without a worker", len(pause.image_task_ids))
+        self.defer(
+            trigger=NanoBananaTrigger(
+                image_task_ids=pause.image_task_ids,
+                nanobanana_conn_id=self.nanobanana_conn_id,
+                started_at=now,
+                deadline=pause.wake_at,
+                poll_interval=self._poke_seconds(),
+                created_at=pause.created_at,
+                kinds=pause.kinds,
+                not_before=now + self._poke_seconds(),
+                enough=pause.enough,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=pause.wake_at - now + 60),
+        )
+        raise AssertionError("defer raises")
+
+    def _poke_seconds(self) -> float:
+        return seconds_of(self.poke_interval, "poke_interval")

@@ -1,0 +1,38 @@
+"""What a finished batch leaves beside its images and in Airflow: the manifest and the asset events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_nanobanana.batch import manifest
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from airflow_provider_nanobanana.batch import Outcome
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+
+
+def write_manifest(context: Context, shop: Workshop, outcomes: Sequence[Outcome], totals: Mapping[str, Any]) -> str:
+    """Write the manifest of a batch beside its images, named by the run, and return its URI."""
+    ti: Any = context["ti"]
+    mapped = f"-{ti.map_index}" if ti.map_index is not None and ti.map_index >= 0 else ""
+    content = manifest(
+        outcomes,
+        run={"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
+        destination=shop.retrieval.landing.destination,
+        totals=totals,
+        unfinished=len(shop.orders) - len(outcomes),
+    )
+    return shop.retrieval.write_manifest(f"manifest-{ti.dag_id}-{ti.run_id}-{ti.task_id}{mapped}", content)
+
+
+def announce(context: Context, operator: BaseOperator, value: Mapping[str, Any]) -> None:
+    """Give the events of the task's outlets count, cost and manifest."""
+    events: Any = context.get("outlet_events")
+    if events is None:
+        return
+    extra = {name: value[name] for name in ("count", "cost_usd", "manifest")}
+    for outlet in operator.outlets:
+        events[outlet].extra.update(extra)

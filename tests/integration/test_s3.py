@@ -1,0 +1,269 @@
+"""Against a server that speaks S3 (moto's), through Airflow's own path objects and an Amazon connection.
+
+Not run where moto or Amazon's provider is missing; the ``dev`` extra installs both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.hooks.reference import References, read_reference
+from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.landing import Landing, find_landed
+from airflow_provider_nanobanana.toapis.errors import (
+    ConfigurationError,
+    ImageInvalid,
+    InvalidRequest,
+    StorageFailed,
+    TransientFailure,
+)
+from airflow_provider_nanobanana.toapis.models import ImageTask
+from airflow_provider_nanobanana.toapis.protocol import status_call, upload_call
+from tests.unit.picture_fixtures import jpeg_with_provenance, picture
+
+MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(
+    bool(MISSING),
+    reason=f"not installed: {', '.join(MISSING)}; pip install 'apache-airflow-providers-amazon[s3fs]' 'moto[s3]' flask-cors",
+)
+
+PNG = picture("png")
+BUCKET = "pictures"
+
+
+def connection(endpoint: str, **config: Any) -> str:
+    """Return an Amazon connection as it stands in the environment."""
+    extra = {"endpoint_url": endpoint, "region_name": "us-east-1", "config_kwargs": config}
+    return json.dumps({"conn_type": "aws", "login": "an-access-key", "password": "a-secret-key", "extra": extra})
+
+
+class Bucket:
+    """What lies in the store, seen past everything under test."""
+
+    def __init__(self, endpoint: str) -> None:
+        import boto3
+
+        self.endpoint = endpoint
+        self.client = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x"
+        )
+
+    def put(self, key: str, data: bytes) -> None:
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes:
+        content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content
+
+    def keys(self) -> list[str]:
+        return [item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+    def content_type(self, key: str) -> str:
+        return str(self.client.head_object(Bucket=BUCKET, Key=key)["ContentType"])
+
+    def empty(self) -> None:
+        if keys := self.keys():
+            self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key} for key in keys]})
+
+
+@pytest.fixture(scope="module")
+def running_bucket() -> Iterator[Bucket]:
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    bucket = Bucket(f"http://{host}:{port}")
+    bucket.client.create_bucket(Bucket=BUCKET)
+    yield bucket
+    server.stop()
+
+
+@pytest.fixture
+def bucket(running_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """The bucket, empty, with the connection ``store`` to it; no other credentials, no proxy, no cached store."""
+    running_bucket.empty()
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", connection(running_bucket.endpoint))
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
+    return running_bucket
+
+
+# --- landing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_an_image_is_one_object_with_its_type(bucket: Bucket, image_format: str) -> None:
+    data = jpeg_with_provenance() if image_format == "jpeg" else picture(image_format)
+    landing = Landing(f"s3://store@{BUCKET}/run=1/a b")
+    landing.check_writable()
+    stored = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(data))
+    (key,) = bucket.keys()
+    assert stored.uri == f"s3://store@{BUCKET}/{key}"
+    assert bucket.get(key) == data
+    assert bucket.content_type(key) == f"image/{image_format}"
+    assert stored.sha256 == hashlib.sha256(data).hexdigest()
+    assert landing.find("hero", image_id="tsk_img_1") == stored
+    assert Landing(f"s3://store@{BUCKET}/run=1/a b/").land("hero", "tsk_img_1", 0, untouched) == stored
+
+
+def untouched(sink: object) -> None:
+    raise AssertionError("the image is there: nothing may be downloaded")
+
+
+def test_the_uri_opens_in_the_next_task(bucket: Bucket) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    stored = Landing(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
+    assert ObjectStoragePath(stored.uri).read_bytes() == PNG
+
+
+def test_another_worker_s_image_is_seen_at_once(bucket: Bucket) -> None:
+    landing = Landing(f"s3://store@{BUCKET}/x")
+    assert landing.find("hero") is None
+    bucket.put("x/hero.png", PNG)
+    found = landing.find("hero")
+    assert found is not None
+    assert found.bytes == len(PNG)
+
+
+def test_half_an_object_does_not_count_and_is_replaced(bucket: Bucket) -> None:
+    bucket.put("x/hero.jpg", PNG[:100])
+    landing = Landing(f"s3://store@{BUCKET}/x")
+    assert landing.find("hero") is None
+    landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
+    assert bucket.keys() == ["x/hero.png"]
+
+
+def test_nothing_is_put_before_all_checks(bucket: Bucket) -> None:
+    with pytest.raises(ImageInvalid):
+        Landing(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG[:-30]))
+    assert bucket.keys() == []
+
+
+def test_a_manifest_is_replaced_by_the_next(bucket: Bucket) -> None:
+    landing = Landing(f"s3://store@{BUCKET}/x")
+    for count in (1, 2):
+        uri = landing.write_manifest("run-1", {"count": count})
+    assert uri == f"s3://store@{BUCKET}/x/run-1.json"
+    assert json.loads(bucket.get("x/run-1.json")) == {"count": 2}
+    assert bucket.content_type("x/run-1.json") == "application/json"
+
+
+# --- reuse -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("many", [3, 2_000])
+def test_what_lies_there_is_found_among_others(bucket: Bucket, many: int) -> None:
+    stems = [f"{hashlib.sha256(str(number).encode()).hexdigest()[:16]}-0" for number in range(many)]
+    bucket.put(f"x/{stems[0]}.png", PNG)
+    bucket.put(f"x/{stems[1]}.webp", PNG[:50])
+    bucket.put(f"x/{stems[2][:2]}/{stems[2]}.png", PNG)
+    bucket.put("x/somebody.png", PNG)
+    found = find_landed(Landing(f"s3://store@{BUCKET}/x"), [(stem, stem) for stem in stems])
+    assert list(found.images) == stems[:1]
+    assert found.images[stems[0]].uri == f"s3://store@{BUCKET}/x/{stems[0]}.png"
+    assert found.unverified == {}
+
+
+def test_a_listing_of_more_than_one_page(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "4")  # where S3 gives 1,000 names a page
+    wanted = [f"sku-{number:04d}" for number in range(1_100)]
+    there = wanted[:11]
+    for stem in there:
+        bucket.put(f"{stem}.png", b"")
+    assert len(bucket.keys()) == 4, "this is a page"
+    assert Landing(f"s3://store@{BUCKET}").present(wanted) == set(there)
+    monkeypatch.undo()
+    bucket.empty()
+
+
+# --- could not ask ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody_there(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection leads to a port where nobody listens."""
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", connection("http://127.0.0.1:9", retries={"total_max_attempts": 1}))
+
+
+@pytest.mark.usefixtures("nobody_there")
+def test_a_store_that_does_not_answer_is_not_empty() -> None:
+    with pytest.raises(StorageFailed, match="EndpointConnectionError"):
+        Landing(f"s3://store@{BUCKET}").find("hero")
+    with pytest.raises(StorageFailed, match="Nothing was bought"):
+        find_landed(Landing(f"s3://store@{BUCKET}"), [(str(number), f"sku-{number}") for number in range(20)])
+    with pytest.raises(TransientFailure, match="a retry reads it again"):
+        read_reference(f"s3://store@{BUCKET}/hat.png")
+
+
+def test_a_bucket_that_is_not_there_is_not_empty(bucket: Bucket) -> None:
+    with pytest.raises(StorageFailed, match="bucket does not exist"):
+        Landing("s3://store@no-such-bucket/x").find("hero")
+    with pytest.raises(StorageFailed):
+        Landing("s3://store@no-such-bucket/x").land("hero", "t", 0, lambda sink: sink.write(PNG))
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_connection_that_is_not_there_is_no_reason_to_try_without() -> None:
+    with pytest.raises(ConfigurationError, match="there is no connection 'stroe'"):
+        Landing(f"s3://stroe@{BUCKET}/x").check_writable()
+    with pytest.raises(ConfigurationError, match="there is no connection 'stroe'"):
+        read_reference(f"s3://stroe@{BUCKET}/hat.png")
+
+
+# --- references ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hat.png", "red hat%20 (1).png", "größe.png"])
+def test_a_reference_is_read_from_the_store(bucket: Bucket, name: str) -> None:
+    bucket.put(f"refs/{name}", PNG)
+    upload = read_reference(f"s3://store@{BUCKET}/refs/{name}")
+    assert (upload.content, upload.mime_type) == (PNG, "image/png")
+
+
+@pytest.mark.parametrize("key", ["nothing.png", "refs", "refs/page.png"])
+def test_a_reference_that_is_no_image_says_so(bucket: Bucket, key: str) -> None:
+    bucket.put("refs/page.png", b"<html>")
+    with pytest.raises(InvalidRequest, match=key):
+        read_reference(f"s3://store@{BUCKET}/{key}")
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+def completed(hook: NanoBananaHook, image_task_id: str) -> ImageTask:
+    for _ in range(1_000):
+        image_task = hook.client.call(status_call(image_task_id))
+        if image_task.images:
+            return image_task
+    raise AssertionError("the emulator has no latency here")
+
+
+def test_from_a_reference_in_the_store_to_an_image_in_the_store(bucket: Bucket, emulator: Emulator) -> None:
+    for name in ("hat", "the same hat"):
+        bucket.put(f"refs/{name}.png", PNG)
+    uris = [f"s3://store@{BUCKET}/refs/{name}.png" for name in ("hat", "the same hat")]
+    with NanoBananaHook() as hook, Retrieval(hook, f"s3://store@{BUCKET}/out") as retrieval:
+        references = References(lambda upload: hook.client.call(upload_call(upload)))
+        request = references.uploaded(hook.parse({"prompt": "a red hat", "reference_images": uris}))
+        (image,) = completed(hook, hook.submit(request).id).images
+        stored = retrieval.land(image, stem="0123456789abcdef-0")
+        found = find_landed(retrieval.landing, [("k", "0123456789abcdef-0")])
+    assert len(references.urls) == 1
+    assert set(request.reference_images) == set(references.urls.values())
+    assert found.images["k"] == stored.model_copy(update={"id": ""})
+    assert stored.uri.startswith(f"s3://store@{BUCKET}/out/0123456789abcdef-0.")

@@ -1,0 +1,45 @@
+"""Orders and image tasks for the tests of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from airflow_provider_nanobanana.batch.money import Cost
+from airflow_provider_nanobanana.batch.orders import Order, take_orders
+from airflow_provider_nanobanana.batch.outcome import Failed, Landed
+
+MODEL = "nano_banana_2"
+
+
+def no_storage(uri: str) -> str:
+    raise AssertionError(f"{uri} was asked for")
+
+
+def orders(given: Any, **defaults: Any) -> list[Order]:
+    """Take orders that name no storage reference."""
+    return take_orders(given, defaults=defaults, default_model=MODEL, digest_of=no_storage)
+
+
+def order(index: int = 0, **fields: Any) -> Order:
+    """Return one order at a position of a longer batch."""
+    return replace(orders({"prompt": f"picture {index}", **fields})[0], index=index)
+
+
+def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> Landed:
+    image = {
+        "uri": f"s3://bucket/{index}.png",
+        "id": f"tsk_{index}",
+        "index": 0,
+        "sha256": "f" * 64,
+        "bytes": 100,
+        "format": "png",
+        "width": 1024,
+        "height": 1024,
+    }
+    return Landed(order(index), image, cost or Cost(0.025), **changes)
+
+
+def failed(index: int = 0, code: str = "generation_failed", status: str = "failed", **how: Any) -> Failed:
+    record = {"id": f"tsk_{index}", "status": status, "error": {"code": code, "message": f"words of {index}"}}
+    return Failed.seen(order(index), record, cost=how.pop("cost", Cost()), **how)

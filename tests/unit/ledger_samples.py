@@ -1,0 +1,91 @@
+"""Orders, records and a shelf that a test can break."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any, Literal
+
+from airflow_provider_nanobanana.durable.entry import Entry, Fault, LandedFile
+from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.durable.shelf import MemoryShelf
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+
+NOW = 1_790_000_000.123
+SCOPE = ("catalogue", "scheduled__2026-11-22T00:00:00+00:00", "pictures", "-1")
+
+Breakage = Literal["", "read", "refused", "kept", "lost"]
+
+
+class BrittleShelf(MemoryShelf):
+    """Counts, and breaks once it is told to.
+
+    :ivar breaks: ``read`` fails; ``refused`` fails and does not write; ``kept`` fails and has written.
+    """
+
+    def __init__(self, texts: dict[str, str] | None = None) -> None:
+        super().__init__(texts)
+        self.breaks: Breakage = ""
+        self.written: list[str] = []
+
+    def read(self, name: str) -> str | None:
+        if self.breaks == "read":
+            raise TransientFailure("no api server", charged="unknown")
+        return super().read(name)
+
+    def write(self, name: str, text: str) -> None:
+        if self.breaks != "refused":
+            super().write(name, text)
+            self.written.append(name)
+        if self.breaks in ("refused", "kept"):
+            raise TransientFailure("no api server", charged="unknown")
+
+
+def identity(number: int, regeneration: int = 0) -> SubmissionIdentity:
+    fingerprint = hashlib.sha256(f"kite {number}".encode()).hexdigest()
+    return SubmissionIdentity(SCOPE, fingerprint, 0, regeneration)
+
+
+def key(number: int) -> str:
+    return f"{identity(number).fingerprint[:20]}.0"
+
+
+def record(number: int, state: RecordState, generation: int = 0, **changes: Any) -> Record:
+    wish = identity(number, changes.get("regeneration", 0))
+    known = state in (RecordState.SUBMITTED, RecordState.DONE)
+    return replace(
+        Record(
+            state=state,
+            fingerprint=wish.fingerprint,
+            regeneration=0,
+            generation=generation,
+            client_business_id=wish.client_business_id(generation),
+            image_task_id=f"task_01K9{number:022d}" if known else None,
+            at=NOW,
+            max_tries=2,
+            writer="",
+        ),
+        **changes,
+    )
+
+
+def landed(number: int, name: str = "") -> Entry:
+    digest = identity(number).fingerprint
+    file = LandedFile(name or f"{digest[:16]}-0.png", digest[::-1], 1_734_512, "png", 1024, 1024)
+    done = record(number, RecordState.DONE)
+    return Entry(done, "landed", file, cost=0.025, listed=True, submitted_at=NOW + 0.5)
+
+
+def submitted(number: int) -> Entry:
+    return Entry(record(number, RecordState.SUBMITTED), cost=0.025, listed=True, submitted_at=NOW + 0.5)
+
+
+def failed(number: int, message: str = "the service failed", charged: Any = "no") -> Entry:
+    fault = Fault("generation_failed", message, charged)
+    return Entry(record(number, RecordState.SUBMITTED), "failed", cost=0.0, error=fault, submitted_at=NOW + 0.5)
+
+
+def stored_size(text: str) -> int:
+    """Return what Airflow 3.3 measures and stores: the value as ``json.dumps`` writes it."""
+    return len(json.dumps(text))

@@ -1,0 +1,301 @@
+"""What a batch amounts to: small in XCom, whole in the manifest, and an error that says what became of the money."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.batch.manifest import manifest
+from airflow_provider_nanobanana.batch.money import Cost, Spent
+from airflow_provider_nanobanana.batch.orders import take_orders
+from airflow_provider_nanobanana.batch.outcome import _SEEN, REFUSED, Failed, Landed, Outcome
+from airflow_provider_nanobanana.batch.result import BatchIncomplete, conclude, failure_table, result
+from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
+from airflow_provider_nanobanana.landing.landing import StoredImage
+from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
+from airflow_provider_nanobanana.toapis import errors, verdict
+from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
+from tests.unit.batch_world import failed, landed, order
+from tests.unit.samples import FAILED, ID, NOW, RUNNING, STATUS, answer
+
+URI = "s3://bucket/manifest-x.json"
+WAIT = Wait(NOW - 900, NOW)
+
+
+def totals(outcomes: list[Outcome]) -> dict[str, Any]:
+    return Spent({outcome.order.key: outcome.cost for outcome in outcomes}).totals()
+
+
+def verdict_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError | None:
+    return conclude(list(outcomes), allow_partial=partial, manifest_uri=URI, totals=totals(list(outcomes)))
+
+
+def error_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError:
+    error = verdict_of(*outcomes, partial=partial)
+    assert error is not None
+    return error
+
+
+REFUSAL = failed(1, REFUSED)
+REMOTE = failed(2)
+LATE = failed(3, "timeout", "timeout", cost=Cost(0.025, listed=True))
+OVER = Failed.over_budget(order(4), 0.5)
+LOST = failed(5, "expired", cost=Cost(0.025))
+UNSEEN = failed(6, "not_seen", "timeout", cost=Cost(0.025, listed=True))
+OK = landed(0)
+
+
+# --- how an order ended ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "charged", "again"),
+    [
+        (FAILED, "generation_failed", "no", True),
+        ({**FAILED, "error": {"code": "timeout", "message": "upstream"}}, "timeout", "no", True),
+        ({**FAILED, "error": {"code": "content_policy", "message": "no"}}, REFUSED, "no", False),
+        ({**FAILED, "status": "expired"}, "expired", "yes", False),
+        (RUNNING, "timeout", "yes", True),
+    ],
+)
+def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
+    sighting = Sighting(ID, STATUS.conclude(answer(200, body), NOW))
+    failure = Failed.seen(order(7), sighting.record(WAIT, NOW), cost=Cost(0.025))
+    assert (failure.code, failure.charged, failure.again) == (code, charged, again)
+    assert failure.record()["request"] == 7 and failure.record()["id"] == ID
+    resubmitted = Failed.seen(order(7), sighting.record(WAIT, NOW), cost=Cost(0.025), on_expired="resubmit")
+    assert resubmitted.again == (again or code == "expired")
+
+
+@pytest.mark.parametrize("code", _SEEN)
+def test_the_money_is_judged_as_the_sensor_judges_it(code: str) -> None:
+    kind = verdict._kind("timeout" if code in ("timeout", "not_seen") else "failed", code)
+    assert _SEEN[code][0] == verdict._KINDS[kind].charged
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "charged", "again"),
+    [
+        (errors.ContentRefused("no", code="moderation_blocked"), REFUSED, "no", False),
+        (errors.InsufficientCredits("empty", code="quota_not_enough"), "insufficient_credits", "no", False),
+        (errors.InvalidRequest("no"), "invalid_request", "no", False),
+        (errors.ModelNotFound("no", code="model_not_found"), "model_not_found", "no", False),
+        (errors.RateLimited("slow", code="rate_limit_exceeded"), "rate_limit_exceeded", "no", True),
+        (errors.SubmissionUnknown("lost"), "submission_unknown", "unknown", True),
+        (errors.SubmissionUnfindable("lost"), "submission_unfindable", "unknown", False),
+        (errors.DownloadFailed("404"), "download_failed", "yes", True),
+        (errors.StorageFailed("full"), "storage_failed", "yes", True),
+        (errors.UnsafeAddress("inside"), "unsafe_address", "yes", False),
+        (errors.ResultExpired("late"), "expired", "yes", False),
+        (errors.ImageTaskFailed("25 times"), "image_task_failed", "no", False),
+        (errors.RateLimited("x", charged="yes"), "rate_limited", "yes", True),
+    ],
+)
+def test_what_an_error_amounts_to(error: errors.ToApisError, code: str, charged: str, again: bool) -> None:
+    failure = Failed.raised(order(), error)
+    assert (failure.code, failure.charged, failure.again) == (code, charged, again)
+    assert Failed.raised(order(), error, on_expired="resubmit").again == (again or code == "expired")
+
+
+def test_words_of_the_service_are_cut_and_cleaned() -> None:
+    failure = Failed.raised(order(), errors.InvalidRequest("坏\n" * 500 + "Bearer sk-abcdef", code="c" * 500))
+    assert len(json.dumps(failure.message)) <= 162 and len(failure.code) <= 60 and "\n" not in failure.message
+
+
+# --- success or error -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "partial", "expected", "charged"),
+    [
+        ([OK], False, None, ""),
+        ([OK, LATE], True, None, ""),
+        ([OK, REFUSAL], True, None, ""),
+        ([OK, OVER], True, None, ""),
+        ([], True, errors.InvalidRequest, "no"),
+        ([OK, REFUSAL], False, errors.ImageTaskFailed, "yes"),
+        ([REFUSAL], True, errors.ImageTaskFailed, "no"),
+        ([REFUSAL, OVER], True, errors.ImageTaskFailed, "no"),
+        ([OK, REMOTE], False, BatchIncomplete, "yes"),
+        ([REMOTE], True, BatchIncomplete, "no"),
+        ([REFUSAL, REMOTE], True, BatchIncomplete, "no"),
+        ([OK, LATE], False, errors.ImageTaskTimeout, "yes"),
+        ([LATE, UNSEEN], True, errors.ImageTaskTimeout, "yes"),
+        ([UNSEEN], True, errors.ImageTaskTimeout, "unknown"),
+        ([LATE, REMOTE], True, BatchIncomplete, "yes"),
+        ([LOST], True, errors.ResultExpired, "yes"),
+        ([LOST, REFUSAL], True, errors.ImageTaskFailed, "yes"),
+        ([OVER], True, errors.ImageTaskFailed, "no"),
+        ([failed(1, "timeout")], True, BatchIncomplete, "no"),
+        ([landed(0, reused=True, cost=Cost()), REFUSAL], False, errors.ImageTaskFailed, "no"),
+    ],
+)
+def test_the_verdict(outcomes: list[Outcome], partial: bool, expected: type | None, charged: str) -> None:
+    error = verdict_of(*outcomes, partial=partial)
+    assert type(error) is (expected or type(None))
+    if error is not None:
+        assert error.charged == charged
+
+
+@pytest.mark.parametrize(
+    ("failure", "retried"), [(REFUSAL, False), (REMOTE, True), (LATE, True), (OVER, False), (LOST, False)]
+)
+def test_airflow_retries_as_long_as_a_retry_may_bring_an_image(failure: Failed, retried: bool) -> None:
+    for others in ([], [OK], [REFUSAL]):
+        exception = airflow_exception(error_of(*others, failure))
+        assert isinstance(exception, NanoBananaFailException) != retried
+
+
+def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() -> None:
+    error = error_of(*(landed(n) for n in range(10, 27)), REFUSAL, REMOTE, LATE)
+    assert error.message.splitlines() == [
+        f"17 of 20 images are in place; they are listed in {URI}. The batch has cost $0.45, $0.025 of it at list "
+        "price. A retry keeps what is in place and submits 1 anew for which nothing is paid, goes on with 1 that are "
+        "paid, without buying them again. No retry changes 1 of them: change the refused prompts, then clear the "
+        "task, which keeps what is in place.",
+        "request  code                      money     message",
+        "#1       content_policy_violation  refunded  words of 1",
+        "#2       generation_failed         refunded  words of 2",
+        "#3       timeout                   paid      words of 3",
+    ]
+    assert error.image_task_id == "tsk_1" and error.code is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (REFUSAL, "No retry changes any of them: change the refused prompts, then clear the task"),
+        (OVER, "No retry changes any of them: raise max_cost_usd, then clear the task"),
+        (LOST, "set on_expired='resubmit' to buy what expired anew"),
+        (failed(1, "expired", on_expired="resubmit", cost=Cost(0.025)), "buys 1 anew whose paid results are lost"),
+        (UNSEEN, "finds out about 1 before it submits anything for them"),
+        (Failed.raised(order(), errors.InsufficientCredits("empty")), "top up the account"),
+        (Failed.raised(order(), errors.InvalidRequest("size")), "mend its cause"),
+    ],
+)
+def test_the_advice_fits_the_failure(failure: Failed, words: str) -> None:
+    error = error_of(OK, failure)
+    assert words in error.message
+    assert ("A retry" in error.message) == failure.again == error.retryable
+
+
+def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
+    table = failure_table([failed(n) for n in range(1, 1001)])
+    lines = table.splitlines()
+    assert len(lines) == 22 and lines[20].startswith("#20 ") and lines[21] == "and 980 more in the manifest"
+    assert failure_table([]) == ""
+    assert "not charged" in failure_table([OVER]) and "#4 " in failure_table([OVER])
+
+
+# --- through XCom ---------------------------------------------------------------------------------------------------
+
+
+def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> None:
+    outcomes = [REMOTE, landed(9), REFUSAL, OK]
+    small = result(outcomes, URI, totals(outcomes))
+    assert [image["request"] for image in small["images"]] == [0, 9]
+    assert small["images"][0] == {**OK.image, "request": 0, "cost_usd": 0.025, "reused": False}
+    assert [failure["request"] for failure in small["failed"]] == [1, 2]
+    assert small["failed"][0] == {
+        "request": 1,
+        "name": None,
+        "id": "tsk_1",
+        "code": REFUSED,
+        "message": "words of 1",
+        "charged": "no",
+    }
+    rest = {key: value for key, value in small.items() if key not in ("images", "failed")}
+    assert rest == {"count": 2, "cost_usd": 0.05, "manifest": URI, "truncated": False}
+    assert json.loads(json.dumps(small)) == small
+
+
+def test_above_five_hundred_requests_nothing_is_listed() -> None:
+    images = [landed(0)] * 250
+    outcomes: list[Outcome] = [*images, *[REFUSAL] * 250]
+    assert len(result(outcomes, URI, totals(outcomes))["images"]) == 250
+    more = result([*outcomes, REFUSAL], URI, totals(outcomes))
+    assert more["images"] == more["failed"] == [] and more["truncated"] and more["count"] == 250
+    assert len(json.dumps(more)) < 300
+
+
+def longest(id_length: int, stem: str) -> Landed:
+    stored = StoredImage(
+        uri=f"s3://{'x' * (MAX_DESTINATION - 5)}/{stem}.webp",
+        id="A" * id_length,
+        index=0,
+        sha256="f" * 64,
+        bytes=64 * 2**20,
+        format="webp",
+        width=12288,
+        height=12288,
+    )
+    return Landed(order(), stored.record(), Cost(0.123456, listed=True))
+
+
+@pytest.mark.parametrize("id_length", [0, 40, 128])
+@pytest.mark.parametrize("stem", ["f" * 16 + "-0", "n" * 80, "n" * 100])
+def test_no_record_is_over_600_bytes(id_length: int, stem: str) -> None:
+    """What makes room is never the URI: without it a downstream task has nothing."""
+    image = longest(id_length, stem)
+    (record,) = result([image], URI, totals([image]))["images"]
+    assert len(json.dumps(record)) <= 600
+    assert record.keys() == image.record().keys() and record["uri"] == image.image["uri"]
+
+
+def test_a_usual_record_keeps_everything() -> None:
+    image = longest(36, "f" * 16 + "-0")
+    assert result([image], URI, totals([image]))["images"] == [image.record()]
+
+
+def test_no_failure_is_over_600_bytes() -> None:
+    named = order(prompt="p", name="n" * 80)
+    failure = Failed.raised(named, errors.InvalidRequest("坏" * 99, code="坏" * 99, image_task_id="\\" * 128))
+    (record,) = result([failure], URI, totals([failure]))["failed"]
+    assert len(json.dumps(record)) <= 600 and record["message"].startswith("坏") and record["code"].startswith("坏")
+
+
+# --- the manifest ---------------------------------------------------------------------------------------------------
+
+
+RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
+
+
+def test_the_manifest_holds_request_cost_times_and_checks() -> None:
+    image = landed(2, times={"submitted_at": 1.0, "landed_at": 2.0})
+    outcomes: list[Outcome] = [image, LATE, landed(0, reused=True, cost=Cost())]
+    whole = manifest(outcomes, run=RUN, destination="s3://bucket", totals=totals(outcomes), unfinished=4)
+    assert whole["version"] == 1 and RUN.items() <= whole.items() and whole["destination"] == "s3://bucket"
+    assert (whole["count"], whole["reused"], whole["unfinished"]) == (2, 1, 4)
+    assert (whole["cost_usd"], whole["of_which_listed_usd"]) == (0.05, 0.025)
+    entry = whole["images"][1]
+    assert image.image.items() <= entry.items() and entry["times"] == {"submitted_at": 1.0, "landed_at": 2.0}
+    assert (entry["request"], entry["key"], entry["digest"]) == (2, image.order.key, image.order.digest)
+    assert (entry["model"], entry["cost_usd"], entry["cost_is_listed"]) == ("nano_banana_2", 0.025, False)
+    assert entry["fields"]["prompt"] == "picture 2" and entry["reused"] is False
+    (failure,) = whole["failed"]
+    assert LATE.record().items() <= failure.items() and failure["retry_may_help"] and failure["cost_is_listed"]
+    assert failure["fields"]["prompt"] == "picture 3"
+    assert json.loads(json.dumps(whole, allow_nan=False)) == whole
+
+
+def test_the_manifest_holds_no_secret_of_a_link() -> None:
+    fields = {
+        "reference_images": ["https://u:p@h/a.png?X-Amz-Signature=S3CRET#S3CRET", " HTTP://h/b.png?S3CRET"],
+        "extra_body": {"mask": {"urls": ["https://S3CRET@h/c.png?S3CRET", "http://[bad?S3CRET"]}, "text": "why? #1"},
+        "prompt": "what is this? a #1 kite",
+    }
+    whole = manifest([Landed(order(**fields), landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
+    kept = whole["images"][0]["fields"]
+    assert kept["reference_images"] == ["https://h/a.png", "HTTP://h/b.png"]
+    assert kept["extra_body"]["mask"]["urls"][0] == "https://h/c.png" and kept["extra_body"]["text"] == "why? #1"
+    assert kept["prompt"] == "what is this? a #1 kite"
+    assert "S3CRET" not in json.dumps(whole) and "u:p" not in json.dumps(whole)
+
+
+def test_a_store_s_key_with_a_question_mark_stays_whole() -> None:
+    given = {"prompt": "a", "reference_images": ["s3://bucket/hat?.png"]}
+    (taken,) = take_orders(given, defaults={}, default_model="nano_banana_2", digest_of=lambda _: "0" * 64)
+    whole = manifest([Landed(taken, landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
+    assert whole["images"][0]["fields"]["reference_images"] == ["s3://bucket/hat?.png"]

@@ -1,0 +1,229 @@
+"""Any sequence of waves, saves, broken shelves, kills and second attempts: what was POSTed is never loaded as unsent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from unittest.mock import patch
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from airflow_provider_nanobanana.durable.entry import Entry, Fault
+from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal
+from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from tests.unit.ledger_samples import NOW, Breakage, BrittleShelf, key, landed, record
+
+#: Three chunks, which are made small for it.
+ORDERS, KEYS = 7, 3
+UNSEEN_FOR = 90.0
+
+Outcome = Literal["ok", "lost", "refused", "killed"]
+
+orders = st.integers(0, ORDERS - 1)
+attempts = st.integers(0, 1)
+breakages = st.sampled_from(["", "", "", "", "refused", "kept", "read"])
+
+
+@dataclass
+class Post:
+    """One charge, until it is refunded."""
+
+    generation: int
+    at: float
+    stands: bool = True
+
+
+@dataclass
+class Worker:
+    """One attempt that lives."""
+
+    ledger: Ledger
+    reserved: set[int] = field(default_factory=set)
+    touched: set[int] = field(default_factory=set)
+
+    def entry(self, number: int) -> Entry:
+        return self.ledger.get(key(number))
+
+
+class NothingSentIsForgotten(RuleBasedStateMachine):
+    """Two attempts at most, a bank that knows the truth, and a shelf that breaks now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shelf, self.now = BrittleShelf(), NOW
+        self.workers: list[Worker] = []
+        self.bank: dict[int, list[Post]] = {number: [] for number in range(ORDERS)}
+        self._small = patch("airflow_provider_nanobanana.durable.ledger.MAX_KEYS", KEYS)
+        self._small.start()
+
+    def teardown(self) -> None:
+        self._small.stop()
+
+    # --- attempts -----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.workers) < 2)
+    @rule()
+    def start(self) -> None:
+        self.workers.append(Worker(Ledger.load(self.shelf)))
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts)
+    def kill(self, which: int) -> None:
+        self.workers.remove(self._worker(which))
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts, numbers=st.sets(orders), seconds=st.sampled_from([0.0, 10.0, 100.0]), breaks=breakages)
+    def reserve(self, which: int, numbers: set[int], seconds: float, breaks: Breakage) -> None:
+        worker = self._worker(which)
+        intents = {key(number): self._next(number, worker.entry(number)) for number in numbers}
+        worker.ledger.reserve(intents, self.now + seconds)
+        worker.reserved |= numbers
+        worker.touched |= numbers
+        self._save(worker, breaks)
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts, numbers=st.sets(orders), save=st.booleans(), breaks=breakages)
+    def release(self, which: int, numbers: set[int], save: bool, breaks: Breakage) -> None:
+        worker = self._worker(which)
+        worker.ledger.release(key(number) for number in numbers)
+        worker.reserved -= numbers
+        if save:
+            self._save(worker, breaks)
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts, breaks=breakages)
+    def save(self, which: int, breaks: Breakage) -> None:
+        self._save(self._worker(which), breaks)
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts, number=orders, outcome=st.sampled_from(["ok", "ok", "lost", "refused", "killed"]),
+          breaks=breakages)  # fmt: skip
+    def post(self, which: int, number: int, outcome: Outcome, breaks: Breakage) -> None:
+        worker = self._worker(which)
+        if not self._may_post(number, worker.entry(number)):
+            return
+        worker.touched.add(number)
+        intent = replace(self._next(number, worker.entry(number)), at=self.now)
+        journal = LedgerJournal(worker.ledger, key(number))
+        journal.write(replace(intent, state=RecordState.QUEUED))
+        try:
+            with self._broken(breaks):
+                journal.write(intent)
+        except TransientFailure:
+            return
+        post = Post(intent.generation, self.now)
+        if outcome != "refused":
+            self.bank[number].append(post)
+        if outcome == "ok":
+            journal.write(record(number, RecordState.SUBMITTED, intent.generation))
+        elif outcome == "refused":
+            journal.write(replace(intent, state=RecordState.QUEUED))
+        elif outcome == "killed":
+            self.workers.remove(worker)
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts, number=orders)
+    def look(self, which: int, number: int) -> None:
+        """Ask the bank, as an attempt does for an order whose record says that something may be under way."""
+        worker = self._worker(which)
+        kept = worker.entry(number).record
+        if kept is None or kept.state is RecordState.QUEUED:
+            return
+        worker.touched.add(number)
+        found = next((post for post in self.bank[number] if post.generation == kept.generation), None)
+        journal = LedgerJournal(worker.ledger, key(number))
+        if found and found.stands:
+            journal.write(record(number, RecordState.SUBMITTED, kept.generation))
+        elif found:
+            journal.write(record(number, RecordState.SUBMITTED, kept.generation))
+            fault = Fault("generation_failed", "no", "no")
+            worker.ledger.update(key(number), status="failed", error=fault, cost=0.0)
+
+    @precondition(lambda self: self.workers)
+    @rule(which=attempts, number=orders)
+    def land(self, which: int, number: int) -> None:
+        worker = self._worker(which)
+        kept = worker.entry(number).record
+        if kept is not None and kept.state is RecordState.SUBMITTED and self._stands(number):
+            worker.touched.add(number)
+            changes = {"status": "landed", "landed": landed(number).landed, "cost": 0.025}
+            worker.ledger.update(key(number), record=kept.moved(RecordState.DONE), **changes)
+
+    # --- the world ----------------------------------------------------------------------------------------------------
+
+    @rule(number=orders)
+    def fail_remotely(self, number: int) -> None:
+        for post in self.bank[number]:
+            post.stands = False
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 200.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    # --- what must hold -----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def whoever_loads_it_is_led_to_what_was_posted(self) -> None:
+        ledger = Ledger.load(self.shelf)
+        for number, posts in self.bank.items():
+            for post in (post for post in posts if post.stands):
+                kept = ledger.get(key(number)).record
+                assert kept is not None and kept.state is not RecordState.QUEUED, f"{number} is loaded as unsent"
+                assert kept.generation == post.generation, f"{number} is looked for under another id"
+                assert kept.state is not RecordState.INTENT or kept.at >= post.at, f"{number} is believed too early"
+
+    @invariant()
+    def nothing_is_paid_twice(self) -> None:
+        for posts in self.bank.values():
+            assert sum(post.stands for post in posts) <= 1
+
+    # --- helpers ------------------------------------------------------------------------------------------------------
+
+    def _worker(self, which: int) -> Worker:
+        return self.workers[which % len(self.workers)]
+
+    def _stands(self, number: int) -> bool:
+        return any(post.stands for post in self.bank[number])
+
+    def _may_post(self, number: int, entry: Entry) -> bool:
+        """As the decision core: not while something may be under way that cannot be seen yet."""
+        kept = entry.record
+        if kept is None or kept.state is RecordState.QUEUED or entry.refunded:
+            return True
+        if kept.state is not RecordState.INTENT or self.now < kept.at + UNSEEN_FOR:
+            return False
+        return all(post.generation != kept.generation for post in self.bank[number])
+
+    def _next(self, number: int, entry: Entry) -> Record:
+        generation = entry.record.generation + entry.refunded if entry.record else 0
+        return record(number, RecordState.INTENT, generation)
+
+    @contextmanager
+    def _broken(self, breaks: Breakage) -> Iterator[None]:
+        self.shelf.breaks = breaks
+        try:
+            yield
+        finally:
+            self.shelf.breaks = ""
+
+    def _save(self, worker: Worker, breaks: Breakage) -> None:
+        try:
+            with self._broken(breaks):
+                worker.ledger.save()
+        except TransientFailure:
+            return
+        again = Ledger.load(self.shelf)
+        for number in worker.touched - worker.reserved:
+            assert again.get(key(number)) == worker.entry(number), "what was saved does not come back"
+        worker.touched.clear()
+
+
+NothingSentIsForgotten.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, database=None
+)
+TestNothingSentIsForgotten = NothingSentIsForgotten.TestCase

@@ -1,0 +1,213 @@
+"""The real submission loop on the ledger, killed at any side effect: one charge an order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_nanobanana.durable.attempt import Attempt
+from airflow_provider_nanobanana.durable.decision import Rules
+from airflow_provider_nanobanana.durable.entry import Fault
+from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal
+from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+from airflow_provider_nanobanana.durable.reservation import foresee
+from airflow_provider_nanobanana.durable.shelf import MemoryShelf
+from airflow_provider_nanobanana.hooks.submission import Submission
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.classify import CallKind
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
+from tests.unit.durable_world import HTTP_TIMEOUT, SCOPE, Fate, Killed, World
+
+ORDERS = 5
+RULES = Rules(http_timeout=HTTP_TIMEOUT)
+REQUESTS = [ImageRequest.parse({"prompt": f"kite {number}"}) for number in range(ORDERS)]
+KEYS = [f"{request.fingerprint()[:20]}.0" for request in REQUESTS]
+
+fates = st.builds(
+    Fate,
+    st.sampled_from(["ok", "ok", "ok", "lost", "lost_before", "limited"]),
+    st.sampled_from([0.0, 0.1, HTTP_TIMEOUT]),
+    st.sampled_from([0.0, 15.0, 60.0]),
+)
+
+
+@dataclass
+class Life:
+    """What becomes of one attempt.
+
+    :param effects: Side effects until it is killed; None lets it live.
+    :param wave: Seconds for which its reservations hold.
+    :param saves: After how many orders it saves.
+    """
+
+    effects: int | None = None
+    fates: list[Fate] = field(default_factory=list)
+    wave: float = 10.0
+    saves: int = 2
+    fails: bool = False
+
+
+lives = st.builds(
+    Life, st.integers(0, 60), st.lists(fates, max_size=8), st.sampled_from([0.0, 10.0, 100.0]), st.integers(1, 6),
+    st.booleans(),
+)  # fmt: skip
+
+
+class Shop:
+    """One task instance: the bank, the shelf, and an attempt after the other."""
+
+    def __init__(self) -> None:
+        self.world, self.texts, self.tries, self.writes = World(), dict[str, str](), 0, 0
+        self._left: int | None = None
+        self._fates: Iterator[Fate] = iter(())
+
+    def attempt(self, life: Life) -> None:
+        """Run one attempt; it may be killed."""
+        self.tries += 1
+        self._left, self._fates = life.effects, iter(life.fates)
+        try:
+            self._batch(life)
+        except Killed:
+            pass
+
+    def _batch(self, life: Life) -> None:
+        attempt = Attempt.of(try_number=self.tries, max_tries=99, retries=99, started_at=self.world.now)
+        ledger = Ledger.load(self)
+        self._take_stock(ledger)
+        identities = [SubmissionIdentity(SCOPE, request.fingerprint()) for request in REQUESTS]
+        intents = {
+            key: foresee(identity, attempt, ledger.get(key), client_ids=True)
+            for key, identity in zip(KEYS, identities, strict=True)
+        }
+        ledger.reserve(intents, self.world.now + life.wave)
+        ledger.save()
+        self.writes = 0
+        for number, identity in enumerate(identities):
+            hook: Any = SimpleNamespace(clock=lambda: self.world.now, sleep=self._sleep, client=self)
+            journal = LedgerJournal(ledger, KEYS[number])
+            buy = Submission(
+                hook, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal
+            )  # fmt: skip
+            self.number = number
+            try:
+                buy.settle()
+            except errors.ToApisError as error:
+                assert error.retryable, error
+            ledger.release([KEYS[number]])
+            if number % life.saves == 0:
+                ledger.save()
+        ledger.save()
+        if life.fails:
+            # The service gives up on one; the next attempt finds that out and buys its next generation.
+            self.world.books[-1].status = ImageTaskStatus.FAILED
+
+    def _take_stock(self, ledger: Ledger) -> None:
+        """Note confirmed failures, as the batch does before it plans a wave."""
+        for key, entry in ledger.items():
+            found = self.world.find(entry.record.image_task_id or "") if entry.record else None
+            if found and found.status is ImageTaskStatus.FAILED:
+                ledger.update(key, status="failed", error=Fault("generation_failed", "no", "no"), cost=0.0)
+
+    # --- side effects -------------------------------------------------------------------------------------------------
+
+    def _effect(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise Killed
+
+    def _sleep(self, seconds: float) -> None:
+        self._effect()
+        self.world.now += seconds
+
+    def read(self, name: str) -> str | None:
+        self._effect()
+        return self.texts.get(name)
+
+    def write(self, name: str, text: str) -> None:
+        self._effect()
+        self.texts[name] = text
+        self.writes += 1
+        self._effect()
+
+    def call(self, call: Any, policy: Any = None) -> ImageTask:
+        self._effect()
+        if call.kind is CallKind.SUBMIT:
+            return self._post(call.body["client_business_id"])
+        found = self.world.find(call.image_task_id)
+        if found is None:
+            raise errors.ImageTaskNotFound("not there")
+        return found.model()
+
+    def _post(self, client_id: str) -> ImageTask:
+        fate = next(self._fates, Fate())
+        if fate.kind == "limited":
+            raise errors.RateLimited("slower", retry_after=1.0)
+        if fate.kind == "lost_before":
+            self.world.now += HTTP_TIMEOUT
+            raise errors.SubmissionUnknown("lost")
+        bought = self.world.accept(client_id, self.number, fate)
+        self._effect()
+        if fate.kind == "lost":
+            self.world.now += HTTP_TIMEOUT
+            raise errors.SubmissionUnknown("lost")
+        self.world.now += fate.commits_in
+        return bought.model()
+
+    def paid(self) -> list[int]:
+        return sorted(bought.want for bought in self.world.books if bought.status is not ImageTaskStatus.FAILED)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_echo() -> Iterator[None]:
+    with patch("airflow_provider_nanobanana.hooks.submission.ids_resolve"):
+        yield
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.lists(st.tuples(lives, st.sampled_from([0.0, 5.0, 300.0]), st.booleans()), max_size=6))
+def test_every_order_is_paid_once_whatever_is_killed(history: list[tuple[Life, float, bool]]) -> None:
+    """``wiped``: as before Airflow 3.3, where XComs end with the try; the derived ids carry on then."""
+    shop = Shop()
+    for life, pause, wiped in history:
+        shop.attempt(life)
+        shop.world.now += pause
+        if wiped:
+            shop.texts.clear()
+    while shop.tries < len(history) + 3:
+        shop.attempt(Life())
+    assert shop.paid() == list(range(ORDERS))
+
+
+def test_a_foreseen_wave_costs_no_write_an_order() -> None:
+    shop = Shop()
+    shop.attempt(Life(saves=99, wave=10.0))
+    # After the first of them and at the end.
+    assert (shop.writes, shop.paid()) == (2, list(range(ORDERS)))
+
+
+def test_a_foreseen_second_generation_costs_no_write_an_order() -> None:
+    shop = Shop()
+    shop.attempt(Life(saves=99))
+    for bought in shop.world.books:
+        bought.status = ImageTaskStatus.FAILED
+    shop.attempt(Life(saves=99))
+    assert (shop.writes, shop.paid(), len(shop.world.books)) == (2, list(range(ORDERS)), 2 * ORDERS)
+
+
+def test_a_wave_that_outlasts_its_reservation_goes_on_with_a_write_an_order() -> None:
+    shop = Shop()
+    shop.attempt(Life(saves=99, wave=-1.0))
+    assert (shop.writes, shop.paid()) == (ORDERS + 2, list(range(ORDERS)))
+
+
+def test_a_journal_of_the_ledger_is_what_the_submission_expects() -> None:
+    ledger = Ledger.load(MemoryShelf())
+    assert LedgerJournal(ledger, KEYS[0]).read() is None

@@ -1,0 +1,273 @@
+"""Orders: every fault at once, and an identity that no new order of the list changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_nanobanana.batch.drafts import FIELDS, MAX_REQUESTS
+from airflow_provider_nanobanana.batch.orders import Order, take_orders
+from airflow_provider_nanobanana.landing.landing import _STEM
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+from tests.unit.batch_world import MODEL, orders
+
+GEMINI = "gemini-3.1-flash-image-preview"
+
+
+def refusal(given: Any, **defaults: Any) -> str:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        orders(given, **defaults)
+    assert not caught.value.retryable and caught.value.charged == "no"
+    assert "nothing charged" in caught.value.message or "nothing was charged" in caught.value.message
+    assert "a retry would meet the same" in caught.value.message
+    return caught.value.message
+
+
+class Shelf:
+    """Storage references by content; counts how often each is read."""
+
+    def __init__(self, **contents: str) -> None:
+        self.contents = contents
+        self.reads: Counter[str] = Counter()
+
+    def digest(self, uri: str) -> str:
+        self.reads[uri] += 1
+        name = uri.rpartition("/")[2]
+        if name not in self.contents:
+            raise errors.InvalidRequest(f"Reference image {uri!r} cannot be read.")
+        return hashlib.sha256(self.contents[name].encode()).hexdigest()
+
+    def take(self, given: Any, **how: Any) -> list[Order]:
+        return take_orders(given, defaults={}, default_model=MODEL, digest_of=self.digest, **how)
+
+
+def pairs(taken: list[Order]) -> dict[str, tuple[str, str | None]]:
+    return {order.key: (order.request.prompt, order.name) for order in taken}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a kite",
+        {"prompt": "a kite"},
+        ["a kite"],
+        ({"prompt": "a kite"},),
+        iter(["a kite"]),
+        {"prompt": "a kite", "model": None, "name": None, "size": None, "extra_body": None},
+        ImageRequest(prompt="a kite"),
+        [ImageRequest(prompt="a kite")],
+    ],
+)
+def test_one_prompt_in_any_form_is_one_and_the_same_order(given: Any) -> None:
+    (taken,) = orders(given)
+    assert taken == Order(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.digest)
+    assert taken.digest == taken.fingerprint == ImageRequest.parse({"prompt": "a kite"}).fingerprint()
+    assert (taken.key, taken.label) == (f"{taken.digest[:20]}.0", "#0")
+
+
+def test_an_empty_list_is_no_order_and_no_error() -> None:
+    assert orders([]) == []
+
+
+def test_what_a_request_leaves_open_is_filled_by_the_operator_then_by_the_connection() -> None:
+    given = ["a", {"prompt": "b", "size": "3:4", "variant": "mine"}, ImageRequest(prompt="c", resolution="4K")]
+    taken = orders(given, size="16:9", resolution="2K", variant="day", model=None, extra_body=None)
+    requests = [order.request for order in taken]
+    assert [(r.size, r.resolution, r.variant, r.model) for r in requests] == [
+        ("16:9", "2K", "day", MODEL),
+        ("3:4", "2K", "mine", MODEL),
+        ("16:9", "4K", "day", MODEL),
+    ]
+    other = take_orders(given[0], defaults={"model": GEMINI}, default_model=MODEL, digest_of=str)
+    assert other[0].request.model == GEMINI
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (None, "#1: is None: a hole"),
+        (7, "#1: is int, neither a prompt (text) nor a request (mapping)"),
+        (["a"], "#1: is list, neither"),
+        (b"a", "#1: is bytes, neither"),
+        ("  ", "#1: prompt is blank"),
+        ({"size": "1:1"}, "#1: prompt Field required"),
+        ({"prompt": None}, "#1: prompt Field required"),
+        ({"promt": "a", 3: "b"}, "#1: 'promt', 3 are no fields of a request"),
+        ({"prompt": "a", "size": "7:3"}, "#1: size '7:3' is no ratio of nano_banana_2; allowed: 1:1, 16:9"),
+        (
+            {"prompt": "a", "reference_images": ["data:xx"], "name": "hat"},
+            "#1 'hat': reference_images entry 0 is a data",
+        ),
+    ],
+)
+def test_a_fault_names_its_request_and_what_is_allowed(entry: Any, words: str) -> None:
+    message = refusal(["fine", entry])
+    assert message.startswith(f"1 of 2 requests cannot be accepted as they are (counted from #0): {words}")
+    assert f"a mapping of {', '.join(FIELDS)}" in message
+    assert "Image request refused before sending" not in message
+
+
+def test_all_faults_are_told_at_once_the_first_ten_in_words() -> None:
+    given = [{"prompt": "", "name": f"n{number}"} if number % 2 else f"fine {number}" for number in range(50)]
+    message = refusal(given)
+    assert message.startswith("25 of 50 requests") and "; and 15 more." in message
+    assert "#19 'n19'" in message and "#21" not in message and len(message) < 4000
+
+
+def test_a_fault_never_fills_the_log() -> None:
+    assert len(refusal([{"prompt": "a", "k" * 99_999: 1, "reference_images": ["data:" + "x" * 99_999]}])) < 1000
+
+
+@pytest.mark.parametrize("given", [None, 5, b"a kite", 1.5])
+def test_what_is_no_request_at_all_is_refused(given: Any) -> None:
+    assert f"There is no request in {type(given).__name__}" in refusal(given)
+
+
+def test_there_may_be_twenty_thousand_and_a_list_without_end_is_refused() -> None:
+    assert "more than 20,000 requests" in refusal(repeat("a kite"))
+    assert len(orders(repeat("a kite", MAX_REQUESTS))) == MAX_REQUESTS
+
+
+# --- identity -------------------------------------------------------------------------------------------------------
+
+
+def test_identical_requests_are_separate_orders() -> None:
+    taken = orders(["a", "b", "a", {"prompt": "a"}, "b"])
+    assert [order.occurrence for order in taken] == [0, 0, 1, 2, 1]
+    assert len({order.key for order in taken}) == len({order.stem() for order in taken}) == 5
+    assert len({order.digest for order in taken}) == 2
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12).flatmap(
+        lambda requests: st.tuples(st.just(requests), st.permutations(range(len(requests))))
+    )
+)
+def test_a_new_order_of_the_list_changes_no_identity(drawn: tuple[list[tuple[str, bool]], list[int]]) -> None:
+    requests, permutation = drawn
+    given: list[Any] = [
+        {"prompt": prompt, "name": f"name{number}"} if named else prompt
+        for number, (prompt, named) in enumerate(requests)
+    ]
+    first, second = orders(given), orders([given[position] for position in permutation])
+    assert pairs(first) == pairs(second) and len(pairs(first)) == len(given)
+    assert [order.index for order in second] == list(range(len(given)))
+
+
+def test_what_makes_a_picture_another_one_makes_another_order() -> None:
+    base = {"prompt": "a"}
+    changes = [{"size": "16:9"}, {"resolution": "2K"}, {"variant": "x"}, {"model": GEMINI}, {"extra_body": {"s": 1}}]
+    assert len({order.digest for order in orders([base, *({**base, **change} for change in changes)])}) == 6
+    same = [{"response_format": "b64_json"}, {"name": "hat"}, {"model": MODEL}]
+    assert len({order.digest for order in orders([base, *({**base, **change} for change in same)])}) == 1
+
+
+def test_storage_references_count_by_content_and_are_kept_as_uris() -> None:
+    shelf = Shelf(old="1", copy="1", new="2")
+    uris = [f"s3://bucket/{name}" for name in ("old", "copy", "new")]
+    taken = shelf.take([{"prompt": "a", "reference_images": ["https://h/x.png?sig=1", uri]} for uri in uris])
+    assert taken[0].digest == taken[1].digest != taken[2].digest
+    assert [order.occurrence for order in taken] == [0, 1, 0]
+    assert [order.request.reference_images for order in taken] == [("https://h/x.png?sig=1", uri) for uri in uris]
+    re_signed = shelf.take({"prompt": "a", "reference_images": ["https://h/x.png?sig=2", uris[0]]})
+    assert re_signed[0].key == taken[0].key
+
+
+def test_each_reference_is_read_once_also_side_by_side() -> None:
+    shelf = Shelf(a="1", b="2")
+    given = [{"prompt": f"p{n}", "reference_images": ["s3://k/a", "file:///b", "s3://k/a"]} for n in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        together = shelf.take(given, each=pool.map)
+    assert shelf.reads == {"s3://k/a": 1, "file:///b": 1}
+    assert together == shelf.take(given)
+
+
+def test_a_reference_that_cannot_be_read_is_a_fault_of_each_request_that_names_it() -> None:
+    shelf = Shelf(good="1")
+    bad = {"prompt": "a", "reference_images": ["s3://k/good", "s3://k/bad"]}
+    with pytest.raises(errors.InvalidRequest) as caught:
+        shelf.take(["fine", bad, bad, {"prompt": ""}])
+    message = caught.value.message
+    assert message.startswith("3 of 4 requests") and "#3: prompt is blank" in message
+    assert message.count("Reference image 's3://k/bad' cannot be read;") == 2 and shelf.reads["s3://k/bad"] == 1
+
+
+def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
+    def unreachable(uri: str) -> str:
+        raise errors.StorageFailed("no answer", charged="no")
+
+    with pytest.raises(errors.StorageFailed):
+        take_orders(
+            [{"prompt": "a", "reference_images": ["s3://k/a"]}, ""],
+            defaults={},
+            default_model=MODEL,
+            digest_of=unreachable,
+        )
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "0", "_", "hat-12", "Hat.red", "x" * 80, "a..b", "v1.5", "0123456789abcdef", "CON"]
+)
+def test_a_good_name_names_the_file(name: str) -> None:
+    (taken,) = orders({"prompt": "a", "name": name})
+    assert taken.stem() == name and taken.label == f"#0 {name!r}"
+    for stem in (taken.stem(), taken.stem("t" * 19)):
+        assert _STEM.fullmatch(stem)
+    assert taken.stem("two") == f"{name}-two"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ".hidden", "-x", "a/b", "../a", "a\\b", "a b", "a\n", "ü", "x" * 81, "a\0", "a:b", 7, True, ["a"]],
+)
+def test_a_name_that_cannot_name_a_file_is_refused(name: Any) -> None:
+    assert "allowed: 1 to 80 of A-Z a-z 0-9 _ . -" in refusal({"prompt": "a", "name": name})
+
+
+@pytest.mark.parametrize("name", ["hat.png", "hat.JPG", "hat.webp", "a.json", "hat.jpeg"])
+def test_a_name_with_a_suffix_is_refused(name: str) -> None:
+    assert "leave the suffix out" in refusal({"prompt": "a", "name": name})
+
+
+def test_a_name_may_not_look_like_ours() -> None:
+    (unnamed,) = orders("a")
+    for stem in (unnamed.stem(), unnamed.stem("tag"), unnamed.stem().upper()):
+        assert "looks like the names made for requests without one" in refusal({"prompt": "b", "name": stem})
+
+
+def test_names_are_unique_whatever_their_case() -> None:
+    given = [{"prompt": "a", "name": "Hat"}, "b", {"prompt": "c", "name": "hat"}, {"prompt": "", "name": "HAT"}]
+    message = refusal(given)
+    assert "2 of 4" in message and "#2 'hat': its name is also that of #0 'Hat'" in message
+    assert "#3 'HAT': prompt is blank" in message
+
+
+@pytest.mark.parametrize("tag", ["a/b", "x" * 20, " ", "ü"])
+def test_a_tag_that_landing_would_refuse_is_found_before_anything_is_bought(tag: str) -> None:
+    with pytest.raises(ValueError, match="no tag"):
+        orders("a")[0].stem(tag)
+
+
+def test_stems_without_a_name_are_told_apart_by_a_tag() -> None:
+    (taken,) = orders("a")
+    assert taken.stem() == f"{taken.digest[:16]}-0" and taken.stem("r1") == f"{taken.stem()}-r1"
+
+
+def test_a_lazy_sequence_is_read_once() -> None:
+    def lazy() -> Iterator[Any]:
+        yield "a"
+        yield {"prompt": "b"}
+
+    assert [order.request.prompt for order in orders(lazy())] == ["a", "b"]

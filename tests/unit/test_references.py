@@ -1,0 +1,213 @@
+"""The references of a run: every URI is read once, every content uploaded once, and no old hash covers new bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_nanobanana.hooks import reference
+from airflow_provider_nanobanana.hooks.once import Once
+from airflow_provider_nanobanana.hooks.reference import References, read_reference
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.protocol import Upload
+from tests.unit.picture_fixtures import picture
+
+
+class Service:
+    """Takes uploads, several at a time, and fails where told to."""
+
+    def __init__(self) -> None:
+        self.uploads: list[Upload] = []
+        self.trouble: list[ToApisError] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, upload: Upload) -> str:
+        self.gate.wait(10)
+        if self.trouble:
+            raise self.trouble.pop()
+        self.uploads.append(upload)
+        return f"https://files.example/{len(self.uploads)}.png"
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every read of a storage, as it happens."""
+    noted: list[str] = []
+    monkeypatch.setattr(reference, "read_reference", lambda uri: noted.append(uri) or read_reference(uri))  # type: ignore[func-returns-value]
+    return noted
+
+
+def saved(folder: Path, name: str, width: int = 8) -> str:
+    (folder / name).write_bytes(picture("png", (width, 8)))
+    return f"file://{folder}/{name}"
+
+
+def test_one_upload_for_each_content_and_one_read_for_each_uri(
+    tmp_path: Path, service: Service, reads: list[str]
+) -> None:
+    red, same, blue = saved(tmp_path, "red.png"), saved(tmp_path, "same.png"), saved(tmp_path, "blue.png", 9)
+    references = References(service)
+    assert (
+        references.digest(red) == references.digest(f" {same} ") == hashlib.sha256(picture("png", (8, 8))).hexdigest()
+    )
+    assert references.digest(blue) != references.digest(red)
+    assert [references.url(uri) for uri in (red, same, blue, red)] == [
+        "https://files.example/1.png",
+        "https://files.example/1.png",
+        "https://files.example/2.png",
+        "https://files.example/1.png",
+    ]
+    assert sorted(reads) == sorted([red, same, blue])
+    assert [upload.content for upload in service.uploads] == [picture("png", (8, 8)), picture("png", (9, 8))]
+
+
+def test_a_link_passes_through_and_is_never_read(service: Service, reads: list[str]) -> None:
+    link = "https://shop.example/a.png?signature=1"
+    references = References(service)
+    assert references.url(link) == link
+    references.read([link])
+    with pytest.raises(ValueError, match="http"):
+        references.digest(link)
+    assert (reads, service.uploads) == ([], [])
+
+
+def test_a_request_is_sent_with_links_only(tmp_path: Path, service: Service) -> None:
+    link, red = "https://shop.example/a.png", saved(tmp_path, "red.png")
+    request = ImageRequest.parse({"prompt": "a hat", "reference_images": [red, link, red]}, "nano_banana_2")
+    sent = References(service).uploaded(request)
+    assert sent.reference_images == ("https://files.example/1.png", link, "https://files.example/1.png")
+    assert sent.model_copy(update={"reference_images": request.reference_images}) == request
+
+
+def test_nothing_is_uploaded_before_all_of_a_request_are_checked(tmp_path: Path, service: Service) -> None:
+    (tmp_path / "b.png").write_bytes(b"no image")
+    request = ImageRequest.parse(
+        {"prompt": "a hat", "reference_images": [saved(tmp_path, "a.png"), f"file://{tmp_path}/b.png"]}, "m"
+    )
+    with pytest.raises(InvalidRequest, match=r"b\.png"):
+        References(service).uploaded(request)
+    assert service.uploads == []
+
+
+def test_threads_that_want_the_same_wait_for_one_upload(tmp_path: Path, service: Service, reads: list[str]) -> None:
+    uris = [saved(tmp_path, f"{number}.png") for number in range(8)]
+    references = References(service)
+    service.gate.clear()
+    with ThreadPoolExecutor(8) as pool:
+        urls = [pool.submit(references.url, uri) for uri in uris * 4]
+        service.gate.set()
+        assert {url.result() for url in urls} == {"https://files.example/1.png"}
+    assert len(service.uploads) == 1
+    assert sorted(reads) == sorted(uris)
+
+
+def test_a_failed_upload_is_tried_again_by_who_asks_again(tmp_path: Path, service: Service, reads: list[str]) -> None:
+    service.trouble = [TransientFailure("502")]
+    references = References(service)
+    red = saved(tmp_path, "red.png")
+    with pytest.raises(TransientFailure, match="502"):
+        references.url(red)
+    assert references.urls == {}
+    assert references.url(red) == "https://files.example/1.png"
+    assert reads == [red]
+
+
+def test_reading_ahead_names_every_bad_reference_later_and_reads_none_twice(
+    tmp_path: Path, service: Service, reads: list[str]
+) -> None:
+    good = [saved(tmp_path, f"{number}.png", number + 1) for number in range(20)]
+    bad = [f"file://{tmp_path}/not there/{number}.png" for number in range(20)]
+    references = References(service)
+    references.read([*good, *bad, *good])
+    for uri in bad:
+        with pytest.raises(InvalidRequest, match="not there"):
+            references.digest(uri)
+    assert len({references.digest(uri) for uri in good}) == 20
+    assert sorted(reads) == sorted(good + bad)
+
+
+def test_reading_ahead_stops_where_the_storage_cannot_be_asked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([TransientFailure("timed out")])
+
+    def read(uri: str) -> Upload:
+        for failure in answers:
+            raise failure
+        return Upload("a.png", picture("png"), "image/png")
+
+    monkeypatch.setattr(reference, "read_reference", read)
+    references = References(service)
+    with pytest.raises(TransientFailure):
+        references.read(["s3://b/a.png"])
+    assert references.digest("s3://b/a.png"), "a failure that passes is not kept"
+
+
+def test_what_is_known_from_before_is_neither_read_nor_sent(tmp_path: Path, service: Service, reads: list[str]) -> None:
+    red = saved(tmp_path, "red.png")
+    first = References(service)
+    url = first.url(red)
+    assert "red" not in str(first.digests), "a URI may hold a signature"
+    (tmp_path / "red.png").unlink()
+    later = References(service, digests=first.digests, urls=first.urls)
+    assert (later.digest(red), later.url(red)) == (first.digest(red), url)
+    assert len(reads) == len(service.uploads) == 1
+
+
+def test_few_bytes_are_kept_and_the_rest_is_read_again(
+    tmp_path: Path, service: Service, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uris = [saved(tmp_path, f"{number}.png", 30 + number) for number in range(10)]
+    sizes = [(tmp_path / f"{number}.png").stat().st_size for number in range(10)]
+    monkeypatch.setattr(reference, "_KEPT_BYTES", sum(sizes[-3:]))
+    references = References(service)
+    for uri in uris:
+        references.digest(uri)
+    for uri in reversed(uris):
+        references.url(uri)
+    assert reads == uris + uris[-4::-1]
+    assert len(service.uploads) == 10
+
+
+def test_a_file_that_changes_on_the_way_is_not_sent_under_the_old_hash(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "_KEPT_BYTES", 0)
+    references = References(service)
+    red = saved(tmp_path, "red.png")
+    references.digest(red)
+    saved(tmp_path, "red.png", 9)
+    with pytest.raises(TransientFailure, match="changed while it was being used"):
+        references.url(red)
+    assert service.uploads == []
+
+
+def test_a_maker_that_is_killed_lets_the_others_go() -> None:
+    made: Once[str] = Once()
+    started, go = threading.Event(), threading.Event()
+
+    def killed() -> str:
+        started.set()
+        go.wait(10)
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(made.get, "a", killed)
+        assert started.wait(10)
+        second = pool.submit(made.get, "a", lambda: "made after all")
+        go.set()
+        assert isinstance(first.exception(), KeyboardInterrupt)
+        # It waited for the first and was told, or came when the first was gone.
+        assert isinstance(second.exception(), KeyboardInterrupt) or second.result() == "made after all"
+    assert made.get("a", lambda: "b") in ("b", "made after all")

@@ -1,0 +1,150 @@
+"""Shelves: what Airflow keeps is checked, what it cannot say is never "nothing there"."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.durable.ledger import Ledger
+from airflow_provider_nanobanana.durable.shelf import MemoryShelf, Shelf, StateStoreShelf, XComShelf, shelf_for
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from tests.unit.ledger_samples import key, landed
+
+TEXT = '{"version":1}'
+
+
+class Store:
+    """A task state store that a test can break: ``get`` or ``set`` fails, or what is set is ``lost``."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.broken = broken
+        self.rows: dict[str, Any] = {}
+        self.retention: Any = None
+
+    def get(self, name: str) -> Any:
+        if self.broken == "get":
+            raise ConnectionError("no api server")
+        return self.rows.get(name)
+
+    def set(self, name: str, value: Any, *, retention: Any) -> None:
+        if self.broken == "set":
+            raise ConnectionError("no api server")
+        self.retention = retention
+        if self.broken != "lost":
+            self.rows[name] = json.loads(json.dumps(value))
+
+
+class Instance:
+    """A task instance of Airflow before 3.3, with the XComs of the whole run."""
+
+    def __init__(self, broken: str = "", task_id: str = "pictures", map_index: int = -1) -> None:
+        self.broken, self.task_id, self.map_index = broken, task_id, map_index
+        self.xcoms: dict[tuple[str, int, str], Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        if self.broken == "set":
+            raise ConnectionError("no api server")
+        if self.broken != "lost":
+            self.xcoms[self.task_id, self.map_index, key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, task_ids: str, key: str, *, map_indexes: int) -> Any:
+        if self.broken == "get":
+            raise TypeError("Expected XComResult, received: ErrorResponse")
+        return self.xcoms.get((task_ids, map_indexes, key))
+
+
+def shelf(kind: str, broken: str = "") -> Shelf:
+    return StateStoreShelf(Store(broken)) if kind == "store" else XComShelf(Instance(broken))
+
+
+@pytest.mark.parametrize("kind", ["store", "xcom"])
+def test_what_was_written_is_read(kind: str) -> None:
+    kept = shelf(kind)
+    assert kept.read("a") is None
+    kept.write("a", TEXT)
+    kept.write("b", "other")
+    assert (kept.read("a"), kept.read("b")) == (TEXT, "other")
+
+
+@pytest.mark.parametrize("kind", ["store", "xcom"])
+def test_a_whole_ledger_goes_through_airflows_json(kind: str) -> None:
+    kept = shelf(kind)
+    ledger = Ledger.load(kept)
+    for number in range(120):
+        ledger.put(key(number), landed(number))
+    ledger.save()
+    assert dict(Ledger.load(kept).items()) == {key(number): landed(number) for number in range(120)}
+
+
+@pytest.mark.parametrize("kind", ["store", "xcom"])
+def test_what_cannot_be_read_is_never_nothing(kind: str) -> None:
+    with pytest.raises(TransientFailure, match="nothing was sent now") as caught:
+        shelf(kind, "get").read("a")
+    assert caught.value.charged == "unknown"
+
+
+@pytest.mark.parametrize("kind", ["store", "xcom"])
+@pytest.mark.parametrize("broken", ["get", "set", "lost"])
+def test_a_write_that_is_not_kept_is_noticed(kind: str, broken: str) -> None:
+    """The store's own ``set`` swallows an error of the API server (Airflow 3.3.2)."""
+    with pytest.raises(TransientFailure, match="could not be written") as caught:
+        shelf(kind, broken).write("a", TEXT)
+    assert caught.value.charged == "unknown"
+
+
+@pytest.mark.parametrize("value", [{}, 7, [TEXT], True])
+def test_a_value_that_is_no_text_is_not_ours(value: Any) -> None:
+    store, instance = Store(), Instance()
+    store.rows["a"] = instance.xcoms["pictures", -1, "a"] = value
+    for kept in (StateStoreShelf(store), XComShelf(instance)):
+        with pytest.raises(TransientFailure, match="no text"):
+            kept.read("a")
+
+
+def test_the_ledger_never_expires() -> None:
+    from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+    store = Store()
+    StateStoreShelf(store).write("a", TEXT)
+    assert store.retention is NEVER_EXPIRE
+
+
+def test_mapped_instances_do_not_read_each_others_xcoms() -> None:
+    one, other = Instance(map_index=0), Instance(map_index=1)
+    other.xcoms = one.xcoms
+    XComShelf(one).write("a", TEXT)
+    assert (XComShelf(one).read("a"), XComShelf(other).read("a")) == (TEXT, None)
+
+
+def test_the_real_task_instance_pulls_what_it_pushed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's own ``xcom_pull`` turns our call into one look-up of this very task instance."""
+    from airflow.sdk.execution_time import task_runner
+
+    asked: list[dict[str, Any]] = []
+
+    def get_one(**which: Any) -> str:
+        asked.append(which)
+        return TEXT
+
+    monkeypatch.setattr(task_runner.XCom, "get_one", get_one)
+    place = {"dag_id": "d", "run_id": "r", "task_id": "pictures", "map_index": 3}
+    ti: Any = SimpleNamespace(**place, task=SimpleNamespace(task_id="pictures"))
+    runtime = task_runner.RuntimeTaskInstance
+    ti._normalize_xcom_pull_params = lambda *given: runtime._normalize_xcom_pull_params(ti, *given)
+    ti.xcom_pull = lambda **given: runtime.xcom_pull(ti, **given)
+    assert XComShelf(ti).read("a") == TEXT
+    assert asked == [{**place, "key": "a", "include_prior_dates": False}]
+
+
+def test_the_shelf_is_the_best_that_this_airflow_has() -> None:
+    assert isinstance(shelf_for({"task_state_store": Store(), "ti": Instance()}), StateStoreShelf)
+    assert isinstance(shelf_for({"ti": Instance()}), XComShelf)
+
+
+def test_a_memory_shelf_shares_the_texts_it_was_given() -> None:
+    texts = {"a": TEXT}
+    MemoryShelf(texts).write("b", "other")
+    assert (MemoryShelf(texts).read("a"), MemoryShelf(texts).read("b"), MemoryShelf().read("a")) == (TEXT, "other", None)
