@@ -67,7 +67,7 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
         ),
         "submit_rate": _field(
             "Submits per second",
-            "The account's limit for submitting image tasks. Not used yet: for the coming generate operator.",
+            "The account's limit for submitting image tasks; all processes of one machine keep it together.",
             {"type": ["number", "null"], "default": 5, "exclusiveMinimum": 0},
         ),
         "query_rate": _field(

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nanobanana-tests-"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__USAGE_DATA_COLLECTION__ENABLED", "False")
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def _pace_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pace")
+
+
+@pytest.fixture(autouse=True)
+def pace_folder(_pace_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's submits agree on their pace: what another test's clock wrote would hold them up."""
+    from airflow_provider_nanobanana.hooks import pace
+
+    folder = _pace_folders / str(next(_numbers))
+    monkeypatch.setattr(pace, "slate_folder", lambda: folder)
+    monkeypatch.setattr(pace, "_own_slates", {})
+    return folder

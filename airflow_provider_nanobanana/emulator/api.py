@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import secrets
@@ -98,7 +97,7 @@ async def _hung_up(gateway: Gateway, request: Request, prompt: str) -> bool:
     if not delay:
         return False
     gateway.pending.append(prompt)
-    await asyncio.sleep(delay)
+    await gateway.sleep(delay)
     gateway.pending.remove(prompt)
     return await request.is_disconnected() and gateway.rng.random() >= gateway.settings.orphan_share
 

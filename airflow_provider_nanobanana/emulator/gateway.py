@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from airflow_provider_nanobanana.emulator.bank import Bank, Failure, ImageTask
@@ -38,6 +39,9 @@ class Gateway:
     :param clock: Epoch seconds; a test may pass its own.
     :param echo: Receives one short line per submit and completion.
     """
+
+    #: How the time passes that accepting a submit takes; a test puts a gate of its own here.
+    sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
 
     def __init__(self, settings: Settings, clock: Callable[[], float], echo: Callable[[str], None]) -> None:
         self.initial = settings

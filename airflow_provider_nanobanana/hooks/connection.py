@@ -25,8 +25,7 @@ class ConnectionSettings(BaseModel):
 
     :param base_url: Without ``/v1`` and trailing slash.
     :param timeout: Seconds for one HTTP call.
-    :param submit_rate: Submits per second that the account allows. Checked, and not used yet: the generate operator,
-        which is to come, will pace its submits by it.
+    :param submit_rate: Submits per second that the account allows; all processes of one machine keep it together.
     :param query_rate: Status calls per second that the account allows.
     :param prices: USD per image by resolution, where the account's differ from the list. Checked, and not used yet:
         the generate operator will estimate its cost with them.

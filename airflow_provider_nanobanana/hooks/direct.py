@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_nanobanana.durable.attempt import Attempt
 from airflow_provider_nanobanana.durable.journal import MemoryJournal
 from airflow_provider_nanobanana.durable.record import NamedIdentity
+from airflow_provider_nanobanana.hooks.pace import Pace
 from airflow_provider_nanobanana.hooks.submission import Submission
 from airflow_provider_nanobanana.toapis import errors
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def submit_directly(hook: NanoBananaHook, request: ImageRequest, client_business_id: str | None) -> ImageTask:
-    """Buy the image of a parsed request, or find it under the id of an earlier call.
+    """Buy the image of a parsed request, or find it under the id of an earlier call; waits as long as the pace asks.
 
     :raises ToApisError: ``SubmissionUnknown`` says under which id to look for it with the next call.
     """
@@ -30,6 +31,8 @@ def submit_directly(hook: NanoBananaHook, request: ImageRequest, client_business
         attempt=Attempt(hook.clock(), max_tries=0, retry=again, tries_before_clear=0),
         rules=hook.rules(on_unknown_submission="fail"),
         journal=MemoryJournal(),
+        pace=Pace.of(hook.settings),
+        patient=True,
         vouched=again,
     )
     try:

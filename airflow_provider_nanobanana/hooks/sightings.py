@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
 from airflow_provider_nanobanana.toapis.outcome import Sighting
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call
-from airflow_provider_nanobanana.toapis.schedule import TokenBucket
+from airflow_provider_nanobanana.toapis.rate import TokenBucket
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook

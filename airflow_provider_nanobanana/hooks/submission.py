@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.durable.decision import Decision, Rules, Seen, 
 from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
+from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call, submit_call, upload_call
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.journal import Journal
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+    from airflow_provider_nanobanana.hooks.pace import Pace
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 log = logging.getLogger(__name__)
 
-#: A wait longer than this is not sat out in a worker: the caller queues without a slot.
-_LONGEST_SIT: Final = 10.0
 #: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
 _MOST_LOST: Final = 1
 #: The newer docs' limit of reference images (2026-10); the older ones say 14. The service decides.
@@ -37,6 +37,8 @@ class Submission:
     """One wanted image of one attempt: found, or bought once.
 
     :param request: A parsed request.
+    :param pace: The account's.
+    :param patient: Whether to sit out any wait for a turn; otherwise a long one is raised, for the caller to queue.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
     :param vouched: Whether the caller vouches that no earlier attempt is under way.
     """
@@ -50,12 +52,16 @@ class Submission:
         attempt: Attempt,
         rules: Rules,
         journal: Journal,
+        pace: Pace,
+        patient: bool = False,
         adopt: Mapping[str, str] | None = None,
         vouched: bool = False,
     ) -> None:
         self._hook = hook
         self._request = request
         self._book = Logbook(journal)
+        self._pace = pace
+        self._patient = patient
         self._adopt = adopt or {}
         self._uploads: dict[str, str] = {}
         self._lost = 0
@@ -163,8 +169,8 @@ class Submission:
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
         call = submit_call(request, client_id)
-        policy, repeats = RetryPolicy(), 0
-        while self._book.still_ours():
+        repeats = 0
+        while self._our_turn():
             intent = self._record(situation, RecordState.INTENT, generation)
             self._book.keep(intent)
             try:
@@ -177,9 +183,9 @@ class Submission:
                 log.warning("%s", lost.message)
                 return None
             except errors.ToApisError as refused:
-                delay = policy.delay(CallKind.SUBMIT, refused, repeats, random.random())
+                delay = self._delay(refused, repeats)
                 ours = self._book.note(intent.moved(RecordState.QUEUED))
-                if delay is None or delay > _LONGEST_SIT:
+                if delay is None:
                     raise
                 if not ours:
                     return None
@@ -187,10 +193,26 @@ class Submission:
                 repeats += 1
                 continue
             self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
+            self._pace.accepted(self._hook.clock())
             if client_id is not None:
                 ids_resolve(self._hook, client_id, image_task)
             return image_task
         return None
+
+    def _our_turn(self) -> bool:
+        """Wait for the account's pace, then say whether the record is still ours.
+
+        Before the intent: whoever dies in the line has sent nothing, and the record says so.
+        """
+        self._pace.wait(self._hook.clock, self._hook.sleep, patient=self._patient)
+        return self._book.still_ours()
+
+    def _delay(self, refused: errors.ToApisError, repeats: int) -> float | None:
+        """Tell the other processes of a 429; return the seconds until this one tries again, None to give up."""
+        if isinstance(refused, errors.RateLimited):
+            self._pace.refused(self._hook.clock(), refused.retry_after)
+        delay = RetryPolicy().delay(CallKind.SUBMIT, refused, repeats, random.random())
+        return delay if delay is not None and delay <= LONGEST_SIT else None
 
     def _record(self, situation: Situation, state: RecordState, generation: int) -> Record:
         identity, rules, kept = situation.identity, situation.rules, self._book.kept

@@ -199,10 +199,4 @@ def _loss(lost: Sequence[Lost], landed: Sequence[object]) -> BaseException:
         if worst.retryable
         else "Nothing of this is bought again by itself."
     )
-    return type(worst)(
-        f"{len(landed)} images landed, {len(lost)} not: {listed}{more}. {advice}",
-        image_task_id=worst.image_task_id,
-        http_status=worst.http_status,
-        code=worst.code,
-        charged="yes",
-    )
+    return worst.reworded(f"{len(landed)} images landed, {len(lost)} not: {listed}{more}. {advice}", charged="yes")

@@ -31,7 +31,8 @@ class NanoBananaSubmitOperator(BaseOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
     A retry, or a clear, first finds out what the earlier attempt bought and uses it while its result lives
-    (``docs/durability.md``). A rate limit that persists is waited out without a worker slot.
+    (``docs/durability.md``). All submits of a machine keep the account's ``submit_rate`` together; a turn that is more
+    than ten seconds away, and a rate limit that persists, are waited out without a worker slot.
 
     :param prompt: What the picture shows.
     :param size: Aspect ratio, such as ``16:9``.
@@ -132,6 +133,7 @@ class NanoBananaSubmitOperator(BaseOperator):
         from airflow_provider_nanobanana.durable.attempt import Attempt
         from airflow_provider_nanobanana.durable.journal import journal_for
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+        from airflow_provider_nanobanana.hooks.pace import Pace
         from airflow_provider_nanobanana.hooks.submission import Submission
 
         self._check_choices()
@@ -151,6 +153,7 @@ class NanoBananaSubmitOperator(BaseOperator):
             attempt=attempt,
             rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
             journal=journal_for(context),
+            pace=Pace.of(hook.settings),
             adopt={**_adoptions(context), **(self.adopt or {})},
         )
 

@@ -10,13 +10,8 @@ from airflow_provider_nanobanana.toapis.verdict import listed_ids
 
 def key_refused(error: ToApisError, image_task_ids: Sequence[str]) -> ToApisError:
     """Return the error of a key that is shown nothing; a person must mend the connection."""
-    return type(error)(
-        f"{error.message} {_paid(image_task_ids)} Mend the connection and clear this sensor.",
-        image_task_id=error.image_task_id,
-        http_status=error.http_status,
-        code=error.code,
-        charged="yes",
-    )
+    words = f"{error.message} {_paid(image_task_ids)} Mend the connection and clear this sensor."
+    return error.reworded(words, charged="yes")
 
 
 def triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:

@@ -14,12 +14,9 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_nanobanana.exceptions import (
-    NanoBananaException,
-    airflow_errors,
-    sensor_exception,
-)
+from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.metrics import count_results
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.upstream import was_skipped
@@ -135,7 +132,9 @@ class NanoBananaSensor(BaseSensorOperator):
                 started_at=wait.started_at,
                 deadline=wait.deadline,
                 poll_interval=float(self.poke_interval),
-                first_polls=[round(max(sighting.first_poll(now), now + self.poke_interval), 1) for sighting in waiting],
+                created_at=[sighting.created_at for sighting in waiting],
+                kinds=[sighting.kind for sighting in waiting],
+                not_before=now + self.poke_interval,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=remaining + _NET_SECONDS),
@@ -156,6 +155,7 @@ class NanoBananaSensor(BaseSensorOperator):
         from airflow_provider_nanobanana.toapis.verdict import conclude
 
         records = view.records()
+        count_results(self.nanobanana_conn_id, records, view.models)
         error = conclude(records, allow_partial=self.allow_partial)
         if error is not None:
             self._fail(context, view, error)

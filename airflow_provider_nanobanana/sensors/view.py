@@ -55,6 +55,14 @@ class View:
         """Whether waiting is over: its time is up, or nothing is left but what this key is not shown."""
         return self.wait.over(self._now) or all(sighting.refused for sighting in self.unsettled())
 
+    @property
+    def models(self) -> dict[str, str | None]:
+        """The model of each image task, as far as the service named it."""
+        return {
+            sighting.id: sighting.image_task.model if sighting.image_task else None
+            for sighting in self._sightings.values()
+        }
+
     def records(self) -> list[dict[str, Any]]:
         """Return one plain record for each image task, in order."""
         return [sighting.record(self.wait, self._now) for sighting in self._sightings.values()]

@@ -6,8 +6,10 @@ here (the service answers 503 ``model_not_found``), only ratios and resolutions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final, Literal
 
 DEFAULT_MODEL: Final = "nano_banana_2"
@@ -56,17 +58,28 @@ class Spelling:
 
 
 @dataclass(frozen=True)
+class LatencyPrior:
+    """A lognormal latency, in seconds: field notes of 2026 (13 to 37 s and 23 to 56 s at 1K), not a promise."""
+
+    median: float = 25.0
+    sigma: float = 0.4
+
+    def quantile(self, share: float) -> float:
+        """Return the seconds within which a share of the images is ready."""
+        return self.median * math.exp(NormalDist(0, self.sigma).inv_cdf(share))
+
+
+@dataclass(frozen=True)
 class Model:
     """One model family: how its requests are spelled and what they may hold.
 
-    :param first_result_seconds: Age from which polling pays: a quarter of the images is ready then. A prior from field
-        notes (median 25 s at 1K, lognormal; 60 s and more at 2K), not a promise; an answer tells no resolution.
+    :param latency: How long its images take, before any answer has told.
     """
 
     spelling: Spelling
     ratios: tuple[str, ...]
     resolutions: tuple[str, ...]
-    first_result_seconds: float = 18.0
+    latency: LatencyPrior = LatencyPrior()
 
 
 _GUIDE: Final = Spelling(resolution="top", references="reference_images", response_format=True)

@@ -7,7 +7,9 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
@@ -21,6 +23,8 @@ T = TypeVar("T")
 #: The request never left: name resolution, refused, connect timeout, TLS and proxy handshakes, no free connection.
 _NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _CONNECT_SECONDS: Final = 10.0
+#: Connections of one httpx client (measured: 128 in one pool 34 calls/s, in 16 pools of 8 488 calls/s).
+_LANE_WIDTH: Final = 8
 
 
 class _Base:
@@ -141,7 +145,11 @@ class ToApisClient(_Base):
 
 
 class AsyncToApisClient(_Base):
-    """The asyncio client, for triggers; parameters as :class:`ToApisClient`."""
+    """The asyncio client, for triggers; parameters as :class:`ToApisClient`, and:
+
+    :param concurrency: Calls under way at once for which there are connections.
+    :param heed: Called with the headers of each answer.
+    """
 
     def __init__(
         self,
@@ -151,10 +159,13 @@ class AsyncToApisClient(_Base):
         timeout: float = 30.0,
         policy: RetryPolicy | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        concurrency: int = _LANE_WIDTH,
+        heed: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout, policy=policy)
         self._sleep = sleep
-        self._http = httpx.AsyncClient(**self._options())
+        self._heed = heed
+        self._lanes = [_Lane(httpx.AsyncClient(**self._options())) for _ in range(-(-concurrency // _LANE_WIDTH))]
 
     async def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
         """Send a call, repeat it as the policy allows, and return its result.
@@ -173,9 +184,14 @@ class AsyncToApisClient(_Base):
             repeats += 1
 
     async def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+        # The first of the least busy: a few connections stay warm and the others close.
+        lane = min(self._lanes, key=attrgetter("busy"))
+        lane.busy += 1
         try:
             async with asyncio.timeout(self._timeout):
-                async with self._http.stream(call.method, call.path, **self._content(call)) as response:
+                async with lane.http.stream(call.method, call.path, **self._content(call)) as response:
+                    if self._heed is not None:
+                        self._heed(response.headers)
                     body = bytearray()
                     async for chunk in response.aiter_bytes():
                         body += chunk
@@ -184,7 +200,17 @@ class AsyncToApisClient(_Base):
                     return self._answer(response, bytes(body))
         except (httpx.HTTPError, OSError) as error:
             return self._failure(error)
+        finally:
+            lane.busy -= 1
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await asyncio.gather(*(lane.http.aclose() for lane in self._lanes))
+
+
+@dataclass
+class _Lane:
+    """One httpx client: its pool looks at every connection for every call, so many small ones beat a large one."""
+
+    http: httpx.AsyncClient
+    busy: int = 0

@@ -7,7 +7,7 @@ Messages never hold the API key.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 Charged = Literal["no", "yes", "unknown"]
 
@@ -48,6 +48,17 @@ class ToApisError(Exception):
     def message(self) -> str:
         """The sentence a person reads."""
         return str(self.args[0])
+
+    def reworded(self, message: str, *, charged: Charged | None = None) -> Self:
+        """Return the same error for another reader; all but the words, and the money where more is known, stays."""
+        return type(self)(
+            message,
+            image_task_id=self.image_task_id,
+            http_status=self.http_status,
+            code=self.code,
+            retry_after=self.retry_after,
+            charged=charged or self.charged,
+        )
 
 
 # --- before anything is bought -------------------------------------------------------------------------------------

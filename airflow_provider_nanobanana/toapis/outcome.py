@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_nanobanana.toapis import catalogue, errors
+from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import content_refused
 from airflow_provider_nanobanana.toapis.complaint import clean
+from airflow_provider_nanobanana.toapis.latency import kind_of
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
 
 #: An id may be unknown to the status route for a while after the submit (contract 10, row 11).
@@ -48,6 +49,16 @@ class Sighting:
     id: str
     image_task: ImageTask | None = None
     error: errors.ToApisError | None = None
+
+    @property
+    def created_at(self) -> float | None:
+        """When it was submitted, in epoch seconds, as far as the service said."""
+        return self.image_task.created_at if self.image_task else None
+
+    @property
+    def kind(self) -> str:
+        """What decides how long it takes; an answer tells the model and no resolution."""
+        return kind_of(self.image_task.model) if self.image_task else ""
 
     @property
     def refused(self) -> bool:
@@ -102,14 +113,6 @@ class Sighting:
         if self.image_task is not None:
             return f"still {self.image_task.wire_status or 'running'} at the deadline; it goes on and stays paid"
         return self.error.message if self.error else "never asked"
-
-    def first_poll(self, now: float) -> float:
-        """Return the moment from which polling pays: near the earliest expected result, now when that is unknown."""
-        if self.image_task is None or self.image_task.created_at is None:
-            return now
-        model = catalogue.model_for(self.image_task.model or catalogue.DEFAULT_MODEL)
-        # The service's clock may run ahead of ours; that must not postpone the first poll.
-        return min(self.image_task.created_at, now) + model.first_result_seconds
 
 
 def _link(url: str | None) -> str | None:

@@ -3,89 +3,90 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import count
+from typing import Final
 
-#: A bucket never falls below this share of its rate, so that a recovering service is noticed.
-_LOWEST_SHARE = 1 / 16
-_RECOVERY_PER_CALL = 1 / 100
+#: The last look before a deadline comes at least this many seconds before it, and at most that many.
+_LAST_LOOK: Final = (2.0, 30.0)
+#: Stands for that number while the image task is being polled.
+_IN_HAND: Final = -1
 
 
-class TokenBucket:
-    """Spaces calls evenly at a rate; slows down at once when told to, recovers gently.
+class PollQueue:
+    """Which image task to poll next: the one that has been due longest.
 
-    Evenly, without bursts: other triggers and workers share the account and are not known here.
-
-    :param rate: Calls per second.
+    Serving the oldest first is what stretches all intervals evenly when the account's rate cannot serve that many. One
+    look jumps the queue: the last before a deadline, so that nobody's time runs out unlooked at.
     """
 
-    def __init__(self, rate: float) -> None:
-        if rate <= 0:
-            raise ValueError("rate must be positive")
-        self._rate = rate
-        self._share = 1.0
-        self._next = float("-inf")
-
-    @property
-    def rate(self) -> float:
-        """Calls per second right now."""
-        return self._rate * self._share
-
-    def reserve(self, now: float) -> float:
-        """Take the next free moment and return the seconds until it."""
-        moment = max(now, self._next)
-        self._next = moment + 1 / self.rate
-        return moment - now
-
-    def succeeded(self) -> None:
-        """One call passed: recover a hundredth of the rate."""
-        self._share = min(1.0, self._share + _RECOVERY_PER_CALL)
-
-    def slow_down(self, now: float, seconds: float) -> None:
-        """The service said 429: half the rate, and nothing before ``now + seconds``."""
-        self._share = max(_LOWEST_SHARE, self._share / 2)
-        self._next = max(self._next, now + seconds)
-
-
-class PollSchedule:
-    """Which image task to poll next, and when: a heap of due moments.
-
-    :param first_polls: Pairs of id and the moment from which polling it pays.
-    :param interval: Seconds between two polls of one image task; stretched evenly when the rate cannot serve all.
-    :param rate: Polls per second that all image tasks of this schedule may use together.
-    """
-
-    def __init__(self, first_polls: Iterable[tuple[str, float]], *, interval: float, rate: float) -> None:
-        self._due = [(moment, image_task_id) for image_task_id, moment in first_polls]
-        heapq.heapify(self._due)
-        self._watched = len(self._due)
-        self._interval = interval
-        self._rate = rate
+    def __init__(self) -> None:
+        self._numbers = count()
+        #: The number of the entry that counts, by id.
+        self._valid: dict[str, int] = {}
+        self._due: list[tuple[float, int, str]] = []
+        self._deadlines: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
-        """Return how many image tasks are still watched, those being polled at this moment included."""
-        return self._watched
+        """Return how many image tasks are watched, those being polled at this moment included."""
+        return len(self._valid)
 
-    @property
-    def interval(self) -> float:
-        """Seconds between two polls of one image task, as the rate allows with that many watched."""
-        return max(self._interval, self._watched / self._rate)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._valid)
 
-    def take(self) -> tuple[str, float] | None:
-        """Take the next image task to poll and the moment it is due, or None while all are being polled."""
-        if not self._due:
-            return None
-        moment, image_task_id = heapq.heappop(self._due)
-        return image_task_id, moment
+    def add(self, image_task_id: str, moment: float, deadline: float) -> None:
+        """Watch an image task from a moment on; one that is watched already keeps the turn it has."""
+        heapq.heappush(self._deadlines, (deadline, image_task_id))
+        if image_task_id not in self._valid:
+            self._push(image_task_id, moment)
 
-    def again(self, image_task_id: str, now: float, jitter: float, at_least: float = 0.0) -> None:
-        """Put an image task back for another poll.
+    def again(self, image_task_id: str, moment: float) -> None:
+        """Put an image task that was taken back for another poll, if it is still watched."""
+        if image_task_id in self._valid:
+            self._push(image_task_id, moment)
 
-        :param jitter: A random number in [0, 1); the wait varies by a tenth either way, so that waits drift apart.
-        :param at_least: Seconds the service asked to wait.
+    def discard(self, image_task_id: str) -> None:
+        """Watch an image task no longer."""
+        self._valid.pop(image_task_id, None)
+
+    def next_moment(self, rate: float) -> float | None:
+        """Return when the next poll is due, or None while nothing waits for one.
+
+        :param rate: Polls per second that all image tasks of this queue may use together.
         """
-        wait = max(self.interval * (0.9 + jitter / 5), at_least)
-        heapq.heappush(self._due, (now + wait, image_task_id))
+        self._clean()
+        moments = [self._due[0][0]] if self._due else []
+        if self._deadlines:
+            moments.append(self._deadlines[0][0] - self._margin(rate))
+        return min(moments, default=None)
 
-    def done(self) -> None:
-        """One of the image tasks that were taken needs no further poll."""
-        self._watched -= 1
+    def take(self, now: float, rate: float) -> tuple[str, float] | None:
+        """Take the image task to poll now, with the seconds it has been due; None when nothing is due."""
+        self._clean()
+        while self._deadlines and self._deadlines[0][0] - self._margin(rate) <= now:
+            image_task_id = heapq.heappop(self._deadlines)[1]
+            if self._valid.get(image_task_id, _IN_HAND) != _IN_HAND:
+                self._valid[image_task_id] = _IN_HAND
+                return image_task_id, 0.0
+        if not self._due or self._due[0][0] > now:
+            return None
+        moment, _, image_task_id = heapq.heappop(self._due)
+        self._valid[image_task_id] = _IN_HAND
+        return image_task_id, now - moment
+
+    def _push(self, image_task_id: str, moment: float) -> None:
+        number = next(self._numbers)
+        self._valid[image_task_id] = number
+        heapq.heappush(self._due, (moment, number, image_task_id))
+
+    def _margin(self, rate: float) -> float:
+        """Return how long before a deadline its last look comes: time enough to look at all once."""
+        shortest, longest = _LAST_LOOK
+        return min(max(shortest, len(self._valid) / rate), longest)
+
+    def _clean(self) -> None:
+        """Drop from both heads what no longer counts."""
+        while self._due and self._valid.get(self._due[0][2]) != self._due[0][1]:
+            heapq.heappop(self._due)
+        while self._deadlines and self._deadlines[0][1] not in self._valid:
+            heapq.heappop(self._deadlines)

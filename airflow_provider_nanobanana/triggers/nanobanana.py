@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.triggers.poller import Watch
+    from airflow_provider_nanobanana.triggers.watch import Watch
 
 #: An event is logged whole and stored; this many statuses keep it below 4 kB.
 _MOST_LISTED = 40
@@ -24,6 +26,7 @@ _PARTS = (
     "airflow_provider_nanobanana.hooks.connection",
     "airflow_provider_nanobanana.toapis.client",
     "airflow_provider_nanobanana.triggers.poller",
+    "airflow_provider_nanobanana.triggers.watch",
 )
 
 
@@ -37,7 +40,11 @@ class NanoBananaTrigger(BaseTrigger):
     :param started_at: When the watch began, in epoch seconds.
     :param deadline: When it ends, in epoch seconds; wall clock, since a trigger moves between processes.
     :param poll_interval: Seconds between two polls of one image task.
-    :param first_polls: For each id the moment from which polling pays, in epoch seconds; now when left out.
+    :param created_at: For each id when it was submitted, in epoch seconds, or None; decides when polling begins.
+    :param kinds: For each id, or one for all, what decides how long it takes: model, or model and resolution
+        (``nano_banana_2/2K``).
+    :param not_before: Epoch seconds before which nothing is polled.
+    :param enough: How many image tasks must have settled to wake the worker; all when None.
     """
 
     def __init__(
@@ -48,7 +55,10 @@ class NanoBananaTrigger(BaseTrigger):
         started_at: float = 0.0,
         deadline: float = 0.0,
         poll_interval: float = 5.0,
-        first_polls: Sequence[float] | None = None,
+        created_at: Sequence[float | None] | None = None,
+        kinds: Sequence[str] | str = "",
+        not_before: float = 0.0,
+        enough: int | None = None,
         # A newer version may have stored more; an older triggerer must still start.
         **_from_newer_versions: Any,
     ) -> None:
@@ -58,7 +68,10 @@ class NanoBananaTrigger(BaseTrigger):
         self.started_at = started_at
         self.deadline = deadline
         self.poll_interval = poll_interval
-        self.first_polls = None if first_polls is None else list(first_polls)
+        self.created_at = None if created_at is None else list(created_at)
+        self.kinds = kinds if isinstance(kinds, str) else list(kinds)
+        self.not_before = not_before
+        self.enough = enough
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments; they are stored in clear text and hold no secret."""
@@ -68,28 +81,22 @@ class NanoBananaTrigger(BaseTrigger):
             "started_at": self.started_at,
             "deadline": self.deadline,
             "poll_interval": self.poll_interval,
-            "first_polls": self.first_polls,
+            "created_at": self.created_at,
+            "kinds": self.kinds,
+            "not_before": self.not_before,
+            "enough": self.enough,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch, then yield one event."""
-        await asyncio.to_thread(_import_parts)
-        from airflow_provider_nanobanana.toapis.outcome import Wait
-        from airflow_provider_nanobanana.triggers.poller import Watch
+        if _PARTS[-1] not in sys.modules:
+            await asyncio.to_thread(_import_parts)
+        from airflow_provider_nanobanana.triggers.poller import shared_poller
 
         # Every start begins anew from the arguments: a restarted triggerer knows nothing of the former one.
-        first_polls = self.first_polls if self.first_polls is not None else [time.time()] * len(self.image_task_ids)
-        async with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            settings = await hook.asettings()
-            watch = Watch(
-                list(zip(self.image_task_ids, first_polls, strict=True)),
-                look=hook.aget_task,
-                wait=Wait(self.started_at or time.time(), self.deadline),
-                interval=self.poll_interval,
-                rate=settings.query_rate,
-                log=self.log,
-            )
-            await watch.run()
+        watch = self._watch()
+        async with shared_poller(self.nanobanana_conn_id) as poller:
+            await watch.run(poller)
         yield TriggerEvent(self._event(watch))
 
     async def on_kill(self) -> None:
@@ -98,6 +105,21 @@ class NanoBananaTrigger(BaseTrigger):
             "The wait was ended by hand. The service has no cancel: %d image tasks go on and stay paid: %s",
             len(self.image_task_ids),
             ", ".join(self.image_task_ids),
+        )
+
+    def _watch(self) -> Watch:
+        from airflow_provider_nanobanana.toapis.outcome import Wait
+        from airflow_provider_nanobanana.triggers.watch import Target, Watch
+
+        created_at = self.created_at or [None] * len(self.image_task_ids)
+        kinds = [self.kinds] * len(self.image_task_ids) if isinstance(self.kinds, str) else self.kinds
+        return Watch(
+            [Target(*facts) for facts in zip(self.image_task_ids, created_at, kinds, strict=True)],
+            wait=Wait(self.started_at or time.time(), self.deadline),
+            interval=self.poll_interval,
+            not_before=self.not_before,
+            enough=self.enough,
+            log=self.log,
         )
 
     def _event(self, watch: Watch) -> dict[str, Any]:
@@ -117,3 +139,4 @@ class NanoBananaTrigger(BaseTrigger):
 def _import_parts() -> None:
     for module in _PARTS:
         importlib.import_module(module)
+    metrics.prepare()

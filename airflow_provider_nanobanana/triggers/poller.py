@@ -1,140 +1,238 @@
-"""The asyncio shell over the schedule: it sleeps, polls and notes; what a sighting means is decided in ``toapis``."""
+"""The one poller of an account in a process: it paces, polls and tells; what is due is decided in ``toapis``."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
-from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.toapis.errors import RateLimited
-from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
-from airflow_provider_nanobanana.toapis.schedule import PollSchedule, TokenBucket
+from airflow_provider_nanobanana.toapis.errors import AuthenticationFailed, RateLimited, ToApisError
+from airflow_provider_nanobanana.toapis.latency import Latencies
+from airflow_provider_nanobanana.toapis.outcome import Sighting
+from airflow_provider_nanobanana.toapis.rate import LONGEST_WAIT, RateSigns, TokenBucket
+from airflow_provider_nanobanana.toapis.schedule import PollQueue
+from airflow_provider_nanobanana.triggers.line import Lines
+from airflow_provider_nanobanana.triggers.tally import Tally
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.toapis.models import ImageTask
+    from airflow_provider_nanobanana.triggers.watch import Target, Watch
 
-#: Polls of one trigger under way at once: httpx slows down with many requests in one pool.
-_CONCURRENCY: Final = 8
-#: So many image tasks refused, and none shown in between, are the key's doing.
-_ENOUGH_REFUSED: Final = 10
-_MINUTE: Final = 60.0
-#: Obedience to one ``Retry-After``: an absurd header must not turn paid images into a timeout.
-_LONGEST_WAIT: Final = 60.0
+#: A rest is no longer, so that summaries come and the connection is kept fresh; seconds.
+_LONGEST_REST: Final = 10.0
 
-Outcome = Literal["finished", "timeout", "refused"]
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 
 
-class _WatchOver(Exception):
-    """Ends all watchers at once; carries outcome and error code."""
+@contextlib.asynccontextmanager
+async def shared_poller(nanobanana_conn_id: str) -> AsyncIterator[Poller]:
+    """Give the poller of a connection in the running event loop; the last to leave closes it.
+
+    :raises NanoBananaException: the connection cannot be used; what is wrong with it.
+    """
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    if nanobanana_conn_id not in pollers:
+        pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id)
+    poller = pollers[nanobanana_conn_id]
+    poller.users += 1
+    try:
+        await poller.open()
+        yield poller
+    finally:
+        poller.users -= 1
+        if not poller.users:
+            # From here on a newcomer makes a poller of its own.
+            del pollers[nanobanana_conn_id]
+            await poller.aclose()
 
 
-class Watch:
-    """Polls image tasks until all have settled, the wait is over, or the key is refused.
+class Poller:
+    """Polls the image tasks of all watches of one connection, each once, within the account's rate.
 
-    A refusal is the key's, and ends the watch, when each image task left (ten are enough) was refused since the last
-    look that succeeded; otherwise it is that image task's own, which is polled on: the worker decides in the end.
-
-    :param first_polls: Pairs of id and the moment from which polling it pays, in epoch seconds.
-    :param look: Asks for one image task; raises ``NanoBananaException``.
-    :param wait: When the watch began and when it ends.
-    :param interval: Seconds between two polls of one image task.
-    :param rate: Polls per second that this watch may use.
+    :param users: How many share it.
+    :param now: The wall clock, in epoch seconds.
+    :param lines: Makes the connections; a test puts its own here.
     """
 
     def __init__(
-        self,
-        first_polls: Sequence[tuple[str, float]],
-        *,
-        look: Callable[[str], Awaitable[ImageTask]],
-        wait: Wait,
-        interval: float,
-        rate: float,
-        log: Any,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, nanobanana_conn_id: str, *, now: Callable[[], float] = time.time, lines: Callable[..., Lines] = Lines
     ) -> None:
-        self.statuses: dict[str, str] = {}
-        self.outcome: Outcome = "finished"
-        self.error_code: str | None = None
-        self._schedule = PollSchedule(first_polls, interval=interval, rate=rate)
-        self._bucket = TokenBucket(rate)
-        self._look = look
-        self._wait = wait
-        self._log = log
+        self.users = 0
         self._now = now
-        self._sleep = sleep
-        self._next_summary = now() + _MINUTE
-        self._polls = 0
-        self._refused: set[str] = set()
+        # Pacing goes by the loop's clock: the wall clock may be set at any time.
+        self._clock = asyncio.get_running_loop().time
+        self._lines = lines(nanobanana_conn_id, self._heed, self._clock)
+        self._queue = PollQueue()
+        self._latencies = Latencies()
+        self._watches: dict[str, list[Watch]] = {}
+        self._kinds: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tally = Tally(nanobanana_conn_id, self._clock())
 
-    async def run(self) -> None:
-        """Poll until the end; cancellation passes through and leaves nothing behind."""
-        watchers = min(_CONCURRENCY, len(self._schedule))
+    def __len__(self) -> int:
+        """Return how many image tasks are polled."""
+        return len(self._queue)
+
+    async def open(self) -> None:
+        """Connect and begin, unless somebody did; raises as :func:`shared_poller`."""
+        if await self._lines.open():
+            self._adopt_rate()
+            self._free = asyncio.Semaphore(self._lines.current.concurrency)
+            self._start(self._dispatch())
+
+    async def aclose(self) -> None:
+        """Stop and close the connections."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            self._tally.close(self._clock(), len(self), self._bucket.rate)
+        await self._lines.aclose()
+
+    @contextlib.contextmanager
+    def watching(self, watch: Watch) -> Iterator[None]:
+        """Poll for a watch, as long as this lasts."""
+        ahead = self._clock() - self._now()
+        for target in watch.targets:
+            self._watches.setdefault(target.id, []).append(watch)
+            self._kinds.setdefault(target.id, target.kind)
+            self._queue.add(target.id, self._first_poll(target, watch) + ahead, watch.wait.deadline + ahead)
+        self._changed.set()
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(watchers):
-                    group.create_task(self._poll_in_turn())
-        except* _WatchOver as over:
-            self.outcome, self.error_code = over.exceptions[0].args
+            yield
+        finally:
+            for target in watch.targets:
+                self._leave(target.id, watch)
 
-    async def _poll_in_turn(self) -> None:
-        # A watcher leaves when nothing is left to take: each of the others has one image task in hand.
-        while (due := self._schedule.take()) is not None:
-            image_task_id, moment = due
-            await self._sleep_until(moment)
-            await self._sleep_until(self._now() + self._bucket.reserve(self._now()))
-            sighting = await self._sight(image_task_id)
-            self._note(sighting)
-            self._judge(sighting)
-            if sighting.settled(self._wait, self._now()):
-                self._schedule.done()
-            else:
-                self._schedule.again(image_task_id, self._now(), random.random(), at_least=_asked_wait(sighting))
+    def _first_poll(self, target: Target, watch: Watch) -> float:
+        # The service's clock may run ahead of ours; that must not postpone the first poll.
+        created_at = min(target.created_at or 0.0, self._now())
+        return max(created_at + self._latencies.first_poll_age(target.kind), watch.not_before, self._now())
 
-    def _judge(self, sighting: Sighting) -> None:
-        """End the watch when it is the key that is refused, not an image task."""
-        if sighting.image_task is not None:
-            self._refused.clear()
-        if sighting.error is not None and sighting.refused:
-            self._refused.add(sighting.id)
-            if len(self._refused) >= min(_ENOUGH_REFUSED, len(self._schedule)):
-                raise _WatchOver("refused", sighting.error.code or type(sighting.error).__name__)
+    def _leave(self, image_task_id: str, watch: Watch) -> None:
+        watches = self._watches.get(image_task_id, [])
+        if watch in watches:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[image_task_id], self._kinds[image_task_id]
+                self._queue.discard(image_task_id)
 
-    async def _sleep_until(self, moment: float) -> None:
-        """Sleep, but not beyond the deadline, which ends the watch."""
-        await self._sleep(max(0.0, min(moment, self._wait.deadline) - self._now()))
-        if moment > self._wait.deadline:
-            raise _WatchOver("timeout", None)
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        # In a context of its own: what is logged here belongs to no single trigger.
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # the watches have it
+
+    async def _dispatch(self) -> None:
+        """Hand out what is due, one after another, as fast as the account allows."""
+        with self._bugs_shown():
+            while True:
+                await self._until_due()
+                await self._free.acquire()
+                await asyncio.sleep(self._bucket.reserve(self._clock()))
+                due = self._queue.take(self._clock(), self._bucket.rate)
+                if due is None:  # whoever waited for it has left
+                    self._free.release()
+                    continue
+                image_task_id, late = due
+                self._tally.polled(late)
+                self._start(self._poll(image_task_id))
+
+    async def _until_due(self) -> None:
+        while True:
+            self._changed.clear()
+            self._keep_up()
+            moment = self._queue.next_moment(self._bucket.rate)
+            rest = _LONGEST_REST if moment is None else min(moment - self._clock(), _LONGEST_REST)
+            if rest <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._changed.wait()
+
+    def _keep_up(self) -> None:
+        if self._tally.due(self._clock()):
+            self._tally.close(self._clock(), len(self), self._bucket.rate)
+        if self._lines.old:
+            self._start(self._refresh())
+
+    async def _refresh(self) -> None:
+        with self._bugs_shown():
+            if await self._lines.refresh():
+                self._adopt_rate()
+
+    def _adopt_rate(self) -> None:
+        self._bucket = TokenBucket(self._lines.current.settings.query_rate)
+
+    async def _poll(self, image_task_id: str) -> None:
+        try:
+            with self._bugs_shown():
+                self._tell(await self._sight(image_task_id))
+        finally:
+            self._free.release()
+
+    def _tell(self, sighting: Sighting) -> None:
+        """Pass a look on to everybody who waits for that image task, and plan the next."""
+        self._learn(sighting)
+        watches = list(self._watches.get(sighting.id, ()))
+        if not watches:
+            return
+        asked = min((sighting.error.retry_after if sighting.error else None) or 0.0, LONGEST_WAIT)
+        # Varied by a tenth either way, so that polls drift apart.
+        interval = min(watch.interval for watch in watches) * random.uniform(0.9, 1.1)
+        self._queue.again(sighting.id, self._clock() + max(interval, asked))
+        for watch in watches:
+            if watch.see(sighting):
+                self._leave(sighting.id, watch)
+        self._changed.set()
 
     async def _sight(self, image_task_id: str) -> Sighting:
-        self._polls += 1
+        """Look; when the key is refused, again with the one that the connection holds by now."""
+        line = self._lines.current
+        while True:
+            try:
+                image_task = await line.look(image_task_id)
+            except AuthenticationFailed as error:
+                if not await self._lines.renewed(line):
+                    return Sighting(image_task_id, error=error)
+                line = self._lines.current
+            except ToApisError as error:
+                if isinstance(error, RateLimited):
+                    self._tally.rate_limited()
+                    self._bucket.slow_down(self._clock(), error.retry_after or 1.0)
+                return Sighting(image_task_id, error=error)
+            else:
+                self._bucket.succeeded(self._clock())
+                return Sighting(image_task_id, image_task=image_task)
+
+    def _learn(self, sighting: Sighting) -> None:
+        image_task = sighting.image_task
+        if image_task is None or not image_task.terminal or image_task.completed_at is None:
+            return
+        self._tally.noticed(image_task, self._now())
+        if image_task.images and image_task.created_at is not None:
+            self._latencies.learn(self._kinds.get(sighting.id, ""), image_task.completed_at - image_task.created_at)
+
+    def _heed(self, headers: Mapping[str, str]) -> None:
+        self._bucket.heed(RateSigns.read(headers, "async_query"), self._clock())
+
+    @contextlib.contextmanager
+    def _bugs_shown(self) -> Iterator[None]:
+        """Let a bug end every watch with itself instead of leaving them waiting."""
         try:
-            image_task = await self._look(image_task_id)
-        except NanoBananaException as failure:
-            if isinstance(failure.error, RateLimited):
-                self._bucket.slow_down(self._now(), min(failure.error.retry_after or 1.0, _LONGEST_WAIT))
-            return Sighting(image_task_id, error=failure.error)
-        self._bucket.succeeded()
-        return Sighting(image_task_id, image_task=image_task)
-
-    def _note(self, sighting: Sighting) -> None:
-        """Log changes of status, and a summary a minute: a line per poll would bury them."""
-        if sighting.image_task is not None:
-            status: str = sighting.image_task.wire_status or sighting.image_task.status
-        else:
-            status = f"not seen ({type(sighting.error).__name__})"
-        if self.statuses.get(sighting.id) != status:
-            self._log.info("Image task %s: %s", sighting.id, status)
-            self.statuses[sighting.id] = status
-        now = self._now()
-        if now >= self._next_summary:
-            self._next_summary = now + _MINUTE
-            left = self._wait.remaining(now)
-            self._log.info("%d image tasks running after %d polls; %.0f s left", len(self._schedule), self._polls, left)
-
-
-def _asked_wait(sighting: Sighting) -> float:
-    return min((sighting.error.retry_after if sighting.error else None) or 0.0, _LONGEST_WAIT)
+            yield
+        except Exception as bug:
+            for watch in {id(watch): watch for watches in self._watches.values() for watch in watches}.values():
+                watch.fail(bug)
+            raise

@@ -26,7 +26,7 @@ CAMPAIGNS = {
         Campaign("local", "chaos_provider", images=300, kills=120),
         Campaign("celery", "chaos_provider", images=130, kills=55, plan=Plan(celery_workers=2)),
         Campaign("ignored", "chaos_strict", images=90, kills=35, temper=Temper(ignore_client_ids=True)),
-        Campaign("naive", "chaos_naive", images=80, kills=30),
+        Campaign("naive", "chaos_naive", images=60, kills=24),
     )
 }
 

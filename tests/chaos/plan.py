@@ -42,7 +42,7 @@ class Campaign:
     run_size: int = 20
     overlap: int = 4
     mix: Mapping[str, int] = field(default_factory=lambda: MIX)
-    pace: float = 3.0
+    pace: float = 5.0
     aim: float = 0.5
     latency: float = 40.0
     limit: float = 1800.0

@@ -29,7 +29,7 @@ class Plan:
 
     postgres: bool = True
     triggerers: int = 2
-    slots: int = 10
+    slots: int = 14
     celery_workers: int = 0
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.toapis.outcome import Sighting
+from airflow_provider_nanobanana.toapis.latency import Latencies
 
 
 class ServiceClock:
@@ -46,19 +46,33 @@ def emulator(running_emulator: Emulator, service_clock: ServiceClock, monkeypatc
     return running_emulator
 
 
+class HookClock:
+    """The hook's clock, which its waits move; so does what passes without a worker, by :meth:`sleep`."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self._passed = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self._passed + sum(self.waits)
+
+    def sleep(self, seconds: float) -> None:
+        self._passed += seconds
+
+
 @pytest.fixture(autouse=True)
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The hook's waits are noted; they move its clock and take no time."""
-    waits: list[float] = []
-    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(waits.append))
-    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(lambda: time.time() + sum(waits)))
-    return waits
+    clock = HookClock()
+    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(clock.waits.append))
+    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
+    return clock.waits
 
 
 @pytest.fixture(autouse=True)
 def polls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulator is faster than the service: no waiting for the earliest expected result."""
-    monkeypatch.setattr(Sighting, "first_poll", lambda self, now: now)
+    monkeypatch.setattr(Latencies, "first_poll_age", lambda self, kind: 0.0)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
@@ -83,7 +85,10 @@ def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
             return operator.execute(context)
         deferral = run.deferrals[-1]
         if isinstance(deferral.trigger, NanoBananaTimerTrigger):
-            deferral.trigger.moment = 0.0  # what is tested is what follows, not the wait
+            # What is tested is what follows: the wait passes on the hook's clock only.
+            clock: Any = NanoBananaHook.clock
+            clock.sleep(max(0.0, deferral.trigger.moment - time.time()))
+            deferral.trigger.moment = 0.0
         event = asyncio.run(fire(deferral.trigger))
         run.events.append(event)
         return operator.resume_execution(deferral.method_name, {"event": event}, context)

@@ -28,7 +28,14 @@ def trigger(*ids: str, **options: Any) -> NanoBananaTrigger:
 @pytest.mark.parametrize(
     "stored",
     [
-        NanoBananaTrigger(image_task_ids=["a", "b"], started_at=1.0, deadline=2.0, first_polls=[1.5, 1.75]),
+        NanoBananaTrigger(
+            image_task_ids=["a", "b"],
+            started_at=1.0,
+            deadline=2.0,
+            created_at=[1.5, None],
+            kinds=["m", ""],
+            not_before=3.0,
+        ),
         NanoBananaTrigger(image_task_ids=["a"], nanobanana_conn_id="other", poll_interval=9.0),
         NanoBananaTimerTrigger(moment=1.0, deadline=2.0),
     ],

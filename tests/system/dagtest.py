@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow.dag_processing.dagbag import DagBag
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import select
+
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ModuleNotFoundError:  # Airflow 3.0 and 3.1
+    from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
 
 def main(file: str, dag_id: str, conf: str, answer: str) -> None:

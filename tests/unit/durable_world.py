@@ -13,6 +13,8 @@ from airflow_provider_nanobanana.durable.attempt import Attempt
 from airflow_provider_nanobanana.durable.decision import Rules
 from airflow_provider_nanobanana.durable.journal import MemoryJournal
 from airflow_provider_nanobanana.durable.record import Record, SubmissionIdentity
+from airflow_provider_nanobanana.hooks.pace import Pace
+from airflow_provider_nanobanana.hooks.slate import OwnSlate
 from airflow_provider_nanobanana.hooks.submission import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -20,6 +22,8 @@ from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, I
 
 HTTP_TIMEOUT = 30.0
 LINK_SECONDS = 86_400.0
+#: So low that whoever comes second has to wait, or to queue.
+SUBMIT_RATE = 0.2
 SCOPE = ("dag", "run", "task", "-1")
 
 Kind = Literal["ok", "lost", "lost_before", "limited"]
@@ -78,11 +82,12 @@ class Bought:
 
 @dataclass
 class World:
-    """The clock, the bank's books and the store's one row."""
+    """The clock, the bank's books, the store's one row and the pace of all attempts."""
 
     now: float = 1_790_000_000.0
     books: list[Bought] = field(default_factory=list)
     row: Record | None = None
+    slate: OwnSlate = field(default_factory=OwnSlate)
 
     def accept(self, client_id: str | None, want: int, fate: Fate) -> Bought:
         accepted = self.now + fate.commits_in
@@ -117,7 +122,7 @@ class Live:
         stand_in: Any = SimpleNamespace(clock=lambda: world.now, sleep=self._sleep, client=self)
         self._submission = Submission(
             stand_in, request, identity=identity, attempt=attempt, rules=rules,
-            journal=_Row(self) if shared else MemoryJournal(),
+            journal=_Row(self) if shared else MemoryJournal(), pace=Pace(SUBMIT_RATE, world.slate),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)
 

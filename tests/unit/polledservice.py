@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from airflow_provider_nanobanana.exceptions import airflow_exception
-from airflow_provider_nanobanana.toapis import errors
+from pydantic import SecretStr
+
+from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.outcome import Wait
-from airflow_provider_nanobanana.triggers.poller import Watch
+from airflow_provider_nanobanana.triggers.line import Lines
+from airflow_provider_nanobanana.triggers.poller import Poller
+from airflow_provider_nanobanana.triggers.watch import Target, Watch
 from tests.unit.samples import COMPLETED, NOW, STATUS, answer
 from tests.unit.virtualtime import START, now, run
 
@@ -29,6 +35,7 @@ class Service:
         self.scripts = scripts or {}
         self.default = default or (lambda t, n: COMPLETED)
         self.polls: dict[str, list[float]] = defaultdict(list)
+        self.keys: list[str] = []
         self.latency = 0.2
         self.busy = self.most_busy = 0
 
@@ -36,8 +43,9 @@ class Service:
     def moments(self) -> list[float]:
         return sorted(moment for moments in self.polls.values() for moment in moments)
 
-    async def look(self, image_task_id: str) -> ImageTask:
+    async def look(self, image_task_id: str, key: str = "") -> ImageTask:
         at = now() - START
+        self.keys.append(key)
         self.polls[image_task_id].append(at)
         self.busy += 1
         self.most_busy = max(self.most_busy, self.busy)
@@ -46,25 +54,92 @@ class Service:
         finally:
             self.busy -= 1
         said = self.scripts.get(image_task_id, self.default)(at, len(self.polls[image_task_id]))
-        if isinstance(said, errors.ToApisError):
-            raise airflow_exception(said)
         if isinstance(said, BaseException):
             raise said
         return STATUS.conclude(answer(200, {**said, "id": image_task_id}), NOW)
 
 
-def watch(service: Service, ids: list[str] | int = 1, *, wait: float = 900, first: float = 0, **options: Any) -> Watch:
+class FakeLine:
+    """A line to the gateway above, with as many calls at once as a real one at the default rate."""
+
+    concurrency = 13
+
+    def __init__(self, service: Service, settings: ConnectionSettings) -> None:
+        self.settings = settings
+        self.closed = False
+        self._service = service
+
+    async def look(self, image_task_id: str) -> ImageTask:
+        assert not self.closed
+        return await self._service.look(image_task_id, self.settings.api_key.get_secret_value())
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class World:
+    """A gateway, what the connection holds, and the poller between them."""
+
+    service: Service
+    rate: float = 50.0
+    key: str = "sk-1"
+    reads: int = 0
+    lines: list[FakeLine] = field(default_factory=list)
+
+    async def read(self, nanobanana_conn_id: str) -> ConnectionSettings:
+        self.reads += 1
+        await asyncio.sleep(0.06)
+        key = SecretStr(self.key)
+        return ConnectionSettings(base_url="https://toapis.com", api_key=key, query_rate=self.rate)
+
+    async def dial(self, settings: ConnectionSettings, heed: Any) -> Any:
+        self.lines.append(FakeLine(self.service, settings))
+        return self.lines[-1]
+
+    def poller(self) -> Poller:
+        return Poller("nb", now=now, lines=partial(Lines, read=self.read, dial=self.dial))
+
+    @contextlib.asynccontextmanager
+    async def polling(self) -> AsyncIterator[Poller]:
+        poller = self.poller()
+        try:
+            await poller.open()
+            yield poller
+        finally:
+            await poller.aclose()
+            assert all(line.closed for line in self.lines)
+
+
+def made(
+    ids: list[str] | int = 1,
+    *,
+    wait: float = 900,
+    first: float = 0,
+    interval: float = 5.0,
+    enough: int | None = None,
+) -> Watch:
+    """A watch that begins to poll ``first`` seconds after the start."""
     names = [f"t{n}" for n in range(ids)] if isinstance(ids, int) else ids
+    return Watch(
+        [Target(name) for name in names],
+        wait=Wait(START, START + wait),
+        interval=interval,
+        not_before=START + first,
+        enough=enough,
+        log=LOG,
+        now=now,
+    )
+
+
+def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **options: Any) -> Watch:
+    """Run one watch to its end."""
 
     async def go() -> Watch:
-        made = Watch(
-            [(name, START + first) for name in names],
-            look=service.look,
-            wait=Wait(START, START + wait),
-            **{"interval": 5.0, "rate": 50.0, "log": LOG, "now": now, **options},
-        )
-        await made.run()
-        return made
+        one = made(ids, **options)
+        async with World(service, rate).polling() as poller:
+            await one.run(poller)
+        return one
 
     return run(go())
 

@@ -51,6 +51,17 @@ def test_every_error_survives_with_its_attributes(error_class: type[errors.ToApi
     assert error.charged == error_class.charged
 
 
+@pytest.mark.parametrize("error_class", CLASSES)
+def test_other_words_change_nothing_else(error_class: type[errors.ToApisError]) -> None:
+    for attributes in (ATTRIBUTES, {}):
+        error = error_class("what happened", **attributes)
+        other = error.reworded("what to do")
+        assert type(other) is error_class
+        assert state(other) == state(error) | {"message": "what to do", "text": "what to do"}
+        paid = error.reworded("what to do", charged="yes")
+        assert state(paid) == state(other) | {"charged": "yes"}
+
+
 @pytest.mark.parametrize("again", COPIES)
 @pytest.mark.parametrize("edge_class", EDGE)
 @pytest.mark.parametrize("error_class", [errors.RateLimited, errors.ContentRefused, errors.ImageTaskTimeout])

@@ -163,12 +163,9 @@ def test_a_key_in_a_reason_is_blanked() -> None:
     assert "0123456789" not in json.dumps(sighting.record(WAIT, NOW))
 
 
-def test_the_first_poll_is_near_the_expected_result() -> None:
-    assert seen(SUBMITTED, created_at=NOW).first_poll(NOW) == NOW + 18
-    assert seen(SUBMITTED, created_at=NOW - 100).first_poll(NOW) <= NOW
-    assert seen(SUBMITTED, created_at=NOW + 1000).first_poll(NOW) == NOW + 18, "a clock that runs ahead"
-    assert seen(SUBMITTED, created_at=None).first_poll(NOW) == NOW
-    assert Sighting(ID).first_poll(NOW) == NOW
+def test_a_sighting_tells_what_decides_the_first_poll() -> None:
+    assert (seen(SUBMITTED, created_at=NOW).created_at, Sighting(ID).created_at) == (NOW, None)
+    assert (seen(SUBMITTED, model="m").kind, Sighting(ID).kind) == ("m", "")
 
 
 def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:

@@ -10,9 +10,7 @@ from collections import Counter
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.outcome import Wait
-from airflow_provider_nanobanana.triggers.poller import Watch
-from tests.unit.polledservice import EPSILON, LOG, Service, until, watch
+from tests.unit.polledservice import EPSILON, LOG, Service, World, made, until, watch
 from tests.unit.samples import COMPLETED, FAILED, RUNNING
 from tests.unit.virtualtime import START, now, run
 
@@ -40,11 +38,19 @@ def test_the_deadline_ends_it_on_time_and_nothing_is_asked_after_it() -> None:
     assert 50 < service.moments[-1] <= 60.0
 
 
-@pytest.mark.parametrize(("wait", "first"), [(10.0, 18.0), (0.0, 0.5), (-5.0, 0.0), (30.0, 86_400.0)])
-def test_a_deadline_before_the_first_poll_is_a_timeout_without_a_poll(wait: float, first: float) -> None:
+@pytest.mark.parametrize("wait", [0.0, -5.0])
+def test_a_deadline_in_the_past_is_a_timeout_without_a_poll(wait: float) -> None:
     service = Service()
-    assert (watch(service, 20, wait=wait, first=first).outcome, service.moments) == ("timeout", [])
+    assert (watch(service, 20, wait=wait).outcome, service.moments) == ("timeout", [])
     assert watch(service, [], wait=wait).outcome == "finished"
+
+
+@pytest.mark.parametrize(("wait", "first"), [(10.0, 18.0), (30.0, 86_400.0)])
+def test_nobody_runs_out_of_time_unlooked_at(wait: float, first: float) -> None:
+    service = Service(default=lambda t, n: RUNNING)
+    assert watch(service, 20, wait=wait, first=first).outcome == "timeout"
+    assert {name: len(polls) for name, polls in service.polls.items()} == {f"t{n}": 1 for n in range(20)}
+    assert wait - 2.1 <= service.moments[0] <= service.moments[-1] <= wait - service.latency
 
 
 def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() -> None:
@@ -52,14 +58,11 @@ def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() 
     service.latency = 20.0
 
     async def ended_at() -> float:
-        made = Watch(
-            [("a", START), ("b", START)], look=service.look, wait=Wait(START, START + 30), interval=5.0, rate=50.0,
-            log=LOG, now=now,
-        )  # fmt: skip
-        await made.run()
-        return now() - START
+        async with World(service).polling() as poller:
+            await made(2, wait=30).run(poller)
+            return now() - START
 
-    assert run(ended_at()) <= 50.0
+    assert run(ended_at()) == pytest.approx(30.0, abs=0.1)
 
 
 def test_an_id_that_shows_up_late_is_not_lost() -> None:
@@ -125,18 +128,18 @@ def test_a_429_silences_all_for_as_long_as_the_service_asks() -> None:
     service = Service({"t3": lambda t, n: limited if n == 1 else COMPLETED}, until(100, RUNNING, COMPLETED))
     assert watch(service, 40, rate=5.0).outcome == "finished"
     heard = service.polls["t3"][0] + service.latency
-    # Calls whose turn had come when the answer arrived are let go; one for each of the eight at most.
+    # Calls whose turn had come when the answer arrived are let go; those under way at most.
     early = [moment for moment in service.moments if heard < moment < heard + 20.0 - EPSILON]
-    assert len(early) <= 8
+    assert len(early) <= 13
     assert service.polls["t3"][1] >= heard + 20.0 - EPSILON
 
 
 def test_a_429_halves_the_rate_and_it_recovers() -> None:
     service = Service(default=lambda t, n: errors.RateLimited("429") if t < 2 else RUNNING)
-    watch(service, 1000, wait=300.0)
+    watch(service, 1000, wait=120.0)
     seconds = Counter(int(moment) for moment in service.moments)
-    assert max(seconds[second] for second in range(4, 9)) < 25
-    assert seconds[200] >= 40
+    assert 10 <= min(seconds[second] for second in range(4, 9)) <= max(seconds[second] for second in range(4, 9)) <= 30
+    assert seconds[90] >= 48
 
 
 @pytest.mark.parametrize("asked", [3600.0, 600.0])
@@ -152,9 +155,9 @@ def test_a_thousand_image_tasks_share_the_rate_evenly() -> None:
     service = Service(default=until(300, RUNNING, COMPLETED))
     done = watch(service, 1000, rate=40.0)
     assert (done.outcome, Counter(done.statuses.values())) == ("finished", {"completed": 1000})
-    assert service.most_busy <= 8
+    assert service.most_busy <= 13
     moments = service.moments
-    assert all(late - early >= 1 - EPSILON for early, late in zip(moments, moments[41:], strict=False))
+    assert all(late - early >= 1 - EPSILON for early, late in zip(moments, moments[43:], strict=False))
     counts = [len(polls) for polls in service.polls.values()]
     assert max(counts) - min(counts) <= 4, "nobody starves"
     assert max(late - early for polls in service.polls.values() for early, late in itertools.pairwise(polls)) <= 40.0
@@ -164,15 +167,14 @@ def test_cancellation_passes_through_and_leaves_nothing_behind() -> None:
     service = Service(default=lambda t, n: RUNNING)
 
     async def cancelled() -> None:
-        made = Watch(
-            [(f"t{n}", START) for n in range(50)], look=service.look, wait=Wait(START, START + 900), interval=5.0,
-            rate=50.0, log=LOG, now=now,
-        )  # fmt: skip
-        task = asyncio.create_task(made.run())
-        await asyncio.sleep(33)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async with World(service).polling() as poller:
+            task = asyncio.create_task(made(50).run(poller))
+            await asyncio.sleep(33)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert len(poller) == 0
+            await asyncio.sleep(60)
 
     run(cancelled())
     assert service.busy == 0 and service.moments[-1] <= 33.0
@@ -180,9 +182,8 @@ def test_cancellation_passes_through_and_leaves_nothing_behind() -> None:
 
 def test_a_bug_is_not_taken_for_an_outcome() -> None:
     service = Service({"t3": lambda t, n: KeyError("a bug")}, lambda t, n: RUNNING)
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(KeyError, match="a bug"):
         watch(service, 5)
-    assert caught.group_contains(KeyError)
 
 
 def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -> None:
@@ -195,10 +196,23 @@ def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -
     assert [line for line in lines if line.startswith("Image task t0")] == [
         "Image task t0: queued", "Image task t0: in_progress", "Image task t0: completed",
     ]  # fmt: skip
-    assert len(lines) == 5 and sum("s left" in line for line in lines) == 2
+    assert len(lines) == 6 and sum("polls/s" in line for line in lines) == 3
 
 
 def test_a_completed_answer_without_an_image_is_asked_again() -> None:
     body = {"status": "completed", "completed_at": START}
     service = Service(default=lambda t, n: body if t < 60 else COMPLETED)
     assert watch(service).statuses == {"t0": "completed"} and len(service.moments) > 10
+
+
+@pytest.mark.parametrize(
+    ("enough", "outcome", "ended"), [(1, "enough", 1), (3, "enough", 3), (5, "finished", 5), (9, "finished", 5)]
+)
+def test_a_part_can_be_enough(enough: int, outcome: str, ended: int) -> None:
+    service = Service({f"t{n}": until(20 + 30 * n, RUNNING, COMPLETED) for n in range(5)})
+    done = watch(service, 5, enough=enough)
+    assert (done.outcome, Counter(done.statuses.values())["completed"]) == (outcome, ended)
+
+
+def test_what_is_never_enough_times_out() -> None:
+    assert watch(Service(default=lambda t, n: RUNNING), 5, wait=30, enough=2).outcome == "timeout"

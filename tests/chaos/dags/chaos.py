@@ -29,7 +29,7 @@ def pipeline(dag_id: str, submitter: Callable[..., Any], **options: Any) -> DAG:
         def list_prompts(params: dict[str, Any], run_id: str) -> list[str]:
             return [f"{run_id} {index}" for index in range(params["images"])]
 
-        submit = submitter(task_id="submit", **options).expand(prompt=list_prompts())  # type: ignore[call-arg]
+        submit = submitter(task_id="submit", **options).expand(prompt=list_prompts())
         wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output, trigger_rule="all_done")
         NanoBananaDownloadOperator(
             task_id="download", images=wait.output, destination="{{ params.destination }}", trigger_rule="all_done"

@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.hooks.pace import Pace
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.protocol import submit_call
 from tests.integration.durability.crashing import HTTP_TIMEOUT, Stage
@@ -85,6 +86,34 @@ def test_one_crash_at_every_point(
     count, beyond = duplicates(stage, with_upload, 1, store=store)
     print(f"\n{count} crash points: {beyond} duplicates")
     assert count > 15
+    assert beyond == 0
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize(("shown_after", "accepted_after"), [BANKS[0], BANKS[-1]])
+def test_one_crash_at_every_point_while_the_account_makes_submits_wait(
+    stage: Stage,
+    ours: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    store: bool,
+    shown_after: int,
+    accepted_after: int,
+) -> None:
+    """Every attempt stands in the line first, behind those of other processes, and may die there."""
+    slow = stage.emulator.connection_json(timeout=HTTP_TIMEOUT, submit_rate=0.3)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", slow)
+
+    def behind_another() -> Any:
+        with NanoBananaHook() as hook:
+            Pace.of(hook.settings).turn(stage.clock.now)
+        return ours()
+
+    stage.emulator.configure(lookup_delay=shown_after)
+    stage.tape.late = accepted_after
+    count, beyond = duplicates(stage, behind_another, 1, store=store)
+    print(f"\n{count} crash points: {beyond} duplicates")
+    stage.points(behind_another, (), store=store)
+    assert "before wait" in stage.tape.passed
     assert beyond == 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,20 +19,34 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 
-def hang_up(emulator: Emulator) -> None:
-    """Submit, and go away before the answer can come."""
+def ask(emulator: Emulator) -> socket.socket:
+    """Submit, and return the connection on which the answer would come."""
     url = urlsplit(emulator.api_url)
     body = json.dumps({"model": "nano_banana_2", "prompt": "left alone"})
     head = f"POST /v1/images/generations HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {emulator.api_key}"
-    with socket.create_connection((url.hostname, url.port)) as connection:
-        connection.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    connection = socket.create_connection((url.hostname, url.port))
+    connection.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    return connection
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60  # only a broken emulator comes near it
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.fixture
+def acceptance(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Submits are accepted when this is set, however long that takes."""
+    gate = threading.Event()
+
+    async def until_open(seconds: float) -> None:
+        await asyncio.to_thread(gate.wait)
+
+    monkeypatch.setattr(emulator.gateway, "sleep", until_open)
+    yield gate
+    gate.set()
 
 
 def test_each_image_task_becomes_visible_after_its_own_time(
@@ -53,18 +70,20 @@ def test_each_image_task_becomes_visible_after_its_own_time(
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_submit_whose_client_left_is_accepted_as_the_share_says(
-    emulator: Emulator, submit: Any, share: float
+    emulator: Emulator, submit: Any, acceptance: threading.Event, share: float
 ) -> None:
-    emulator.configure(commit_delay=0.6, orphan_share=share)
-    for _ in range(4):
-        hang_up(emulator)
-    wait_for(lambda: "left alone" in emulator.stats()["pending"])
+    emulator.configure(commit_delay=30, orphan_share=share)
+    with contextlib.ExitStack() as connections:
+        for _ in range(4):
+            connections.enter_context(ask(emulator))
+        wait_for(lambda: emulator.stats()["pending"] == ["left alone"] * 4)
+    wait_for(lambda: emulator.stats()["by_point"] == {"submit": {"0": 4}})  # the server has seen them go
+    assert emulator.ledger()["count"] == 0
+    acceptance.set()
     assert submit("stays").status_code == 200
     wait_for(lambda: emulator.stats()["pending"] == [])
     prompts = [task["prompt"] for task in emulator.ledger()["image_tasks"]]
-    assert prompts.count("stays") == 1
-    left = prompts.count("left alone")
-    assert left == 4 if share == 1.0 else left < 4  # one whose time was too short to hang up in may slip through
+    assert sorted(prompts) == ["left alone"] * (4 if share else 0) + ["stays"]
 
 
 def test_the_share_is_a_share() -> None:

@@ -1,0 +1,191 @@
+"""The pace of submits: whose turn it is, agreed on by all processes of one machine that use the same account.
+
+Workers are processes that live for one submit, and thirty of them start at once. Each reserves the next free moment of
+the account and sits it out, so that together they never exceed ``submit_rate``. A 429 slows all of them down. Machines
+do not know of each other: each halves its rate at a 429 and regains it slowly, which shares the account out in time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_nanobanana.hooks.slate import OwnSlate, SharedSlate, Slate, private_folder
+from airflow_provider_nanobanana.toapis.errors import RateLimited
+from airflow_provider_nanobanana.toapis.rate import LONGEST_WAIT, TokenBucket
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+
+log = logging.getLogger(__name__)
+
+#: A wait longer than this, in seconds, is not sat out in a worker: the caller queues without a slot.
+LONGEST_SIT: Final = 10.0
+#: The pause after a 429 that names none.
+_UNNAMED_PAUSE: Final = 1.0
+#: Beyond what pauses and reservations come to, a moment so many seconds ahead was written under another clock.
+_CLOCK_SLACK: Final = 5.0
+
+#: Where the shared files lie; a test puts a folder of its own here.
+slate_folder: Callable[[], Path] = private_folder
+#: By account: what this process goes by where nothing can be shared.
+_own_slates: dict[str, Slate] = {}
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What is on the slate.
+
+    :param refusals: How many 429s there were; every one makes the reservations from before it void.
+    """
+
+    bucket: TokenBucket
+    refusals: int = 0
+
+    @classmethod
+    def read(cls, value: Any, rate: float, now: float) -> _Standing:
+        """Return what is on the slate, or a fresh start for whatever cannot be true."""
+        fresh = TokenBucket(rate)
+        try:
+            refusals, share, *moments = (-math.inf if number is None else float(number) for number in value)
+            bucket = TokenBucket.resumed(rate, (share, *moments))
+        except (TypeError, ValueError):
+            return cls(fresh)
+        latest = now + LONGEST_WAIT + LONGEST_SIT + 1 / bucket.rate + _CLOCK_SLACK
+        possible = 0 < share <= 1 and 0 <= refusals < math.inf and all(moment <= latest for moment in moments)
+        return cls(bucket, int(refusals)) if possible else cls(fresh)
+
+    def write(self) -> list[float | None]:
+        """Return what goes on the slate: plain JSON, which knows no infinity."""
+        return [self.refusals, *(number if math.isfinite(number) else None for number in self.bucket.state())]
+
+
+class Pace:
+    """The turns of one account; moments are epoch seconds of any one clock.
+
+    :param rate: Submits per second that the account allows.
+    :param slate: Where the processes agree.
+    :param spare: What this process goes by from then on where ``slate`` cannot be used.
+    """
+
+    def __init__(self, rate: float, slate: Slate, spare: Slate | None = None) -> None:
+        self._rate = rate
+        self._slate = slate
+        self._spare = spare or OwnSlate()
+        self._refusals = 0
+
+    @classmethod
+    def of(cls, settings: ConnectionSettings) -> Pace:
+        """Return the pace of a connection's account: whoever has base URL and key in common keeps it together."""
+        secret = f"{settings.base_url}\0{settings.api_key.get_secret_value()}"
+        account = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        spare = _own_slates.setdefault(account, OwnSlate())
+        try:
+            return cls(settings.submit_rate, SharedSlate(slate_folder(), account), spare)
+        except OSError as error:
+            _say_alone(error)
+            return cls(settings.submit_rate, spare)
+
+    def turn(self, now: float) -> float | None:
+        """Reserve the next free moment and return the seconds until it; None, and nothing, if it is too far away."""
+        wait = 0.0
+
+        def reserve(standing: _Standing) -> _Standing | None:
+            nonlocal wait
+            self._refusals = standing.refusals
+            wait = standing.bucket.reserve(now)
+            return standing if wait <= LONGEST_SIT else None
+
+        self._update(reserve, now)
+        return wait if wait <= LONGEST_SIT else None
+
+    def free_in(self, now: float) -> float:
+        """Return the seconds until the next free moment, without reserving it."""
+        return self._look(now).bucket.wait(now)
+
+    def stands(self, now: float) -> bool:
+        """Whether the last turn still holds: a 429 that came after it sends all who wait to the end of the line."""
+        return self._look(now).refusals == self._refusals
+
+    def refused(self, now: float, retry_after: float | None) -> None:
+        """Slow all processes down after a 429.
+
+        :param retry_after: Seconds the service asked for, where it did.
+        """
+        pause = _UNNAMED_PAUSE if retry_after is None else retry_after
+
+        def slow_down(standing: _Standing) -> _Standing:
+            standing.bucket.slow_down(now, pause)
+            share, _, changed, *more = standing.bucket.state()
+            # Reservations are void, the pause (until ``changed``) is not: that is where the line begins anew.
+            return _Standing(TokenBucket.resumed(self._rate, (share, changed, changed, *more)), standing.refusals + 1)
+
+        self._update(slow_down, now)
+
+    def accepted(self, now: float) -> None:
+        """Recover a little after a submit that passed."""
+
+        def recover(standing: _Standing) -> _Standing | None:
+            before = standing.bucket.state()
+            standing.bucket.succeeded(now)
+            return standing if standing.bucket.state() != before else None
+
+        self._update(recover, now)
+
+    def wait(self, clock: Callable[[], float], sleep: Callable[[float], None], *, patient: bool) -> None:
+        """Return when it is this caller's turn.
+
+        :param patient: Whether to wait however long it takes.
+        :raises RateLimited: It takes too long to be sat out; nothing was sent.
+        """
+        began = clock()
+        while True:
+            # Sent to the end of the line again and again, it has sat long enough.
+            late = not patient and clock() > began + LONGEST_SIT
+            wait = None if late else self.turn(clock())
+            if wait == 0:
+                return
+            if wait is not None:
+                sleep(wait)
+                if self.stands(clock()):
+                    return
+            elif patient:
+                sleep(min(self.free_in(clock()), LONGEST_SIT))
+            else:
+                raise self._too_far(clock())
+
+    def _too_far(self, now: float) -> RateLimited:
+        free_in = self.free_in(now)
+        return RateLimited(
+            f"Nothing was sent now: this machine paces its own submits ({self._rate:g} a second by the connection's "
+            f"submit_rate, fewer after a 429), and the line is {free_in:.0f} s long. The next attempt gets in line "
+            "again.",
+            retry_after=free_in,
+        )
+
+    def _look(self, now: float) -> _Standing:
+        seen: list[_Standing] = []
+        self._update(seen.append, now)
+        return seen[-1]
+
+    def _update(self, change: Callable[[_Standing], _Standing | None], now: float) -> None:
+        def rewrite(value: Any) -> list[float | None] | None:
+            changed = change(_Standing.read(value, self._rate, now))
+            return None if changed is None else changed.write()
+
+        try:
+            self._slate.update(rewrite)
+        except (OSError, ImportError) as error:
+            _say_alone(error)
+            self._slate = self._spare
+            self._slate.update(rewrite)
+
+
+def _say_alone(reason: Exception) -> None:
+    log.debug("This process paces its submits by itself (%s: %s).", type(reason).__name__, reason)

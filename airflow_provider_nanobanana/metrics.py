@@ -1,0 +1,114 @@
+"""Our metrics, sent through Airflow's own: to StatsD, Datadog or OpenTelemetry, whatever ``[metrics]`` says."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cache, lru_cache
+from typing import Any, Final, Literal
+
+log = logging.getLogger(__name__)
+
+#: Whole numbers only: Telegraf, gostatsd and OpenTelemetry's StatsD receiver cut ``0.025`` to 0 by default
+#: (influxdata/telegraf#15371, atlassian/gostatsd#722, opentelemetry-collector-contrib#45276). Hence millionths.
+Counter = Literal["submitted", "completed", "failed", "timed_out", "polls", "rate_limited", "cost_micro_usd"]
+Timing = Literal["detection_delay"]
+
+#: The codes that become tags; the service may send any text, and each value is a time series of its own.
+_CODES: Final = frozenset(
+    {
+        "content_policy_violation",
+        "expired",
+        "generation_failed",
+        "look_refused",
+        "result_missing",
+        "task_not_found",
+    }
+)
+#: Not completed, and paid all the same (``toapis.verdict``).
+_LOST: Final = frozenset({"expired", "result_missing"})
+#: What Airflow's StatsD logger takes in InfluxDB's notation; it drops a metric with any other character in a tag.
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
+#: Three tags and a name stay below the 250 characters that it takes.
+_LONGEST_TAG: Final = 64
+
+
+def count(name: Counter, amount: int = 1, **tags: str | None) -> None:
+    """Add to the counter ``nanobanana.<name>``; a tag of None is left out. Never raises, whatever the backend does."""
+    _guarded(lambda stats: stats.incr(f"nanobanana.{name}", count=amount, tags=_readable(tags)))
+
+
+def timing(name: Timing, seconds: float, **tags: str | None) -> None:
+    """Record the duration ``nanobanana.<name>``; one below zero, as between two clocks, is zero. Never raises."""
+    # A timedelta leaves no doubt about the unit; every backend makes milliseconds of it.
+    duration = timedelta(seconds=max(0.0, seconds))
+    _guarded(lambda stats: stats.timing(f"nanobanana.{name}", duration, tags=_readable(tags)))
+
+
+def prepare() -> None:
+    """Make the backend ready, which imports it and looks its host up; in a thread where an event loop runs."""
+    _guarded(lambda stats: stats.timer())
+
+
+def count_results(conn_id: str, records: Sequence[Mapping[str, Any]], models: Mapping[str, str | None]) -> None:
+    """Count each image task of a wait and what it cost; to be called once, where the wait ends.
+
+    :param records: As ``Sighting.record`` makes them.
+    :param models: The model of each image task as the service names it, by id.
+    """
+    sums: defaultdict[tuple[Counter, str | None, str | None], int] = defaultdict(int)
+    for record in records:
+        model = models.get(record["id"])
+        sums[(*_outcome(record), model)] += 1
+        sums["cost_micro_usd", None, model] += _micro_usd(record)
+    for (name, code, model), amount in sums.items():
+        if amount:
+            count(name, amount, conn_id=conn_id, model=model, code=code)
+
+
+def _outcome(record: Mapping[str, Any]) -> tuple[Counter, str | None]:
+    if record["status"] == "completed":
+        return "completed", None
+    if record["status"] == "timeout":
+        return "timed_out", None
+    code = record["error"]["code"]
+    return "failed", code if code in _CODES else "other"
+
+
+def _micro_usd(record: Mapping[str, Any]) -> int:
+    """Return what the service settled; of a failed image task that is what it gives back."""
+    kept = record["status"] == "completed" or (record["error"] or {}).get("code") in _LOST
+    return round((record["cost_usd"] or 0.0) * 1_000_000) if kept else 0
+
+
+def _readable(tags: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: _tag(value) for key, value in tags.items() if value}
+
+
+@lru_cache(maxsize=256)
+def _tag(value: str) -> str:
+    return _UNSAFE.sub("_", value)[:_LONGEST_TAG]
+
+
+def _guarded(send: Callable[[Any], object]) -> None:
+    try:
+        send(_stats())
+    except Exception as error:  # noqa: BLE001 - a backend is foreign code, and behind this call is a paid image
+        _note_once(type(error).__name__)
+
+
+@cache
+def _stats() -> Any:
+    """Return Airflow's stats, looked up once: the look-up itself costs more than a metric."""
+    from airflow.providers.common.compat.sdk import Stats
+
+    return Stats
+
+
+@cache
+def _note_once(kind: str) -> None:
+    """Log the error that is being handled, once for each kind and process."""
+    log.debug("A metric was not sent (%s); this is said once.", kind, exc_info=True)

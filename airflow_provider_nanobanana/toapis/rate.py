@@ -1,0 +1,121 @@
+"""The account's rate limit, shared with processes we do not know: even pacing, down at once, up gently.
+
+``now`` is an argument, in seconds of any one clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+#: A bucket never falls below this share of its rate, so that a recovering service is noticed.
+_LOWEST_SHARE: Final = 1 / 64
+#: Share of the full rate regained each second: two pollers that meet a limit then meet it about once a minute.
+_RECOVERY: Final = 1 / 100
+#: A caller that wakes up late may catch up so many seconds' worth: on a busy loop every wake-up is late.
+_TOLERANCE: Final = 0.05
+#: 429s within a second of each other were caused by the same excess.
+_EPISODE: Final = 1.0
+#: Obedience to one header: an absurd one must not turn paid images into timeouts.
+LONGEST_WAIT: Final = 60.0
+
+
+@dataclass(frozen=True)
+class RateSigns:
+    """What the headers of an answer tell of the account's limit (contract 6.5); None where they say nothing.
+
+    :param rate: Calls per second that the account allows.
+    :param exhausted_for: Seconds until the next call is allowed.
+    """
+
+    rate: float | None = None
+    exhausted_for: float | None = None
+
+    @classmethod
+    def read(cls, headers: Mapping[str, str], category: str) -> RateSigns:
+        """Read headers (lower-case names); those of another category tell nothing of this one.
+
+        The limits page counts per minute; a reset that is no plausible number of seconds is left unread.
+        """
+        if headers.get("x-ratelimit-category", category) != category:
+            return cls()
+        limit, left = _number(headers, "x-ratelimit-limit"), _number(headers, "x-ratelimit-remaining")
+        reset = _number(headers, "x-ratelimit-reset")
+        exhausted = left is not None and left < 1 and reset is not None and reset <= LONGEST_WAIT
+        return cls(rate=limit / 60 if limit else None, exhausted_for=reset if exhausted else None)
+
+
+def _number(headers: Mapping[str, str], name: str) -> float | None:
+    try:
+        number = float(headers.get(name, ""))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+class TokenBucket:
+    """Spaces calls evenly at a rate; slows down at once when told to, recovers gently.
+
+    Evenly, without bursts: other triggers and workers share the account and are not known here.
+
+    :param rate: Calls per second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        if rate <= 0:
+            raise ValueError("rate must be positive")
+        self._rate = rate
+        self._share = 1.0
+        self._next = -math.inf
+        self._changed = -math.inf
+        self._halved = -math.inf
+
+    @classmethod
+    def resumed(cls, rate: float, state: Sequence[float]) -> TokenBucket:
+        """Return a bucket that goes on where :meth:`state` left off."""
+        bucket = cls(rate)
+        share, bucket._next, bucket._changed, bucket._halved = state
+        bucket._share = min(1.0, max(_LOWEST_SHARE, share))
+        return bucket
+
+    def state(self) -> tuple[float, ...]:
+        """Return what another process needs to go on: the share, and the moments next free, changed and halved."""
+        return self._share, self._next, self._changed, self._halved
+
+    @property
+    def rate(self) -> float:
+        """Calls per second right now."""
+        return self._rate * self._share
+
+    def reserve(self, now: float) -> float:
+        """Take the next free moment and return the seconds until it."""
+        moment = max(now - _TOLERANCE, self._next)
+        self._next = moment + 1 / self.rate
+        return max(0.0, moment - now)
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next free moment, without taking it."""
+        return max(0.0, self._next - now)
+
+    def succeeded(self, now: float) -> None:
+        """A call passed: recover in proportion to the time since the last change."""
+        if self._share < 1.0 and now > self._changed:
+            self._share = min(1.0, self._share + _RECOVERY * (now - self._changed))
+            self._changed = now
+
+    def slow_down(self, now: float, seconds: float) -> None:
+        """The service said 429: half the rate, once for all calls that met the same excess, and a pause."""
+        if now >= self._halved + _EPISODE:
+            self._share, self._halved = max(_LOWEST_SHARE, self._share / 2), now
+        # The recovery begins when the pause is over.
+        self._changed = max(self._changed, now + min(seconds, LONGEST_WAIT))
+        self._next = max(self._next, now + min(seconds, LONGEST_WAIT))
+
+    def heed(self, signs: RateSigns, now: float) -> None:
+        """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left."""
+        if signs.rate is not None:
+            self._rate = min(self._rate, signs.rate)
+        if signs.exhausted_for is not None:
+            self._next = max(self._next, now + signs.exhausted_for)

@@ -1,0 +1,153 @@
+"""The poller's line to one account: the client made from the connection, and made anew when that changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+    from airflow_provider_nanobanana.toapis.models import ImageTask
+
+log = logging.getLogger(__name__)
+
+Heed = Callable[[Mapping[str, str]], None]
+
+#: How old a connection may be, and how soon a refused key may make us read it again; seconds.
+_OLDEST: Final = 300.0
+_OLDEST_REFUSED: Final = 60.0
+#: Calls under way at once: the account's rate times a slow answer (seconds), within these bounds.
+_SLOW_ANSWER: Final = 0.25
+_FEWEST, _MOST = 8, 128
+
+
+class Line:
+    """Asks for image tasks with one key.
+
+    :param heed: Called with the headers of each answer.
+    """
+
+    def __init__(self, settings: ConnectionSettings, heed: Heed, client: Any) -> None:
+        self.settings = settings
+        self.concurrency = min(max(_FEWEST, math.ceil(settings.query_rate * _SLOW_ANSWER)), _MOST)
+        self._client = client.AsyncToApisClient(
+            settings.base_url,
+            settings.api_key.get_secret_value(),
+            timeout=settings.timeout,
+            concurrency=self.concurrency,
+            heed=heed,
+        )
+
+    @classmethod
+    async def open(cls, settings: ConnectionSettings, heed: Heed) -> Line:
+        """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread."""
+        return cls(settings, heed, await asyncio.to_thread(_import_client))
+
+    async def look(self, image_task_id: str) -> ImageTask:
+        """Ask for one image task, once.
+
+        :raises ToApisError: the one error of the answer.
+        """
+        image_task: ImageTask = await self._client.call(status_call(image_task_id), NO_REPEATS)
+        return image_task
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+async def read_settings(nanobanana_conn_id: str) -> ConnectionSettings:
+    """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor."""
+    return await NanoBananaHook(nanobanana_conn_id).asettings()
+
+
+class Lines:
+    """The line in use; replaced when the connection holds something else.
+
+    :param heed: Called with the headers of each answer.
+    :param clock: Seconds of a clock that nobody sets.
+    """
+
+    def __init__(
+        self,
+        nanobanana_conn_id: str,
+        heed: Heed,
+        clock: Callable[[], float],
+        *,
+        read: Callable[[str], Awaitable[ConnectionSettings]] = read_settings,
+        dial: Callable[[ConnectionSettings, Heed], Awaitable[Line]] = Line.open,
+    ) -> None:
+        self._conn_id = nanobanana_conn_id
+        self._heed, self._clock = heed, clock
+        self._read, self._dial = read, dial
+        self._lines: list[Line] = []
+        self._lock = asyncio.Lock()
+        self._read_at = -math.inf
+        self._refused_at = -math.inf
+
+    @property
+    def current(self) -> Line:
+        """The line in use; :meth:`open` came before."""
+        return self._lines[-1]
+
+    @property
+    def old(self) -> bool:
+        """Whether the connection should be read again."""
+        return self._clock() - self._read_at > _OLDEST
+
+    async def open(self) -> bool:
+        """Connect; say whether this call did it.
+
+        :raises NanoBananaException: the connection cannot be used; what is wrong with it.
+        """
+        async with self._lock:
+            return not self._lines and await self._follow()
+
+    async def renewed(self, refused: Line) -> bool:
+        """Say whether another key has taken the place of a refused one; the connection tells, at most once a minute."""
+        async with self._lock:
+            if self.current is not refused:
+                return True
+            if self._clock() - self._refused_at < _OLDEST_REFUSED:
+                return False
+            self._refused_at = self._clock()
+            return await self._follow_if_readable()
+
+    async def refresh(self) -> bool:
+        """Read the connection again; say whether it holds something else now."""
+        async with self._lock:
+            return self.old and await self._follow_if_readable()
+
+    async def aclose(self) -> None:
+        """Close the connections of every line."""
+        await asyncio.gather(*(line.aclose() for line in self._lines))
+
+    async def _follow_if_readable(self) -> bool:
+        try:
+            return await self._follow()
+        except NanoBananaException as unreadable:
+            log.warning("Connection %r cannot be read anew; going on as before. %s", self._conn_id, unreadable)
+            return False
+
+    async def _follow(self) -> bool:
+        self._read_at = self._clock()
+        settings = await self._read(self._conn_id)
+        if self._lines and settings == self.current.settings:
+            return False
+        # The former line stays open for the calls under way on it.
+        self._lines.append(await self._dial(settings, self._heed))
+        return True
+
+
+def _import_client() -> Any:
+    from airflow_provider_nanobanana.toapis import client, http
+
+    http.shared_ssl_context()
+    return client

@@ -1,0 +1,128 @@
+"""One trigger's watch: what it waits for, what was seen of it, and when that is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
+    from airflow_provider_nanobanana.triggers.poller import Poller
+
+Outcome = Literal["finished", "enough", "timeout", "refused"]
+
+#: So many image tasks refused, and none shown in between, are the key's doing.
+_ENOUGH_REFUSED: Final = 10
+#: The wall clock may be set while we sleep by another one.
+_LONGEST_SLEEP: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """An image task to watch.
+
+    :param created_at: When it was submitted, in epoch seconds, as far as known.
+    :param kind: What decides how long it takes (:func:`toapis.latency.kind_of`).
+    """
+
+    id: str
+    created_at: float | None = None
+    kind: str = ""
+
+
+class Watch:
+    """Image tasks that one trigger waits for, until all have settled, the wait is over, or the key is refused.
+
+    A refusal is the key's, and ends the watch, when each image task left (ten are enough) was refused since the last
+    look that succeeded; otherwise it is that image task's own, which is polled on: the worker decides in the end.
+
+    :param wait: When the watch began and when it ends.
+    :param interval: Seconds between two polls of one image task.
+    :param not_before: Epoch seconds before which no poll pays: somebody has just looked.
+    :param enough: How many image tasks must have settled to end the watch; all when None.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        *,
+        wait: Wait,
+        interval: float,
+        log: Any,
+        not_before: float = 0.0,
+        enough: int | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.targets = targets
+        self.wait = wait
+        self.interval = interval
+        self.not_before = not_before
+        self.statuses: dict[str, str] = {}
+        self.outcome: Outcome = "finished"
+        self.error_code: str | None = None
+        self._left = {target.id for target in targets}
+        self._rest = max(0, len(self._left) - enough) if enough else 0
+        self._refused: set[str] = set()
+        self._log = log
+        self._now = now
+        # Airflow tells triggers' logs apart by context; the poller runs in none of theirs.
+        self._context = contextvars.copy_context()
+        self._over: asyncio.Future[None] | None = None
+
+    async def run(self, poller: Poller) -> None:
+        """Wait until the watch is over; cancellation passes through and leaves nothing behind."""
+        if not self._left:
+            return
+        over = self._over = asyncio.get_running_loop().create_future()
+        with poller.watching(self):
+            while (remaining := self.wait.remaining(self._now())) > 0 and not over.done():
+                await asyncio.wait([over], timeout=min(remaining, _LONGEST_SLEEP))
+        if over.done():
+            over.result()
+        else:
+            self.outcome = "timeout"
+
+    def see(self, sighting: Sighting) -> bool:
+        """Take note of a look; say whether this watch needs no further one at that image task."""
+        self._context.run(self._note, sighting)
+        settled = sighting.settled(self.wait, self._now())
+        if settled:
+            self._left.discard(sighting.id)
+        self._judge(sighting)
+        if len(self._left) <= self._rest:
+            self.outcome = "enough" if self._left else self.outcome
+            self._end()
+        return settled
+
+    def fail(self, error: BaseException) -> None:
+        """End the watch with an error that is nobody's outcome."""
+        if self._over is not None and not self._over.done():
+            self._over.set_exception(error)
+
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def _judge(self, sighting: Sighting) -> None:
+        """End the watch when it is the key that is refused, not an image task."""
+        if sighting.image_task is not None:
+            self._refused.clear()
+        if sighting.error is not None and sighting.refused:
+            self._refused.add(sighting.id)
+            if len(self._refused) >= min(_ENOUGH_REFUSED, len(self._left)):
+                self.outcome, self.error_code = "refused", sighting.error.code or type(sighting.error).__name__
+                self._end()
+
+    def _note(self, sighting: Sighting) -> None:
+        """Log changes of status: a line per poll would bury them."""
+        if sighting.image_task is not None:
+            status: str = sighting.image_task.wire_status or sighting.image_task.status
+        else:
+            status = f"not seen ({type(sighting.error).__name__})"
+        if self.statuses.get(sighting.id) != status:
+            self._log.info("Image task %s: %s", sighting.id, status)
+            self.statuses[sighting.id] = status

@@ -1,0 +1,161 @@
+"""The token bucket and the headers that feed it, over simulated time."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_nanobanana.toapis.rate import RateSigns, TokenBucket
+
+START = 1_790_000_000.0
+#: Float resolution at today's epoch seconds.
+EPSILON = 1e-5
+#: What a late wake-up may catch up, in seconds of the rate.
+TOLERANCE = 0.05
+
+
+@given(
+    rate=st.floats(0.1, 1000),
+    gaps=st.lists(st.floats(0, 5) | st.just(0.0), min_size=2, max_size=60),
+    window=st.floats(0.01, 20),
+)
+def test_no_window_ever_holds_more_than_the_rate(rate: float, gaps: list[float], window: float) -> None:
+    bucket = TokenBucket(rate)
+    moments = [now + bucket.reserve(now) for now in itertools.accumulate(gaps, initial=START)]
+    assert moments == sorted(moments)
+    for position, moment in enumerate(moments):
+        inside = bisect.bisect_right(moments, moment + window) - position
+        assert inside <= rate * (window + TOLERANCE + EPSILON) + 1 + EPSILON
+
+
+def test_calls_are_spaced_evenly_and_idle_time_is_not_saved_up() -> None:
+    bucket = TokenBucket(10.0)
+    assert bucket.reserve(START) == 0.0
+    waits = [bucket.reserve(START + 3600) for _ in range(50)]
+    assert waits == pytest.approx([max(0.0, n / 10 - TOLERANCE) for n in range(50)], abs=EPSILON)
+
+
+def test_late_wake_ups_lose_nothing() -> None:
+    """At 500 calls a second a loop that wakes up 3 ms late each time would else send 200."""
+    bucket, now, sent = TokenBucket(500.0), START, 0
+    while now < START + 10:
+        wait = bucket.reserve(now)
+        now += wait + (0.003 if wait else 0.0005)
+        sent += 1
+    assert 4_900 <= sent <= 5_030
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("-inf")])
+def test_a_rate_must_be_positive(rate: float) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        TokenBucket(rate)
+
+
+def test_a_429_stops_everybody_and_halves_the_rate_once() -> None:
+    bucket = TokenBucket(50.0)
+    bucket.reserve(START)
+    for _ in range(8):  # calls under way together meet the same limit
+        bucket.slow_down(START, 7.0)
+    assert bucket.rate == 25.0
+    assert [bucket.reserve(START) for _ in range(3)] == pytest.approx([7.0, 7.04, 7.08], abs=EPSILON)
+    bucket.slow_down(START + 9, 0.0)
+    assert bucket.rate == 12.5
+
+
+def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
+    bucket = TokenBucket(50.0)
+    bucket.slow_down(START, 30.0)
+    bucket.slow_down(START + 1, 2.0)
+    assert bucket.wait(START + 1) == bucket.reserve(START + 1) == pytest.approx(29.0, abs=EPSILON)
+
+
+def test_an_absurd_wait_is_obeyed_for_a_minute() -> None:
+    bucket = TokenBucket(50.0)
+    bucket.slow_down(START, 86_400.0)
+    assert bucket.wait(START) == pytest.approx(60.0)
+
+
+def test_the_rate_has_a_floor_and_recovers_a_hundredth_a_second_and_never_beyond_itself() -> None:
+    bucket = TokenBucket(64.0)
+    for number in range(20):
+        bucket.slow_down(START + 2 * number, 0.0)
+    now = START + 38
+    assert bucket.rate == pytest.approx(1.0)
+    for tenth in range(1, 101):
+        bucket.succeeded(now + tenth / 10)
+    assert bucket.rate == pytest.approx(1.0 + 6.4)
+    bucket.succeeded(now + 1000)
+    assert bucket.rate == 64.0
+
+
+@pytest.mark.parametrize("parties", [2, 5])
+def test_strangers_converge_on_one_account(parties: int) -> None:
+    """Each believes that it has the account's whole rate; the account's bucket holds ten seconds' worth."""
+    rate, buckets = 50.0, [TokenBucket(50.0) for _ in range(parties)]
+    tokens, at = 500.0, START
+    refused: list[float] = []
+    sent: list[list[float]] = [[] for _ in buckets]
+    turns = [(START + random.Random(n).random() / 50, n) for n in range(parties)]
+    heapq.heapify(turns)
+    network = random.Random(7)
+    while turns[0][0] < START + 600:
+        now, party = heapq.heappop(turns)
+        tokens, at = min(500.0, tokens + (now - at) * rate), now
+        if tokens >= 1:
+            tokens -= 1
+            sent[party].append(now)
+            buckets[party].succeeded(now)
+        else:
+            refused.append(now)
+            buckets[party].slow_down(now, 1.0)
+        heapq.heappush(turns, (now + buckets[party].reserve(now) + network.uniform(0.001, 0.05), party))
+    late = [moment for moment in refused if moment > START + 10]
+    passed = sum(map(len, sent))
+    assert len(late) / passed < 0.01
+    assert passed >= 0.75 * rate * 600, "the account's rate is used"
+    assert min(map(len, sent)) >= 0.3 * passed / parties, "nobody starves"
+
+
+def test_it_goes_on_in_another_process() -> None:
+    bucket = TokenBucket(50.0)
+    bucket.reserve(START)
+    bucket.slow_down(START, 3.0)
+    heir = TokenBucket.resumed(50.0, bucket.state())
+    assert (heir.rate, heir.reserve(START), heir.state()[0]) == (25.0, 3.0, 0.5)
+    assert TokenBucket.resumed(50.0, (99.0, START, START, START)).rate == 50.0, "a state that cannot be"
+
+
+def headers(**values: object) -> dict[str, str]:
+    return {f"x-ratelimit-{name}": str(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("given_headers", "signs"),
+    [
+        ({}, RateSigns()),
+        (headers(limit=3000), RateSigns(rate=50.0)),
+        (headers(limit=3000, remaining=0, reset=2), RateSigns(rate=50.0, exhausted_for=2.0)),
+        (headers(limit=3000, remaining=7, reset=2), RateSigns(rate=50.0)),
+        (headers(remaining=0), RateSigns()),
+        (headers(remaining=0, reset=1_790_000_000), RateSigns()),  # a moment, not a number of seconds
+        (headers(limit=300, category="async_submit"), RateSigns()),
+        (headers(limit=0), RateSigns()),
+        (headers(limit="nan", remaining="-3", reset="soon"), RateSigns()),
+    ],
+)
+def test_headers_are_read_as_far_as_they_are_plausible(given_headers: dict[str, str], signs: RateSigns) -> None:
+    assert RateSigns.read(given_headers, "async_query") == signs
+
+
+def test_it_is_never_faster_than_the_account_and_silent_while_nothing_is_left() -> None:
+    bucket = TokenBucket(50.0)
+    bucket.heed(RateSigns(rate=5000.0), START)
+    assert bucket.rate == 50.0, "the connection's own limit stays"
+    bucket.heed(RateSigns(rate=10.0, exhausted_for=3.0), START)
+    assert (bucket.rate, bucket.reserve(START)) == (10.0, 3.0)
