@@ -83,6 +83,9 @@ class Spent:
         for key, cost in (costs or {}).items():
             self.put(key, cost)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._costs
+
     @property
     def usd(self) -> float:
         """The sum of what is known."""

@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 MAX_NAME: Final = 80
-"""With a tag of at most 19 characters a stem stays within the 100 that landing takes."""
+"""With ten digits of the hash and a tag of at most 8 characters a stem has the 100 characters that landing takes."""
 
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 #: What :meth:`Order.stem` makes where there is no name.

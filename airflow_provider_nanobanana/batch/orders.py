@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.batch.names import label
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
-_TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,19}")
+_TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
 
 #: What asking for a content came to: its digest, or why it is no reference image.
 Content = str | InvalidRequest
@@ -61,12 +61,15 @@ class Order:
     def stem(self, tag: str = "") -> str:
         """Return the file's name without suffix, one that landing takes.
 
-        :param tag: Sets a picture apart from others of the same name: at most 19 of A-Z a-z 0-9 _ . -
+        The hash is in it also beside a name: a file of that name says nothing of the request it was made for, and
+        after a changed prompt the old picture must neither be reused nor stand in the way of the new one.
+
+        :param tag: Sets a picture apart from others of the same request: at most 8 of A-Z a-z 0-9 _ . -
         :raises ValueError: another tag.
         """
         if tag and not _TAG.fullmatch(tag):
             raise ValueError(f"{tag!r} is no tag of a file name")
-        stem = self.name or f"{self.digest[:16]}-{self.occurrence}"
+        stem = f"{self.name}-{self.digest[:10]}" if self.name else f"{self.digest[:16]}-{self.occurrence}"
         return f"{stem}-{tag}" if tag else stem
 
 

@@ -52,9 +52,9 @@ class Chunk:
         return chunk
 
     @property
-    def placed(self) -> bool:
-        """Whether it certainly lies on the shelf, in whatever form."""
-        return None not in self._texts
+    def lists_all(self) -> bool:
+        """Whether the shelf certainly lists every key, in whatever form."""
+        return self._saved is not None and len(self._saved) == len(self.keys)
 
     def saved(self, key: str) -> Entry | None:
         """Return the form that the shelf certainly holds; None where there is none or where that is not certain."""
@@ -74,11 +74,7 @@ class Chunk:
             return False
         if shelf.read(self.name) not in self._texts:
             self._saved = None
-            raise TransientFailure(
-                f"Another attempt of this task instance is at work: it wrote {self.name!r} meanwhile. This one stops; "
-                "what it bought is found again by its client ids.",
-                charged="unknown",
-            )
+            raise overtaken(self.name)
         stored = {"version": VERSION, "writer": writer, "entries": {key: entries[key].to_json() for key in self.keys}}
         text = json.dumps(stored, separators=(",", ":"), allow_nan=False)
         # Until the shelf says that it kept the text, it may hold either, and neither can be relied on.
@@ -103,6 +99,15 @@ def parse(name: str, text: str) -> dict[str, Any]:
     if version != VERSION:
         raise unreadable(name, f"version {version!r}, not {VERSION}")
     return dict(value)
+
+
+def overtaken(name: str) -> TransientFailure:
+    """Return the error for a text that somebody else wrote since we read or wrote it."""
+    return TransientFailure(
+        f"Another attempt of this task instance is at work: it wrote {name!r} meanwhile. This one stops; what it bought "
+        "is found again by its client ids.",
+        charged="unknown",
+    )
 
 
 def unreadable(name: str, why: str) -> TransientFailure:

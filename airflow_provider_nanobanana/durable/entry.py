@@ -24,11 +24,15 @@ _LONGEST_CODE, _LONGEST_MESSAGE = 60, 160
 
 
 class Fault(NamedTuple):
-    """Why an order has no image, and what became of its money; the stored form cuts long texts."""
+    """Why an order has no image, what became of its money, and whether another attempt may bring it.
+
+    The stored form cuts long texts.
+    """
 
     code: str
     message: str
     charged: Charged
+    again: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Entry:
             landed=None if landed is None else LandedFile(landed[0], _unpack(landed[1]), *landed[2:]),
             cost=cost,
             listed=bool(listed),
-            error=None if error is None else Fault(*error),
+            error=None if error is None else Fault(error[0], error[1], error[2], bool(error[3])),
             submitted_at=submitted_at,
         )
 
@@ -143,8 +147,8 @@ def _landed_to_json(landed: LandedFile) -> list[Any]:
     return [name, _pack(sha256), *measures]
 
 
-def _fault_to_json(fault: Fault) -> list[str]:
-    return [_cut(fault.code, _LONGEST_CODE), _cut(fault.message, _LONGEST_MESSAGE), fault.charged]
+def _fault_to_json(fault: Fault) -> list[Any]:
+    return [_cut(fault.code, _LONGEST_CODE), _cut(fault.message, _LONGEST_MESSAGE), fault.charged, int(fault.again)]
 
 
 def _pack(text: str, prefix: str = "") -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.durable.chunk import MAX_KEYS, VERSION, Chunk, parse, unreadable
+from airflow_provider_nanobanana.durable.chunk import MAX_KEYS, VERSION, Chunk, overtaken, parse, unreadable
 from airflow_provider_nanobanana.durable.entry import Entry
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.durable.reservation import Reservation, covers
@@ -25,10 +25,14 @@ class Ledger:
     """The entries of a batch by order key; any thread may use it, and one at a time speaks to the shelf.
 
     Nothing is on the shelf before :meth:`save` returned. Nothing is ever removed from it.
+
+    :ivar whole: Whether every submit of the task instance is in it: then nothing was ever sent for an order without a
+        record. It is not where the shelf was lost, or ended with an earlier try (Airflow before 3.3).
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, *, whole: bool = False) -> None:
         """Begin an empty ledger; use :meth:`load` wherever there may be one already."""
+        self.whole = whole
         self._shelf = shelf
         self._writer = uuid.uuid4().hex
         self._entries: dict[str, Entry] = {}
@@ -36,25 +40,28 @@ class Ledger:
         self._chunks: list[Chunk] = []
         self._home: dict[str, Chunk] = {}
         self._dirty: set[str] = set()
-        self._indexed = 0
+        self._indexed: int | None = None
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, shelf: Shelf) -> Ledger:
+    def load(cls, shelf: Shelf, *, first: bool = False) -> Ledger:
         """Return what earlier attempts saved, or an empty ledger where there certainly is none.
 
+        :param first: Whether no earlier attempt may have sent anything: neither a retry nor a cleared task.
         :raises TransientFailure: It could not be read, or not be understood; nothing was sent.
         """
         ledger = cls(shelf)
-        ledger._indexed = _read_index(shelf)
-        # Chunks are written before the index: a kill between the two leaves some that it does not count.
+        ledger._indexed, ledger.whole = _read_index(shelf)
+        # Chunks are written before they are counted: a kill between the two leaves some that the index does not count.
         while chunk := Chunk.read(shelf, f"{NAME}_{len(ledger._chunks)}"):
             ledger._chunks.append(chunk)
             ledger._home |= dict.fromkeys(chunk.keys, chunk)
             ledger._entries |= chunk.entries()
-        if len(ledger._chunks) < ledger._indexed:
+        if len(ledger._chunks) < (ledger._indexed or 0):
             missing = f"{NAME}_{len(ledger._chunks)}"
             raise unreadable(missing, f"it is missing, and there were {ledger._indexed} chunks")
+        if ledger._indexed is None and not ledger._chunks:
+            ledger.whole = first
         return ledger
 
     def __len__(self) -> int:
@@ -96,7 +103,9 @@ class Ledger:
     def reserve(self, intents: Mapping[str, Record], until: float) -> None:
         """Let these orders be POSTed up to a moment without a write for each, once :meth:`save` has returned.
 
-        From then on the shelf says that a POST may have left, while :meth:`get` says what really happened.
+        From then on the shelf says that a POST may have left, while :meth:`get` says what really happened. An order
+        without a record is ``queued`` from now on if the ledger is whole; otherwise its generations have to be looked
+        for first, nothing is reserved, and its POST costs a write.
 
         :param intents: By order key, what :func:`~.reservation.foresee` foresees.
         :param until: Epoch seconds. The longer, the longer does an attempt after a kill wait before it believes that
@@ -104,8 +113,12 @@ class Ledger:
         """
         with self._lock:
             for key, intent in intents.items():
-                self._reserved[key] = Reservation(replace(intent, state=RecordState.INTENT, at=until))
-                self.put(key, self.get(key))
+                entry = self.get(key)
+                if entry.record is None and self.whole and entry.landed is None:
+                    entry = replace(entry, record=replace(intent, state=RecordState.QUEUED))
+                if entry.record is not None:
+                    self._reserved[key] = Reservation(replace(intent, state=RecordState.INTENT, at=until))
+                    self.put(key, entry)
 
     def release(self, keys: Iterable[str]) -> None:
         """Take reservations back; the next :meth:`save` says of these orders what really happened."""
@@ -129,17 +142,26 @@ class Ledger:
         with self._lock:
             wanted = {self._home[key].name for key in keys} if keys else self._dirty
             written = 0
+            if self._indexed is None and self._chunks:
+                # Before anything else: whether the ledger is whole must not be lost in a kill.
+                written += self._write_index(0)
             for chunk in self._chunks:
-                # Chunks come to the shelf in their order: whoever loads them stops at the first that is not there.
-                if chunk.name in self._dirty and (chunk.name in wanted or not chunk.placed):
+                # Keys come to the shelf in their order, so that two attempts at once cannot miss each other's.
+                if chunk.name in self._dirty and (chunk.name in wanted or not chunk.lists_all):
                     entries = {key: self._saved_form(key) for key in chunk.keys}
                     written += chunk.write(self._shelf, self._writer, entries)
                     self._dirty.discard(chunk.name)
-            if self._indexed != len(self._chunks):
-                self._shelf.write(NAME, json.dumps({"version": VERSION, "chunks": len(self._chunks)}))
-                self._indexed = len(self._chunks)
-                written += 1
+            if self._indexed != len(self._chunks) and self._chunks:
+                written += self._write_index(len(self._chunks))
             return written
+
+    def _write_index(self, chunks: int) -> int:
+        text = json.dumps({"version": VERSION, "chunks": chunks, "whole": self.whole})
+        if self._indexed is None and self._shelf.read(NAME) not in (None, text):
+            raise overtaken(NAME)
+        self._shelf.write(NAME, text)
+        self._indexed = chunks
+        return 1
 
     def _saved_form(self, key: str) -> Entry:
         reservation, entry = self._reserved.get(key), self._entries[key]
@@ -174,12 +196,13 @@ class LedgerJournal:
             self._ledger.save(self._key)
 
 
-def _read_index(shelf: Shelf) -> int:
-    """Return the number of chunks that there must be."""
+def _read_index(shelf: Shelf) -> tuple[int | None, bool]:
+    """Return the number of chunks that there must be, and whether the ledger is whole."""
     text = shelf.read(NAME)
     if text is None:
-        return 0
-    chunks = parse(NAME, text).get("chunks")
-    if not isinstance(chunks, int) or chunks < 0:
-        raise unreadable(NAME, f"chunks is {chunks!r}")
-    return chunks
+        return None, False
+    index = parse(NAME, text)
+    chunks, whole = index.get("chunks"), index.get("whole")
+    if not isinstance(chunks, int) or chunks < 0 or not isinstance(whole, bool):
+        raise unreadable(NAME, f"it says {chunks!r} chunks, whole {whole!r}")
+    return chunks, whole

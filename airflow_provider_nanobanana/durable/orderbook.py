@@ -1,4 +1,4 @@
-"""What a batch was asked for, kept with its ledger: a retry goes on with it, whatever a template or function says now."""
+"""What a batch was asked for, kept with its ledger: a retry goes on with it, whatever a template says by now."""
 
 from __future__ import annotations
 

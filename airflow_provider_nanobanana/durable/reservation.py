@@ -50,16 +50,24 @@ class Reservation:
     def saved_form(self, entry: Entry) -> Entry:
         """Return what to save for an entry: the intent, unless that would hide what the entry's record knows."""
         record = entry.record
-        if record is not None and record.state is RecordState.INTENT:
-            if not same_submit(record, self.intent):
-                return entry
+        if record is None or entry.landed is not None:
+            return entry
+        if record.state is RecordState.INTENT and same_submit(record, self.intent):
             later = max(record.at, self.intent.at)
             careful = replace(self.intent, at=later, replaced=record.replaced or self.intent.replaced)
-        elif record is None or record.state is RecordState.QUEUED or entry.refunded:
+        elif self._follows(entry, record):
             careful = self.intent
         else:
             return entry
-        return replace(entry, record=careful, status="open", landed=None, error=None)
+        return replace(entry, record=careful, status="open", error=None)
+
+    def _follows(self, entry: Entry, record: Record) -> bool:
+        """Whether the intent is what comes right after a record: a generation left out would never be looked for."""
+        if (record.fingerprint, record.regeneration) != (self.intent.fingerprint, self.intent.regeneration):
+            return False
+        if record.state is RecordState.QUEUED:
+            return record.generation == self.intent.generation
+        return entry.refunded and record.generation + 1 == self.intent.generation
 
 
 def covers(saved: Record | None, intent: Record) -> bool:

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch import Failed
+from airflow_provider_nanobanana.batch.outcome import Failed
 from airflow_provider_nanobanana.durable.ledger import LedgerJournal
 from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.reservation import foresee
@@ -20,7 +20,8 @@ from airflow_provider_nanobanana.hooks.submission import Submission
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch import Order
+    from airflow_provider_nanobanana.batch.orders import Order
+    from airflow_provider_nanobanana.durable.record import Record
     from airflow_provider_nanobanana.hooks.workshop import Workshop
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
@@ -110,7 +111,7 @@ class Buyer:
         unsure = record is not None and record.state is not RecordState.QUEUED
         return not unsure and not (self._shop.attempt.retry and record is None)
 
-    def _foreseen(self, order: Order):  # type: ignore[no-untyped-def]
+    def _foreseen(self, order: Order) -> Record:
         shop = self._shop
         identity = shop.identity(order, shop.regeneration)
         return foresee(identity, shop.attempt, shop.entry(order), client_ids=shop.rules.client_ids)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch import Failed
+from airflow_provider_nanobanana.batch.outcome import Failed
 from airflow_provider_nanobanana.hooks.sightings import look_at
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.catalogue import pixel_size
@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.toapis.outcome import Wait
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch import Order
+    from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.hooks.workshop import Workshop
     from airflow_provider_nanobanana.toapis.outcome import Sighting
 

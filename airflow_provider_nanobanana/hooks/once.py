@@ -16,11 +16,9 @@ class Once(Generic[V]):
     A failure goes to everyone who waits and is forgotten: who asks later makes the value anew.
 
     :param made: Values that are there already.
-    :param final: Failures that are kept like values.
     """
 
-    def __init__(self, made: Mapping[str, V] | None = None, *, final: type[Exception] | tuple[()] = ()) -> None:
-        self._final = final
+    def __init__(self, made: Mapping[str, V] | None = None) -> None:
         self._lock = threading.Lock()
         self._values: dict[str, V] = dict(made or {})
         self._futures: dict[str, Future[V]] = {}
@@ -44,9 +42,8 @@ class Once(Generic[V]):
         try:
             value = make()
         except BaseException as failure:
-            if not isinstance(failure, self._final):
-                with self._lock:
-                    del self._futures[key]
+            with self._lock:
+                del self._futures[key]
             future.set_exception(failure)
             raise
         with self._lock:

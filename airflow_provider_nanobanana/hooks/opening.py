@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch import Budget, Cost, Order, check_balance, take_orders
+from airflow_provider_nanobanana.batch.money import Budget, Cost, check_balance
+from airflow_provider_nanobanana.batch.orders import Order, take_orders
 from airflow_provider_nanobanana.durable import orderbook
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.hooks.reference import References
@@ -17,7 +18,6 @@ from airflow_provider_nanobanana.hooks.workshop import Workshop
 from airflow_provider_nanobanana.landing.reuse import find_landed
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from airflow_provider_nanobanana.toapis.protocol import upload_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
@@ -80,7 +80,7 @@ class Opening:
         kept = orderbook.recall(self.shelf)
         resumed = self.resumed and kept is not None and kept["try_number"] == self.try_number
         attempt = replace(self.attempt, started_at=kept["started_at"]) if resumed else self.attempt
-        references = References(lambda upload: self.hook.client.call(upload_call(upload)))
+        references = References.of(self.hook)
         if kept is None or kept["max_tries"] != attempt.max_tries:
             orders = self._take(references)
         else:
@@ -102,13 +102,14 @@ class Opening:
 
     def _take(self, references: References) -> list[Order]:
         with ThreadPoolExecutor(_THREADS) as pool:
-            return take_orders(
+            orders: list[Order] = take_orders(
                 self.commission.given(),
                 defaults=self.commission.defaults,
                 default_model=self.hook.settings.model,
                 digest_of=references.digest,
                 each=pool.map,
             )
+        return orders
 
     def _workshop(self, orders: list[Order], references: References, attempt: Attempt) -> Workshop:
         before = attempt.tries_before_clear

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -15,9 +14,12 @@ from airflow_provider_nanobanana.hooks.once import Once
 from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
 from airflow_provider_nanobanana.landing.storage import local_path, object_path, require_connection, storage_failures
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
-from airflow_provider_nanobanana.toapis.protocol import Upload
+from airflow_provider_nanobanana.toapis.protocol import Upload, upload_call
 
 if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 #: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
@@ -30,7 +32,6 @@ _LASTING: Final = (
     ImportError,
 )
 _KEPT_BYTES: Final = 24 * 1024 * 1024
-_THREADS: Final = 8
 
 
 def is_remote(reference: str) -> bool:
@@ -59,12 +60,8 @@ def read_reference(path_or_uri: str) -> Upload:
 
 
 def _read(uri: str, shown: str) -> bytes:
-    path = local_path(uri)
     try:
-        if path is None:
-            path = object_path(uri)
-            require_connection(path)
-        with path.open("rb") as file:
+        with (local_path(uri) or _stored_path(uri)).open("rb") as file:
             # One byte more than allowed tells "too large" without reading a whole film.
             content: bytes = file.read(MAX_REFERENCE_BYTES + 1)
             return content
@@ -73,6 +70,12 @@ def _read(uri: str, shown: str) -> bytes:
             f"Reference image {shown!r} cannot be read ({type(error).__name__}: {error}). Give an http(s) URL, a local "
             "path or a storage URI that this worker can read; nothing was sent and nothing charged."
         ) from error
+
+
+def _stored_path(uri: str) -> ObjectStoragePath:
+    path = object_path(uri)
+    require_connection(path)
+    return path
 
 
 class References:
@@ -95,10 +98,15 @@ class References:
         urls: Mapping[str, str] | None = None,
     ) -> None:
         self._send = send
-        self._digests: Once[str] = Once(digests, final=InvalidRequest)
+        self._digests: Once[str] = Once(digests)
         self._urls: Once[str] = Once(urls)
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._kept_lock = threading.Lock()
+
+    @classmethod
+    def of(cls, hook: NanoBananaHook) -> References:
+        """Return references that upload through a hook."""
+        return cls(lambda upload: hook.client.call(upload_call(upload)))
 
     @property
     def digests(self) -> dict[str, str]:
@@ -109,18 +117,6 @@ class References:
     def urls(self) -> dict[str, str]:
         """The public URL of every upload, by the SHA-256 of its content."""
         return self._urls.values()
-
-    def read(self, uris: Iterable[str]) -> None:
-        """Read storage references ahead, several at a time; what ``digest`` says of each is known afterwards.
-
-        A reference that cannot be used is not raised here but by ``digest``, so that all of them can be named.
-
-        :raises ToApisError: ``ConfigurationError`` or ``TransientFailure``, as :func:`read_reference`.
-        """
-        wanted = {uri.strip() for uri in uris if not is_remote(uri)}
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(self._read_ahead, sorted(wanted)):
-                pass
 
     def digest(self, uri: str) -> str:
         """Return the SHA-256 of a storage reference's content, in hex; errors as of :func:`read_reference`."""
@@ -146,12 +142,6 @@ class References:
             if not is_remote(uri):
                 self.digest(uri)
         return request.model_copy(update={"reference_images": tuple(map(self.url, references))})
-
-    def _read_ahead(self, uri: str) -> None:
-        try:
-            self.digest(uri)
-        except InvalidRequest:
-            return  # kept, and raised by whoever asks for this digest
 
     def _content(self, uri: str, digest: str) -> Upload:
         with self._kept_lock:

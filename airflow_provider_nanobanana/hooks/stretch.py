@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch import Progress, enough, wake_by
-from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS
+from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS, Progress, enough, wake_by
 from airflow_provider_nanobanana.hooks.buyer import Buyer
 from airflow_provider_nanobanana.hooks.collector import Collector
 from airflow_provider_nanobanana.toapis.latency import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.hooks.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two rounds of collecting while the buying goes on.
 _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
-_SHORTEST_PAUSE: Final = 15.0
+_LIMIT_PAUSE: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,17 @@ class Stretch:
         if not running and not more:
             return None
         now = shop.hook.clock()
-        deadline = max((shop.submitted_at(order) + shop.timeout for order in running), default=now + _SHORTEST_PAUSE)
+        # With nothing under way the account's limit alone is waited for.
+        deadline = max((shop.submitted_at(order) + shop.timeout for order in running), default=now + _LIMIT_PAUSE)
         return Pause(
             image_task_ids=[shop.image_task_id(order) or "" for order in running],
             created_at=[shop.entry(order).submitted_at for order in running],
             kinds=[kind_of(order.request.model, order.request.resolution) for order in running],
-            wake_at=max(wake_by(now, deadline, more), now + _SHORTEST_PAUSE),
+            wake_at=wake_by(now, deadline, more),
             enough=enough(len(running), more),
         )
 
-    def _broke(self, unsent: list) -> bool:  # type: ignore[type-arg]
+    def _broke(self, unsent: Sequence[Order]) -> bool:
         """Whether the limit of cost lets no further order through."""
         return bool(unsent) and not self._shop.budget.may_buy(unsent[0], self._shop.spent)
 

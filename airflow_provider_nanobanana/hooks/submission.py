@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +13,10 @@ from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
 from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT
+from airflow_provider_nanobanana.hooks.reference import References
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call, submit_call, upload_call
+from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call, submit_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
@@ -39,6 +40,7 @@ class Submission:
     :param request: A parsed request.
     :param pace: The account's.
     :param patient: Whether to sit out any wait for a turn; otherwise a long one is raised, for the caller to queue.
+    :param references: Uploads what lies in a storage; shared by many wishes, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
     :param vouched: Whether the caller vouches that no earlier attempt is under way.
     """
@@ -54,6 +56,7 @@ class Submission:
         journal: Journal,
         pace: Pace,
         patient: bool = False,
+        references: References | None = None,
         adopt: Mapping[str, str] | None = None,
         vouched: bool = False,
     ) -> None:
@@ -63,7 +66,7 @@ class Submission:
         self._pace = pace
         self._patient = patient
         self._adopt = adopt or {}
-        self._uploads: dict[str, str] = {}
+        self._references = references or References.of(hook)
         self._lost = 0
         self._start = Situation(identity, attempt, rules, vouched=vouched)
 
@@ -72,10 +75,23 @@ class Submission:
 
         :raises ToApisError: ``RateLimited`` and ``ServiceUnavailable`` only where nothing is under way.
         """
+        steps = self.steps()
+        while True:
+            try:
+                seconds = next(steps)
+            except StopIteration as end:
+                image_task: ImageTask = end.value
+                return image_task
+            self._hook.sleep(seconds)
+
+    def steps(self) -> Generator[float, None, ImageTask]:
+        """As :meth:`settle`, for callers with many wishes: yields the seconds to wait before each further look."""
         situation = replace(self._start, record=self._book.read())
         while True:
             decision = decide(situation, self._hook.clock())
             log.info("Submission: %s: %s", decision.verb, decision.reason)
+            if decision.verb is Verb.WAIT:
+                yield decision.seconds
             if decision.verb in (Verb.LOOK, Verb.WAIT, Verb.WALK):
                 situation = self._step(situation, decision)
             elif image_task := self._conclude(situation, decision):
@@ -100,13 +116,11 @@ class Submission:
         return self._submit(situation, decision.generation) if unknown else self._use(situation)
 
     def _step(self, situation: Situation, decision: Decision) -> Situation:
-        """Look, wait and look, or walk."""
+        """Look, or walk."""
         if decision.verb is Verb.WALK:
             record, unseen_for = situation.record, situation.rules.unseen_for
             vouched = situation.vouched or (record is not None and record.vouches(self._hook.clock(), unseen_for))
             return replace(situation, record=None, seen=None, generation=decision.generation, vouched=vouched)
-        if decision.verb is Verb.WAIT:
-            self._hook.sleep(decision.seconds)
         looks = situation.seen.looks + 1 if situation.seen and situation.seen.target == decision.target else 1
         return replace(situation, seen=Seen(decision.target, self._look(decision.target), looks))
 
@@ -232,14 +246,7 @@ class Submission:
 
     def _with_uploads(self) -> ImageRequest:
         """Return the request with every storage reference read, checked and replaced by its public URL."""
-        from airflow_provider_nanobanana.hooks.reference import is_remote, read_reference
-
-        references = self._request.reference_images
-        if len(references) > _DOCUMENTED_REFERENCES:
-            log.warning("%d reference images; newer docs speak of at most 6 for this model.", len(references))
-        # All are checked before the first is sent: one bad reference costs nothing, not even an upload.
-        local = {uri: read_reference(uri) for uri in references if not is_remote(uri) and uri not in self._uploads}
-        self._uploads |= {uri: self._hook.client.call(upload_call(upload)) for uri, upload in local.items()}
-        return self._request.model_copy(
-            update={"reference_images": tuple(self._uploads.get(uri, uri) for uri in references)}
-        )
+        if len(self._request.reference_images) > _DOCUMENTED_REFERENCES:
+            count = len(self._request.reference_images)
+            log.warning("%d reference images; newer docs speak of at most 6 for this model.", count)
+        return self._references.uploaded(self._request)

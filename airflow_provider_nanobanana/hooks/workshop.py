@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_nanobanana.batch import Cost, Failed, Landed, Outcome, Plan, Spent
+from airflow_provider_nanobanana.batch.money import Cost, Spent
+from airflow_provider_nanobanana.batch.outcome import Failed, Landed, Outcome
+from airflow_provider_nanobanana.batch.waves import Plan
 from airflow_provider_nanobanana.durable.entry import Fault, LandedFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch import Budget, Order
+    from airflow_provider_nanobanana.batch.money import Budget
+    from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.batch.outcome import OnExpired
     from airflow_provider_nanobanana.durable.attempt import Attempt
     from airflow_provider_nanobanana.durable.decision import Rules
@@ -95,7 +98,8 @@ class Workshop:
 
     def plan(self) -> Plan:
         """Return how far the batch has come."""
-        return Plan(**Counter(self._stage(order) for order in self.orders))
+        counts = Counter(self._stage(order) for order in self.orders)
+        return Plan(counts["unsent"], counts["running"], counts["landed"], counts["failed"])
 
     def _stage(self, order: Order) -> Stage:
         entry = self.entry(order)

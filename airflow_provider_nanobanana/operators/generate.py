@@ -160,7 +160,7 @@ class NanoBananaGenerateOperator(BaseOperator):
 
     def _commission(self, context: Context) -> Commission:
         """Check what only shows after rendering and mapping; nothing was sent."""
-        from airflow_provider_nanobanana.batch import Budget
+        from airflow_provider_nanobanana.batch.money import Budget
         from airflow_provider_nanobanana.hooks.opening import Commission
 
         faults = [
@@ -222,7 +222,7 @@ class NanoBananaGenerateOperator(BaseOperator):
 
     def _conclude(self, context: Context, shop: Workshop) -> Any:
         """Write the manifest, then return the result, or raise what the batch amounts to with the result in XCom."""
-        from airflow_provider_nanobanana.batch import conclude, result
+        from airflow_provider_nanobanana.batch.result import conclude, result
         from airflow_provider_nanobanana.operators.reporting import announce, write_manifest
 
         outcomes, totals = shop.outcomes(), shop.spent.totals()

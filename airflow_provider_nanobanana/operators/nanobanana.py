@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_nanobanana.operators.download import NanoBananaDownloadOperator
+from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.operators.submit import NanoBananaSubmitOperator
 
-__all__ = ["NanoBananaDownloadOperator", "NanoBananaSubmitOperator"]
+__all__ = ["NanoBananaDownloadOperator", "NanoBananaGenerateOperator", "NanoBananaSubmitOperator"]

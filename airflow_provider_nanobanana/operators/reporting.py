@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_nanobanana.batch import manifest
+from airflow_provider_nanobanana.batch.manifest import manifest
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-    from airflow_provider_nanobanana.batch import Outcome
+    from airflow_provider_nanobanana.batch.outcome import Outcome
     from airflow_provider_nanobanana.hooks.workshop import Workshop
 
 
@@ -21,7 +21,7 @@ def write_manifest(context: Context, shop: Workshop, outcomes: Sequence[Outcome]
     content = manifest(
         outcomes,
         run={"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
-        destination=shop.retrieval.landing.destination,
+        destination=shop.retrieval.landing.uri(""),
         totals=totals,
         unfinished=len(shop.orders) - len(outcomes),
     )

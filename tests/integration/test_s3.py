@@ -33,10 +33,12 @@ from tests.unit.picture_fixtures import jpeg_with_provenance, picture
 MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
     bool(MISSING),
-    reason=f"not installed: {', '.join(MISSING)}; pip install 'apache-airflow-providers-amazon[s3fs]' 'moto[s3]' flask-cors",
+    reason=f"not installed: {', '.join(MISSING)}; install the dev extra",
 )
 
 PNG = picture("png")
+#: Airflow's, for this file: opening a store takes a second.
+STORES: dict[str, Any] = {}
 BUCKET = "pictures"
 
 
@@ -91,14 +93,14 @@ def running_bucket() -> Iterator[Bucket]:
 
 @pytest.fixture
 def bucket(running_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """The bucket, empty, with the connection ``store`` to it; no other credentials, no proxy, no cached store."""
+    """The bucket, empty, with the connection ``store`` to it; no other credentials, no proxy."""
     running_bucket.empty()
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("AIRFLOW_CONN_STORE", connection(running_bucket.endpoint))
-    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", STORES)
     return running_bucket
 
 
@@ -198,6 +200,7 @@ def test_a_listing_of_more_than_one_page(bucket: Bucket, monkeypatch: pytest.Mon
 def nobody_there(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection leads to a port where nobody listens."""
     monkeypatch.setenv("AIRFLOW_CONN_STORE", connection("http://127.0.0.1:9", retries={"total_max_attempts": 1}))
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
 
 
 @pytest.mark.usefixtures("nobody_there")

@@ -16,9 +16,7 @@ from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerJourn
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.durable.shelf import MemoryShelf
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.unit.ledger_samples import (
-    NOW, BrittleShelf, failed, key, landed, record, stored_size, submitted,
-)  # fmt: skip
+from tests.unit.ledger_samples import NOW, BrittleShelf, failed, key, landed, record, stored_size, submitted
 
 UNTIL = NOW + 60
 INTENT = record(0, RecordState.INTENT)
@@ -28,10 +26,11 @@ hashes = st.one_of(st.binary(min_size=32, max_size=32).map(bytes.hex), texts)
 ids = st.none() | texts | st.binary(min_size=20, max_size=20).map(lambda raw: f"nb-{raw.hex()}")
 moments = st.floats(0, 4e9)
 records = st.builds(
-    Record, st.sampled_from(RecordState), hashes, st.integers(0, 9), st.integers(0, 25), ids, st.none() | texts, moments,
-    st.integers(0, 99), st.just(""), st.booleans(),
+    Record, st.sampled_from(RecordState), hashes, st.integers(0, 9), st.integers(0, 25), ids, st.none() | texts,
+    moments, st.integers(0, 99), st.just(""), st.booleans(),
 )  # fmt: skip
 numbers = st.integers(0, 2**40)
+faults = st.builds(Fault, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown"), st.booleans())
 entries = st.builds(
     Entry,
     st.none() | records,
@@ -39,7 +38,7 @@ entries = st.builds(
     st.none() | st.builds(LandedFile, texts, hashes, numbers, texts, numbers, numbers),
     st.none() | st.floats(0, 1e6),
     st.booleans(),
-    st.none() | st.builds(Fault, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown")),
+    st.none() | faults,
     st.none() | moments,
 )
 
@@ -54,8 +53,8 @@ def filled(shelf: MemoryShelf, count: int, entry: Callable[[int], Entry] = lande
 
 
 def reserved(shelf: MemoryShelf, entry: Entry | None = None, intent: Record = INTENT) -> Ledger:
-    """Return a ledger with a reservation for order 0 that was saved."""
-    ledger = Ledger.load(shelf)
+    """Return a whole ledger with a reservation for order 0 that was saved."""
+    ledger = Ledger.load(shelf, first=True)
     if entry is not None:
         ledger.put(key(0), entry)
     ledger.reserve({key(0): intent}, UNTIL)
@@ -135,7 +134,7 @@ def test_a_long_message_is_cut_in_the_stored_form() -> None:
 def test_only_what_changed_is_written() -> None:
     shelf = BrittleShelf()
     ledger = filled(shelf, 450)
-    assert shelf.written == [*(f"{NAME}_{number}" for number in range(5)), NAME]
+    assert shelf.written == [NAME, *(f"{NAME}_{number}" for number in range(5)), NAME]
     shelf.written.clear()
     ledger.put(key(120), failed(120))
     ledger.put(key(7), landed(7))
@@ -171,6 +170,18 @@ def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None
     assert Ledger.load(shelf).get(key(120)) == failed(120)
 
 
+def test_new_orders_come_to_the_shelf_in_their_order() -> None:
+    """Two attempts that put the same order into different chunks would miss each other's intent."""
+    shelf = MemoryShelf()
+    filled(shelf, 50)
+    one, other = Ledger.load(shelf), Ledger.load(shelf)
+    for number in range(50, 110):
+        one.put(key(number), Entry())
+    LedgerJournal(one, key(109)).write(record(109, RecordState.INTENT))
+    with pytest.raises(TransientFailure, match="nother attempt"):
+        LedgerJournal(other, key(109)).write(record(109, RecordState.INTENT))
+
+
 # --- reservations -----------------------------------------------------------------------------------------------------
 
 
@@ -178,11 +189,12 @@ def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None
 def test_a_reserved_order_is_saved_as_an_intent_and_remembered_as_it_is(entry: Entry | None) -> None:
     shelf = MemoryShelf()
     ledger = reserved(shelf, entry)
-    assert ledger.get(key(0)) == (entry or Entry())
+    entry = entry or Entry(record(0, RecordState.QUEUED))
+    assert ledger.get(key(0)) == entry
     assert Ledger.load(shelf).get(key(0)).record == replace(INTENT, at=UNTIL)
     ledger.release([key(0), "unknown"])
     ledger.save()
-    assert Ledger.load(shelf).get(key(0)) == (entry or Entry())
+    assert Ledger.load(shelf).get(key(0)) == entry
 
 
 def test_a_confirmed_failure_may_be_reserved_for_its_next_generation() -> None:
@@ -201,6 +213,10 @@ def test_a_confirmed_failure_may_be_reserved_for_its_next_generation() -> None:
         failed(0, charged="unknown"),
         Entry(replace(INTENT, generation=3)),
         Entry(replace(INTENT, client_business_id="nb-other")),
+        Entry(record(0, RecordState.QUEUED)),
+        Entry(record(0, RecordState.QUEUED, 1, regeneration=2)),
+        replace(failed(0), record=record(0, RecordState.SUBMITTED, 1)),
+        replace(landed(0), status="reused", record=None),
     ],
 )
 def test_a_reservation_hides_nothing_that_may_be_under_way(entry: Entry) -> None:
@@ -215,6 +231,34 @@ def test_what_was_bought_under_a_reservation_is_saved() -> None:
     LedgerJournal(ledger, key(0)).write(record(0, RecordState.SUBMITTED))
     ledger.save()
     assert Ledger.load(shelf).get(key(0)).record == record(0, RecordState.SUBMITTED)
+
+
+def test_whether_a_ledger_is_whole_outlives_its_attempt() -> None:
+    shelf = BrittleShelf()
+    filled(shelf, 1)
+    assert not Ledger.load(shelf, first=True).whole
+    shelf.texts.clear()
+    first = Ledger.load(shelf, first=True)
+    first.put(key(0), Entry())
+    for shelf.breaks in ("refused", "kept"):
+        with pytest.raises(TransientFailure):
+            first.save()
+    shelf.breaks = ""
+    assert Ledger.load(shelf).whole, "a kill right after the first write"
+    first.save()
+    assert Ledger.load(shelf).whole
+
+
+def test_a_blank_order_of_a_ledger_that_is_not_whole_cannot_be_reserved() -> None:
+    """Its generations may exist: an intent for the first would hide the second from the next attempt."""
+    shelf = MemoryShelf()
+    ledger = Ledger.load(shelf)
+    ledger.reserve({key(0): INTENT}, UNTIL)
+    ledger.put(key(1), landed(1))
+    ledger.save()
+    assert (ledger.get(key(0)), key(0) in Ledger.load(shelf)) == (Entry(), False)
+    LedgerJournal(ledger, key(0)).write(INTENT)
+    assert Ledger.load(shelf).get(key(0)).record == INTENT
 
 
 # --- the journal of one order -----------------------------------------------------------------------------------------
@@ -319,7 +363,7 @@ def test_a_kill_between_chunk_and_index_loses_nothing(chunks: int) -> None:
     again = Ledger.load(shelf)
     assert len(again) == 100 * chunks
     again.save()
-    assert json.loads(shelf.texts[NAME]) == {"version": 1, "chunks": chunks}
+    assert json.loads(shelf.texts[NAME]) == {"version": 1, "chunks": chunks, "whole": False}
 
 
 # --- another attempt --------------------------------------------------------------------------------------------------
@@ -381,11 +425,14 @@ def test_our_own_write_of_unknown_outcome_is_not_another_attempts(breaks: Any) -
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}_1"])
-@pytest.mark.parametrize("text", ["", "?", "7", "[]", "{}", '{"version":2,"chunks":3}', '{"version":1,"chunks":-1}',
-                                  '{"version":1,"entries":{"k":["x"]}}', '{"version":1,"entries":{"k":[0,[1]]}}',
-                                  '{"version":1,"entries":{"k":[9]}}', '{"version":1,"entries":{"k":[0,null,["n","§"]]}}',
-                                  '{"version":1,"entries":[]}', '{"version":1,"entries":{"k":[0,1,2,3,4,5,6,7]}}'])
-def test_what_cannot_be_understood_is_an_error(name: str, text: str) -> None:  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    ["", "?", "7", "[]", "{}", '"chunks":-1,"whole":true', '"chunks":3', '"entries":{"k":["x"]}', '"entries":[]',
+     '"entries":{"k":[0,[1]]}', '"entries":{"k":[9]}', '"entries":{"k":[0,null,["n","§"]]}',
+     '"entries":{"k":[0,1,2,3,4,5,6,7]}', '"version":2,"chunks":3,"whole":true,"entries":{}'],
+)  # fmt: skip
+def test_what_cannot_be_understood_is_an_error(name: str, content: str) -> None:
+    text = f'{{"version":1,{content}}}' if content.startswith('"') else content
     shelf = MemoryShelf()
     filled(shelf, 250)
     shelf.texts[name] = text

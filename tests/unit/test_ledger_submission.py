@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,17 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.decision import Rules
-from airflow_provider_nanobanana.durable.entry import Fault
+from airflow_provider_nanobanana.durable.decision import Rules, Situation, Verb, decide
+from airflow_provider_nanobanana.durable.entry import Entry, Fault
 from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal
 from airflow_provider_nanobanana.durable.record import SubmissionIdentity
 from airflow_provider_nanobanana.durable.reservation import foresee
 from airflow_provider_nanobanana.durable.shelf import MemoryShelf
+from airflow_provider_nanobanana.hooks.pace import Pace
 from airflow_provider_nanobanana.hooks.submission import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
-from tests.unit.durable_world import HTTP_TIMEOUT, SCOPE, Fate, Killed, World
+from tests.unit.durable_world import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Fate, Killed, World
+from tests.unit.ledger_samples import NOW
 
 ORDERS = 5
 RULES = Rules(http_timeout=HTTP_TIMEOUT)
@@ -72,14 +75,12 @@ class Shop:
         """Run one attempt; it may be killed."""
         self.tries += 1
         self._left, self._fates = life.effects, iter(life.fates)
-        try:
+        with suppress(Killed):
             self._batch(life)
-        except Killed:
-            pass
 
     def _batch(self, life: Life) -> None:
         attempt = Attempt.of(try_number=self.tries, max_tries=99, retries=99, started_at=self.world.now)
-        ledger = Ledger.load(self)
+        ledger = Ledger.load(self, first=not (attempt.retry or attempt.cleared))
         self._take_stock(ledger)
         identities = [SubmissionIdentity(SCOPE, request.fingerprint()) for request in REQUESTS]
         intents = {
@@ -93,7 +94,8 @@ class Shop:
             hook: Any = SimpleNamespace(clock=lambda: self.world.now, sleep=self._sleep, client=self)
             journal = LedgerJournal(ledger, KEYS[number])
             buy = Submission(
-                hook, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal
+                hook, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
+                pace=Pace(SUBMIT_RATE, self.world.slate), patient=True,
             )  # fmt: skip
             self.number = number
             try:
@@ -208,6 +210,14 @@ def test_a_wave_that_outlasts_its_reservation_goes_on_with_a_write_an_order() ->
     assert (shop.writes, shop.paid()) == (ORDERS + 2, list(range(ORDERS)))
 
 
-def test_a_journal_of_the_ledger_is_what_the_submission_expects() -> None:
-    ledger = Ledger.load(MemoryShelf())
-    assert LedgerJournal(ledger, KEYS[0]).read() is None
+@pytest.mark.parametrize(("whole", "verb"), [(True, Verb.SUBMIT), (False, Verb.LOOK)])
+def test_a_retry_looks_only_for_what_may_have_been_sent(whole: bool, verb: Verb) -> None:
+    shelf = MemoryShelf()
+    first = Ledger.load(shelf, first=whole)
+    first.put("another", Entry())
+    first.save()
+    retry, identity = Attempt(NOW, max_tries=9, retry=True, tries_before_clear=0), SubmissionIdentity(SCOPE, "f" * 64)
+    ledger = Ledger.load(shelf)
+    ledger.reserve({"k": foresee(identity, retry, Entry(), client_ids=True)}, NOW + 45)
+    kept = LedgerJournal(ledger, "k").read()
+    assert decide(Situation(identity, retry, RULES, record=kept), NOW).verb is verb

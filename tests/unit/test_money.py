@@ -91,6 +91,7 @@ def test_what_is_known_better_later_replaces_what_was_guessed() -> None:
     assert spent.totals() == {"cost_usd": 1.025, "of_which_listed_usd": 0.0, "unpriced": 0}
     spent.drop("old")
     spent.drop("never")
+    assert "a" in spent and "old" not in spent and "never" not in spent
     assert spent.usd == 0.025
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_nanobanana.batch import drafts
 from airflow_provider_nanobanana.batch.drafts import FIELDS, MAX_REQUESTS
 from airflow_provider_nanobanana.batch.orders import Order, take_orders
 from airflow_provider_nanobanana.landing.landing import _STEM
@@ -132,9 +133,14 @@ def test_what_is_no_request_at_all_is_refused(given: Any) -> None:
     assert f"There is no request in {type(given).__name__}" in refusal(given)
 
 
-def test_there_may_be_twenty_thousand_and_a_list_without_end_is_refused() -> None:
-    assert "more than 20,000 requests" in refusal(repeat("a kite"))
-    assert len(orders(repeat("a kite", MAX_REQUESTS))) == MAX_REQUESTS
+def test_a_list_without_end_is_refused() -> None:
+    assert MAX_REQUESTS == 20_000 and "more than 20,000 requests" in refusal(repeat("a kite"))
+
+
+def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "MAX_REQUESTS", 20)
+    assert len(orders(["a kite"] * 20)) == 20
+    assert "split them" in refusal(["a kite"] * 21)
 
 
 # --- identity -------------------------------------------------------------------------------------------------------
@@ -164,10 +170,16 @@ def test_a_new_order_of_the_list_changes_no_identity(drawn: tuple[list[tuple[str
 
 
 def test_what_makes_a_picture_another_one_makes_another_order() -> None:
-    base = {"prompt": "a"}
-    changes = [{"size": "16:9"}, {"resolution": "2K"}, {"variant": "x"}, {"model": GEMINI}, {"extra_body": {"s": 1}}]
+    base: dict[str, Any] = {"prompt": "a"}
+    changes: list[dict[str, Any]] = [
+        {"size": "16:9"},
+        {"resolution": "2K"},
+        {"variant": "x"},
+        {"model": GEMINI},
+        {"extra_body": {"s": 1}},
+    ]
     assert len({order.digest for order in orders([base, *({**base, **change} for change in changes)])}) == 6
-    same = [{"response_format": "b64_json"}, {"name": "hat"}, {"model": MODEL}]
+    same: list[dict[str, Any]] = [{"response_format": "b64_json"}, {"name": "hat"}, {"model": MODEL}]
     assert len({order.digest for order in orders([base, *({**base, **change} for change in same)])}) == 1
 
 
@@ -222,10 +234,23 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
 )
 def test_a_good_name_names_the_file(name: str) -> None:
     (taken,) = orders({"prompt": "a", "name": name})
-    assert taken.stem() == name and taken.label == f"#0 {name!r}"
-    for stem in (taken.stem(), taken.stem("t" * 19)):
+    assert taken.stem() == f"{name}-{taken.digest[:10]}" and taken.label == f"#0 {name!r}"
+    for stem in (taken.stem(), taken.stem("t" * 8)):
         assert _STEM.fullmatch(stem)
-    assert taken.stem("two") == f"{name}-two"
+    assert taken.stem("two") == f"{taken.stem()}-two"
+
+
+def test_another_request_under_the_same_name_is_another_file() -> None:
+    """Otherwise the old picture would be reused for a changed prompt, or would keep the new one from being landed."""
+    first, changed, renamed = (
+        orders(fields)[0].stem()
+        for fields in (
+            {"prompt": "a", "name": "hat"},
+            {"prompt": "a red one", "name": "hat"},
+            {"prompt": "a", "name": "cap"},
+        )
+    )
+    assert len({first, changed, renamed}) == 3 and first.startswith("hat-") and changed.startswith("hat-")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +279,7 @@ def test_names_are_unique_whatever_their_case() -> None:
     assert "#3 'HAT': prompt is blank" in message
 
 
-@pytest.mark.parametrize("tag", ["a/b", "x" * 20, " ", "ü"])
+@pytest.mark.parametrize("tag", ["a/b", "x" * 9, " ", "ü"])
 def test_a_tag_that_landing_would_refuse_is_found_before_anything_is_bought(tag: str) -> None:
     with pytest.raises(ValueError, match="no tag"):
         orders("a")[0].stem(tag)

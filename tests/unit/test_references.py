@@ -76,7 +76,6 @@ def test_a_link_passes_through_and_is_never_read(service: Service, reads: list[s
     link = "https://shop.example/a.png?signature=1"
     references = References(service)
     assert references.url(link) == link
-    references.read([link])
     with pytest.raises(ValueError, match="http"):
         references.digest(link)
     assert (reads, service.uploads) == ([], [])
@@ -123,35 +122,27 @@ def test_a_failed_upload_is_tried_again_by_who_asks_again(tmp_path: Path, servic
     assert reads == [red]
 
 
-def test_reading_ahead_names_every_bad_reference_later_and_reads_none_twice(
-    tmp_path: Path, service: Service, reads: list[str]
-) -> None:
-    good = [saved(tmp_path, f"{number}.png", number + 1) for number in range(20)]
-    bad = [f"file://{tmp_path}/not there/{number}.png" for number in range(20)]
-    references = References(service)
-    references.read([*good, *bad, *good])
-    for uri in bad:
-        with pytest.raises(InvalidRequest, match="not there"):
-            references.digest(uri)
-    assert len({references.digest(uri) for uri in good}) == 20
-    assert sorted(reads) == sorted(good + bad)
+def test_a_reference_that_could_not_be_read_is_read_again(service: Service, reads: list[str], tmp_path: Path) -> None:
+    references, late = References(service), f"file://{tmp_path}/late.png"
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        references.digest(late)
+    assert references.digests == {}
+    saved(tmp_path, "late.png")
+    assert references.digest(late)
+    assert reads == [late, late]
 
 
-def test_reading_ahead_stops_where_the_storage_cannot_be_asked(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = iter([TransientFailure("timed out")])
+def test_many_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
+    together = threading.Barrier(8)
 
     def read(uri: str) -> Upload:
-        for failure in answers:
-            raise failure
-        return Upload("a.png", picture("png"), "image/png")
+        together.wait(10)  # breaks, and so fails the test, unless eight arrive
+        return read_reference(uri)
 
     monkeypatch.setattr(reference, "read_reference", read)
-    references = References(service)
-    with pytest.raises(TransientFailure):
-        references.read(["s3://b/a.png"])
-    assert references.digest("s3://b/a.png"), "a failure that passes is not kept"
+    uris = [saved(tmp_path, f"{number}.png", number + 1) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(References(service).digest, uris))) == 8
 
 
 def test_what_is_known_from_before_is_neither_read_nor_sent(tmp_path: Path, service: Service, reads: list[str]) -> None:

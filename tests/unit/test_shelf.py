@@ -147,4 +147,5 @@ def test_the_shelf_is_the_best_that_this_airflow_has() -> None:
 def test_a_memory_shelf_shares_the_texts_it_was_given() -> None:
     texts = {"a": TEXT}
     MemoryShelf(texts).write("b", "other")
-    assert (MemoryShelf(texts).read("a"), MemoryShelf(texts).read("b"), MemoryShelf().read("a")) == (TEXT, "other", None)
+    again = MemoryShelf(texts)
+    assert (again.read("a"), again.read("b"), MemoryShelf().read("a")) == (TEXT, "other", None)
