@@ -150,8 +150,7 @@ class NanoBananaHook(BaseHook):
         :param client_business_id: The id to find this submission by; that of an earlier call finds its image task.
         :param submitted_before: When an earlier call with that id left at the latest: what it bought may be out of
             sight for 90 s more. None: there was none, or long ago.
-        :raises NanoBananaFailException: refused; nothing is charged.
-        :raises NanoBananaException: not accepted, or (``charged == "unknown"``) not known to be; the message says more.
+        :raises NanoBananaException: refused, not accepted, or (``charged == "unknown"``) not known to be.
         """
         from airflow_provider_nanobanana.hooks.direct import submit_directly
 
