@@ -16,7 +16,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv test test-fast lint format types wheel demo chaos emulator clean
+.PHONY: help venv test test-fast lint format types wheel demo chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,9 +62,13 @@ chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for half an h
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,chaos]'
 	@exec $(BIN)/python -m tests.chaos $(CHAOS)
 
+bench: $(STAMP) ## Measure the poller against the usual provider and write docs/benchmarks.md (BENCH="poll-60": one of it)
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,bench]'
+	@exec $(BIN)/python -m benchmarks $(BENCH)
+
 emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too
-	rm -rf $(VENV) .demo .chaos .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .demo .chaos .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from airflow_provider_nanobanana.batch.money import Cost, dollars
 from airflow_provider_nanobanana.batch.orders import Order
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.complaint import clean
-from airflow_provider_nanobanana.toapis.outcome import _short as short
+from airflow_provider_nanobanana.toapis.outcome import short
 
 OnExpired = Literal["fail", "resubmit"]
 

@@ -104,8 +104,8 @@ def parse(name: str, text: str) -> dict[str, Any]:
 def overtaken(name: str) -> TransientFailure:
     """Return the error for a text that somebody else wrote since we read or wrote it."""
     return TransientFailure(
-        f"Another attempt of this task instance is at work: it wrote {name!r} meanwhile. This one stops; what it bought "
-        "is found again by its client ids.",
+        f"Another attempt of this task instance is at work: it wrote {name!r} meanwhile. This one stops; what it "
+        "bought is found again by its client ids.",
         charged="unknown",
     )
 

@@ -16,7 +16,7 @@ Status = Literal["open", "landed", "failed", "reused"]
 
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _STATES: Final = tuple(RecordState)
-_FIELDS: Final = 7
+_FIELDS: Final = 8
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 _CLIENT_ID: Final = "nb-"
 #: Bytes of JSON that a fault's code and message take in the stored form at most.
@@ -59,7 +59,8 @@ class Entry:
     :param record: The write-ahead record of its submission; None while it has none.
     :param cost: US dollars, 0 where it was refunded or reused; None while unknown.
     :param listed: Whether ``cost`` is the list price, the service having reported none.
-    :param submitted_at: Epoch seconds at which the service took it.
+    :param submitted_at: Epoch seconds at which the service took it; None also while it is taken up again.
+    :param sunk: US dollars paid for earlier image tasks of this order that were lost.
     """
 
     record: Record | None = None
@@ -69,6 +70,7 @@ class Entry:
     listed: bool = False
     error: Fault | None = None
     submitted_at: float | None = None
+    sunk: float = 0.0
 
     @property
     def refunded(self) -> bool:
@@ -85,6 +87,7 @@ class Entry:
             1 if self.listed else None,
             None if self.error is None else _fault_to_json(self.error),
             self.submitted_at,
+            self.sunk or None,
         ]
         while fields[-1] is None:
             fields.pop()
@@ -98,7 +101,7 @@ class Entry:
         """
         fields: list[Any] = list(value)
         fields += [None] * (_FIELDS - len(fields))
-        status, record, landed, cost, listed, error, submitted_at = fields
+        status, record, landed, cost, listed, error, submitted_at, sunk = fields
         return cls(
             record=None if record is None else _record_from_json(record),
             status=_STATUSES[status],
@@ -107,6 +110,7 @@ class Entry:
             listed=bool(listed),
             error=None if error is None else Fault(error[0], error[1], error[2], bool(error[3])),
             submitted_at=submitted_at,
+            sunk=sunk or 0.0,
         )
 
 

@@ -60,6 +60,9 @@ class Collector:
         shop = self._shop
         ids = {order.key: shop.image_task_id(order) or "" for order in orders}
         sightings = {sighting.id: sighting for sighting in look_at(shop.hook, list(dict.fromkeys(ids.values())))}
+        refused = [sighting.error for sighting in sightings.values() if sighting.refused]
+        if refused and len(refused) == len(sightings):
+            raise _blind(refused[0], len(shop.running()))
         now = shop.hook.clock()
         self._looked_at |= dict.fromkeys(ids, now)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="collector") as pool:
@@ -77,9 +80,6 @@ class Collector:
             self._latencies.learn(kind, image_task.completed_at - image_task.created_at)
         if image_task is not None and image_task.images:
             return self._land(order, sighting)
-        if sighting.refused and sighting.error is not None:
-            shop.halt = shop.halt or sighting.error
-            return False
         if sighting.settled(wait, now) or wait.over(now):
             cost = shop.cost(order, image_task)
             shop.failed(Failed.seen(order, sighting.record(wait, now), cost=cost, on_expired=shop.on_expired))
@@ -104,3 +104,13 @@ class Collector:
             return True
         shop.landed(order, stored, cost)
         return True
+
+
+def _blind(refusal: errors.ToApisError | None, running: int) -> errors.ToApisError:
+    """Say what a refused key means for what is under way."""
+    assert refusal is not None
+    return refusal.reworded(
+        f"{refusal.message} {running} image tasks under way cannot be looked at; they go on and stay paid. Mend the "
+        "connection and clear the task: nothing is bought twice.",
+        charged="yes",
+    )

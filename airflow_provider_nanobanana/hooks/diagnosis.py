@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
+    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
     from airflow_provider_nanobanana.toapis.answers import Balance
 
 
@@ -40,3 +42,11 @@ def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[...,
     if left.unlimited:
         return True, f"Key and model {model!r} work; the account has no credit limit."
     return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."
+
+
+def with_host(error: errors.ToApisError, settings: ConnectionSettings | None) -> str:
+    """Return what went wrong, with the host where that may be the cause."""
+    wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
+    if settings is None or not wrong_host:
+        return error.message
+    return f"{error.message} Check the host: {settings.base_url} (default https://toapis.com)."

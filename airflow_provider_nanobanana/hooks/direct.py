@@ -13,27 +13,33 @@ from airflow_provider_nanobanana.hooks.submission import Submission
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 
-def submit_directly(hook: NanoBananaHook, request: ImageRequest, client_business_id: str | None) -> ImageTask:
+def submit_directly(
+    hook: NanoBananaHook, request: ImageRequest, client_business_id: str | None, submitted_before: datetime | None
+) -> ImageTask:
     """Buy the image of a parsed request, or find it under the id of an earlier call; waits as long as the pace asks.
 
     :raises ToApisError: ``SubmissionUnknown`` says under which id to look for it with the next call.
     """
+    _check(hook, client_business_id, submitted_before)
     client_id = client_business_id or f"nb-{uuid.uuid4().hex}"
-    again = client_business_id is not None
+    again, now = client_business_id is not None, hook.clock()
+    left_before = now if submitted_before is None else min(now, submitted_before.timestamp())
     submission = Submission(
         hook,
         request,
         identity=NamedIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
-        attempt=Attempt(hook.clock(), max_tries=0, retry=again, tries_before_clear=0),
-        rules=hook.rules(on_unknown_submission="fail"),
+        attempt=Attempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
+        rules=hook.rules(on_unknown_submission="fail" if submitted_before is None else "resubmit"),
         journal=MemoryJournal(),
         pace=Pace.of(hook.settings),
         patient=True,
-        vouched=again,
+        vouched=again and submitted_before is None,
     )
     try:
         return submission.settle()
@@ -46,3 +52,19 @@ def submit_directly(hook: NanoBananaHook, request: ImageRequest, client_business
         raise errors.SubmissionUnknown(
             f"The submit left, and whether an image task exists could not be found out. {how}"
         ) from lost
+
+
+def _check(hook: NanoBananaHook, client_business_id: str | None, submitted_before: datetime | None) -> None:
+    """Refuse what could not be kept; nothing was sent."""
+    if client_business_id is not None and not hook.settings.client_ids:
+        raise errors.ConfigurationError(
+            "This connection sends no client ids (client_ids: false), so client_business_id cannot be used. Nothing "
+            "was sent and nothing charged."
+        )
+    if submitted_before is None:
+        return
+    if client_business_id is None or submitted_before.tzinfo is None:
+        raise errors.InvalidRequest(
+            "submitted_before is a moment with a time zone and goes with the client_business_id of the earlier call. "
+            "Nothing was sent and nothing charged."
+        )

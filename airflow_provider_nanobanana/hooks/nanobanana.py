@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
-from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_provider_nanobanana.durable.decision import Rules
     from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
     from airflow_provider_nanobanana.landing import StoredImage
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class NanoBananaHook(BaseHook):
     """Talk to Nano Banana 2 through the ToAPIs gateway.
 
-    Use it as a context manager, or call :meth:`close`; connections are kept open and reused until then. Every method
-    raises ``NanoBananaFailException`` for what no retry can help and ``NanoBananaException`` for the rest.
+    A context manager; connections are kept open until :meth:`close`. Every method raises ``NanoBananaFailException``
+    for what no retry can help and ``NanoBananaException`` for the rest.
 
     :param nanobanana_conn_id: Id of a connection of type ``nanobanana``.
     """
@@ -92,8 +93,7 @@ class NanoBananaHook(BaseHook):
         """Return the asyncio client; raises the service's own errors, not Airflow's."""
         settings = await self.asettings()
         if self._async_client is None:
-            # Building the process's TLS context takes 25 ms and more; other triggers share this loop.
-            client_module = await asyncio.to_thread(_import_client)
+            client_module = await asyncio.to_thread(import_client)
             with airflow_errors():
                 self._async_client = client_module.AsyncToApisClient(
                     settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout
@@ -137,20 +137,26 @@ class NanoBananaHook(BaseHook):
         with airflow_errors():
             return ImageRequest.parse(request, self.settings.model)
 
-    def submit(self, request: ImageRequest | Mapping[str, Any], *, client_business_id: str | None = None) -> ImageTask:
+    def submit(
+        self,
+        request: ImageRequest | Mapping[str, Any],
+        *,
+        client_business_id: str | None = None,
+        submitted_before: datetime | None = None,
+    ) -> ImageTask:
         """Buy one image; reference images in storage are checked and uploaded first.
 
         :param request: An :class:`ImageRequest` or a mapping with its keys.
-        :param client_business_id: The id to find this submission by. With the id of an earlier call, that call's image
-            task is used if the service knows it; a fresh id when None.
-        :raises NanoBananaFailException: refused; nothing is charged.
-        :raises NanoBananaException: not accepted, or (``charged == "unknown"``) not known to be; the message says more.
+        :param client_business_id: The id to find this submission by; that of an earlier call finds its image task.
+        :param submitted_before: When an earlier call with that id left at the latest: what it bought may be out of
+            sight for 90 s more. None: there was none, or long ago.
+        :raises NanoBananaException: refused, not accepted, or (``charged == "unknown"``) not known to be.
         """
         from airflow_provider_nanobanana.hooks.direct import submit_directly
 
         parsed = self.parse(request)
         with airflow_errors():
-            return submit_directly(self, parsed, client_business_id)
+            return submit_directly(self, parsed, client_business_id, submitted_before)
 
     def rules(self, **choices: Any) -> Rules:
         """Return what this connection allows a submission to do, with the user's choices."""
@@ -228,23 +234,17 @@ class NanoBananaHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Check key, host, credits and model with free calls; never buys an image, never shows the key."""
         from airflow_provider_nanobanana.exceptions import NanoBananaException
-        from airflow_provider_nanobanana.hooks.diagnosis import diagnose
+        from airflow_provider_nanobanana.hooks.diagnosis import diagnose, with_host
 
         try:
             return diagnose(self.settings.model, self.models, self.balance)
         except NanoBananaException as failure:
-            return False, _with_host(failure.error, self._settings)
+            return False, with_host(failure.error, self._settings)
 
 
-def _import_client() -> Any:
+def import_client() -> Any:
+    """Import what takes long, in a thread where an event loop runs, and return the client's module."""
     from airflow_provider_nanobanana.toapis import client, http
 
     http.shared_ssl_context()
     return client
-
-
-def _with_host(error: errors.ToApisError, settings: ConnectionSettings | None) -> str:
-    wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
-    if settings is None or not wrong_host:
-        return error.message
-    return f"{error.message} Check the host: {settings.base_url} (default https://toapis.com)."

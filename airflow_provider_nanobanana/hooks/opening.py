@@ -120,7 +120,7 @@ class Opening:
             ledger=Ledger.load(self.shelf),
             retrieval=self.retrieval,
             references=references,
-            budget=self.commission.budget,
+            budget=replace(self.commission.budget, prices=self.hook.settings.prices),
             attempt=attempt,
             rules=self.rules,
             scope=self.scope,
@@ -130,7 +130,7 @@ class Opening:
         )
 
     def _estimate(self, shop: Workshop) -> None:
-        estimate = shop.budget.estimate([order for order in shop.unsent() if order.key not in shop.spent], shop.spent)
+        estimate = shop.budget.estimate([order for order in shop.unsent() if not shop.paid(order)], shop.spent)
         log.info("%s", estimate.line())
         if self.commission.preflight_balance and estimate.images:
             check_balance(self.hook.balance(), estimate)
@@ -145,8 +145,7 @@ def _reopen(shop: Workshop) -> None:
         gone = entry.landed is not None and order.stem(shop.tag) not in present
         lost += gone
         if gone or _again(shop, entry):
-            # Without a moment of submission it goes through the decision anew, which looks before it buys.
-            shop.ledger.update(order.key, status="open", landed=None, error=None, submitted_at=None)
+            shop.reopen(order)
     if lost:
         log.warning("%d images that were in place are gone from the destination", lost)
 

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from airflow_provider_nanobanana.batch.orders import is_link as is_remote
 from airflow_provider_nanobanana.hooks.once import Once
 from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
 from airflow_provider_nanobanana.landing.storage import local_path, object_path, require_connection, storage_failures
@@ -32,11 +33,6 @@ _LASTING: Final = (
     ImportError,
 )
 _KEPT_BYTES: Final = 24 * 1024 * 1024
-
-
-def is_remote(reference: str) -> bool:
-    """Whether the service fetches a reference itself: http(s) URLs pass through as they are."""
-    return urlsplit(reference.strip()).scheme.lower() in ("http", "https")
 
 
 def read_reference(path_or_uri: str) -> Upload:

@@ -246,7 +246,6 @@ class Submission:
 
     def _with_uploads(self) -> ImageRequest:
         """Return the request with every storage reference read, checked and replaced by its public URL."""
-        if len(self._request.reference_images) > _DOCUMENTED_REFERENCES:
-            count = len(self._request.reference_images)
+        if (count := len(self._request.reference_images)) > _DOCUMENTED_REFERENCES:
             log.warning("%d reference images; newer docs speak of at most 6 for this model.", count)
         return self._references.uploaded(self._request)

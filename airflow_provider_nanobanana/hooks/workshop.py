@@ -11,10 +11,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_nanobanana.batch.money import Cost, Spent
-from airflow_provider_nanobanana.batch.outcome import Failed, Landed, Outcome
+from airflow_provider_nanobanana.batch.outcome import EXPIRED, Failed, Landed, Outcome
 from airflow_provider_nanobanana.batch.waves import Plan
 from airflow_provider_nanobanana.durable.entry import Fault, LandedFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.money import Budget
@@ -65,8 +66,8 @@ class Workshop:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        known = {key: entry for key, entry in self.ledger.items() if entry.cost is not None}
-        self._spent = Spent({key: Cost(entry.cost, entry.listed) for key, entry in known.items()})
+        known = [(key, entry) for key, entry in self.ledger.items() if entry.cost is not None or entry.sunk]
+        self._spent = Spent({key: Cost(entry.cost, entry.listed).plus(Cost(entry.sunk)) for key, entry in known})
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
@@ -128,25 +129,36 @@ class Workshop:
     def may_buy(self, order: Order) -> bool:
         """Whether an order keeps within ``max_cost_usd``; if so its price counts from now on."""
         with self._lock:
-            if order.key in self._spent:
+            if self.paid(order):
                 return True
             if not self.budget.may_buy(order, self._spent):
                 return False
-            self._spent.put(order.key, Cost(self.budget.price(order), listed=True))
+            self._spent.put(order.key, Cost(self.budget.price(order), listed=True).plus(self._sunk(order)))
             return True
 
     def not_bought(self, order: Order) -> None:
         """Take the price of an order back that was not submitted after all."""
+        entry = self.entry(order)
         with self._lock:
-            if self.entry(order).cost is None:
-                self._spent.drop(order.key)
+            self._spent.put(order.key, Cost(entry.cost or 0.0, entry.listed).plus(self._sunk(order)))
+
+    def paid(self, order: Order) -> bool:
+        """Whether an image task of this order that may still bring its image is paid."""
+        return bool(self.entry(order).cost)
 
     def cost(self, order: Order, image_task: ImageTask | None) -> Cost:
-        """Return what an order has cost as far as the service tells, and count it."""
+        """Return what the image task of an order costs as far as the service tells, and count it."""
         cost = Cost.of(image_task, self.budget.price(order))
-        with self._lock:
-            self._spent.put(order.key, cost)
+        self._count(order.key, cost.plus(self._sunk(order)))
         return cost
+
+    def _sunk(self, order: Order) -> Cost:
+        """Return what was paid for image tasks of this order that are lost."""
+        return Cost(self.entry(order).sunk)
+
+    def _count(self, key: str, cost: Cost) -> None:
+        with self._lock:
+            self._spent.put(key, cost)
 
     # --- what becomes of an order ----------------------------------------------------------------------------------
 
@@ -175,8 +187,7 @@ class Workshop:
     def failed(self, failure: Failed) -> None:
         """Note that an order ended without an image."""
         log.warning("Request %s: %s (%s): %s", failure.order.label, failure.code, failure.money, failure.message)
-        with self._lock:
-            self._spent.put(failure.order.key, failure.cost)
+        self._count(failure.order.key, failure.cost.plus(self._sunk(failure.order)))
         self.ledger.update(
             failure.order.key,
             status="failed",
@@ -185,23 +196,30 @@ class Workshop:
             listed=failure.cost.listed,
         )
 
+    def reopen(self, order: Order) -> None:
+        """Take an order up again; it goes through the decision anew, which looks before it buys."""
+        entry = self.entry(order)
+        lost = entry.error is not None and entry.error.code == EXPIRED
+        sunk = entry.sunk + (entry.cost or 0.0) if lost else entry.sunk
+        cost = None if lost else entry.cost
+        self.ledger.update(order.key, status="open", landed=None, error=None, submitted_at=None, cost=cost, sunk=sunk)
+
     def outcomes(self) -> list[Outcome]:
         """Return how each order ended; those that were never submitted ended with what kept them from it."""
-        return [outcome for order in self.orders if (outcome := self._outcome(order)) is not None]
+        return [self._outcome(order) for order in self.orders]
 
-    def _outcome(self, order: Order) -> Outcome | None:
+    def _outcome(self, order: Order) -> Outcome:
         entry = self.entry(order)
-        cost = Cost(entry.cost, entry.listed)
+        cost = Cost(entry.cost, entry.listed).plus(self._sunk(order))
         if entry.landed is not None and entry.status in ("landed", "reused"):
             return Landed(order, self._image(order, entry), cost, entry.status == "reused", self._times(entry))
         if entry.error is not None and entry.status == "failed":
             code, message, charged, again = entry.error
             return Failed(order, self.image_task_id(order), code, message, charged, again, cost)
-        if self.halt is not None and self.image_task_id(order) is None:
-            return Failed.raised(order, self.halt)
-        if self.budget.max_cost_usd is not None and self.image_task_id(order) is None:
+        if self.halt is None and self.trouble is None and self.budget.max_cost_usd is not None:
             return Failed.over_budget(order, self.budget.max_cost_usd)
-        return None
+        kept_from = self.halt or self.trouble or TransientFailure("not submitted by this attempt")
+        return Failed.raised(order, kept_from, cost=cost)
 
     def _image(self, order: Order, entry: Entry) -> dict[str, Any]:
         assert entry.landed is not None

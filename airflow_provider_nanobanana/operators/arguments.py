@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,20 @@ from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+
+def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -> None:
+    """Refuse what only shows after rendering and mapping; nothing was sent.
+
+    :raises InvalidRequest: an argument is none of its choices.
+    """
+    faults = [
+        f"{name} is {' or '.join(map(repr, allowed))}, not {getattr(operator, name)!r:.40}"
+        for name, allowed in choices.items()
+        if getattr(operator, name) not in allowed
+    ]
+    if faults:
+        raise InvalidRequest(f"Refused before sending: {'; '.join(faults)}. Nothing was charged.")
 
 
 def seconds_of(value: Any, name: str) -> float:

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.operators.arguments import adoptions, seconds_of
+from airflow_provider_nanobanana.operators.arguments import adoptions, check_choices, seconds_of
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -101,25 +101,13 @@ class NanoBananaGenerateOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
-        self.destination = destination
-        self.prompt = prompt
-        self.requests = requests
-        self.size = size
-        self.resolution = resolution
-        self.reference_images = reference_images
-        self.model = model
-        self.extra_body = extra_body
-        self.variant = variant
-        self.max_cost_usd = max_cost_usd
-        self.preflight_balance = preflight_balance
-        self.allow_partial = allow_partial
-        self.reuse_existing = reuse_existing
-        self.on_unknown_submission = on_unknown_submission
-        self.on_expired = on_expired
-        self.deferrable = deferrable
-        self.timeout = timeout
-        self.poke_interval = poke_interval
-        self.adopt = adopt
+        self.destination, self.prompt, self.requests = destination, prompt, requests
+        self.size, self.resolution, self.variant = size, resolution, variant
+        self.reference_images, self.model, self.extra_body = reference_images, model, extra_body
+        self.max_cost_usd, self.preflight_balance, self.allow_partial = max_cost_usd, preflight_balance, allow_partial
+        self.reuse_existing, self.adopt = reuse_existing, adopt
+        self.on_unknown_submission, self.on_expired = on_unknown_submission, on_expired
+        self.deferrable, self.timeout, self.poke_interval = deferrable, timeout, poke_interval
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> Any:
@@ -163,13 +151,7 @@ class NanoBananaGenerateOperator(BaseOperator):
         from airflow_provider_nanobanana.batch.money import Budget
         from airflow_provider_nanobanana.hooks.opening import Commission
 
-        faults = [
-            f"{name} is {' or '.join(map(repr, allowed))}, not {getattr(self, name)!r:.40}"
-            for name, allowed in _CHOICES.items()
-            if getattr(self, name) not in allowed
-        ]
-        if faults:
-            raise errors.InvalidRequest(f"Refused before sending: {'; '.join(faults)}. Nothing was charged.")
+        check_choices(self, _CHOICES)
         return Commission(
             given=lambda: self._given(context),
             defaults={
@@ -190,6 +172,11 @@ class NanoBananaGenerateOperator(BaseOperator):
         if (self.prompt is None) == (self.requests is None):
             raise errors.InvalidRequest(
                 "Give either prompt or requests, not both and not neither. Nothing was sent and nothing was charged."
+            )
+        if isinstance(self.requests, str):
+            raise errors.InvalidRequest(
+                "requests is one text: a template renders to text unless the DAG sets render_template_as_native_obj. "
+                "Give a list, or the output of a task. Nothing was sent and nothing was charged."
             )
         return self.prompt if self.requests is None else self.requests
 

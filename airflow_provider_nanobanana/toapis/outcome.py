@@ -93,9 +93,9 @@ class Sighting:
             return {**record, "status": "completed", "expires_at": int(image_task.expires(now))}
         if self.refused or self.settled(wait, now):
             code, message = self._failure()
-            return {**record, "status": "failed", "error": {"code": code, "message": _short(message)}}
+            return {**record, "status": "failed", "error": {"code": code, "message": short(message)}}
         code = "timeout" if image_task else "not_seen"
-        return {**record, "error": {"code": code, "message": _short(self._last_seen())}}
+        return {**record, "error": {"code": code, "message": short(self._last_seen())}}
 
     def _failure(self) -> tuple[str, str]:
         if self.image_task is None:
@@ -107,7 +107,7 @@ class Sighting:
         if self.image_task.error is None:
             return "result_missing", "completed, but the service names no image"
         code, message = self.image_task.error.code, clean(self.image_task.error.message)
-        return ("content_policy_violation" if content_refused(code, message) else _short(clean(code), 60)), message
+        return ("content_policy_violation" if content_refused(code, message) else short(clean(code), 60)), message
 
     def _last_seen(self) -> str:
         if self.image_task is not None:
@@ -120,8 +120,8 @@ def _link(url: str | None) -> str | None:
     return url if url is not None and len(json.dumps(url)) <= _LONGEST_LINK else None
 
 
-def _short(message: str, budget: int = 160) -> str:
-    """Cut a message so that its JSON form stays small; a Chinese character takes six bytes there."""
+def short(message: str, budget: int = 160) -> str:
+    """Return a message cut so that its JSON form stays small; a Chinese character takes six bytes there."""
     size, fits = 0, 0
     for position, character in enumerate(message):
         size += len(json.dumps(character)) - 2

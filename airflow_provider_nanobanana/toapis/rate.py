@@ -12,8 +12,10 @@ from typing import Final
 
 #: A bucket never falls below this share of its rate, so that a recovering service is noticed.
 _LOWEST_SHARE: Final = 1 / 64
-#: Share of the full rate regained each second: two pollers that meet a limit then meet it about once a minute.
+#: Share of the full rate regained each second, and no more than one in so many calls: whoever shares an account then
+#: meets its limit about once in a thousand calls.
 _RECOVERY: Final = 1 / 100
+_RECOVERY_CALLS: Final = 2000
 #: A caller that wakes up late may catch up so many seconds' worth: on a busy loop every wake-up is late.
 _TOLERANCE: Final = 0.05
 #: 429s within a second of each other were caused by the same excess.
@@ -102,7 +104,7 @@ class TokenBucket:
     def succeeded(self, now: float) -> None:
         """A call passed: recover in proportion to the time since the last change."""
         if self._share < 1.0 and now > self._changed:
-            self._share = min(1.0, self._share + _RECOVERY * (now - self._changed))
+            self._share = min(1.0, self._share + min(_RECOVERY, self._rate / _RECOVERY_CALLS) * (now - self._changed))
             self._changed = now
 
     def slow_down(self, now: float, seconds: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook, import_client
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Line:
     @classmethod
     async def open(cls, settings: ConnectionSettings, heed: Heed) -> Line:
         """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread."""
-        return cls(settings, heed, await asyncio.to_thread(_import_client))
+        return cls(settings, heed, await asyncio.to_thread(import_client))
 
     async def look(self, image_task_id: str) -> ImageTask:
         """Ask for one image task, once.
@@ -144,10 +144,3 @@ class Lines:
         # The former line stays open for the calls under way on it.
         self._lines.append(await self._dial(settings, self._heed))
         return True
-
-
-def _import_client() -> Any:
-    from airflow_provider_nanobanana.toapis import client, http
-
-    http.shared_ssl_context()
-    return client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -95,6 +96,40 @@ def test_without_client_ids_a_lost_answer_is_unknown_at_once(
         hook.submit({"prompt": "x"})
     assert caught.value.charged == "unknown"
     assert slept == []
+
+
+def test_an_earlier_call_is_looked_for_as_long_as_it_may_stay_out_of_sight(
+    emulator: Emulator, slept: list[float]
+) -> None:
+    with NanoBananaHook() as hook:
+        first = hook.submit({"prompt": "x"}, client_business_id="mine", submitted_before=datetime.now(UTC))
+        assert 63 <= sum(slept) <= 100 and len(slept) >= 3, "the HTTP timeout here is 3 s"
+        waited = len(slept)
+        again = hook.submit({"prompt": "x"}, client_business_id="mine", submitted_before=datetime.now(UTC))
+        assert (again.id, len(slept)) == (first.id, waited)
+        hook.submit({"prompt": "x"}, client_business_id="other")
+        assert len(slept) == waited, "the first call with an id of one's own waits for nothing"
+        long_ago = datetime.now(UTC) - timedelta(hours=1)
+        hook.submit({"prompt": "x"}, client_business_id="third", submitted_before=long_ago)
+        assert sum(slept[waited:]) < 20
+    assert emulator.ledger()["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "client_ids", "words"),
+    [
+        ({"submitted_before": datetime.now(UTC)}, True, "goes with the client_business_id"),
+        ({"submitted_before": datetime(2026, 1, 1), "client_business_id": "mine"}, True, "a time zone"),
+        ({"client_business_id": "mine"}, False, "sends no client ids"),
+    ],
+)
+def test_an_id_that_cannot_help_is_refused_before_anything_is_sent(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, options: Any, client_ids: bool, words: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", emulator.connection_json(client_ids=client_ids))
+    with pytest.raises(AirflowFailException, match=words), NanoBananaHook() as hook:
+        hook.submit({"prompt": "x"}, **options)
+    assert emulator.requests() == []
 
 
 def test_reads_are_repeated_and_then_given_up(emulator: Emulator, slept: list[float]) -> None:

@@ -163,7 +163,7 @@ def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None
     for number in (0, 120, *range(300, 520)):
         ledger.put(key(number), failed(number))
     ledger.save(key(519))
-    assert shelf.written == [f"{NAME}_3", f"{NAME}_4", NAME]
+    assert shelf.written == [*(f"{NAME}_{number}" for number in (2, 3, 4)), NAME]
     again = Ledger.load(shelf)
     assert key(519) in again and again.get(key(0)) == landed(0)
     ledger.save()

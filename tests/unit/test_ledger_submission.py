@@ -190,17 +190,17 @@ def test_every_order_is_paid_once_whatever_is_killed(history: list[tuple[Life, f
 
 def test_a_foreseen_wave_costs_no_write_an_order() -> None:
     shop = Shop()
-    shop.attempt(Life(saves=99, wave=10.0))
+    shop.attempt(Life(saves=99, wave=100.0))
     # After the first of them and at the end.
     assert (shop.writes, shop.paid()) == (2, list(range(ORDERS)))
 
 
 def test_a_foreseen_second_generation_costs_no_write_an_order() -> None:
     shop = Shop()
-    shop.attempt(Life(saves=99))
+    shop.attempt(Life(saves=99, wave=100.0))
     for bought in shop.world.books:
         bought.status = ImageTaskStatus.FAILED
-    shop.attempt(Life(saves=99))
+    shop.attempt(Life(saves=99, wave=100.0))
     assert (shop.writes, shop.paid(), len(shop.world.books)) == (2, list(range(ORDERS)), 2 * ORDERS)
 
 
