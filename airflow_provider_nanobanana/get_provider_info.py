@@ -33,6 +33,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": _modules("operators.nanobanana"),
         "sensors": _modules("sensors.nanobanana"),
         "triggers": _modules("triggers.nanobanana"),
+        "task-decorators": [
+            {"name": "nanobanana", "class-name": f"{_PACKAGE}.decorators.nanobanana.nanobanana_task"},
+        ],
         "connection-types": [
             {
                 "connection-type": "nanobanana",
@@ -77,8 +80,7 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
         ),
         "prices": _field(
             "Prices (USD per image)",
-            'The account\'s own price by resolution where it differs from the list price, such as {"1K": 0.025}. '
-            "Not used yet: for the coming generate operator.",
+            'The account\'s own price by resolution where it differs from the list price, such as {"1K": 0.025}.',
             {"type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": 0}},
         ),
         "client_ids": _field(

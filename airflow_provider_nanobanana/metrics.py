@@ -69,13 +69,17 @@ def count_results(conn_id: str, records: Sequence[Mapping[str, Any]], models: Ma
             count(name, amount, conn_id=conn_id, model=model, code=code)
 
 
+def code_tag(code: str) -> str:
+    """Return the code that becomes a tag: each value is a time series of its own."""
+    return code if code in _CODES else "other"
+
+
 def _outcome(record: Mapping[str, Any]) -> tuple[Counter, str | None]:
     if record["status"] == "completed":
         return "completed", None
     if record["status"] == "timeout":
         return "timed_out", None
-    code = record["error"]["code"]
-    return "failed", code if code in _CODES else "other"
+    return "failed", code_tag(record["error"]["code"])
 
 
 def _micro_usd(record: Mapping[str, Any]) -> int:

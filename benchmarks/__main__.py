@@ -17,7 +17,7 @@ from types import FrameType
 
 from benchmarks import machine, page, plot, results
 from benchmarks.bench import Bench, Scenario
-from benchmarks.scenarios import account, fast, memory, poll, triggerer
+from benchmarks.scenarios import account, fast, generate, generate_vs, memory, poll, triggerer
 from demo.progress import Progress
 from demo.settings import REPO
 
@@ -29,6 +29,10 @@ SCENARIOS: dict[str, Scenario] = {
     "account-1": account.one_machine,
     "account-32": account.many_machines,
     "triggerer": triggerer.three_hundred,
+    "generate-2000": generate.two_thousand,
+    "generate-10000": generate.ten_thousand,
+    "generate-kills": generate.kills,
+    "generate-vs": generate_vs.three_ways,
 }
 
 

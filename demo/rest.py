@@ -66,13 +66,17 @@ class AirflowApi:
         """Give the DAG files that could not be imported, with the traceback of each."""
         return {entry["filename"]: entry["stack_trace"] for entry in self._pages("/importErrors", "import_errors")}
 
+    def unpause(self, dag_id: str) -> None:
+        """Let a DAG start runs when its schedule or an asset asks for one."""
+        self._call("PATCH", f"/dags/{quote(dag_id)}", json={"is_paused": False})
+
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run now; the DAG is unpaused first, so one with a schedule may also start the run that is due.
 
         :param run_id: Id to give to the run; Airflow's choice when None.
         :return: The id of the run.
         """
-        self._call("PATCH", f"/dags/{quote(dag_id)}", json={"is_paused": False})
+        self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
         return str(self._call("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)["dag_run_id"])
 

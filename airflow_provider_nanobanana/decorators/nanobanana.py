@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from airflow.providers.common.compat.sdk import (
     DecoratedOperator,
@@ -16,7 +16,11 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_nanobanana.durable.decision import OnExpired, OnUnknownSubmission
 
 
 class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator):
@@ -51,6 +55,36 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
         return self.python_callable(*self.op_args, **kwargs)
 
 
+@overload
+def nanobanana_task(python_callable: Callable[..., Any]) -> TaskDecorator: ...
+
+
+# For editors and type checkers; what is not given comes from the DAG's default_args or the operator.
+@overload
+def nanobanana_task(
+    *,
+    destination: str = ...,
+    size: str = ...,
+    resolution: str = ...,
+    reference_images: Sequence[str] | None = ...,
+    model: str | None = ...,
+    extra_body: Mapping[str, Any] | None = ...,
+    variant: str = ...,
+    max_cost_usd: float | None = ...,
+    preflight_balance: bool = ...,
+    allow_partial: bool = ...,
+    reuse_existing: bool = ...,
+    on_unknown_submission: OnUnknownSubmission = ...,
+    on_expired: OnExpired = ...,
+    deferrable: bool = ...,
+    timeout: float | timedelta = ...,
+    poke_interval: float | timedelta = ...,
+    adopt: Mapping[str, str] | None = ...,
+    nanobanana_conn_id: str = ...,
+    **kwargs: Any,
+) -> TaskDecorator: ...
+
+
 def nanobanana_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """Make a function that returns a prompt, a request or a list of requests into a task that makes the images.
 
@@ -59,5 +93,6 @@ def nanobanana_task(python_callable: Callable[..., Any] | None = None, **kwargs:
     return task_decorator_factory(
         python_callable=python_callable,
         decorated_operator_class=_NanoBananaDecoratedOperator,
-        **kwargs,
+        # Airflow would infer it from "-> dict", which speaks of one request and not of the task's result.
+        **{"multiple_outputs": False, **kwargs},
     )

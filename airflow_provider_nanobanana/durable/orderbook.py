@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
@@ -13,44 +14,135 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.shelf import Shelf
 
 NAME: Final = "nanobanana_orders"
+ATTEMPT: Final = "nanobanana_attempt"
+UPLOADS: Final = "nanobanana_uploads"
 _VERSION: Final = 1
 #: Characters of a value; Airflow's state store holds 65,535 bytes of JSON.
 _CHUNK: Final = 48_000
 
 
-def keep(shelf: Shelf, content: Any) -> int:
-    """Keep plain JSON, whatever its size; return the number of values written.
+@dataclass(frozen=True)
+class Book:
+    """What one round of a task instance is to make; a clear begins another round.
+
+    :param max_tries: Airflow's count of the round.
+    :param first: Whether nothing was ever sent when this was kept.
+    :param content: Plain JSON.
+    """
+
+    max_tries: int
+    first: bool
+    content: Any
+
+
+@dataclass(frozen=True)
+class Note:
+    """Which attempt is at work.
+
+    :param started_at: Epoch seconds.
+    :param searching: Whether what earlier runs landed is still being verified.
+    :param blind: Whether the service was seen not to resolve client ids, in this attempt or before.
+    """
+
+    try_number: int
+    started_at: float
+    searching: bool = False
+    blind: bool = False
+
+
+def keep(shelf: Shelf, book: Book) -> int:
+    """Keep what a round is to make, whatever its size, and return the number of values written.
 
     :raises TransientFailure: It is not known to be kept.
     """
-    text = base64.b85encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode())).decode()
-    chunks = [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)]
-    for number, chunk in enumerate(chunks):
-        shelf.write(f"{NAME}_{number}", chunk)
-    # Last: whoever finds it finds all of them.
-    shelf.write(NAME, json.dumps({"version": _VERSION, "chunks": len(chunks), "check": zlib.crc32(text.encode())}))
-    return len(chunks) + 1
+    return _write(shelf, NAME, book.content, max_tries=book.max_tries, first=book.first)
 
 
-def recall(shelf: Shelf) -> Any:
-    """Return what was kept, or None where there certainly is nothing whole.
+def recall(shelf: Shelf, max_tries: int) -> Book | None:
+    """Return what was kept in this round, or None where there certainly is nothing.
 
-    :raises TransientFailure: It could not be read, or was written by another version.
+    :raises TransientFailure: It could not be read, is damaged, or was written by another version.
     """
-    text = shelf.read(NAME)
+    index = _index(shelf, NAME)
+    if index is not None and not isinstance(index.get("max_tries"), int):
+        raise _unreadable(NAME, ValueError("it names no round"))
+    if index is None or index["max_tries"] != max_tries:
+        # Of an earlier round; a kill while this one's was being kept leaves the old index, too.
+        return None
+    return Book(max_tries, index.get("first") is True, _content(shelf, NAME, index))
+
+
+def keep_uploads(shelf: Shelf, urls: dict[str, str]) -> None:
+    """Keep where references were uploaded."""
+    _write(shelf, UPLOADS, urls)
+
+
+def recall_uploads(shelf: Shelf) -> dict[str, str]:
+    """Return where references were uploaded; nothing where that is damaged, since an upload costs nothing."""
+    try:
+        index = _index(shelf, UPLOADS)
+        return {} if index is None else dict(_content(shelf, UPLOADS, index))
+    except (TransientFailure, TypeError, ValueError):
+        return {}
+
+
+def note(shelf: Shelf, attempt: Note) -> None:
+    """Keep which attempt is at work."""
+    shelf.write(ATTEMPT, json.dumps({"version": _VERSION, **asdict(attempt)}))
+
+
+def noted(shelf: Shelf) -> Note | None:
+    """Return which attempt was at work last; None where nothing says so."""
+    text = shelf.read(ATTEMPT)
     if text is None:
         return None
     try:
-        index = json.loads(text)
+        value = json.loads(text)
+        if value["version"] != _VERSION:
+            raise ValueError("another version")
+        searching, blind = value["searching"] is True, value["blind"] is True
+        return Note(int(value["try_number"]), float(value["started_at"]), searching, blind)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(ATTEMPT, error) from error
+
+
+def _write(shelf: Shelf, name: str, content: Any, **facts: Any) -> int:
+    text = base64.b85encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode())).decode()
+    chunks = [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)]
+    for number, chunk in enumerate(chunks):
+        shelf.write(f"{name}_{number}", chunk)
+    # Last: whoever finds it finds all of them.
+    index = {"version": _VERSION, "chunks": len(chunks), "check": zlib.crc32(text.encode()), **facts}
+    shelf.write(name, json.dumps(index))
+    return len(chunks) + 1
+
+
+def _index(shelf: Shelf, name: str) -> dict[str, Any] | None:
+    text = shelf.read(name)
+    if text is None:
+        return None
+    try:
+        index = dict(json.loads(text))
         if index["version"] != _VERSION:
             raise ValueError("another version")
-        joined = "".join(shelf.read(f"{NAME}_{number}") or "" for number in range(index["chunks"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(name, error) from error
+    return index
+
+
+def _content(shelf: Shelf, name: str, index: dict[str, Any]) -> Any:
+    try:
+        joined = "".join(shelf.read(f"{name}_{number}") or "" for number in range(index["chunks"]))
         if zlib.crc32(joined.encode()) != index["check"]:
-            return None  # a kill while it was being kept anew
+            raise ValueError("damaged")
         return json.loads(zlib.decompress(base64.b85decode(joined)))
     except (ValueError, KeyError, TypeError, zlib.error) as error:
-        raise TransientFailure(
-            f"What this batch was asked for ({NAME!r} in the task's state store) cannot be read ({error}); nothing was "
-            "sent now. It was written by another version of this provider, or by hand.",
-            charged="unknown",
-        ) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> TransientFailure:
+    return TransientFailure(
+        f"What this batch was asked for ({name!r} in the task's state store) cannot be read ({error}); nothing was "
+        "sent now. It was written by another version of this provider, or by hand.",
+        charged="unknown",
+    )

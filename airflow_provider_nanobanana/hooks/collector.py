@@ -13,11 +13,12 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.catalogue import pixel_size
 from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
-from airflow_provider_nanobanana.toapis.outcome import Wait
+from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Wait
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.outcome import Sighting
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ _THREADS: Final = 4
 _BETWEEN_LOOKS: Final = 10.0
 #: Orders looked at, landed and saved together.
 _ROUND: Final = 100
+#: What keeps a paid image from being landed and is not its own fault.
+_PASSES: Final = (errors.StorageFailed, errors.NotAccepted, errors.TransientFailure, *REFUSALS)
 
 
 class Collector:
@@ -48,10 +51,12 @@ class Collector:
         ended = 0
         for start in range(0, len(orders), _ROUND):
             ended += self._collect_some(orders[start : start + _ROUND])
-            self._shop.ledger.save()
+            self._shop.save()
         return ended
 
     def _ripe(self, order: Order, now: float) -> bool:
+        if now >= self._shop.deadline(order):
+            return True
         kind = kind_of(order.request.model, order.request.resolution)
         age = now - (self._shop.entry(order).submitted_at or 0.0)
         return age >= self._latencies.first_poll_age(kind) and now >= self._looked_at.get(order.key, 0) + _BETWEEN_LOOKS
@@ -72,37 +77,37 @@ class Collector:
     def _take(self, order: Order, sighting: Sighting, now: float) -> bool:
         """Land an order or note its failure; say whether it has ended."""
         shop = self._shop
-        since = shop.submitted_at(order)
-        wait = Wait(since, since + shop.timeout)
+        wait = Wait(shop.waited_since(order), shop.deadline(order))
         image_task = sighting.image_task
+        shop.till.saw(order, sighting.id, image_task)
         if image_task is not None and image_task.completed_at and image_task.created_at:
             kind = kind_of(order.request.model, order.request.resolution)
             self._latencies.learn(kind, image_task.completed_at - image_task.created_at)
         if image_task is not None and image_task.images:
-            return self._land(order, sighting)
+            return self._land(order, image_task, late=wait.over(now))
         if sighting.settled(wait, now) or wait.over(now):
-            cost = shop.cost(order, image_task)
-            shop.failed(Failed.seen(order, sighting.record(wait, now), cost=cost, on_expired=shop.on_expired))
+            record = sighting.record(wait, now)
+            shop.failed(Failed.seen(order, record, cost=shop.till.cost(order), on_expired=shop.on_expired))
             return True
         return False
 
-    def _land(self, order: Order, sighting: Sighting) -> bool:
-        shop, image_task = self._shop, sighting.image_task
-        assert image_task is not None
+    def _land(self, order: Order, image_task: ImageTask, *, late: bool) -> bool:
+        """Land an order's image; say whether it has ended, which trouble that may pass does not do before its time."""
+        shop = self._shop
         first = min(image_task.images, key=lambda image: image.index)
-        image = GeneratedImage(id=sighting.id, index=first.index, url=first.url)
+        image = GeneratedImage(id=image_task.id, index=first.index, url=first.url)
         pixels = pixel_size(order.request.size, order.request.resolution)
-        cost = shop.cost(order, image_task)
         try:
             stored = shop.retrieval.land(image, pixels, stem=order.stem(shop.tag))
-        except (errors.StorageFailed, errors.NotAccepted, errors.TransientFailure) as error:
-            # The next attempt lands it; what is paid waits at the service.
-            shop.trouble = shop.trouble or error
-            return False
         except errors.ToApisError as error:
-            shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.on_expired))
+            paid = error if error.charged != "no" else error.reworded(error.message, charged="yes")
+            if isinstance(error, _PASSES) and not late:
+                # It is tried again; what is paid waits at the service.
+                shop.troubles[order.key] = paid
+                return False
+            shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.on_expired))
             return True
-        shop.landed(order, stored, cost)
+        shop.landed(order, stored)
         return True
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.money import Budget, Cost, check_balance
+from airflow_provider_nanobanana.batch.money import Budget, check_balance
 from airflow_provider_nanobanana.batch.orders import Order, take_orders
+from airflow_provider_nanobanana.batch.outcome import EXPIRED
 from airflow_provider_nanobanana.durable import orderbook
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.hooks.reference import References
+from airflow_provider_nanobanana.hooks.till import Till
 from airflow_provider_nanobanana.hooks.workshop import Workshop
 from airflow_provider_nanobanana.landing.reuse import find_landed
-from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
@@ -31,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: References read at once.
 _THREADS: Final = 8
+#: Seconds of verifying what earlier runs landed (about 30 ms an image), then a pause without a worker.
+_SEARCH_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Opening:
 
     :param scope: dag id, run id, task id, map index.
     :param attempt: As Airflow counts; its start is that of this process.
-    :param resumed: Whether this process goes on after a pause of the same attempt.
+    :param resumed: Whether this process goes on after a pause, as Airflow says; it may be mistaken (its issue 62845).
+    :param pauses: Whether there can be pauses at all.
     """
 
     hook: NanoBananaHook
@@ -69,6 +76,7 @@ class Opening:
     try_number: int
     rules: Rules
     resumed: bool
+    pauses: bool
 
     def open(self) -> Workshop:
         """Return the workshop, ready for a stretch of work.
@@ -77,111 +85,162 @@ class Opening:
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
-        kept = orderbook.recall(self.shelf)
-        resumed = self.resumed and kept is not None and kept["try_number"] == self.try_number
-        attempt = replace(self.attempt, started_at=kept["started_at"]) if resumed else self.attempt
-        references = References.of(self.hook)
-        if kept is None or kept["max_tries"] != attempt.max_tries:
-            orders = self._take(references)
-        else:
-            orders = [_unpack(index, fields) for index, fields in enumerate(kept["orders"])]
-        if not orders:
-            raise InvalidRequest(
-                "There is nothing to make: no prompt and no request was given. Nothing was charged; a retry by itself "
-                "changes nothing."
-            )
-        if not resumed:
-            orderbook.keep(self.shelf, _pack(orders, attempt, self.try_number))
-        shop = self._workshop(orders, references, attempt)
+        noted = orderbook.noted(self.shelf)
+        book = orderbook.recall(self.shelf, self.attempt.max_tries)
+        resumed = self.resumed and book is not None and noted is not None and noted.try_number == self.try_number
+        # A pause that lost its records follows a stretch that may have sent anything.
+        first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
+        orders, references, first = self._orders(book, first=first)
+        ledger = Ledger.load(self.shelf, first=first)
+        shop = self._workshop(orders, references, ledger, noted, resumed=resumed)
         if not resumed:
             _reopen(shop)
-            _reuse(shop)
+        if not resumed or (noted and noted.searching):
+            _reuse(shop, until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf)
             self._estimate(shop)
-            shop.ledger.save()
+            shop.keep_note(searching=bool(shop.unverified))
+        ledger.save()
         return shop
 
-    def _take(self, references: References) -> list[Order]:
+    def _orders(self, book: orderbook.Book | None, *, first: bool) -> tuple[list[Order], References, bool]:
+        """Return what is to be made, and whether nothing was ever sent unless the ledger says so."""
+        uploads = orderbook.recall_uploads(self.shelf)
+        if book is not None:
+            orders, digests = _unpack(book.content)
+            return orders, References.of(self.hook, digests=digests, urls=uploads), first or book.first
+        references = References.of(self.hook, urls=uploads)
         with ThreadPoolExecutor(_THREADS) as pool:
-            orders: list[Order] = take_orders(
+            orders = take_orders(
                 self.commission.given(),
                 defaults=self.commission.defaults,
                 default_model=self.hook.settings.model,
                 digest_of=references.digest,
                 each=pool.map,
             )
-        return orders
+        if not orders:
+            raise InvalidRequest(
+                "There is nothing to make: no prompt and no request was given. Nothing was charged; a retry by itself "
+                "changes nothing."
+            )
+        content = _pack(orders, references.digests)
+        orderbook.keep(self.shelf, orderbook.Book(self.attempt.max_tries, first, content))
+        return orders, references, first
 
-    def _workshop(self, orders: list[Order], references: References, attempt: Attempt) -> Workshop:
-        before = attempt.tries_before_clear
-        anew = "|".join((*self.scope, str(before))).encode("utf-8", "surrogatepass")
+    def _workshop(
+        self,
+        orders: list[Order],
+        references: References,
+        ledger: Ledger,
+        noted: orderbook.Note | None,
+        *,
+        resumed: bool,
+    ) -> Workshop:
+        note = orderbook.Note(self.try_number, self.attempt.started_at, blind=noted is not None and noted.blind)
+        note = noted if resumed and noted else note
+        attempt = replace(self.attempt, started_at=note.started_at)
+        if self.resumed and not ledger.whole:
+            attempt = replace(attempt, retry=True)
+        anew = "|".join((*self.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
+        budget = replace(self.commission.budget, prices=self.hook.settings.prices)
         return Workshop(
             hook=self.hook,
             orders=orders,
-            ledger=Ledger.load(self.shelf),
+            ledger=ledger,
+            shelf=self.shelf,
             retrieval=self.retrieval,
             references=references,
-            budget=replace(self.commission.budget, prices=self.hook.settings.prices),
+            budget=budget,
+            till=Till(budget, ledger.items()),
             attempt=attempt,
             rules=self.rules,
             scope=self.scope,
             timeout=self.commission.timeout,
+            note=note,
             tag="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
             adopt=self.commission.adopt,
         )
 
     def _estimate(self, shop: Workshop) -> None:
-        estimate = shop.budget.estimate([order for order in shop.unsent() if not shop.paid(order)], shop.spent)
+        if shop.unverified:
+            return
+        doubtful = sum(shop.doubtful(order) for order in shop.unsent())
+        estimate = shop.budget.estimate([order for order in shop.unsent() if shop.to_buy(order)], shop.till.spent)
         log.info("%s", estimate.line())
+        if doubtful:
+            log.info("%d more may have been bought by an earlier attempt: they are looked for before any is.", doubtful)
         if self.commission.preflight_balance and estimate.images:
             check_balance(self.hook.balance(), estimate)
 
 
 def _reopen(shop: Workshop) -> None:
     """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
-    present = shop.retrieval.landing.present({order.stem(shop.tag) for order in shop.orders})
+    landed = [(order, entry.landed) for order in shop.orders if (entry := shop.entry(order)).landed is not None]
+    # By the name it has: a request that got another name keeps its picture.
+    stems = {order.key: PurePosixPath(file.name).stem for order, file in landed if file}
+    present = shop.retrieval.landing.present(set(stems.values()))
     lost = 0
     for order in shop.orders:
         entry = shop.entry(order)
-        gone = entry.landed is not None and order.stem(shop.tag) not in present
+        gone = order.key in stems and stems[order.key] not in present
         lost += gone
-        if gone or _again(shop, entry):
+        if entry.status == "failed" and _again(shop, entry):
+            shop.reopen(order, anew=entry.refunded or (entry.error is not None and entry.error.code == EXPIRED))
+        elif entry.landed is not None and (gone or _wanted_anew(shop, entry)):
+            shop.reopen(order, anew=entry.record is None or _wanted_anew(shop, entry))
+        elif entry.status == "open" and entry.submitted_at is not None:
             shop.reopen(order)
     if lost:
         log.warning("%d images that were in place are gone from the destination", lost)
 
 
 def _again(shop: Workshop, entry: Entry) -> bool:
-    if entry.status == "failed":
-        return entry.error is None or entry.error.again or shop.attempt.cleared
-    anew = entry.record is None or entry.record.regeneration != shop.regeneration
-    return entry.landed is not None and not shop.rules.reuse_existing and anew
+    """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
+    before_clear = entry.record is None or entry.record.max_tries < shop.attempt.max_tries
+    cleared = shop.attempt.cleared and before_clear
+    return entry.error is None or entry.error.again or entry.error.charged == "unknown" or cleared
 
 
-def _reuse(shop: Workshop) -> None:
+def _wanted_anew(shop: Workshop, entry: Entry) -> bool:
+    """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
+    made_for = entry.record.regeneration if entry.record else 0
+    return not shop.rules.reuse_existing and made_for != shop.regeneration
+
+
+def _reuse(shop: Workshop, until: float) -> None:
     """Find what earlier runs landed for the same requests: it is verified and costs nothing."""
     if not shop.rules.reuse_existing:
         return
-    blank = [order for order in shop.orders if shop.entry(order).record is None and shop.entry(order).landed is None]
-    found = find_landed(shop.retrieval.landing, [(order.key, order.stem()) for order in blank])
+    blank = [order for order in shop.orders if shop.untouched(order)]
+    wanted = [(order.key, order.stem()) for order in blank]
+    found = find_landed(shop.retrieval.landing, wanted, enough=lambda: shop.hook.clock() >= until)
     for order in blank:
         if image := found.images.get(order.key):
-            shop.landed(order, image, Cost(), reused=True)
+            shop.reused(order, image)
+    shop.unverified = frozenset(found.unverified)
     if found.images:
         log.info("%d of %d images are in place already and cost nothing", len(found.images), len(shop.orders))
 
 
-def _pack(orders: list[Order], attempt: Attempt, try_number: int) -> dict[str, Any]:
+def _pack(orders: list[Order], digests: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "try_number": try_number,
-        "max_tries": attempt.max_tries,
-        "started_at": attempt.started_at,
         "orders": [
             [order.request.model_dump(mode="json", exclude_defaults=True), order.name, order.occurrence, order.digest]
             for order in orders
         ],
+        "digests": dict(digests),
     }
 
 
-def _unpack(index: int, fields: Any) -> Order:
-    request, name, occurrence, digest = fields
-    return Order(index, ImageRequest.model_validate(request), name, occurrence, digest)
+def _unpack(content: Any) -> tuple[list[Order], dict[str, str]]:
+    try:
+        orders = [
+            Order(index, ImageRequest.model_validate(request), name, occurrence, digest)
+            for index, (request, name, occurrence, digest) in enumerate(content["orders"])
+        ]
+        return orders, dict(content["digests"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise TransientFailure(
+            f"What this batch was asked for cannot be understood ({type(error).__name__}); nothing was sent now. It "
+            "was written by another version of this provider, or by hand.",
+            charged="unknown",
+        ) from error

@@ -100,9 +100,9 @@ class References:
         self._kept_lock = threading.Lock()
 
     @classmethod
-    def of(cls, hook: NanoBananaHook) -> References:
-        """Return references that upload through a hook."""
-        return cls(lambda upload: hook.client.call(upload_call(upload)))
+    def of(cls, hook: NanoBananaHook, **known: Mapping[str, str]) -> References:
+        """Return references that upload through a hook; ``known`` as for the class."""
+        return cls(lambda upload: hook.client.call(upload_call(upload)), **known)
 
     @property
     def digests(self) -> dict[str, str]:

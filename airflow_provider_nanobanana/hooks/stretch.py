@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS, Progress, enough, wake_by
 from airflow_provider_nanobanana.hooks.buyer import Buyer
 from airflow_provider_nanobanana.hooks.collector import Collector
+from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.latency import kind_of
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _LIMIT_PAUSE: Final = 20.0
+#: What is sat out without a worker, as long as an attempt waits at all.
+_PATIENT: Final = (errors.RateLimited, errors.ServiceUnavailable)
 
 
 @dataclass(frozen=True)
@@ -44,47 +49,40 @@ class Pause:
 
 
 class Stretch:
-    """A stretch of work in this process."""
+    """The work of one process: stretch after stretch, if nothing else wakes it."""
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
         self._collector = Collector(shop)
-        settings = shop.hook.settings
-        self._progress = Progress(shop.hook.clock(), shop.plan(), settings.submit_rate)
+        self._progress = Progress(shop.hook.clock(), shop.plan(), shop.hook.settings.submit_rate)
+        self._stuck = False
 
     def run(self) -> None:
         """Work until the stretch is over or nothing is left to do.
 
-        :raises ToApisError: The trouble that let this stretch come nowhere.
+        :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
         shop = self._shop
         before = shop.plan()
-        unsent = [] if shop.halt else shop.unsent()
-        over = threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
-            collecting = side.submit(self._collect_until, over)
-            try:
-                if unsent:
-                    Buyer(shop).buy(unsent, until=shop.hook.clock() + STRETCH_SECONDS)
-            finally:
-                over.set()
-            collecting.result()
-        self._collector.collect(shop.running()) if not unsent else self._collector.collect_ripe()
-        shop.ledger.save()
-        self._say(last=True)
-        if shop.trouble is not None and shop.plan() == before:
-            raise shop.trouble
+        shop.troubles, shop.broke = {}, False
+        unsent = [] if shop.halt or shop.unverified else shop.unsent()
+        with self._saving():
+            if unsent:
+                self._buy(unsent)
+            bought = shop.plan().unsent < before.unsent
+            self._collector.collect_ripe() if bought else self._collector.collect(shop.running())
+        self._stuck = bool(shop.troubles) and shop.plan() == before
 
     def pause(self) -> Pause | None:
-        """Return what to wait for next, or None when the batch has ended."""
+        """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         shop = self._shop
         running, unsent = shop.running(), shop.unsent()
-        more = 0 if shop.halt or self._broke(unsent) else len(unsent)
-        if not running and not more:
+        more = 0 if shop.halt or shop.broke else len(unsent)
+        if (not running and not more) or (self._stuck and not self._patient(running)):
             return None
         now = shop.hook.clock()
         # With nothing under way the account's limit alone is waited for.
-        deadline = max((shop.submitted_at(order) + shop.timeout for order in running), default=now + _LIMIT_PAUSE)
+        deadline = max(map(shop.deadline, running), default=now + _LIMIT_PAUSE)
         return Pause(
             image_task_ids=[shop.image_task_id(order) or "" for order in running],
             created_at=[shop.entry(order).submitted_at for order in running],
@@ -93,16 +91,45 @@ class Stretch:
             enough=enough(len(running), more),
         )
 
-    def _broke(self, unsent: Sequence[Order]) -> bool:
-        """Whether the limit of cost lets no further order through."""
-        return bool(unsent) and not self._shop.budget.may_buy(unsent[0], self._shop.spent)
+    def say(self, *, last: bool = False) -> None:
+        """Tell how far the batch has come, if that was not told lately.
+
+        :param last: In any case.
+        """
+        shop = self._shop
+        if line := self._progress.line(shop.hook.clock(), shop.plan(), shop.till.usd, last=last):
+            log.info("%s", line)
+
+    def _patient(self, running: Sequence[Order]) -> bool:
+        """Whether a stretch that met trouble and came nowhere is followed by another in this attempt."""
+        shop = self._shop
+        if any(order.key not in shop.troubles for order in running):
+            return True
+        limited = any(isinstance(error, _PATIENT) for error in shop.troubles.values())
+        return limited and shop.hook.clock() < shop.last_progress() + shop.timeout
+
+    def _buy(self, unsent: list[Order]) -> None:
+        shop, over = self._shop, threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
+            collecting = side.submit(self._collect_until, over)
+            try:
+                Buyer(shop).buy(unsent, until=shop.hook.clock() + STRETCH_SECONDS)
+            finally:
+                over.set()
+            collecting.result()
 
     def _collect_until(self, over: threading.Event) -> None:
         while not over.wait(_BETWEEN_ROUNDS):
             self._collector.collect_ripe()
-            self._say()
+            self.say()
 
-    def _say(self, *, last: bool = False) -> None:
-        shop = self._shop
-        if line := self._progress.line(shop.hook.clock(), shop.plan(), shop.spent.usd, last=last):
-            log.info("%s", line)
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Save at the end, whatever happened; what is raised is what happened first."""
+        try:
+            yield
+        except BaseException:
+            with suppress(errors.TransientFailure):
+                self._shop.save()
+            raise
+        self._shop.save()

@@ -12,11 +12,13 @@ from airflow_provider_nanobanana.durable.decision import Decision, Rules, Seen, 
 from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
+from airflow_provider_nanobanana.hooks.look import look
+from airflow_provider_nanobanana.hooks.observer import Observer
 from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT
 from airflow_provider_nanobanana.hooks.reference import References
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call, submit_call
+from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, submit_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
@@ -43,6 +45,7 @@ class Submission:
     :param references: Uploads what lies in a storage; shared by many wishes, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
     :param vouched: Whether the caller vouches that no earlier attempt is under way.
+    :param observer: Hears of every step.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Submission:
         references: References | None = None,
         adopt: Mapping[str, str] | None = None,
         vouched: bool = False,
+        observer: Observer | None = None,
     ) -> None:
         self._hook = hook
         self._request = request
@@ -67,7 +71,7 @@ class Submission:
         self._patient = patient
         self._adopt = adopt or {}
         self._references = references or References.of(hook)
-        self._lost = 0
+        self._lost, self._observer = 0, observer or Observer()
         self._start = Situation(identity, attempt, rules, vouched=vouched)
 
     def settle(self) -> ImageTask:
@@ -89,7 +93,7 @@ class Submission:
         situation = replace(self._start, record=self._book.read())
         while True:
             decision = decide(situation, self._hook.clock())
-            log.info("Submission: %s: %s", decision.verb, decision.reason)
+            self._observer.says(f"{decision.verb}: {decision.reason}")
             if decision.verb is Verb.WAIT:
                 yield decision.seconds
             if decision.verb in (Verb.LOOK, Verb.WAIT, Verb.WALK):
@@ -125,23 +129,10 @@ class Submission:
         return replace(situation, seen=Seen(decision.target, self._look(decision.target), looks))
 
     def _look(self, target: str) -> ImageTask | None:
-        """Ask for an image task by its own or its client id; "could not ask" is never "not there"."""
-        try:
-            return self._hook.client.call(status_call(target))
-        except errors.ImageTaskNotFound:
-            return None
-        except errors.ToApisError as unasked:
-            # Not as it is: a rate-limited look-up must never pass for a submit that was not accepted.
-            permanent = not unasked.retryable
-            raise (type(unasked) if permanent else errors.TransientFailure)(
-                f"An earlier submit may have bought this image, and it could not be looked up under {target}: "
-                f"{unasked.message} Nothing was sent now; "
-                f"{'mend this and clear the task' if permanent else 'a retry asks again'}.",
-                http_status=unasked.http_status,
-                code=unasked.code,
-                retry_after=unasked.retry_after,
-                charged="unknown",
-            ) from unasked
+        found = look(self._hook, target)
+        if found is not None:
+            self._observer.saw(found)
+        return found
 
     def _use(self, situation: Situation) -> ImageTask | None:
         found = situation.seen.image_task if situation.seen else None
@@ -174,6 +165,7 @@ class Submission:
 
     def _submit(self, situation: Situation, generation: int) -> ImageTask | None:
         """Buy the image; None when the answer was lost, or when another attempt took over."""
+        self._observer.about_to_buy()
         if self._book.kept is None:
             if not self._book.still_ours():
                 return None

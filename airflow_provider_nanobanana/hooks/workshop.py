@@ -3,39 +3,43 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_nanobanana.batch.money import Cost, Spent
-from airflow_provider_nanobanana.batch.outcome import EXPIRED, Failed, Landed, Outcome
 from airflow_provider_nanobanana.batch.waves import Plan
+from airflow_provider_nanobanana.durable import orderbook
 from airflow_provider_nanobanana.durable.entry import Fault, LandedFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from airflow_provider_nanobanana.hooks.accounts import count_ended
+from airflow_provider_nanobanana.hooks.echo import known_not_to_resolve
+from airflow_provider_nanobanana.hooks.endings import outcome_of
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.money import Budget
     from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.batch.outcome import OnExpired
+    from airflow_provider_nanobanana.batch.outcome import Failed, Outcome
     from airflow_provider_nanobanana.durable.attempt import Attempt
-    from airflow_provider_nanobanana.durable.decision import Rules
+    from airflow_provider_nanobanana.durable.decision import OnExpired, Rules
     from airflow_provider_nanobanana.durable.entry import Entry
     from airflow_provider_nanobanana.durable.ledger import Ledger
+    from airflow_provider_nanobanana.durable.shelf import Shelf
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.hooks.reference import References
     from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+    from airflow_provider_nanobanana.hooks.till import Till
     from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.toapis.errors import ToApisError
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
 
-
 Stage = Literal["unsent", "running", "landed", "failed"]
+
+#: Failures told one by one; ten thousand refused prompts are told by the table and the manifest.
+_MOST_TOLD = 20
 
 
 @dataclass
@@ -45,29 +49,37 @@ class Workshop:
     :param scope: dag id, run id, task id, map index.
     :param tag: Sets this run's pictures apart from others of the same names; empty where they may be reused.
     :param timeout: Seconds that one attempt waits for an image, from its own submit or, on a retry, from its start.
-    :param halt: What keeps any further order from being submitted, and no retry by itself changes.
-    :param trouble: What kept orders from being submitted or landed for now.
+    :param note: What is kept of this attempt beside the ledger.
+    :ivar halt: What keeps any further order from being submitted, and no retry by itself changes.
+    :ivar broke: Whether the next order would pass ``max_cost_usd``.
+    :ivar troubles: What kept an order from being submitted or landed for now, by its key.
+    :ivar unverified: Orders that an earlier run may have landed; nothing is bought while there are any.
     """
 
     hook: NanoBananaHook
     orders: Sequence[Order]
     ledger: Ledger
+    shelf: Shelf
     retrieval: Retrieval
     references: References
     budget: Budget
+    till: Till
     attempt: Attempt
     rules: Rules
     scope: tuple[str, ...]
     timeout: float
+    note: orderbook.Note
     tag: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
     halt: ToApisError | None = None
-    trouble: ToApisError | None = None
+    broke: bool = False
+    troubles: dict[str, ToApisError] = field(default_factory=dict)
+    unverified: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        known = [(key, entry) for key, entry in self.ledger.items() if entry.cost is not None or entry.sunk]
-        self._spent = Spent({key: Cost(entry.cost, entry.listed).plus(Cost(entry.sunk)) for key, entry in known})
+        self._anew: set[str] = set()
+        self._uploads = len(self.references.urls)
+        self._told = 0
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
@@ -88,14 +100,28 @@ class Workshop:
         """Return the orders with an image task that has not landed yet."""
         return [order for order in self.orders if self._stage(order) == "running"]
 
+    def untouched(self, order: Order) -> bool:
+        """Whether nothing was sent for an order as far as the ledger knows, and nothing is in place."""
+        entry = self.entry(order)
+        unsent = entry.record is None or entry.record.state is RecordState.QUEUED
+        return unsent and entry.status == "open"
+
     def image_task_id(self, order: Order) -> str | None:
         """Return the image task of an order, if it has one."""
         record = self.entry(order).record
         return record.image_task_id if record else None
 
-    def submitted_at(self, order: Order) -> float:
+    def deadline(self, order: Order) -> float:
+        """Return until when an order is waited for, in epoch seconds."""
+        return self.waited_since(order) + self.timeout
+
+    def waited_since(self, order: Order) -> float:
         """Return from when an order is waited for, in epoch seconds."""
         return max(self.entry(order).submitted_at or 0.0, self.attempt.started_at)
+
+    def last_progress(self) -> float:
+        """Return when something was submitted last, or the attempt began, in epoch seconds."""
+        return max(map(self.waited_since, self.orders), default=self.attempt.started_at)
 
     def plan(self) -> Plan:
         """Return how far the batch has come."""
@@ -110,6 +136,23 @@ class Workshop:
         submitted = entry.submitted_at is not None and self.image_task_id(order) is not None
         return "running" if submitted else "unsent"
 
+    def doubtful(self, order: Order) -> bool:
+        """Whether an earlier attempt may have bought what is unsent by this one: it is looked for before any POST."""
+        record = self.entry(order).record
+        if record is None:
+            return not self.ledger.whole and (self.attempt.retry or self.attempt.cleared)
+        return record.state is not RecordState.QUEUED
+
+    def to_buy(self, order: Order) -> bool:
+        """Whether an unsent order will be bought, as far as anyone can tell."""
+        return order.key in self._anew or not self.doubtful(order)
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing can be found again by its client id."""
+        unresolved = self.note.blind or known_not_to_resolve(self.hook.settings.base_url)
+        return unresolved or not self.rules.client_ids
+
     def identity(self, order: Order, regeneration: int) -> SubmissionIdentity:
         """Return what makes the submission of an order this one."""
         return SubmissionIdentity(self.scope, order.fingerprint, order.occurrence, regeneration)
@@ -119,122 +162,79 @@ class Workshop:
         """Rises when the user wants the same requests made anew."""
         return 0 if self.rules.reuse_existing else self.attempt.tries_before_clear
 
-    # --- money -----------------------------------------------------------------------------------------------------
-
-    @property
-    def spent(self) -> Spent:
-        """What the batch has cost so far, earlier attempts included."""
-        return self._spent
-
-    def may_buy(self, order: Order) -> bool:
-        """Whether an order keeps within ``max_cost_usd``; if so its price counts from now on."""
-        with self._lock:
-            if self.paid(order):
-                return True
-            if not self.budget.may_buy(order, self._spent):
-                return False
-            self._spent.put(order.key, Cost(self.budget.price(order), listed=True).plus(self._sunk(order)))
-            return True
-
-    def not_bought(self, order: Order) -> None:
-        """Take the price of an order back that was not submitted after all."""
-        entry = self.entry(order)
-        with self._lock:
-            self._spent.put(order.key, Cost(entry.cost or 0.0, entry.listed).plus(self._sunk(order)))
-
-    def paid(self, order: Order) -> bool:
-        """Whether an image task of this order that may still bring its image is paid."""
-        return bool(self.entry(order).cost)
-
-    def cost(self, order: Order, image_task: ImageTask | None) -> Cost:
-        """Return what the image task of an order costs as far as the service tells, and count it."""
-        cost = Cost.of(image_task, self.budget.price(order))
-        self._count(order.key, cost.plus(self._sunk(order)))
-        return cost
-
-    def _sunk(self, order: Order) -> Cost:
-        """Return what was paid for image tasks of this order that are lost."""
-        return Cost(self.entry(order).sunk)
-
-    def _count(self, key: str, cost: Cost) -> None:
-        with self._lock:
-            self._spent.put(key, cost)
-
     # --- what becomes of an order ----------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Let other attempts see how far this one has come.
+
+        :raises TransientFailure: It is not known to be kept, or another attempt is at work.
+        """
+        self.ledger.save()
+        urls = self.references.urls
+        if len(urls) > self._uploads:
+            orderbook.keep_uploads(self.shelf, urls)
+            self._uploads = len(urls)
+        if known_not_to_resolve(self.hook.settings.base_url) and not self.note.blind:
+            self.keep_note(blind=True)
+
+    def keep_note(self, **changes: Any) -> None:
+        """Change what is kept of this attempt."""
+        self.note = replace(self.note, **changes)
+        orderbook.note(self.shelf, self.note)
 
     def bought(self, order: Order, image_task: ImageTask) -> None:
         """Note the image task of an order."""
-        cost = self.cost(order, image_task)
+        self.till.saw(order, image_task.id, image_task)
+        self.till.settled(order)
         submitted_at = self.entry(order).submitted_at or image_task.created_at or self.hook.clock()
-        self.ledger.update(order.key, submitted_at=submitted_at, cost=cost.usd, listed=cost.listed)
+        self.ledger.update(order.key, submitted_at=submitted_at, **self.till.fields(order, image_task.id))
 
-    def landed(self, order: Order, image: StoredImage, cost: Cost, *, reused: bool = False) -> None:
+    def reused(self, order: Order, image: StoredImage) -> None:
+        """Note that an earlier run landed the image of an order."""
+        self.ledger.update(order.key, status="reused", landed=_file(image), cost=0.0, listed=False, error=None)
+
+    def landed(self, order: Order, image: StoredImage) -> None:
         """Note that the image of an order is in place."""
         record = self.entry(order).record
-        file = LandedFile(
-            PurePosixPath(image.uri).name, image.sha256, image.bytes, image.format, image.width, image.height
-        )
+        self.troubles.pop(order.key, None)
         self.ledger.update(
             order.key,
             record=record.moved(RecordState.DONE) if record else None,
-            status="reused" if reused else "landed",
-            landed=file,
-            cost=cost.usd,
-            listed=cost.listed,
+            status="landed",
+            landed=_file(image),
             error=None,
+            **self.till.fields(order, self.image_task_id(order)),
         )
+        count_ended(self, order)
 
     def failed(self, failure: Failed) -> None:
         """Note that an order ended without an image."""
-        log.warning("Request %s: %s (%s): %s", failure.order.label, failure.code, failure.money, failure.message)
-        self._count(failure.order.key, failure.cost.plus(self._sunk(failure.order)))
+        self._told += 1
+        level = logging.WARNING if self._told <= _MOST_TOLD else logging.DEBUG
+        log.log(level, "Request %s: %s (%s): %s", failure.order.label, failure.code, failure.money, failure.message)
+        self.troubles.pop(failure.order.key, None)
         self.ledger.update(
             failure.order.key,
             status="failed",
             error=Fault(failure.code, failure.message, failure.charged, failure.again),
-            cost=failure.cost.usd,
-            listed=failure.cost.listed,
+            **self.till.fields(failure.order, self.image_task_id(failure.order)),
         )
+        count_ended(self, failure.order)
 
-    def reopen(self, order: Order) -> None:
-        """Take an order up again; it goes through the decision anew, which looks before it buys."""
-        entry = self.entry(order)
-        lost = entry.error is not None and entry.error.code == EXPIRED
-        sunk = entry.sunk + (entry.cost or 0.0) if lost else entry.sunk
-        cost = None if lost else entry.cost
-        self.ledger.update(order.key, status="open", landed=None, error=None, submitted_at=None, cost=cost, sunk=sunk)
+    def reopen(self, order: Order, *, anew: bool = False) -> None:
+        """Take an order up again; it goes through the decision anew, which looks before it buys.
+
+        :param anew: Whether another image task will have to be bought.
+        """
+        if anew:
+            self._anew.add(order.key)
+        self.ledger.update(order.key, status="open", landed=None, error=None, submitted_at=None)
 
     def outcomes(self) -> list[Outcome]:
         """Return how each order ended; those that were never submitted ended with what kept them from it."""
-        return [self._outcome(order) for order in self.orders]
+        return [outcome_of(self, order) for order in self.orders]
 
-    def _outcome(self, order: Order) -> Outcome:
-        entry = self.entry(order)
-        cost = Cost(entry.cost, entry.listed).plus(self._sunk(order))
-        if entry.landed is not None and entry.status in ("landed", "reused"):
-            return Landed(order, self._image(order, entry), cost, entry.status == "reused", self._times(entry))
-        if entry.error is not None and entry.status == "failed":
-            code, message, charged, again = entry.error
-            return Failed(order, self.image_task_id(order), code, message, charged, again, cost)
-        if self.halt is None and self.trouble is None and self.budget.max_cost_usd is not None:
-            return Failed.over_budget(order, self.budget.max_cost_usd)
-        kept_from = self.halt or self.trouble or TransientFailure("not submitted by this attempt")
-        return Failed.raised(order, kept_from, cost=cost)
 
-    def _image(self, order: Order, entry: Entry) -> dict[str, Any]:
-        assert entry.landed is not None
-        file = entry.landed
-        return {
-            "uri": self.retrieval.landing.uri(file.name),
-            "id": self.image_task_id(order),
-            "index": 0,
-            "sha256": file.sha256,
-            "bytes": file.bytes,
-            "format": file.format,
-            "width": file.width,
-            "height": file.height,
-        }
-
-    @staticmethod
-    def _times(entry: Entry) -> dict[str, float | None]:
-        return {"submitted_at": entry.submitted_at}
+def _file(image: StoredImage) -> LandedFile:
+    name = PurePosixPath(image.uri).name
+    return LandedFile(name, image.sha256, image.bytes, image.format, image.width, image.height)

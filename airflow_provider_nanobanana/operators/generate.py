@@ -136,10 +136,11 @@ class NanoBananaGenerateOperator(BaseOperator):
                 Retrieval(hook, self.destination) as retrieval,
             ):
                 shop = self._open(context, hook, retrieval, commission, resumed=resumed)
+                stretch = Stretch(shop)
                 while True:
-                    stretch = Stretch(shop)
                     stretch.run()
                     pause = stretch.pause()
+                    stretch.say(last=self.deferrable or pause is None)
                     if pause is None:
                         return self._conclude(context, shop)
                     if self.deferrable:
@@ -152,6 +153,7 @@ class NanoBananaGenerateOperator(BaseOperator):
         from airflow_provider_nanobanana.hooks.opening import Commission
 
         check_choices(self, _CHOICES)
+        self._poke_seconds()
         return Commission(
             given=lambda: self._given(context),
             defaults={
@@ -205,6 +207,7 @@ class NanoBananaGenerateOperator(BaseOperator):
                 on_expired=self.on_expired,
             ),
             resumed=resumed,
+            pauses=self.deferrable,
         ).open()
 
     def _conclude(self, context: Context, shop: Workshop) -> Any:
@@ -212,7 +215,7 @@ class NanoBananaGenerateOperator(BaseOperator):
         from airflow_provider_nanobanana.batch.result import conclude, result
         from airflow_provider_nanobanana.operators.reporting import announce, write_manifest
 
-        outcomes, totals = shop.outcomes(), shop.spent.totals()
+        outcomes, totals = shop.outcomes(), shop.till.totals()
         manifest = write_manifest(context, shop, outcomes, totals)
         value = result(outcomes, manifest, totals)
         error = conclude(outcomes, allow_partial=self.allow_partial, manifest_uri=manifest, totals=totals)
@@ -224,24 +227,14 @@ class NanoBananaGenerateOperator(BaseOperator):
         return value
 
     def _defer(self, shop: Workshop, pause: Pause) -> NoReturn:
-        from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
+        from airflow_provider_nanobanana.operators.waiting import trigger_for
 
-        now = shop.hook.clock()
+        now, poke = shop.hook.clock(), self._poke_seconds()
         self.log.info("%d image tasks run; waiting without a worker", len(pause.image_task_ids))
         self.defer(
-            trigger=NanoBananaTrigger(
-                image_task_ids=pause.image_task_ids,
-                nanobanana_conn_id=self.nanobanana_conn_id,
-                started_at=now,
-                deadline=pause.wake_at,
-                poll_interval=self._poke_seconds(),
-                created_at=pause.created_at,
-                kinds=pause.kinds,
-                not_before=now + self._poke_seconds(),
-                enough=pause.enough,
-            ),
+            trigger=trigger_for(pause, conn_id=self.nanobanana_conn_id, poll_interval=poke, now=now),
             method_name="execute_complete",
-            timeout=timedelta(seconds=pause.wake_at - now + 60),
+            timeout=timedelta(seconds=max(0.0, pause.wake_at - now) + 60),
         )
         raise AssertionError("defer raises")
 

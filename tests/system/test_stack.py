@@ -6,7 +6,15 @@ import signal
 
 from tests.system.harness import System
 
-EXAMPLES = {"nanobanana_pipeline", "nanobanana_creative_refresh"}
+EXAMPLES = {
+    "nanobanana_asset_news",
+    "nanobanana_asset_refresh",
+    "nanobanana_catalogue",
+    "nanobanana_creative_refresh",
+    "nanobanana_partial_failure",
+    "nanobanana_pipeline",
+    "nanobanana_products",
+}
 
 
 def test_the_examples_are_found_and_none_runs_unasked(system: System) -> None:

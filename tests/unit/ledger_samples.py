@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
 from airflow_provider_nanobanana.durable.entry import Entry, Fault, LandedFile
+from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.durable.shelf import MemoryShelf
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 NOW = 1_790_000_000.123
+#: When reservations end.
+UNTIL = NOW + 60
 SCOPE = ("catalogue", "scheduled__2026-11-22T00:00:00+00:00", "pictures", "-1")
 
 Breakage = Literal["", "read", "refused", "kept", "lost"]
@@ -70,6 +74,9 @@ def record(number: int, state: RecordState, generation: int = 0, **changes: Any)
     )
 
 
+INTENT = record(0, RecordState.INTENT)
+
+
 def landed(number: int, name: str = "") -> Entry:
     digest = identity(number).fingerprint
     file = LandedFile(name or f"{digest[:16]}-0.png", digest[::-1], 1_734_512, "png", 1024, 1024)
@@ -89,3 +96,22 @@ def failed(number: int, message: str = "the service failed", charged: Any = "no"
 def stored_size(text: str) -> int:
     """Return what Airflow 3.3 measures and stores: the value as ``json.dumps`` writes it."""
     return len(json.dumps(text))
+
+
+def filled(shelf: MemoryShelf, count: int, entry: Callable[[int], Entry] = landed) -> Ledger:
+    """Return a ledger of so many orders that was saved."""
+    ledger = Ledger.load(shelf)
+    for number in range(count):
+        ledger.put(key(number), entry(number))
+    ledger.save()
+    return ledger
+
+
+def reserved(shelf: MemoryShelf, entry: Entry | None = None, intent: Record = INTENT) -> Ledger:
+    """Return a whole ledger with a reservation for order 0 that was saved."""
+    ledger = Ledger.load(shelf, first=True)
+    if entry is not None:
+        ledger.put(key(0), entry)
+    ledger.reserve({key(0): intent}, UNTIL)
+    ledger.save()
+    return ledger

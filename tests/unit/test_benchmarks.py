@@ -22,6 +22,7 @@ from benchmarks.results import Result, load, merged, store
 from benchmarks.scenarios.fast import slack_age
 from benchmarks.scenarios.triggerer import late
 from benchmarks.service import Rates
+from tests.unit.test_benchmarks_generate import GENERATE
 
 REPO = Path(__file__).resolve().parents[2]
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
@@ -136,11 +137,14 @@ OURS: dict[str, dict[str, Any]] = {
     "account-1": ACCOUNT,
     "account-32": ACCOUNT,
     "triggerer": TIMER,
+    **GENERATE,
 }
 
 
 def measured(scenario: str, baseline: bool = True, **changes: Any) -> Measured:
     ours = OURS[scenario]
+    if scenario == "generate-vs":
+        return Measured({}, {**ours, **changes}, {"blocking": ours["pipelines"]})
     return Measured({}, {**ours, **changes}, {**ours, "cpu_seconds": 12.0} if baseline else None)
 
 

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import runpy
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from airflow.sdk import DAG
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
+from airflow_provider_nanobanana.batch import take_orders
+from airflow_provider_nanobanana.landing.imagefile import check_reference
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+
+REPO = Path(__file__).parents[2]
+EXAMPLES = REPO / "example_dags"
+#: What the README shows as Python.
+SHOWN = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
 #: ``task_instance.rendered_map_index`` is a String(250); PostgreSQL refuses a longer text, after the image was paid.
 LONGEST_MAP_INDEX = 250
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[DAG]:
+    """The DAGs that the test declares."""
+    dags: list[DAG] = []
+    enter = DAG.__enter__
+
+    def declare(self: DAG) -> DAG:
+        dags.append(self)
+        return enter(self)
+
+    monkeypatch.setattr(DAG, "__enter__", declare)
+    return dags
+
+
+def buyers_of(dag: DAG) -> list[NanoBananaGenerateOperator]:
+    return [task for task in dag.tasks if isinstance(task, NanoBananaGenerateOperator)]
+
+
+def load(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / f"nanobanana_{name}.py"))
 
 
 @pytest.mark.parametrize("dag_id", ["nanobanana_pipeline", "nanobanana_creative_refresh"])
@@ -21,3 +55,56 @@ def test_the_name_of_a_mapped_task_fits_whatever_the_prompt(dag_id: str) -> None
     name = submit.dag.get_template_env().from_string(submit.partial_kwargs["map_index_template"]).render(task=task)
     assert "a red kite over dunes" in name
     assert len(name) <= LONGEST_MAP_INDEX
+
+
+@pytest.mark.parametrize("name", ["catalogue", "partial_failure", "asset_refresh"])
+def test_where_pictures_are_reused_one_run_works_at_a_time_and_retries(name: str, made: list[DAG]) -> None:
+    load(name)
+    [dag] = [dag for dag in made if buyers_of(dag)]
+    [buyer] = buyers_of(dag)
+    assert dag.max_active_runs == 1
+    assert buyer.retries == 2
+
+
+def test_the_catalogue_asks_for_each_product_with_its_photo() -> None:
+    plan = load("catalogue")["plan"].function
+    requests = plan(params={"photos": (EXAMPLES / "photos").as_uri()})
+
+    def digest(uri: str) -> str:
+        path = Path(urlsplit(uri).path)
+        assert check_reference(path) == "image/jpeg"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    orders = take_orders(requests, defaults={"size": "4:3"}, default_model="nano_banana_2", digest_of=digest)
+    assert len({order.request.reference_images for order in orders}) == len(orders) == 3
+    assert [order.name for order in orders] == ["espresso-cup", "wool-scarf", "desk-lamp"]
+
+
+def test_a_person_is_asked_only_where_something_is_missing() -> None:
+    example = load("partial_failure")
+    assert example["complete"].function({"failed": []}) == ["publish"]
+    missing = {"failed": [{"request": 1, "message": "refused"}]}
+    assert example["complete"].function(missing) == ["publish", "review"]
+    assert example["review"].function(missing, params={"prompts": ["a kite", "a boat"]}) == ["a boat: refused"]
+
+
+def test_the_refresh_asks_for_every_product_and_its_event_is_news() -> None:
+    example = load("asset_refresh")
+    event = type("Event", (), {"extra": {"count": 3, "cost_usd": 0.075, "manifest": "file:///m.json"}})
+    assert example["announce"].function({example["PICTURES"]: [event]}) == "3 pictures for $0.075: file:///m.json"
+    drawn = take_orders(
+        example["pictures"].function(),
+        defaults={},
+        default_model="nano_banana_2",
+        digest_of=lambda uri: pytest.fail(f"no reference is wanted, and {uri} is one"),
+    )
+    assert [order.name for order in drawn] == ["espresso-cup", "wool-scarf", "desk-lamp"]
+
+
+@pytest.mark.parametrize("source", [pytest.param(source, id=str(number)) for number, source in enumerate(SHOWN)])
+def test_what_the_readme_shows_works_as_shown(source: str, made: list[DAG]) -> None:
+    exec(compile(source, "README.md", "exec"), {})
+    assert len(made) == source.count("with DAG(")
+    for dag in made:
+        assert dag.tasks and all(task.retries == 2 for task in dag.tasks)
+        assert dag.max_active_runs == 1 or not buyers_of(dag)

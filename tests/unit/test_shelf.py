@@ -129,7 +129,7 @@ def test_the_real_task_instance_pulls_what_it_pushed_and_nothing_else(monkeypatc
         asked.append(which)
         return TEXT
 
-    monkeypatch.setattr(task_runner.XCom, "get_one", get_one)
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.XCom.get_one", get_one)
     place = {"dag_id": "d", "run_id": "r", "task_id": "pictures", "map_index": 3}
     ti: Any = SimpleNamespace(**place, task=SimpleNamespace(task_id="pictures"))
     runtime = task_runner.RuntimeTaskInstance

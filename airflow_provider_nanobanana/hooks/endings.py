@@ -1,0 +1,62 @@
+"""How the orders of a batch ended; also those that an attempt gives up, with what holds them up and what is paid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_nanobanana.batch.outcome import Failed, Landed, Outcome
+from airflow_provider_nanobanana.durable.record import RecordState
+from airflow_provider_nanobanana.toapis.errors import Charged, TransientFailure
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch.money import Cost
+    from airflow_provider_nanobanana.batch.orders import Order
+    from airflow_provider_nanobanana.durable.entry import LandedFile
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+
+
+def outcome_of(shop: Workshop, order: Order) -> Outcome:
+    """Return how an order ended; one that has not ended did so with what holds it up."""
+    entry, cost = shop.entry(order), shop.till.cost(order)
+    if entry.landed is not None and entry.status in ("landed", "reused"):
+        times = {"submitted_at": entry.submitted_at}
+        return Landed(order, _image(shop, order, entry.landed), cost, entry.status == "reused", times)
+    if entry.error is not None and entry.status == "failed":
+        code, message, charged, again = entry.error
+        return Failed(order, shop.image_task_id(order), code, message, charged, again, cost)
+    return _held_up(shop, order, cost)
+
+
+def _image(shop: Workshop, order: Order, file: LandedFile) -> dict[str, Any]:
+    return {
+        "uri": shop.retrieval.landing.uri(file.name),
+        "id": shop.image_task_id(order),
+        "index": 0,
+        "sha256": file.sha256,
+        "bytes": file.bytes,
+        "format": file.format,
+        "width": file.width,
+        "height": file.height,
+    }
+
+
+def _held_up(shop: Workshop, order: Order, cost: Cost) -> Failed:
+    """Return the outcome of an order that is neither landed nor failed."""
+    trouble = shop.troubles.get(order.key)
+    image_task_id, charged = shop.image_task_id(order), _charged(shop, order)
+    if trouble is None and shop.halt is None and shop.broke and shop.budget.max_cost_usd is not None:
+        failure = Failed.over_budget(order, shop.budget.max_cost_usd)
+        return replace(failure, id=image_task_id, charged=charged, cost=cost)
+    others = next(iter(shop.troubles.values()), None)
+    why = trouble or shop.halt or others or TransientFailure("not submitted by this attempt")
+    return replace(Failed.raised(order, why, cost=cost), id=image_task_id or why.image_task_id, charged=charged)
+
+
+def _charged(shop: Workshop, order: Order) -> Charged:
+    if shop.image_task_id(order) is not None:
+        return "yes"
+    record = shop.entry(order).record
+    # An intent on the shelf that was never used is no submit: what counts is what this attempt knows.
+    sent = record is not None and record.state is RecordState.INTENT
+    return "unknown" if sent or shop.doubtful(order) else "no"

@@ -1,0 +1,261 @@
+"""Generate as Airflow sees it: references, mapping, asset events, metrics, the decorator, and no secret anywhere."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_overloads
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_provider_nanobanana import metrics
+from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
+from airflow_provider_nanobanana.get_provider_info import get_provider_info
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from tests.integration.driver import Run
+from tests.integration.generating.world import World
+from tests.unit.picture_fixtures import picture
+
+PROMPTS = [f"picture {number}" for number in range(4)]
+
+
+# --- reference images ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    """Three files, two of them with the same content."""
+    for name, size in (("a", 20), ("b", 20), ("c", 30)):
+        (tmp_path / f"{name}.png").write_bytes(picture("png", (size, size)))
+    return [(tmp_path / f"{name}.png").as_uri() for name in "abc"]
+
+
+def uploads(world: World) -> int:
+    return sum(request["path"].endswith("/uploads/images") for request in world.emulator.requests())
+
+
+def with_photos(photos: list[str]) -> list[dict[str, Any]]:
+    return [{"prompt": f"{prompt}", "reference_images": [photos[n % 3]]} for n, prompt in enumerate(PROMPTS * 2)]
+
+
+def test_references_are_uploaded_once_for_each_content(stored: World, photos: list[str]) -> None:
+    world = stored
+    run = world.attempt(requests=with_photos(photos))
+    assert run.error is None and run.result["count"] == 8
+    assert uploads(world) == 2
+    world.next_run("second")
+    world.attempt(requests=with_photos(photos))
+    assert uploads(world) == 2 and world.posts == 8
+
+
+def test_uploads_outlive_a_stretch(stored: World, photos: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="failed", times=1)
+    world.attempt(requests=with_photos(photos))
+    assert uploads(world) == 2 and world.charges == 7
+    assert world.attempt(requests=with_photos(photos)).error is None
+    assert uploads(world) == 2 and world.charges == 8
+
+
+def test_another_content_is_another_request(stored: World, photos: list[str]) -> None:
+    world = stored
+    world.attempt(requests=with_photos(photos))
+    Path(photos[2].removeprefix("file://")).write_bytes(picture("png", (40, 40)))
+    world.next_run("second")
+    run = world.attempt(requests=with_photos(photos))
+    assert run.error is None and world.posts == 8 + 2
+
+
+# --- mapping, results, assets --------------------------------------------------------------------------------------
+
+
+def test_mapped_instances_do_not_share_a_manifest(stored: World) -> None:
+    world = stored
+    for index in range(2):
+        world.map_index, world.tries = index, 0
+        assert world.attempt(prompt=PROMPTS[index]).error is None
+        world.next_run("run")
+    assert len(list(world.folder.glob("manifest-*.json"))) == 2
+
+
+@pytest.mark.parametrize("by", [{"prompt": PROMPTS}, {"requests": [PROMPTS[:2], PROMPTS[2:]]}])
+def test_it_can_be_mapped(by: dict[str, Any]) -> None:
+    from airflow.sdk import DAG
+
+    with DAG("mapped", schedule=None) as dag:
+        NanoBananaGenerateOperator.partial(task_id="a", destination="file:///tmp/x").expand(**by)
+        NanoBananaGenerateOperator.partial(task_id="b", destination="file:///tmp/x").expand_kwargs(
+            [{"prompt": "x", "size": "16:9"}, {"prompt": "y", "variant": "z"}]
+        )
+        task = nanobanana_task(destination="file:///tmp/x")(lambda product: f"a {product}")
+        task.expand(product=["kite", "boat"])
+    assert set(dag.task_ids) >= {"a", "b"}
+
+
+def test_asset_events_say_what_was_made(stored: World) -> None:
+    world = stored
+    asset, event = Asset("pictures"), type("Event", (), {})()
+    event.extra = {}
+    world.outlets = {asset: event}
+    run = world.attempt(requests=PROMPTS, outlets=[asset])
+    assert event.extra == {"count": 4, "cost_usd": pytest.approx(0.1), "manifest": run.result["manifest"]}
+
+
+def test_each_order_is_counted_once(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, counted = stored, Counter[str]()
+    monkeypatch.setattr(metrics, "count", lambda name, amount=1, **tags: counted.update({name: amount}))
+    world.emulator.fault(on="submit", kind="failed", times=1)
+    world.attempt(requests=PROMPTS)
+    counted.pop("submitted", None)
+    assert counted == {"completed": 3, "failed": 1, "cost_micro_usd": 75_000}
+    world.attempt(requests=PROMPTS)
+    counted.pop("submitted", None)
+    assert counted == {"completed": 4, "failed": 1, "cost_micro_usd": 100_000}
+    world.next_run("second")
+    world.attempt(requests=PROMPTS)
+    assert counted["completed"] == 4 and counted["cost_micro_usd"] == 100_000, "what is reused costs nothing"
+
+
+def test_without_deferring_it_does_the_same(world: World) -> None:
+    run = world.attempt(requests=[*PROMPTS, "[[refuse-late]] x"], deferrable=False, allow_partial=True)
+    assert run.error is None and run.result["count"] == 4 and not world.pauses
+
+
+# --- the decorator -------------------------------------------------------------------------------------------------
+
+
+class Decorated(World):
+    """The same task instance, made by ``@task.nanobanana``."""
+
+    function: Callable[..., Any]
+
+    def operator(self, **options: Any) -> Any:
+        from airflow.sdk import DAG
+
+        options = {"destination": self.folder.as_uri(), "retries": self.retries, **self.options, **options}
+        arguments = options.pop("arguments", {})
+        with DAG("dag", schedule=None):
+            made: Any = nanobanana_task(task_id="generate", **options)(self.function)(**arguments)
+        return made.operator
+
+
+@pytest.fixture
+def decorated(stored: World) -> Decorated:
+    return Decorated(stored.emulator, stored.clock, stored.tape, stored.folder)
+
+
+def test_the_function_is_called_once_for_all_tries_and_again_by_a_clear(decorated: Decorated) -> None:
+    world, calls = decorated, []
+
+    def draw(what: str, ti: Any = None) -> list[str]:
+        calls.append(ti.try_number)
+        return [f"{what} {number}, call {len(calls)}" for number in range(4)]
+
+    world.function = draw
+    world.attempt(arguments={"what": "boat"}, crash_on=("submit under way", 3))
+    run = world.attempt(arguments={"what": "boat"})
+    assert run.error is None and run.result["count"] == 4
+    assert calls == [1] and world.posts == 4
+    world.clear()
+    assert world.attempt(arguments={"what": "boat"}).result["count"] == 4
+    assert len(calls) == 2 and world.posts == 8
+
+
+def test_it_takes_a_request_or_a_generator(decorated: Decorated) -> None:
+    world = decorated
+
+    def one() -> dict[str, str]:
+        return {"prompt": "a kite", "size": "16:9"}
+
+    def several() -> Any:
+        yield "a boat"
+        yield {"prompt": "a kite", "name": "kite"}
+
+    for function, count in ((one, 1), (several, 2)):
+        world.function = function
+        assert world.attempt().result["count"] == count
+        assert not world.operator().multiple_outputs, "one XCom, whatever the function's annotation says"
+        world.next_run(function.__name__)
+
+
+def test_its_arguments_are_templated(decorated: Decorated) -> None:
+    world = decorated
+    world.function = lambda day: f"a kite on {day}"
+    operator = world.operator(arguments={"day": "{{ ds }}"})
+    operator.render_template_fields({"ds": "2026-11-22"})
+    assert operator._given({"ds": "2026-11-22"}) == "a kite on 2026-11-22"
+    assert "destination" in operator.template_fields
+
+
+def test_editors_know_every_parameter() -> None:
+    """The typed form of the decorator names what the operator takes, no more and no less."""
+    operator = set(inspect.signature(NanoBananaGenerateOperator.__init__).parameters)
+    typed = set(inspect.signature(get_overloads(nanobanana_task)[1]).parameters)
+    assert typed == operator - {"self", "prompt", "requests"}
+
+
+def test_airflow_finds_the_decorator() -> None:
+    (entry,) = get_provider_info()["task-decorators"]
+    module, _, name = entry["class-name"].rpartition(".")
+    assert getattr(importlib.import_module(module), name) is nanobanana_task and entry["name"] == "nanobanana"
+
+
+@pytest.mark.parametrize("argument", ["prompt", "requests"])
+def test_the_function_alone_says_what_to_make(decorated: Decorated, argument: str) -> None:
+    decorated.function = lambda: "x"
+    with pytest.raises(TypeError, match=argument):
+        decorated.operator(**{argument: "y"})
+
+
+# --- secrets -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        None,
+        {"on": "submit", "kind": "unauthorized"},
+        {"on": "submit", "kind": "bad_request", "text": "the key sk-emulator may not do this, Bearer sk-emulator too"},
+        {"on": "submit", "kind": "not_json", "text": "echo: Authorization: Bearer sk-emulator"},
+        {"on": "status", "kind": "unauthorized"},
+        {"on": "status", "kind": "failed", "text": "upstream said: Bearer sk-emulator is wrong"},
+    ],
+    ids=lambda fault: f"{fault['on']}-{fault['kind']}" if fault else "none",
+)
+def test_the_key_is_nowhere(
+    world: World,
+    fault: dict[str, Any] | None,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    photos: list[str],
+) -> None:
+    if fault:
+        world.emulator.fault(**fault)
+    with caplog.at_level(logging.DEBUG):
+        run = world.attempt(requests=with_photos(photos), timeout=30)
+    output = capfd.readouterr()
+    rows = json.dumps(world.store.rows) if world.store else ""
+    manifests = "".join(path.read_text() for path in world.folder.glob("manifest-*"))
+    key = world.emulator.api_key
+    assert key not in spoken(world, run) + rows + manifests + caplog.text + output.out + output.err
+
+
+def spoken(world: World, run: Run) -> str:
+    parts: list[Any] = [run.result, run.ti.xcoms, world.xcoms, [pause.trigger.serialize() for pause in world.pauses]]
+    if run.error is not None:
+        parts.append("".join(traceback.format_exception(run.error)))
+    return json.dumps(parts, default=repr)
+
+
+def test_a_signed_link_keeps_its_signature_out_of_the_manifest(stored: World) -> None:
+    world = stored
+    link = "https://example.com/photo.png?X-Amz-Signature=s3cret"
+    run = world.attempt(requests=[{"prompt": "x", "reference_images": [link]}])
+    assert run.error is None and "s3cret" not in json.dumps([run.result, world.manifest])

@@ -1,0 +1,147 @@
+"""What attempts know of one another: pauses, leaked events, damaged records, and two of them alive at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from tests.integration.driver import Store
+from tests.integration.durability.crashing import Crash
+from tests.integration.generating.world import World
+
+PROMPTS = [f"picture {number}" for number in range(6)]
+
+
+def test_an_event_that_airflow_leaks_into_the_next_try_is_no_resume(world: World) -> None:
+    """Its issue 62845: the try begins with ``execute_complete``."""
+    world.attempt(requests=PROMPTS, crash_on=("submit under way", 3))
+    run = world.attempt(requests=PROMPTS, leaked=True)
+    assert run.error is None and run.result["count"] == 6 and world.posts == 6
+
+
+def test_a_pause_that_lost_its_records_looks_before_it_buys(world: World) -> None:
+    """The store was wiped, or XComs were deleted by hand, while the task was deferred."""
+
+    def wipe() -> None:
+        if len(world.pauses) == 1:
+            world.xcoms.clear()
+            if world.store is not None:
+                world.store.rows.clear()
+
+    world.on_pause = wipe
+    run = world.attempt(requests=PROMPTS)
+    assert run.error is None and run.result["count"] == 6
+    assert world.posts == 6
+
+
+@pytest.mark.parametrize("name", ["nanobanana_ledger", "nanobanana_ledger_0", "nanobanana_orders", "nanobanana_attempt",
+                                  "nanobanana_orders_0"])  # fmt: skip
+@pytest.mark.parametrize("text", ["{", '{"version": 99}', "[]", '"x"', "12", '{"version": 1}'])
+def test_a_damaged_record_stops_everything(stored: World, name: str, text: str) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS, crash_on=("submit under way", 4))
+    assert world.store is not None and name in world.store.rows
+    whole = dict(world.store.rows)
+    world.store.rows[name] = json.dumps(text)
+    run = world.attempt(requests=PROMPTS)
+    assert isinstance(run.error, NanoBananaException) and not isinstance(run.error, NanoBananaFailException)
+    assert run.error.charged == "unknown" and world.posts == 4
+    world.store.rows = whole
+    assert world.attempt(requests=PROMPTS).error is None
+    assert world.posts == 6
+
+
+def test_a_store_that_forgets_while_it_is_written_stops_everything(stored: World, monkeypatch: Any) -> None:
+    world = stored
+    monkeypatch.setattr(Store, "set", lambda self, key, value, retention=None: None)
+    run = world.attempt(requests=PROMPTS)
+    assert isinstance(run.error, NanoBananaException) and world.posts == 0
+
+
+@pytest.mark.parametrize("overlap", ["before the first submit", "between submits", "while waiting"])
+def test_two_live_attempts_pay_once(stored: World, monkeypatch: pytest.MonkeyPatch, overlap: str) -> None:
+    """A scheduler took the first for dead: the second begins and ends while the first goes on, and both end."""
+    world = stored
+    moments = {"before the first submit": ("before write", 1), "between submits": ("after submit", 3),
+               "while waiting": ("before status", 1)}  # fmt: skip
+    name, occurrence = moments[overlap]
+    errors: list[BaseException | None] = []
+    original, started = world.tape.point, threading.Event()
+    seen = [0]
+
+    def second() -> None:
+        world.tries += 1
+        context = world.context(world.instance())
+        operator = world.operator(requests=PROMPTS)
+        resumed: dict[str, Any] | None = None
+        while True:
+            try:
+                world.stretch(context, {"requests": PROMPTS}, resumed)
+                errors.append(None)
+                return
+            except TaskDeferred:
+                world.clock.sleep(5.0)
+                resumed = {"event": {}}
+            except NanoBananaException as error:
+                errors.append(error)
+                return
+            finally:
+                del operator
+                operator = None
+
+    def point(at: str, dying_breath: Any = None) -> None:
+        original(at, dying_breath)
+        seen[0] += at == name
+        if at == name and seen[0] == occurrence and not started.is_set():
+            started.set()
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(world.tape, "point", point)
+    first = world.attempt(requests=PROMPTS)
+    monkeypatch.setattr(world.tape, "point", original)
+    assert started.is_set()
+    assert not isinstance(first.error, Crash)
+    final = world.attempt(requests=PROMPTS)
+    assert final.error is None and final.result["count"] == 6
+    assert world.posts == 6, (first.error, errors)
+
+
+def test_a_bug_in_one_thread_saves_what_the_others_bought(stored: World, monkeypatch: Any) -> None:
+    world = stored
+    from airflow_provider_nanobanana.hooks.reference import References
+
+    real = References.uploaded
+
+    def poisoned(self: References, request: Any) -> Any:
+        if request.prompt == "picture 4":
+            raise ZeroDivisionError("a bug")
+        return real(self, request)
+
+    monkeypatch.setattr(References, "uploaded", poisoned)
+    with pytest.raises(ZeroDivisionError):
+        world.attempt(requests=PROMPTS)
+    bought = world.posts
+    assert 4 <= bought <= 5
+    monkeypatch.setattr(References, "uploaded", real)
+    before = world.clock.now
+    run = world.attempt(requests=PROMPTS)
+    assert run.error is None and world.posts == 6
+    assert world.clock.now - before < 60, "nothing had to be looked for: the ledger was saved"
+
+
+def test_a_key_refused_for_looks_says_what_is_paid(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="status", kind="unauthorized", skip=1)
+    run = world.attempt(requests=PROMPTS)
+    assert isinstance(run.error, NanoBananaFailException) and run.error.charged == "yes"
+    assert "6 image tasks under way cannot be looked at" in str(run.error)
+    world.emulator.gateway.faults.rules.clear()
+    world.clear()
+    assert world.attempt(requests=PROMPTS).error is None and world.posts == 6

@@ -1,0 +1,168 @@
+"""Troubles that pass: one order's are its own, the account's are sat out without a worker, the rest is for a retry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from airflow_provider_nanobanana.hooks import stretch
+from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+from tests.integration.generating.world import World
+
+PROMPTS = [f"picture {number}" for number in range(12)]
+
+
+def test_one_orders_trouble_stops_no_other(world: World) -> None:
+    world.emulator.fault(on="submit", kind="unavailable", match="picture 3")
+    run = world.attempt(requests=PROMPTS, timeout=60)
+    assert len(world.files) == 11
+    assert type(run.error) is NanoBananaException and "11 of 12" in str(run.error)
+    (failed,) = run.ti.xcoms["return_value"]["failed"]
+    assert (failed["request"], failed["charged"]) == (3, "no")
+    world.emulator.gateway.faults.rules.clear()
+    again = world.attempt(requests=PROMPTS)
+    assert again.error is None and world.posts == 12
+
+
+def test_a_limit_that_persists_is_sat_out_without_a_worker(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="rate_limit", retry_after=40)
+    began = world.clock.now
+
+    def relent() -> None:
+        if world.clock.now > began + 200:
+            world.emulator.gateway.faults.rules.clear()
+
+    world.on_pause = relent
+    run = world.attempt(requests=PROMPTS)
+    assert run.error is None and run.result["count"] == 12, "no retry was burnt"
+    assert any(isinstance(pause.trigger, NanoBananaTimerTrigger) for pause in world.pauses)
+    assert world.posts == 12
+
+
+def test_a_limit_that_never_ends_ends_with_the_timeout(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="rate_limit", retry_after=40)
+    run = world.attempt(requests=PROMPTS, timeout=100)
+    assert type(run.error) is NanoBananaException and "0 of 12" in str(run.error)
+    assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
+
+
+def test_a_service_that_is_down_is_not_asked_twelve_times(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="server_error")
+    run = world.attempt(requests=PROMPTS, timeout=60)
+    assert type(run.error) is NanoBananaException
+    assert len(run.ti.xcoms["return_value"]["failed"]) == 12
+    world.emulator.gateway.faults.rules.clear()
+    again = world.attempt(requests=PROMPTS)
+    assert again.error is None and world.posts == 12
+
+
+def test_a_destination_that_fails_in_the_middle_loses_nothing(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, land, landed = stored, Retrieval.land, [0]
+
+    def breaking(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+        landed[0] += 1
+        if landed[0] > 5:
+            raise StorageFailed("disk full")
+        return land(self, *args, **kwargs)
+
+    monkeypatch.setattr(Retrieval, "land", breaking)
+    run = world.attempt(requests=PROMPTS)
+    assert type(run.error) is NanoBananaException and run.error.charged == "yes"
+    assert "5 of 12" in str(run.error) and "goes on with 7 that are paid" in str(run.error)
+    monkeypatch.setattr(Retrieval, "land", land)
+    again = world.attempt(requests=PROMPTS)
+    assert again.error is None and world.posts == 12
+
+
+def test_a_link_that_fails_for_one_is_for_the_retry(real: World) -> None:
+    world = real
+    world.emulator.fault(on="result", kind="html", status=500, match="picture 1")
+    run = world.attempt(requests=PROMPTS[:3])
+    assert type(run.error) is NanoBananaException and len(world.files) == 2
+    (failed,) = run.ti.xcoms["return_value"]["failed"]
+    assert (failed["request"], failed["charged"]) == (1, "yes")
+    world.emulator.gateway.faults.rules.clear()
+    again = world.attempt(requests=PROMPTS[:3])
+    assert again.error is None and world.posts == 3 and again.result["cost_usd"] == pytest.approx(0.075)
+
+
+def test_a_lost_answer_is_looked_for_while_the_others_go_on(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="drop", committed=True, match="picture 2", times=1)
+    run = world.attempt(requests=PROMPTS)
+    assert run.error is None and world.posts == 12
+
+
+def test_a_connection_without_client_ids_asks_a_person(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = stored
+    conn = world.emulator.connection_json(timeout=30, client_ids=False)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", conn)
+    world.attempt(requests=PROMPTS, crash_on=("submit under way", 4))
+    paid = world.posts
+    run = world.attempt(requests=PROMPTS)
+    assert isinstance(run.error, NanoBananaFailException)
+    in_doubt = [failed for failed in run.ti.xcoms["return_value"]["failed"] if failed["charged"] == "unknown"]
+    assert 1 <= len(in_doubt) <= 5, "no more than were under way at once"
+    assert len(world.files) + len(in_doubt) == 12 and world.posts <= 12 and paid >= 4
+
+
+def test_a_service_that_resolves_no_client_ids_is_found_out(stored: World) -> None:
+    world = stored
+    world.emulator.configure(ignore_client_ids=True)
+    world.emulator.fault(on="submit", kind="drop", committed=True, match="picture 9", times=1)
+    run = world.attempt(requests=PROMPTS)
+    world.emulator.configure(ignore_client_ids=False)
+    assert run.error is not None
+    (failed,) = run.ti.xcoms["return_value"]["failed"]
+    assert (failed["request"], failed["charged"]) == (9, "unknown")
+    assert world.posts == 12, "it was bought, and is not bought again"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"poke_interval": "5"},
+        {"timeout": -1},
+        {"max_cost_usd": 0},
+        {"max_cost_usd": "1"},
+        {"allow_partial": "yes"},
+        {"on_expired": "ignore"},
+        {"adopt": ["x"]},
+        {"requests": "a text"},
+        {"requests": []},
+        {"requests": None},
+        {"prompt": "both"},
+        {"requests": ["good", {"prompt": "bad", "name": "../x"}, None]},
+        {"destination": "relative"},
+        {"requests": [{"prompt": "x", "resolution": "8K"}], "max_cost_usd": 1},
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_sent(stored: World, options: dict[str, Any]) -> None:
+    run = stored.attempt(**{"requests": PROMPTS, **options})
+    assert isinstance(run.error, NanoBananaFailException)
+    assert stored.posts == 0
+    assert "othing was " in str(run.error) or "destination" in options
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_log_speaks_at_a_human_pace(
+    stored: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    world = stored
+    monkeypatch.setattr(stretch, "_BETWEEN_ROUNDS", 0.01)
+    prompts = [f"picture {number}" for number in range(60)]
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=prompts, deferrable=deferrable)
+    assert run.error is None
+    ours = [record for record in caplog.records if "8x8 pixels" not in record.getMessage()]
+    assert sum("Estimate: 60 images" in record.getMessage() for record in ours) == 1
+    assert len(ours) < 25, [record.getMessage() for record in ours]
+    assert world.pauses if deferrable else not world.pauses

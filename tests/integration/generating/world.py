@@ -1,0 +1,243 @@
+"""A batch in a world of its own: virtual time, a bank as hostile as wanted, and a death at any side effect."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.hooks import buyer, echo
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.toapis.classify import CallKind
+from airflow_provider_nanobanana.toapis.client import ToApisClient
+from tests.integration.driver import Run, Store, TaskInstance
+from tests.integration.durability.crashing import Clock, Crash, Tape, short_circuit
+from tests.unit.picture_fixtures import picture
+
+#: Seconds that pass in a pause: the triggerer notices, a worker starts.
+PAUSE = 5.0
+MOST_PAUSES = 60
+
+
+class SharedClock(Clock):
+    """A clock whom many threads tell that time passes."""
+
+    def __init__(self) -> None:
+        super().__init__(now=time.time())
+        self.lock = threading.RLock()
+
+    def sleep(self, seconds: float) -> None:
+        with self.lock:
+            super().sleep(seconds)
+
+
+@dataclass
+class SharedTape(Tape):
+    """When one thread dies, all do."""
+
+    dead: bool = False
+    lock: Any = field(default_factory=threading.RLock)
+
+    def point(self, name: str, dying_breath: Callable[[], Any] | None = None) -> None:
+        with self.lock:
+            if self.dead:
+                raise Crash(name)
+            try:
+                super().point(name, dying_breath)
+            except Crash:
+                self.dead = True
+                raise
+
+
+class BatchInstance(TaskInstance):
+    """With XComs that can be pulled: the shelf of Airflow before 3.3."""
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
+
+@dataclass
+class World:
+    """One task instance of Generate, attempt by attempt.
+
+    :param folder: The destination.
+    :param store: None is an Airflow before 3.3.
+    """
+
+    emulator: Emulator
+    clock: SharedClock
+    tape: SharedTape
+    folder: Path
+    store: Store | None = field(default_factory=Store)
+    retries: int = 9
+    tries: int = 0
+    max_tries: int = 9
+    run_id: str = "run"
+    map_index: int = -1
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    outlets: Any = None
+    pauses: list[TaskDeferred] = field(default_factory=list)
+    on_pause: Callable[[], Any] = lambda: None
+
+    def attempt(
+        self, *, crash_at: int | None = None, crash_on: tuple[str, int] | None = None, leaked: bool = False,
+        **options: Any,
+    ) -> Run:  # fmt: skip
+        """Run the next try to its end, each stretch in a process of its own; a crash leaves neither result nor error.
+
+        :param leaked: Airflow resumes instead of starting it, with the event of another try (its issue 62845).
+        """
+        self.tries += 1
+        self.tape.passed, self.tape.dead = [], False
+        self.tape.crash_at, self.tape.crash_on = crash_at, crash_on
+        self.xcoms.clear()
+        try:
+            return self._follow(options, {"event": {"version": 1}} if leaked else None)
+        except Crash:
+            return Run()
+        finally:
+            self.tape.crash_at = self.tape.crash_on = None
+            self.tape.dead = False
+
+    def _follow(self, options: dict[str, Any], resumed: dict[str, Any] | None) -> Run:
+        ti = self.instance()
+        run, context = Run(ti=ti), self.context(ti)
+        self.pauses = []
+        while True:
+            echo._checked.clear()
+            try:
+                run.result = self.stretch(context, options, resumed)
+            except TaskDeferred as pause:
+                self.pause(pause)
+                resumed = {"event": {"version": 1}}
+                continue
+            except AirflowException as error:
+                run.error = error
+            self.tape.point("returned")
+            return run
+
+    def pause(self, pause: TaskDeferred) -> None:
+        """Let the time of a pause pass."""
+        self.pauses.append(pause)
+        assert len(self.pauses) < MOST_PAUSES, "it never ends"
+        path, kwargs = pause.trigger.serialize()
+        json.dumps(kwargs)
+        wake = kwargs["moment"] if path.endswith("TimerTrigger") else kwargs["deadline"]
+        self.on_pause()
+        self.clock.sleep(max(0.1, min(PAUSE, wake - self.clock.now)))
+
+    def stretch(self, context: Any, options: dict[str, Any], resumed: dict[str, Any] | None) -> Any:
+        """Run one process of an attempt."""
+        operator = self.operator(**options)
+        if resumed is None:
+            return operator.execute(context)
+        return operator.resume_execution("execute_complete", resumed, context)
+
+    def operator(self, **options: Any) -> Any:
+        """Return the operator as a new process would make it."""
+        options = {"destination": self.folder.as_uri(), "retries": self.retries, **self.options, **options}
+        return NanoBananaGenerateOperator(task_id="generate", **options)
+
+    def instance(self) -> BatchInstance:
+        return BatchInstance(
+            run_id=self.run_id,
+            task_id="generate",
+            map_index=self.map_index,
+            try_number=self.tries,
+            max_tries=self.max_tries,
+            xcoms=self.xcoms,
+            store=self.store,
+        )
+
+    def context(self, ti: BatchInstance) -> Any:
+        context: dict[str, Any] = {"ti": ti, "task_instance": ti, "dag_run": SimpleNamespace(conf=ti.conf)}
+        if self.store is not None:
+            context["task_state_store"] = self.store
+        if self.outlets is not None:
+            context["outlet_events"] = self.outlets
+        return context
+
+    def clear(self) -> None:
+        """Clear as Airflow does whatever is not running: a new round of retries."""
+        self.max_tries = self.tries + self.retries
+
+    def next_run(self, run_id: str) -> None:
+        """Go on with another DAG run and the same destination."""
+        self.run_id, self.tries, self.max_tries = run_id, 0, self.retries
+        self.store = None if self.store is None else Store()
+
+    @property
+    def charges(self) -> int:
+        """How many image tasks are paid and not refunded."""
+        return sum(not task["refunded"] for task in self.emulator.ledger()["image_tasks"])
+
+    @property
+    def posts(self) -> int:
+        """How many submits the service accepted, refunded ones too."""
+        return int(self.emulator.ledger()["count"])
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("*.png"))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        (path,) = self.folder.glob(f"manifest-*{self.run_id}*.json")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+
+def watch(
+    monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: SharedClock, *, sockets: bool, pictures: bool
+) -> SharedTape:
+    """Put every side effect of a batch on a tape: store, XComs, calls, waits, images, manifest.
+
+    :param sockets: Whether calls really travel; only then there are faults.
+    :param pictures: Whether pictures are downloaded; otherwise each is a small one.
+    """
+    tape = SharedTape(clock)
+    exchange = ToApisClient._exchange
+    lock = threading.RLock()
+
+    def send(self: ToApisClient, call: Any) -> Any:
+        if sockets or call.kind not in (CallKind.SUBMIT, CallKind.STATUS):
+            return exchange(self, call)
+        with lock:
+            return short_circuit(emulator.gateway, call)
+
+    def watched(self: ToApisClient, call: Any) -> Any:
+        tape.point(f"before {call.kind}")
+        if call.kind is CallKind.SUBMIT:
+            tape.point("submit under way", lambda: send(self, call))
+        answer = send(self, call)
+        tape.point(f"after {call.kind}")
+        return answer
+
+    monkeypatch.setattr(ToApisClient, "_exchange", watched)
+    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
+    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
+    for owner, names in (
+        (Store, {"get": "read", "set": "write"}),
+        (BatchInstance, {"xcom_pull": "read", "xcom_push": "write"}),
+        (Retrieval, {"land": "land", "write_manifest": "manifest"}),
+    ):
+        for method, name in names.items():
+            monkeypatch.setattr(owner, method, tape.around(name, getattr(owner, method)))
+    if not pictures:
+        tiny = picture("png", (8, 8))
+        monkeypatch.setattr(Retrieval, "_write", lambda self, image, sink: sink.write(tiny))
+    monkeypatch.setattr(buyer, "_FEWEST_THREADS", 2)
+    return tape
