@@ -13,6 +13,7 @@ from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
 from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT
+from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call, submit_call, upload_call
@@ -138,6 +139,8 @@ class Submission:
         # An attempt from before a clear, still alive, must not undo the clear.
         max_tries = max(record.max_tries, self._start.attempt.max_tries)
         self._book.keep(record.moved(RecordState.SUBMITTED, image_task_id=found.id, max_tries=max_tries))
+        if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
+            count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
         return found
 
     def _chosen(self, situation: Situation, generation: int) -> str | None:
@@ -193,6 +196,7 @@ class Submission:
                 repeats += 1
                 continue
             self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
+            count("submitted", conn_id=self._hook.nanobanana_conn_id, model=request.model)
             self._pace.accepted(self._hook.clock())
             if client_id is not None:
                 ids_resolve(self._hook, client_id, image_task)
