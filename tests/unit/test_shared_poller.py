@@ -218,7 +218,7 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
 
 
 @pytest.mark.parametrize(
-    ("created_at", "first"), [(START - 1000, 0.0), (START + 5000, 17.2), (None, 0.0), (START, 17.2)]
+    ("created_at", "first"), [(START - 1000, 0.0), (START + 5000, 18.1), (None, 0.0), (START, 18.1)]
 )
 def test_a_clock_that_runs_ahead_postpones_nothing(world: World, created_at: float | None, first: float) -> None:
     watch = Watch([Target("a", created_at)], wait=Wait(START, START + 900), interval=5, log=LOG, now=now)
