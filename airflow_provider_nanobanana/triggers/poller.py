@@ -35,9 +35,9 @@ async def shared_poller(nanobanana_conn_id: str) -> AsyncIterator[Poller]:
     :raises NanoBananaException: the connection cannot be used; what is wrong with it.
     """
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
-    if nanobanana_conn_id not in pollers:
-        pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id)
-    poller = pollers[nanobanana_conn_id]
+    poller = pollers.get(nanobanana_conn_id)
+    if poller is None or poller.broken:
+        poller = pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id)
     poller.users += 1
     try:
         await poller.open()
@@ -46,14 +46,16 @@ async def shared_poller(nanobanana_conn_id: str) -> AsyncIterator[Poller]:
         poller.users -= 1
         if not poller.users:
             # From here on a newcomer makes a poller of its own.
-            del pollers[nanobanana_conn_id]
+            if pollers.get(nanobanana_conn_id) is poller:
+                del pollers[nanobanana_conn_id]
             await poller.aclose()
 
 
 class Poller:
     """Polls the image tasks of all watches of one connection, each once, within the account's rate.
 
-    :param users: How many share it.
+    :ivar users: How many share it.
+    :ivar broken: Whether a bug ended it; nobody new may rely on it.
     :param now: The wall clock, in epoch seconds.
     :param lines: Makes the connections; a test puts its own here.
     """
@@ -62,6 +64,7 @@ class Poller:
         self, nanobanana_conn_id: str, *, now: Callable[[], float] = time.time, lines: Callable[..., Lines] = Lines
     ) -> None:
         self.users = 0
+        self.broken = False
         self._now = now
         # Pacing goes by the loop's clock: the wall clock may be set at any time.
         self._clock = asyncio.get_running_loop().time
@@ -233,6 +236,7 @@ class Poller:
         try:
             yield
         except Exception as bug:
+            self.broken = True
             for watch in {id(watch): watch for watches in self._watches.values() for watch in watches}.values():
                 watch.fail(bug)
             raise

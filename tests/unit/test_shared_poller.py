@@ -117,6 +117,20 @@ def test_a_connection_that_cannot_be_read_is_everybodys_error_and_no_poller_is_l
     assert ended == [broken] * 3 and later.outcome == "finished"
 
 
+def test_a_bug_ends_all_who_wait_and_nobody_who_comes_later(world: World) -> None:
+    world.service.scripts["bad"] = lambda t, n: KeyError("a bug")
+
+    async def go() -> list[Any]:
+        waiting = [asyncio.create_task(wait_for(made(["bad"]))), asyncio.create_task(wait_for(made(["good"])))]
+        await asyncio.sleep(1)
+        later = asyncio.create_task(wait_for(made(["other"])))
+        return [*await asyncio.gather(*waiting, return_exceptions=True), await later]
+
+    *ended, later = run(go())
+    assert [type(error) for error in ended] == [KeyError, KeyError] and later.outcome == "finished"
+    assert all(line.closed for line in world.lines)
+
+
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
