@@ -123,7 +123,7 @@ class Lines:
             return not self._lines and await self._follow()
 
     async def renewed(self, refused: Line) -> bool:
-        """Say whether another key has taken the place of a refused one; the connection tells, read at most every 10 s."""
+        """Say whether another key has taken the place of a refused one; it is read at most every 10 s."""
         async with self._lock:
             if self.current is not refused:
                 return True
