@@ -58,7 +58,7 @@ wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 demo: $(STAMP) ## Make pictures with a real Airflow (KEEP=1: leave it up; TOAPIS_API_KEY=...: the real service)
 	@exec $(BIN)/python -m demo.run $(if $(KEEP),--keep)
 
-chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for half an hour (CHAOS="local --seed 2": one of it)
+chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,chaos]'
 	@exec $(BIN)/python -m tests.chaos $(CHAOS)
 

@@ -99,4 +99,6 @@ def _moment(counts: list[int], share: float) -> int:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(loc="lower right", frameon=False, labelcolor="linecolor", handlelength=1.2, labelspacing=0.9)
+    legend = axes.legend(loc="lower right", labelcolor="linecolor", handlelength=1.2, labelspacing=0.9)
+    # A line that runs behind the words must not run through them.
+    legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.92)

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.hooks.look import look
 from airflow_provider_nanobanana.hooks.observer import Observer
 from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT
 from airflow_provider_nanobanana.hooks.reference import References
+from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, submit_call
@@ -143,6 +144,8 @@ class Submission:
         # An attempt from before a clear, still alive, must not undo the clear.
         max_tries = max(record.max_tries, self._start.attempt.max_tries)
         self._book.keep(record.moved(RecordState.SUBMITTED, image_task_id=found.id, max_tries=max_tries))
+        if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
+            count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
         return found
 
     def _chosen(self, situation: Situation, generation: int) -> str | None:
@@ -199,6 +202,7 @@ class Submission:
                 repeats += 1
                 continue
             self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
+            count("submitted", conn_id=self._hook.nanobanana_conn_id, model=request.model)
             self._pace.accepted(self._hook.clock())
             if client_id is not None:
                 ids_resolve(self._hook, client_id, image_task)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
 #: The last look before a deadline comes at least this many seconds before it, and at most that many.
 _LAST_LOOK: Final = (2.0, 30.0)
-#: Stands for that number while the image task is being polled.
-_IN_HAND: Final = -1
+#: Stands for the turn of an image task that is being polled, and of one that is not watched: no turn is earlier than
+#: the one, and every turn is earlier than the other.
+_IN_HAND: Final = (-math.inf, -1)
+_ABSENT: Final = (math.inf, -1)
+#: Entries that may lie about before a look through all of them pays.
+_ROOM: Final = 1000
 
 
 class PollQueue:
@@ -22,10 +27,11 @@ class PollQueue:
 
     def __init__(self) -> None:
         self._numbers = count()
-        #: The number of the entry that counts, by id.
-        self._valid: dict[str, int] = {}
+        #: Moment and number of the turn that counts, by id.
+        self._valid: dict[str, tuple[float, int]] = {}
         self._due: list[tuple[float, int, str]] = []
         self._deadlines: list[tuple[float, str]] = []
+        self._tidy_at = _ROOM
 
     def __len__(self) -> int:
         """Return how many image tasks are watched, those being polled at this moment included."""
@@ -35,9 +41,10 @@ class PollQueue:
         return iter(self._valid)
 
     def add(self, image_task_id: str, moment: float, deadline: float) -> None:
-        """Watch an image task from a moment on; one that is watched already keeps the turn it has."""
+        """Watch an image task from a moment on; one that is watched already keeps its turn, unless it comes later."""
+        self._tidy()
         heapq.heappush(self._deadlines, (deadline, image_task_id))
-        if image_task_id not in self._valid:
+        if moment < self._valid.get(image_task_id, _ABSENT)[0]:
             self._push(image_task_id, moment)
 
     def again(self, image_task_id: str, moment: float) -> None:
@@ -75,9 +82,8 @@ class PollQueue:
         return image_task_id, now - moment
 
     def _push(self, image_task_id: str, moment: float) -> None:
-        number = next(self._numbers)
-        self._valid[image_task_id] = number
-        heapq.heappush(self._due, (moment, number, image_task_id))
+        turn = self._valid[image_task_id] = (moment, next(self._numbers))
+        heapq.heappush(self._due, (*turn, image_task_id))
 
     def _margin(self, rate: float) -> float:
         """Return how long before a deadline its last look comes: time enough to look at all once."""
@@ -86,7 +92,20 @@ class PollQueue:
 
     def _clean(self) -> None:
         """Drop from both heads what no longer counts."""
-        while self._due and self._valid.get(self._due[0][2]) != self._due[0][1]:
+        while self._due and not self._counts(self._due[0]):
             heapq.heappop(self._due)
         while self._deadlines and self._deadlines[0][1] not in self._valid:
             heapq.heappop(self._deadlines)
+
+    def _counts(self, entry: tuple[float, int, str]) -> bool:
+        return self._valid.get(entry[2]) == entry[:2]
+
+    def _tidy(self) -> None:
+        """Drop what no longer counts from within: a deadline of next week would stay in memory until then."""
+        if len(self._due) + len(self._deadlines) < self._tidy_at:
+            return
+        self._due = [entry for entry in self._due if self._counts(entry)]
+        self._deadlines = [entry for entry in self._deadlines if entry[1] in self._valid]
+        heapq.heapify(self._due)
+        heapq.heapify(self._deadlines)
+        self._tidy_at = 2 * (len(self._due) + len(self._deadlines)) + _ROOM

@@ -8,7 +8,9 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook, import_client
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
 
@@ -22,10 +24,13 @@ Heed = Callable[[Mapping[str, str]], None]
 
 #: How old a connection may be, and how soon a refused key may make us read it again; seconds.
 _OLDEST: Final = 300.0
-_OLDEST_REFUSED: Final = 60.0
+_OLDEST_REFUSED: Final = 10.0
 #: Calls under way at once: the account's rate times a slow answer (seconds), within these bounds.
-_SLOW_ANSWER: Final = 0.25
+_SLOW_ANSWER: Final = 1.0
 _FEWEST, _MOST = 8, 128
+#: What a look-up raises: "not defined" also while Airflow's database is away, a secrets backend that denies access
+#: (a PermissionError), a supervisor that does not answer, a connection of another shape.
+_UNREADABLE: Final = (AirflowException, OSError, RuntimeError, ValueError)
 
 
 class Line:
@@ -47,8 +52,13 @@ class Line:
 
     @classmethod
     async def open(cls, settings: ConnectionSettings, heed: Heed) -> Line:
-        """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread."""
-        return cls(settings, heed, await asyncio.to_thread(import_client))
+        """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread.
+
+        :raises NanoBananaException: no request can be made with such a key or host.
+        """
+        client = await asyncio.to_thread(import_client)
+        with airflow_errors():
+            return cls(settings, heed, client)
 
     async def look(self, image_task_id: str) -> ImageTask:
         """Ask for one image task, once.
@@ -65,7 +75,9 @@ class Line:
 
 async def read_settings(nanobanana_conn_id: str) -> ConnectionSettings:
     """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor."""
-    return await NanoBananaHook(nanobanana_conn_id).asettings()
+    # To its end, also when the trigger is cancelled: Airflow 3.0 would take the answer that nobody awaits for that to
+    # its next question ("Response read out of order!"), which ends the triggerer.
+    return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
 
 
 class Lines:
@@ -111,7 +123,7 @@ class Lines:
             return not self._lines and await self._follow()
 
     async def renewed(self, refused: Line) -> bool:
-        """Say whether another key has taken the place of a refused one; the connection tells, at most once a minute."""
+        """Say whether another key has taken the place of a refused one; it is read at most every 10 s."""
         async with self._lock:
             if self.current is not refused:
                 return True
@@ -127,13 +139,16 @@ class Lines:
 
     async def aclose(self) -> None:
         """Close the connections of every line."""
-        await asyncio.gather(*(line.aclose() for line in self._lines))
+        # What has been seen by now must not be lost to a connection that ends badly.
+        await asyncio.gather(*(line.aclose() for line in self._lines), return_exceptions=True)
 
     async def _follow_if_readable(self) -> bool:
         try:
             return await self._follow()
-        except NanoBananaException as unreadable:
-            log.warning("Connection %r cannot be read anew; going on as before. %s", self._conn_id, unreadable)
+        except _UNREADABLE as error:
+            # Its text may quote what it read.
+            said = error if isinstance(error, AirflowException) else type(error).__name__
+            log.warning("Connection %r cannot be read anew; going on as before. %s", self._conn_id, said)
             return False
 
     async def _follow(self) -> bool:
@@ -141,6 +156,9 @@ class Lines:
         settings = await self._read(self._conn_id)
         if self._lines and settings == self.current.settings:
             return False
-        # The former line stays open for the calls under way on it.
+        # The former line stays open for the calls under way on it; those on the one before have ended.
         self._lines.append(await self._dial(settings, self._heed))
+        for line in self._lines[:-2]:
+            self._lines.remove(line)
+            await line.aclose()
         return True

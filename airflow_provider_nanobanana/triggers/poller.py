@@ -20,12 +20,14 @@ from airflow_provider_nanobanana.triggers.line import Lines
 from airflow_provider_nanobanana.triggers.tally import Tally
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.triggers.watch import Target, Watch
+    from airflow_provider_nanobanana.triggers.line import Line
+    from airflow_provider_nanobanana.triggers.watch import Watch
 
 #: A rest is no longer, so that summaries come and the connection is kept fresh; seconds.
 _LONGEST_REST: Final = 10.0
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
+_latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Latencies]] = WeakKeyDictionary()
 
 
 @contextlib.asynccontextmanager
@@ -35,9 +37,9 @@ async def shared_poller(nanobanana_conn_id: str) -> AsyncIterator[Poller]:
     :raises NanoBananaException: the connection cannot be used; what is wrong with it.
     """
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
-    if nanobanana_conn_id not in pollers:
-        pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id)
-    poller = pollers[nanobanana_conn_id]
+    poller = pollers.get(nanobanana_conn_id)
+    if poller is None or poller.bug is not None:
+        poller = pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id)
     poller.users += 1
     try:
         await poller.open()
@@ -46,14 +48,16 @@ async def shared_poller(nanobanana_conn_id: str) -> AsyncIterator[Poller]:
         poller.users -= 1
         if not poller.users:
             # From here on a newcomer makes a poller of its own.
-            del pollers[nanobanana_conn_id]
+            if pollers.get(nanobanana_conn_id) is poller:
+                del pollers[nanobanana_conn_id]
             await poller.aclose()
 
 
 class Poller:
     """Polls the image tasks of all watches of one connection, each once, within the account's rate.
 
-    :param users: How many share it.
+    :ivar users: How many share it.
+    :ivar bug: What ended it; nobody new may rely on it.
     :param now: The wall clock, in epoch seconds.
     :param lines: Makes the connections; a test puts its own here.
     """
@@ -62,12 +66,16 @@ class Poller:
         self, nanobanana_conn_id: str, *, now: Callable[[], float] = time.time, lines: Callable[..., Lines] = Lines
     ) -> None:
         self.users = 0
+        self.bug: Exception | None = None
         self._now = now
         # Pacing goes by the loop's clock: the wall clock may be set at any time.
-        self._clock = asyncio.get_running_loop().time
+        self._clock = (loop := asyncio.get_running_loop()).time
         self._lines = lines(nanobanana_conn_id, self._heed, self._clock)
+        self._adopted: Line | None = None
+        self._bucket = TokenBucket(1.0)  # until the connection tells
         self._queue = PollQueue()
-        self._latencies = Latencies()
+        # Kept when the last watch leaves: with one wait at a time, nothing would ever be learnt.
+        self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, Latencies())
         self._watches: dict[str, list[Watch]] = {}
         self._kinds: dict[str, str] = {}
         self._changed = asyncio.Event()
@@ -81,39 +89,36 @@ class Poller:
     async def open(self) -> None:
         """Connect and begin, unless somebody did; raises as :func:`shared_poller`."""
         if await self._lines.open():
-            self._adopt_rate()
-            self._free = asyncio.Semaphore(self._lines.current.concurrency)
+            self._adopt()
             self._start(self._dispatch())
 
     async def aclose(self) -> None:
         """Stop and close the connections."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if tasks:
-            self._tally.close(self._clock(), len(self), self._bucket.rate)
-        await self._lines.aclose()
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:  # also when the trigger that leaves last is cancelled meanwhile
+            await self._lines.aclose()
+        self._tally.close(self._clock(), len(self), self._bucket.rate)
 
     @contextlib.contextmanager
     def watching(self, watch: Watch) -> Iterator[None]:
         """Poll for a watch, as long as this lasts."""
+        if self.bug is not None:  # it came while this watch waited to be let in
+            watch.fail(self.bug)
         ahead = self._clock() - self._now()
-        for target in watch.targets:
-            self._watches.setdefault(target.id, []).append(watch)
-            self._kinds.setdefault(target.id, target.kind)
-            self._queue.add(target.id, self._first_poll(target, watch) + ahead, watch.wait.deadline + ahead)
-        self._changed.set()
         try:
+            for target in watch.targets:
+                self._watches.setdefault(target.id, []).append(watch)
+                self._kinds.setdefault(target.id, target.kind)
+                moment = watch.first_poll(target, self._latencies.first_poll_age(target.kind))
+                self._queue.add(target.id, moment + ahead, watch.wait.deadline + ahead)
+            self._changed.set()
             yield
         finally:
             for target in watch.targets:
                 self._leave(target.id, watch)
-
-    def _first_poll(self, target: Target, watch: Watch) -> float:
-        # The service's clock may run ahead of ours; that must not postpone the first poll.
-        created_at = min(target.created_at or 0.0, self._now())
-        return max(created_at + self._latencies.first_poll_age(target.kind), watch.not_before, self._now())
 
     def _leave(self, image_task_id: str, watch: Watch) -> None:
         watches = self._watches.get(image_task_id, [])
@@ -131,23 +136,22 @@ class Poller:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # the watches have it
+        _ = task.cancelled() or task.exception()  # the watches have it
 
     async def _dispatch(self) -> None:
         """Hand out what is due, one after another, as fast as the account allows."""
         with self._bugs_shown():
             while True:
                 await self._until_due()
-                await self._free.acquire()
+                await (free := self._free).acquire()
                 await asyncio.sleep(self._bucket.reserve(self._clock()))
                 due = self._queue.take(self._clock(), self._bucket.rate)
                 if due is None:  # whoever waited for it has left
-                    self._free.release()
+                    free.release()
                     continue
                 image_task_id, late = due
                 self._tally.polled(late)
-                self._start(self._poll(image_task_id))
+                self._start(self._poll(image_task_id, free))
 
     async def _until_due(self) -> None:
         while True:
@@ -170,17 +174,20 @@ class Poller:
     async def _refresh(self) -> None:
         with self._bugs_shown():
             if await self._lines.refresh():
-                self._adopt_rate()
+                self._adopt()
 
-    def _adopt_rate(self) -> None:
-        self._bucket = TokenBucket(self._lines.current.settings.query_rate)
+    def _adopt(self) -> None:
+        """Go by what the connection says now; a rest that the service asked for goes on."""
+        if self._adopted is not (line := self._lines.current):
+            self._adopted, self._free = line, asyncio.Semaphore(line.concurrency)
+            self._bucket = TokenBucket.resumed(line.settings.query_rate, self._bucket.state())
 
-    async def _poll(self, image_task_id: str) -> None:
+    async def _poll(self, image_task_id: str, free: asyncio.Semaphore) -> None:
         try:
-            with self._bugs_shown():
+            with self._bugs_shown(image_task_id):
                 self._tell(await self._sight(image_task_id))
         finally:
-            self._free.release()
+            free.release()
 
     def _tell(self, sighting: Sighting) -> None:
         """Pass a look on to everybody who waits for that image task, and plan the next."""
@@ -199,18 +206,18 @@ class Poller:
 
     async def _sight(self, image_task_id: str) -> Sighting:
         """Look; when the key is refused, again with the one that the connection holds by now."""
-        line = self._lines.current
         while True:
+            line, sent = self._lines.current, self._clock()
             try:
                 image_task = await line.look(image_task_id)
             except AuthenticationFailed as error:
                 if not await self._lines.renewed(line):
                     return Sighting(image_task_id, error=error)
-                line = self._lines.current
+                self._adopt()
             except ToApisError as error:
                 if isinstance(error, RateLimited):
                     self._tally.rate_limited()
-                    self._bucket.slow_down(self._clock(), error.retry_after or 1.0)
+                    self._bucket.slow_down(self._clock(), error.retry_after or 1.0, sent)
                 return Sighting(image_task_id, error=error)
             else:
                 self._bucket.succeeded(self._clock())
@@ -228,11 +235,16 @@ class Poller:
         self._bucket.heed(RateSigns.read(headers, "async_query"), self._clock())
 
     @contextlib.contextmanager
-    def _bugs_shown(self) -> Iterator[None]:
-        """Let a bug end every watch with itself instead of leaving them waiting."""
+    def _bugs_shown(self, image_task_id: str | None = None) -> Iterator[None]:
+        """Let a bug end the watches of an image task, or all of them, with itself instead of leaving them waiting."""
         try:
             yield
         except Exception as bug:
-            for watch in {id(watch): watch for watches in self._watches.values() for watch in watches}.values():
-                watch.fail(bug)
+            if image_task_id is None:
+                self.bug = bug
+            concerned = list(self._watches) if image_task_id is None else [image_task_id]
+            for concern in concerned:
+                self._queue.discard(concern)  # nobody will ask for it again; whoever joins now begins anew
+                for watch in self._watches.get(concern, ()):
+                    watch.fail(bug)
             raise

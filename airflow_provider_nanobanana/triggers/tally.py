@@ -39,8 +39,8 @@ class Tally:
 
     def noticed(self, image_task: ImageTask, now: float) -> None:
         """An image task was seen to have ended; ``now`` is epoch seconds, as its moments are."""
-        delay = max(0.0, now - (image_task.completed_at or now))
-        metrics.timing("detection_delay", delay, conn_id=self._conn_id)
+        if image_task.completed_at is not None:
+            metrics.timing("detection_delay", now - image_task.completed_at, conn_id=self._conn_id)
 
     def close(self, clock: float, watched: int, rate: float) -> None:
         """Log and send the counts, and begin anew; silent when nothing was polled."""

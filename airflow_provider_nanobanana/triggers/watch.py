@@ -86,6 +86,12 @@ class Watch:
         else:
             self.outcome = "timeout"
 
+    def first_poll(self, target: Target, age: float) -> float:
+        """Return from when on it pays to poll an image task, in epoch seconds; ``age`` is the seconds it takes."""
+        now = self._now()
+        # The service's clock may run ahead of ours; that must not postpone the first poll.
+        return max(min(target.created_at or 0.0, now) + age, self.not_before, now)
+
     def see(self, sighting: Sighting) -> bool:
         """Take note of a look; say whether this watch needs no further one at that image task."""
         self._context.run(self._note, sighting)

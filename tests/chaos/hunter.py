@@ -36,8 +36,7 @@ class Hunter:
     """Kill as the campaign says, restart what was killed, and go on watching until told.
 
     :param name_of: Gives the task's name for the id of a task instance, ``buyer_of`` the prompt it buys.
-    :param progress: Tells how much is done, 0 to 1; kills run ahead of it by a twelfth of all, so that every phase of
-        the campaign gets its share.
+    :param progress: Tells how much is done, 0 to 1.
     """
 
     site: Site
@@ -101,7 +100,7 @@ class Hunter:
 
     def _may_strike(self) -> bool:
         done = self.progress()
-        return done > 0 and len(self.kills) < self.campaign.kills * (done + 1 / 12)
+        return done > 0 and len(self.kills) < self.campaign.kills * (done + self.campaign.ahead)
 
     def _strike(self) -> None:
         kind = self._deck.pop()

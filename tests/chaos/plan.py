@@ -30,6 +30,7 @@ class Campaign:
     :param overlap: Runs at once, so that the submits of one meet the downloads of another.
     :param mix: How often each kind of kill occurs, relative to the others; of :data:`MIX`.
     :param pace: Mean time between two kills.
+    :param ahead: Share of the kills by which they may run ahead of what is done, so that every phase gets its share.
     :param aim: Share of the kills of tasks that wait for a submit which the bank is accepting; the others hit any.
     :param latency: Median time an image takes.
     :param limit: When what has not ended counts as stuck.
@@ -43,6 +44,7 @@ class Campaign:
     overlap: int = 4
     mix: Mapping[str, int] = field(default_factory=lambda: MIX)
     pace: float = 5.0
+    ahead: float = 1 / 12
     aim: float = 0.5
     latency: float = 40.0
     limit: float = 1800.0

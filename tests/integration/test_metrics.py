@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.hooks import submission
 from tests.integration.driver import Run, TaskInstance, attempt, resume, sensor
 from tests.statsd import Sent, StatsdServer
 
@@ -157,3 +158,15 @@ def test_an_unreachable_backend_breaks_nothing() -> None:
     assert run_program(f"import airflow.sdk\n{PROGRAM}", environment).returncode == 0
     environment |= {"AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1", "AIRFLOW__METRICS__STATSD_PORT": "9"}
     assert run_program(f"import airflow.sdk\n{PROGRAM}", environment).returncode == 0
+
+
+def test_a_purchase_is_counted_once_also_when_its_answer_is_lost(
+    emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(submission, "count", lambda name, **tags: sent.append((name, tags)))
+    buy("answered")
+    emulator.fault(on="submit", kind="drop", times=1, committed=True)
+    buy("answered to nobody")
+    assert sent == [("submitted", {"conn_id": "nanobanana_default", "model": "nano_banana_2"})] * 2
+    assert emulator.ledger()["count"] == 2

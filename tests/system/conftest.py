@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from demo.stack import AirflowStack
+from tests.statsd import StatsdServer
 from tests.system.harness import DagTester, System
 
 HERE = Path(__file__).parent
@@ -53,10 +54,17 @@ def emulator(api_key: str) -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="session")
-def stack(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+def statsd() -> Iterator[StatsdServer]:
+    """What the four processes and their children send as metrics, from the start."""
+    with StatsdServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(emulator: Emulator, statsd: StatsdServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     """The four processes of Airflow, started once; DAGs of ``example_dags`` and ``tests/system/dags``."""
     home = tmp_path_factory.mktemp("airflow")
-    env = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json()}
+    env = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json(), **statsd.environment}
     with AirflowStack(home, [EXAMPLES, HERE / "dags"], env=env) as stack:
         yield stack
 

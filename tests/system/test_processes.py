@@ -24,8 +24,10 @@ print("up", flush=True)
 time.sleep(600)
 """
 PROGRAM = f"""
-import sys, time
+import signal, sys, time
 from pathlib import Path
+# A program that a shell put into the background ignores Ctrl-C, and so would this one after it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from demo.processes import Command, Processes
 processes = Processes()
 processes.start(Command("family", ("-c", {FAMILY!r}), {{}}, Path(sys.argv[1])))

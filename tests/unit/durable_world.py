@@ -119,7 +119,9 @@ class Live:
         self.bought: ImageTask | None = None
         self.error: errors.ToApisError | None = None
         identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
-        stand_in: Any = SimpleNamespace(clock=lambda: world.now, sleep=self._sleep, client=self)
+        stand_in: Any = SimpleNamespace(
+            clock=lambda: world.now, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
+        )
         self._submission = Submission(
             stand_in, request, identity=identity, attempt=attempt, rules=rules,
             journal=_Row(self) if shared else MemoryJournal(), pace=Pace(SUBMIT_RATE, world.slate),

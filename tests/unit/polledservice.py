@@ -98,7 +98,13 @@ class World:
         return self.lines[-1]
 
     def poller(self) -> Poller:
-        return Poller("nb", now=now, lines=partial(Lines, read=self.read, dial=self.dial))
+        async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+            return await self.read(nanobanana_conn_id)  # a test may put another one there while the poller runs
+
+        async def dial(settings: ConnectionSettings, heed: Any) -> Any:
+            return await self.dial(settings, heed)
+
+        return Poller("nb", now=now, lines=partial(Lines, read=read, dial=dial))
 
     @contextlib.asynccontextmanager
     async def polling(self) -> AsyncIterator[Poller]:

@@ -159,3 +159,31 @@ def test_it_is_never_faster_than_the_account_and_silent_while_nothing_is_left() 
     assert bucket.rate == 50.0, "the connection's own limit stays"
     bucket.heed(RateSigns(rate=10.0, exhausted_for=3.0), START)
     assert (bucket.rate, bucket.reserve(START)) == (10.0, 3.0)
+
+
+def test_slow_429s_of_one_excess_halve_the_rate_once() -> None:
+    """Thirteen calls were under way; their 429s come in over six seconds."""
+    bucket = TokenBucket(50.0)
+    for number in range(13):
+        bucket.slow_down(START + number / 2, 1.0, sent=START - 5 + number / 100)
+    assert bucket.rate == 25.0
+    bucket.slow_down(START + 9, 1.0, sent=START + 8)
+    assert bucket.rate == 12.5
+
+
+@pytest.mark.parametrize(
+    ("limit", "rate"),
+    [(3000, 50.0), (300, 5.0), (30_000, 50.0), (50, 50.0), (1, 50.0)],
+    ids=["default", "a tenth", "more than ours", "calls a second", "nonsense"],
+)
+def test_a_limit_in_another_unit_does_not_slow_us_sixtyfold(limit: int, rate: float) -> None:
+    bucket = TokenBucket(50.0)
+    bucket.heed(RateSigns.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
+    assert bucket.rate == rate
+
+
+def test_one_odd_answer_does_not_slow_us_for_ever() -> None:
+    bucket = TokenBucket(50.0)
+    for limit in (300, 3000):
+        bucket.heed(RateSigns.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
+    assert bucket.rate == 50.0

@@ -127,3 +127,20 @@ def test_a_last_look_comes_two_seconds_before_the_deadline_when_there_is_time_fo
 def test_many_deadlines_at_once_are_served_in_time() -> None:
     polls = simulate(filled(500, deadline=START + 120), seconds=120, rate=50.0, interval=100.0)
     assert all(any(moment >= START + 105 for moment in times) for times in polls.values())
+
+
+def test_far_deadlines_of_what_has_left_do_not_stay() -> None:
+    queue = PollQueue()
+    queue.add("held", START, NEVER)
+    for number in range(50_000):
+        queue.add(f"t{number}", START + 5, NEVER)
+        queue.discard(f"t{number}")
+    assert len(queue._deadlines) + len(queue._due) <= 2500
+    assert queue.take(START, 1.0) == ("held", 0.0)
+
+
+def test_many_deadlines_of_one_image_task_cost_no_look_through_all_of_them_each_time() -> None:
+    queue = PollQueue()
+    for number in range(20_000):
+        queue.add("shared", START, NEVER - number)
+    assert len(queue._deadlines) == 20_000 < queue._tidy_at

@@ -13,6 +13,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.latency import Latencies
 from airflow_provider_nanobanana.toapis.outcome import Wait
+from airflow_provider_nanobanana.toapis.schedule import PollQueue
 from airflow_provider_nanobanana.triggers import poller as poller_module
 from airflow_provider_nanobanana.triggers.poller import shared_poller
 from airflow_provider_nanobanana.triggers.watch import Target, Watch
@@ -117,6 +118,44 @@ def test_a_connection_that_cannot_be_read_is_everybodys_error_and_no_poller_is_l
     assert ended == [broken] * 3 and later.outcome == "finished"
 
 
+def test_a_bug_in_a_look_ends_those_who_wait_for_that_image_task_and_nobody_else(world: World) -> None:
+    """An answer that we stumble over must not take a thousand other waits with it, again after each retry."""
+    world.service.scripts["bad"] = lambda t, n: KeyError("a bug")
+
+    async def go() -> list[Any]:
+        waiting = made(["bad"]), made(["good"]), made(["bad", "good"])
+        first = await asyncio.gather(*map(wait_for, waiting), return_exceptions=True)
+        world.service.scripts.clear()
+        return [*first, await wait_for(made(["bad"]))]
+
+    bad, good, both, later = run(go())
+    assert [type(error) for error in (bad, both)] == [KeyError, KeyError]
+    assert (good.statuses, later.statuses) == ({"good": "completed"}, {"bad": "completed"})
+
+
+def test_a_bug_of_the_poller_ends_all_who_wait_and_nobody_who_comes_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = PollQueue.take
+
+    def buggy(queue: PollQueue, at: float, rate: float) -> Any:
+        if 0.5 < now() - START < 0.8:
+            raise KeyError("a bug")
+        return take(queue, at, rate)
+
+    monkeypatch.setattr(PollQueue, "take", buggy)
+
+    async def go() -> list[Any]:
+        waiting = [asyncio.create_task(wait_for(made([name], first=0.7))) for name in ("one", "two")]
+        await asyncio.sleep(1)
+        later = asyncio.create_task(wait_for(made(["other"])))
+        return [*await asyncio.gather(*waiting, return_exceptions=True), await later]
+
+    *ended, later = run(go())
+    assert [type(error) for error in ended] == [KeyError, KeyError] and later.outcome == "finished"
+    assert all(line.closed for line in world.lines)
+
+
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +257,7 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
 
 
 @pytest.mark.parametrize(
-    ("created_at", "first"), [(START - 1000, 0.0), (START + 5000, 17.2), (None, 0.0), (START, 17.2)]
+    ("created_at", "first"), [(START - 1000, 0.0), (START + 5000, 18.1), (None, 0.0), (START, 18.1)]
 )
 def test_a_clock_that_runs_ahead_postpones_nothing(world: World, created_at: float | None, first: float) -> None:
     watch = Watch([Target("a", created_at)], wait=Wait(START, START + 900), interval=5, log=LOG, now=now)

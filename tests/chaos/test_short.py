@@ -31,7 +31,8 @@ def test_kill_9_at_random_moments_buys_nothing_twice(tmp_path: Path) -> None:
         run_size=6,
         mix={"task": 3, "bank-connection": 2, "triggerer": 1},
         pace=1.5,
-        aim=1.0,
+        ahead=0.5,
+        aim=0.7,
         latency=12,
         limit=420,
         temper=Temper(lookup_spread=5, commit_delay=1.5, orphan_share=1.0),
@@ -40,4 +41,4 @@ def test_kill_9_at_random_moments_buys_nothing_twice(tmp_path: Path) -> None:
     outcome = run(campaign, tmp_path, seed=5, say=Progress().say)
     assert broken(outcome) == [], as_text([outcome])
     assert outcome.books.charges == outcome.books.landed == 6
-    assert sum(kills_by_kind(outcome).values()) >= 3, "the runs ended before anything was killed"
+    assert sum(kills_by_kind(outcome).values()) >= 2, "the runs ended before anything was killed"

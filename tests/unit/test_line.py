@@ -1,0 +1,193 @@
+"""The connection behind a poller, read anew while it polls, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from functools import partial
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from pydantic import SecretStr
+
+from airflow_provider_nanobanana.exceptions import NanoBananaFailException
+from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.triggers import poller as poller_module
+from airflow_provider_nanobanana.triggers.line import Line, Lines, read_settings
+from airflow_provider_nanobanana.triggers.poller import shared_poller
+from airflow_provider_nanobanana.triggers.watch import Watch
+from tests.unit.polledservice import Service, World, made, until
+from tests.unit.samples import COMPLETED, RUNNING
+from tests.unit.virtualtime import START, run
+
+REFUSED = errors.AuthenticationFailed("401", code="unauthorized")
+NEVER = START + 1e9
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """What ``shared_poller`` finds."""
+    world = World(Service(default=until(400, RUNNING, COMPLETED)))
+    monkeypatch.setattr(poller_module, "Poller", lambda conn_id: world.poller())
+    return world
+
+
+async def wait_for(watch: Watch) -> Watch:
+    async with shared_poller("nb") as poller:
+        await watch.run(poller)
+    return watch
+
+
+def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ConnectionSettings:
+    return ConnectionSettings(base_url=base_url, api_key=SecretStr(key))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AirflowNotFoundException("The conn_id `nb` isn't defined"),  # deleted, or Airflow's database did not answer
+        PermissionError("a secrets backend says no"),
+        RuntimeError("Response read out of order!"),
+    ],
+)
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_connection_that_cannot_be_read_anew_is_nobodys_end(world: World, error: Exception, refused: bool) -> None:
+    async def unreadable(nanobanana_conn_id: str) -> Any:
+        raise error
+
+    async def go() -> list[Watch]:
+        waiting = [asyncio.create_task(wait_for(made([name]))) for name in ("a", "b")]
+        await asyncio.sleep(10)
+        world.read = unreadable  # type: ignore[method-assign]
+        if refused:
+            world.service.scripts["a"] = lambda t, n: REFUSED
+        return await asyncio.gather(*waiting)
+
+    first, second = run(go())
+    assert (first.outcome, second.outcome) == ("refused" if refused else "finished", "finished")
+
+
+def test_what_a_secrets_backend_says_of_its_failure_is_not_logged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def unreadable(nanobanana_conn_id: str) -> Any:
+        raise RuntimeError("vault token s.1234567890")
+
+    async def go() -> None:
+        waiting = asyncio.create_task(wait_for(made(1)))
+        await asyncio.sleep(10)
+        world.read = unreadable  # type: ignore[method-assign]
+        await waiting
+
+    caplog.set_level(logging.DEBUG)
+    run(go())
+    assert "cannot be read anew" in caplog.text and "s.1234567890" not in caplog.text
+
+
+@pytest.mark.parametrize("changed", [settings("sk-ключ"), settings(base_url="https://" + "a" * 70 + ".com")])
+def test_a_key_or_host_that_no_request_can_be_made_with_is_not_followed(changed: ConnectionSettings) -> None:
+    """A slip while a key is rotated must not end every wait: the former key may be good for a while."""
+    held = [settings()]
+
+    async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+        return held[-1]
+
+    async def go() -> tuple[bool, ConnectionSettings]:
+        clock = itertools.count(0.0, 301.0)
+        lines = Lines("nb", lambda headers: None, lambda: next(clock), read=read, dial=Line.open)
+        assert await lines.open()
+        held.append(changed)
+        try:
+            return await lines.refresh(), lines.current.settings
+        finally:
+            await lines.aclose()
+
+    assert asyncio.run(go()) == (False, settings())
+
+
+def test_a_look_up_is_ended_also_when_nobody_waits_for_it_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow 3.0's triggerer dies of an answer to a question that was cancelled."""
+    ended: list[str] = []
+
+    async def asettings(hook: NanoBananaHook) -> ConnectionSettings:
+        await asyncio.sleep(0.1)
+        ended.append(hook.nanobanana_conn_id)
+        return settings()
+
+    async def go() -> None:
+        look_up = asyncio.create_task(read_settings("nb"))
+        await asyncio.sleep(0.05)
+        look_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await look_up
+        await asyncio.sleep(1)
+
+    monkeypatch.setattr(NanoBananaHook, "asettings", asettings)
+    run(go())
+    assert ended == ["nb"]
+
+
+def test_such_a_key_is_airflows_error_from_the_start() -> None:
+    async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+        return settings("sk-ключ")
+
+    lines = partial(Lines, "nb", lambda headers: None, lambda: 0.0, read=read)
+    with pytest.raises(NanoBananaFailException, match="key"):
+        asyncio.run(lines().open())
+
+
+def test_a_connection_that_changes_with_every_look_piles_up_no_lines(world: World) -> None:
+    """Secrets backends may lease a new key for every look."""
+    world.service.default = until(5000, RUNNING, COMPLETED)
+    keys = itertools.count()
+
+    async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+        return settings(f"sk-{next(keys)}")
+
+    async def go() -> int:
+        world.read = read  # type: ignore[method-assign]
+        async with shared_poller("nb") as poller:
+            watching = asyncio.create_task(made(3, wait=4000).run(poller))
+            await asyncio.sleep(3900)
+            watching.cancel()
+            return sum(not line.closed for line in world.lines)
+
+    assert run(go()) <= 2 and len(world.lines) > 10
+
+
+def test_the_rate_is_followed_when_a_refused_key_made_us_look(world: World) -> None:
+    def script(t: float, n: int) -> Any:
+        return REFUSED if t > 20 and world.service.keys[-1] == "sk-1" else RUNNING if t < 280 else COMPLETED
+
+    async def go() -> None:
+        world.service.default, world.service.latency = script, 0.0
+        waiting = asyncio.create_task(wait_for(made(200)))
+        await asyncio.sleep(19)
+        world.key, world.rate = "sk-2", 2.0
+        await waiting
+
+    run(go())
+    assert sum(100 <= moment < 200 for moment in world.service.moments) <= 210
+
+
+def test_a_higher_rate_brings_more_calls_at_once(world: World) -> None:
+    world.service.latency = 0.5
+
+    async def dial(settings: ConnectionSettings, heed: Any) -> Any:
+        line = await World.dial(world, settings, heed)
+        line.concurrency = 13 if settings.query_rate == 50 else 125
+        return line
+
+    async def go() -> None:
+        world.dial = dial  # type: ignore[method-assign]
+        waiting = asyncio.create_task(wait_for(made(2000, wait=500)))
+        await asyncio.sleep(100)
+        world.rate = 500.0
+        await waiting
+
+    run(go())
+    assert sum(310 <= moment < 390 for moment in world.service.moments) >= 80 * 200
