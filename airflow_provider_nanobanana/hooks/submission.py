@@ -201,19 +201,20 @@ class Submission:
                 self._hook.sleep(delay)
                 repeats += 1
                 continue
-            self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
-            count("submitted", conn_id=self._hook.nanobanana_conn_id, model=request.model)
-            self._pace.accepted(self._hook.clock())
-            if client_id is not None:
-                ids_resolve(self._hook, client_id, image_task)
+            self._note_bought(intent, image_task)
             return image_task
         return None
 
-    def _our_turn(self) -> bool:
-        """Wait for the account's pace, then say whether the record is still ours.
+    def _note_bought(self, intent: Record, image_task: ImageTask) -> None:
+        """Write down what was just paid, then see whether the service resolves client ids."""
+        self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
+        count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
+        self._pace.accepted(self._hook.clock())
+        if intent.client_business_id is not None:
+            ids_resolve(self._hook, intent.client_business_id, image_task)
 
-        Before the intent: whoever dies in the line has sent nothing, and the record says so.
-        """
+    def _our_turn(self) -> bool:
+        """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
         self._pace.wait(self._hook.clock, self._hook.sleep, patient=self._patient)
         return self._book.still_ours()
 

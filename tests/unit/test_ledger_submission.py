@@ -91,7 +91,9 @@ class Shop:
         ledger.save()
         self.writes = 0
         for number, identity in enumerate(identities):
-            hook: Any = SimpleNamespace(clock=lambda: self.world.now, sleep=self._sleep, client=self)
+            hook: Any = SimpleNamespace(
+                clock=lambda: self.world.now, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
+            )
             journal = LedgerJournal(ledger, KEYS[number])
             buy = Submission(
                 hook, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
