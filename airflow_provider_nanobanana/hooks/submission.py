@@ -243,6 +243,6 @@ class Submission:
 
     def _with_uploads(self) -> ImageRequest:
         """Return the request with every storage reference read, checked and replaced by its public URL."""
-        if (count := len(self._request.reference_images)) > _DOCUMENTED_REFERENCES:
-            log.warning("%d reference images; newer docs speak of at most 6 for this model.", count)
+        if (listed := len(self._request.reference_images)) > _DOCUMENTED_REFERENCES:
+            log.warning("%d reference images; newer docs speak of at most 6 for this model.", listed)
         return self._references.uploaded(self._request)
