@@ -27,8 +27,8 @@ class ConnectionSettings(BaseModel):
     :param timeout: Seconds for one HTTP call.
     :param submit_rate: Submits per second that the account allows; all processes of one machine keep it together.
     :param query_rate: Status calls per second that the account allows.
-    :param prices: USD per image by resolution, where the account's differ from the list. Checked, and not used yet:
-        the generate operator will estimate its cost with them.
+    :param prices: USD per image by resolution, where the account's differ from the list: the generate operator
+        estimates with them, and ``max_cost_usd`` counts them until the service says what was billed.
     :param client_ids: Whether submits carry a ``client_business_id``.
     """
 
