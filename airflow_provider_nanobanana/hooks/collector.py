@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +28,7 @@ _THREADS: Final = 4
 #: Seconds between two looks at one image task while a stretch goes on.
 _BETWEEN_LOOKS: Final = 10.0
 #: Orders looked at, landed and saved together.
-_ROUND: Final = 100
+_ROUND: Final = 40
 #: What keeps a paid image from being landed and is not its own fault.
 _PASSES: Final = (errors.StorageFailed, errors.NotAccepted, errors.TransientFailure, *REFUSALS)
 
@@ -41,15 +41,20 @@ class Collector:
         self._looked_at: dict[str, float] = {}
         self._latencies = Latencies()
 
-    def collect_ripe(self) -> int:
-        """Look at what may be ready by now and was not looked at lately; return how many orders ended."""
-        now = self._shop.hook.clock()
-        return self.collect([order for order in self._shop.running() if self._ripe(order, now)])
+    def collect_ripe(self, enough: Callable[[], bool]) -> int:
+        """Look at what may be ready by now and was not looked at lately; return how many orders ended.
 
-    def collect(self, orders: Sequence[Order]) -> int:
+        :param enough: Asked between two rounds; true leaves the rest for later.
+        """
+        now = self._shop.hook.clock()
+        return self.collect([order for order in self._shop.running() if self._ripe(order, now)], enough)
+
+    def collect(self, orders: Sequence[Order], enough: Callable[[], bool] = lambda: False) -> int:
         """Look at orders that have an image task; land, or note, what has ended, and return how many that were."""
         ended = 0
         for start in range(0, len(orders), _ROUND):
+            if enough():
+                break
             ended += self._collect_some(orders[start : start + _ROUND])
             self._shop.save()
         return ended

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds for which a stretch that has bought the last order goes on landing.
+_LAST_ROUNDS: Final = 10.0
 #: Seconds between two rounds of collecting while the buying goes on.
 _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
@@ -69,8 +71,12 @@ class Stretch:
         with self._saving():
             if unsent:
                 self._buy(unsent)
-            bought = shop.plan().unsent < before.unsent
-            self._collector.collect_ripe() if bought else self._collector.collect(shop.running())
+            if shop.plan().unsent == before.unsent:
+                self._collector.collect(shop.running())
+            elif not shop.unsent():
+                # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
+                last = shop.hook.clock() + _LAST_ROUNDS
+                self._collector.collect_ripe(lambda: shop.hook.clock() >= last)
         self._stuck = bool(shop.troubles) and shop.plan() == before
 
     def pause(self) -> Pause | None:
@@ -120,7 +126,7 @@ class Stretch:
 
     def _collect_until(self, over: threading.Event) -> None:
         while not over.wait(_BETWEEN_ROUNDS):
-            self._collector.collect_ripe()
+            self._collector.collect_ripe(over.is_set)
             self.say()
 
     @contextmanager
