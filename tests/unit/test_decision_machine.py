@@ -41,6 +41,8 @@ class PaidOnce(RuleBasedStateMachine):
         self.world, self.live, self.want, self.wanted = World(), list[Live](), 0, 0
         self.request, self.tries, self.max_tries, self.blind = 0, 0, RETRIES, False
         self.handed_on = self.settled = self.store = False
+        #: Which requests attempts were started with, by want.
+        self.asked: set[tuple[int, int]] = set()
         self.allowed = Rules()
         self._no_echo = patch("airflow_provider_nanobanana.hooks.submission.ids_resolve")
         self._no_echo.start()
@@ -67,6 +69,7 @@ class PaidOnce(RuleBasedStateMachine):
     def start(self) -> None:
         """A first try, a retry, or, while another attempt lives, the work of a scheduler that took it for dead."""
         self.tries += 1
+        self.asked.add((self.want, self.request))
         attempt = Attempt.of(
             try_number=self.tries, max_tries=self.max_tries, retries=RETRIES, started_at=self.world.now
         )
@@ -175,7 +178,8 @@ class PaidOnce(RuleBasedStateMachine):
     def wipe(self) -> None:
         """The store loses the record; as on Airflow before 3.3, a changed request is another image then."""
         self.world.row, self.blind = None, True
-        self.want += self.request != self.wanted or not self.allowed.reuse_existing
+        others = {self.wanted, *(request for want, request in self.asked if want == self.want)} - {self.request}
+        self.want += bool(others) or not self.allowed.reuse_existing
 
     # --- the service -----------------------------------------------------------------------------------------------
 

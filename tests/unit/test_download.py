@@ -53,9 +53,9 @@ def test_no_credentials_cookies_or_netrc(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     def answer(path: str, send: Send) -> None:
         if path == "/1":
-            send(respond(302, Location="/2", Set_Cookie="a=b; Path=/"))
+            send(respond(302, Location="/2", Set_Cookie="a=b; Path=/", Connection="close"))
         else:
-            send(respond(200, b"x", Set_Cookie="a=b; Path=/"))
+            send(respond(200, b"x", Set_Cookie="a=b; Path=/", Connection="close"))
 
     with serve(answer) as server, LinkFetcher(HERE) as fetcher:
         for _ in range(2):
