@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.operators.arguments import adoptions, seconds_of
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -154,7 +155,7 @@ class NanoBananaSubmitOperator(BaseOperator):
             rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
             journal=journal_for(context),
             pace=Pace.of(hook.settings),
-            adopt={**_adoptions(context), **(self.adopt or {})},
+            adopt=adoptions(context, self.adopt),
         )
 
     def _request(self) -> dict[str, Any]:
@@ -184,12 +185,8 @@ class NanoBananaSubmitOperator(BaseOperator):
             raise NanoBananaFailException(errors.InvalidRequest(refused))
 
     def _timeout_seconds(self) -> float:
-        timeout: Any = self.timeout
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-            refused = f"timeout is a number of seconds or a timedelta, not {timeout!r}. Nothing was charged."
-            raise NanoBananaFailException(errors.InvalidRequest(refused))
-        return float(seconds)
+        with airflow_errors():
+            return seconds_of(self.timeout, "timeout")
 
     def _ticket(self, context: Context) -> str:
         """Return what tells this task instance's own queue events from those of others."""
@@ -212,10 +209,3 @@ class NanoBananaSubmitOperator(BaseOperator):
             method_name="execute_queued",
             timeout=timedelta(seconds=moment - now + 60),
         )
-
-
-def _adoptions(context: Context) -> dict[str, str]:
-    """Return the run conf's ``nanobanana_adopt``, or nothing where it is no mapping."""
-    conf = getattr(context.get("dag_run"), "conf", None) or {}
-    chosen = conf.get("nanobanana_adopt")
-    return dict(chosen) if isinstance(chosen, Mapping) else {}
