@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.outcome import Wait
+from airflow_provider_nanobanana.triggers import poller as poller_module
 from airflow_provider_nanobanana.triggers.line import Lines
-from airflow_provider_nanobanana.triggers.poller import Poller
+from airflow_provider_nanobanana.triggers.poller import Poller, shared_poller
 from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.samples import COMPLETED, NOW, STATUS, answer
+from tests.unit.samples import COMPLETED, NOW, RUNNING, STATUS, answer
 from tests.unit.virtualtime import START, now, run
 
 #: Seconds since the start and the number of the poll of this id -> an answer's JSON, or an error.
@@ -148,6 +150,20 @@ def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **o
         return one
 
     return run(go())
+
+
+def shared_world(monkeypatch: pytest.MonkeyPatch, *, completed: float) -> World:
+    """What ``shared_poller`` finds: a gateway whose image tasks are completed so many seconds after the start."""
+    world = World(Service(default=until(completed, RUNNING, COMPLETED)))
+    monkeypatch.setattr(poller_module, "Poller", lambda conn_id: world.poller())
+    return world
+
+
+async def wait_for(watch: Watch) -> Watch:
+    """Run one watch to its end on the shared poller."""
+    async with shared_poller("nb") as poller:
+        await watch.run(poller)
+    return watch
 
 
 def until(moment: float, before: Any, after: Any) -> Script:

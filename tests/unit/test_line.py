@@ -16,11 +16,10 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.triggers import poller as poller_module
 from airflow_provider_nanobanana.triggers.line import Line, Lines, read_settings
 from airflow_provider_nanobanana.triggers.poller import shared_poller
 from airflow_provider_nanobanana.triggers.watch import Watch
-from tests.unit.polledservice import Service, World, made, until
+from tests.unit.polledservice import World, made, shared_world, until, wait_for
 from tests.unit.samples import COMPLETED, RUNNING
 from tests.unit.virtualtime import START, run
 
@@ -30,16 +29,7 @@ NEVER = START + 1e9
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """What ``shared_poller`` finds."""
-    world = World(Service(default=until(400, RUNNING, COMPLETED)))
-    monkeypatch.setattr(poller_module, "Poller", lambda conn_id: world.poller())
-    return world
-
-
-async def wait_for(watch: Watch) -> Watch:
-    async with shared_poller("nb") as poller:
-        await watch.run(poller)
-    return watch
+    return shared_world(monkeypatch, completed=400)
 
 
 def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ConnectionSettings:

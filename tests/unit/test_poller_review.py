@@ -9,11 +9,10 @@ import pytest
 
 from airflow_provider_nanobanana.toapis.latency import Latencies
 from airflow_provider_nanobanana.toapis.outcome import Wait
-from airflow_provider_nanobanana.triggers import poller as poller_module
 from airflow_provider_nanobanana.triggers.poller import shared_poller
 from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.polledservice import LOG, Service, World, made, until
-from tests.unit.samples import COMPLETED, RUNNING
+from tests.unit.polledservice import LOG, World, made, shared_world, wait_for
+from tests.unit.samples import COMPLETED
 from tests.unit.virtualtime import START, now, run
 
 NEVER = START + 1e9
@@ -21,16 +20,7 @@ NEVER = START + 1e9
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """What ``shared_poller`` finds."""
-    world = World(Service(default=until(400, RUNNING, COMPLETED)))
-    monkeypatch.setattr(poller_module, "Poller", lambda conn_id: world.poller())
-    return world
-
-
-async def wait_for(watch: Watch) -> Watch:
-    async with shared_poller("nb") as poller:
-        await watch.run(poller)
-    return watch
+    return shared_world(monkeypatch, completed=400)
 
 
 # --- who ends with whom -----------------------------------------------------------------------------------------------

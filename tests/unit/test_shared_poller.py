@@ -14,10 +14,9 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.latency import Latencies
 from airflow_provider_nanobanana.toapis.outcome import Wait
 from airflow_provider_nanobanana.toapis.schedule import PollQueue
-from airflow_provider_nanobanana.triggers import poller as poller_module
 from airflow_provider_nanobanana.triggers.poller import shared_poller
 from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.polledservice import LOG, Service, World, made, until
+from tests.unit.polledservice import LOG, Service, World, made, shared_world, until, wait_for
 from tests.unit.samples import COMPLETED, FAILED, RUNNING
 from tests.unit.virtualtime import START, now, run
 
@@ -26,16 +25,7 @@ REFUSED = errors.AuthenticationFailed("401", code="unauthorized")
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """What ``shared_poller`` finds."""
-    world = World(Service(default=until(60, RUNNING, COMPLETED)))
-    monkeypatch.setattr(poller_module, "Poller", lambda conn_id: world.poller())
-    return world
-
-
-async def wait_for(watch: Watch) -> Watch:
-    async with shared_poller("nb") as poller:
-        await watch.run(poller)
-    return watch
+    return shared_world(monkeypatch, completed=60)
 
 
 def test_a_thousand_watches_share_one_line_and_the_rate(world: World) -> None:
