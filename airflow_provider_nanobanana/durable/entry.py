@@ -16,7 +16,7 @@ Status = Literal["open", "landed", "failed", "reused"]
 
 _STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 _STATES: Final = tuple(RecordState)
-_FIELDS: Final = 8
+_FIELDS: Final = 9
 _HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
 _CLIENT_ID: Final = "nb-"
 #: Bytes of JSON that a fault's code and message take in the stored form at most.
@@ -61,6 +61,7 @@ class Entry:
     :param listed: Whether ``cost`` is the list price, the service having reported none.
     :param submitted_at: Epoch seconds at which the service took it; None also while it is taken up again.
     :param sunk: US dollars paid for earlier image tasks of this order that were lost.
+    :param sunk_listed: Whether list prices are part of ``sunk``.
     """
 
     record: Record | None = None
@@ -71,6 +72,7 @@ class Entry:
     error: Fault | None = None
     submitted_at: float | None = None
     sunk: float = 0.0
+    sunk_listed: bool = False
 
     @property
     def refunded(self) -> bool:
@@ -88,6 +90,7 @@ class Entry:
             None if self.error is None else _fault_to_json(self.error),
             self.submitted_at,
             self.sunk or None,
+            1 if self.sunk_listed else None,
         ]
         while fields[-1] is None:
             fields.pop()
@@ -101,7 +104,7 @@ class Entry:
         """
         fields: list[Any] = list(value)
         fields += [None] * (_FIELDS - len(fields))
-        status, record, landed, cost, listed, error, submitted_at, sunk = fields
+        status, record, landed, cost, listed, error, submitted_at, sunk, sunk_listed = fields
         return cls(
             record=None if record is None else _record_from_json(record),
             status=_STATUSES[status],
@@ -111,6 +114,7 @@ class Entry:
             error=None if error is None else Fault(error[0], error[1], error[2], bool(error[3])),
             submitted_at=submitted_at,
             sunk=sunk or 0.0,
+            sunk_listed=bool(sunk_listed),
         )
 
 

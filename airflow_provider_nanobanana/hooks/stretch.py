@@ -77,7 +77,11 @@ class Stretch:
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
                 last = shop.hook.clock() + _LAST_ROUNDS
                 self._collector.collect_ripe(lambda: shop.hook.clock() >= last)
-        self._stuck = bool(shop.troubles) and shop.plan() == before
+        moved = shop.plan() != before
+        self._stuck = bool(shop.troubles) and not moved
+        if shop.broke and moved and (rest := shop.unsent()):
+            # A refund may have made room for it.
+            shop.broke = not shop.till.affords(rest[0])
 
     def pause(self) -> Pause | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""

@@ -35,7 +35,7 @@ class Till:
         self._spent = Spent()
         self._parts: dict[str, dict[str, Cost]] = {}
         for key, entry in entries:
-            parts = {_SUNK: Cost(entry.sunk)} if entry.sunk else {}
+            parts = {_SUNK: Cost(entry.sunk, entry.sunk_listed)} if entry.sunk else {}
             if entry.cost is not None or entry.listed:
                 parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.listed)
             if parts:
@@ -62,11 +62,11 @@ class Till:
             return _sum(self._parts.get(order.key, {}))
 
     def fields(self, order: Order, image_task_id: str | None) -> dict[str, Any]:
-        """Return the ledger's ``cost``, ``listed`` and ``sunk`` for an order whose image task now is this one."""
+        """Return the ledger's fields of money for an order whose image task now is this one."""
         with self._lock:
             parts = {key: cost for key, cost in self._parts.get(order.key, {}).items() if key != _PENDING}
-        now = parts.pop(image_task_id or "", Cost())
-        return {"cost": now.usd, "listed": now.listed, "sunk": _sum(parts).usd or 0.0}
+        now, sunk = parts.pop(image_task_id or "", Cost()), _sum(parts)
+        return {"cost": now.usd, "listed": now.listed, "sunk": sunk.usd or 0.0, "sunk_listed": sunk.listed}
 
     def saw(self, order: Order, image_task_id: str, image_task: ImageTask | None) -> None:
         """Count what an image task costs as far as the service tells; None stands for one that may be under way."""
@@ -85,6 +85,11 @@ class Till:
             if not self._budget.may_buy(order, self._spent):
                 raise OverBudget("the next image would pass max_cost_usd; nothing was sent for it")
             self._set(order.key, {**known, _PENDING: Cost(self._budget.price(order), listed=True)})
+
+    def affords(self, order: Order) -> bool:
+        """Whether an order could be bought now without passing the limit."""
+        with self._lock:
+            return self._budget.may_buy(order, self._spent)
 
     def settled(self, order: Order) -> None:
         """Take back what :meth:`about_to_buy` counted: its image task counts by itself, or there is none."""
