@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -47,6 +47,10 @@ _PASSES: Final = (errors.NotAccepted, errors.TransientFailure, errors.Submission
 #: The account's limit, or so many troubles in a row, are not the order's own: the rest waits for the next stretch.
 _LIMITS: Final = (errors.RateLimited, errors.ServiceUnavailable)
 _MOST_IN_A_ROW: Final = 5
+#: What every order of a batch may share, a wrong model id for one: so many refused alike before anything was bought are
+#: told once, and not ten thousand times.
+_ALIKE: Final = (errors.InvalidRequest, errors.ModelNotFound)
+_MOST_ALIKE: Final = 20
 _LONGEST_REST: Final = 0.5
 
 #: One order under way; yields the seconds until its next step.
@@ -64,6 +68,8 @@ class Buyer:
         self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * _SLOW_SUBMIT)), _MOST_THREADS)
         self._numbers = count()
         self._in_a_row = 0
+        self._alike: Counter[tuple[type, str | None]] = Counter()
+        self._accepted = any(shop.image_task_id(order) for order in shop.orders)
         self._limited = False
         self._reserved: deque[Order] = deque()
         self._sleeping: list[tuple[float, int, Order, Steps]] = []
@@ -191,7 +197,7 @@ class Buyer:
             if isinstance(said, float):
                 heapq.heappush(self._sleeping, (shop.hook.clock() + said, next(self._numbers), order, steps))
             else:
-                self._in_a_row = 0
+                self._in_a_row, self._accepted = 0, True
                 shop.bought(order, said)
 
     def _fail(self, order: Order, error: errors.ToApisError) -> None:
@@ -212,6 +218,16 @@ class Buyer:
                 log.error("Request %s: %s", order.label, error.message)  # whole: it says what to adopt
             cost = shop.till.cost(order)
             shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.on_expired))
+            self._halt_if_alike(error)
+
+    def _halt_if_alike(self, error: errors.ToApisError) -> None:
+        """Submit no more once so many orders were refused for the same reason and none was accepted."""
+        if isinstance(error, _ALIKE) and not self._accepted:
+            kind = (type(error), error.code)
+            self._alike[kind] += 1
+            if self._alike[kind] == _MOST_ALIKE:
+                log.error("The first %d requests were refused alike; no more are sent.", _MOST_ALIKE)
+                self._shop.halt = error.reworded(f"Not sent, as others were refused before it: {error.message}")
 
 
 class _Listener(Observer):

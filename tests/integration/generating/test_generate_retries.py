@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
+from airflow_provider_nanobanana.landing.landing import Landing, StoredImage
 from tests.integration.driver import Run
 from tests.integration.generating.world import World
 
@@ -107,6 +108,21 @@ def test_a_lost_image_counts_twice_when_it_is_bought_again(stored: World) -> Non
     assert value["count"] == 1 and value["cost_usd"] == pytest.approx(0.1)
 
 
+def test_what_is_paid_is_landed_though_an_order_before_it_cannot_be_paid_any_more(stored: World) -> None:
+    """A refund let the second be bought; the first, to be bought anew by the retry, no longer fits."""
+    world = stored
+    world.emulator.fault(on="submit", kind="failed", times=1, match="first")
+    world.emulator.fault(on="submit", kind="latency", seconds=100, match="second")
+    second = {"prompt": "second", "resolution": "4K"}
+    options: dict[str, Any] = {"requests": ["first", second], "max_cost_usd": 0.05, "timeout": 60}
+    run = world.attempt(**options)
+    assert codes(run) == {0: "generation_failed", 1: "timeout"} and world.charges == 1
+    run = world.attempt(**options)
+    assert codes(run) == {0: "max_cost_usd"}
+    assert world.charges == len(world.files) == 1
+    assert run.ti.xcoms["return_value"]["cost_usd"] == pytest.approx(0.04)
+
+
 def test_a_refund_can_be_spent_again(stored: World) -> None:
     world = stored
     world.emulator.fault(on="submit", kind="failed", times=2)
@@ -160,6 +176,28 @@ def test_another_run_pays_for_what_changed(world: World) -> None:
     world.next_run("third")
     changed = world.attempt(requests=["another", *PROMPTS[1:]])
     assert world.posts == 7 and changed.result["cost_usd"] == pytest.approx(0.025)
+
+
+def test_a_long_search_of_what_is_in_place_pauses_and_buys_nothing_meanwhile(
+    stored: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = stored
+    prompts = [f"picture {number}" for number in range(30)]
+    world.attempt(requests=prompts)
+    world.next_run("second")
+    find = Landing.find
+
+    def slowly(self: Landing, stem: str) -> StoredImage | None:
+        world.clock.sleep(10.0)
+        return find(self, stem)
+
+    monkeypatch.setattr(Landing, "find", slowly)
+    bought: list[int] = []
+    world.on_pause = lambda: bought.append(world.posts)
+    run = world.attempt(requests=[*prompts, "new"])
+    assert run.error is None and run.result["count"] == 31
+    assert bought[0] == 30 and len(world.pauses) > 2, "the first pauses come before all is verified"
+    assert world.posts == 31 and run.result["cost_usd"] == pytest.approx(0.025)
 
 
 def test_a_broken_file_is_made_anew(world: World) -> None:

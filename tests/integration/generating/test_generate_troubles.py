@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import stretch
+from airflow_provider_nanobanana.hooks import buyer, stretch
 from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
@@ -51,6 +51,33 @@ def test_a_limit_that_never_ends_ends_with_the_timeout(stored: World) -> None:
     run = world.attempt(requests=PROMPTS, timeout=100)
     assert type(run.error) is NanoBananaException and "0 of 12" in str(run.error)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
+
+
+@pytest.mark.parametrize("kind", ["model_not_found", "bad_request"])
+def test_what_is_refused_for_all_is_not_sent_ten_thousand_times(
+    stored: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    world = stored
+    monkeypatch.setattr(buyer, "_MOST_THREADS", 4)
+    world.emulator.fault(on="submit", kind=kind)
+    prompts = [f"picture {number}" for number in range(100)]
+    run = world.attempt(requests=prompts)
+    assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
+    assert 20 <= world.emulator.gateway.faults.rules[0].hits <= 20 + 4
+    failed = run.ti.xcoms["return_value"]["failed"]
+    assert len(failed) == 100 and {failure["charged"] for failure in failed} == {"no"}
+    assert "Not sent" in failed[99]["message"]
+    world.emulator.gateway.faults.rules.clear()
+    world.clear()
+    assert world.attempt(requests=prompts).result["count"] == world.charges == 100
+
+
+def test_a_few_faulty_requests_stop_no_other(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="bad_request", match="faulty")
+    prompts = ["good", *(f"faulty {number}" for number in range(30)), "better"]
+    run = world.attempt(requests=prompts)
+    assert run.error is not None and len(world.files) == 2
 
 
 def test_a_service_that_is_down_is_not_asked_twelve_times(stored: World) -> None:
