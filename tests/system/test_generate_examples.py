@@ -35,6 +35,7 @@ class Played:
     catalogue: Run
     partial: Run
     refresh: Run
+    mapped: Run
     tested: Tested
 
     def folder(self, run: Run) -> Path:
@@ -59,10 +60,11 @@ def played(
     catalogue = _start(system, "nanobanana_catalogue")
     partial = _start(system, PARTIAL, prompts=["a red kite", "refused at once [[refuse]]", "failed later [[fail]]"])
     refresh = _start(system, REFRESH)
+    mapped = _start(system, "mapped_generate")
     tested = dag_tester(EXAMPLES / f"{PARTIAL}.py", PARTIAL, destination=(system.images / "tested").as_uri())
-    for run in (products, catalogue, partial, refresh):
+    for run in (products, catalogue, partial, refresh, mapped):
         assert run.wait() == "success", run.states()
-    yield Played(system, catalogue, partial, refresh, tested)
+    yield Played(system, catalogue, partial, refresh, mapped, tested)
     emulator.reset()
 
 
@@ -134,3 +136,15 @@ def test_new_products_make_new_pictures_and_their_event_says_count_cost_and_mani
     news = played.system.start(NEWS)
     assert news.wait() == "success", news.log("announce")
     assert news.xcom("announce") == f"3 pictures for $0.075: {result['manifest']}"
+
+
+def test_it_is_mapped_in_every_way_airflow_knows(played: Played) -> None:
+    run, made = played.mapped, {"by_prompt": [1, 1], "by_kwargs": [1, 1], "by_output": [2, 1], "by_decorator": [1, 1]}
+    for task_id, counts in made.items():
+        assert [run.xcom(task_id, map_index)["count"] for map_index in range(2)] == counts
+    assert len(played.bought("mapped")) == len(list(played.folder(run).glob("*.png"))) == 9
+    assert len(list(played.folder(run).glob("manifest-*.json"))) == 8
+    labels = {task_id: [one["rendered_map_index"] for one in run.instances(task_id)] for task_id in made}
+    assert sorted(labels["by_kwargs"]) == ["16:9", "9:16"] and len(set(labels["by_prompt"])) == 2
+    sizes = [Image.open(urlsplit(run.xcom("by_kwargs", n)["images"][0]["uri"]).path).size for n in range(2)]
+    assert sizes[0][0] > sizes[0][1] and sizes[1][0] < sizes[1][1]
