@@ -37,7 +37,7 @@ with DAG(
 
     @task.branch
     def complete(result: dict[str, Any]) -> list[str]:
-        return ["publish", "review"] if result["failed"] else ["publish"]
+        return ["publish", "review"] if result["failed_count"] else ["publish"]
 
     @task
     def publish(result: dict[str, Any]) -> list[str]:

@@ -31,7 +31,6 @@ _DISPENSABLE: Final = ("id", "sha256", "message")
 #: What a person can do about what no retry changes, by code.
 _REMEDIES: Final[Mapping[str, str]] = {
     REFUSED: "change the refused prompts",
-    EXPIRED: "set on_expired='resubmit' to buy what expired anew",
     OVER_BUDGET: "raise max_cost_usd",
     NO_CREDITS: "top up the account",
 }
@@ -54,6 +53,7 @@ def result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mappin
         "images": [] if truncated else [_fitted(image.record()) for image in landed],
         "failed": [] if truncated else [_fitted(failure.record()) for failure in failed],
         "count": len(landed),
+        "failed_count": len(failed),
         "cost_usd": totals["cost_usd"],
         "manifest": manifest_uri,
         "truncated": truncated,
@@ -123,12 +123,17 @@ def _next_steps(failed: Sequence[Failed]) -> str:
             f"A retry keeps what is in place and {', '.join(step.format(n) for step, n in steps.most_common())}."
         )
     if final:
-        remedies = list(dict.fromkeys(_REMEDIES.get(failure.code, "mend its cause") for failure in final))
         who = "any of them" if len(final) == len(failed) else f"{len(final):,} of them"
-        sentences.append(
-            f"No retry changes {who}: {', '.join(remedies)}, then clear the task, which keeps what is in place."
-        )
+        sentences.append(f"No retry changes {who}: {_way_out(final)}.")
     return " ".join(sentences)
+
+
+def _way_out(final: Sequence[Failed]) -> str:
+    """Say what a person can do about what no retry changes; a clear alone buys anew what expired."""
+    codes = {failure.code: None for failure in final}
+    remedies = dict.fromkeys(_REMEDIES.get(code, "mend what the table names") for code in codes if code != EXPIRED)
+    clear = "clear the task, which keeps what is in place" + (" and buys anew what expired" if EXPIRED in codes else "")
+    return f"{', '.join(remedies)}, then {clear}" if remedies else clear
 
 
 def _step(failure: Failed) -> str:

@@ -116,7 +116,7 @@ class Retrieval:
         if past or image_task.expired_at_service:
             raise errors.ResultExpired(
                 f"Image task {image.id} is paid, but its link expired before image {image.index} was landed; it is "
-                "lost. Clear the submit task to buy it anew.",
+                "lost. Clear the task that submitted it to buy it anew.",
                 image_task_id=image.id,
             )
         for candidate in image_task.images:

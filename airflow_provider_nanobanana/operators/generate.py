@@ -35,11 +35,11 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 class NanoBananaGenerateOperator(BaseOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
-    Returns ``{"images": [...], "failed": [...], "count", "cost_usd", "manifest", "truncated"}``; above 500 requests the
-    two lists are in the manifest only. A retry, or a clear, goes on where the last attempt was: it submits only what
-    has no paid image task and lands only what is not in place. What an image landed by an earlier run at this
-    destination shows is verified and not paid again (``reuse_existing``); that is no lock between two runs at once, so
-    set ``max_active_runs=1`` or give each run a destination of its own.
+    Returns ``{"images": [...], "failed": [...], "count", "failed_count", "cost_usd", "manifest", "truncated"}``; above
+    500 requests the two lists are in the manifest only. A retry, or a clear, goes on where the last attempt was: it
+    submits only what has no paid image task and lands only what is not in place. What an image landed by an earlier run
+    at this destination shows is verified and not paid again (``reuse_existing``); that is no lock between two runs at
+    once, so set ``max_active_runs=1`` or give each run a destination of its own.
 
     :param destination: Any ``ObjectStoragePath`` URI of a folder.
     :param prompt: What the picture shows; or ``requests``.
@@ -230,7 +230,7 @@ class NanoBananaGenerateOperator(BaseOperator):
         from airflow_provider_nanobanana.operators.waiting import trigger_for
 
         now, poke = shop.hook.clock(), self._poke_seconds()
-        self.log.info("%d image tasks run; waiting without a worker", len(pause.image_task_ids))
+        self.log.info("Waiting without a worker: %d image tasks run", len(pause.image_task_ids))
         self.defer(
             trigger=trigger_for(pause, conn_id=self.nanobanana_conn_id, poll_interval=poke, now=now),
             method_name="execute_complete",
