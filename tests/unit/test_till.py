@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,8 +25,8 @@ def seen(body: dict[str, Any], **changes: Any) -> ImageTask:
     return STATUS.conclude(answer(200, {**body, **changes}), NOW)
 
 
-def till(max_cost_usd: float | None = None, **entries: Entry) -> Till:
-    return Till(Budget(max_cost_usd), entries.items())
+def till(max_cost_usd: float | None = None, entries: dict[str, Entry] | None = None) -> Till:
+    return Till(Budget(max_cost_usd), (entries or {}).items())
 
 
 def test_what_is_about_to_be_bought_counts_before_its_image_task_does() -> None:
@@ -97,13 +98,13 @@ def test_a_ledger_brings_back_what_the_till_said() -> None:
     before = till()
     before.saw(FIRST, "lost", None)
     before.saw(FIRST, "now", seen(COMPLETED))
-    entry = Entry(**{**vars(submitted_entry(0)), **before.fields(FIRST, "now")})
-    after = till(**{FIRST.key: entry})
+    entry = replace(submitted_entry(0), **before.fields(FIRST, "now"))
+    after = till(entries={FIRST.key: entry})
     assert after.cost(FIRST) == before.cost(FIRST) and after.usd == before.usd
 
 
 def test_what_nobody_wants_any_more_was_paid_all_the_same() -> None:
-    bank = till(0.05, abandoned=landed_entry(0), other=landed_entry(1))
+    bank = till(0.05, {"abandoned": landed_entry(0), "another": landed_entry(1)})
     assert bank.usd == pytest.approx(0.05)
     with pytest.raises(OverBudget):
         bank.about_to_buy(FIRST)
