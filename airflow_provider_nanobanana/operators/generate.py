@@ -227,10 +227,10 @@ class NanoBananaGenerateOperator(BaseOperator):
         return value
 
     def _defer(self, shop: Workshop, pause: Pause) -> NoReturn:
-        from airflow_provider_nanobanana.operators.waiting import trigger_for
+        from airflow_provider_nanobanana.operators.waiting import announcement, trigger_for
 
         now, poke = shop.hook.clock(), self._poke_seconds()
-        self.log.info("Waiting without a worker: %d image tasks run", len(pause.image_task_ids))
+        self.log.info("%s", announcement(pause))
         self.defer(
             trigger=trigger_for(pause, conn_id=self.nanobanana_conn_id, poll_interval=poke, now=now),
             method_name="execute_complete",

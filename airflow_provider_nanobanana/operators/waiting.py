@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_nanobanana.hooks.stretch import Pause
+
+
+def announcement(pause: Pause) -> str:
+    """Return what the log says of a pause."""
+    latest = datetime.fromtimestamp(pause.wake_at, UTC).strftime("%H:%M:%S UTC")
+    if not pause.image_task_ids:
+        return f"Waiting without a worker until {latest}."
+    return f"Waiting without a worker until {latest} at the latest; {len(pause.image_task_ids):,} under way."
 
 
 def trigger_for(pause: Pause, *, conn_id: str, poll_interval: float, now: float) -> BaseTrigger:
