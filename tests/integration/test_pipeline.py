@@ -65,6 +65,23 @@ def test_one_failed_image_does_not_lose_the_others(emulator: Emulator, buy: Buy,
     assert emulator.ledger()["net_usd"] == pytest.approx(3 * 0.025)
 
 
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_one_refused_and_one_late_of_twenty(emulator: Emulator, buy: Buy, folder: Path, allow_partial: bool) -> None:
+    """Three tasks lose no more than one task does: see the test of this name for Generate."""
+    refused = submit("a picture [[refuse]]")
+    assert isinstance(refused.error, AirflowFailException)
+    good = [buy(f"picture {number}") for number in range(18)]
+    late = buy("a picture [[slow=600]]")
+    run = wait([*good[:9], refused.result, late, *good[9:]], timeout=3, allow_partial=allow_partial)
+    assert (run.error is None) == allow_partial
+    entries = run.result if allow_partial else run.ti.xcoms["return_value"]
+    assert [entry["id"] for entry in entries if entry["status"] == "timeout"] == [late]
+    landed = land(entries, folder)
+    assert landed.error is None and [record["id"] for record in landed.result] == good
+    assert len(list(folder.glob("*.png"))) == 18
+    assert emulator.ledger()["net_usd"] == pytest.approx(19 * 0.025)
+
+
 def test_partial_success_is_enough_when_allowed(emulator: Emulator, buy: Buy) -> None:
     run = wait([buy("good"), buy("bad [[fail]]")], allow_partial=True)
     assert run.error is None
