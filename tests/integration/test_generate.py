@@ -65,3 +65,19 @@ def test_a_rerun_costs_nothing_and_a_changed_prompt_one(emulator: Emulator, tmp_
     assert charges(emulator) == 10 and again.result["cost_usd"] == 0 and again.result["count"] == 10
     changed = generate(tmp_path, instance(run_id="third"), requests=["another", *prompts[1:]])
     assert charges(emulator) == 11 and changed.result["count"] == 10
+
+
+def test_a_store_in_memory_does_as_well(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.io.store import ObjectStore
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    store = MemoryFileSystem(skip_instance_cache=True)
+    monkeypatch.setattr(store, "store", {})
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {"memory": ObjectStore("memory", None, store)})
+    options: dict[str, Any] = {"destination": "memory://pictures", "poke_interval": 0.05, "timeout": 20}
+    for run_id, requests in (("first", ["a", "b"]), ("second", ["b", "c"])):
+        operator = NanoBananaGenerateOperator(task_id="generate", requests=requests, **options)
+        run = attempt(operator, instance(run_id=run_id))
+        assert run.error is None and run.result["count"] == 2
+    assert charges(emulator) == 3, "the second run pays for what is new"
+    assert sum(name.endswith(".png") for name in store.store) == 3

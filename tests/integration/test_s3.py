@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.hooks.reference import References, read_reference
 from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.landing import Landing, find_landed
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     ImageInvalid,
@@ -28,6 +29,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call, upload_call
+from tests.integration.driver import Run, Store, TaskInstance, attempt
 from tests.unit.picture_fixtures import jpeg_with_provenance, picture
 
 MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if importlib.util.find_spec(name) is None]
@@ -270,3 +272,28 @@ def test_from_a_reference_in_the_store_to_an_image_in_the_store(bucket: Bucket, 
     assert set(request.reference_images) == set(references.urls.values())
     assert found.images["k"] == stored.model_copy(update={"id": ""})
     assert stored.uri.startswith(f"s3://store@{BUCKET}/out/0123456789abcdef-0.")
+
+
+def test_generate_from_store_to_store_and_a_next_run_that_pays_for_one_change(
+    bucket: Bucket, emulator: Emulator
+) -> None:
+    bucket.put("refs/hat.png", PNG)
+    hat = {"prompt": "a hat like this", "reference_images": [f"s3://store@{BUCKET}/refs/hat.png"], "name": "hat"}
+    first = generate("first", ["a kite", "a boat", hat])
+    assert first.error is None and emulator.ledger()["count"] == 3
+    for image in first.result["images"]:
+        content = bucket.get(image["uri"].removeprefix(f"s3://store@{BUCKET}/"))
+        assert hashlib.sha256(content).hexdigest() == image["sha256"] and len(content) == image["bytes"]
+    manifest = json.loads(bucket.get(first.result["manifest"].removeprefix(f"s3://store@{BUCKET}/")))
+    assert manifest["count"] == 3 and manifest["images"][2]["name"] == "hat"
+    bucket.put("refs/hat.png", picture("png", (64, 32)))
+    second = generate("second", ["a boat", "a kite", hat])
+    assert second.error is None and emulator.ledger()["count"] == 4, "the hat looks different now"
+    assert [image["reused"] for image in second.result["images"]] == [True, True, False]
+
+
+def generate(run_id: str, requests: list[Any]) -> Run:
+    operator = NanoBananaGenerateOperator(
+        task_id="generate", requests=requests, destination=f"s3://store@{BUCKET}/out", poke_interval=0.05, timeout=20
+    )
+    return attempt(operator, TaskInstance(task_id="generate", run_id=run_id, store=Store()))
