@@ -32,7 +32,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": _modules("hooks.nanobanana"),
         "operators": _modules("operators.nanobanana"),
         "sensors": _modules("sensors.nanobanana"),
-        "triggers": _modules("triggers.nanobanana"),
+        "triggers": _modules("triggers.nanobanana", "triggers.timer"),
         "task-decorators": [
             {"name": "nanobanana", "class-name": f"{_PACKAGE}.decorators.nanobanana.nanobanana_task"},
         ],

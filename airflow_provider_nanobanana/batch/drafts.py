@@ -11,6 +11,7 @@ from typing import Any, Final
 from airflow_provider_nanobanana.batch.names import label, name_fault
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.protocol import submit_body
 
 MAX_REQUESTS: Final = 20_000
 #: What a request given as a mapping may hold.
@@ -79,7 +80,10 @@ def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> 
                 if fault := name_fault(name):
                     raise InvalidRequest(fault)
                 drafts.names[index] = name
-            drafts.parsed.append(Draft(index, ImageRequest.parse(fields, default_model), name))
+            request = ImageRequest.parse(fields, default_model)
+            if (count := submit_body(request).get("n", 1)) != 1:
+                raise InvalidRequest(f"extra_body asks for n={count!r} images; a request is one: give it {count} times")
+            drafts.parsed.append(Draft(index, request, name))
         except InvalidRequest as error:
             drafts.note(index, error)
     _check_unique(drafts)

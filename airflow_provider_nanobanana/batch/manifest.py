@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.orders import Order
-from airflow_provider_nanobanana.batch.outcome import Outcome, in_order
+from airflow_provider_nanobanana.batch.outcome import Failed, Landed, Outcome, in_order
 
 VERSION: Final = 1
 #: Not parsed as a URL: ``extra_body`` may hold anything, also what is none.
@@ -37,27 +37,29 @@ def manifest(
         "count": len(landed),
         "reused": sum(image.reused for image in landed),
         "unfinished": unfinished,
-        "images": [
-            {
-                **image.image,
-                **_identity(image.order),
-                "cost_usd": image.cost.usd,
-                "cost_is_listed": image.cost.listed,
-                "reused": image.reused,
-                "times": dict(image.times),
-            }
-            for image in landed
-        ],
-        "failed": [
-            {
-                **failure.record(),
-                **_identity(failure.order),
-                "cost_usd": failure.cost.usd,
-                "cost_is_listed": failure.cost.listed,
-                "retry_may_help": failure.again,
-            }
-            for failure in failed
-        ],
+        "images": [_image(image) for image in landed],
+        "failed": [_failure(failure) for failure in failed],
+    }
+
+
+def _image(image: Landed) -> dict[str, Any]:
+    return {
+        **image.image,
+        **_identity(image.order),
+        "cost_usd": image.cost.usd,
+        "cost_is_listed": image.cost.listed,
+        "reused": image.reused,
+        "times": dict(image.times),
+    }
+
+
+def _failure(failure: Failed) -> dict[str, Any]:
+    return {
+        **failure.record(),
+        **_identity(failure.order),
+        "cost_usd": failure.cost.usd,
+        "cost_is_listed": failure.cost.listed,
+        "retry_may_help": failure.again,
     }
 
 

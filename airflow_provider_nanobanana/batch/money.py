@@ -15,20 +15,14 @@ from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.answers import Balance
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.protocol import submit_body
+from airflow_provider_nanobanana.toapis.protocol import sent_shape
 
 _MILLION: Final = 1_000_000
 
 
 def price(order: Order, overrides: Mapping[str, float] | None = None) -> float | None:
-    """Return the list price of an order's image in USD, None where none is known.
-
-    What counts is the resolution that is sent, which ``extra_body`` may set.
-    """
-    body = submit_body(order.request)
-    metadata = body.get("metadata")
-    inner = metadata.get("resolution") if isinstance(metadata, Mapping) else None
-    return catalogue.list_price(str(body.get("resolution", inner)), overrides)
+    """Return the list price of an order's image, by the resolution that is sent, in USD; None where none is known."""
+    return catalogue.list_price(sent_shape(order.request)[1], overrides)
 
 
 def dollars(usd: float) -> str:

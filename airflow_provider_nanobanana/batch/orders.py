@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.batch.drafts import Draft, Drafts, read_drafts
 from airflow_provider_nanobanana.batch.names import label
-from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
@@ -24,6 +24,10 @@ _TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
 Content = str | InvalidRequest
 #: How contents are asked for: one after another as the built-in ``map``, or side by side as an executor's ``map``.
 Each = Callable[[Callable[[str], Content], Iterable[str]], Iterable[Content]]
+
+
+class NothingToMake(InvalidRequest):
+    """The list of requests is empty: no mistake, and nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def _digests(drafts: Drafts, digest_of: Callable[[str], str], each: Each) -> lis
             return digest_of(uri)
         except InvalidRequest as error:
             return error
+        except ConfigurationError as error:
+            return InvalidRequest(error.message)
 
     uris = list(dict.fromkeys(uri for draft in drafts.parsed for uri in _stored(draft)))
     contents = dict(zip(uris, each(ask, uris), strict=True))

@@ -83,11 +83,6 @@ def conclude(
     :param totals: From :meth:`Spent.totals`.
     """
     landed, failed = in_order(outcomes)
-    if not landed and not failed:
-        return errors.InvalidRequest(
-            "There is nothing to make: no prompt and no request was given. Nothing was charged; a retry by itself "
-            "changes nothing."
-        )
     if not failed or (allow_partial and landed):
         return None
     where = f"; they are listed in {manifest_uri}" if manifest_uri else ""
@@ -119,9 +114,8 @@ def _next_steps(failed: Sequence[Failed]) -> str:
     final = [failure for failure in failed if not failure.again]
     sentences = []
     if steps:
-        sentences.append(
-            f"A retry keeps what is in place and {', '.join(step.format(n) for step, n in steps.most_common())}."
-        )
+        parts = ", ".join(step.format(n) for step, n in steps.most_common())
+        sentences.append(f"A retry, or a clear, keeps what is in place and {parts}.")
     if final:
         who = "any of them" if len(final) == len(failed) else f"{len(final):,} of them"
         sentences.append(f"No retry changes {who}: {_way_out(final)}.")

@@ -74,7 +74,7 @@ def nanobanana_task(
     model: str | None = ...,
     extra_body: Mapping[str, Any] | None = ...,
     variant: str = ...,
-    max_cost_usd: float | None = ...,
+    max_cost_usd: float | str | None = ...,
     preflight_balance: bool = ...,
     allow_partial: bool = ...,
     reuse_existing: bool = ...,

@@ -35,7 +35,7 @@ _WAVE_LASTS: Final = 45.0
 _FEWEST_THREADS, _MOST_THREADS = 4, 48
 #: Seconds a submit may take while others are sent: decides the number of threads.
 _SLOW_SUBMIT: Final = 1.0
-#: What concerns the account and not one order: no other order would fare better.
+#: What concerns the account and not one order.
 _HALTS: Final = (
     errors.AuthenticationFailed,
     errors.PermissionRefused,
@@ -47,8 +47,7 @@ _PASSES: Final = (errors.NotAccepted, errors.TransientFailure, errors.Submission
 #: The account's limit, or so many troubles in a row, are not the order's own: the rest waits for the next stretch.
 _LIMITS: Final = (errors.RateLimited, errors.ServiceUnavailable)
 _MOST_IN_A_ROW: Final = 5
-#: What every order of a batch may share, a wrong model id for one: so many refused alike before anything was bought are
-#: told once, and not ten thousand times.
+#: What all orders may share, a wrong model id for one: so many refused alike before any was accepted are enough.
 _ALIKE: Final = (errors.InvalidRequest, errors.ModelNotFound)
 _MOST_ALIKE: Final = 20
 _LONGEST_REST: Final = 0.5

@@ -14,6 +14,7 @@ from airflow_provider_nanobanana.toapis.catalogue import pixel_size
 from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Wait
+from airflow_provider_nanobanana.toapis.protocol import sent_shape
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order
@@ -101,7 +102,7 @@ class Collector:
         shop = self._shop
         first = min(image_task.images, key=lambda image: image.index)
         image = GeneratedImage(id=image_task.id, index=first.index, url=first.url)
-        pixels = pixel_size(order.request.size, order.request.resolution)
+        pixels = pixel_size(*sent_shape(order.request))
         try:
             stored = shop.retrieval.land(image, pixels, stem=order.stem(shop.tag))
         except errors.ToApisError as error:

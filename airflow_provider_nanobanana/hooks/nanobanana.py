@@ -210,10 +210,11 @@ class NanoBananaHook(BaseHook):
         """
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
         from airflow_provider_nanobanana.toapis.catalogue import pixel_size
+        from airflow_provider_nanobanana.toapis.protocol import sent_shape
 
-        asked = self.parse(request) if request is not None else None
+        pixels = None if request is None else pixel_size(*sent_shape(self.parse(request)))
         with airflow_errors(), Retrieval(self, destination) as retrieval:
-            return retrieval.land(image, pixel_size(asked.size, asked.resolution) if asked else None)
+            return retrieval.land(image, pixels)
 
     # --- account ---------------------------------------------------------------------------------------------------
 

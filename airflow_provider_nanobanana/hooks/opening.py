@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.money import Budget, check_balance
-from airflow_provider_nanobanana.batch.orders import Order, take_orders
+from airflow_provider_nanobanana.batch.orders import NothingToMake, Order, take_orders
 from airflow_provider_nanobanana.batch.outcome import EXPIRED
 from airflow_provider_nanobanana.durable import orderbook
 from airflow_provider_nanobanana.durable.ledger import Ledger
@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.hooks.reference import References
 from airflow_provider_nanobanana.hooks.till import Till
 from airflow_provider_nanobanana.hooks.workshop import Workshop
 from airflow_provider_nanobanana.landing.reuse import find_landed
-from airflow_provider_nanobanana.toapis.errors import InvalidRequest, TransientFailure
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
@@ -118,10 +118,7 @@ class Opening:
                 each=pool.map,
             )
         if not orders:
-            raise InvalidRequest(
-                "There is nothing to make: no prompt and no request was given. Nothing was charged; a retry by itself "
-                "changes nothing."
-            )
+            raise NothingToMake("There is nothing to make: the list of requests is empty. Nothing was charged.")
         content = _pack(orders, references.digests)
         orderbook.keep(self.shelf, orderbook.Book(self.attempt.max_tries, first, content))
         return orders, references, first
@@ -163,8 +160,10 @@ class Opening:
     def _estimate(self, shop: Workshop) -> None:
         if shop.unverified:
             return
-        doubtful = sum(shop.doubtful(order) for order in shop.unsent())
-        estimate = shop.budget.estimate([order for order in shop.unsent() if shop.to_buy(order)], shop.till.spent)
+        unsent = shop.unsent()
+        to_buy = [order for order in unsent if shop.to_buy(order)]
+        doubtful = len(unsent) - len(to_buy)
+        estimate = shop.budget.estimate(to_buy, shop.till.spent)
         log.info("%s", estimate.line())
         if doubtful:
             log.info("%d more may have been bought by an earlier attempt: they are looked for before any is.", doubtful)

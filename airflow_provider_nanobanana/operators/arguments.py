@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+
+#: A wait beyond it is a mistake; links live for a day.
+_LONGEST: Final = timedelta(days=30).total_seconds()
 
 
 def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -> None:
@@ -29,21 +33,44 @@ def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -
 def seconds_of(value: Any, name: str) -> float:
     """Return a number of seconds or a timedelta as seconds.
 
-    :raises InvalidRequest: it is neither, or negative.
+    :raises InvalidRequest: it is neither, or negative, or more than 30 days.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
-        raise InvalidRequest(f"{name} is a number of seconds or a timedelta, not {value!r}. Nothing was charged.")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= _LONGEST:
+        raise InvalidRequest(
+            f"{name} is a number of seconds or a timedelta, from 0 to 30 days, not {value!r}. Nothing was charged."
+        )
     return float(seconds)
+
+
+def usd_of(value: Any) -> Any:
+    """Return an amount as a number also where a template rendered it to text; what is none stays, to be refused."""
+    if value in ("", "None"):
+        return None
+    try:
+        return value if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
+
+
+def repeatable(value: Any) -> Any:
+    """Return what can be read once only as a list: each request reads it."""
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def adoptions(context: Context, adopt: Any) -> dict[str, str]:
     """Return the image tasks chosen by a person: the run conf's ``nanobanana_adopt``, and the task's own on top.
 
-    :raises InvalidRequest: the task's own is no mapping.
+    :raises InvalidRequest: one of them is no mapping of text to text.
     """
-    if adopt is not None and not isinstance(adopt, Mapping):
-        raise InvalidRequest("adopt is a mapping of client_business_id to image task id. Nothing was charged.")
     conf = getattr(context.get("dag_run"), "conf", None) or {}
-    chosen = conf.get("nanobanana_adopt")
-    return {**(chosen if isinstance(chosen, Mapping) else {}), **(adopt or {})}
+    chosen: dict[str, str] = {}
+    for name, given in (("the run conf's nanobanana_adopt", conf.get("nanobanana_adopt")), ("adopt", adopt)):
+        texts = isinstance(given, Mapping) and all(isinstance(text, str) for pair in given.items() for text in pair)
+        if given is not None and not texts:
+            raise InvalidRequest(
+                f"{name} is a mapping of client_business_id to image task id, both texts, not {given!r:.80}. Nothing "
+                "was sent and nothing was charged; a retry would meet the same."
+            )
+        chosen.update(given or {})
+    return chosen

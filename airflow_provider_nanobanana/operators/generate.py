@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.operators.arguments import adoptions, check_choices, seconds_of
+from airflow_provider_nanobanana.operators.arguments import adoptions, check_choices, repeatable, seconds_of, usd_of
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -29,6 +29,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "reuse_existing": (True, False),
     "allow_partial": (True, False),
     "preflight_balance": (True, False),
+    "deferrable": (True, False),
 }
 
 
@@ -68,7 +69,9 @@ class NanoBananaGenerateOperator(BaseOperator):
         "resolution",
         "reference_images",
         "model",
+        "extra_body",
         "variant",
+        "max_cost_usd",
         "adopt",
         "nanobanana_conn_id",
     )
@@ -87,7 +90,7 @@ class NanoBananaGenerateOperator(BaseOperator):
         model: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         variant: str = "",
-        max_cost_usd: float | None = None,
+        max_cost_usd: float | str | None = None,
         preflight_balance: bool = False,
         allow_partial: bool = False,
         reuse_existing: bool = True,
@@ -126,6 +129,7 @@ class NanoBananaGenerateOperator(BaseOperator):
         )
 
     def _work(self, context: Context, *, resumed: bool) -> Any:
+        from airflow_provider_nanobanana.batch.orders import NothingToMake
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
         from airflow_provider_nanobanana.hooks.stretch import Stretch
 
@@ -135,7 +139,10 @@ class NanoBananaGenerateOperator(BaseOperator):
                 NanoBananaHook(self.nanobanana_conn_id) as hook,
                 Retrieval(hook, self.destination) as retrieval,
             ):
-                shop = self._open(context, hook, retrieval, commission, resumed=resumed)
+                try:
+                    shop = self._open(context, hook, retrieval, commission, resumed=resumed)
+                except NothingToMake as nothing:
+                    raise AirflowSkipException(nothing.message) from nothing
                 stretch = Stretch(shop)
                 while True:
                     stretch.run()
@@ -159,12 +166,12 @@ class NanoBananaGenerateOperator(BaseOperator):
             defaults={
                 "size": self.size,
                 "resolution": self.resolution,
-                "reference_images": self.reference_images,
+                "reference_images": repeatable(self.reference_images),
                 "model": self.model,
                 "extra_body": self.extra_body,
                 "variant": self.variant,
             },
-            budget=Budget(self.max_cost_usd),
+            budget=Budget(usd_of(self.max_cost_usd)),
             timeout=seconds_of(self.timeout, "timeout"),
             preflight_balance=self.preflight_balance,
             adopt=adoptions(context, self.adopt),
@@ -172,8 +179,10 @@ class NanoBananaGenerateOperator(BaseOperator):
 
     def _given(self, context: Context) -> Any:
         if (self.prompt is None) == (self.requests is None):
+            none = "both are None, as is the output of a task that was skipped or returned nothing"
             raise errors.InvalidRequest(
-                "Give either prompt or requests, not both and not neither. Nothing was sent and nothing was charged."
+                f"Give either prompt or requests: {none if self.prompt is None else 'both are given'}. Nothing was "
+                "sent and nothing was charged; a retry would meet the same."
             )
         if isinstance(self.requests, str):
             raise errors.InvalidRequest(

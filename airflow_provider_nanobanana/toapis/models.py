@@ -102,6 +102,8 @@ class ImageRequest(BaseModel):
                 raise ValueError("too many objects")
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"is not JSON ({error}); give texts, numbers, lists and mappings only") from None
+        if "client_business_id" in extra_body:
+            raise ValueError("holds client_business_id, by which a retry finds what is paid; leave it out")
         return extra_body
 
     @classmethod

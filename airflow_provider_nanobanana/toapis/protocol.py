@@ -92,6 +92,14 @@ def submit_body(request: ImageRequest, client_business_id: str | None = None) ->
     return body
 
 
+def sent_shape(request: ImageRequest) -> tuple[str, str]:
+    """Return ratio and resolution as they are sent, which ``extra_body`` may set."""
+    body = submit_body(request)
+    metadata = body.get("metadata")
+    inner = metadata.get("resolution") if isinstance(metadata, Mapping) else None
+    return str(body.get("size")), str(body.get("resolution", inner))
+
+
 def status_call(image_task_id: str) -> ApiCall[ImageTask]:
     """Return the free call that asks for one image task, by its id or by its ``client_business_id``."""
 

@@ -114,7 +114,6 @@ def test_words_of_the_service_are_cut_and_cleaned() -> None:
         ([OK, LATE], True, None, ""),
         ([OK, REFUSAL], True, None, ""),
         ([OK, OVER], True, None, ""),
-        ([], True, errors.InvalidRequest, "no"),
         ([OK, REFUSAL], False, errors.ImageTaskFailed, "yes"),
         ([REFUSAL], True, errors.ImageTaskFailed, "no"),
         ([REFUSAL, OVER], True, errors.ImageTaskFailed, "no"),
@@ -152,9 +151,9 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
     error = error_of(*(landed(n) for n in range(10, 27)), REFUSAL, REMOTE, LATE)
     assert error.message.splitlines() == [
         f"17 of 20 images are in place; they are listed in {URI}. The batch has cost $0.45, $0.025 of it at list "
-        "price. A retry keeps what is in place and submits 1 anew for which nothing is paid, goes on with 1 that are "
-        "paid, without buying them again. No retry changes 1 of them: change the refused prompts, then clear the "
-        "task, which keeps what is in place.",
+        "price. A retry, or a clear, keeps what is in place and submits 1 anew for which nothing is paid, goes on with "
+        "1 that are paid, without buying them again. No retry changes 1 of them: change the refused prompts, then "
+        "clear the task, which keeps what is in place.",
         "request  code                      money     message",
         "#1       content_policy_violation  refunded  words of 1",
         "#2       generation_failed         refunded  words of 2",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage, sweep
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,11 @@ class LocalFolder(Storage):
         return f"file://{self.folder / name}"
 
     def check(self) -> None:
+        if self.folder.is_file():
+            raise InvalidRequest(
+                f"The destination {self.folder} is a file; give a folder. Nothing was sent and nothing was charged; a "
+                "retry would meet the same."
+            )
         with self.stage("check"):
             pass
 
