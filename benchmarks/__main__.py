@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.scenario or list(SCENARIOS)
     docs = options.docs or (options.folder if options.quick else REPO / "docs")
     progress = Progress()
-    bench = Bench(options.folder.resolve(), options.seed, options.quick, progress.say, options.whole)
+    bench = Bench(options.folder.resolve(), options.seed, options.quick, progress.say)
     found: results.Results = {}
     try:
         for name in [] if options.render else chosen:
@@ -71,7 +71,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("scenario", nargs="*", help=f"which to run, of {', '.join(SCENARIOS)} (all)")
     add("--seed", type=int, default=1, help="decides the latencies (%(default)s)")
     add("--quick", action="store_true", help="a smoke run with a few image tasks; writes nothing to docs")
-    add("--whole", action="store_true", help="measure all of generate-vs (two hours) instead of a part of it")
     add("--render", action="store_true", help="measure nothing, write the page anew from its figures")
     add("--docs", type=Path, help="where benchmarks.md, .json and .svg go (docs)")
     add("--folder", type=Path, default=REPO / ".bench", help="where logs go (.bench)")
@@ -83,8 +82,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _command(options: argparse.Namespace) -> str:
     """Return the command as it is to be typed again, without the folders of this machine."""
-    chosen = [*options.scenario, *(f"--{name}" for name in ("quick", "whole") if getattr(options, name))]
-    chosen += ["--seed", str(options.seed)]
+    chosen = [*options.scenario, *(["--quick"] if options.quick else []), "--seed", str(options.seed)]
     return shlex.join(["python", "-m", "benchmarks", *chosen])
 
 

@@ -18,14 +18,12 @@ class Bench:
     :param folder: Where logs and Airflow homes go.
     :param quick: A smoke run: a few image tasks, no figure worth keeping.
     :param say: Called with one line of progress at a time.
-    :param whole: Measure what otherwise is reckoned from a part.
     """
 
     folder: Path
     seed: int
     quick: bool
     say: Callable[[str], None]
-    whole: bool = False
 
     def fresh(self, name: str) -> Path:
         """Return an empty folder of this name."""

@@ -53,10 +53,10 @@ would fail the task.
   submit and 90 % of the way, and retried at once. The account is four times as fast as the default one.
 - `generate-vs`: Airflow's own processes with 8 worker slots, one account at the default limits, the three ways one
   after another: one Generate task; a mapped task group of submit, wait and download; and a mapped task that submits,
-  sleeps 5 s, asks, downloads, and holds its worker meanwhile. With `--whole` (two hours) each makes all 1,000 images.
-  Without it Generate does; the other two make 48 and 32, and what 1,000 take is reckoned: slots and CPU in proportion,
-  and no slot ever free, which favours them. Worker seconds are those in which a slot holds a task; CPU is that of all
-  of Airflow's processes, less what an idle Airflow uses.
+  sleeps 5 s, asks, downloads, and holds its worker meanwhile. Generate makes all 1,000 images. The other two make
+  48 and 32, and what 1,000 take is reckoned: slots and CPU in proportion, and no slot ever free, which favours them.
+  Worker seconds are those in which a slot holds a task; CPU is that of all of Airflow's processes, less what an idle
+  Airflow uses.
 """
 
 
