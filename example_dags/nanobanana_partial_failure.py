@@ -1,8 +1,8 @@
 """Some pictures are better than none: what was made is published at once, what was not goes to a person.
 
 With ``allow_partial`` the task succeeds if anything did, and its result says what failed, why, and what became of the
-money; a branch decides by that. If nothing was made the task fails, and nothing is published. Above 500 requests the
-lists of a result are empty (``truncated``): there a branch compares ``count``, or reads the manifest.
+money; a branch decides by ``failed_count``, which is there at any size. If nothing was made the task fails, and nothing
+is published. Above 500 requests the lists of a result are empty (``truncated``): the manifest has them.
 """
 
 from __future__ import annotations

@@ -79,9 +79,7 @@ class Failed:
     def seen(cls, order: Order, record: Mapping[str, Any], *, cost: Cost, on_expired: OnExpired = "fail") -> Self:
         """Return what the final record of a look amounts to (``Sighting.record``, status ``failed`` or ``timeout``)."""
         code, message = str(record["error"]["code"]), str(record["error"]["message"])
-        # A service that fails an image task with a code like "timeout" has failed it all the same.
-        late = record["status"] == "timeout"
-        charged, again = _SEEN[code] if code in _SEEN and (code in LATE) == late else ("no", True)
+        charged, again = _SEEN.get(code, ("no", True))
         if code == EXPIRED:
             again = on_expired == "resubmit"
         return cls(order, str(record["id"]), code, message, charged, again, cost)

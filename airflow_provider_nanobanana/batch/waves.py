@@ -16,6 +16,8 @@ from airflow_provider_nanobanana.batch.money import dollars
 STRETCH_SECONDS: Final = 100.0
 #: Longest pause between two stretches, in seconds: at most a fourth of the time the account's rate is left unused.
 LONGEST_PAUSE: Final = 30.0
+#: Longest pause when nothing is left to submit: links live for a day, and what has ended is landed meanwhile.
+LONGEST_WATCH: Final = 3600.0
 #: Submits after which the pace of a stretch says more than the account's rate.
 _TELLING: Final = 20
 
@@ -54,17 +56,19 @@ def wave_size(rate: float, seconds: float = STRETCH_SECONDS) -> int:
     return max(1, math.floor(rate * seconds))
 
 
-def enough(running: int, more_to_submit: int) -> int:
+def enough(running: int, more_to_do: int) -> int:
     """Return how many of the running image tasks must have ended before it pays to wake.
 
-    All when nothing is left to submit; otherwise half, rounded up, so that the account's rate is not left unused.
+    All when nothing is left to do; otherwise half, rounded up, so that the account's rate is not left unused.
+
+    :param more_to_do: Orders to submit, and images that were ready and are not landed yet.
     """
-    return math.ceil(running / 2) if more_to_submit else running
+    return math.ceil(running / 2) if more_to_do else running
 
 
-def wake_by(now: float, deadline: float, more_to_submit: int) -> float:
-    """Return the latest moment to wake, in epoch seconds: soon while there is more to submit, else the deadline."""
-    return min(deadline, now + LONGEST_PAUSE) if more_to_submit else deadline
+def wake_by(now: float, deadline: float, more_to_do: int) -> float:
+    """Return the latest moment to wake, in epoch seconds: soon while there is more to do, else within the hour."""
+    return min(deadline, now + (LONGEST_PAUSE if more_to_do else LONGEST_WATCH))
 
 
 class Progress:

@@ -41,13 +41,21 @@ class Note:
 
     :param started_at: Epoch seconds.
     :param searching: Whether what earlier runs landed is still being verified.
+    :param searched: How many orders the search has come past.
     :param blind: Whether the service was seen not to resolve client ids, in this attempt or before.
+    :param proved: Whether it was seen to resolve them.
+    :param blocked: Whether nothing could be landed lately.
+    :param halted: Why nothing is bought in this attempt; empty where something is.
     """
 
     try_number: int
     started_at: float
     searching: bool = False
+    searched: int = 0
     blind: bool = False
+    proved: bool = False
+    blocked: bool = False
+    halted: str = ""
 
 
 def keep(shelf: Shelf, book: Book) -> int:
@@ -72,16 +80,19 @@ def recall(shelf: Shelf, max_tries: int) -> Book | None:
     return Book(max_tries, index.get("first") is True, _content(shelf, NAME, index))
 
 
-def keep_uploads(shelf: Shelf, urls: dict[str, str]) -> None:
+def keep_uploads(shelf: Shelf, urls: dict[str, str], max_tries: int) -> None:
     """Keep where references were uploaded."""
-    _write(shelf, UPLOADS, urls)
+    _write(shelf, UPLOADS, urls, max_tries=max_tries)
 
 
-def recall_uploads(shelf: Shelf) -> dict[str, str]:
-    """Return where references were uploaded; nothing where that is damaged, since an upload costs nothing."""
+def recall_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
+    """Return where references were uploaded in this round; nobody says how long an upload lives.
+
+    Nothing where that is damaged, since an upload costs nothing.
+    """
     try:
         index = _index(shelf, UPLOADS)
-        return {} if index is None else dict(_content(shelf, UPLOADS, index))
+        return dict(_content(shelf, UPLOADS, index)) if index and index.get("max_tries") == max_tries else {}
     except (TransientFailure, TypeError, ValueError):
         return {}
 
@@ -100,8 +111,16 @@ def noted(shelf: Shelf) -> Note | None:
         value = json.loads(text)
         if value["version"] != _VERSION:
             raise ValueError("another version")
-        searching, blind = value["searching"] is True, value["blind"] is True
-        return Note(int(value["try_number"]), float(value["started_at"]), searching, blind)
+        return Note(
+            try_number=int(value["try_number"]),
+            started_at=float(value["started_at"]),
+            searching=value["searching"] is True,
+            searched=int(value["searched"]),
+            blind=value["blind"] is True,
+            proved=value["proved"] is True,
+            blocked=value["blocked"] is True,
+            halted=str(value["halted"]),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(ATTEMPT, error) from error
 

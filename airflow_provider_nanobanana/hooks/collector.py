@@ -42,23 +42,25 @@ class Collector:
         self._looked_at: dict[str, float] = {}
         self._latencies = Latencies()
 
-    def collect_ripe(self, enough: Callable[[], bool]) -> int:
-        """Look at what may be ready by now and was not looked at lately; return how many orders ended.
+    def collect_ripe(self, enough: Callable[[], bool]) -> bool:
+        """Look at what may be ready by now and was not looked at lately; say whether all of that was looked at.
 
         :param enough: Asked between two rounds; true leaves the rest for later.
         """
         now = self._shop.hook.clock()
         return self.collect([order for order in self._shop.running() if self._ripe(order, now)], enough)
 
-    def collect(self, orders: Sequence[Order], enough: Callable[[], bool] = lambda: False) -> int:
-        """Look at orders that have an image task; land, or note, what has ended, and return how many that were."""
-        ended = 0
+    def collect(self, orders: Sequence[Order], enough: Callable[[], bool]) -> bool:
+        """Look at orders that have an image task; land, or note, what has ended, and say whether all were looked at.
+
+        :param enough: As for :meth:`collect_ripe`.
+        """
         for start in range(0, len(orders), _ROUND):
             if enough():
-                break
-            ended += self._collect_some(orders[start : start + _ROUND])
+                return False
+            self._collect_some(orders[start : start + _ROUND])
             self._shop.save()
-        return ended
+        return True
 
     def _ripe(self, order: Order, now: float) -> bool:
         if now >= self._shop.deadline(order):
@@ -67,7 +69,7 @@ class Collector:
         age = now - (self._shop.entry(order).submitted_at or 0.0)
         return age >= self._latencies.first_poll_age(kind) and now >= self._looked_at.get(order.key, 0) + _BETWEEN_LOOKS
 
-    def _collect_some(self, orders: Sequence[Order]) -> int:
+    def _collect_some(self, orders: Sequence[Order]) -> None:
         shop = self._shop
         ids = {order.key: shop.image_task_id(order) or "" for order in orders}
         sightings = {sighting.id: sighting for sighting in look_at(shop.hook, list(dict.fromkeys(ids.values())))}
@@ -77,11 +79,10 @@ class Collector:
         now = shop.hook.clock()
         self._looked_at |= dict.fromkeys(ids, now)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="collector") as pool:
-            ended = list(pool.map(lambda order: self._take(order, sightings[ids[order.key]], now), orders))
-        return sum(ended)
+            list(pool.map(lambda order: self._take(order, sightings[ids[order.key]], now), orders))
 
-    def _take(self, order: Order, sighting: Sighting, now: float) -> bool:
-        """Land an order or note its failure; say whether it has ended."""
+    def _take(self, order: Order, sighting: Sighting, now: float) -> None:
+        """Land an order, or note its failure, if it has ended."""
         shop = self._shop
         wait = Wait(shop.waited_since(order), shop.deadline(order))
         image_task = sighting.image_task
@@ -90,15 +91,13 @@ class Collector:
             kind = kind_of(order.request.model, order.request.resolution)
             self._latencies.learn(kind, image_task.completed_at - image_task.created_at)
         if image_task is not None and image_task.images:
-            return self._land(order, image_task, late=wait.over(now))
-        if sighting.settled(wait, now) or wait.over(now):
+            self._land(order, image_task, late=wait.over(now))
+        elif sighting.settled(wait, now) or wait.over(now):
             record = sighting.record(wait, now)
             shop.failed(Failed.seen(order, record, cost=shop.till.cost(order), on_expired=shop.on_expired))
-            return True
-        return False
 
-    def _land(self, order: Order, image_task: ImageTask, *, late: bool) -> bool:
-        """Land an order's image; say whether it has ended, which trouble that may pass does not do before its time."""
+    def _land(self, order: Order, image_task: ImageTask, *, late: bool) -> None:
+        """Land an order's image; trouble that may pass ends it only when its time is over."""
         shop = self._shop
         first = min(image_task.images, key=lambda image: image.index)
         image = GeneratedImage(id=image_task.id, index=first.index, url=first.url)
@@ -109,12 +108,11 @@ class Collector:
             paid = error if error.charged != "no" else error.reworded(error.message, charged="yes")
             if isinstance(error, _PASSES) and not late:
                 # It is tried again; what is paid waits at the service.
-                shop.troubles[order.key] = paid
-                return False
-            shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.on_expired))
-            return True
-        shop.landed(order, stored)
-        return True
+                shop.unstored(order, paid)
+            else:
+                shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.on_expired))
+        else:
+            shop.landed(order, stored)
 
 
 def _blind(refusal: errors.ToApisError | None, running: int) -> errors.ToApisError:

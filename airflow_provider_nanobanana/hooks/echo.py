@@ -24,6 +24,16 @@ def known_not_to_resolve(base_url: str) -> bool:
     return _checked.get(base_url) is False
 
 
+def known_to_resolve(base_url: str) -> bool:
+    """Whether this process has seen that the service resolves client ids."""
+    return _checked.get(base_url) is True
+
+
+def found_by_client_id(hook: NanoBananaHook) -> None:
+    """Take note that an image task was found by its client id."""
+    _checked[hook.settings.base_url] = True
+
+
 def ids_resolve(hook: NanoBananaHook, client_business_id: str, image_task: ImageTask) -> None:
     """Look for the image task just bought by its client id; warn loudly when the service does not know it by that.
 

@@ -43,7 +43,7 @@ def _image(shop: Workshop, order: Order, file: LandedFile) -> dict[str, Any]:
 
 def _held_up(shop: Workshop, order: Order, cost: Cost) -> Failed:
     """Return the outcome of an order that is neither landed nor failed."""
-    trouble = shop.troubles.get(order.key)
+    trouble = shop.troubles.get(order.key) or shop.refusals.get(order.request.model)
     image_task_id, charged = shop.image_task_id(order), _charged(shop, order)
     if trouble is None and shop.halt is None and shop.broke and shop.budget.max_cost_usd is not None:
         failure = Failed.over_budget(order, shop.budget.max_cost_usd)

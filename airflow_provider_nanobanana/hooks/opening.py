@@ -8,25 +8,23 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.money import Budget, check_balance
 from airflow_provider_nanobanana.batch.orders import NothingToMake, Order, take_orders
-from airflow_provider_nanobanana.batch.outcome import EXPIRED
 from airflow_provider_nanobanana.durable import orderbook
 from airflow_provider_nanobanana.durable.ledger import Ledger
+from airflow_provider_nanobanana.hooks.notebook import Notebook
 from airflow_provider_nanobanana.hooks.reference import References
+from airflow_provider_nanobanana.hooks.resumption import reopen, reuse
 from airflow_provider_nanobanana.hooks.till import Till
 from airflow_provider_nanobanana.hooks.workshop import Workshop
-from airflow_provider_nanobanana.landing.reuse import find_landed
-from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
     from airflow_provider_nanobanana.durable.decision import Rules
-    from airflow_provider_nanobanana.durable.entry import Entry
     from airflow_provider_nanobanana.durable.shelf import Shelf
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.hooks.retrieval import Retrieval
@@ -94,21 +92,21 @@ class Opening:
         ledger = Ledger.load(self.shelf, first=first)
         shop = self._workshop(orders, references, ledger, noted, resumed=resumed)
         if not resumed:
-            _reopen(shop)
+            reopen(shop)
         if not resumed or (noted and noted.searching):
-            _reuse(shop, until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf)
+            searched = reuse(shop, until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf)
+            shop.notebook.keep(searching=bool(shop.unverified), searched=searched)
             self._estimate(shop)
-            shop.keep_note(searching=bool(shop.unverified))
         ledger.save()
         return shop
 
     def _orders(self, book: orderbook.Book | None, *, first: bool) -> tuple[list[Order], References, bool]:
         """Return what is to be made, and whether nothing was ever sent unless the ledger says so."""
-        uploads = orderbook.recall_uploads(self.shelf)
+        uploads = orderbook.recall_uploads(self.shelf, self.attempt.max_tries)
         if book is not None:
             orders, digests = _unpack(book.content)
-            return orders, References.of(self.hook, digests=digests, urls=uploads), first or book.first
-        references = References.of(self.hook, urls=uploads)
+            return orders, References.of(self.hook, digests=digests, urls=uploads, bound=True), first or book.first
+        references = References.of(self.hook, urls=uploads, bound=True)
         with ThreadPoolExecutor(_THREADS) as pool:
             orders = take_orders(
                 self.commission.given(),
@@ -132,8 +130,10 @@ class Opening:
         *,
         resumed: bool,
     ) -> Workshop:
-        note = orderbook.Note(self.try_number, self.attempt.started_at, blind=noted is not None and noted.blind)
-        note = noted if resumed and noted else note
+        note = orderbook.Note(self.try_number, self.attempt.started_at)
+        if noted is not None:
+            learnt = replace(note, blind=noted.blind, proved=noted.proved, blocked=noted.blocked)
+            note = noted if resumed else learnt
         attempt = replace(self.attempt, started_at=note.started_at)
         if self.resumed and not ledger.whole:
             attempt = replace(attempt, retry=True)
@@ -143,7 +143,6 @@ class Opening:
             hook=self.hook,
             orders=orders,
             ledger=ledger,
-            shelf=self.shelf,
             retrieval=self.retrieval,
             references=references,
             budget=budget,
@@ -152,9 +151,16 @@ class Opening:
             rules=self.rules,
             scope=self.scope,
             timeout=self.commission.timeout,
-            note=note,
+            notebook=Notebook(
+                self.shelf,
+                note,
+                base_url=self.hook.settings.base_url,
+                max_tries=self.attempt.max_tries,
+                uploads=len(references.urls),
+            ),
             tag="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
             adopt=self.commission.adopt,
+            halt=InsufficientCredits(note.halted) if note.halted else None,
         )
 
     def _estimate(self, shop: Workshop) -> None:
@@ -168,56 +174,15 @@ class Opening:
         if doubtful:
             log.info("%d more may have been bought by an earlier attempt: they are looked for before any is.", doubtful)
         if self.commission.preflight_balance and estimate.images:
-            check_balance(self.hook.balance(), estimate)
-
-
-def _reopen(shop: Workshop) -> None:
-    """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
-    landed = [(order, entry.landed) for order in shop.orders if (entry := shop.entry(order)).landed is not None]
-    # By the name it has: a request that got another name keeps its picture.
-    stems = {order.key: PurePosixPath(file.name).stem for order, file in landed if file}
-    present = shop.retrieval.landing.present(set(stems.values()))
-    lost = 0
-    for order in shop.orders:
-        entry = shop.entry(order)
-        gone = order.key in stems and stems[order.key] not in present
-        lost += gone
-        if entry.status == "failed" and _again(shop, entry):
-            shop.reopen(order, anew=entry.refunded or (entry.error is not None and entry.error.code == EXPIRED))
-        elif entry.landed is not None and (gone or _wanted_anew(shop, entry)):
-            shop.reopen(order, anew=entry.record is None or _wanted_anew(shop, entry))
-        elif entry.status == "open" and entry.submitted_at is not None:
-            shop.reopen(order)
-    if lost:
-        log.warning("%d images that were in place are gone from the destination", lost)
-
-
-def _again(shop: Workshop, entry: Entry) -> bool:
-    """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
-    before_clear = entry.record is None or entry.record.max_tries < shop.attempt.max_tries
-    cleared = shop.attempt.cleared and before_clear
-    return entry.error is None or entry.error.again or entry.error.charged == "unknown" or cleared
-
-
-def _wanted_anew(shop: Workshop, entry: Entry) -> bool:
-    """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
-    made_for = entry.record.regeneration if entry.record else 0
-    return not shop.rules.reuse_existing and made_for != shop.regeneration
-
-
-def _reuse(shop: Workshop, until: float) -> None:
-    """Find what earlier runs landed for the same requests: it is verified and costs nothing."""
-    if not shop.rules.reuse_existing:
-        return
-    blank = [order for order in shop.orders if shop.untouched(order)]
-    wanted = [(order.key, order.stem()) for order in blank]
-    found = find_landed(shop.retrieval.landing, wanted, enough=lambda: shop.hook.clock() >= until)
-    for order in blank:
-        if image := found.images.get(order.key):
-            shop.reused(order, image)
-    shop.unverified = frozenset(found.unverified)
-    if found.images:
-        log.info("%d of %d images are in place already and cost nothing", len(found.images), len(shop.orders))
+            try:
+                check_balance(self.hook.balance(), estimate)
+            except InsufficientCredits as poor:
+                if not doubtful and not shop.running():
+                    raise
+                # What is paid is landed first; then it fails.
+                log.warning("%s What is paid already is looked for and landed.", poor.message)
+                shop.halt = poor
+                shop.notebook.keep(halted=poor.message)
 
 
 def _pack(orders: list[Order], digests: Mapping[str, str]) -> dict[str, Any]:

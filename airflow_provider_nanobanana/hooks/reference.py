@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.batch.orders import is_link as is_remote
@@ -84,6 +84,7 @@ class References:
     :param send: Uploads one image and returns its public URL.
     :param digests: Digests known from before, as in the property.
     :param urls: Uploads known from before, as in the property.
+    :param bound: Whether retries go on with these digests, too.
     """
 
     def __init__(
@@ -92,15 +93,17 @@ class References:
         *,
         digests: Mapping[str, str] | None = None,
         urls: Mapping[str, str] | None = None,
+        bound: bool = False,
     ) -> None:
         self._send = send
+        self._bound = bound
         self._digests: Once[str] = Once(digests)
         self._urls: Once[str] = Once(urls)
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._kept_lock = threading.Lock()
 
     @classmethod
-    def of(cls, hook: NanoBananaHook, **known: Mapping[str, str]) -> References:
+    def of(cls, hook: NanoBananaHook, **known: Any) -> References:
         """Return references that upload through a hook; ``known`` as for the class."""
         return cls(lambda upload: hook.client.call(upload_call(upload)), **known)
 
@@ -125,6 +128,7 @@ class References:
         """Return where the service finds a reference: an http(s) URL as it is, a storage reference's upload.
 
         :raises TransientFailure: The content is not the one that ``digest`` saw; a retry takes the new one.
+        :raises InvalidRequest: The same, and a retry does not.
         """
         if is_remote(uri):
             return uri
@@ -146,10 +150,11 @@ class References:
             return kept
         upload = read_reference(uri)
         if self._keep(upload) != digest:
-            raise TransientFailure(
-                f"Reference image {uri.partition('?')[0]!r} changed while it was being used. Nothing was sent and "
-                "nothing charged for it; a retry takes the new content."
-            )
+            changed = f"Reference image {uri.partition('?')[0]!r} changed since it was read first"
+            free = "Nothing was sent and nothing charged for it"
+            if self._bound:
+                raise InvalidRequest(f"{changed}. {free}; clear the task to take the new content.")
+            raise TransientFailure(f"{changed}. {free}; a retry takes the new content.")
         return upload
 
     def _keep(self, upload: Upload) -> str:

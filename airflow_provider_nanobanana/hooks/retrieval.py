@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -42,16 +43,15 @@ class Retrieval:
         self.landing.check_writable()
         self._policy = policy_for(hook.settings.base_url, system_resolve)
         self._timeout = hook.settings.timeout
-        self._own = threading.local()
-        self._fetchers: list[LinkFetcher] = []
+        self._idle: deque[LinkFetcher] = deque()
         self._sleep = hook.sleep
 
     def __enter__(self) -> Retrieval:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for fetcher in self._fetchers:
-            fetcher.close()
+        while self._idle:
+            self._idle.pop().close()
 
     def land(
         self,
@@ -99,15 +99,20 @@ class Retrieval:
                 sink.truncate()
         if image.url is None:
             raise errors.ResultMissing(f"Image task {image.id} names no image {image.index}.", image_task_id=image.id)
-        self._fetcher().fetch(image.url, sink)
+        with self._fetcher() as fetcher:
+            fetcher.fetch(image.url, sink)
 
-    def _fetcher(self) -> LinkFetcher:
-        """Return this thread's fetcher: its connections are not shared between threads."""
-        if not hasattr(self._own, "fetcher"):
-            self._own.fetcher = LinkFetcher(self._policy, ssl_context=shared_ssl_context(), timeout=self._timeout)
-            self._fetchers.append(self._own.fetcher)
-        fetcher: LinkFetcher = self._own.fetcher
-        return fetcher
+    @contextmanager
+    def _fetcher(self) -> Iterator[LinkFetcher]:
+        """Lend a fetcher that nobody else uses meanwhile: its connections are not shared between threads."""
+        try:
+            fetcher = self._idle.pop()
+        except IndexError:
+            fetcher = LinkFetcher(self._policy, ssl_context=shared_ssl_context(), timeout=self._timeout)
+        try:
+            yield fetcher
+        finally:
+            self._idle.append(fetcher)
 
     def _ask_again(self, image: GeneratedImage) -> GeneratedImage:
         image_task = self._client.call(status_call(image.id))

@@ -31,7 +31,7 @@ _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _LIMIT_PAUSE: Final = 20.0
 #: What is sat out without a worker, as long as an attempt waits at all.
-_PATIENT: Final = (errors.RateLimited, errors.ServiceUnavailable)
+_PATIENT: Final = (errors.RateLimited, errors.ServiceUnavailable, errors.SubmissionUnknown)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Stretch:
         self._shop = shop
         self._collector = Collector(shop)
         self._progress = Progress(shop.hook.clock(), shop.plan(), shop.hook.settings.submit_rate)
-        self._stuck = False
+        self._stuck = self._unlanded = False
 
     def run(self) -> None:
         """Work until the stretch is over or nothing is left to do.
@@ -65,17 +65,18 @@ class Stretch:
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
         shop = self._shop
-        before = shop.plan()
-        shop.troubles, shop.broke = {}, False
-        unsent = [] if shop.halt or shop.unverified else shop.unsent()
+        before, over = shop.plan(), shop.hook.clock() + STRETCH_SECONDS
+        shop.troubles, shop.broke, self._unlanded = {}, False, False
         with self._saving():
-            if unsent:
-                self._buy(unsent)
-            if shop.plan().unsent == before.unsent:
-                self._collector.collect(shop.running())
+            blocked = shop.blocked
+            if wanted := self._wanted():
+                self._buy(wanted, over)
+            last = shop.hook.clock() + _LAST_ROUNDS
+            if blocked or shop.plan().unsent == before.unsent:
+                late = max(over, last)
+                self._unlanded = not self._collector.collect(shop.running(), lambda: shop.hook.clock() >= late)
             elif not shop.unsent():
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
-                last = shop.hook.clock() + _LAST_ROUNDS
                 self._collector.collect_ripe(lambda: shop.hook.clock() >= last)
         moved = shop.plan() != before
         self._stuck = bool(shop.troubles) and not moved
@@ -87,7 +88,8 @@ class Stretch:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         shop = self._shop
         running, unsent = shop.running(), shop.unsent()
-        more = 0 if shop.halt or shop.broke else len(unsent)
+        stopped = shop.halt or shop.broke or shop.blocked
+        more = 0 if stopped else sum(order.request.model not in shop.refusals for order in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
             return None
         now = shop.hook.clock()
@@ -97,8 +99,8 @@ class Stretch:
             image_task_ids=[shop.image_task_id(order) or "" for order in running],
             created_at=[shop.entry(order).submitted_at for order in running],
             kinds=[kind_of(order.request.model, order.request.resolution) for order in running],
-            wake_at=wake_by(now, deadline, more),
-            enough=enough(len(running), more),
+            wake_at=wake_by(now, deadline, more + self._unlanded),
+            enough=enough(len(running), more + self._unlanded),
         )
 
     def say(self, *, last: bool = False) -> None:
@@ -118,12 +120,25 @@ class Stretch:
         limited = any(isinstance(error, _PATIENT) for error in shop.troubles.values())
         return limited and shop.hook.clock() < shop.last_progress() + shop.timeout
 
-    def _buy(self, unsent: list[Order]) -> None:
+    def _wanted(self) -> list[Order]:
+        """Return what is to be bought, or at least looked for."""
+        shop = self._shop
+        poor = isinstance(shop.halt, errors.InsufficientCredits)
+        if shop.unverified or (shop.halt and not poor):
+            return []
+        unsent = shop.unsent()
+        doubtful = [order for order in unsent if shop.doubtful(order)]
+        if shop.blocked and not doubtful and not shop.running():
+            shop.unblock()
+        # What an earlier attempt may have bought is found and landed, whatever else cannot be had.
+        return doubtful if poor or shop.blocked else unsent
+
+    def _buy(self, wanted: list[Order], until: float) -> None:
         shop, over = self._shop, threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
             collecting = side.submit(self._collect_until, over)
             try:
-                Buyer(shop).buy(unsent, until=shop.hook.clock() + STRETCH_SECONDS)
+                Buyer(shop).buy(wanted, until)
             finally:
                 over.set()
             collecting.result()
@@ -138,7 +153,9 @@ class Stretch:
         """Save at the end, whatever happened; what is raised is what happened first."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, errors.ToApisError):
+                self._shop.halt = error
             with suppress(errors.TransientFailure):
                 self._shop.save()
             raise

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_nanobanana.batch.waves import Plan
-from airflow_provider_nanobanana.durable import orderbook
 from airflow_provider_nanobanana.durable.entry import Fault, LandedFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.hooks.accounts import count_ended
-from airflow_provider_nanobanana.hooks.echo import known_not_to_resolve
 from airflow_provider_nanobanana.hooks.endings import outcome_of
+from airflow_provider_nanobanana.toapis.errors import StorageFailed
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.money import Budget
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.decision import OnExpired, Rules
     from airflow_provider_nanobanana.durable.entry import Entry
     from airflow_provider_nanobanana.durable.ledger import Ledger
-    from airflow_provider_nanobanana.durable.shelf import Shelf
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+    from airflow_provider_nanobanana.hooks.notebook import Notebook
     from airflow_provider_nanobanana.hooks.reference import References
     from airflow_provider_nanobanana.hooks.retrieval import Retrieval
     from airflow_provider_nanobanana.hooks.till import Till
@@ -40,6 +39,8 @@ Stage = Literal["unsent", "running", "landed", "failed"]
 
 #: Failures told one by one; ten thousand refused prompts are told by the table and the manifest.
 _MOST_TOLD = 20
+#: So many images in a row that the destination does not take, and no more are bought.
+_UNSTORED = 8
 
 
 @dataclass
@@ -49,8 +50,9 @@ class Workshop:
     :param scope: dag id, run id, task id, map index.
     :param tag: Sets this run's pictures apart from others of the same names; empty where they may be reused.
     :param timeout: Seconds that one attempt waits for an image, from its own submit or, on a retry, from its start.
-    :param note: What is kept of this attempt beside the ledger.
+    :param notebook: What is kept of this attempt beside the ledger.
     :ivar halt: What keeps any further order from being submitted, and no retry by itself changes.
+    :ivar refusals: Why orders with a model are not submitted, by the model.
     :ivar broke: Whether the next order would pass ``max_cost_usd``.
     :ivar troubles: What kept an order from being submitted or landed for now, by its key.
     :ivar unverified: Orders that an earlier run may have landed; nothing is bought while there are any.
@@ -59,7 +61,6 @@ class Workshop:
     hook: NanoBananaHook
     orders: Sequence[Order]
     ledger: Ledger
-    shelf: Shelf
     retrieval: Retrieval
     references: References
     budget: Budget
@@ -68,18 +69,19 @@ class Workshop:
     rules: Rules
     scope: tuple[str, ...]
     timeout: float
-    note: orderbook.Note
+    notebook: Notebook
     tag: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
     halt: ToApisError | None = None
+    refusals: dict[str | None, ToApisError] = field(default_factory=dict)
     broke: bool = False
     troubles: dict[str, ToApisError] = field(default_factory=dict)
     unverified: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._anew: set[str] = set()
-        self._uploads = len(self.references.urls)
         self._told = 0
+        self._unstored = _UNSTORED if self.notebook.note.blocked else 0
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
@@ -150,8 +152,21 @@ class Workshop:
     @property
     def blind(self) -> bool:
         """Whether nothing can be found again by its client id."""
-        unresolved = self.note.blind or known_not_to_resolve(self.hook.settings.base_url)
-        return unresolved or not self.rules.client_ids
+        return self.notebook.blind or not self.rules.client_ids
+
+    @property
+    def proved(self) -> bool:
+        """Whether what was bought is known to be found again by its client id."""
+        return self.notebook.proved
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the destination took none of the last images: then nothing more is bought."""
+        return self._unstored >= _UNSTORED
+
+    def unblock(self) -> None:
+        """Forget that: no image is left that the destination did not take."""
+        self._unstored = 0
 
     def identity(self, order: Order, regeneration: int) -> SubmissionIdentity:
         """Return what makes the submission of an order this one."""
@@ -170,17 +185,7 @@ class Workshop:
         :raises TransientFailure: It is not known to be kept, or another attempt is at work.
         """
         self.ledger.save()
-        urls = self.references.urls
-        if len(urls) > self._uploads:
-            orderbook.keep_uploads(self.shelf, urls)
-            self._uploads = len(urls)
-        if known_not_to_resolve(self.hook.settings.base_url) and not self.note.blind:
-            self.keep_note(blind=True)
-
-    def keep_note(self, **changes: Any) -> None:
-        """Change what is kept of this attempt."""
-        self.note = replace(self.note, **changes)
-        orderbook.note(self.shelf, self.note)
+        self.notebook.save(self.references.urls, blocked=self.blocked)
 
     def bought(self, order: Order, image_task: ImageTask) -> None:
         """Note the image task of an order."""
@@ -197,6 +202,7 @@ class Workshop:
         """Note that the image of an order is in place."""
         record = self.entry(order).record
         self.troubles.pop(order.key, None)
+        self._unstored = 0
         self.ledger.update(
             order.key,
             record=record.moved(RecordState.DONE) if record else None,
@@ -206,6 +212,16 @@ class Workshop:
             **self.till.fields(order, self.image_task_id(order)),
         )
         count_ended(self, order)
+
+    def unstored(self, order: Order, trouble: ToApisError) -> None:
+        """Note that the image of an order is there and could not be landed for now."""
+        self.troubles[order.key] = trouble
+        self._unstored += isinstance(trouble, StorageFailed)
+
+    def refuse_model(self, order: Order, refusal: ToApisError) -> None:
+        """Note that no order with the model of this one would be accepted."""
+        words = f"Not sent, as another request with model {order.request.model} was refused: {refusal.message}"
+        self.refusals.setdefault(order.request.model, refusal.reworded(words))
 
     def failed(self, failure: Failed) -> None:
         """Note that an order ended without an image."""

@@ -131,7 +131,6 @@ class NanoBananaGenerateOperator(BaseOperator):
     def _work(self, context: Context, *, resumed: bool) -> Any:
         from airflow_provider_nanobanana.batch.orders import NothingToMake
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
-        from airflow_provider_nanobanana.hooks.stretch import Stretch
 
         with airflow_errors():
             commission = self._commission(context)
@@ -143,16 +142,32 @@ class NanoBananaGenerateOperator(BaseOperator):
                     shop = self._open(context, hook, retrieval, commission, resumed=resumed)
                 except NothingToMake as nothing:
                     raise AirflowSkipException(nothing.message) from nothing
-                stretch = Stretch(shop)
-                while True:
-                    stretch.run()
-                    pause = stretch.pause()
-                    stretch.say(last=self.deferrable or pause is None)
-                    if pause is None:
-                        return self._conclude(context, shop)
-                    if self.deferrable:
-                        self._defer(shop, pause)
-                    hook.sleep(min(self._poke_seconds(), max(0.0, pause.wake_at - hook.clock())))
+                return self._carry_out(context, shop)
+
+    def _carry_out(self, context: Context, shop: Workshop) -> Any:
+        from airflow_provider_nanobanana.hooks.stretch import Stretch
+        from airflow_provider_nanobanana.operators.reporting import announce, report
+
+        stretch = Stretch(shop)
+        while True:
+            try:
+                stretch.run()
+            except errors.ToApisError as error:
+                if not error.retryable:
+                    report(context, self, shop)
+                raise
+            pause = stretch.pause()
+            stretch.say(last=self.deferrable or pause is None)
+            if pause is None:
+                break
+            if self.deferrable:
+                self._defer(shop, pause)
+            shop.hook.sleep(min(self._poke_seconds(), max(0.0, pause.wake_at - shop.hook.clock())))
+        value, failure = report(context, self, shop)
+        if failure is not None:
+            raise failure
+        announce(context, self, value)
+        return value
 
     def _commission(self, context: Context) -> Commission:
         """Check what only shows after rendering and mapping; nothing was sent."""
@@ -218,22 +233,6 @@ class NanoBananaGenerateOperator(BaseOperator):
             resumed=resumed,
             pauses=self.deferrable,
         ).open()
-
-    def _conclude(self, context: Context, shop: Workshop) -> Any:
-        """Write the manifest, then return the result, or raise what the batch amounts to with the result in XCom."""
-        from airflow_provider_nanobanana.batch.result import conclude, result
-        from airflow_provider_nanobanana.operators.reporting import announce, write_manifest
-
-        outcomes, totals = shop.outcomes(), shop.till.totals()
-        manifest = write_manifest(context, shop, outcomes, totals)
-        value = result(outcomes, manifest, totals)
-        error = conclude(outcomes, allow_partial=self.allow_partial, manifest_uri=manifest, totals=totals)
-        if error is not None:
-            if self.do_xcom_push:
-                context["ti"].xcom_push(key="return_value", value=value)
-            raise error
-        announce(context, self, value)
-        return value
 
     def _defer(self, shop: Workshop, pause: Pause) -> NoReturn:
         from airflow_provider_nanobanana.operators.waiting import announcement, trigger_for

@@ -1,4 +1,4 @@
-"""What a finished batch leaves beside its images and in Airflow: the manifest and the asset events."""
+"""What a batch leaves beside its images and in Airflow: manifest, result and asset events."""
 
 from __future__ import annotations
 
@@ -6,12 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.batch.manifest import manifest
+from airflow_provider_nanobanana.batch.result import conclude, result
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
     from airflow_provider_nanobanana.batch.outcome import Outcome
     from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
+    from airflow_provider_nanobanana.toapis.errors import ToApisError
+
+
+def report(
+    context: Context, operator: NanoBananaGenerateOperator, shop: Workshop
+) -> tuple[dict[str, Any], ToApisError | None]:
+    """Write the manifest; return the result, and the error that it amounts to: then the result is in XCom already."""
+    outcomes, totals = shop.outcomes(), shop.till.totals()
+    manifest_uri = write_manifest(context, shop, outcomes, totals)
+    value = result(outcomes, manifest_uri, totals)
+    error = conclude(outcomes, allow_partial=operator.allow_partial, manifest_uri=manifest_uri, totals=totals)
+    if error is not None and operator.do_xcom_push:
+        context["ti"].xcom_push(key="return_value", value=value)
+    return value, error
 
 
 def write_manifest(context: Context, shop: Workshop, outcomes: Sequence[Outcome], totals: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ NOT_FOUND_GRACE_SECONDS: Final = 60.0
 #: "completed" may come before the image can be delivered (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0
 _LONGEST_LINK: Final = 300
+_OUR_CODES: Final = frozenset({"expired", "look_refused", "not_seen", "result_missing", "task_not_found", "timeout"})
 
 #: What a look at any image task would meet as well, unless another look has just succeeded.
 REFUSALS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)
@@ -107,7 +108,10 @@ class Sighting:
         if self.image_task.error is None:
             return "result_missing", "completed, but the service names no image"
         code, message = self.image_task.error.code, clean(self.image_task.error.message)
-        return ("content_policy_violation" if content_refused(code, message) else short(clean(code), 60)), message
+        if content_refused(code, message):
+            return "content_policy_violation", message
+        # The service's word for a refunded failure must not pass for one of ours, which may mean paid.
+        return (f"service_{code}" if code in _OUR_CODES else short(clean(code), 60)), message
 
     def _last_seen(self) -> str:
         if self.image_task is not None:

@@ -86,7 +86,7 @@ def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
 # --- beside it ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("noted", [Note(1, 1.5), Note(3, 1_790_000_000.25, searching=True, blind=True)])
+@pytest.mark.parametrize("noted", [Note(1, 1.5), Note(3, 1_790_000_000.25, True, 7, True, True, True, "why")])
 def test_the_attempt_at_work_is_noted(noted: Note) -> None:
     shelf = MemoryShelf()
     assert orderbook.noted(shelf) is None
@@ -102,8 +102,9 @@ def test_a_note_that_cannot_be_read_stops_the_attempt(text: str) -> None:
 
 def test_uploads_come_back_and_are_no_loss_when_damaged() -> None:
     shelf, urls = MemoryShelf(), {"digest": "https://files.example/1"}
-    assert orderbook.recall_uploads(shelf) == {}
-    orderbook.keep_uploads(shelf, urls)
-    assert orderbook.recall_uploads(shelf) == urls
+    assert orderbook.recall_uploads(shelf, 2) == {}
+    orderbook.keep_uploads(shelf, urls, 2)
+    assert orderbook.recall_uploads(shelf, 2) == urls
+    assert orderbook.recall_uploads(shelf, 4) == {}, "a clear, perhaps weeks later, uploads anew"
     shelf.texts[f"{orderbook.UPLOADS}_0"] = "damaged"
-    assert orderbook.recall_uploads(shelf) == {}
+    assert orderbook.recall_uploads(shelf, 2) == {}

@@ -17,6 +17,7 @@ from airflow.sdk import Asset
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
+from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.get_provider_info import get_provider_info
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from tests.integration.driver import Run
@@ -71,6 +72,30 @@ def test_another_content_is_another_request(stored: World, photos: list[str]) ->
     world.next_run("second")
     run = world.attempt(requests=with_photos(photos))
     assert run.error is None and world.posts == 8 + 2
+
+
+def test_a_reference_that_changed_asks_for_a_clear(stored: World, tmp_path: Path) -> None:
+    world, photo = stored, tmp_path / "photo.png"
+    photo.write_bytes(picture("png", (20, 20)))
+    requests = [{"prompt": "with photo", "reference_images": [photo.as_uri()]}]
+    world.emulator.fault(on="upload", kind="server_error")
+    world.attempt(requests=requests, timeout=10)
+    world.emulator.gateway.faults.rules.clear()
+    photo.write_bytes(picture("png", (40, 40)))
+    run = world.attempt(requests=requests, timeout=10)
+    assert isinstance(run.error, NanoBananaFailException) and "changed" in str(run.error)
+    world.clear()
+    assert world.attempt(requests=requests).error is None and world.charges == 1
+
+
+def test_a_clear_uploads_anew(stored: World, tmp_path: Path) -> None:
+    """Nobody says how long an upload lives, and a clear may come after weeks."""
+    world, photo = stored, tmp_path / "photo.png"
+    photo.write_bytes(picture("png", (20, 20)))
+    for prompt in ("monday", "tuesday"):
+        world.attempt(requests=[{"prompt": prompt, "reference_images": [photo.as_uri()]}])
+        world.clear()
+    assert sum(request["path"].endswith("/uploads/images") for request in world.emulator.requests()) == 2
 
 
 # --- mapping, results, assets --------------------------------------------------------------------------------------

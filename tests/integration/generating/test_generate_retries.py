@@ -33,6 +33,16 @@ def test_a_remote_failure_is_bought_again_by_a_retry_only(world: World) -> None:
     assert (world.posts, world.charges) == (7, 6)
 
 
+@pytest.mark.parametrize("code", ["expired", "task_not_found", "result_missing", "timeout"])
+def test_a_failure_of_the_service_is_refunded_whatever_its_code(world: World, code: str) -> None:
+    world.emulator.fault(on="submit", kind="failed", times=1, code=code, match="picture 1")
+    run = world.attempt(requests=PROMPTS)
+    (failed,) = run.ti.xcoms["return_value"]["failed"]
+    assert (failed["code"], failed["charged"]) == (f"service_{code}", "no")
+    assert "submits 1 anew" in str(run.error)
+    assert world.attempt(requests=PROMPTS).error is None and world.charges == 6
+
+
 def test_a_refused_prompt_is_never_sent_again_but_by_a_clear(world: World) -> None:
     requests = [*PROMPTS[:2], "[[refuse-late]] one", "[[fail]] two"]
     world.attempt(requests=requests)

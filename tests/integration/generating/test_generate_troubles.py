@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import buyer, stretch
+from airflow_provider_nanobanana.hooks import stretch
 from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.integration.generating.world import World
+from tests.unit.picture_fixtures import picture
 
 PROMPTS = [f"picture {number}" for number in range(12)]
 
@@ -51,33 +54,6 @@ def test_a_limit_that_never_ends_ends_with_the_timeout(stored: World) -> None:
     run = world.attempt(requests=PROMPTS, timeout=100)
     assert type(run.error) is NanoBananaException and "0 of 12" in str(run.error)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
-
-
-@pytest.mark.parametrize("kind", ["model_not_found", "bad_request"])
-def test_what_is_refused_for_all_is_not_sent_ten_thousand_times(
-    stored: World, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    world = stored
-    monkeypatch.setattr(buyer, "_MOST_THREADS", 4)
-    world.emulator.fault(on="submit", kind=kind)
-    prompts = [f"picture {number}" for number in range(100)]
-    run = world.attempt(requests=prompts)
-    assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
-    assert 20 <= world.emulator.gateway.faults.rules[0].hits <= 20 + 4
-    failed = run.ti.xcoms["return_value"]["failed"]
-    assert len(failed) == 100 and {failure["charged"] for failure in failed} == {"no"}
-    assert "Not sent" in failed[99]["message"]
-    world.emulator.gateway.faults.rules.clear()
-    world.clear()
-    assert world.attempt(requests=prompts).result["count"] == world.charges == 100
-
-
-def test_a_few_faulty_requests_stop_no_other(stored: World) -> None:
-    world = stored
-    world.emulator.fault(on="submit", kind="bad_request", match="faulty")
-    prompts = ["good", *(f"faulty {number}" for number in range(30)), "better"]
-    run = world.attempt(requests=prompts)
-    assert run.error is not None and len(world.files) == 2
 
 
 def test_a_service_that_is_down_is_not_asked_twelve_times(stored: World) -> None:
@@ -159,12 +135,17 @@ def test_a_service_that_resolves_no_client_ids_is_found_out(stored: World) -> No
         {"poke_interval": "5"},
         {"timeout": -1},
         {"max_cost_usd": 0},
-        {"max_cost_usd": "1"},
+        {"max_cost_usd": "a dollar"},
         {"allow_partial": "yes"},
         {"on_expired": "ignore"},
         {"adopt": ["x"]},
         {"requests": "a text"},
-        {"requests": []},
+        {"timeout": float("inf")},
+        {"deferrable": "no"},
+        {"adopt": {"nb-1": 2}},
+        {"extra_body": {"n": 4}},
+        {"extra_body": {"client_business_id": "mine"}},
+        {"requests": [{"prompt": "x", "reference_images": ["foo://b/a.png"]}, {"prompt": "y", "size": "7:7"}]},
         {"requests": None},
         {"prompt": "both"},
         {"requests": ["good", {"prompt": "bad", "name": "../x"}, None]},
@@ -177,6 +158,26 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(stored: World, opti
     assert isinstance(run.error, NanoBananaFailException)
     assert stored.posts == 0
     assert "othing was " in str(run.error) or "destination" in options
+
+
+def test_an_empty_list_is_skipped(stored: World) -> None:
+    """As a task mapped over nothing is: a night without news is no failure."""
+    run = stored.attempt(requests=iter(()))
+    assert type(run.error) is AirflowSkipException and "othing was charged" in str(run.error)
+    assert stored.posts == 0 and not stored.files
+
+
+def test_a_limit_may_come_out_of_a_template(stored: World) -> None:
+    run = stored.attempt(requests=PROMPTS, max_cost_usd="0.05")
+    assert "max_cost_usd" in str(run.error) and stored.charges == 2
+
+
+def test_references_that_can_be_read_once_are_for_each_request(stored: World, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(picture("png", (20, 20)))
+    run = stored.attempt(requests=PROMPTS[:2], reference_images=(uri for uri in [photo.as_uri()]))
+    assert run.error is None
+    assert all(len(sold["references"]) == 1 for sold in stored.emulator.ledger()["image_tasks"])
 
 
 @pytest.mark.parametrize("deferrable", [True, False])

@@ -1,0 +1,131 @@
+"""The gate before every purchase of a batch: what account, limit, destination and earlier refusals allow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Literal
+
+from airflow_provider_nanobanana.batch.outcome import Failed
+from airflow_provider_nanobanana.hooks.till import OverBudget
+from airflow_provider_nanobanana.toapis import errors
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch.orders import Order
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+#: An order's turn has come; it has not come yet; it is left out; no further order is bought.
+Turn = Literal["now", "not yet", "never", "end"]
+
+#: What concerns the account and not one order.
+_HALTS: Final = (
+    errors.AuthenticationFailed,
+    errors.PermissionRefused,
+    errors.InsufficientCredits,
+    errors.ConfigurationError,
+)
+#: What a submit of any order with the same model would meet as well.
+_OF_MODEL: Final = (errors.ModelNotFound, errors.PermissionRefused)
+#: What passes; orders that met it are taken up again later.
+_PASSES: Final = (errors.NotAccepted, errors.TransientFailure, errors.SubmissionUnknown)
+#: The account's limit, or so many troubles in a row, are not the order's own: the rest waits for the next stretch.
+_LIMITS: Final = (errors.RateLimited, errors.ServiceUnavailable)
+_MOST_IN_A_ROW: Final = 5
+
+
+class Undecided(errors.ToApisError):
+    """Nothing is bought within a limit of cost before it is known what earlier attempts have paid."""
+
+
+class Gate:
+    """Lets orders through to be looked for and bought; for the one thread that drives them, but ``check``."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self._in_a_row = 0
+        self._limited = False
+        self._in_doubt: set[str] = set()
+
+    def begin(self, orders: Iterable[Order]) -> None:
+        """Take note of the orders that earlier attempts may have bought."""
+        if self._shop.budget.max_cost_usd is not None:
+            self._in_doubt = {order.key for order in orders if self._shop.doubtful(order)}
+
+    @property
+    def shut(self) -> bool:
+        """Whether nothing more is started in this stretch, not even a look."""
+        halt = self._shop.halt
+        refused = halt is not None and not isinstance(halt, errors.InsufficientCredits)
+        return refused or self._limited or self._in_a_row >= _MOST_IN_A_ROW
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it is still being found out what earlier attempts have paid, and there is a limit of cost."""
+        return bool(self._in_doubt)
+
+    def turn(self, order: Order, *, alone: bool) -> Turn:
+        """Say whether an order's turn has come: to be looked for always, to be bought while that is allowed.
+
+        :param alone: Whether no other order is under way.
+        """
+        shop = self._shop
+        if shop.doubtful(order):
+            return "now"
+        if order.request.model in shop.refusals:
+            return "never"
+        if shop.halt is not None or shop.broke or shop.blocked:
+            return "end"
+        if self._in_doubt or not (alone or shop.proved):
+            return "not yet"
+        try:
+            shop.till.about_to_buy(order)
+        except OverBudget:
+            shop.broke = True
+            return "end"
+        return "now"
+
+    def check(self, order: Order) -> None:
+        """Make sure right before a POST that it may leave; any thread may ask.
+
+        :raises ToApisError: It may not; nothing was sent.
+        """
+        shop = self._shop
+        if refusal := shop.halt or shop.refusals.get(order.request.model):
+            raise refusal
+        if self._in_doubt - {order.key}:
+            raise Undecided("it is being found out what earlier attempts have paid; nothing was sent for it")
+        shop.till.about_to_buy(order)
+
+    def decided(self, order: Order) -> None:
+        """Take note that it is known what an order has cost so far."""
+        self._in_doubt.discard(order.key)
+
+    def accepted(self, order: Order) -> None:
+        """Take note that an order has its image task."""
+        self._in_a_row = 0
+        self.decided(order)
+
+    def met(self, order: Order, error: errors.ToApisError) -> None:
+        """Take note of what an order met instead of an image task."""
+        shop = self._shop
+        if error.charged == "no":
+            shop.till.settled(order)
+        of_model = isinstance(error, _OF_MODEL) and error.charged == "no"
+        if isinstance(error, _HALTS) and not of_model:
+            shop.troubles[order.key] = shop.halt = error
+        elif isinstance(error, _PASSES):
+            log.warning("Request %s: %s", order.label, error.message)
+            shop.troubles[order.key] = error
+            self._in_a_row += 1
+            self._limited = self._limited or isinstance(error, _LIMITS)
+        else:
+            self._in_a_row = 0
+            self.decided(order)
+            if of_model:
+                shop.refuse_model(order, error)
+            if isinstance(error, errors.SubmissionUnfindable):
+                log.error("Request %s: %s", order.label, error.message)  # whole: it says what to adopt
+            cost = shop.till.cost(order)
+            shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.on_expired))

@@ -1,0 +1,175 @@
+"""What does not end by itself: outages, refused models, a destination that takes nothing, searches, slow landings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from airflow_provider_nanobanana.hooks import buyer, stretch
+from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.landing.landing import Landing
+from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from tests.integration.generating import world as worlds
+from tests.integration.generating.test_generate_doubts import many
+from tests.integration.generating.world import World
+from tests.unit.picture_fixtures import picture
+
+
+def test_an_outage_of_submits_ends_with_the_timeout(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is bought, then every submit answers 500 for hours."""
+    world = stored
+    monkeypatch.setattr(worlds, "MOST_PAUSES", 8)
+    world.emulator.fault(on="submit", kind="server_error", skip=1)
+    run = world.attempt(requests=many(4), timeout=60)
+    assert type(run.error) is NanoBananaException and "1 of 4" in str(run.error)
+    assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"unknown"}
+    world.emulator.gateway.faults.rules.clear()
+    assert world.attempt(requests=many(4)).result["count"] == world.charges == 4
+
+
+# --- a model that is refused ---------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_refused_is_not_tried_ten_thousand_times(
+    stored: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = stored
+    monkeypatch.setattr(buyer, "_MOST_THREADS", 4)
+    world.emulator.fault(on="submit", kind="model_not_found")
+    run = world.attempt(requests=many(100))
+    assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
+    assert world.emulator.gateway.faults.rules[0].hits <= 4
+    failed = run.ti.xcoms["return_value"]["failed"]
+    assert len(failed) == 100 and {failure["charged"] for failure in failed} == {"no"}
+    assert "Not sent, as another request" in failed[99]["message"]
+    world.emulator.gateway.faults.rules.clear()
+    world.clear()
+    assert world.attempt(requests=many(100)).result["count"] == world.charges == 100
+
+
+@pytest.mark.parametrize("kind", ["model_not_found", "forbidden"])
+def test_a_refused_model_is_not_that_of_others(stored: World, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    world = stored
+    monkeypatch.setattr(buyer, "_MOST_THREADS", 4)
+    world.emulator.fault(on="submit", kind=kind, match="dear")
+    dear = [{"prompt": f"dear {number}", "model": "gemini-3.1-flash-image-official"} for number in range(40)]
+    run = world.attempt(requests=[*dear, *many(60)], allow_partial=True)
+    assert run.error is None and run.result["count"] == len(world.files) == 60
+    assert world.emulator.gateway.faults.rules[0].hits <= 4 * (1 + len(world.pauses))
+
+
+def test_faulty_requests_stop_no_other(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="bad_request", match="faulty")
+    run = world.attempt(requests=[*(f"faulty {number}" for number in range(40)), *many(60)], allow_partial=True)
+    assert run.error is None and len(world.files) == 60
+
+
+# --- a destination that takes nothing ------------------------------------------------------------------------------
+
+
+def test_nothing_more_is_bought_while_nothing_can_be_landed(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = stored
+    connection = world.emulator.connection_json(timeout=30, submit_rate=0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    monkeypatch.setattr(stretch, "_BETWEEN_ROUNDS", 0.01)
+    land = Retrieval.land
+
+    def denied(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+        raise StorageFailed("403 AccessDenied: s3:PutObject")
+
+    monkeypatch.setattr(Retrieval, "land", denied)
+    run = world.attempt(requests=many(200))
+    bought = world.posts
+    assert bought < 100 and "AccessDenied" in str(run.error) and type(run.error) is NanoBananaException
+    world.attempt(requests=many(200))
+    assert world.posts == bought, "a retry tries the destination first"
+    monkeypatch.setattr(Retrieval, "land", land)
+    run = world.attempt(requests=many(200))
+    assert run.error is None and world.charges == len(world.files) == 200
+
+
+# --- long work -----------------------------------------------------------------------------------------------------
+
+
+def test_a_search_among_broken_files_ends(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = stored
+    world.attempt(requests=many(30))
+    for path in list(world.folder.glob("*.png"))[:20]:
+        path.write_bytes(b"broken")
+    world.next_run("second")
+    find = Landing.find
+
+    def slowly(self: Landing, stem: str) -> Any:
+        world.clock.sleep(10.0)
+        return find(self, stem)
+
+    monkeypatch.setattr(Landing, "find", slowly)
+    run = world.attempt(requests=many(30))
+    assert run.error is None and run.result["count"] == 30
+    assert world.posts == 30 + 20, "what is whole is not bought again"
+
+
+def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(
+    stored: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = stored
+    monkeypatch.setattr(worlds, "PAUSE", 1e9)  # wakes at the latest moment only
+    world.attempt(requests=[*many(5), "[[stuck]] one"], timeout=2 * 86_400)
+    assert len(world.files) == 5
+
+
+def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, held, tiny = stored, [], picture("png", (8, 8))
+    work = World.stretch
+
+    def slow(self: Retrieval, image: Any, sink: Any) -> None:
+        world.clock.sleep(1.0)
+        sink.write(tiny)
+
+    def timed(self: World, *args: Any) -> Any:
+        began = self.clock.now
+        try:
+            return work(self, *args)
+        finally:
+            held.append(self.clock.now - began)
+
+    monkeypatch.setattr(Retrieval, "_write", slow)
+    monkeypatch.setattr(World, "stretch", timed)
+    world.emulator.fault(on="submit", kind="latency", seconds=200)
+    run = world.attempt(requests=many(400))
+    assert run.error is None and run.result["count"] == 400
+    assert max(held) <= STRETCH_SECONDS + 40 + 10
+
+
+def test_links_are_fetched_with_a_few_clients(real: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients: list[int] = []
+    leave = Retrieval.__exit__
+
+    def counted(self: Retrieval, *info: object) -> None:
+        clients.append(len(self._idle))
+        leave(self, *info)
+
+    monkeypatch.setattr(Retrieval, "__exit__", counted)
+    real.emulator.fault(on="submit", kind="latency", seconds=100)
+    assert real.attempt(requests=many(100)).error is None
+    assert 1 <= max(clients) <= 4
+
+
+def test_totals_and_manifest_are_there_also_when_the_key_is_refused(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="latency", seconds=100, match="picture 3")
+
+    def revoke() -> None:
+        if len(world.files) == 3:
+            world.emulator.fault(on="status", kind="unauthorized")
+
+    world.on_pause = revoke
+    run = world.attempt(requests=many(4))
+    assert run.error is not None and "nothing is bought twice" in str(run.error)
+    assert run.ti.xcoms["return_value"]["count"] == 3 and world.manifest["cost_usd"] == pytest.approx(0.1)
+    (failed,) = run.ti.xcoms["return_value"]["failed"]
+    assert failed["charged"] == "yes"
