@@ -43,7 +43,7 @@ class NanoBananaRetryPolicy(RetryPolicy):
 
 
 def with_retry_policy(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return an operator's arguments with our policy where the user said nothing; unchanged before Airflow 3.3."""
-    if RetryDecision is None or "retry_policy" in arguments:
+    """Return an operator's arguments with our policy where the user chose none; unchanged before Airflow 3.3."""
+    if RetryDecision is None or arguments.get("retry_policy") is not None:
         return arguments
     return {**arguments, "retry_policy": NanoBananaRetryPolicy()}

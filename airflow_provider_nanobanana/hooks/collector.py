@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_nanobanana.batch.outcome import Failed
 from airflow_provider_nanobanana.hooks.sightings import look_at
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.catalogue import pixel_size
 from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Wait
-from airflow_provider_nanobanana.toapis.protocol import sent_shape
+from airflow_provider_nanobanana.toapis.protocol import sent_pixels
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order
@@ -94,14 +93,14 @@ class Collector:
             self._land(order, image_task, late=wait.over(now))
         elif sighting.settled(wait, now) or wait.over(now):
             record = sighting.record(wait, now)
-            shop.failed(Failed.seen(order, record, cost=shop.till.cost(order), on_expired=shop.on_expired))
+            shop.failed(Failed.seen(order, record, cost=shop.till.cost(order), on_expired=shop.rules.on_expired))
 
     def _land(self, order: Order, image_task: ImageTask, *, late: bool) -> None:
         """Land an order's image; trouble that may pass ends it only when its time is over."""
         shop = self._shop
         first = min(image_task.images, key=lambda image: image.index)
         image = GeneratedImage(id=image_task.id, index=first.index, url=first.url)
-        pixels = pixel_size(*sent_shape(order.request))
+        pixels = sent_pixels(order.request)
         try:
             stored = shop.retrieval.land(image, pixels, stem=order.stem(shop.tag))
         except errors.ToApisError as error:
@@ -110,7 +109,7 @@ class Collector:
                 # It is tried again; what is paid waits at the service.
                 shop.unstored(order, paid)
             else:
-                shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.on_expired))
+                shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.rules.on_expired))
         else:
             shop.landed(order, stored)
 

@@ -128,4 +128,4 @@ class Gate:
             if isinstance(error, errors.SubmissionUnfindable):
                 log.error("Request %s: %s", order.label, error.message)  # whole: it says what to adopt
             cost = shop.till.cost(order)
-            shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.on_expired))
+            shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.rules.on_expired))

@@ -209,10 +209,9 @@ class NanoBananaHook(BaseHook):
         :param request: What was asked for; an image of another pixel size is landed with a warning.
         """
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
-        from airflow_provider_nanobanana.toapis.catalogue import pixel_size
-        from airflow_provider_nanobanana.toapis.protocol import sent_shape
+        from airflow_provider_nanobanana.toapis.protocol import sent_pixels
 
-        pixels = None if request is None else pixel_size(*sent_shape(self.parse(request)))
+        pixels = None if request is None else sent_pixels(self.parse(request))
         with airflow_errors(), Retrieval(self, destination) as retrieval:
             return retrieval.land(image, pixels)
 

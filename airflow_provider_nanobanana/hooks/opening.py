@@ -130,10 +130,7 @@ class Opening:
         *,
         resumed: bool,
     ) -> Workshop:
-        note = orderbook.Note(self.try_number, self.attempt.started_at)
-        if noted is not None:
-            learnt = replace(note, blind=noted.blind, proved=noted.proved, blocked=noted.blocked)
-            note = noted if resumed else learnt
+        note = self._note(noted, resumed=resumed)
         attempt = replace(self.attempt, started_at=note.started_at)
         if self.resumed and not ledger.whole:
             attempt = replace(attempt, retry=True)
@@ -162,6 +159,14 @@ class Opening:
             adopt=self.commission.adopt,
             halt=InsufficientCredits(note.halted) if note.halted else None,
         )
+
+    def _note(self, noted: orderbook.Note | None, *, resumed: bool) -> orderbook.Note:
+        """Return the note of this attempt: the last process's, or a new one with what was learnt before."""
+        note = orderbook.Note(self.try_number, self.attempt.started_at)
+        if noted is None:
+            return note
+        learnt = replace(note, blind=noted.blind, proved=noted.proved, blocked=noted.blocked)
+        return noted if resumed else learnt
 
     def _estimate(self, shop: Workshop) -> None:
         if shop.unverified:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.batch.outcome import Failed, Outcome
     from airflow_provider_nanobanana.durable.attempt import Attempt
-    from airflow_provider_nanobanana.durable.decision import OnExpired, Rules
+    from airflow_provider_nanobanana.durable.decision import Rules
     from airflow_provider_nanobanana.durable.entry import Entry
     from airflow_provider_nanobanana.durable.ledger import Ledger
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 Stage = Literal["unsent", "running", "landed", "failed"]
 
-#: Failures told one by one; ten thousand refused prompts are told by the table and the manifest.
+#: Failures told one by one; the table and the manifest tell the rest.
 _MOST_TOLD = 20
 #: So many images in a row that the destination does not take, and no more are bought.
 _UNSTORED = 8
@@ -85,11 +85,6 @@ class Workshop:
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
-    @property
-    def on_expired(self) -> OnExpired:
-        """What follows when a paid link has died."""
-        return self.rules.on_expired
-
     def entry(self, order: Order) -> Entry:
         """Return what the ledger knows of an order."""
         return self.ledger.get(order.key)
@@ -135,8 +130,7 @@ class Workshop:
         if entry.status != "open":
             return "failed" if entry.status == "failed" else "landed"
         # One that is taken up again has an image task, but nothing was submitted for it by this attempt.
-        submitted = entry.submitted_at is not None and self.image_task_id(order) is not None
-        return "running" if submitted else "unsent"
+        return "unsent" if entry.submitted_at is None or self.image_task_id(order) is None else "running"
 
     def doubtful(self, order: Order) -> bool:
         """Whether an earlier attempt may have bought what is unsent by this one: it is looked for before any POST."""

@@ -100,6 +100,11 @@ def sent_shape(request: ImageRequest) -> tuple[str, str]:
     return str(body.get("size")), str(body.get("resolution", inner))
 
 
+def sent_pixels(request: ImageRequest) -> tuple[int, int] | None:
+    """Return the width and height that what is sent stands for, or None where we do not know them."""
+    return catalogue.pixel_size(*sent_shape(request))
+
+
 def status_call(image_task_id: str) -> ApiCall[ImageTask]:
     """Return the free call that asks for one image task, by its id or by its ``client_business_id``."""
 

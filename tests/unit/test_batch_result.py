@@ -54,7 +54,7 @@ OK = landed(0)
     ("body", "code", "charged", "again"),
     [
         (FAILED, "generation_failed", "no", True),
-        ({**FAILED, "error": {"code": "timeout", "message": "upstream"}}, "timeout", "no", True),
+        ({**FAILED, "error": {"code": "timeout", "message": "upstream"}}, "service_timeout", "no", True),
         ({**FAILED, "error": {"code": "content_policy", "message": "no"}}, REFUSED, "no", False),
         ({**FAILED, "status": "expired"}, "expired", "yes", False),
         (RUNNING, "timeout", "yes", True),
@@ -127,7 +127,7 @@ def test_words_of_the_service_are_cut_and_cleaned() -> None:
         ([LOST], True, errors.ResultExpired, "yes"),
         ([LOST, REFUSAL], True, errors.ImageTaskFailed, "yes"),
         ([OVER], True, errors.ImageTaskFailed, "no"),
-        ([failed(1, "timeout")], True, BatchIncomplete, "no"),
+        ([failed(1, "service_timeout")], True, BatchIncomplete, "no"),
         ([landed(0, reused=True, cost=Cost()), REFUSAL], False, errors.ImageTaskFailed, "no"),
     ],
 )

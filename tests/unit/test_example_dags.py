@@ -82,8 +82,8 @@ def test_the_catalogue_asks_for_each_product_with_its_photo() -> None:
 
 def test_a_person_is_asked_only_where_something_is_missing() -> None:
     example = load("partial_failure")
-    assert example["complete"].function({"failed": []}) == ["publish"]
-    missing = {"failed": [{"request": 1, "message": "refused"}]}
+    assert example["complete"].function({"failed": [], "failed_count": 0}) == ["publish"]
+    missing = {"failed": [{"request": 1, "message": "refused"}], "failed_count": 1}
     assert example["complete"].function(missing) == ["publish", "review"]
     assert example["review"].function(missing, params={"prompts": ["a kite", "a boat"]}) == ["a boat: refused"]
 

@@ -148,7 +148,8 @@ class TestResults:
 
     @pytest.mark.parametrize("code", ["expired", "result_missing"])
     def test_what_is_lost_is_paid(self, stats: Stats, code: str) -> None:
-        metrics.count_results("c", [{**failed("a", code), "cost_usd": 0.04}], {})
+        ours = {**failed("a", "any"), "error": {"code": code, "message": "no reason given"}}
+        metrics.count_results("c", [{**ours, "cost_usd": 0.04}], {})
         assert ("nanobanana.cost_micro_usd", 40_000, {"conn_id": "c"}) in stats.sent
 
     def test_a_cost_that_is_not_told_is_not_counted(self, stats: Stats) -> None:

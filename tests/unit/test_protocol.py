@@ -68,7 +68,7 @@ def test_b64_json_is_sent_to_any_model_that_was_asked_for_it() -> None:
 
 @pytest.mark.parametrize("model", ["nano_banana_2", GEMINI])
 def test_extra_body_wins(model: str) -> None:
-    extra = {"size": "9:16", "n": 1, "client_business_id": "mine", "prompt": None, "image_urls": [{"url": "x"}]}
+    extra = {"size": "9:16", "n": 1, "user": "mine", "prompt": None, "image_urls": [{"url": "x"}]}
     sent = body("ours", model=model, extra_body=extra)
     assert {key: sent[key] for key in extra} == extra
 

@@ -179,8 +179,11 @@ def test_a_file_that_changes_on_the_way_is_not_sent_under_the_old_hash(
     red = saved(tmp_path, "red.png")
     references.digest(red)
     saved(tmp_path, "red.png", 9)
-    with pytest.raises(TransientFailure, match="changed while it was being used"):
+    with pytest.raises(TransientFailure, match="a retry takes the new content"):
         references.url(red)
+    bound = References(service, digests=references.digests, bound=True)
+    with pytest.raises(InvalidRequest, match="clear the task"):
+        bound.url(red)
     assert service.uploads == []
 
 
