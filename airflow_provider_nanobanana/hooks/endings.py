@@ -50,7 +50,8 @@ def _held_up(shop: Workshop, order: Order, cost: Cost) -> Failed:
         return replace(failure, id=image_task_id, charged=charged, cost=cost)
     others = next(iter(shop.troubles.values()), None)
     why = trouble or shop.halt or others or TransientFailure("not submitted by this attempt")
-    return replace(Failed.raised(order, why, cost=cost), id=image_task_id or why.image_task_id, charged=charged)
+    own = trouble.image_task_id if trouble else None
+    return replace(Failed.raised(order, why, cost=cost), id=image_task_id or own, charged=charged)
 
 
 def _charged(shop: Workshop, order: Order) -> Charged:
