@@ -61,8 +61,6 @@ class NanoBananaDownloadOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[Record]:
         """Land the images, write the manifest, then raise what could not be landed."""
-        from airflow_provider_nanobanana.hooks.retrieval import Retrieval
-
         with airflow_errors():
             entries = list(_entries(self.images))
             if not entries and was_skipped(self, context):
@@ -70,7 +68,7 @@ class NanoBananaDownloadOperator(BaseOperator):
             with NanoBananaHook(self.nanobanana_conn_id) as hook:
                 entries, facts = _asked_again(hook, entries)
                 wanted = _wanted(entries)
-                with Retrieval(hook, self.destination) as retrieval:
+                with _opened(hook, self.destination) as retrieval:
                     landed, lost = self._land_all(retrieval, wanted)
                     if lost and self.do_xcom_push:
                         context["ti"].xcom_push(key="return_value", value=landed)
@@ -96,6 +94,17 @@ class NanoBananaDownloadOperator(BaseOperator):
                 if len(landed) % 100 == 0:
                     self.log.info("%d of %d images landed", len(landed), len(wanted))
         return landed, lost
+
+
+def _opened(hook: NanoBananaHook, destination: str) -> Retrieval:
+    """Open the destination; where it cannot work, say what becomes of the images."""
+    from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+
+    try:
+        return Retrieval(hook, destination)
+    except (errors.InvalidRequest, errors.ConfigurationError) as error:
+        waiting = "The images are paid and wait at the service until their links die; mend the destination and clear"
+        raise error.reworded(f"{error.message} {waiting} this task.", charged="yes") from error
 
 
 def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[Record], Facts]:

@@ -134,10 +134,7 @@ class NanoBananaGenerateOperator(BaseOperator):
 
         with airflow_errors():
             commission = self._commission(context)
-            with (
-                NanoBananaHook(self.nanobanana_conn_id) as hook,
-                Retrieval(hook, self.destination) as retrieval,
-            ):
+            with NanoBananaHook(self.nanobanana_conn_id) as hook, Retrieval(hook, self.destination) as retrieval:
                 try:
                     shop = self._open(context, hook, retrieval, commission, resumed=resumed)
                 except NothingToMake as nothing:

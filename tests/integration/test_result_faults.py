@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from tests.integration.conftest import ServiceClock
@@ -143,7 +143,7 @@ def test_an_expired_image_is_lost_and_the_message_says_how_to_replace_it(
     emulator.fault(on="result", kind="expired")
     run = land(entries, folder)
     assert isinstance(run.error, AirflowFailException)
-    for part in (image_task_id, "expired", "Clear the submit task to buy it anew"):
+    for part in (image_task_id, "expired", "Clear the task that submitted it to buy it anew"):
         assert part in str(run.error)
 
 
@@ -162,8 +162,8 @@ def test_a_destination_that_cannot_be_written_fails_before_a_download(
     entries = entries_of(buy())
     (tmp_path / "file").write_text("in the way")
     run = land(entries, tmp_path / "file")
-    assert isinstance(run.error, NanoBananaException)
-    assert run.error.charged == "yes"
+    assert isinstance(run.error, NanoBananaFailException)
+    assert run.error.charged == "yes" and "wait at the service" in str(run.error)
     assert not any(request["kind"] == "files" for request in emulator.requests())
 
 

@@ -43,10 +43,7 @@ class LocalFolder(Storage):
 
     def check(self) -> None:
         if self.folder.is_file():
-            raise InvalidRequest(
-                f"The destination {self.folder} is a file; give a folder. Nothing was sent and nothing was charged; a "
-                "retry would meet the same."
-            )
+            raise InvalidRequest(f"The destination {self.folder} is a file; give a folder.")
         with self.stage("check"):
             pass
 
