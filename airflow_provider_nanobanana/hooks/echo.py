@@ -54,6 +54,7 @@ def ids_resolve(hook: NanoBananaHook, client_business_id: str, image_task: Image
         _checked[base_url] = found.id in (image_task.id, client_business_id)
         return
     if image_task.client_business_id == client_business_id:
+        _checked[base_url] = True
         return
     _checked[base_url] = False
     log.warning(

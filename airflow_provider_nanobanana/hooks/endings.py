@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.batch.outcome import Failed, Landed, Outcome
 from airflow_provider_nanobanana.durable.record import RecordState
-from airflow_provider_nanobanana.toapis.errors import Charged, TransientFailure
+from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, TransientFailure
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.money import Cost
@@ -48,10 +48,18 @@ def _held_up(shop: Workshop, order: Order, cost: Cost) -> Failed:
     if trouble is None and shop.halt is None and shop.broke and shop.budget.max_cost_usd is not None:
         failure = Failed.over_budget(order, shop.budget.max_cost_usd)
         return replace(failure, id=image_task_id, charged=charged, cost=cost)
-    others = next(iter(shop.troubles.values()), None)
-    why = trouble or shop.halt or others or TransientFailure("not submitted by this attempt")
+    why = trouble or shop.halt or _others(shop)
     own = trouble.image_task_id if trouble else None
     return replace(Failed.raised(order, why, cost=cost), id=image_task_id or own, charged=charged)
+
+
+def _others(shop: Workshop) -> ToApisError:
+    """Return what kept an attempt from an order that met nothing itself."""
+    met = next(iter(shop.troubles.values()), None)
+    if met is None:
+        return TransientFailure("not submitted by this attempt")
+    cause = "the destination took no image" if shop.blocked else "others met"
+    return met.reworded(f"not submitted by this attempt: {cause}: {met.message}")
 
 
 def _charged(shop: Workshop, order: Order) -> Charged:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 from airflow_provider_nanobanana.batch.outcome import Failed
+from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.till import OverBudget
 from airflow_provider_nanobanana.toapis import errors
 
@@ -77,7 +78,7 @@ class Gate:
             return "never"
         if shop.halt is not None or shop.broke or shop.blocked:
             return "end"
-        if self._in_doubt or not (alone or shop.proved):
+        if self._in_doubt or not (alone or shop.proved or shop.blind):
             return "not yet"
         try:
             shop.till.about_to_buy(order)
@@ -94,6 +95,10 @@ class Gate:
         shop = self._shop
         if refusal := shop.halt or shop.refusals.get(order.request.model):
             raise refusal
+        if shop.blocked:
+            raise Undecided("the destination took none of the last images; nothing was sent for it")
+        if shop.blind and _answer_lost(shop.entry(order).record):
+            raise errors.SubmissionUnknown("The service does not resolve client ids: nothing was sent anew.")
         if self._in_doubt - {order.key}:
             raise Undecided("it is being found out what earlier attempts have paid; nothing was sent for it")
         shop.till.about_to_buy(order)
@@ -129,3 +134,8 @@ class Gate:
                 log.error("Request %s: %s", order.label, error.message)  # whole: it says what to adopt
             cost = shop.till.cost(order)
             shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.rules.on_expired))
+
+
+def _answer_lost(record: Record | None) -> bool:
+    """Whether a submit left with a client id, and it is not known what became of it."""
+    return record is not None and record.state is RecordState.INTENT and record.client_business_id is not None

@@ -10,18 +10,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.hooks.slate import OwnSlate, SharedSlate, Slate, private_folder
+from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited
+from airflow_provider_nanobanana.toapis.protocol import RetryPolicy
 from airflow_provider_nanobanana.toapis.rate import LONGEST_WAIT, TokenBucket
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+    from airflow_provider_nanobanana.toapis.errors import ToApisError
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +131,13 @@ class Pace:
             return _Standing(TokenBucket.resumed(self._rate, (share, changed, changed, *more)), standing.refusals + 1)
 
         self._update(slow_down, now)
+
+    def delay(self, now: float, refused: ToApisError, repeats: int) -> float | None:
+        """Tell the other processes of a 429; return the seconds until this one tries again, None to give up."""
+        if isinstance(refused, RateLimited):
+            self.refused(now, refused.retry_after)
+        delay = RetryPolicy().delay(CallKind.SUBMIT, refused, repeats, random.random())
+        return delay if delay is not None and delay <= LONGEST_SIT else None
 
     def accepted(self, now: float) -> None:
         """Recover a little after a submit that passed."""

@@ -99,7 +99,7 @@ class Stretch:
             image_task_ids=[shop.image_task_id(order) or "" for order in running],
             created_at=[shop.entry(order).submitted_at for order in running],
             kinds=[kind_of(order.request.model, order.request.resolution) for order in running],
-            wake_at=wake_by(now, deadline, more + self._unlanded),
+            wake_at=wake_by(now, deadline, more + self._unlanded + (shop.blocked and bool(unsent))),
             enough=enough(len(running), more + self._unlanded),
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -14,12 +13,10 @@ from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
 from airflow_provider_nanobanana.hooks.look import look
 from airflow_provider_nanobanana.hooks.observer import Observer
-from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT
 from airflow_provider_nanobanana.hooks.reference import References
 from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, submit_call
+from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, submit_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
@@ -168,7 +165,7 @@ class Submission:
 
     def _submit(self, situation: Situation, generation: int) -> ImageTask | None:
         """Buy the image; None when the answer was lost, or when another attempt took over."""
-        self._observer.about_to_buy()
+        self._ask_leave(situation, generation)
         if self._book.kept is None:
             if not self._book.still_ours():
                 return None
@@ -192,7 +189,7 @@ class Submission:
                 log.warning("%s", lost.message)
                 return None
             except errors.ToApisError as refused:
-                delay = self._delay(refused, repeats)
+                delay = self._pace.delay(self._hook.clock(), refused, repeats)
                 ours = self._book.note(intent.moved(RecordState.QUEUED))
                 if delay is None:
                     raise
@@ -204,6 +201,16 @@ class Submission:
             self._note_bought(intent, image_task)
             return image_task
         return None
+
+    def _ask_leave(self, situation: Situation, generation: int) -> None:
+        try:
+            self._observer.about_to_buy()
+        except errors.SubmissionUnknown:
+            raise
+        except errors.ToApisError:
+            # It was found out that nothing is under way: whoever comes next need not look for it again.
+            self._book.keep(self._record(situation, RecordState.QUEUED, generation))
+            raise
 
     def _note_bought(self, intent: Record, image_task: ImageTask) -> None:
         """Write down what was just paid, then see whether the service resolves client ids."""
@@ -217,13 +224,6 @@ class Submission:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
         self._pace.wait(self._hook.clock, self._hook.sleep, patient=self._patient)
         return self._book.still_ours()
-
-    def _delay(self, refused: errors.ToApisError, repeats: int) -> float | None:
-        """Tell the other processes of a 429; return the seconds until this one tries again, None to give up."""
-        if isinstance(refused, errors.RateLimited):
-            self._pace.refused(self._hook.clock(), refused.retry_after)
-        delay = RetryPolicy().delay(CallKind.SUBMIT, refused, repeats, random.random())
-        return delay if delay is not None and delay <= LONGEST_SIT else None
 
     def _record(self, situation: Situation, state: RecordState, generation: int) -> Record:
         identity, rules, kept = situation.identity, situation.rules, self._book.kept

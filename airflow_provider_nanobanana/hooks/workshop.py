@@ -54,6 +54,7 @@ class Workshop:
     :ivar halt: What keeps any further order from being submitted, and no retry by itself changes.
     :ivar refusals: Why orders with a model are not submitted, by the model.
     :ivar broke: Whether the next order would pass ``max_cost_usd``.
+    :ivar blocked: Whether the destination took none of the last images: then nothing more is bought.
     :ivar troubles: What kept an order from being submitted or landed for now, by its key.
     :ivar unverified: Orders that an earlier run may have landed; nothing is bought while there are any.
     """
@@ -81,7 +82,8 @@ class Workshop:
     def __post_init__(self) -> None:
         self._anew: set[str] = set()
         self._told = 0
-        self._unstored = _UNSTORED if self.notebook.note.blocked else 0
+        self._unstored: set[str] = set()
+        self.blocked = self.notebook.note.blocked
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
@@ -153,14 +155,9 @@ class Workshop:
         """Whether what was bought is known to be found again by its client id."""
         return self.notebook.proved
 
-    @property
-    def blocked(self) -> bool:
-        """Whether the destination took none of the last images: then nothing more is bought."""
-        return self._unstored >= _UNSTORED
-
     def unblock(self) -> None:
         """Forget that: no image is left that the destination did not take."""
-        self._unstored = 0
+        self._unstored, self.blocked = set(), False
 
     def identity(self, order: Order, regeneration: int) -> SubmissionIdentity:
         """Return what makes the submission of an order this one."""
@@ -196,7 +193,7 @@ class Workshop:
         """Note that the image of an order is in place."""
         record = self.entry(order).record
         self.troubles.pop(order.key, None)
-        self._unstored = 0
+        self.unblock()
         self.ledger.update(
             order.key,
             record=record.moved(RecordState.DONE) if record else None,
@@ -210,7 +207,9 @@ class Workshop:
     def unstored(self, order: Order, trouble: ToApisError) -> None:
         """Note that the image of an order is there and could not be landed for now."""
         self.troubles[order.key] = trouble
-        self._unstored += isinstance(trouble, StorageFailed)
+        if isinstance(trouble, StorageFailed):
+            self._unstored = {*self._unstored, order.key}
+            self.blocked = self.blocked or len(self._unstored) >= _UNSTORED
 
     def refuse_model(self, order: Order, refusal: ToApisError) -> None:
         """Note that no order with the model of this one would be accepted."""

@@ -43,7 +43,8 @@ def find_landed(
     Not a lock: another run may land, or buy, the same image at the same time.
 
     :param wanted: Key and stem of each image; the key is the caller's.
-    :param enough: Asked before each verification (about 30 ms for a 1K PNG in a folder); true ends the search early.
+    :param enough: Asked before each verification (about 30 ms for a 1K PNG in a folder) but the first few, so that each
+        search comes further; true ends it early.
     :param threads: Files read at once; they are decoded one at a time.
     :raises StorageFailed: The destination could not be asked, which is never "not there"; nothing was bought.
     """
@@ -65,9 +66,11 @@ def _verified(
     """Yield each key with its image, or None for a broken file, until it is enough; few are under way at once."""
     todo = iter(list(present.items()))
     under_way: deque[tuple[str, Future[StoredImage | None]]] = deque()
+    begun = False
     with ThreadPoolExecutor(threads) as pool:
         while True:
-            room = 0 if enough() else 2 * threads - len(under_way)
+            room = 0 if begun and enough() else 2 * threads - len(under_way)
+            begun = True
             under_way.extend((key, pool.submit(landing.find, stem)) for key, stem in islice(todo, room))
             if not under_way:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -151,7 +152,8 @@ class NanoBananaGenerateOperator(BaseOperator):
                 stretch.run()
             except errors.ToApisError as error:
                 if not error.retryable:
-                    report(context, self, shop)
+                    with suppress(errors.ToApisError):
+                        report(context, self, shop)
                 raise
             pause = stretch.pause()
             stretch.say(last=self.deferrable or pause is None)

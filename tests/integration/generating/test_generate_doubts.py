@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
+from airflow_provider_nanobanana.toapis.classify import CallKind
+from airflow_provider_nanobanana.toapis.client import ToApisClient
 from tests.integration.generating.world import World
 
 
@@ -65,6 +69,28 @@ def test_without_a_limit_nobody_waits_for_what_is_in_doubt(waves: World) -> None
     assert run.error is None and world.charges == 45 and not twice(world)
     bought = [sold["created"] - began for sold in world.emulator.ledger()["image_tasks"][known:]]
     assert min(bought) < 20, "others are bought meanwhile"
+
+
+@pytest.mark.parametrize("limit", [None, 1000.0])
+def test_more_doubts_than_a_stretch_can_look_into_are_settled_all_the_same(
+    quick: World, monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    """Without a store all orders of a killed try are in doubt; five threads look at 0.3 s each."""
+    world = quick
+    connection = world.emulator.connection_json(timeout=30, submit_rate=5)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    exchange = ToApisClient._exchange
+
+    def slowly(self: ToApisClient, call: Any) -> Any:
+        if call.kind is CallKind.STATUS:
+            world.clock.sleep(0.06)
+        return exchange(self, call)
+
+    monkeypatch.setattr(ToApisClient, "_exchange", slowly)
+    world.attempt(requests=many(600), max_cost_usd=limit, crash_on=("submit under way", 20))
+    run = world.attempt(requests=many(600), max_cost_usd=limit)
+    assert run.error is None, str(run.error)[:300]
+    assert world.charges == 600 and len(world.pauses) < 12
 
 
 # --- the account's balance -----------------------------------------------------------------------------------------
@@ -127,6 +153,47 @@ def test_a_kill_before_client_ids_were_proved_buys_nothing_twice(waves: World, p
     if point == "before status":
         assert not twice(world), run.error
     assert len(twice(world)) <= 1, "one POST at most is under way before the service was seen to resolve ids"
+
+
+def test_answers_lost_while_ids_do_not_resolve_are_not_sent_again(waves: World) -> None:
+    world = waves
+    world.emulator.configure(ignore_client_ids=True)
+    world.emulator.fault(on="submit", kind="server_error", committed=True, times=12)
+    run = world.attempt(requests=many(24))
+    world.emulator.configure(ignore_client_ids=False)
+    assert not twice(world) and run.error is not None
+    failed = run.ti.xcoms["return_value"]["failed"]
+    assert {failure["charged"] for failure in failed} <= {"unknown", "no"}
+
+
+@pytest.mark.parametrize("how", ["no client ids", "slow to resolve"])
+def test_submits_overlap(waves: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """One after another is for the time before it is known whether ids resolve, and for no longer."""
+    world, under_way, most, lock = waves, [0], [0], threading.Lock()
+    if how == "no client ids":
+        connection = world.emulator.connection_json(timeout=30, submit_rate=5, client_ids=False)
+        monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    else:
+        world.emulator.configure(lookup_delay=1)
+    exchange = ToApisClient._exchange
+
+    def counted(self: ToApisClient, call: Any) -> Any:
+        if call.kind is not CallKind.SUBMIT:
+            return exchange(self, call)
+        with lock:
+            under_way[0] += 1
+            most[0] = max(most[0], under_way[0])
+        try:
+            time.sleep(0.05)  # real: two threads must meet
+            return exchange(self, call)
+        finally:
+            with lock:
+                under_way[0] -= 1
+
+    monkeypatch.setattr(ToApisClient, "_exchange", counted)
+    run = world.attempt(requests=many(20))
+    world.emulator.configure(lookup_delay=0)
+    assert run.error is None and most[0] > 1
 
 
 # --- clears --------------------------------------------------------------------------------------------------------

@@ -92,6 +92,65 @@ def test_nothing_more_is_bought_while_nothing_can_be_landed(stored: World, monke
     assert run.error is None and world.charges == len(world.files) == 200
 
 
+def test_one_image_that_cannot_be_landed_stops_no_other(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried."""
+    world, land = stored, Retrieval.land
+
+    def picky(self: Retrieval, image: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["stem"].startswith("bad"):
+            raise StorageFailed("IsADirectoryError: bad.png")
+        return land(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(Retrieval, "land", picky)
+    world.emulator.fault(on="submit", kind="rate_limit", retry_after=20, skip=3)
+    options: dict[str, Any] = {"requests": [{"prompt": "bad", "name": "bad"}, *many(20)], "timeout": 300}
+    run = world.attempt(**options, deferrable=False)
+    messages = {failed["message"] for failed in run.ti.xcoms["return_value"]["failed"] if not failed["id"]}
+    assert messages and not any(message.startswith("IsADirectoryError") for message in messages)
+    world.emulator.gateway.faults.rules.clear()
+    world.attempt(**options, deferrable=False)
+    assert len(world.files) == 20
+
+
+def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
+    stored: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = stored
+
+    def denied(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+        raise StorageFailed("403 AccessDenied: s3:PutObject")
+
+    monkeypatch.setattr(Retrieval, "land", denied)
+    world.emulator.fault(on="submit", kind="failed", match="unlucky")
+    orders = [*many(12), *(f"unlucky {number}" for number in range(30))]
+    world.attempt(requests=orders)
+    world.emulator.gateway.faults.rules.clear()
+    assert world.charges == 12
+    run = world.attempt(requests=orders)
+    assert world.charges == 12 and "AccessDenied" in str(run.error)
+
+
+def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
+    stored: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, land = stored, Retrieval.land
+    connection = world.emulator.connection_json(timeout=30, submit_rate=5)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    monkeypatch.setattr(stretch, "_BETWEEN_ROUNDS", 0.01)
+    monkeypatch.setattr(worlds, "PAUSE", 1e9)  # wakes at the latest moment only
+    began = world.clock.now
+
+    def blip(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+        if world.clock.now < began + 30:
+            raise StorageFailed("503 SlowDown")
+        return land(self, *args, **kwargs)
+
+    monkeypatch.setattr(Retrieval, "land", blip)
+    world.attempt(requests=["[[stuck]] one", *many(300)], allow_partial=True)
+    assert len(world.files) == 300
+    assert max(sold["created"] for sold in world.emulator.ledger()["image_tasks"]) < began + 400
+
+
 # --- long work -----------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +170,20 @@ def test_a_search_among_broken_files_ends(stored: World, monkeypatch: pytest.Mon
     run = world.attempt(requests=many(30))
     assert run.error is None and run.result["count"] == 30
     assert world.posts == 30 + 20, "what is whole is not bought again"
+
+
+def test_a_listing_that_takes_all_the_time_of_a_search_ends(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, present = stored, Landing.present
+    world.attempt(requests=many(5))
+    world.next_run("second")
+
+    def slowly(self: Landing, stems: Any) -> Any:
+        world.clock.sleep(61.0)
+        return present(self, stems)
+
+    monkeypatch.setattr(Landing, "present", slowly)
+    run = world.attempt(requests=many(6))
+    assert run.error is None and world.posts == 6
 
 
 def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(
