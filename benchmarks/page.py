@@ -54,7 +54,9 @@ would fail the task.
 - `generate-vs`: Airflow's own processes with 8 worker slots, one account at the default limits, the three ways one
   after another: one Generate task; a mapped task group of submit, wait and download; and a mapped task that submits,
   sleeps 5 s, asks, downloads, and holds its worker meanwhile. Generate makes all 1,000 images. The other two make
-  48 and 32, and what 1,000 take is reckoned: slots and CPU in proportion, and no slot ever free, which favours them.
+  48 and 32, and what 1,000 take is reckoned: slots and CPU in proportion, and no slot ever free, which favours them:
+  a run of all 1,000 pipelines, on 2026-11-22, was stopped after 25 minutes, when the scheduler had let 760 submits run
+  and no image had landed.
   Worker seconds are those in which a slot holds a task; CPU is that of all of Airflow's processes, less what an idle
   Airflow uses.
 """
