@@ -146,8 +146,8 @@ def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
         return land(self, *args, **kwargs)
 
     monkeypatch.setattr(Retrieval, "land", blip)
-    world.attempt(requests=["[[stuck]] one", *many(300)], allow_partial=True)
-    assert len(world.files) == 300
+    world.attempt(requests=["[[stuck]] one", *many(150)], allow_partial=True)
+    assert len(world.files) == 150
     assert max(sold["created"] for sold in world.emulator.ledger()["image_tasks"]) < began + 400
 
 
@@ -212,9 +212,11 @@ def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pyte
 
     monkeypatch.setattr(Retrieval, "_write", slow)
     monkeypatch.setattr(World, "stretch", timed)
+    monkeypatch.setattr(worlds, "PAUSE", 250.0)  # by then all are ready at once
     world.emulator.fault(on="submit", kind="latency", seconds=200)
-    run = world.attempt(requests=many(400))
-    assert run.error is None and run.result["count"] == 400
+    run = world.attempt(requests=many(250))
+    assert run.error is None and run.result["count"] == 250
+    assert max(held) >= 90, "it is the time that ends a stretch"
     assert max(held) <= STRETCH_SECONDS + 40 + 10
 
 
@@ -228,7 +230,7 @@ def test_links_are_fetched_with_a_few_clients(real: World, monkeypatch: pytest.M
 
     monkeypatch.setattr(Retrieval, "__exit__", counted)
     real.emulator.fault(on="submit", kind="latency", seconds=100)
-    assert real.attempt(requests=many(100)).error is None
+    assert real.attempt(requests=many(60)).error is None
     assert 1 <= max(clients) <= 4
 
 
