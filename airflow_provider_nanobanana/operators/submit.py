@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException, airflow_errors
+from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.operators.arguments import adoptions, seconds_of
+from airflow_provider_nanobanana.operators.arguments import adoptions, check_choices, seconds_of
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.decision import OnUnknownSubmission
     from airflow_provider_nanobanana.hooks.submission import Submission
 
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "on_unknown_submission": ("resubmit", "fail"),
+    "reuse_existing": (True, False),
+}
 #: A queued submit wakes no sooner: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _SHORTEST_QUEUE_WAIT = 15.0
 #: Obedience to one ``Retry-After``; an absurd header must not use up the whole timeout.
@@ -137,7 +141,9 @@ class NanoBananaSubmitOperator(BaseOperator):
         from airflow_provider_nanobanana.hooks.pace import Pace
         from airflow_provider_nanobanana.hooks.submission import Submission
 
-        self._check_choices()
+        with airflow_errors():
+            check_choices(self, _CHOICES)
+            adopt = adoptions(context, self.adopt)
         request = hook.parse(self._request())
         ti: Any = context["ti"]
         attempt = Attempt.of(
@@ -155,7 +161,7 @@ class NanoBananaSubmitOperator(BaseOperator):
             rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
             journal=journal_for(context),
             pace=Pace.of(hook.settings),
-            adopt=adoptions(context, self.adopt),
+            adopt=adopt,
         )
 
     def _request(self) -> dict[str, Any]:
@@ -169,20 +175,6 @@ class NanoBananaSubmitOperator(BaseOperator):
             "extra_body": self.extra_body,
             "variant": self.variant,
         }
-
-    def _check_choices(self) -> None:
-        """Refuse what only shows after rendering and mapping; nothing was sent."""
-        faults = []
-        if self.on_unknown_submission not in ("resubmit", "fail"):
-            faults.append(f"on_unknown_submission is 'resubmit' or 'fail', not {self.on_unknown_submission!r}")
-        if self.reuse_existing not in (True, False):
-            faults.append(f"reuse_existing is True or False, not {self.reuse_existing!r}")
-        adopt: Any = self.adopt
-        if adopt is not None and not isinstance(adopt, Mapping):
-            faults.append("adopt is a mapping of client_business_id to image task id")
-        if faults:
-            refused = f"Submit refused before sending: {'; '.join(faults)}. Nothing was charged."
-            raise NanoBananaFailException(errors.InvalidRequest(refused))
 
     def _timeout_seconds(self) -> float:
         with airflow_errors():

@@ -14,7 +14,7 @@ from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from tests.integration.driver import Run, attempt, land, wait
+from tests.integration.driver import Run, TaskInstance, attempt, land, wait
 
 Buy = Callable[..., str]
 
@@ -195,6 +195,8 @@ def test_an_unusable_reference_stops_before_anything_is_sent(
         ({"reference_images": ["https://example.com/a.png"] * 15}, "at most 14"),
         ({"response_format": "png"}, "response_format"),
         ({"extra_body": {"when": {1, 2}}}, "is not JSON"),
+        ({"on_unknown_submission": "ask"}, "'resubmit' or 'fail', not 'ask'"),
+        ({"reuse_existing": "no"}, "True or False, not 'no'"),
     ],
 )
 def test_a_bad_request_fails_before_money_is_spent(emulator: Emulator, options: dict[str, Any], said: str) -> None:
@@ -202,6 +204,24 @@ def test_a_bad_request_fails_before_money_is_spent(emulator: Emulator, options: 
     assert isinstance(run.error, AirflowFailException)
     assert said in str(run.error)
     assert "Nothing was charged" in str(run.error)
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("adopt", "conf", "said"),
+    [
+        (["nb-1"], {}, "adopt is a mapping"),
+        ({"nb-1": 2}, {}, "both texts"),
+        (None, {"nanobanana_adopt": "tsk_1"}, "the run conf's nanobanana_adopt is a mapping"),
+    ],
+)
+def test_what_cannot_be_adopted_fails_before_money_is_spent(
+    emulator: Emulator, adopt: Any, conf: dict[str, Any], said: str
+) -> None:
+    ti = TaskInstance(task_id="submit", conf=conf)
+    run = attempt(NanoBananaSubmitOperator(task_id="submit", prompt="a kite", adopt=adopt), ti)
+    assert isinstance(run.error, AirflowFailException)
+    assert said in str(run.error) and "nothing was charged" in str(run.error)
     assert emulator.requests() == []
 
 
