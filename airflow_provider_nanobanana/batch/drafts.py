@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,8 +18,6 @@ FIELDS: Final = (*ImageRequest.model_fields, "name")
 
 _MOST_LISTED: Final = 10
 _LONGEST_FAULT: Final = 300
-#: ``ImageRequest.parse`` frames its faults for a single request.
-_FRAME: Final = re.compile(r"Image request refused before sending: (.*)\. Nothing was charged\.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class Drafts:
 
     def note(self, index: int, error: InvalidRequest) -> None:
         """Note a fault; one for each request is enough."""
-        framed = _FRAME.fullmatch(error.message)
-        self.faults.setdefault(index, (framed[1] if framed else error.message).rstrip("."))
+        self.faults.setdefault(index, error.message.rstrip("."))
 
     def check(self) -> None:
         """Raise one ``InvalidRequest`` for all faults: what was wrong, what is allowed, what was charged."""
@@ -80,7 +76,7 @@ def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> 
                 if fault := name_fault(name):
                     raise InvalidRequest(fault)
                 drafts.names[index] = name
-            request = ImageRequest.parse(fields, default_model)
+            request = ImageRequest.parse(fields, default_model, frame="{faults}")
             if (count := submit_body(request).get("n", 1)) != 1:
                 raise InvalidRequest(f"extra_body asks for n={count!r} images; a request is one: give it {count} times")
             drafts.parsed.append(Draft(index, request, name))

@@ -19,9 +19,6 @@ REFUSED: Final = "content_policy_violation"
 EXPIRED: Final = "expired"
 OVER_BUDGET: Final = "max_cost_usd"
 NO_CREDITS: Final = "insufficient_credits"
-#: The codes of what was merely not ready in time.
-LATE: Final = frozenset({"timeout", "not_seen"})
-
 #: What a final record of a look means, by its code: what became of the money, and whether a retry can change it. Any
 #: other code of a failed record is the service's own word for what it refunds, and a retry submits anew.
 _SEEN: Final[Mapping[str, tuple[errors.Charged, bool]]] = {

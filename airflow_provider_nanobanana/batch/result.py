@@ -10,7 +10,6 @@ from typing import Any, Final
 from airflow_provider_nanobanana.batch.money import dollars
 from airflow_provider_nanobanana.batch.outcome import (
     EXPIRED,
-    LATE,
     NO_CREDITS,
     OVER_BUDGET,
     REFUSED,
@@ -19,6 +18,7 @@ from airflow_provider_nanobanana.batch.outcome import (
     in_order,
 )
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.outcome import LATE
 
 #: Above so many requests XCom holds nothing for each image; the manifest does.
 MOST_IN_XCOM: Final = 500

@@ -71,7 +71,7 @@ def recall(shelf: Shelf, max_tries: int) -> Book | None:
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
     """
-    index = _index(shelf, NAME)
+    index = _value(shelf, NAME)
     if index is not None and not isinstance(index.get("max_tries"), int):
         raise _unreadable(NAME, ValueError("it names no round"))
     if index is None or index["max_tries"] != max_tries:
@@ -91,7 +91,7 @@ def recall_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
     Nothing where that is damaged, since an upload costs nothing.
     """
     try:
-        index = _index(shelf, UPLOADS)
+        index = _value(shelf, UPLOADS)
         return dict(_content(shelf, UPLOADS, index)) if index and index.get("max_tries") == max_tries else {}
     except (TransientFailure, TypeError, ValueError):
         return {}
@@ -104,13 +104,10 @@ def note(shelf: Shelf, attempt: Note) -> None:
 
 def noted(shelf: Shelf) -> Note | None:
     """Return which attempt was at work last; None where nothing says so."""
-    text = shelf.read(ATTEMPT)
-    if text is None:
+    value = _value(shelf, ATTEMPT)
+    if value is None:
         return None
     try:
-        value = json.loads(text)
-        if value["version"] != _VERSION:
-            raise ValueError("another version")
         return Note(
             try_number=int(value["try_number"]),
             started_at=float(value["started_at"]),
@@ -136,17 +133,17 @@ def _write(shelf: Shelf, name: str, content: Any, **facts: Any) -> int:
     return len(chunks) + 1
 
 
-def _index(shelf: Shelf, name: str) -> dict[str, Any] | None:
+def _value(shelf: Shelf, name: str) -> dict[str, Any] | None:
     text = shelf.read(name)
     if text is None:
         return None
     try:
-        index = dict(json.loads(text))
-        if index["version"] != _VERSION:
+        value = dict(json.loads(text))
+        if value["version"] != _VERSION:
             raise ValueError("another version")
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(name, error) from error
-    return index
+    return value
 
 
 def _content(shelf: Shelf, name: str, index: dict[str, Any]) -> Any:

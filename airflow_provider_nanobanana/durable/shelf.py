@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
@@ -43,17 +44,16 @@ class MemoryShelf:
         self.texts[name] = text
 
 
-class StateStoreShelf:
-    """Airflow's task state store (3.3 and later): it survives retries, kills, deferrals and a clear.
+class _AirflowShelf(ABC):
+    """What both of Airflow's places have in common: anything may fail, and a write counts once it is read back."""
 
-    A value holds 65,535 bytes of JSON by default (``[state_store] max_value_storage_bytes``); more is stored all the
-    same, with a warning in the task's log, but cannot be edited through the REST API any more (Airflow 3.3.2).
+    _place: str
 
-    :param store: ``context["task_state_store"]``.
-    """
+    @abstractmethod
+    def _get(self, name: str) -> Any: ...
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    @abstractmethod
+    def _set(self, name: str, text: str) -> None: ...
 
     def read(self, name: str) -> str | None:
         """Return the text.
@@ -61,75 +61,74 @@ class StateStoreShelf:
         :raises TransientFailure: It could not be read, or is no text.
         """
         try:
-            value = self._store.get(name)
+            value = self._get(name)
         except Exception as error:
             raise _unread(name, f"{type(error).__name__}: {error}") from error
-        return _text(name, value)
+        if value is None or isinstance(value, str):
+            return value
+        raise _unread(name, f"it holds {type(value).__name__}, no text")
 
     def write(self, name: str, text: str) -> None:
-        """Write it and read it back: the store's own ``set`` ignores an error of the API server (3.3.2).
+        """Write it and read it back.
 
         :raises TransientFailure: It was not kept.
         """
-        from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
-
         try:
-            self._store.set(name, text, retention=NEVER_EXPIRE)
-            kept = self._store.get(name)
+            self._set(name, text)
+            kept = self._get(name)
         except Exception as error:
             raise _unwritten(name, f"{type(error).__name__}: {error}") from error
         if kept != text:
-            raise _unwritten(name, "the task state store did not keep it")
+            raise _unwritten(name, f"{self._place} did not keep it")
 
 
-class XComShelf:
+class StateStoreShelf(_AirflowShelf):
+    """Airflow's task state store (3.3 and later): it survives retries, kills, deferrals and a clear.
+
+    Its ``set`` ignores an error of the API server (3.3.2). A value holds 65,535 bytes of JSON by default
+    (``[state_store] max_value_storage_bytes``); more is stored all the same, with a warning in the task's log, but
+    cannot be edited through the REST API any more (3.3.2).
+
+    :param store: ``context["task_state_store"]``.
+    """
+
+    _place = "the task state store"
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def _get(self, name: str) -> Any:
+        return self._store.get(name)
+
+    def _set(self, name: str, text: str) -> None:
+        from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+        self._store.set(name, text, retention=NEVER_EXPIRE)
+
+
+class XComShelf(_AirflowShelf):
     """XComs of this very task instance, for Airflow before 3.3: they survive a deferral and end with the try.
 
     :param ti: ``context["ti"]``.
     """
 
+    _place = "XCom"
+
     def __init__(self, ti: Any) -> None:
         self._ti = ti
 
-    def read(self, name: str) -> str | None:
-        """Return the text.
-
-        :raises TransientFailure: It could not be read, or is no text.
-        """
-        try:
-            value = self._pull(name)
-        except Exception as error:
-            raise _unread(name, f"{type(error).__name__}: {error}") from error
-        return _text(name, value)
-
-    def write(self, name: str, text: str) -> None:
-        """Push it and pull it back.
-
-        :raises TransientFailure: It was not kept.
-        """
-        try:
-            self._ti.xcom_push(key=name, value=text)
-            kept = self._pull(name)
-        except Exception as error:
-            raise _unwritten(name, f"{type(error).__name__}: {error}") from error
-        if kept != text:
-            raise _unwritten(name, "XCom did not keep it")
-
-    def _pull(self, name: str) -> Any:
+    def _get(self, name: str) -> Any:
         # All of it is named: left out, the map index means "any" in some versions, the task "all upstream" in others.
         return self._ti.xcom_pull(task_ids=self._ti.task_id, key=name, map_indexes=self._ti.map_index)
+
+    def _set(self, name: str, text: str) -> None:
+        self._ti.xcom_push(key=name, value=text)
 
 
 def shelf_for(context: Any) -> Shelf:
     """Return the shelf of a running task instance."""
     store = context.get("task_state_store")
     return XComShelf(context["ti"]) if store is None else StateStoreShelf(store)
-
-
-def _text(name: str, value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise _unread(name, f"it holds {type(value).__name__}, no text")
 
 
 def _unread(name: str, why: str) -> TransientFailure:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana import metrics
-from airflow_provider_nanobanana.batch.outcome import EXPIRED, LATE
+from airflow_provider_nanobanana.batch.outcome import EXPIRED
+from airflow_provider_nanobanana.toapis.outcome import LATE
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order

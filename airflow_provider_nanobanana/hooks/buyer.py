@@ -110,11 +110,16 @@ class Buyer:
     def _room(self) -> bool:
         return len(self._active) < self._threads
 
+    @property
+    def _strict(self) -> bool:
+        """Whether each submit has a write of its own: what it bought may not be found again by its client id."""
+        return self._shop.blind or not self._shop.ids_known
+
     def _reserve(self, feed: deque[Order]) -> bool:
         """Write the next wave ahead, together with what became of the last; say whether there is one."""
         shop = self._shop
         # One after another until it is known that what was bought can be found again by its client id.
-        wave = self._wave if shop.proved or shop.blind else 1
+        wave = self._wave if shop.ids_known else 1
         self._reserved.extend(feed.popleft() for _ in range(min(wave, len(feed))))
         fresh = [order for order in self._reserved if not shop.doubtful(order)]
         intents = {
@@ -127,21 +132,21 @@ class Buyer:
             for order in fresh
         }
         shop.ledger.reserve(intents, until=shop.hook.clock() + _WAVE_LASTS)
-        if shop.blind or not shop.proved:
+        if self._strict:
             # What was written ahead could not be told from what was sent, so each submit has a write of its own.
             shop.ledger.release(intents)
         shop.save()
         return bool(self._reserved)
 
     def _steps(self, order: Order) -> Steps:
-        shop, blind = self._shop, self._shop.blind
+        shop = self._shop
         return Submission(
             shop.hook,
             order.request,
             identity=shop.identity(order, shop.regeneration),
             attempt=shop.attempt,
-            rules=replace(shop.rules, on_unknown_submission="fail") if blind else shop.rules,
-            journal=LedgerJournal(shop.ledger, order.key, strict=blind or not shop.proved),
+            rules=replace(shop.rules, on_unknown_submission="fail") if shop.blind else shop.rules,
+            journal=LedgerJournal(shop.ledger, order.key, strict=self._strict),
             pace=self._pace,
             references=shop.references,
             adopt=shop.adopt,

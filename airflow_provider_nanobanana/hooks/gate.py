@@ -78,7 +78,7 @@ class Gate:
             return "never"
         if shop.halt is not None or shop.broke or shop.blocked:
             return "end"
-        if self._in_doubt or not (alone or shop.proved or shop.blind):
+        if self._in_doubt or not (alone or shop.ids_known):
             return "not yet"
         try:
             shop.till.about_to_buy(order)

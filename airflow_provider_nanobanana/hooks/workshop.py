@@ -151,9 +151,9 @@ class Workshop:
         return self.notebook.blind or not self.rules.client_ids
 
     @property
-    def proved(self) -> bool:
-        """Whether what was bought is known to be found again by its client id."""
-        return self.notebook.proved
+    def ids_known(self) -> bool:
+        """Whether it is known if what was bought can be found again by its client id."""
+        return self.blind or self.notebook.proved
 
     def unblock(self) -> None:
         """Forget that: no image is left that the destination did not take."""

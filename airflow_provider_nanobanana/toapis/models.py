@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -108,10 +108,14 @@ class ImageRequest(BaseModel):
 
     @classmethod
     def parse(
-        cls, value: ImageRequest | Mapping[str, Any], default_model: str = catalogue.DEFAULT_MODEL
+        cls,
+        value: ImageRequest | Mapping[str, Any],
+        default_model: str = catalogue.DEFAULT_MODEL,
+        frame: str = _REFUSED,
     ) -> ImageRequest:
         """Return the request with its model filled in and checked against the catalogue.
 
+        :param frame: The words around the ``{faults}``.
         :raises InvalidRequest: with every fault and what is allowed; nothing was sent.
         """
         if not isinstance(value, (ImageRequest, Mapping)):
@@ -121,14 +125,13 @@ class ImageRequest(BaseModel):
         try:
             request = value if isinstance(value, cls) else cls.model_validate(dict(value))
         except ValidationError as error:
-            raise InvalidRequest(_explain(error)) from None
+            raise InvalidRequest(frame.format(faults="; ".join(_faults(error)))) from None
         model = request.extra_body.get("model") or request.model or default_model
-        request = request.model_copy(update={"model": model})
         size = None if "size" in request.extra_body else request.size
         resolution = None if _overrides_resolution(request.extra_body) else request.resolution
         if faults := catalogue.refusals(model, size, resolution):
-            raise InvalidRequest(_REFUSED.format(faults="; ".join(faults)))
-        return request
+            raise InvalidRequest(frame.format(faults="; ".join(faults)))
+        return request.model_copy(update={"model": model})
 
     def fingerprint(self) -> str:
         """Return the hash that makes two requests the same one: 64 hex digits.
@@ -234,17 +237,14 @@ def _overrides_resolution(extra_body: Mapping[str, Any]) -> bool:
 def _without_query(uri: str) -> str:
     """Drop the query of a link, which re-signing changes; in a store's URI ``?`` and ``#`` belong to the key."""
     parts = urlsplit(uri)
-    if parts.scheme.lower() not in ("http", "https"):
-        return uri
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    link = parts.scheme.lower() in ("http", "https")
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")) if link else uri
 
 
-def _explain(error: ValidationError) -> str:
-    faults = []
+def _faults(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            faults.append(f"{field!r} is no field of an image request; allowed: {', '.join(ImageRequest.model_fields)}")
+            yield f"{field!r} is no field of an image request; allowed: {', '.join(ImageRequest.model_fields)}"
         else:
-            faults.append(f"{field} {fault['msg'].removeprefix('Value error, ')}")
-    return _REFUSED.format(faults="; ".join(faults))
+            yield f"{field} {fault['msg'].removeprefix('Value error, ')}"

@@ -17,7 +17,10 @@ NOT_FOUND_GRACE_SECONDS: Final = 60.0
 #: "completed" may come before the image can be delivered (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0
 _LONGEST_LINK: Final = 300
-_OUR_CODES: Final = frozenset({"expired", "look_refused", "not_seen", "result_missing", "task_not_found", "timeout"})
+
+#: The codes of what was merely not ready in time.
+LATE: Final = frozenset({"timeout", "not_seen"})
+_OUR_CODES: Final = LATE | {"expired", "look_refused", "result_missing", "task_not_found"}
 
 #: What a look at any image task would meet as well, unless another look has just succeeded.
 REFUSALS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.outcome import LATE
 
 Records = Sequence[Mapping[str, Any]]
 
 #: What became of the money, the worst first.
 _CHARGES: Final[tuple[errors.Charged, ...]] = ("yes", "unknown", "no")
-#: The kinds of what was not ready; all others are failures.
-_LATE: Final = frozenset({"timeout", "not_seen"})
 _MOST_LISTED: Final = 10
 
 
@@ -113,11 +112,11 @@ def _by_kind(records: Records) -> dict[str, list[Mapping[str, Any]]]:
 
 def _kind(status: str, code: str) -> str:
     """Return the kind; a service that fails an image task with a code like "timeout" has failed it all the same."""
-    return code if code in _KINDS and (code in _LATE) == (status == "timeout") else status
+    return code if code in _KINDS and (code in LATE) == (status == "timeout") else status
 
 
 def _error_class(kinds: Mapping[str, object]) -> type[errors.ToApisError]:
-    failures = kinds.keys() - _LATE
+    failures = kinds.keys() - LATE
     if not failures:
         return errors.ImageTaskTimeout
     return errors.ResultExpired if failures == {"expired"} else errors.ImageTaskFailed
