@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_nanobanana.batch import take_orders
+from airflow_provider_nanobanana.batch.orders import take_orders
 from airflow_provider_nanobanana.landing.imagefile import check_reference
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 

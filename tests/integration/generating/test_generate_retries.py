@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.batch import result
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.landing.landing import Landing, StoredImage
 from tests.integration.driver import Run
 from tests.integration.generating.world import World
 
-result = importlib.import_module("airflow_provider_nanobanana.batch.result")  # the package's own name is the function
 PROMPTS = [f"picture {number}" for number in range(6)]
 
 
