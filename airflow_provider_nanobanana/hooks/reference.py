@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageRequest
 
+log = logging.getLogger(__name__)
+
 #: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
 _LASTING: Final = (
     FileNotFoundError,
@@ -32,6 +35,8 @@ _LASTING: Final = (
     ValueError,
     ImportError,
 )
+#: The newer docs' limit of reference images (2026-10); the older ones say 14. The service decides.
+_DOCUMENTED: Final = 6
 _KEPT_BYTES: Final = 24 * 1024 * 1024
 
 
@@ -138,6 +143,8 @@ class References:
     def uploaded(self, request: ImageRequest) -> ImageRequest:
         """Return the request with public URLs only; all references are checked before the first is uploaded."""
         references = request.reference_images
+        if len(references) > _DOCUMENTED:
+            log.warning("%d reference images; newer docs speak of at most 6 for this model.", len(references))
         for uri in references:
             if not is_remote(uri):
                 self.digest(uri)

@@ -13,7 +13,6 @@ from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
 from airflow_provider_nanobanana.hooks.look import look
 from airflow_provider_nanobanana.hooks.observer import Observer
-from airflow_provider_nanobanana.hooks.reference import References
 from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, submit_call
@@ -24,14 +23,13 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.hooks.pace import Pace
+    from airflow_provider_nanobanana.hooks.reference import References
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 log = logging.getLogger(__name__)
 
 #: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
 _MOST_LOST: Final = 1
-#: The newer docs' limit of reference images (2026-10); the older ones say 14. The service decides.
-_DOCUMENTED_REFERENCES: Final = 6
 
 
 class Submission:
@@ -68,7 +66,7 @@ class Submission:
         self._pace = pace
         self._patient = patient
         self._adopt = adopt or {}
-        self._references = references or References.of(hook)
+        self._references = references
         self._lost, self._observer = 0, observer or Observer()
         self._start = Situation(identity, attempt, rules, vouched=vouched)
 
@@ -243,6 +241,10 @@ class Submission:
 
     def _with_uploads(self) -> ImageRequest:
         """Return the request with every storage reference read, checked and replaced by its public URL."""
-        if (listed := len(self._request.reference_images)) > _DOCUMENTED_REFERENCES:
-            log.warning("%d reference images; newer docs speak of at most 6 for this model.", listed)
+        if not self._request.reference_images:
+            return self._request
+        if self._references is None:
+            from airflow_provider_nanobanana.hooks.reference import References
+
+            self._references = References.of(self._hook)
         return self._references.uploaded(self._request)

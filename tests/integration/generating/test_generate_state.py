@@ -115,21 +115,19 @@ def test_two_live_attempts_pay_once(stored: World, monkeypatch: pytest.MonkeyPat
 
 def test_a_bug_in_one_thread_saves_what_the_others_bought(stored: World, monkeypatch: Any) -> None:
     world = stored
-    from airflow_provider_nanobanana.hooks.reference import References
+    from airflow_provider_nanobanana.toapis.protocol import submit_call
 
-    real = References.uploaded
-
-    def poisoned(self: References, request: Any) -> Any:
+    def poisoned(request: Any, *args: Any) -> Any:
         if request.prompt == "picture 4":
             raise ZeroDivisionError("a bug")
-        return real(self, request)
+        return submit_call(request, *args)
 
-    monkeypatch.setattr(References, "uploaded", poisoned)
+    monkeypatch.setattr("airflow_provider_nanobanana.hooks.submission.submit_call", poisoned)
     with pytest.raises(ZeroDivisionError):
         world.attempt(requests=PROMPTS)
     bought = world.posts
     assert 4 <= bought <= 5
-    monkeypatch.setattr(References, "uploaded", real)
+    monkeypatch.setattr("airflow_provider_nanobanana.hooks.submission.submit_call", submit_call)
     before = world.clock.now
     run = world.attempt(requests=PROMPTS)
     assert run.error is None and world.posts == 6
