@@ -87,6 +87,8 @@ class Bank:
         """Give the prompts that are being accepted right now."""
         return list(self._http.get("/stats").raise_for_status().json()["pending"])
 
-    def close(self) -> None:
-        """Drop the connections to the control API."""
+    def __enter__(self) -> Bank:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
         self._http.close()

@@ -157,8 +157,10 @@ def run(campaign: Campaign, folder: Path, seed: int, say: Say) -> Outcome:
     began = time.monotonic()
     try:
         log = folder / "emulator.log"
-        bank = Bank(processes, log, campaign.temper, latency=campaign.latency, seed=rng.getrandbits(32))
-        with Site(folder / "airflow", campaign.plan, processes, bank.environment, say) as site:
+        with (
+            Bank(processes, log, campaign.temper, latency=campaign.latency, seed=rng.getrandbits(32)) as bank,
+            Site(folder / "airflow", campaign.plan, processes, bank.environment, say) as site,
+        ):
             site.stack.api.wait_for_dag(campaign.dag_id)
             wave = Wave(site.stack.api, campaign, images, say)
             hunter = Hunter(site, bank, campaign, rng, say, wave.name_of, wave.prompt_of, wave.progress)

@@ -15,6 +15,7 @@ from PIL import Image
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from tests.integration.driver import Run, TaskInstance, attempt, land, wait
+from tests.unit.picture_fixtures import pixels
 
 Buy = Callable[..., str]
 
@@ -30,7 +31,7 @@ def test_an_image_goes_from_prompt_to_verified_file(emulator: Emulator, folder: 
 
     file = folder / Path(record["uri"]).name
     assert record["id"] == image_task_id == entry["id"]
-    assert (record["width"], record["height"]) == (2752, 1536) == Image.open(file).size
+    assert (record["width"], record["height"]) == (2752, 1536) == pixels(file)
     assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert record["bytes"] == file.stat().st_size
     assert entry["cost_usd"] == emulator.ledger()["charged_usd"] == 0.03

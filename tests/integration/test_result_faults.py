@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
@@ -18,6 +17,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from tests.integration.conftest import ServiceClock
 from tests.integration.driver import attempt, entries_of, land
+from tests.unit.picture_fixtures import pixels
 
 Buy = Callable[..., str]
 
@@ -53,7 +53,7 @@ def test_a_bad_delivery_is_asked_for_again(
     assert run.error is None
     [record] = run.result
     [file] = pictures(folder)
-    assert Image.open(file).size == (1024, 1024) == (record["width"], record["height"])
+    assert pixels(file) == (1024, 1024) == (record["width"], record["height"])
     assert emulator.faults()[0]["hits"] == 2
 
 
@@ -186,7 +186,7 @@ def test_the_hook_lands_one_image(emulator: Emulator, buy: Buy, folder: Path) ->
     with NanoBananaHook() as hook:
         image_task = hook.get_task(buy())
         stored = hook.download(image_task.images[0], str(folder))
-    assert Image.open(folder / Path(stored.uri).name).size == (stored.width, stored.height)
+    assert pixels(folder / Path(stored.uri).name) == (stored.width, stored.height)
 
 
 def test_memory_does_not_grow_with_the_body(emulator: Emulator, buy: Buy, folder: Path) -> None:

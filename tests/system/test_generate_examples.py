@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
 from demo.stack import AirflowStack
 from tests.system.conftest import EXAMPLES
 from tests.system.harness import DagTester, Run, System
+from tests.unit.picture_fixtures import pixels
 
 if TYPE_CHECKING:
     from tests.system.harness import Tested
@@ -80,7 +80,7 @@ def _pictures(folder: Path) -> list[str]:
 def test_a_catalogue_is_drawn_from_the_photos_in_the_storage(played: Played) -> None:
     folder, result = played.folder(played.catalogue), played.catalogue.xcom("pictures")
     assert _pictures(folder) == SKUS
-    assert {Image.open(path).size for path in folder.glob("*.png")} == {(1200, 896)}
+    assert {pixels(path) for path in folder.glob("*.png")} == {(1200, 896)}
     assert (result["count"], result["failed"], result["cost_usd"]) == (3, [], pytest.approx(0.075))
 
     for task in played.bought("product of the photo"):
@@ -146,5 +146,5 @@ def test_it_is_mapped_in_every_way_airflow_knows(played: Played) -> None:
     assert len(list(played.folder(run).glob("manifest-*.json"))) == 8
     labels = {task_id: [one["rendered_map_index"] for one in run.instances(task_id)] for task_id in made}
     assert sorted(labels["by_kwargs"]) == ["16:9", "9:16"] and len(set(labels["by_prompt"])) == 2
-    sizes = [Image.open(urlsplit(run.xcom("by_kwargs", n)["images"][0]["uri"]).path).size for n in range(2)]
+    sizes = [pixels(urlsplit(run.xcom("by_kwargs", n)["images"][0]["uri"]).path) for n in range(2)]
     assert sizes[0][0] > sizes[0][1] and sizes[1][0] < sizes[1][1]

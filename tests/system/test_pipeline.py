@@ -7,10 +7,10 @@ import signal
 import sqlite3
 
 import pytest
-from PIL import Image
 
 from tests.system.conftest import EXAMPLES
 from tests.system.harness import DagTester, Run, System
+from tests.unit.picture_fixtures import pixels
 
 PIPELINE = "nanobanana_pipeline"
 
@@ -38,7 +38,7 @@ def test_prompts_become_files_and_no_worker_waits(system: System) -> None:
     assert [record["id"] for record in records] == [run.xcom("submit", index) for index in range(3)]
     assert len(landed(system)) == 3
     for path in system.images.glob("*.png"):
-        assert Image.open(path).size == (1376, 768)
+        assert pixels(path) == (1376, 768)
     assert bought(system) == 3
     assert {task["prompt"] for task in system.emulator.ledger()["image_tasks"]} == set(prompts)
     assert max(len(json.dumps(record)) for record in [*records, *run.xcom("wait")]) <= 600
@@ -91,7 +91,7 @@ def test_killed_triggerer_and_cleared_tasks_pay_nothing_twice(system: System) ->
 def test_a_creative_refresh_reaches_every_product_in_every_format(system: System) -> None:
     run = system.start("nanobanana_creative_refresh", formats=["1:1", "3:4"])
     assert run.wait() == "success", show(run)
-    sizes = sorted(Image.open(path).size for path in system.images.rglob("*.png"))
+    sizes = sorted(pixels(path) for path in system.images.rglob("*.png"))
     assert sizes == [(896, 1200)] * 3 + [(1024, 1024)] * 3
     assert bought(system) == 6
 

@@ -6,6 +6,7 @@ import io
 import random
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -21,6 +22,12 @@ def picture(image_format: str = "png", size: tuple[int, int] = (64, 48), **optio
     buffer = io.BytesIO()
     Image.frombytes("RGB", size, noise).save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def pixels(file: Path | str) -> tuple[int, int]:
+    """Width and height of a picture on disk."""
+    with Image.open(file) as image:
+        return image.size
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
