@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,12 @@ def pace_folder(_pace_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pace, "slate_folder", lambda: folder)
     monkeypatch.setattr(pace, "_own_slates", {})
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_closed() -> Iterator[None]:
+    """What a test leaves open fails its own module; a later collection would blame whichever test it comes in."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        gc.collect()
