@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
+from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 
@@ -45,7 +46,10 @@ class MemoryShelf:
 
 
 class _AirflowShelf(ABC):
-    """What both of Airflow's places have in common: anything may fail, and a write counts once it is read back."""
+    """What both of Airflow's places have in common: anything may fail, and a write counts once it is read back.
+
+    Safe to use from several threads, whatever else they ask Airflow for.
+    """
 
     _place: str
 
@@ -61,7 +65,8 @@ class _AirflowShelf(ABC):
         :raises TransientFailure: It could not be read, or is no text.
         """
         try:
-            value = self._get(name)
+            with SUPERVISOR_LINE:
+                value = self._get(name)
         except Exception as error:
             raise _unread(name, f"{type(error).__name__}: {error}") from error
         if value is None or isinstance(value, str):
@@ -74,8 +79,9 @@ class _AirflowShelf(ABC):
         :raises TransientFailure: It was not kept.
         """
         try:
-            self._set(name, text)
-            kept = self._get(name)
+            with SUPERVISOR_LINE:
+                self._set(name, text)
+                kept = self._get(name)
         except Exception as error:
             raise _unwritten(name, f"{type(error).__name__}: {error}") from error
         if kept != text:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_nanobanana.exceptions import airflow_errors
+from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
+from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -56,8 +57,8 @@ class NanoBananaHook(BaseHook):
         if self._settings is None:
             from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
 
-            connection = self.get_connection(self.nanobanana_conn_id)
-            with airflow_errors():
+            with SUPERVISOR_LINE, airflow_errors():
+                connection = self.get_connection(self.nanobanana_conn_id)
                 self._settings = ConnectionSettings.read(connection, connection.extra_dejson)
         return self._settings
 
@@ -233,7 +234,6 @@ class NanoBananaHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Check key, host, credits and model with free calls; never buys an image, never shows the key."""
-        from airflow_provider_nanobanana.exceptions import NanoBananaException
         from airflow_provider_nanobanana.hooks.diagnosis import diagnose, with_host
 
         try:

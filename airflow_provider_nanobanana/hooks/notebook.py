@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Notebook:
-    """The note of an attempt, and the uploads of its round.
+    """The note of an attempt, and the uploads of its round; any thread may use it.
 
     :param note: As the last process left it, or a new one.
     :param base_url: Of the service that is asked.
@@ -31,6 +32,7 @@ class Notebook:
         self._max_tries = max_tries
         self._uploads = uploads
         self._kept: Note | None = None
+        self._lock = threading.RLock()
 
     @property
     def blind(self) -> bool:
@@ -47,10 +49,11 @@ class Notebook:
 
         :raises TransientFailure: It is not known to be kept.
         """
-        note = replace(self.note, **changes)
-        if note != self._kept:
-            orderbook.note(self._shelf, note)
-            self.note = self._kept = note
+        with self._lock:
+            note = replace(self.note, **changes)
+            if note != self._kept:
+                orderbook.note(self._shelf, note)
+                self.note = self._kept = note
 
     def save(self, urls: Mapping[str, str], *, blocked: bool) -> None:
         """Keep what was found out since.
@@ -59,7 +62,8 @@ class Notebook:
         :param blocked: Whether nothing could be landed lately.
         :raises TransientFailure: It is not known to be kept.
         """
-        if len(urls) > self._uploads:
-            orderbook.keep_uploads(self._shelf, dict(urls), self._max_tries)
-            self._uploads = len(urls)
-        self.keep(blind=self.blind, proved=self.proved, blocked=blocked)
+        with self._lock:
+            if len(urls) > self._uploads:
+                orderbook.keep_uploads(self._shelf, dict(urls), self._max_tries)
+                self._uploads = len(urls)
+            self.keep(blind=self.blind, proved=self.proved, blocked=blocked)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
+from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def require_connection(path: ObjectStoragePath) -> None:
     if path.conn_id is None:
         return
     try:
-        BaseHook.get_connection(path.conn_id)
+        with SUPERVISOR_LINE:
+            BaseHook.get_connection(path.conn_id)
     except AirflowNotFoundException as error:
         raise ConfigurationError(f"{path} cannot be used: there is no connection {path.conn_id!r}") from error
 
@@ -176,7 +178,8 @@ def _file_system(root: ObjectStoragePath) -> Any:
 
     try:
         try:
-            fs = root.fs
+            with SUPERVISOR_LINE:
+                fs = root.fs
         except ValueError:  # no Airflow provider registers this scheme
             if root.conn_id is not None:
                 raise

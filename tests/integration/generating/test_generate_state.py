@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_nanobanana.durable import shelf
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from airflow_provider_nanobanana.hooks import nanobanana, reference
+from airflow_provider_nanobanana.landing.storage import store
 from tests.integration.driver import Store
 from tests.integration.durability.crashing import Crash
 from tests.integration.generating.world import World
@@ -99,6 +102,9 @@ def test_two_live_attempts_pay_once(stored: World, monkeypatch: pytest.MonkeyPat
         seen[0] += at == name
         if at == name and seen[0] == occurrence and not started.is_set():
             started.set()
+            line = threading.RLock()  # the second is another process
+            for module in (shelf, nanobanana, reference, store):
+                monkeypatch.setattr(module, "SUPERVISOR_LINE", line)
             thread = threading.Thread(target=second)
             thread.start()
             thread.join()
