@@ -147,7 +147,8 @@ class References:
         """Return the request with public URLs only; all references are checked before the first is uploaded."""
         references = request.reference_images
         if len(references) > _DOCUMENTED:
-            log.warning("%d reference images; newer docs speak of at most 6 for this model.", len(references))
+            said = "%d reference images; newer docs speak of at most %d for this model."
+            log.warning(said, len(references), _DOCUMENTED)
         for uri in references:
             if not is_remote(uri):
                 self.digest(uri)

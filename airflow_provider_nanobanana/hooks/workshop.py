@@ -208,7 +208,7 @@ class Workshop:
         """Note that the image of an order is there and could not be landed for now."""
         self.troubles[order.key] = trouble
         if isinstance(trouble, StorageFailed):
-            self._unstored = {*self._unstored, order.key}
+            self._unstored.add(order.key)
             self.blocked = self.blocked or len(self._unstored) >= _UNSTORED
 
     def refuse_model(self, order: Order, refusal: ToApisError) -> None:
