@@ -24,7 +24,6 @@ from benchmarks.scenarios.triggerer import late
 from benchmarks.service import Rates
 from tests.unit.test_benchmarks_generate import GENERATE
 
-REPO = Path(__file__).resolve().parents[2]
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
 
@@ -284,8 +283,3 @@ def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
 def test_there_is_no_picture_of_images_that_were_never_noticed() -> None:
     assert not plot.drawable(result("poll-1000", delay=None))
     assert not plot.drawable(result("poll-1000", baseline=False))
-
-
-@pytest.mark.parametrize("path", sorted((REPO / "benchmarks").rglob("*.py")), ids=lambda path: path.name)
-def test_no_file_is_over_250_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 250
