@@ -7,7 +7,8 @@ Messages never hold the API key.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 Charged = Literal["no", "yes", "unknown"]
 
@@ -25,6 +26,8 @@ class ToApisError(Exception):
 
     retryable: ClassVar[bool] = False
     charged: Charged = "no"
+    #: What was kept of an image whose bytes failed a check: its record, plain JSON; None where nothing was.
+    kept: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class ToApisError(Exception):
 
     def reworded(self, message: str, *, charged: Charged | None = None) -> Self:
         """Return the same error for another reader; all but the words, and the money where more is known, stays."""
-        return type(self)(
+        error = type(self)(
             message,
             image_task_id=self.image_task_id,
             http_status=self.http_status,
@@ -59,6 +62,8 @@ class ToApisError(Exception):
             retry_after=self.retry_after,
             charged=charged or self.charged,
         )
+        error.kept = self.kept
+        return error
 
 
 # --- before anything is bought -------------------------------------------------------------------------------------
