@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.names import label, name_fault
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.given import as_text, given_fields, is_blank, listed, table_fault
+from airflow_provider_nanobanana.toapis.given import as_text, given_fields, is_blank, listed, readable, table_fault
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.protocol import submit_body
 
@@ -70,7 +70,8 @@ def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> 
     common = given_fields(defaults)
     for index, entry in enumerate(entries):
         try:
-            fields = {**common, **_own_fields(entry)}
+            with readable("it"):
+                fields = {**common, **_own_fields(entry)}
             name = as_text(fields.pop("name", None))
             if name is not None:
                 if fault := name_fault(name):
@@ -89,14 +90,14 @@ def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> 
 def _entries(given: Any) -> list[Any]:
     if isinstance(given, (str, Mapping, ImageRequest)):
         return [given]
+    if fault := table_fault(given):
+        raise InvalidRequest(
+            f"What was given {fault}. Nothing was sent and nothing was charged; a retry would meet the same."
+        )
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise InvalidRequest(
             f"There is no request in {type(given).__name__}: give a prompt (text), a request (mapping), or a list of "
             "both. Nothing was sent and nothing was charged; a retry would meet the same."
-        )
-    if fault := table_fault(given):
-        raise InvalidRequest(
-            f"What was given {fault}. Nothing was sent and nothing was charged; a retry would meet the same."
         )
     # One more than allowed tells "too many", also of a list that never ends.
     entries = listed(given, MAX_REQUESTS + 1, "The list of requests")

@@ -10,6 +10,7 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
@@ -26,7 +27,7 @@ _TABLE_MARKS: Final = (
 #: Any of them makes a value one row with named columns (``namedtuple``, Spark, SQLAlchemy, ``sqlite3``).
 _ROW_MARKS: Final = ("_fields", "__fields__", "_mapping", "keys")
 #: How each library gives rows as mappings, by the method that shows which library it is.
-_ROWS_OF: Final = (("to_dicts", ".to_dicts()"), ("to_pylist", ".to_pylist()"))
+_ROWS_OF: Final = (("to_dicts", ".to_dicts()"), ("to_pylist", ".to_pylist()"), ("mappings", ".mappings().all()"))
 #: What an iterable raises when it is faulty; anything else (a database that is away, a skip) is its own business.
 _FAULTY: Final = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError),
@@ -45,12 +46,13 @@ def is_blank(value: Any) -> bool:
     """Whether a value stands for "not given": None, NaN, NaT, NA, and texts of white space, as empty cells become."""
     if value is None or isinstance(value, str):
         return value is None or not value.strip()
+    differs: Any = None
     try:
-        # Not a number, NaT and their like are the values that differ from themselves; NA answers with itself.
+        # Not a number, NaT and their like are the values that differ from themselves.
         differs = operator.ne(value, value)
-        return differs is value or (not isinstance(differs, Iterable) and bool(differs))
+        return not isinstance(differs, Iterable) and bool(differs)
     except _FAULTY:
-        return False
+        return differs is value  # NA answers with itself, which is neither true nor false
 
 
 def given_fields(fields: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -117,12 +119,29 @@ def table_fault(value: Any) -> str | None:
     kind, column = type(value).__name__, _is_column(value)
     tabular = _has_any(value, (*_TABLE_MARKS, "__arrow_c_stream__")) or _dimensions(value) > 1 or _fields_of(value)
     if tabular and not column:
-        rows = next((how for method, how in _ROWS_OF if _has_any(value, (method,))), None)
-        other = f" ({kind}{rows})" if rows else ""
-        return f'is a table ({kind}), which is no list of its rows: give .to_dict("records") of it{other}'
+        own = next((f"{how} here, " for method, how in _ROWS_OF if hasattr(value, method)), "")
+        how = f'give them as mappings ({own}.to_dict("records") in pandas)'
+        return f"is a table ({kind}), which is no list of its rows: {how}"
     if ("prompt" in _labels(value)) if column else _has_any(value, _ROW_MARKS):
-        return f"is one row of a table ({kind}), which is no list of requests: give it as a mapping, such as dict(row)"
+        how = "row._asdict(), row.to_dict() or dict(row)"
+        return f"is one row of a table ({kind}), which is no list of requests: give it as a mapping ({how})"
     return None
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn what a faulty iterable or mapping raises within the block into ``InvalidRequest``.
+
+    :param what: What the message calls it.
+    """
+    try:
+        yield
+    except _FAULTY as error:
+        words = " ".join(str(error).split())
+        raise InvalidRequest(
+            f"{what} cannot be read ({type(error).__name__}: {words:.100}). Nothing was sent and nothing was charged; "
+            "a retry would meet the same."
+        ) from error
 
 
 def listed(value: Iterable[Any], most: int, what: str) -> list[Any]:
@@ -131,13 +150,8 @@ def listed(value: Iterable[Any], most: int, what: str) -> list[Any]:
     :param what: What the message calls it.
     :raises InvalidRequest: The iterable is faulty and failed on the way; nothing was sent.
     """
-    try:
+    with readable(what):
         return list(islice(value, most))
-    except _FAULTY as error:
-        raise InvalidRequest(
-            f"{what} cannot be read ({type(error).__name__}: {_shown(error)}). Nothing was sent and nothing was "
-            "charged; a retry would meet the same."
-        ) from error
 
 
 def values_in(value: Any, deepest: int, most: int) -> Iterator[Any]:
@@ -185,7 +199,3 @@ def _labels(value: Any) -> Any:
 
 def _has_any(value: Any, names: Iterable[str]) -> bool:
     return any(hasattr(value, name) for name in names)
-
-
-def _shown(error: Exception) -> str:
-    return f"{' '.join(str(error).split()):.100}"

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
@@ -17,6 +17,7 @@ from airflow_provider_nanobanana.toapis.given import (
     as_reference,
     as_text,
     given_fields,
+    is_blank,
     listed,
     table_fault,
     text_fault,
@@ -67,11 +68,12 @@ class ImageRequest(BaseModel):
 
     @field_validator("prompt", "size", "resolution", "model", "variant", mode="before")
     @classmethod
-    def _as_text(cls, value: Any) -> Any:
+    def _as_text(cls, value: Any, info: ValidationInfo) -> Any:
         text = as_text(value)
-        if isinstance(text, (str, int, float)) or text is None:
+        if isinstance(text, (str, int, float)):
             return text
-        raise ValueError(f"is {type(value).__name__}, not one text; several pictures are several requests")
+        several = "; several pictures are several requests" if info.field_name == "prompt" else ""
+        raise ValueError(f"is {type(value).__name__}, not one text{several}")
 
     @field_validator("prompt", "size", "resolution", "model", "variant")
     @classmethod
@@ -94,15 +96,16 @@ class ImageRequest(BaseModel):
             raise ValueError("is one text; give a list of URLs")
         if isinstance(references, (bytes, Mapping)) or not isinstance(references, Iterable):
             return references
-        if fault := table_fault(references):
-            raise ValueError(fault)
+        if table_fault(references):
+            raise ValueError(f"is a table ({type(references).__name__}); give a list of texts")
         if isinstance(references, Set):
             raise ValueError("is a set, which has no order; give a list")
         if not isinstance(references, Sized):
             references = listed(references, catalogue.MAX_REFERENCE_IMAGES + 1, "reference_images")
         if len(references) > catalogue.MAX_REFERENCE_IMAGES:
             raise ValueError(f"has {len(references)} entries; at most {catalogue.MAX_REFERENCE_IMAGES} are allowed")
-        return [as_reference(reference) for reference in listed(references, len(references), "reference_images")]
+        entries = listed(references, len(references), "reference_images")
+        return ["" if is_blank(entry) else as_reference(entry) for entry in entries]
 
     @field_validator("reference_images")
     @classmethod
