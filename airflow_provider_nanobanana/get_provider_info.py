@@ -7,7 +7,7 @@ older versions ignore it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 _PACKAGE = "airflow_provider_nanobanana"
 _INTEGRATION = "Nano Banana (ToAPIs)"
@@ -56,6 +56,10 @@ def _modules(*names: str) -> list[dict[str, Any]]:
     return [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.{name}" for name in names]}]
 
 
+_PRICE: Final = {"type": "number", "minimum": 0}
+_PRICE_OR_PRICES: Final = {**_PRICE, "type": ["number", "object"], "additionalProperties": _PRICE}
+
+
 def _connection_fields() -> dict[str, dict[str, Any]]:
     return {
         "model": _field(
@@ -80,8 +84,9 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
         ),
         "prices": _field(
             "Prices (USD per image)",
-            'The account\'s own price by resolution where it differs from the list price, such as {"1K": 0.025}.',
-            {"type": ["object", "null"], "additionalProperties": {"type": "number", "minimum": 0}},
+            "The account's own prices where they differ from the list or none is known: by resolution, such as "
+            '{"1K": 0.025}, or by model, such as {"gpt-image-2": {"1K": 0.03}}.',
+            {"type": ["object", "null"], "additionalProperties": _PRICE_OR_PRICES},
         ),
         "client_ids": _field(
             "Send client ids",

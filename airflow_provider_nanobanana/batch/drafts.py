@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.names import label, name_fault
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.given import as_text, given_fields, is_blank, listed, readable, table_fault
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.protocol import submit_body
 
@@ -63,22 +63,23 @@ class Drafts:
 def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> Drafts:
     """Parse what a user gave: a prompt, a request, or any iterable of both.
 
-    :raises InvalidRequest: it is nothing of that, or more than :data:`MAX_REQUESTS`; other faults are noted.
+    :raises InvalidRequest: it is nothing of that, a table, or more than :data:`MAX_REQUESTS`; other faults are noted.
     """
     entries = _entries(given)
     drafts = Drafts(len(entries))
-    common = {key: value for key, value in defaults.items() if value is not None}
+    common = given_fields(defaults)
     for index, entry in enumerate(entries):
         try:
-            fields = {**common, **_own_fields(entry)}
-            name = fields.pop("name", None)
+            with readable("it"):
+                fields = {**common, **_own_fields(entry)}
+            name = as_text(fields.pop("name", None))
             if name is not None:
                 if fault := name_fault(name):
                     raise InvalidRequest(fault)
                 drafts.names[index] = name
             request = ImageRequest.parse(fields, default_model, frame="{faults}")
-            if (count := submit_body(request).get("n", 1)) != 1:
-                raise InvalidRequest(f"extra_body asks for n={count!r} images; a request is one: give it {count} times")
+            if fault := _count_fault(submit_body(request).get("n", 1)):
+                raise InvalidRequest(fault)
             drafts.parsed.append(Draft(index, request, name))
         except InvalidRequest as error:
             drafts.note(index, error)
@@ -89,13 +90,17 @@ def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> 
 def _entries(given: Any) -> list[Any]:
     if isinstance(given, (str, Mapping, ImageRequest)):
         return [given]
+    if fault := table_fault(given):
+        raise InvalidRequest(
+            f"What was given {fault}. Nothing was sent and nothing was charged; a retry would meet the same."
+        )
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise InvalidRequest(
             f"There is no request in {type(given).__name__}: give a prompt (text), a request (mapping), or a list of "
             "both. Nothing was sent and nothing was charged; a retry would meet the same."
         )
     # One more than allowed tells "too many", also of a list that never ends.
-    entries = list(islice(given, MAX_REQUESTS + 1))
+    entries = listed(given, MAX_REQUESTS + 1, "The list of requests")
     if len(entries) > MAX_REQUESTS:
         raise InvalidRequest(
             f"There are more than {MAX_REQUESTS:,} requests, which is the most for one task; split them, for instance "
@@ -105,19 +110,29 @@ def _entries(given: Any) -> list[Any]:
 
 
 def _own_fields(entry: Any) -> dict[str, Any]:
-    """Return what an entry itself says; what it leaves empty, as rows of a table do, is not said."""
+    """Return what an entry itself gives; what it leaves blank, as rows of a table do, is not given."""
     if isinstance(entry, str):
         return {"prompt": entry}
     if isinstance(entry, ImageRequest):
         return entry.model_dump(exclude_unset=True)
-    if entry is None:
-        raise InvalidRequest("is None: a hole, such as a failed or skipped mapped task leaves; filter the list")
+    if is_blank(entry):
+        raise InvalidRequest(
+            f"is {entry!r:.40}: a hole, such as a failed or skipped mapped task leaves; filter the list"
+        )
     if not isinstance(entry, Mapping):
-        raise InvalidRequest(f"is {type(entry).__name__}, neither a prompt (text) nor a request (mapping)")
+        kind = f"is {type(entry).__name__}, neither a prompt (text) nor a request (mapping)"
+        raise InvalidRequest(f"{kind}: it {fault}" if (fault := table_fault(entry)) else kind)
     if strangers := [key for key in entry if key not in FIELDS]:
         shown = ", ".join(f"{key!r:.40}" for key in strangers[:5])
         raise InvalidRequest(f"{shown} {'is no field' if len(strangers) == 1 else 'are no fields'} of a request")
-    return {key: value for key, value in entry.items() if value is not None}
+    return given_fields(entry)
+
+
+def _count_fault(count: Any) -> str | None:
+    """Return what is wrong with the number of images that a request asks for, or None for one."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        return f"extra_body holds n={count!r:.40}, which is no whole number; a request is one image: leave n out"
+    return None if count == 1 else f"extra_body asks for n={count} images; a request is one: give it {count} times"
 
 
 def _check_unique(drafts: Drafts) -> None:

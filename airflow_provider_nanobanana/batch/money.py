@@ -20,9 +20,9 @@ from airflow_provider_nanobanana.toapis.protocol import sent_shape
 _MILLION: Final = 1_000_000
 
 
-def price(order: Order, overrides: Mapping[str, float] | None = None) -> float | None:
-    """Return the list price of an order's image, by the resolution that is sent, in USD; None where none is known."""
-    return catalogue.list_price(sent_shape(order.request)[1], overrides)
+def price(order: Order, overrides: catalogue.Prices | None = None) -> float | None:
+    """Return the list price in USD of an order's image, by model and resolution as sent; None where none is known."""
+    return catalogue.list_price(_sent_model(order), sent_shape(order.request)[1], overrides)
 
 
 def dollars(usd: float) -> str:
@@ -143,12 +143,12 @@ class Budget:
     """What a task instance may spend in all, earlier attempts included.
 
     :param max_cost_usd: None for no limit.
-    :param prices: The connection's own prices, by resolution.
+    :param prices: The connection's own prices, by resolution, or by model and resolution.
     :raises InvalidRequest: the limit is no positive number.
     """
 
     max_cost_usd: float | None = None
-    prices: Mapping[str, float] = field(default_factory=dict)
+    prices: catalogue.Prices = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limit: Any = self.max_cost_usd
@@ -194,10 +194,11 @@ class Budget:
     def _checked(self, order: Order) -> float | None:
         known = self.price(order)
         if known is None and self.max_cost_usd is not None:
+            model, resolution = _sent_model(order), sent_shape(order.request)[1]
             raise InvalidRequest(
                 f"max_cost_usd needs the price of every image, and none is known for request {order.label} "
-                f"(resolution {order.request.resolution}, model {order.request.model}). Say it in the connection's "
-                'extra "prices", such as {"0.5K": 0.02}, or leave max_cost_usd out. Nothing was sent for it and '
+                f'(model {model}, resolution {resolution}). Say it in the connection\'s extra "prices", such as '
+                f'{{"{model}": {{"{resolution}": 0.02}}}}, or leave max_cost_usd out. Nothing was sent for it and '
                 "nothing charged; a retry would meet the same."
             )
         return known
@@ -217,6 +218,10 @@ def check_balance(balance: Balance, estimate: Estimate) -> None:
         "submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
         "preflight_balance=False to buy as far as it goes, then clear the task; a retry by itself cannot help."
     )
+
+
+def _sent_model(order: Order) -> str:
+    return order.request.model or catalogue.DEFAULT_MODEL
 
 
 def _micros(usd: float) -> int:

@@ -87,8 +87,8 @@ def take_orders(
 ) -> list[Order]:
     """Return the orders of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
 
-    :param given: A request is a mapping of :data:`FIELDS` (or an ``ImageRequest``); None in a field stands for
-        "not given".
+    :param given: A request is a mapping of :data:`FIELDS` (or an ``ImageRequest``); a blank field (None, NaN, white
+        space) is not given.
     :param defaults: The fields of requests that do not give them.
     :param default_model: Model id where neither request nor defaults name one.
     :param digest_of: Returns the content digest of a storage reference (64 hex digits); asked once for each distinct
@@ -128,9 +128,8 @@ def _digests(drafts: Drafts, digest_of: Callable[[str], str], each: Each) -> lis
         for uri in _stored(draft):
             if isinstance(content := contents[uri], InvalidRequest):
                 drafts.note(draft.index, content)
-        # The scheme sets a content apart from any link.
-        by_content = [f"sha256:{contents[uri]}" if uri in contents else uri for uri in draft.request.reference_images]
-        digests.append(draft.request.model_copy(update={"reference_images": tuple(by_content)}).fingerprint())
+        known = {uri: digest for uri in _stored(draft) if isinstance(digest := contents[uri], str)}
+        digests.append(draft.request.fingerprint(known))
     return digests
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
@@ -14,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -56,7 +58,22 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
 
     def _given(self, context: Context) -> Any:
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
-        return self.python_callable(*self.op_args, **kwargs)
+        given = self.python_callable(*self.op_args, **kwargs)
+        if isinstance(given, str) and _is_json_list(given):
+            raise InvalidRequest(
+                "The function returned a list as one text (JSON): return the list itself, or [text] for one prompt "
+                "that reads so. Nothing was sent and nothing was charged; a retry would meet the same."
+            )
+        return given
+
+
+def _is_json_list(text: str) -> bool:
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 @overload

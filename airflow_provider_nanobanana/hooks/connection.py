@@ -27,8 +27,9 @@ class ConnectionSettings(BaseModel):
     :param timeout: Seconds for one HTTP call.
     :param submit_rate: Submits per second that the account allows; all processes of one machine keep it together.
     :param query_rate: Status calls per second that the account allows.
-    :param prices: USD per image by resolution, where the account's differ from the list: the generate operator
-        estimates with them, and ``max_cost_usd`` counts them until the service says what was billed.
+    :param prices: USD per image by resolution (for every model), or by model and resolution, where the account's differ
+        from the list or none is known: the generate operator estimates with them, and ``max_cost_usd`` counts them
+        until the service says what was billed.
     :param client_ids: Whether submits carry a ``client_business_id``.
     """
 
@@ -40,7 +41,7 @@ class ConnectionSettings(BaseModel):
     timeout: float = Field(default=30.0, gt=0, le=600)
     submit_rate: float = Field(default=5.0, gt=0, le=10_000)
     query_rate: float = Field(default=50.0, gt=0, le=10_000)
-    prices: dict[str, float] = Field(default_factory=dict)
+    prices: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     client_ids: bool = True
 
     @field_validator("prices", mode="before")
@@ -54,8 +55,9 @@ class ConnectionSettings(BaseModel):
 
     @field_validator("prices")
     @classmethod
-    def _real_prices(cls, prices: dict[str, float]) -> dict[str, float]:
-        if not all(math.isfinite(price) and price >= 0 for price in prices.values()):
+    def _real_prices(cls, prices: dict[str, float | dict[str, float]]) -> dict[str, float | dict[str, float]]:
+        groups = (price.values() if isinstance(price, dict) else (price,) for price in prices.values())
+        if not all(math.isfinite(price) and price >= 0 for group in groups for price in group):
             raise ValueError('holds a price that is none; use a form like {"1K": 0.025}')
         return prices
 

@@ -14,6 +14,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_
 from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
 
 if TYPE_CHECKING:
+    import os
     from datetime import datetime
 
     from airflow_provider_nanobanana.durable.decision import Rules
@@ -184,10 +185,10 @@ class NanoBananaHook(BaseHook):
         with airflow_errors():
             return await client.call(status_call(image_task_id), NO_REPEATS)
 
-    def upload(self, path_or_uri: str) -> str:
+    def upload(self, path_or_uri: str | os.PathLike[str]) -> str:
         """Upload a reference image (JPEG, PNG or WebP, at most 10 MB) and return its public URL; free.
 
-        :param path_or_uri: A local path or any ``ObjectStoragePath`` URI.
+        :param path_or_uri: A local path or any ``ObjectStoragePath``, as text or as object.
         :raises NanoBananaFailException: unreadable, too large or of another format; nothing is charged.
         """
         from airflow_provider_nanobanana.hooks.reference import read_reference

@@ -7,19 +7,20 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.batch.orders import is_link as is_remote
 from airflow_provider_nanobanana.hooks.once import Once
-from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
+from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference, reference_name
 from airflow_provider_nanobanana.landing.storage import local_path, object_path, require_connection, storage_failures
 from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
+from airflow_provider_nanobanana.toapis.given import as_reference
 from airflow_provider_nanobanana.toapis.protocol import Upload, upload_call
 
 if TYPE_CHECKING:
+    import os
+
     from airflow.sdk import ObjectStoragePath
 
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -41,24 +42,28 @@ _DOCUMENTED: Final = 6
 _KEPT_BYTES: Final = 24 * 1024 * 1024
 
 
-def read_reference(path_or_uri: str) -> Upload:
-    """Return a reference image, read from a local path or any ``ObjectStoragePath`` URI and checked.
+def read_reference(path_or_uri: str | os.PathLike[str]) -> Upload:
+    """Return a reference image, read from a local path or any ``ObjectStoragePath`` (URI or object) and checked.
 
-    :raises InvalidRequest: not there, not readable, no JPEG, PNG or WebP, or above 10 MiB; nothing was sent.
+    :raises InvalidRequest: not there, not readable, no whole JPEG, PNG or WebP, or above 10 MiB; nothing was sent.
     :raises ConfigurationError: no file system serves the scheme, or its connection is missing; nothing was sent.
     :raises TransientFailure: the storage could not be asked; nothing was sent.
     """
-    uri = path_or_uri.strip()
+    uri = as_reference(path_or_uri)
+    if not isinstance(uri, str):
+        raise InvalidRequest(
+            f"A reference image is a path or a URI, not {type(uri).__name__}. Nothing was sent and nothing charged."
+        )
     shown = uri.partition("?")[0]
     try:
         with storage_failures(f"read reference image {shown!r}", Exception):
             content = _read(uri, shown)
+            mime_type = check_reference(content, name=f"Reference image {shown!r}")
     except StorageFailed as failure:
         raise TransientFailure(
             f"{failure.message}. Nothing was sent and nothing charged for it; a retry reads it again."
         ) from failure
-    mime_type = check_reference(content, name=f"Reference image {shown!r}")
-    return Upload(PurePosixPath(urlsplit(uri).path).name or "reference", content, mime_type)
+    return Upload(reference_name(uri, mime_type), content, mime_type)
 
 
 def _read(uri: str, shown: str) -> bytes:
@@ -131,6 +136,10 @@ class References:
             raise ValueError("an http(s) reference is fetched by the service only")
         uri = uri.strip()
         return self._digests.get(_uri_key(uri), lambda: self._keep(read_reference(uri)))
+
+    def fingerprint(self, request: ImageRequest) -> str:
+        """Return the hash of a request with storage references taken by content; errors as of :meth:`digest`."""
+        return request.fingerprint({uri: self.digest(uri) for uri in request.reference_images if not is_remote(uri)})
 
     def url(self, uri: str) -> str:
         """Return where the service finds a reference: an http(s) URL as it is, a storage reference's upload.

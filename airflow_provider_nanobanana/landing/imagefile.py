@@ -13,6 +13,8 @@ import contextlib
 import logging
 import os
 import re
+import tempfile
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -33,6 +35,9 @@ MAX_PIXELS: Final = 20_000_000
 MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
 """Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page)."""
 
+MAX_REFERENCE_PIXELS: Final = 80_000_000
+"""Largest reference image taken, in pixels: cameras make more than the model does."""
+
 SAFE_REFERENCE_BYTES: Final = 10_000_000
 """Above this a reference image may still be refused: the service does not say which megabyte it means."""
 
@@ -50,6 +55,16 @@ MIME_TYPES: Final[dict[ImageFormat, str]] = {
 # Pillow does not miss the last bytes of a PNG, nor the end of a JPEG when something in the process (a DAG file, often)
 # has set ``ImageFile.LOAD_TRUNCATED_IMAGES``. The pixels of neither format can hold its mark.
 _END_MARKS: Final[dict[ImageFormat, bytes]] = {"png": b"IEND\xaeB`\x82", "jpeg": b"\xff\xd9"}
+
+_SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
+_IMAGE_SUFFIXES: Final = frozenset(
+    ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")
+)
+#: Suffixes besides our own that name the same format.
+_SPELLINGS: Final = {".jpg": ("jpg", "jpeg", "jpe", "jfif")}
+_LONGEST_NAME: Final = 80
+#: Large reference images are decoded one after another: each takes hundreds of megabytes.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 _HEAD = 1024
 _TAIL = 64 * 1024
@@ -104,28 +119,69 @@ def inspect_image(path: str | os.PathLike[str]) -> ImageFacts:
 
 
 def check_reference(source: str | os.PathLike[str] | bytes, *, name: str = "reference image") -> str:
-    """Check a reference image before it is uploaded and return its MIME type.
+    """Check a reference image before it is uploaded, by decoding it, and return its MIME type.
 
     :param source: A local file, or the whole content.
     :param name: What the message calls it.
-    :raises InvalidRequest: Not JPEG, PNG or WebP, or larger than 10 MiB (service docs, image generation page).
-    :raises OSError: The file cannot be read.
+    :raises InvalidRequest: No whole JPEG, PNG or WebP, larger than 10 MiB (service docs, image generation page), or
+        above 80 megapixels.
+    :raises OSError: The file cannot be read, or no temporary one written.
     """
     if isinstance(source, bytes):
-        size, head = len(source), source[:_HEAD]
-    else:
-        size = os.stat(source).st_size
-        with open(source, "rb") as file:
-            head = file.read(_HEAD)
+        with tempfile.NamedTemporaryFile(prefix="nanobanana-") as file:
+            file.write(source[: MAX_REFERENCE_BYTES + 1])
+            file.flush()
+            return check_reference(file.name, name=name)
+    size = os.stat(source).st_size
+    with open(source, "rb") as opened:
+        head = opened.read(_HEAD)
     found = sniff(head)
-    if found is None or found == "gif":
-        what = "a GIF" if found else _kind(head)
+    if found not in _SENT_AS_REFERENCE:
+        what = f"a {found.upper()}" if found else _kind(head)
         raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
     if size > MAX_REFERENCE_BYTES:
         raise InvalidRequest(f"{name} has {size:,} bytes; JPEG, PNG or WebP of at most 10 MB is allowed")
     if size > SAFE_REFERENCE_BYTES:
         log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{size:,}")
+    try:
+        _decode_reference(source, found)
+    except ImageInvalid as invalid:
+        words = invalid.message.replace(f" {str(source)!r}", "")
+        raise InvalidRequest(
+            f"{name} must be a whole JPEG, PNG or WebP: {words}. Nothing was sent and nothing charged."
+        ) from invalid
     return MIME_TYPES[found]
+
+
+def reference_name(uri: str, mime_type: str) -> str:
+    """Return the file name under which a reference is uploaded: its own, with the suffix of what it really is.
+
+    What follows a ``?`` may be a signature and stays here.
+    """
+    own = uri.partition("?")[0].rpartition("/")[2]
+    stem, dot, suffix = own.rpartition(".")
+    known = bool(dot) and suffix.lower() in _IMAGE_SUFFIXES
+    right = next(SUFFIXES[kind] for kind, mime in MIME_TYPES.items() if mime == mime_type)
+    if not known or suffix.lower() not in _SPELLINGS.get(right, (right[1:],)):
+        suffix = right[1:]
+    return f"{(stem if known else own)[:_LONGEST_NAME] or 'reference'}.{suffix}"
+
+
+def _decode_reference(path: str | os.PathLike[str], found: ImageFormat) -> None:
+    """Decode an image as results are; one with more pixels, such as a camera makes, in less memory and one at a time.
+
+    :raises ImageInvalid: It cannot be decoded whole.
+    """
+    with _decoder(path, found) as image:
+        width, height = image.size
+    if width * height <= MAX_PIXELS:
+        inspect_image(path)
+        return
+    if width * height > MAX_REFERENCE_PIXELS:
+        raise ImageInvalid(f"it has {width}x{height} pixels; at most {MAX_REFERENCE_PIXELS:,} are taken")
+    with _ONE_AT_A_TIME, _decoder(path, found) as image:
+        image.draft("RGB", (width // 8, height // 8))  # a JPEG is read to its end at an eighth of its size
+        image.load()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.given import as_text, is_blank, listed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -44,18 +46,48 @@ def seconds_of(value: Any, name: str) -> float:
 
 
 def usd_of(value: Any) -> Any:
-    """Return an amount as a number also where a template rendered it to text; what is none stays, to be refused."""
-    if value in ("", "None"):
-        return None
-    try:
-        return value if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+    """Return an amount as a number also where a template rendered it to text; what is none stays, to be refused.
+
+    Only None stands for no limit: a text without a number is what a template makes of a misspelt name, and a limit that
+    was asked for is no reason to spend without one.
+
+    :raises InvalidRequest: A text that is no number.
+    """
+    if value is None or isinstance(value, bool):
         return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        if not isinstance(value, str):
+            return value
+    raise InvalidRequest(
+        f"max_cost_usd rendered to the text {value!r:.40}, which is no number of USD; for no limit leave it out. "
+        "Nothing was sent and nothing was charged; a retry would meet the same."
+    )
+
+
+def one_prompt(value: Any) -> Any:
+    """Return the argument ``prompt`` as one text, or None where it is not given.
+
+    :raises InvalidRequest: It is anything else, such as a list, of which each entry would be bought.
+    """
+    text = as_text(value)
+    if isinstance(text, str):
+        return text
+    if is_blank(text):
+        return None
+    raise InvalidRequest(
+        f"prompt is one text, not {type(value).__name__}; for several pictures use requests (a list of texts and "
+        "mappings) or .expand(prompt=[...]). Nothing was sent and nothing was charged; a retry would meet the same."
+    )
 
 
 def repeatable(value: Any) -> Any:
-    """Return what can be read once only as a list: each request reads it."""
-    return list(value) if isinstance(value, Iterator) else value
+    """Return what can be read once only as a list: each request reads it.
+
+    :raises InvalidRequest: It fails on the way.
+    """
+    return listed(value, MAX_REFERENCE_IMAGES + 1, "reference_images") if isinstance(value, Iterator) else value
 
 
 def adoptions(context: Context, adopt: Any) -> dict[str, str]:

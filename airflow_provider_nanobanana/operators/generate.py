@@ -7,11 +7,19 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.operators.arguments import adoptions, check_choices, repeatable, seconds_of, usd_of
+from airflow_provider_nanobanana.operators.arguments import (
+    adoptions,
+    check_choices,
+    one_prompt,
+    repeatable,
+    seconds_of,
+    usd_of,
+)
+from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -34,7 +42,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 
 
-class NanoBananaGenerateOperator(BaseOperator):
+class NanoBananaGenerateOperator(RequestOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
     Returns ``{"images": [...], "failed": [...], "count", "failed_count", "cost_usd", "manifest", "truncated"}``; above
@@ -192,10 +200,11 @@ class NanoBananaGenerateOperator(BaseOperator):
         )
 
     def _given(self, context: Context) -> Any:
-        if (self.prompt is None) == (self.requests is None):
+        prompt = one_prompt(self.prompt)
+        if (prompt is None) == (self.requests is None):
             none = "both are None, as is the output of a task that was skipped or returned nothing"
             raise errors.InvalidRequest(
-                f"Give either prompt or requests: {none if self.prompt is None else 'both are given'}. Nothing was "
+                f"Give either prompt or requests: {none if prompt is None else 'both are given'}. Nothing was "
                 "sent and nothing was charged; a retry would meet the same."
             )
         if isinstance(self.requests, str):
@@ -203,7 +212,7 @@ class NanoBananaGenerateOperator(BaseOperator):
                 "requests is one text: a template renders to text unless the DAG sets render_template_as_native_obj. "
                 "Give a list, or the output of a task. Nothing was sent and nothing was charged."
             )
-        return self.prompt if self.requests is None else self.requests
+        return prompt if self.requests is None else self.requests
 
     def _open(
         self, context: Context, hook: NanoBananaHook, retrieval: Retrieval, commission: Commission, *, resumed: bool

@@ -8,11 +8,16 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.operators.arguments import adoptions, check_choices, seconds_of
+from airflow_provider_nanobanana.operators.arguments import (
+    adoptions,
+    check_choices,
+    one_prompt,
+    repeatable,
+    seconds_of,
+)
+from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -20,7 +25,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_nanobanana.durable.decision import OnUnknownSubmission
+    from airflow_provider_nanobanana.durable.journal import Journal
+    from airflow_provider_nanobanana.hooks.reference import References
     from airflow_provider_nanobanana.hooks.submission import Submission
+    from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "on_unknown_submission": ("resubmit", "fail"),
@@ -32,7 +40,7 @@ _SHORTEST_QUEUE_WAIT = 15.0
 _LONGEST_QUEUE_WAIT = 60.0
 
 
-class NanoBananaSubmitOperator(BaseOperator):
+class NanoBananaSubmitOperator(RequestOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
     A retry, or a clear, first finds out what the earlier attempt bought and uses it while its result lives
@@ -139,12 +147,15 @@ class NanoBananaSubmitOperator(BaseOperator):
         from airflow_provider_nanobanana.durable.journal import journal_for
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
         from airflow_provider_nanobanana.hooks.pace import Pace
+        from airflow_provider_nanobanana.hooks.reference import References
         from airflow_provider_nanobanana.hooks.submission import Submission
 
+        journal, references = journal_for(context), References.of(hook)
         with airflow_errors():
             check_choices(self, _CHOICES)
             adopt = adoptions(context, self.adopt)
-        request = hook.parse(self._request())
+            request = hook.parse(self._request())
+            fingerprint = _fingerprint(request, references, journal)
         ti: Any = context["ti"]
         attempt = Attempt.of(
             try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
@@ -154,22 +165,23 @@ class NanoBananaSubmitOperator(BaseOperator):
             request,
             identity=SubmissionIdentity(
                 scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
-                fingerprint=request.fingerprint(),
+                fingerprint=fingerprint,
                 regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
             attempt=attempt,
             rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
-            journal=journal_for(context),
+            journal=journal,
             pace=Pace.of(hook.settings),
+            references=references,
             adopt=adopt,
         )
 
     def _request(self) -> dict[str, Any]:
         return {
-            "prompt": self.prompt,
+            "prompt": one_prompt(self.prompt),
             "size": self.size,
             "resolution": self.resolution,
-            "reference_images": self.reference_images,
+            "reference_images": repeatable(self.reference_images),
             "model": self.model,
             "response_format": self.response_format,
             "extra_body": self.extra_body,
@@ -201,3 +213,21 @@ class NanoBananaSubmitOperator(BaseOperator):
             method_name="execute_queued",
             timeout=timedelta(seconds=moment - now + 60),
         )
+
+
+def _fingerprint(request: ImageRequest, references: References, journal: Journal) -> str:
+    """Return the hash of a request with its storage references taken by content, as generate takes them.
+
+    What was bought is found all the same, whatever has become of the files since.
+
+    :raises ToApisError: A reference cannot be read, and nothing was sent before.
+    """
+    from airflow_provider_nanobanana.durable.record import RecordState
+
+    try:
+        return references.fingerprint(request)
+    except errors.ToApisError:
+        record = journal.read()
+        if record is None or record.state is RecordState.QUEUED:
+            raise
+        return record.fingerprint

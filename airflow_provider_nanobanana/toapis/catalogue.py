@@ -38,9 +38,22 @@ REFERENCE_RATIOS: Final = (
     *("5:4", "4:5", "21:9", "1:4", "4:1", "1:8", "8:1"),
 )
 
-#: USD per image at ToAPIs (model guide, read 2026-08). 0.5K has no published price. Accounts differ: an estimate.
+#: USD per image of Nano Banana 2 at ToAPIs by resolution (model guide, read 2026-08). 0.5K has no published price.
+#: Accounts differ: an estimate.
 LIST_PRICES: Final[Mapping[str, float]] = {"1K": 0.025, "2K": 0.030, "4K": 0.040}
+_GPT_IMAGE_2_5: Final[Mapping[str, float]] = {"1K": 0.015, "2K": 0.020, "4K": 0.025}
+#: Which price list is that of which model: newer docs call Nano Banana 2 by its Gemini id; GPT Image 2.5 as of its
+#: price list (2026-09-09). A model that is not here (the VIP and official tiers, too) has no known price.
+_PRICES: Final[Mapping[str, Mapping[str, float]]] = {
+    "nano_banana_2": LIST_PRICES,
+    "nano-banana-2": LIST_PRICES,
+    "gemini-3.1-flash-image-preview": LIST_PRICES,
+    "gpt-image-2.5-flare": _GPT_IMAGE_2_5,
+    "gpt-image-2.5-sunburst": _GPT_IMAGE_2_5,
+}
 PRICES_READ_ON: Final = "2026-08-20"
+#: A connection's own prices: by resolution, for whatever model is asked for, or by model and resolution.
+Prices = Mapping[str, float | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,14 @@ def pixel_size(size: str, resolution: str) -> tuple[int, int] | None:
     return None if flipped is None else (flipped[1], flipped[0])
 
 
-def list_price(resolution: str, overrides: Mapping[str, float] | None = None) -> float | None:
-    """Return the list price in USD of one image, the connection's own ``prices`` first; None where none is known."""
-    return {**LIST_PRICES, **(overrides or {})}.get(resolution)
+def list_price(model_id: str, resolution: str, overrides: Prices | None = None) -> float | None:
+    """Return the list price in USD of one image, or None where none is known: no model is priced like another.
+
+    :param overrides: The connection's own ``prices``: those of the model come first, then those of the resolution.
+    """
+    own = overrides or {}
+    of_model = own.get(model_id)
+    for price in (of_model.get(resolution) if isinstance(of_model, Mapping) else None, own.get(resolution)):
+        if isinstance(price, (int, float)):
+            return price
+    return _PRICES.get(model_id, {}).get(resolution)

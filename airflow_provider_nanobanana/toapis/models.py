@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from enum import StrEnum
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.given import (
+    as_reference,
+    as_text,
+    given_fields,
+    is_blank,
+    listed,
+    table_fault,
+    text_fault,
+    values_in,
+)
+from airflow_provider_nanobanana.toapis.sameness import canonical, unsigned
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
-#: Far beyond any documented body; deeper nesting than this cannot be hashed.
-_MOST_OBJECTS = 200
+#: Far beyond any documented body.
+_DEEPEST = 50
+_MOST_VALUES = 10_000
 _REFUSED = "Image request refused before sending: {faults}. Nothing was charged."
 
 #: Links live this long after completion (docs.toapis.com, image status, read 2026-08).
@@ -26,10 +38,12 @@ LINK_LIFETIME_SECONDS = 86_400
 class ImageRequest(BaseModel):
     """One image to make.
 
+    A field that is blank (None, NaN, NA, white space) is not given; a whole number where a text belongs is its text.
+
     :param prompt: What the picture shows; not blank.
     :param size: Aspect ratio such as ``16:9``, never pixels.
     :param resolution: ``0.5K`` (some models), ``1K``, ``2K`` or ``4K``.
-    :param reference_images: At most 14 http(s) URLs or storage URIs; never data URIs.
+    :param reference_images: At most 14 http(s) URLs, storage URIs or path objects; never data URIs.
     :param model: Model id; None stands for the connection's default.
     :param response_format: ``url`` or ``b64_json``.
     :param extra_body: Fields sent as they are; they win over ours.
@@ -47,6 +61,27 @@ class ImageRequest(BaseModel):
     extra_body: dict[str, Any] = Field(default_factory=dict)
     variant: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_is_given(cls, fields: Any) -> Any:
+        return given_fields(fields) if isinstance(fields, Mapping) else fields
+
+    @field_validator("prompt", "size", "resolution", "model", "variant", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any, info: ValidationInfo) -> Any:
+        text = as_text(value)
+        if isinstance(text, (str, int, float)):
+            return text
+        several = "; several pictures are several requests" if info.field_name == "prompt" else ""
+        raise ValueError(f"is {type(value).__name__}, not one text{several}")
+
+    @field_validator("prompt", "size", "resolution", "model", "variant")
+    @classmethod
+    def _sendable(cls, text: str | None) -> str | None:
+        if fault := text_fault(text or ""):
+            raise ValueError(fault)
+        return text
+
     @field_validator("prompt")
     @classmethod
     def _not_blank(cls, prompt: str) -> str:
@@ -56,54 +91,47 @@ class ImageRequest(BaseModel):
 
     @field_validator("reference_images", mode="before")
     @classmethod
-    def _none_is_empty(cls, references: Any) -> Any:
+    def _list_of_texts(cls, references: Any) -> Any:
         if isinstance(references, str):
             raise ValueError("is one text; give a list of URLs")
-        return () if references is None else references
+        if isinstance(references, (bytes, Mapping)) or not isinstance(references, Iterable):
+            return references
+        if table_fault(references):
+            raise ValueError(f"is a table ({type(references).__name__}); give a list of texts")
+        if isinstance(references, Set):
+            raise ValueError("is a set, which has no order; give a list")
+        if not isinstance(references, Sized):
+            references = listed(references, catalogue.MAX_REFERENCE_IMAGES + 1, "reference_images")
+        if len(references) > catalogue.MAX_REFERENCE_IMAGES:
+            raise ValueError(f"has {len(references)} entries; at most {catalogue.MAX_REFERENCE_IMAGES} are allowed")
+        entries = listed(references, len(references), "reference_images")
+        return ["" if is_blank(entry) else as_reference(entry) for entry in entries]
 
     @field_validator("reference_images")
     @classmethod
     def _usable_references(cls, references: tuple[str, ...]) -> tuple[str, ...]:
-        if len(references) > catalogue.MAX_REFERENCE_IMAGES:
-            raise ValueError(f"has {len(references)} entries; at most {catalogue.MAX_REFERENCE_IMAGES} are allowed")
         for position, reference in enumerate(references):
-            if not reference.strip():
-                raise ValueError(f"entry {position} is blank; give a URL or a storage URI")
-            if reference.lstrip()[:5].lower() == "data:":
-                raise ValueError(
-                    f"entry {position} is a data URI, which the service refuses; give an http(s) URL, or a storage URI "
-                    "(s3://, gs://, file://), which is uploaded for you"
-                )
+            if fault := _reference_fault(reference):
+                raise ValueError(f"entry {position} {fault}")
         return references
 
     @field_validator("extra_body", mode="before")
     @classmethod
-    def _none_is_no_extra(cls, extra_body: Any) -> Any:
-        return {} if extra_body is None else extra_body
-
-    @field_validator("prompt", "model", "variant", "reference_images")
-    @classmethod
-    def _encodable(cls, value: Any) -> Any:
-        for text in value if isinstance(value, tuple) else (value or "",):
-            try:
-                text.encode()
-                urlsplit(text) if isinstance(value, tuple) else None
-            except UnicodeEncodeError:
-                raise ValueError("holds half a character (a lone surrogate), which cannot be sent") from None
-            except ValueError:
-                raise ValueError(f"holds {text!r:.80}, which is no URL") from None
-        return value
-
-    @field_validator("extra_body")
-    @classmethod
-    def _json_only(cls, extra_body: dict[str, Any]) -> dict[str, Any]:
+    def _json_only(cls, extra_body: Any) -> Any:
+        if not isinstance(extra_body, Mapping):
+            return extra_body
         try:
-            if json.dumps(extra_body, allow_nan=False, ensure_ascii=False).encode().count(b"{") > _MOST_OBJECTS:
-                raise ValueError("too many objects")
+            texts = [text for text in values_in(extra_body, _DEEPEST, _MOST_VALUES) if isinstance(text, str)]
+            json.dumps(extra_body if isinstance(extra_body, dict) else dict(extra_body), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"is not JSON ({error}); give texts, numbers, lists and mappings only") from None
-        if "client_business_id" in extra_body:
+        if fault := next(filter(None, map(text_fault, texts)), None):
+            raise ValueError(fault)
+        metadata = extra_body.get("metadata")
+        if "client_business_id" in extra_body or (isinstance(metadata, Mapping) and "client_business_id" in metadata):
             raise ValueError("holds client_business_id, by which a retry finds what is paid; leave it out")
+        if not isinstance(extra_body.get("model", ""), str):
+            raise ValueError(f"holds a model that is {type(extra_body['model']).__name__}, not a text")
         return extra_body
 
     @classmethod
@@ -133,16 +161,23 @@ class ImageRequest(BaseModel):
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
         return request.model_copy(update={"model": model})
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, contents: Mapping[str, str] | None = None) -> str:
         """Return the hash that makes two requests the same one: 64 hex digits.
 
-        Fields at their default are left out, so that a field added later changes no hash; so are the query strings of
-        links, which re-signing changes, and the form of the answer.
+        Fields at their default are left out, so that a field added later changes no hash; so are what re-signing
+        changes of a link, the form of the answer, and what is spelled in two ways: texts count in their composed form
+        (NFC), and ``5.0`` is ``5``.
+
+        :param contents: Digests of storage references, by their URI: those count by content.
         """
-        content = self.model_dump(mode="json", exclude_defaults=True, exclude={"response_format"})
-        content["reference_images"] = [_without_query(uri) for uri in self.reference_images]
-        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+        known = contents or {}
+        content = canonical(self.model_dump(mode="json", exclude_defaults=True, exclude={"response_format"}))
+        # The scheme sets a content apart from any link.
+        content["reference_images"] = [
+            f"sha256:{known[uri]}" if uri in known else unsigned(uri) for uri in self.reference_images
+        ]
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class ImageTaskStatus(StrEnum):
@@ -234,11 +269,21 @@ def _overrides_resolution(extra_body: Mapping[str, Any]) -> bool:
     return "resolution" in extra_body or (isinstance(metadata, Mapping) and "resolution" in metadata)
 
 
-def _without_query(uri: str) -> str:
-    """Drop the query of a link, which re-signing changes; in a store's URI ``?`` and ``#`` belong to the key."""
-    parts = urlsplit(uri)
-    link = parts.scheme.lower() in ("http", "https")
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")) if link else uri
+def _reference_fault(reference: str) -> str | None:
+    if not reference:
+        return "is blank; give a URL or a storage URI"
+    if reference[:5].lower() == "data:":
+        return (
+            "is a data URI, which the service refuses; give an http(s) URL, or a storage URI (s3://, gs://, file://), "
+            "which is uploaded for you"
+        )
+    if fault := text_fault(reference, lines=False):
+        return fault
+    try:
+        urlsplit(reference)
+    except ValueError:
+        return f"is {reference!r:.80}, which is no URL"
+    return None
 
 
 def _faults(error: ValidationError) -> Iterator[str]:

@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.toapis.catalogue import (
     LIST_PRICES,
     MODELS,
     REFERENCE_RATIOS,
+    Prices,
     list_price,
     model_for,
     pixel_size,
@@ -70,6 +71,30 @@ def test_an_unknown_model_is_never_refused_here(model_id: str) -> None:
 def test_prices() -> None:
     """Contract 3.5; what is not published is not guessed."""
     assert {**LIST_PRICES} == {"1K": 0.025, "2K": 0.030, "4K": 0.040}
-    assert list_price("0.5K") is None
-    assert list_price("1K", {"1K": 0.02}) == 0.02 and list_price("2K", {"1K": 0.02}) == 0.030
-    assert list_price("0.5K", {"0.5K": 0.0}) == 0.0
+    assert list_price(DEFAULT_MODEL, "0.5K") is None
+    assert list_price(DEFAULT_MODEL, "1K", {"1K": 0.02}) == 0.02
+    assert list_price(DEFAULT_MODEL, "2K", {"1K": 0.02}) == 0.030
+    assert list_price(DEFAULT_MODEL, "0.5K", {"0.5K": 0.0}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model_id", "usd"),
+    [
+        ("nano_banana_2", 0.030),
+        ("gemini-3.1-flash-image-preview", 0.030),
+        ("gpt-image-2.5-sunburst", 0.020),
+        ("gemini-3-pro-image-preview", None),
+        ("gemini-3.1-flash-image-preview-vip", None),
+        ("nano-banana-2-official", None),
+        ("whatever-9", None),
+        ("", None),
+    ],
+)
+def test_no_model_is_priced_like_another(model_id: str, usd: float | None) -> None:
+    assert list_price(model_id, "2K") == usd
+
+
+def test_the_accounts_own_prices_are_by_resolution_for_every_model_or_by_model() -> None:
+    own: Prices = {"1K": 0.01, "nano_banana_2": {"2K": 0.02}, "whatever-9": {"1K": 0.5}}
+    asked = [(model, size) for model in ("nano_banana_2", "whatever-9", "x") for size in ("1K", "2K")]
+    assert [list_price(model, size, own) for model, size in asked] == [0.01, 0.02, 0.5, None, 0.01, None]

@@ -145,6 +145,8 @@ def test_unset_and_unknown_extras_are_ignored() -> None:
         ("prices", {"1K": "x"}),
         ("prices", '{"1K": NaN}'),
         ("prices", {"1K": -1}),
+        ("prices", {"gpt-image-2": {"1K": -1}}),
+        ("prices", {"gpt-image-2": {"1K": "x"}}),
         ("client_ids", "perhaps"),
         ("model", 3),
     ],

@@ -221,7 +221,7 @@ def test_a_reference_of_another_kind_is_named_without_its_content(data: bytes, k
 )
 def test_reference_size(tmp_path: Path, size: int, warned: bool | None, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "large.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(size - 8))
+    path.write_bytes(picture("png").ljust(size, b"\0"))
     with caplog.at_level(logging.WARNING):
         if warned is None:
             with pytest.raises(InvalidRequest, match="10,485,761 bytes"):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from decimal import Decimal
+from enum import Enum
+from itertools import repeat
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -38,7 +43,7 @@ def test_any_other_prompt_goes_out_verbatim(prompt: str) -> None:
     assert ImageRequest.parse({"prompt": prompt}).prompt == prompt
 
 
-@pytest.mark.parametrize("size", ["1024x1024", "auto", "16:10", "", "1 : 1", "21:9", "1:8", "\ud800"])
+@pytest.mark.parametrize("size", ["1024x1024", "auto", "16:10", "1 : 1", "21:9", "1:8", 969])
 def test_an_unknown_ratio_names_the_allowed_ones(size: str) -> None:
     assert "allowed: 1:1, 16:9, 9:16, 4:3, 3:4" in refusal(size=size)
 
@@ -124,15 +129,27 @@ def test_none_stands_for_the_default_as_in_the_operators(field: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"prompt": 3}, "prompt Input should be a valid string"),
-        ({"prompt": None}, "prompt Input should be a valid string"),
-        ({"size": 1}, "size Input should be a valid string"),
-        ({"model": 1}, "model Input should be a valid string"),
+        ({"prompt": True}, "prompt Input should be a valid string"),
+        ({"prompt": None}, "prompt Field required"),
+        ({"prompt": ["a", "b"]}, "prompt is list, not one text; several pictures are several requests"),
+        ({"prompt": b"x"}, "prompt is bytes, not one text"),
+        ({"prompt": 19.5}, "prompt Input should be a valid string"),
+        ({"size": 1}, "size '1' is no ratio"),
+        ({"size": "\ud800"}, "size holds half a character"),
+        ({"model": True}, "model Input should be a valid string"),
         ({"response_format": "png"}, "'url' or 'b64_json'"),
         ({"reference_images": 3}, "reference_images"),
         ({"reference_images": [3]}, "reference_images.0 Input should be a valid string"),
+        ({"reference_images": ["https://a/b.png", float("nan")]}, "entry 1 is blank"),
+        ({"reference_images": [None]}, "entry 0 is blank"),
+        ({"reference_images": {"https://a/b.png"}}, "is a set, which has no order"),
         ({"extra_body": [1]}, "extra_body Input should be a valid dictionary"),
-        ({"variant": 1}, "variant"),
+        ({"variant": datetime.date(2026, 11, 26)}, "variant is date, not one text"),
+        ({"variant": 2.0**60}, "variant Input should be a valid string"),
+        ({"variant": float("inf")}, "variant Input should be a valid string"),
+        ({"extra_body": {"model": 3}}, "extra_body holds a model that is int, not a text"),
+        ({"extra_body": {"client_business_id": "mine"}}, "extra_body holds client_business_id"),
+        ({"extra_body": {"metadata": {"client_business_id": "mine"}}}, "extra_body holds client_business_id"),
         ({"promt": "x"}, "'promt' is no field of an image request; allowed: prompt, size, resolution"),
         ({"n": 2}, "'n' is no field"),
         ({1: 2}, "Keys should be strings"),
@@ -156,13 +173,99 @@ def test_only_a_mapping_is_a_request(value: Any) -> None:
         ImageRequest.parse(value)
 
 
+class Ratio(Enum):
+    WIDE = "16:9"
+
+
+class Missing:
+    """As pandas' NA: no comparison of it is true or false."""
+
+    def __ne__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("blank", [None, float("nan"), Decimal("NaN"), Missing(), "", "  ", "\n"])
+@pytest.mark.parametrize("field", sorted(set(ImageRequest.model_fields) - {"prompt"}))
+def test_an_empty_cell_is_not_given(field: str, blank: Any) -> None:
+    assert ImageRequest.parse({"prompt": "x", field: blank}) == ImageRequest.parse({"prompt": "x"})
+
+
+@pytest.mark.parametrize("number", [1984, 1984.0, Decimal(1984), Decimal("1984.00")])
+@pytest.mark.parametrize("field", ["prompt", "variant", "model"])
+def test_a_whole_number_where_a_text_belongs_is_its_text(field: str, number: Any) -> None:
+    assert getattr(ImageRequest.parse({"prompt": "x", field: number}), field) == "1984"
+
+
+def test_a_choice_of_a_class_is_its_value() -> None:
+    assert ImageRequest.parse({"prompt": "x", "size": Ratio.WIDE}).size == "16:9"
+
+
+@pytest.mark.parametrize("character", ["\0", "\x01", "\x0b", "\x0c", "\x1b", "\x7f", "\x85", "\x9b"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda text: {"prompt": text},
+        lambda text: {"variant": text},
+        lambda text: {"model": text},
+        lambda text: {"reference_images": [f"s3://b/{text}.png"]},
+        lambda text: {"extra_body": {"metadata": {"notes": ["fine", text]}}},
+        lambda text: {"extra_body": {"metadata": {text: 1}}},
+    ],
+)
+def test_a_control_character_is_refused_wherever_it_stands(field: Any, character: str) -> None:
+    assert f"holds the control character U+{ord(character):04X}" in refusal(**field(f"a{character}b"))
+
+
+def test_lines_and_tabs_are_fine_in_a_text_and_not_in_an_address() -> None:
+    text = "one\n\ttwo\r\nthree"
+    request = ImageRequest.parse({"prompt": text, "variant": text, "extra_body": {"note": text}})
+    assert (request.prompt, request.variant, request.extra_body) == (text, text, {"note": text})
+    assert "U+000A" in refusal(reference_images=["https://a/b\n.png"])
+
+
+def test_path_objects_are_references() -> None:
+    given = [Path("/a/b.png"), PurePosixPath("c d.png"), " https://h/a.png "]
+    assert ImageRequest.parse({"prompt": "x", "reference_images": given}).reference_images == (
+        *("/a/b.png", "c d.png", "https://h/a.png"),
+    )
+
+
+def test_references_without_an_end_come_to_one() -> None:
+    assert "has 15 entries" in refusal(reference_images=repeat("https://a/b.png"))
+
+
+def test_references_that_fail_on_the_way_are_refused() -> None:
+    def faulty() -> Any:
+        yield "https://a/b.png"
+        raise LookupError("row 2")
+
+    with pytest.raises(InvalidRequest, match=r"reference_images cannot be read \(LookupError: row 2\)"):
+        ImageRequest.parse({"prompt": "x", "reference_images": faulty()})
+
+
+def wide(levels: int) -> list[Any]:
+    """Few objects that are many values."""
+    value: list[Any] = [1] * 10
+    for _ in range(levels):
+        value = [value] * 10
+    return value
+
+
 CIRCLE: dict[str, Any] = {}
 CIRCLE["self"] = CIRCLE
 
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), {1}, b"x", object(), {(1, 2): 3}, 10**5000, CIRCLE],
+    [
+        *(float("nan"), float("inf"), {1}, b"x", object(), {(1, 2): 3}, 10**5000, CIRCLE, wide(12)),
+        *(datetime.date(2026, 1, 1), Decimal(3)),
+    ],
     ids=lambda v: type(v).__name__,
 )
 def test_extra_body_must_be_json(value: Any) -> None:
@@ -182,6 +285,8 @@ def deep(levels: int) -> dict[str, Any]:
         {"extra_body": {"x": "\ud800"}},
         {"extra_body": {"\udfff": 1}},
         {"extra_body": deep(400)},
+        {"extra_body": deep(40)},
+        {"extra_body": {"x": [[[[[[[[1]]]]]]]] * 9}},
         {"extra_body": deep(100_000)},
         {"prompt": "a \ud800 kite"},
         {"model": "m\udc00"},
@@ -189,7 +294,19 @@ def deep(levels: int) -> dict[str, Any]:
         {"reference_images": ["https://[bad/a.png"]},
         {"reference_images": ["https://a/\ud800.png"]},
     ],
-    ids=["surrogate", "surrogate key", "deep", "very deep", "prompt", "model", "variant", "no URL", "surrogate in URL"],
+    ids=[
+        "surrogate",
+        "surrogate key",
+        "deep",
+        "less deep",
+        "wide",
+        "very deep",
+        "prompt",
+        "model",
+        "variant",
+        "no URL",
+        "surrogate in URL",
+    ],
 )
 def test_what_cannot_be_hashed_or_sent_is_refused_before_sending(fields: dict[str, Any]) -> None:
     """Whatever passes must be hashable and sendable: httpx encodes JSON as UTF-8 and fails on a lone surrogate."""

@@ -96,6 +96,11 @@ def test_what_a_request_leaves_open_is_filled_by_the_operator_then_by_the_connec
     ("entry", "words"),
     [
         (None, "#1: is None: a hole"),
+        (float("nan"), "#1: is nan: a hole"),
+        ({"prompt": "a", "extra_body": {"n": "1"}}, "#1: extra_body holds n='1', which is no whole number"),
+        ({"prompt": "a", "extra_body": {"n": True}}, "#1: extra_body holds n=True, which is no whole number"),
+        ({"prompt": "a", "extra_body": {"n": 3}}, "#1: extra_body asks for n=3 images"),
+        ({"prompt": ["a", "b"]}, "#1: prompt is list, not one text"),
         (7, "#1: is int, neither a prompt (text) nor a request (mapping)"),
         (["a"], "#1: is list, neither"),
         (b"a", "#1: is bytes, neither"),
@@ -255,10 +260,15 @@ def test_another_request_under_the_same_name_is_another_file() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", ".hidden", "-x", "a/b", "../a", "a\\b", "a b", "a\n", "ü", "x" * 81, "a\0", "a:b", 7, True, ["a"]],
+    [".", "..", ".hidden", "-x", "a/b", "../a", "a\\b", "a b", "a\n", "ü", "x" * 81, "a\0", "a:b", True, 7.5, ["a"]],
 )
 def test_a_name_that_cannot_name_a_file_is_refused(name: Any) -> None:
     assert "allowed: 1 to 80 of A-Z a-z 0-9 _ . -" in refusal({"prompt": "a", "name": name})
+
+
+@pytest.mark.parametrize("number", [7, 7.0])
+def test_a_number_is_a_name(number: Any) -> None:
+    assert orders({"prompt": "a", "name": number})[0].name == "7"
 
 
 @pytest.mark.parametrize("name", ["hat.png", "hat.JPG", "hat.webp", "a.json", "hat.jpeg"])

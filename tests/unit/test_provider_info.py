@@ -79,7 +79,14 @@ def test_the_form_offers_each_extra_of_the_connection() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("timeout", 0), ("timeout", "soon"), ("submit_rate", -1), ("client_ids", "yes"), ("prices", {"1K": -0.1})],
+    [
+        ("timeout", 0),
+        ("timeout", "soon"),
+        ("submit_rate", -1),
+        ("client_ids", "yes"),
+        ("prices", {"1K": -0.1}),
+        ("prices", {"m": {"1K": "x"}}),
+    ],
 )
 def test_the_form_refuses_nonsense(field: str, value: object) -> None:
     with pytest.raises(jsonschema.ValidationError):

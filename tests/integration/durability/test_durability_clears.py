@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from tests.integration.durability.story import Story
+from tests.unit.picture_fixtures import picture
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    path.write_bytes(picture("png", (16, 16)))
+    return path
 
 
 def test_r30_a_running_task_is_cleared(story: Story) -> None:
@@ -100,3 +111,40 @@ def test_r40_the_same_without_a_record(unrecorded: Story) -> None:
     unrecorded.clear()
     run = unrecorded.attempt()
     assert unrecorded.charges == [*first, run.result]
+
+
+def test_a_clear_after_the_reference_image_was_replaced_is_another_request(story: Story, photo: Path) -> None:
+    """Its address is the same, what it shows is not; generate sees it likewise."""
+    story.options = {"reference_images": [photo.as_uri()]}
+    first = story.attempt().result
+    story.clear()
+    assert story.attempt().result == first
+    photo.write_bytes(picture("png", (32, 32)))
+    story.clear()
+    again = story.attempt().result
+    assert story.charges == [first, again]
+
+
+def test_a_retry_after_the_reference_image_was_replaced_takes_what_is_paid(recorded: Story, photo: Path) -> None:
+    recorded.options = {"reference_images": [photo.as_uri()]}
+    recorded.attempt(crash_on="after submit")
+    photo.write_bytes(picture("png", (32, 32)))
+    assert [recorded.attempt().result] == recorded.charges
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_what_is_paid_is_found_though_the_reference_image_is_gone(recorded: Story, photo: Path, cleared: bool) -> None:
+    recorded.options = {"reference_images": [photo.as_uri()]}
+    recorded.attempt(crash_on="after submit")
+    photo.unlink()
+    if cleared:
+        recorded.clear()
+    assert [recorded.attempt().result] == recorded.charges
+
+
+def test_a_reference_image_that_is_not_there_is_named_before_anything_is_sent(story: Story, photo: Path) -> None:
+    story.options = {"reference_images": [photo.as_uri()]}
+    photo.unlink()
+    run = story.attempt()
+    assert isinstance(getattr(run.error, "error", None), InvalidRequest) and "photo.png" in str(run.error)
+    assert story.accepted == 0

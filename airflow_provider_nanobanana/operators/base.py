@@ -1,0 +1,60 @@
+"""What the operators that take requests have in common: how their templates are rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_nanobanana.toapis.given import as_text
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RequestOperator(BaseOperator):
+    """Renders the arguments that are one text as the text they are.
+
+    ``render_template_as_native_obj`` reads a text that looks like Python as Python: the prompt ``"['a', 'b']"`` would
+    become two, ``"1984"`` a number, ``"None"`` nothing. Here a template that is one expression gives that expression's
+    value (a list stays a list, to be refused in words), and any other is text. Airflow before 3.2 besides leaves a
+    template in place that renders to nothing; here it is the empty text.
+    """
+
+    #: The templated arguments that are one text each.
+    text_fields: ClassVar[Sequence[str]] = ("prompt", "size", "resolution", "model", "variant", "nanobanana_conn_id")
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: jinja2.Environment,
+        seen_oids: set[int],
+    ) -> None:
+        """Render the texts; Airflow renders the rest.
+
+        Should a later Airflow not call it, numbers still become their texts and lists are still refused.
+        """
+        others = []
+        for name in template_fields:
+            value = getattr(parent, name, None)
+            file = isinstance(value, str) and value.endswith(tuple(self.template_ext))
+            # What came through XCom is no template (its id is among those seen).
+            if name not in self.text_fields or not isinstance(value, str) or file or id(value) in seen_oids:
+                others.append(name)
+            else:
+                setattr(parent, name, _render(jinja_env.from_string(value), context))
+        super()._do_render_template_fields(parent, others, context, jinja_env, seen_oids)
+
+
+def _render(template: jinja2.Template, context: Context) -> Any:
+    """Return what a template stands for: the value of its one expression, or the text of all its parts."""
+    import jinja2
+
+    parts: list[Any] = list(template.root_render_func(template.new_context(dict(context))))
+    if len(parts) == 1 and not isinstance(parts[0], (str, jinja2.Undefined)):
+        return as_text(parts[0])
+    return "".join(map(str, parts))
