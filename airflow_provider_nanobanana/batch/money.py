@@ -19,10 +19,21 @@ from airflow_provider_nanobanana.toapis.protocol import sent_shape
 
 _MILLION: Final = 1_000_000
 
+#: Images of one model and resolution cost the same.
+Kind = tuple[str | None, str]
+#: The highest bill seen, in USD.
+Bills = Mapping[Kind, float]
+_NO_BILLS: Final[Bills] = {}
+
 
 def price(order: Order, overrides: catalogue.Prices | None = None) -> float | None:
     """Return the list price in USD of an order's image, by model and resolution as sent; None where none is known."""
     return catalogue.list_price(_sent_model(order), sent_shape(order.request)[1], overrides)
+
+
+def kind(order: Order) -> Kind:
+    """Return what decides the price of an order's image: model, and resolution as it is sent."""
+    return order.request.model, sent_shape(order.request)[1]
 
 
 def dollars(usd: float) -> str:
@@ -120,6 +131,7 @@ class Estimate:
     :param unknown: How many have none.
     :param within_images: How many of them the limit lets through, in order.
     :param within_usd: What those cost.
+    :param above_list: Whether bills were seen that are higher than the list price, and count.
     """
 
     images: int
@@ -127,10 +139,12 @@ class Estimate:
     unknown: int
     within_images: int
     within_usd: float
+    above_list: bool = False
 
     def line(self) -> str:
         """Return the estimate in words, for the log."""
-        text = f"Estimate: {self.images:,} images to buy, {dollars(self.total_usd)} at list prices"
+        prices = "the highest prices billed so far" if self.above_list else "list prices"
+        text = f"Estimate: {self.images:,} images to buy, {dollars(self.total_usd)} at {prices}"
         if self.unknown:
             text += f" and {self.unknown:,} images without a known price"
         if self.within_images < self.images:
@@ -163,36 +177,47 @@ class Budget:
         """Return the list price of an order's image in USD, None where none is known."""
         return price(order, self.prices)
 
-    def estimate(self, orders: Iterable[Order], spent: Spent | None = None) -> Estimate:
+    def expected(self, order: Order, bills: Bills = _NO_BILLS) -> float | None:
+        """Return what an order's image counts as before its own bill is seen: its list price, or a higher bill seen."""
+        known, billed = self.price(order), bills.get(kind(order), 0.0)
+        return known if known is None else max(known, billed)
+
+    def estimate(self, orders: Iterable[Order], spent: Spent | None = None, bills: Bills = _NO_BILLS) -> Estimate:
         """Return what orders would cost, and how far the limit lets them go.
 
         :param orders: Those to buy, in the order of buying.
         :param spent: What was paid before.
+        :param bills: The highest bill seen of each kind.
         :raises InvalidRequest: there is a limit, and an order without a known price.
         """
         images = unknown = total = within_images = within = 0
+        above_list = False
         paid = _micros(spent.usd) if spent else 0
         left = math.inf if self.max_cost_usd is None else _micros(self.max_cost_usd) - paid
         for order in orders:
-            known = self._checked(order)
+            known = self._checked(order, bills)
+            above_list = above_list or known != self.price(order)
             images, unknown, total = images + 1, unknown + (known is None), total + _micros(known or 0.0)
             # It stops before the first that would pass the limit; a cheaper one behind it is not bought either.
             if total <= left:
                 within_images, within = images, total
-        return Estimate(images, total / _MILLION, unknown, within_images, within / _MILLION)
+        return Estimate(images, total / _MILLION, unknown, within_images, within / _MILLION, above_list)
 
-    def may_buy(self, order: Order, spent: Spent) -> bool:
-        """Whether an order keeps within the limit; ``spent`` holds what is under way at its list price.
+    def may_buy(self, order: Order, spent: Spent, bills: Bills = _NO_BILLS) -> bool:
+        """Whether an order keeps within the limit; ``spent`` holds what is under way at the price expected for it.
 
+        :param bills: The highest bill seen of each kind.
         :raises InvalidRequest: there is a limit, and the order has no known price.
         """
-        known = self._checked(order)
-        if self.max_cost_usd is None or known is None:
-            return True
-        return _micros(spent.usd) + _micros(known) <= _micros(self.max_cost_usd)
+        known = self._checked(order, bills)
+        return known is None or self.fits(known, spent)
 
-    def _checked(self, order: Order) -> float | None:
-        known = self.price(order)
+    def fits(self, usd: float, spent: Spent) -> bool:
+        """Whether an amount more keeps within the limit."""
+        return self.max_cost_usd is None or _micros(spent.usd) + _micros(usd) <= _micros(self.max_cost_usd)
+
+    def _checked(self, order: Order, bills: Bills) -> float | None:
+        known = self.expected(order, bills)
         if known is None and self.max_cost_usd is not None:
             model, resolution = _sent_model(order), sent_shape(order.request)[1]
             raise InvalidRequest(
@@ -213,7 +238,7 @@ def check_balance(balance: Balance, estimate: Estimate) -> None:
     if has is None or _micros(needs) <= _micros(has):
         return
     raise InsufficientCredits(
-        f"{estimate.within_images:,} images to buy cost {dollars(needs)} at list prices, and the account has "
+        f"{estimate.within_images:,} images to buy cost {dollars(needs)} at the prices known, and the account has "
         f"{dollars(has)} left ({balance.remain_credits:,.0f} credits): {dollars(needs - has)} too little. This attempt "
         "submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
         "preflight_balance=False to buy as far as it goes, then clear the task; a retry by itself cannot help."

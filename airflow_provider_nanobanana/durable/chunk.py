@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 #: An entry takes 170 to 300 bytes, 580 at its very worst: a chunk stays below 48 kB, and below Airflow's 65,535 always.
 MAX_KEYS: Final = 100
+#: Bytes that no stored entry with its key passes.
+MAX_ENTRY_BYTES: Final = 600
 
 
 class Chunk:

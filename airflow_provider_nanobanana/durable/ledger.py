@@ -9,16 +9,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.durable.chunk import MAX_KEYS, VERSION, Chunk, overtaken, parse, unreadable
+from airflow_provider_nanobanana.durable.chunk import (
+    MAX_ENTRY_BYTES,
+    MAX_KEYS,
+    VERSION,
+    Chunk,
+    overtaken,
+    parse,
+    unreadable,
+)
 from airflow_provider_nanobanana.durable.entry import Entry
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.durable.reservation import Reservation, covers
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.shelf import Shelf
 
 #: The name of the index, and the beginning of each chunk's.
 NAME: Final = "nanobanana_ledger"
+#: A value that says nothing; written once, to find out whether values of that size are kept.
+PROBE: Final = "nanobanana_probe"
+#: Bytes of a value that every store keeps.
+_KEPT_ANYWHERE: Final = 4096
 
 
 class Ledger:
@@ -166,6 +179,27 @@ class Ledger:
     def _saved_form(self, key: str) -> Entry:
         reservation, entry = self._reserved.get(key), self._entries[key]
         return reservation.saved_form(entry) if reservation else entry
+
+
+def check_room(shelf: Shelf, orders: int) -> None:
+    """Find out before anything is bought whether the shelf keeps values as large as a ledger of so many orders has.
+
+    :raises TransientFailure: It does not: such a ledger would fail in the middle of the buying.
+    """
+    size = MAX_ENTRY_BYTES * min(orders, MAX_KEYS)
+    if size <= _KEPT_ANYWHERE:
+        return
+    try:
+        shelf.write(PROBE, "." * size)
+    except TransientFailure as failure:
+        raise TransientFailure(
+            f"The records of this batch come in values of up to {size:,} bytes, and one of that size ({PROBE!r}) was "
+            "not kept. Nothing was sent and nothing was charged; a retry tries again. If it stays so, raise Airflow's "
+            "[state_store] max_value_storage_bytes (before Airflow 3.3: the limit of the XCom backend), or give the "
+            "task fewer requests.",
+            charged="no",
+        ) from failure
+    shelf.write(PROBE, "-")
 
 
 class LedgerJournal:

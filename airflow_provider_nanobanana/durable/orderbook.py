@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
@@ -19,6 +20,7 @@ UPLOADS: Final = "nanobanana_uploads"
 _VERSION: Final = 1
 #: Characters of a value; Airflow's state store holds 65,535 bytes of JSON.
 _CHUNK: Final = 48_000
+_DAMAGE: Final = (ValueError, KeyError, TypeError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,22 @@ class Book:
     :param max_tries: Airflow's count of the round.
     :param first: Whether nothing was ever sent when this was kept.
     :param content: Plain JSON.
+    :param retries: The task's ``retries`` when this was kept. A clear sets ``max_tries`` to the tries so far plus
+        these, so that a clear after they were lowered may leave ``max_tries`` as it was. None where nobody noted them.
+    :param try_number: The try that kept this; 0 where nobody noted it.
+    :param given: Digest of what was asked for, as it was given; None where that was not at hand.
     """
 
     max_tries: int
     first: bool
     content: Any
+    retries: int | None = None
+    try_number: int = 0
+    given: str | None = None
+
+    def of_round(self, max_tries: int, retries: int) -> bool:
+        """Whether no clear lies between this and an attempt."""
+        return self.max_tries == max_tries and self.retries in (None, retries)
 
 
 @dataclass(frozen=True)
@@ -63,21 +76,56 @@ def keep(shelf: Shelf, book: Book) -> int:
 
     :raises TransientFailure: It is not known to be kept.
     """
-    return _write(shelf, NAME, book.content, max_tries=book.max_tries, first=book.first)
+    return _write(
+        shelf,
+        NAME,
+        book.content,
+        # Another attempt that keeps another list at this moment leaves these chunks as they are.
+        stamped=True,
+        max_tries=book.max_tries,
+        first=book.first,
+        retries=book.retries,
+        try_number=book.try_number,
+        given=book.given,
+    )
 
 
-def recall(shelf: Shelf, max_tries: int) -> Book | None:
+def recall(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
     """Return what was kept in this round, or None where there certainly is nothing.
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
     """
-    index = _value(shelf, NAME)
-    if index is not None and not isinstance(index.get("max_tries"), int):
-        raise _unreadable(NAME, ValueError("it names no round"))
-    if index is None or index["max_tries"] != max_tries:
+    book, index = _index(shelf)
+    if book is None or not book.of_round(max_tries, retries):
         # Of an earlier round; a kill while this one's was being kept leaves the old index, too.
         return None
-    return Book(max_tries, index.get("first") is True, _content(shelf, NAME, index))
+    return replace(book, content=_content(shelf, NAME, index))
+
+
+def recall_earlier(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
+    """Return what an earlier round was to make; None where there was none, or where it cannot be understood any more.
+
+    :raises TransientFailure: It could not be read.
+    """
+    book, index = _index(shelf)
+    if book is None or book.of_round(max_tries, retries):
+        return None
+    try:
+        return replace(book, content=_joined(shelf, NAME, index))
+    except _DAMAGE:
+        return None
+
+
+def _index(shelf: Shelf) -> tuple[Book | None, dict[str, Any]]:
+    """Return what was kept last, without its content, and where that is."""
+    index = _value(shelf, NAME)
+    if index is None:
+        return None, {}
+    if not isinstance(index.get("max_tries"), int):
+        raise _unreadable(NAME, ValueError("it names no round"))
+    facts = {name: index.get(name) for name in ("retries", "given")}
+    first, try_number = index.get("first") is True, index.get("try_number") or 0
+    return Book(index["max_tries"], first, None, try_number=try_number, **facts), index
 
 
 def keep_uploads(shelf: Shelf, urls: dict[str, str], max_tries: int) -> None:
@@ -122,13 +170,28 @@ def noted(shelf: Shelf) -> Note | None:
         raise _unreadable(ATTEMPT, error) from error
 
 
-def _write(shelf: Shelf, name: str, content: Any, **facts: Any) -> int:
+def digest(given: Any) -> str | None:
+    """Return what tells one given list from another, or None where it is no plain JSON."""
+    try:
+        text = json.dumps(given, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write(shelf: Shelf, name: str, content: Any, *, stamped: bool = False, **facts: Any) -> int:
+    """Write content in chunks and, last, their index.
+
+    :param stamped: Whether the chunks are named by their content.
+    """
     text = base64.b85encode(zlib.compress(json.dumps(content, separators=(",", ":")).encode())).decode()
+    stamp = f"_{hashlib.sha256(text.encode()).hexdigest()[:12]}" if stamped else ""
     chunks = [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)]
     for number, chunk in enumerate(chunks):
-        shelf.write(f"{name}_{number}", chunk)
+        shelf.write(f"{name}{stamp}_{number}", chunk)
     # Last: whoever finds it finds all of them.
-    index = {"version": _VERSION, "chunks": len(chunks), "check": zlib.crc32(text.encode()), **facts}
+    check = zlib.crc32(text.encode())
+    index = {"version": _VERSION, "chunks": len(chunks), "check": check, "stamp": stamp, **facts}
     shelf.write(name, json.dumps(index))
     return len(chunks) + 1
 
@@ -148,12 +211,17 @@ def _value(shelf: Shelf, name: str) -> dict[str, Any] | None:
 
 def _content(shelf: Shelf, name: str, index: dict[str, Any]) -> Any:
     try:
-        joined = "".join(shelf.read(f"{name}_{number}") or "" for number in range(index["chunks"]))
-        if zlib.crc32(joined.encode()) != index["check"]:
-            raise ValueError("damaged")
-        return json.loads(zlib.decompress(base64.b85decode(joined)))
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        return _joined(shelf, name, index)
+    except _DAMAGE as error:
         raise _unreadable(name, error) from error
+
+
+def _joined(shelf: Shelf, name: str, index: dict[str, Any]) -> Any:
+    stamp = index.get("stamp", "")  # earlier versions named chunks by their number alone
+    joined = "".join(shelf.read(f"{name}{stamp}_{number}") or "" for number in range(index["chunks"]))
+    if zlib.crc32(joined.encode()) != index["check"]:
+        raise ValueError("damaged")
+    return json.loads(zlib.decompress(base64.b85decode(joined)))
 
 
 def _unreadable(name: str, error: Exception) -> TransientFailure:

@@ -20,6 +20,7 @@ from airflow_provider_nanobanana.hooks.observer import Observer
 from airflow_provider_nanobanana.hooks.pace import Pace
 from airflow_provider_nanobanana.hooks.submission import Submission
 from airflow_provider_nanobanana.hooks.till import OverBudget
+from airflow_provider_nanobanana.hooks.workshop import Killed, name_ids
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Buyer:
         self._reserved: deque[Order] = deque()
         self._postponed: deque[Order] = deque()
         self._sleeping: list[tuple[float, int, Order, Steps]] = []
+        self._bought: list[str] = []
         self._active: dict[Future[float | ImageTask], tuple[Order, Steps]] = {}
 
     def buy(self, orders: Iterable[Order], until: float) -> None:
@@ -78,6 +80,7 @@ class Buyer:
         finally:
             # Nothing is under way any more: from here on the shelf may say what really happened.
             self._shop.ledger.release([order.key for order in wanted])
+            self._tell_bought()
 
     def _start_due(self, pool: ThreadPoolExecutor, until: float) -> None:
         now = self._shop.hook.clock()
@@ -118,6 +121,8 @@ class Buyer:
     def _reserve(self, feed: deque[Order]) -> bool:
         """Write the next wave ahead, together with what became of the last; say whether there is one."""
         shop = self._shop
+        if feed:
+            self._tell_bought()
         # One after another until it is known that what was bought can be found again by its client id.
         wave = self._wave if shop.ids_known else 1
         self._reserved.extend(feed.popleft() for _ in range(min(wave, len(feed))))
@@ -137,6 +142,12 @@ class Buyer:
             shop.ledger.release(intents)
         shop.save()
         return bool(self._reserved)
+
+    def _tell_bought(self) -> None:
+        """Name what was bought since: whatever becomes of this attempt, its log says what is paid."""
+        if self._bought:
+            log.info("%d image tasks are paid: %s", len(self._bought), name_ids(self._bought))
+        self._bought = []
 
     def _steps(self, order: Order) -> Steps:
         shop = self._shop
@@ -185,6 +196,7 @@ class Buyer:
             else:
                 self._gate.accepted(order)
                 shop.bought(order, said)
+                self._bought.append(said.id)
 
 
 class _Listener(Observer):
@@ -204,6 +216,10 @@ class _Listener(Observer):
 
     def about_to_buy(self) -> None:
         self._gate.check(self._order)
+
+    def turn_came(self) -> None:
+        if isinstance(self._shop.halt, Killed):
+            raise self._shop.halt
 
 
 def _advance(steps: Steps) -> float | ImageTask:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from airflow_provider_nanobanana.batch.outcome import Failed
 from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.hooks.till import OverBudget
+from airflow_provider_nanobanana.hooks.till import OverBudget, Unbilled
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _MOST_IN_A_ROW: Final = 5
 
 
 class Undecided(errors.ToApisError):
-    """Nothing is bought within a limit of cost before it is known what earlier attempts have paid."""
+    """Nothing is bought within a limit, of cost or of the balance, before it is known what is paid already."""
 
 
 class Gate:
@@ -51,7 +51,7 @@ class Gate:
 
     def begin(self, orders: Iterable[Order]) -> None:
         """Take note of the orders that earlier attempts may have bought."""
-        if self._shop.budget.max_cost_usd is not None:
+        if self._shop.budget.max_cost_usd is not None or self._shop.preflight is not None:
             self._in_doubt = {order.key for order in orders if self._shop.doubtful(order)}
 
     @property
@@ -63,7 +63,7 @@ class Gate:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether it is still being found out what earlier attempts have paid, and there is a limit of cost."""
+        """Whether it is still being found out what earlier attempts have paid, and there is a limit."""
         return bool(self._in_doubt)
 
     def turn(self, order: Order, *, alone: bool) -> Turn:
@@ -80,11 +80,20 @@ class Gate:
             return "end"
         if self._in_doubt or not (alone or shop.ids_known):
             return "not yet"
+        return self._pay_for(order)
+
+    def _pay_for(self, order: Order) -> Turn:
+        """Count an order's price, if balance and limit let it be bought now."""
+        shop = self._shop
+        if not shop.funded():
+            return "end"
         try:
             shop.till.about_to_buy(order)
         except OverBudget:
             shop.broke = True
             return "end"
+        except Unbilled:
+            return "not yet"
         return "now"
 
     def check(self, order: Order) -> None:
@@ -99,9 +108,12 @@ class Gate:
             raise Undecided("the destination took none of the last images; nothing was sent for it")
         if shop.blind and _answer_lost(shop.entry(order).record):
             raise errors.SubmissionUnknown("The service does not resolve client ids: nothing was sent anew.")
-        if self._in_doubt - {order.key}:
+        if self._in_doubt - {order.key} or shop.preflight is not None:
             raise Undecided("it is being found out what earlier attempts have paid; nothing was sent for it")
-        shop.till.about_to_buy(order)
+        try:
+            shop.till.about_to_buy(order)
+        except Unbilled as soon:
+            raise Undecided(soon.message) from soon
 
     def decided(self, order: Order) -> None:
         """Take note that it is known what an order has cost so far."""

@@ -23,3 +23,6 @@ class Observer:
 
     def about_to_buy(self) -> None:
         """Take note that a POST follows; an error raised here keeps it from leaving."""
+
+    def turn_came(self) -> None:
+        """Take note that the wait for a turn is over and a POST leaves at once; an error raised here keeps it back."""

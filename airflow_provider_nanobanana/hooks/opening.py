@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.money import Budget, check_balance
+from airflow_provider_nanobanana.batch.money import Budget, check_balance, dollars
 from airflow_provider_nanobanana.batch.orders import NothingToMake, Order, take_orders
 from airflow_provider_nanobanana.durable import orderbook
-from airflow_provider_nanobanana.durable.ledger import Ledger
+from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
+from airflow_provider_nanobanana.hooks.former import left_over, take_up
 from airflow_provider_nanobanana.hooks.notebook import Notebook
 from airflow_provider_nanobanana.hooks.reference import References
 from airflow_provider_nanobanana.hooks.resumption import reopen, reuse
@@ -42,6 +43,7 @@ class Commission:
     """What a user asked for.
 
     :param given: Returns a prompt, a request, or an iterable of both; not asked when an earlier attempt is continued.
+    :param at_hand: The same as plain JSON, where that is to be had without asking anybody; else None.
     :param defaults: Fields of the requests that do not give them.
     :param timeout: Seconds that one attempt waits for an image.
     :param adopt: Image tasks chosen by a person, by ``client_business_id``.
@@ -53,6 +55,11 @@ class Commission:
     timeout: float
     preflight_balance: bool
     adopt: Mapping[str, str]
+    at_hand: Any = None
+
+    def digest(self) -> str | None:
+        """Return what tells this list from another, or None where it is not at hand."""
+        return None if self.at_hand is None else orderbook.digest([self.at_hand, dict(self.defaults)])
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Opening:
 
     :param scope: dag id, run id, task id, map index.
     :param attempt: As Airflow counts; its start is that of this process.
+    :param retries: As the task has them now.
     :param resumed: Whether this process goes on after a pause, as Airflow says; it may be mistaken (its issue 62845).
     :param pauses: Whether there can be pauses at all.
     """
@@ -71,6 +79,7 @@ class Opening:
     commission: Commission
     scope: tuple[str, ...]
     attempt: Attempt
+    retries: int
     try_number: int
     rules: Rules
     resumed: bool
@@ -83,30 +92,43 @@ class Opening:
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
+        # A connection, proxy or certificate that cannot be used shows here, before anything is written ahead.
+        self.hook.get_conn()
         noted = orderbook.noted(self.shelf)
-        book = orderbook.recall(self.shelf, self.attempt.max_tries)
+        book = orderbook.recall(self.shelf, self.attempt.max_tries, self.retries)
         resumed = self.resumed and book is not None and noted is not None and noted.try_number == self.try_number
         # A pause that lost its records follows a stretch that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
-        orders, references, first = self._orders(book, first=first)
-        ledger = Ledger.load(self.shelf, first=first)
-        shop = self._workshop(orders, references, ledger, noted, resumed=resumed)
+        ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
+        content, book = self._content(book, ledger, first=first)
+        orders, former, digests = _unpack(content)
+        uploads = orderbook.recall_uploads(self.shelf, self.attempt.max_tries)
+        references = References.of(self.hook, digests=digests, urls=uploads, bound=True)
+        shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
+            self._tell_of_another_list(book)
             reopen(shop)
+            take_up(shop)
         if not resumed or (noted and noted.searching):
-            searched = reuse(shop, until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf)
+            searched = reuse(
+                shop,
+                until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf,
+                verify=self.attempt.cleared and book.try_number == self.try_number,
+            )
             shop.notebook.keep(searching=bool(shop.unverified), searched=searched)
             self._estimate(shop)
+        if self.commission.preflight_balance and shop.halt is None and any(map(shop.doubtful, shop.unsent())):
+            shop.preflight = lambda: self._check_balance(shop)
         ledger.save()
         return shop
 
-    def _orders(self, book: orderbook.Book | None, *, first: bool) -> tuple[list[Order], References, bool]:
-        """Return what is to be made, and whether nothing was ever sent unless the ledger says so."""
-        uploads = orderbook.recall_uploads(self.shelf, self.attempt.max_tries)
+    def _content(
+        self, book: orderbook.Book | None, ledger: Ledger, *, first: bool
+    ) -> tuple[dict[str, Any], orderbook.Book]:
+        """Return what this round is to make, and the book it is kept in; kept now if this is the round's beginning."""
         if book is not None:
-            orders, digests = _unpack(book.content)
-            return orders, References.of(self.hook, digests=digests, urls=uploads, bound=True), first or book.first
-        references = References.of(self.hook, urls=uploads, bound=True)
+            return book.content, book
+        references = References.of(self.hook, bound=True)
         with ThreadPoolExecutor(_THREADS) as pool:
             orders = take_orders(
                 self.commission.given(),
@@ -117,9 +139,40 @@ class Opening:
             )
         if not orders:
             raise NothingToMake("There is nothing to make: the list of requests is empty. Nothing was charged.")
-        content = _pack(orders, references.digests)
-        orderbook.keep(self.shelf, orderbook.Book(self.attempt.max_tries, first, content))
-        return orders, references, first
+        check_room(self.shelf, len(orders))
+        content = _pack(orders, references.digests, self._left_over(orders, ledger))
+        book = orderbook.Book(
+            self.attempt.max_tries,
+            first,
+            content,
+            retries=self.retries,
+            try_number=self.try_number,
+            given=self.commission.digest(),
+        )
+        orderbook.keep(self.shelf, book)
+        return content, book
+
+    def _left_over(self, orders: list[Order], ledger: Ledger) -> list[Order]:
+        """Return what the list before a clear had that is paid and not landed, and that this list has not."""
+        earlier = orderbook.recall_earlier(self.shelf, self.attempt.max_tries, self.retries)
+        if earlier is None:
+            return []
+        try:
+            before, older, _ = _unpack(earlier.content)
+        except TransientFailure as unreadable:
+            log.warning("%s What it holds is listed by its ids.", unreadable.message)
+            return []
+        return left_over(before, older, orders, ledger, self.hook.clock())
+
+    def _tell_of_another_list(self, book: orderbook.Book) -> None:
+        """Say that an attempt goes on with the list it has, where another one is given by now."""
+        given = self.commission.digest()
+        if None not in (given, book.given) and given != book.given:
+            log.warning(
+                "What is asked for now differs from what try %d was asked for. This attempt goes on with the list of "
+                "that try, so that nothing is bought twice. Clear the task once more to take the new list.",
+                book.try_number,
+            )
 
     def _workshop(
         self,
@@ -129,6 +182,7 @@ class Opening:
         noted: orderbook.Note | None,
         *,
         resumed: bool,
+        former: list[Order],
     ) -> Workshop:
         note = self._note(noted, resumed=resumed)
         attempt = replace(self.attempt, started_at=note.started_at)
@@ -143,7 +197,7 @@ class Opening:
             retrieval=self.retrieval,
             references=references,
             budget=budget,
-            till=Till(budget, ledger.items()),
+            till=Till(budget, ledger.items(), [*orders, *former]),
             attempt=attempt,
             rules=self.rules,
             scope=self.scope,
@@ -157,6 +211,7 @@ class Opening:
             ),
             tag="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
             adopt=self.commission.adopt,
+            former=former,
             halt=InsufficientCredits(note.halted) if note.halted else None,
         )
 
@@ -169,45 +224,54 @@ class Opening:
         return noted if resumed else learnt
 
     def _estimate(self, shop: Workshop) -> None:
+        """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
         if shop.unverified:
             return
         unsent = shop.unsent()
-        to_buy = [order for order in unsent if shop.to_buy(order)]
-        doubtful = len(unsent) - len(to_buy)
-        estimate = shop.budget.estimate(to_buy, shop.till.spent)
+        estimate = shop.budget.estimate(filter(shop.to_buy, unsent), shop.till.counted, shop.till.bills)
         log.info("%s", estimate.line())
+        doubtful = [order for order in unsent if not shop.to_buy(order)]
         if doubtful:
-            log.info("%d more may have been bought by an earlier attempt: they are looked for before any is.", doubtful)
+            perhaps = shop.budget.estimate(filter(shop.perhaps_to_buy, doubtful), bills=shop.till.bills)
+            log.info(
+                "%d more may have been bought by an earlier attempt: they are looked for before any is. Up to %d of "
+                "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
+                *(len(doubtful), perhaps.images, dollars(perhaps.total_usd)),
+            )
         if self.commission.preflight_balance and estimate.images:
             try:
                 check_balance(self.hook.balance(), estimate)
             except InsufficientCredits as poor:
-                if not doubtful and not shop.running():
+                if not doubtful and not shop.running() and not shop.former:
                     raise
-                # What is paid is landed first; then it fails.
-                log.warning("%s What is paid already is looked for and landed.", poor.message)
-                shop.halt = poor
-                shop.notebook.keep(halted=poor.message)
+                shop.stop_buying(poor)
+
+    def _check_balance(self, shop: Workshop) -> None:
+        """Compare the account with what is to be bought, now that nothing is in doubt any more."""
+        to_buy = [order for order in shop.unsent() if not shop.doubtful(order)]
+        check_balance(self.hook.balance(), shop.budget.estimate(to_buy, shop.till.counted, shop.till.bills))
 
 
-def _pack(orders: list[Order], digests: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "orders": [
-            [order.request.model_dump(mode="json", exclude_defaults=True), order.name, order.occurrence, order.digest]
-            for order in orders
-        ],
-        "digests": dict(digests),
-    }
+def _pack(orders: list[Order], digests: Mapping[str, str], former: list[Order]) -> dict[str, Any]:
+    return {"orders": [_plain(order) for order in orders], "digests": dict(digests), "former": [*map(_plain, former)]}
 
 
-def _unpack(content: Any) -> tuple[list[Order], dict[str, str]]:
+def _plain(order: Order) -> list[Any]:
+    return [order.request.model_dump(mode="json", exclude_defaults=True), order.name, order.occurrence, order.digest]
+
+
+def _unpack(content: Any) -> tuple[list[Order], list[Order], dict[str, str]]:
+    """Return the orders, those that an earlier list left over, and the digests of their references."""
     try:
-        orders = [
-            Order(index, ImageRequest.model_validate(request), name, occurrence, digest)
-            for index, (request, name, occurrence, digest) in enumerate(content["orders"])
-        ]
-        return orders, dict(content["digests"])
-    except (KeyError, TypeError, ValueError) as error:
+        orders, former = (
+            [
+                Order(index, ImageRequest.model_validate(request), name, occurrence, digest)
+                for index, (request, name, occurrence, digest) in enumerate(rows)
+            ]
+            for rows in (content["orders"], content.get("former", ()))
+        )
+        return orders, former, dict(content["digests"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TransientFailure(
             f"What this batch was asked for cannot be understood ({type(error).__name__}); nothing was sent now. It "
             "was written by another version of this provider, or by hand.",

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS, Progress, enough, wake_by
+from airflow_provider_nanobanana.hooks import former
 from airflow_provider_nanobanana.hooks.buyer import Buyer
 from airflow_provider_nanobanana.hooks.collector import Collector
+from airflow_provider_nanobanana.hooks.workshop import Killed
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.latency import kind_of
 
@@ -69,6 +71,9 @@ class Stretch:
         shop.troubles, shop.broke, self._unlanded = {}, False, False
         with self._saving():
             blocked = shop.blocked
+            if shop.till.waits_for_bills:
+                # What it bills for the first decides whether the limit lets others be bought.
+                self._collector.collect(shop.running(), lambda: shop.hook.clock() >= over)
             if wanted := self._wanted():
                 self._buy(wanted, over)
             last = shop.hook.clock() + _LAST_ROUNDS
@@ -78,6 +83,13 @@ class Stretch:
             elif not shop.unsent():
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
                 self._collector.collect_ripe(lambda: shop.hook.clock() >= last)
+            self._collect_former(max(over, last))
+        if isinstance(shop.halt, Killed):
+            raise shop.halt.reworded(
+                f"Airflow ended this attempt: nothing more was bought. {len(shop.running())} image tasks are under way "
+                "and stay paid; the next attempt, or a clear, finds and lands them.",
+                charged="yes" if shop.running() else "unknown",
+            )
         moved = shop.plan() != before
         self._stuck = bool(shop.troubles) and not moved
         if shop.broke and moved and (rest := shop.unsent()):
@@ -87,7 +99,7 @@ class Stretch:
     def pause(self) -> Pause | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         shop = self._shop
-        running, unsent = shop.running(), shop.unsent()
+        running, unsent = [*shop.running(), *former.awaited(shop)], shop.unsent()
         stopped = shop.halt or shop.broke or shop.blocked
         more = 0 if stopped else sum(order.request.model not in shop.refusals for order in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
@@ -132,6 +144,17 @@ class Stretch:
             shop.unblock()
         # What an earlier attempt may have bought is found and landed, whatever else cannot be had.
         return doubtful if poor or shop.blocked else unsent
+
+    def _collect_former(self, until: float) -> None:
+        """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
+        shop = self._shop
+        try:
+            if left := former.ready_to_look(shop):
+                self._collector.collect(left, lambda: shop.hook.clock() >= until)
+        except errors.ToApisError as error:
+            log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
+        for order in shop.former:
+            shop.troubles.pop(order.key, None)
 
     def _buy(self, wanted: list[Order], until: float) -> None:
         shop, over = self._shop, threading.Event()

@@ -221,6 +221,7 @@ class Submission:
     def _our_turn(self) -> bool:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
         self._pace.wait(self._hook.clock, self._hook.sleep, patient=self._patient)
+        self._observer.turn_came()
         return self._book.still_ours()
 
     def _record(self, situation: Situation, state: RecordState, generation: int) -> Record:

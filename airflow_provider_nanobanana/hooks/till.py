@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.money import Budget, Cost, Spent
+from airflow_provider_nanobanana.batch.money import Budget, Cost, Kind, Spent, dollars, kind
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
 
 if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch.money import Bills
     from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.durable.entry import Entry
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
+log = logging.getLogger(__name__)
+
 #: In place of an image task's id: what is being bought now, and what earlier processes knew of lost image tasks.
 _PENDING: Final = "pending"
 _SUNK: Final = "sunk"
+#: Before the first image of a kind has ended, those under way are reckoned at so many times their list price: so much
+#: dearer may the service be than the price list, and the limit holds all the same.
+_UNTESTED: Final = 10
 
 
 class OverBudget(ToApisError):
     """The next image would pass ``max_cost_usd``; nothing was sent for it."""
 
 
+class Unbilled(ToApisError):
+    """With a limit, nothing more is bought before it is seen what the service bills for what is under way."""
+
+
 class Till:
     """Costs by order and image task, so that an order that is paid, lost and bought anew counts twice; thread-safe.
 
+    Against the limit counts what the service billed; until then the list price, or the highest bill seen for the same
+    model and resolution, if that is higher.
+
     :param entries: What earlier attempts paid, by order key, also for orders that are wanted no more.
+    :param orders: Those that the entries are of, as far as they are known: their bills tell what others will cost.
     """
 
-    def __init__(self, budget: Budget, entries: Iterable[tuple[str, Entry]]) -> None:
+    def __init__(self, budget: Budget, entries: Iterable[tuple[str, Entry]], orders: Iterable[Order] = ()) -> None:
         self._budget = budget
         self._lock = threading.Lock()
         self._spent = Spent()
+        #: The same, as it counts against the limit, and as it might turn out before the first bills are seen.
+        self._counted, self._feared = Spent(), Spent()
         self._parts: dict[str, dict[str, Cost]] = {}
+        self._bills: dict[Kind, float] = {}
+        self._tested: set[Kind] = set()
+        self._kinds: dict[str, Kind] = {}
+        self._alike: defaultdict[Kind, set[str]] = defaultdict(set)
+        known = {order.key: order for order in orders}
         for key, entry in entries:
+            if (order := known.get(key)) is not None:
+                self._learn(order, None if entry.listed else entry.cost, tested=entry.status in ("landed", "failed"))
             parts = {_SUNK: Cost(entry.sunk, entry.sunk_listed)} if entry.sunk else {}
             if entry.cost is not None or entry.listed:
                 parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.listed)
@@ -47,9 +73,9 @@ class Till:
         return self._spent.usd
 
     @property
-    def spent(self) -> Spent:
-        """The same by order."""
-        return self._spent
+    def counted(self) -> Spent:
+        """What counts against the limit, by order; nothing where there is none."""
+        return self._counted
 
     def totals(self) -> dict[str, Any]:
         """Return what goes into result, manifest and metrics."""
@@ -68,28 +94,51 @@ class Till:
         now, sunk = parts.pop(image_task_id or "", Cost()), _sum(parts)
         return {"cost": now.usd, "listed": now.listed, "sunk": sunk.usd or 0.0, "sunk_listed": sunk.listed}
 
+    @property
+    def bills(self) -> Bills:
+        """The highest bill seen of each kind."""
+        with self._lock:
+            return dict(self._bills)
+
+    @property
+    def waits_for_bills(self) -> bool:
+        """Whether it is not known yet what something under way will be billed at, and that may matter to the limit."""
+        with self._lock:
+            return self._feared.usd > self._counted.usd
+
     def saw(self, order: Order, image_task_id: str, image_task: ImageTask | None) -> None:
         """Count what an image task costs as far as the service tells; None stands for one that may be under way."""
         cost = Cost.of(image_task, self._budget.price(order))
+        ended = image_task is not None and image_task.status is ImageTaskStatus.COMPLETED
         with self._lock:
+            self._learn(order, None if cost.listed else cost.usd, tested=ended)
             self._set(order.key, {**self._parts.get(order.key, {}), image_task_id: cost})
 
+    def gave_up(self, order: Order) -> None:
+        """Take note that an order has ended without an image: no other waits for its bill."""
+        with self._lock:
+            self._learn(order, None, tested=True)
+
     def about_to_buy(self, order: Order) -> None:
-        """Count the list price of an order from now on.
+        """Count the price that is expected of an order from now on.
 
         :raises OverBudget: It would pass the limit.
+        :raises Unbilled: It might, if what is under way is billed above the price list; that is about to be seen.
         """
         with self._lock:
             known = _without_pending(self._parts.get(order.key, {}))
             self._set(order.key, known)
-            if not self._budget.may_buy(order, self._spent):
+            if not self._budget.may_buy(order, self._counted, self._bills):
                 raise OverBudget("the next image would pass max_cost_usd; nothing was sent for it")
+            if not self._safe_to_buy(order):
+                raise Unbilled("it is not known yet what the images under way are billed at; nothing was sent for it")
+            self._learn(order, None, tested=False)
             self._set(order.key, {**known, _PENDING: Cost(self._budget.price(order), listed=True)})
 
     def affords(self, order: Order) -> bool:
         """Whether an order could be bought now without passing the limit."""
         with self._lock:
-            return self._budget.may_buy(order, self._spent)
+            return self._budget.may_buy(order, self._counted, self._bills)
 
     def settled(self, order: Order) -> None:
         """Take back what :meth:`about_to_buy` counted: its image task counts by itself, or there is none."""
@@ -97,9 +146,56 @@ class Till:
             if order.key in self._parts:
                 self._set(order.key, _without_pending(self._parts[order.key]))
 
+    def _safe_to_buy(self, order: Order) -> bool:
+        """Whether the limit holds whatever the service bills, in reason; one image at least is always tried."""
+        if self._feared.usd <= self._counted.usd:
+            return True
+        factor = 1 if kind(order) in self._tested else _UNTESTED
+        return self._budget.fits((self._budget.expected(order, self._bills) or 0.0) * factor, self._feared)
+
+    def _learn(self, order: Order, billed: float | None, *, tested: bool) -> None:
+        """Take note of a bill, and of whether what images of this kind cost was seen by now."""
+        if self._budget.max_cost_usd is None:
+            return
+        sort = self._kinds.setdefault(order.key, kind(order))
+        self._alike[sort].add(order.key)
+        known = max(self._budget.price(order) or 0.0, self._bills.get(sort, 0.0))
+        dearer = billed is not None and billed > known
+        if dearer and billed is not None:
+            self._bills[sort] = billed
+            log.warning(
+                "The service bills %s for an image of %s at %s, not %s: from now on max_cost_usd counts that for each "
+                "that is not billed yet.",
+                *(dollars(billed), *sort, dollars(known)),
+            )
+        if dearer or (tested and sort not in self._tested):
+            self._tested |= {sort} if tested else set()
+            for key in self._alike[sort]:
+                self._reckon(key)
+
     def _set(self, key: str, parts: dict[str, Cost]) -> None:
         self._parts[key] = parts
         self._spent.put(key, _sum(parts))
+        self._reckon(key)
+
+    def _reckon(self, key: str) -> None:
+        """Count an order against the limit."""
+        if self._budget.max_cost_usd is None:
+            return
+        sort, parts = self._kinds.get(key), self._parts.get(key, {})
+        billed = self._bills.get(sort, 0.0) if sort else 0.0
+        factor = 1 if sort is None or sort in self._tested else _UNTESTED
+        counted = {name: _at_least(cost, billed) for name, cost in parts.items()}
+        self._counted.put(key, _sum(counted))
+        self._feared.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))
+
+
+def _at_least(cost: Cost, billed: float) -> Cost:
+    return Cost(max(cost.usd, billed), listed=True) if cost.listed and cost.usd is not None else cost
+
+
+def _times(cost: Cost, factor: int) -> Cost:
+    return Cost(cost.usd * factor, listed=True) if cost.listed and cost.usd is not None else cost
 
 
 def _without_pending(parts: Mapping[str, Cost]) -> dict[str, Cost]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,8 @@ from airflow_provider_nanobanana.durable.entry import Fault, LandedFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.hooks.accounts import count_ended
 from airflow_provider_nanobanana.hooks.endings import outcome_of
-from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, StorageFailed, TransientFailure
+from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.money import Budget
@@ -41,6 +43,18 @@ Stage = Literal["unsent", "running", "landed", "failed"]
 _MOST_TOLD = 20
 #: So many images in a row that the destination does not take, and no more are bought.
 _UNSTORED = 8
+#: A link is certainly dead so long after it was to die: an image is made in minutes, and clocks differ.
+_SURELY = 3600.0
+
+
+#: Seconds from its submit for which an image is waited for that nobody wants any more: most take less than a minute.
+_FORMER_SECONDS = 120.0
+#: Ids in one line of the log.
+_MOST_NAMED = 50
+
+
+class Killed(TransientFailure):
+    """Airflow ends this attempt: nothing more is bought."""
 
 
 @dataclass
@@ -51,11 +65,16 @@ class Workshop:
     :param tag: Sets this run's pictures apart from others of the same names; empty where they may be reused.
     :param timeout: Seconds that one attempt waits for an image, from its own submit or, on a retry, from its start.
     :param notebook: What is kept of this attempt beside the ledger.
+    :param former: What was asked for before a clear changed the list, as far as it may be paid and is not landed: it is
+        landed while its links live, and neither bought nor waited for.
+    :param preflight: Compares the balance with what is to be bought; asked once, when that is known for certain. None
+        where there is nothing to compare (any more).
     :ivar halt: What keeps any further order from being submitted, and no retry by itself changes.
     :ivar refusals: Why orders with a model are not submitted, by the model.
     :ivar broke: Whether the next order would pass ``max_cost_usd``.
     :ivar blocked: Whether the destination took none of the last images: then nothing more is bought.
     :ivar troubles: What kept an order from being submitted or landed for now, by its key.
+    :ivar never_sent: Keys of former orders that turned out not to have been submitted at all.
     :ivar unverified: Orders that an earlier run may have landed; nothing is bought while there are any.
     """
 
@@ -71,16 +90,20 @@ class Workshop:
     scope: tuple[str, ...]
     timeout: float
     notebook: Notebook
+    former: Sequence[Order] = ()
+    preflight: Callable[[], None] | None = None
     tag: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
     halt: ToApisError | None = None
     refusals: dict[str | None, ToApisError] = field(default_factory=dict)
     broke: bool = False
     troubles: dict[str, ToApisError] = field(default_factory=dict)
+    never_sent: set[str] = field(default_factory=set)
     unverified: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._anew: set[str] = set()
+        self._former = {order.key for order in self.former}
         self._told = 0
         self._unstored: set[str] = set()
         self.blocked = self.notebook.note.blocked
@@ -112,10 +135,14 @@ class Workshop:
 
     def deadline(self, order: Order) -> float:
         """Return until when an order is waited for, in epoch seconds."""
-        return self.waited_since(order) + self.timeout
+        most = _FORMER_SECONDS if order.key in self._former else math.inf
+        return self.waited_since(order) + min(self.timeout, most)
 
     def waited_since(self, order: Order) -> float:
-        """Return from when an order is waited for, in epoch seconds."""
+        """Return from when an order is waited for, in epoch seconds; one that nobody wants any more from its submit."""
+        if order.key in self._former:
+            entry = self.entry(order)
+            return entry.submitted_at or (entry.record.at if entry.record else 0.0)
         return max(self.entry(order).submitted_at or 0.0, self.attempt.started_at)
 
     def last_progress(self) -> float:
@@ -143,7 +170,43 @@ class Workshop:
 
     def to_buy(self, order: Order) -> bool:
         """Whether an unsent order will be bought, as far as anyone can tell."""
-        return order.key in self._anew or not self.doubtful(order)
+        return order.key in self._anew or not self.doubtful(order) or self.bought_again(order)
+
+    def bought_again(self, order: Order) -> bool:
+        """Whether what was sent for an order is certainly lost by now, and is bought anew without asking."""
+        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS + _SURELY
+
+    def perhaps_to_buy(self, order: Order) -> bool:
+        """Whether an order that is looked for first may be bought after all, without anything failing meanwhile."""
+        if self.image_task_id(order) is None:
+            return True
+        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS - _SURELY
+
+    def _anew_when_lost(self, order: Order) -> bool:
+        record = self.entry(order).record
+        cleared = record is not None and record.max_tries < self.attempt.max_tries
+        return record is not None and (cleared or self.rules.on_expired == "resubmit")
+
+    def _link_age(self, order: Order) -> float:
+        """Return the seconds since the last moment at which the image task of an order can have been submitted."""
+        entry = self.entry(order)
+        return self.hook.clock() - max(entry.record.at if entry.record else 0.0, entry.submitted_at or 0.0)
+
+    def funded(self) -> bool:
+        """Whether the account can pay for what is to be bought, where that was to be asked; if not, nothing is."""
+        ask, self.preflight = self.preflight, None
+        try:
+            if ask is not None:
+                ask()
+        except InsufficientCredits as poor:
+            self.stop_buying(poor)
+        return self.halt is None
+
+    def stop_buying(self, poor: InsufficientCredits) -> None:
+        """Buy nothing in this attempt; what is paid already is landed first, then it fails."""
+        log.warning("%s What is paid already is looked for and landed.", poor.message)
+        self.halt = poor
+        self.notebook.keep(halted=poor.message)
 
     @property
     def blind(self) -> bool:
@@ -182,12 +245,21 @@ class Workshop:
         """Note the image task of an order."""
         self.till.saw(order, image_task.id, image_task)
         self.till.settled(order)
-        submitted_at = self.entry(order).submitted_at or image_task.created_at or self.hook.clock()
+        now = self.hook.clock()
+        # A service whose clock is ahead must not make us wait longer.
+        submitted_at = self.entry(order).submitted_at or min(image_task.created_at or now, now)
         self.ledger.update(order.key, submitted_at=submitted_at, **self.till.fields(order, image_task.id))
 
     def reused(self, order: Order, image: StoredImage) -> None:
         """Note that an earlier run landed the image of an order."""
         self.ledger.update(order.key, status="reused", landed=_file(image), cost=0.0, listed=False, error=None)
+
+    def verified(self, order: Order, image: StoredImage) -> None:
+        """Note what lies under the name of an order's image; a person may have put another image there."""
+        landed = self.entry(order).landed
+        if landed is not None and landed.sha256 != image.sha256:
+            log.warning("%s is another image than was landed there; it is left as it is", image.uri)
+            self.ledger.update(order.key, landed=_file(image))
 
     def landed(self, order: Order, image: StoredImage) -> None:
         """Note that the image of an order is in place."""
@@ -218,9 +290,12 @@ class Workshop:
 
     def failed(self, failure: Failed) -> None:
         """Note that an order ended without an image."""
+        if failure.charged != "no":
+            self.till.gave_up(failure.order)
         self._told += 1
         level = logging.WARNING if self._told <= _MOST_TOLD else logging.DEBUG
-        log.log(level, "Request %s: %s (%s): %s", failure.order.label, failure.code, failure.money, failure.message)
+        label = failure.order.label + (" of the list before the clear" if failure.order.key in self._former else "")
+        log.log(level, "Request %s: %s (%s): %s", label, failure.code, failure.money, failure.message)
         self.troubles.pop(failure.order.key, None)
         self.ledger.update(
             failure.order.key,
@@ -239,9 +314,21 @@ class Workshop:
             self._anew.add(order.key)
         self.ledger.update(order.key, status="open", landed=None, error=None, submitted_at=None)
 
+    def kill(self) -> list[str]:
+        """Let nothing more be bought, and return the ids of the image tasks that go on and stay paid; never waits."""
+        self.halt = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
+        return [image_task_id for order in self.running() if (image_task_id := self.image_task_id(order))]
+
     def outcomes(self) -> list[Outcome]:
         """Return how each order ended; those that were never submitted ended with what kept them from it."""
         return [outcome_of(self, order) for order in self.orders]
+
+
+def name_ids(ids: Iterable[str]) -> str:
+    """Return ids in words, the first 50 of them."""
+    every = list(ids)
+    more = f" and {len(every) - _MOST_NAMED:,} more" if len(every) > _MOST_NAMED else ""
+    return f"{', '.join(every[:_MOST_NAMED])}{more}"
 
 
 def _file(image: StoredImage) -> LandedFile:

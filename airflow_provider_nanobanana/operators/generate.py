@@ -86,6 +86,9 @@ class NanoBananaGenerateOperator(RequestOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     ui_color = "#ffe066"
+    #: The batch at work in this process, for :meth:`on_kill`.
+    _shop: Workshop | None = None
+    _killed = False
 
     def __init__(
         self,
@@ -131,10 +134,14 @@ class NanoBananaGenerateOperator(RequestOperator):
         return self._work(context, resumed=True)
 
     def on_kill(self) -> None:
-        """Say what a killed attempt leaves behind: the service has no cancel."""
+        """Stop the buying, and say what a killed attempt leaves behind: the service has no cancel."""
+        self._killed = True
+        ids = self._shop.kill() if self._shop is not None else []
         self.log.warning(
-            "Killed. What was submitted goes on and stays paid; the next attempt, or a clear of this task, finds and "
-            "lands it."
+            "Killed. Nothing more is bought. What was submitted goes on and stays paid; the next attempt, or a clear "
+            "of this task, finds and lands it. %d image tasks are known to be under way%s.",
+            len(ids),
+            f": {', '.join(ids)}" if ids else "",
         )
 
     def _work(self, context: Context, *, resumed: bool) -> Any:
@@ -145,9 +152,11 @@ class NanoBananaGenerateOperator(RequestOperator):
             commission = self._commission(context)
             with NanoBananaHook(self.nanobanana_conn_id) as hook, Retrieval(hook, self.destination) as retrieval:
                 try:
-                    shop = self._open(context, hook, retrieval, commission, resumed=resumed)
+                    self._shop = shop = self._open(context, hook, retrieval, commission, resumed=resumed)
                 except NothingToMake as nothing:
                     raise AirflowSkipException(nothing.message) from nothing
+                if self._killed:
+                    shop.kill()
                 return self._carry_out(context, shop)
 
     def _carry_out(self, context: Context, shop: Workshop) -> Any:
@@ -197,7 +206,13 @@ class NanoBananaGenerateOperator(RequestOperator):
             timeout=seconds_of(self.timeout, "timeout"),
             preflight_balance=self.preflight_balance,
             adopt=adoptions(context, self.adopt),
+            at_hand=self._at_hand(),
         )
+
+    def _at_hand(self) -> Any:
+        """Return what is asked for, where it is plain and here already."""
+        given = self.prompt if self.requests is None else self.requests
+        return given if isinstance(given, (str, list, tuple, dict)) else None
 
     def _given(self, context: Context) -> Any:
         prompt = one_prompt(self.prompt)
@@ -232,6 +247,7 @@ class NanoBananaGenerateOperator(RequestOperator):
             commission=commission,
             scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
             attempt=attempt,
+            retries=self.retries or 0,
             try_number=ti.try_number,
             rules=hook.rules(
                 on_unknown_submission=self.on_unknown_submission,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.batch.manifest import manifest
-from airflow_provider_nanobanana.batch.result import conclude, result
+from airflow_provider_nanobanana.batch.result import MOST_IN_XCOM, conclude, result
+from airflow_provider_nanobanana.hooks import former
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -22,8 +23,12 @@ def report(
 ) -> tuple[dict[str, Any], ToApisError | None]:
     """Write the manifest; return the result, and the error that it amounts to: then the result is in XCom already."""
     outcomes, totals = shop.outcomes(), shop.till.totals()
+    left = former.abandoned(shop)
+    former.tell(shop, left)
     manifest_uri = write_manifest(context, shop, outcomes, totals)
     value = result(outcomes, manifest_uri, totals)
+    # As the other lists: many are in the manifest only.
+    value["abandoned"] = left if len(left) <= MOST_IN_XCOM else []
     error = conclude(outcomes, allow_partial=operator.allow_partial, manifest_uri=manifest_uri, totals=totals)
     if error is not None and operator.do_xcom_push:
         context["ti"].xcom_push(key="return_value", value=value)
@@ -40,7 +45,7 @@ def write_manifest(context: Context, shop: Workshop, outcomes: Sequence[Outcome]
         destination=shop.retrieval.landing.uri(""),
         totals=totals,
         unfinished=len(shop.orders) - len(outcomes),
-    )
+    ) | {"former": former.landed(shop), "abandoned": former.abandoned(shop)}
     return shop.retrieval.write_manifest(f"manifest-{ti.dag_id}-{ti.run_id}-{ti.task_id}{mapped}", content)
 
 

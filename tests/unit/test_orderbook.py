@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable import orderbook
-from airflow_provider_nanobanana.durable.orderbook import Book, Note
+from airflow_provider_nanobanana.durable.orderbook import Book, Note, recall, recall_earlier
 from airflow_provider_nanobanana.durable.shelf import MemoryShelf
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.unit.ledger_samples import BrittleShelf, stored_size
@@ -27,17 +27,69 @@ BULKY = ["".join(random.Random(number).choices("abcdefghijklmnopqrstuvwxyz", k=1
 @given(content=plain, first=st.booleans(), max_tries=st.integers(0, 1000))
 def test_what_is_kept_comes_back(content: Any, first: bool, max_tries: int) -> None:
     shelf = MemoryShelf()
-    orderbook.keep(shelf, Book(max_tries, first, content))
-    assert orderbook.recall(shelf, max_tries) == Book(max_tries, first, content)
+    book = Book(max_tries, first, content, retries=2, try_number=3, given="digest")
+    orderbook.keep(shelf, book)
+    assert recall(shelf, max_tries, 2) == book
 
 
-def test_a_clear_begins_another_round() -> None:
+@pytest.mark.parametrize(("max_tries", "retries"), [(4, 2), (2, 1), (3, 3)])
+def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
+    """Airflow sets ``max_tries`` to the tries so far plus ``retries``: after these were lowered it may not change."""
     shelf = MemoryShelf()
-    assert orderbook.recall(shelf, 2) is None
-    orderbook.keep(shelf, Book(2, True, ["old"]))
-    assert orderbook.recall(shelf, 4) is None
-    orderbook.keep(shelf, Book(4, False, ["new"]))
-    assert orderbook.recall(shelf, 4) == Book(4, False, ["new"])
+    assert recall(shelf, 2, 2) is None and recall_earlier(shelf, 2, 2) is None
+    old, new = Book(2, True, ["old"], 2), Book(max_tries, False, ["new"], retries)
+    orderbook.keep(shelf, old)
+    assert recall(shelf, max_tries, retries) is None
+    assert recall_earlier(shelf, max_tries, retries) == old
+    orderbook.keep(shelf, new)
+    assert recall(shelf, max_tries, retries) == new and recall_earlier(shelf, max_tries, retries) is None
+
+
+def test_a_book_of_an_earlier_version_is_read() -> None:
+    """It named its chunks by number alone, and noted no retries."""
+    shelf = MemoryShelf()
+    orderbook.keep(shelf, Book(2, True, ["old"], 2, 1, "digest"))
+    index = json.loads(shelf.texts[orderbook.NAME])
+    shelf.texts[f"{orderbook.NAME}_0"] = shelf.texts.pop(f"{orderbook.NAME}{index['stamp']}_0")
+    kept = {name: index[name] for name in ("version", "chunks", "check", "max_tries", "first")}
+    shelf.texts[orderbook.NAME] = json.dumps(kept)
+    assert recall(shelf, 2, 5) == Book(2, True, ["old"])
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int) -> None:
+    """The other one writes between any two of our writes; the list that is found is the one of the last index."""
+    shelf, ours, theirs = MemoryShelf(), Book(2, True, BULKY[:1500], 2), Book(2, True, BULKY[1500:], 2)
+    write, written = shelf.write, [0]
+
+    def interleaved(name: str, text: str) -> None:
+        written[0] += 1
+        if written[0] == late + 1:
+            orderbook.keep(other, theirs)
+        write(name, text)
+
+    other = MemoryShelf(shelf.texts)
+    shelf.write = interleaved  # type: ignore[method-assign]
+    orderbook.keep(shelf, ours)
+    assert written[0] > late and recall(shelf, 2, 2) == ours
+
+
+def test_an_earlier_list_that_is_damaged_stops_no_clear() -> None:
+    shelf = MemoryShelf()
+    orderbook.keep(shelf, Book(2, True, ["old"], 2))
+    shelf.texts = {name: text if name == orderbook.NAME else "damaged" for name, text in shelf.texts.items()}
+    assert recall_earlier(shelf, 4, 2) is None and recall(shelf, 4, 2) is None
+
+
+@pytest.mark.parametrize("given", [["a", {"prompt": "b"}], "text", {"prompt": "ü", "size": None}])
+def test_lists_are_told_apart_without_being_kept(given: Any) -> None:
+    assert orderbook.digest([given, {}]) == orderbook.digest(json.loads(json.dumps([given, {}])))
+    assert orderbook.digest([given, {}]) != orderbook.digest([given, {"size": "1:1"}])
+
+
+@pytest.mark.parametrize("given", [object(), [{1, 2}], {("a", "b"): 1}, b"bytes"])
+def test_what_is_no_json_is_not_compared(given: Any) -> None:
+    assert orderbook.digest(given) is None
 
 
 def test_every_value_fits_into_airflows_store() -> None:
@@ -46,15 +98,15 @@ def test_every_value_fits_into_airflows_store() -> None:
     assert written == len(shelf.written) > 4
     assert shelf.written[-1] == orderbook.NAME, "whoever finds the index finds all of it"
     assert max(stored_size(text) for text in shelf.texts.values()) < 65_535
-    assert orderbook.recall(shelf, 2) == Book(2, True, BULKY)
+    assert recall(shelf, 2, 2) == Book(2, True, BULKY)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "swapped", "foreign", "none", "no round", "other version"])
 def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
     shelf = MemoryShelf()
     orderbook.keep(shelf, Book(2, True, BULKY))
-    first, second = f"{orderbook.NAME}_0", f"{orderbook.NAME}_1"
     index = json.loads(shelf.texts[orderbook.NAME])
+    first, second = (f"{orderbook.NAME}{index['stamp']}_{number}" for number in (0, 1))
     if damage == "missing":
         del shelf.texts[second]
     elif damage == "cut":
@@ -70,7 +122,7 @@ def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
     else:
         shelf.texts[orderbook.NAME] = json.dumps({**index, "version": 2})
     with pytest.raises(TransientFailure, match="nothing was sent"):
-        orderbook.recall(shelf, 2)
+        recall(shelf, 2, 2)
 
 
 def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
@@ -80,7 +132,7 @@ def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
     with pytest.raises(TransientFailure):
         orderbook.keep(shelf, Book(4, False, ["new"]))
     shelf.breaks = ""
-    assert orderbook.recall(shelf, 4) is None
+    assert recall(shelf, 4, 2) is None
 
 
 # --- beside it ------------------------------------------------------------------------------------------------------

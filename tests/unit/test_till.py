@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_nanobanana.batch.money import Budget, Cost
 from airflow_provider_nanobanana.durable.entry import Entry
-from airflow_provider_nanobanana.hooks.till import OverBudget, Till
+from airflow_provider_nanobanana.hooks.till import OverBudget, Till, Unbilled
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from tests.unit.batch_world import order, orders
 from tests.unit.ledger_samples import landed as landed_entry
@@ -25,8 +25,16 @@ def seen(body: dict[str, Any], **changes: Any) -> ImageTask:
     return STATUS.conclude(answer(200, {**body, **changes}), NOW)
 
 
-def till(max_cost_usd: float | None = None, entries: dict[str, Entry] | None = None) -> Till:
-    return Till(Budget(max_cost_usd), (entries or {}).items())
+def till(max_cost_usd: float | None = None, entries: dict[str, Entry] | None = None, *, tested: bool = True) -> Till:
+    """Return a till that has seen, or not, that an image of the usual kind costs what the price list says."""
+    bank = Till(Budget(max_cost_usd), (entries or {}).items())
+    if tested:
+        bank.gave_up(order(99))
+    return bank
+
+
+def billed(usd: float) -> ImageTask:
+    return seen(COMPLETED, billing={"status": "settled", "cost_usd": str(usd)})
 
 
 def test_what_is_about_to_be_bought_counts_before_its_image_task_does() -> None:
@@ -114,6 +122,99 @@ def test_an_image_without_a_price_is_counted_apart() -> None:
     bank = till()
     bank.saw(order(extra_body={"resolution": "8K"}), "a", None)
     assert bank.totals() == {"cost_usd": 0.0, "of_which_listed_usd": 0.0, "unpriced": 1}
+
+
+# --- bills above the price list -------------------------------------------------------------------------------------
+
+
+def waits(bank: Till) -> bool:
+    return bank.waits_for_bills
+
+
+def test_before_the_first_bill_few_are_bought_on_trust() -> None:
+    """Ten times the list price must still keep within the limit; the first is bought in any case."""
+    wanted = orders([f"picture {number}" for number in range(10)])
+    bank = till(1.0, tested=False)
+    for one in wanted[:4]:
+        bank.about_to_buy(one)
+        bank.saw(one, one.key, seen(RUNNING))
+        bank.settled(one)
+    with pytest.raises(Unbilled):
+        bank.about_to_buy(wanted[4])
+    assert waits(bank) and bank.affords(wanted[4])
+    bank.saw(wanted[0], wanted[0].key, billed(0.025))
+    assert not waits(bank)
+    bank.about_to_buy(wanted[4])
+
+
+@pytest.mark.parametrize("ends", ["landed", "given up", "refunded"])
+def test_a_small_limit_lets_one_after_another_through_until_one_has_ended(ends: str) -> None:
+    bank = till(0.1, tested=False)
+    bank.about_to_buy(FIRST)
+    with pytest.raises(Unbilled):
+        bank.about_to_buy(SECOND)
+    if ends == "landed":
+        bank.saw(FIRST, "a", seen(COMPLETED, billing=None))
+        bank.settled(FIRST)
+    elif ends == "given up":
+        bank.saw(FIRST, "a", seen(RUNNING))
+        bank.settled(FIRST)
+        bank.gave_up(FIRST)
+    else:
+        bank.saw(FIRST, "a", seen(FAILED))
+        bank.settled(FIRST)
+    bank.about_to_buy(SECOND)
+
+
+def test_the_highest_bill_counts_for_what_is_not_billed_yet() -> None:
+    bank = till(0.5)
+    for one in (FIRST, SECOND):
+        bank.about_to_buy(one)
+        bank.saw(one, one.key, seen(RUNNING))
+        bank.settled(one)
+    bank.saw(FIRST, FIRST.key, billed(0.2))
+    with pytest.raises(OverBudget):
+        bank.about_to_buy(THIRD)  # 0.2, 0.2 that are expected, and 0.2 more
+    assert bank.usd == pytest.approx(0.225), "what is reported is what is known"
+    bank.saw(SECOND, SECOND.key, billed(0.05))
+    bank.about_to_buy(THIRD)
+
+
+def test_a_bill_below_the_list_price_lets_no_more_through() -> None:
+    bank = till(0.05)
+    bank.saw(FIRST, "a", billed(0.01))
+    bank.about_to_buy(SECOND)
+    with pytest.raises(OverBudget):
+        bank.about_to_buy(THIRD)
+
+
+def test_a_bill_says_nothing_of_another_resolution_or_model() -> None:
+    large, other = order(1, resolution="4K"), order(2, model="gemini-3.1-flash-image-official")
+    bank = Till(Budget(1.0), [])
+    bank.saw(FIRST, "a", billed(0.5))
+    assert bank.affords(large) and bank.affords(other)
+    bank.about_to_buy(SECOND)
+    assert not bank.affords(THIRD) and not bank.affords(large), "all of it is spent"
+
+
+def test_bills_of_earlier_attempts_are_known() -> None:
+    entry = replace(landed_entry(0), cost=0.134, listed=False)
+    bank = Till(Budget(1.0), [(FIRST.key, entry)], [FIRST])
+    bought = 0
+    for one in orders([f"picture {number}" for number in range(20)]):
+        try:
+            bank.about_to_buy(one)
+        except OverBudget:
+            break
+        bought += 1
+    assert bought == 6 and not bank.waits_for_bills
+
+
+def test_without_a_limit_nothing_waits_for_a_bill() -> None:
+    bank = till(tested=False)
+    for one in orders([f"picture {number}" for number in range(50)]):
+        bank.about_to_buy(one)
+    assert not bank.waits_for_bills
 
 
 def test_many_threads_do_not_pass_the_limit() -> None:

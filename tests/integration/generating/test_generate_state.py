@@ -48,7 +48,9 @@ def test_a_pause_that_lost_its_records_looks_before_it_buys(world: World) -> Non
 def test_a_damaged_record_stops_everything(stored: World, name: str, text: str) -> None:
     world = stored
     world.attempt(requests=PROMPTS, crash_on=("submit under way", 4))
-    assert world.store is not None and name in world.store.rows
+    assert world.store is not None
+    # A list's chunks are named by what is in them.
+    name = next(key for key in world.store.rows if key.startswith(name[:-2]) and key.endswith(name[-2:]))
     whole = dict(world.store.rows)
     world.store.rows[name] = json.dumps(text)
     run = world.attempt(requests=PROMPTS)

@@ -1,0 +1,157 @@
+"""What a clear with another list leaves behind: images that are paid and not landed, and that nobody asks for now.
+
+They are landed under their names while their links live, and are neither bought nor waited for longer than they would
+have been. What cannot be landed is listed with its id and cost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_nanobanana.batch.outcome import EXPIRED
+from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.hooks.sightings import look_at
+from airflow_provider_nanobanana.hooks.workshop import name_ids
+from airflow_provider_nanobanana.toapis.errors import ImageTaskNotFound
+from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch.orders import Order
+    from airflow_provider_nanobanana.durable.entry import Entry
+    from airflow_provider_nanobanana.durable.ledger import Ledger
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+
+log = logging.getLogger(__name__)
+
+#: Seconds after its submit from which on an image is not looked for any more: its link died an hour ago or more.
+_GONE = LINK_LIFETIME_SECONDS + 3600.0
+
+
+def left_over(
+    before: Iterable[Order], older: Iterable[Order], wanted: Iterable[Order], ledger: Ledger, now: float
+) -> list[Order]:
+    """Return the orders of earlier lists that are wanted no more, may be paid and are not landed.
+
+    :param before: The list before this one.
+    :param older: What was left over then; what died since was told, and is not told again.
+    """
+    keys = {order.key for order in wanted}
+    alive = [order for order in older if not _gone(ledger.get(order.key), now)]
+    old = {order.key: order for order in (*before, *alive) if order.key not in keys}
+    return [order for key, order in old.items() if _unlanded(ledger.get(key))]
+
+
+def take_up(shop: Workshop) -> None:
+    """Make ready to land what is left over; what an earlier attempt gave up is looked at again."""
+    for order in shop.former:
+        entry = shop.entry(order)
+        if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED):
+            shop.ledger.update(order.key, status="open", error=None)
+    if some := [order for order in shop.former if _unlanded(shop.entry(order))]:
+        log.warning(
+            "The list changed with the clear. %d images of the list before may be paid and are not landed: they are "
+            "landed too, as they get ready, under the names they were to have; none of them is bought.",
+            len(some),
+        )
+
+
+def ready_to_look(shop: Workshop) -> list[Order]:
+    """Return what can be looked at; before that, ask for those of which the answer to the submit was lost; free."""
+    unanswered = {
+        record.client_business_id: order
+        for order in shop.former
+        if (record := shop.entry(order).record) and _open(shop.entry(order))
+        if record.image_task_id is None and record.client_business_id is not None
+    }
+    for sighting in look_at(shop.hook, list(unanswered)) if unanswered else ():
+        order = unanswered[sighting.id]
+        record, found = shop.entry(order).record, sighting.image_task
+        assert record is not None
+        if found is not None:
+            shop.ledger.update(order.key, record=record.moved(RecordState.SUBMITTED, image_task_id=found.id))
+            shop.bought(order, found)
+        elif isinstance(sighting.error, ImageTaskNotFound) and not shop.blind and _old_enough(shop, record):
+            # It was written ahead and never left.
+            shop.never_sent.add(order.key)
+    return [order for order in shop.former if _open(shop.entry(order)) and shop.image_task_id(order)]
+
+
+def awaited(shop: Workshop) -> list[Order]:
+    """Return what is still worth a wait: it is under way, and not for longer than an image usually takes."""
+    now = shop.hook.clock()
+    orders = (order for order in shop.former if _open(shop.entry(order)) and shop.image_task_id(order))
+    return [order for order in orders if now < shop.deadline(order)]
+
+
+def landed(shop: Workshop) -> list[dict[str, Any]]:
+    """Return what was landed of the list before the clear, as plain JSON for the manifest."""
+    entries = [(order, shop.entry(order)) for order in shop.former]
+    return [
+        {**_record(shop, order.key, entry, order.name), "uri": shop.retrieval.landing.uri(entry.landed.name)}
+        for order, entry in entries
+        if entry.landed is not None
+    ]
+
+
+def abandoned(shop: Workshop) -> list[dict[str, Any]]:
+    """Return what is paid, or may be, of earlier lists and is not landed, as plain JSON for result and manifest.
+
+    ``id`` is the image task's, or the ``client_business_id`` under which the service may know it; ``expires_at`` is
+    about when its link dies, in epoch seconds.
+    """
+    known = {order.key: order for order in shop.former}
+    wanted, now = {order.key for order in shop.orders}, shop.hook.clock()
+    return [
+        _record(shop, key, entry, known[key].name if key in known else None)
+        for key, entry in shop.ledger.items()
+        if key not in wanted and key not in shop.never_sent
+        if _unlanded(entry) and (key in known or not _gone(entry, now))
+    ]
+
+
+def tell(shop: Workshop, left: list[dict[str, Any]]) -> None:
+    """Say in the log what is left behind, and what can be done about it."""
+    if left:
+        log.warning(
+            "%d images of the list before the clear are paid, or may be, and are not landed: %s. Their links live for "
+            "about 24 hours: clear the task once more within that time, and what is ready by then is landed. The "
+            "manifest lists them under 'abandoned'.",
+            len(left),
+            name_ids(str(record["id"]) for record in left),
+        )
+
+
+def _record(shop: Workshop, key: str, entry: Entry, name: str | None) -> dict[str, Any]:
+    record = entry.record
+    return {
+        "id": record and (record.image_task_id or record.client_business_id),
+        "key": key,
+        "name": name,
+        "cost_usd": entry.cost,
+        "expires_at": round(_submitted_at(entry) + LINK_LIFETIME_SECONDS),
+    }
+
+
+def _unlanded(entry: Entry) -> bool:
+    """Whether something was sent for an order, was not refunded as far as anyone knows, and has not been landed."""
+    sent = entry.record is not None and entry.record.state is not RecordState.QUEUED
+    return sent and (_open(entry) or (entry.status == "failed" and not entry.refunded))
+
+
+def _open(entry: Entry) -> bool:
+    return entry.status == "open"
+
+
+def _submitted_at(entry: Entry) -> float:
+    return entry.submitted_at or (entry.record.at if entry.record else 0.0)
+
+
+def _old_enough(shop: Workshop, record: Record) -> bool:
+    """Whether the service would show by now what a submit bought."""
+    return shop.hook.clock() > record.at + shop.rules.unseen_for
+
+
+def _gone(entry: Entry, now: float) -> bool:
+    return now > _submitted_at(entry) + _GONE

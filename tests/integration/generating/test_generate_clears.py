@@ -1,0 +1,338 @@
+"""What a clear does about money: it announces what it buys, and leaves nothing behind that is paid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.exceptions import NanoBananaFailException
+from airflow_provider_nanobanana.landing.landing import Landing
+from tests.integration.generating.world import World
+from tests.unit.picture_fixtures import picture
+
+PROMPTS = [f"picture {number}" for number in range(6)]
+MONTH = 30 * 86_400.0
+
+
+def said(caplog: pytest.LogCaptureFixture) -> str:
+    """Return what the provider told a person."""
+    ours = (record for record in caplog.records if record.name.startswith("airflow_provider"))
+    return "\n".join(record.getMessage() for record in ours)
+
+
+def remove_all(world: World) -> None:
+    for path in world.folder.glob("*.png"):
+        path.unlink()
+
+
+def ids_of(world: World) -> set[str]:
+    return {sold["id"] for sold in world.emulator.ledger()["image_tasks"] if not sold["refunded"]}
+
+
+# --- files that are gone -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["landed", "timed out", "killed while waiting", "answers lost"])
+def test_a_clear_announces_what_it_buys_again(stored: World, caplog: pytest.LogCaptureFixture, how: str) -> None:
+    """A month later no link lives, whatever became of the image tasks then."""
+    world = stored
+    if how == "timed out":
+        world.emulator.fault(on="submit", kind="latency", seconds=100_000)
+    crash = {"killed while waiting": ("before land", 1), "answers lost": ("after submit", 3)}.get(how)
+    world.attempt(requests=PROMPTS, timeout=60, crash_on=crash)
+    before = world.posts
+    remove_all(world)
+    world.emulator.gateway.faults.rules.clear()
+    world.clock.sleep(MONTH)
+    world.clear()
+    world.emulator.configure(credits=0.0)
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=PROMPTS, preflight_balance=True)
+    assert isinstance(run.error, NanoBananaFailException) and world.posts == before, "the preflight keeps it"
+    assert "Estimate: 6 images to buy, $0.15" in said(caplog)
+    world.emulator.configure(credits=None)
+    world.clear()
+    assert world.attempt(requests=PROMPTS, preflight_balance=True).result["count"] == 6
+    assert world.posts == before + 6
+
+
+def test_files_that_are_gone_while_their_links_live_cost_nothing(
+    stored: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS)
+    remove_all(world)
+    world.clear()
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=PROMPTS, preflight_balance=True)
+    assert run.result["count"] == len(world.files) == world.posts == 6
+    assert "Estimate: 0 images to buy, $0.00" in said(caplog) and "Up to 0 of them, $0.00" in said(caplog)
+
+
+def test_links_that_may_have_died_are_announced_as_such(stored: World, caplog: pytest.LogCaptureFixture) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS)
+    remove_all(world)
+    world.clock.sleep(86_500.0)
+    world.clear()
+    with caplog.at_level(logging.INFO):
+        world.attempt(requests=PROMPTS)
+    assert "Up to 6 of them, $0.15" in said(caplog) and world.posts == 12
+
+
+def test_a_retry_buys_nothing_that_expired_and_announces_nothing(
+    stored: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS, crash_on=("after manifest", 1))
+    remove_all(world)
+    world.clock.sleep(MONTH)
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=PROMPTS)
+    assert "expired" in str(run.error) and world.posts == 6
+    assert "Estimate: 0 images to buy, $0.00" in said(caplog) and "Up to 0 of them" in said(caplog)
+
+
+def test_without_a_ledger_a_clear_looks_before_it_compares_and_buys(
+    stored: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before Airflow 3.3 nothing is known of what the run bought a month ago."""
+    world = stored
+    world.store = None
+    world.attempt(requests=PROMPTS)
+    remove_all(world)
+    world.clock.sleep(MONTH)
+    world.clear()
+    world.emulator.configure(credits=20.0)
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=PROMPTS, preflight_balance=True)
+    world.emulator.configure(credits=None)
+    assert "Up to 6 of them, $0.15" in said(caplog)
+    assert isinstance(run.error, NanoBananaFailException) and "$0.15" in said(caplog) and world.posts == 6
+
+
+def test_the_balance_is_compared_with_what_is_bought_and_not_with_what_was_in_doubt(stored: World) -> None:
+    """Killed in the middle: what was paid by then is found first, and needs no money."""
+    world = stored
+    world.attempt(requests=PROMPTS, preflight_balance=True, crash_on=("submit under way", 4))
+    assert world.charges == 4
+    world.emulator.configure(credits=4 * 5.0 + 2 * 5.0)  # credits are counted from the beginning
+    run = world.attempt(requests=PROMPTS, preflight_balance=True)
+    world.emulator.configure(credits=None)
+    assert run.error is None and world.charges == 6
+
+
+# --- files that are broken -----------------------------------------------------------------------------------------
+
+BROKEN = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "as long": lambda content: b"\0" * len(content),
+    "a page": lambda content: b"<html>" + content,
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_clear_relies_on_no_broken_file(
+    stored: World, caplog: pytest.LogCaptureFixture, how: str, late: bool
+) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS)
+    victim = world.folder / world.files[2]
+    whole = victim.read_bytes()
+    victim.write_bytes(BROKEN[how](whole))
+    world.clock.sleep(MONTH if late else 60.0)
+    world.clear()
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=PROMPTS)
+    assert run.error is None and run.result["count"] == 6 and victim.read_bytes() == whole
+    assert world.posts == (7 if late else 6)
+    assert f"Estimate: {int(late)} images to buy" in said(caplog)
+    assert "1 images that were in place are no whole images any more" in said(caplog)
+
+
+def test_a_picture_that_a_person_put_there_stays_and_is_told(stored: World) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS)
+    retouched = picture("png", (9, 9))
+    (world.folder / world.files[0]).write_bytes(retouched)
+    world.clock.sleep(MONTH)
+    world.clear()
+    run = world.attempt(requests=PROMPTS)
+    assert run.error is None and world.posts == 6
+    assert (world.folder / world.files[0]).read_bytes() == retouched
+    assert sorted(image["width"] for image in run.result["images"]) == [8, 8, 8, 8, 8, 9]
+
+
+def test_a_long_verification_pauses_and_buys_nothing_meanwhile(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, find = stored, Landing.find
+    prompts = [f"picture {number}" for number in range(30)]
+    world.attempt(requests=prompts)
+
+    def slowly(self: Landing, stem: str) -> Any:
+        world.clock.sleep(10.0)
+        return find(self, stem)
+
+    monkeypatch.setattr(Landing, "find", slowly)
+    (world.folder / world.files[-1]).write_bytes(b"")
+    world.clear()
+    bought: list[int] = []
+    world.on_pause = lambda: bought.append(world.posts)
+    run = world.attempt(requests=[*prompts, "new"])
+    assert run.error is None and run.result["count"] == 31 and world.posts == 31
+    assert bought[0] == 30 and len(world.pauses) > 2
+
+
+# --- another list --------------------------------------------------------------------------------------------------
+
+OLD, NEW = [f"old {number}" for number in range(5)], [f"new {number}" for number in range(3)]
+
+
+@pytest.mark.parametrize("crash", [("before land", 1), ("after submit", 3), ("submit under way", 2)])
+def test_what_the_old_list_paid_is_landed_and_named(stored: World, crash: tuple[str, int]) -> None:
+    """Also what was bought and never answered for."""
+    world = stored
+    world.attempt(requests=OLD, crash_on=crash)
+    paid = ids_of(world)
+    world.clock.sleep(200.0)
+    world.clear()
+    run = world.attempt(requests=NEW)
+    assert run.error is None and run.result["count"] == 3 and run.result["abandoned"] == []
+    assert {record["id"] for record in world.manifest["former"]} == paid
+    assert world.posts == len(paid) + 3 == len(world.files), "nothing of the old list is bought"
+    assert all(record["uri"].endswith(".png") for record in world.manifest["former"])
+
+
+def test_what_is_not_ready_is_named_with_its_cost_and_landed_by_another_clear(
+    stored: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="latency", seconds=2000, match="old")
+    world.attempt(requests=OLD, timeout=60)
+    paid = ids_of(world)
+    world.clear()
+    began = world.clock.now
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(requests=NEW)
+    assert run.error is None and run.result["count"] == 3
+    assert world.clock.now - began < 300, "they are not waited for"
+    left = run.result["abandoned"]
+    assert {record["id"] for record in left} == paid == {record["id"] for record in world.manifest["abandoned"]}
+    assert {record["cost_usd"] for record in left} == {0.025}
+    assert all(record["expires_at"] > began + 80_000 for record in left)
+    assert all(image_task_id in said(caplog) for image_task_id in paid)
+    world.clock.sleep(3000.0)
+    world.clear()
+    again = world.attempt(requests=NEW)
+    assert again.error is None and again.result["abandoned"] == [] and len(world.files) == 8
+    assert {record["id"] for record in world.manifest["former"]} == paid and world.posts == 8
+
+
+def test_a_retry_of_the_clear_still_knows_the_old_list(stored: World) -> None:
+    world = stored
+    world.attempt(requests=OLD, crash_on=("before land", 1))
+    world.clear()
+    world.attempt(requests=NEW, crash_on=("submit under way", 2))
+    run = world.attempt(requests=NEW)
+    assert run.error is None and len(world.files) == world.posts == 8
+
+
+def test_what_was_refunded_or_has_landed_is_not_left_over(stored: World) -> None:
+    world = stored
+    world.emulator.fault(on="submit", kind="failed", times=1, match="old 2")
+    world.attempt(requests=OLD)
+    world.clear()
+    run = world.attempt(requests=NEW)
+    assert run.result["abandoned"] == world.manifest["former"] == world.manifest["abandoned"] == []
+    assert len(world.files) == 7 and world.posts == 8
+
+
+def test_what_may_have_been_bought_a_moment_ago_is_named_by_its_client_id(stored: World) -> None:
+    """An accepted submit may stay out of sight for a minute."""
+    world = stored
+    world.attempt(requests=OLD, crash_on=("submit under way", 2))
+    world.clear()
+    left = world.attempt(requests=NEW).result["abandoned"]
+    assert len(world.manifest["former"]) == 2 and len(left) == 3
+    assert all(record["id"].startswith("nb-") and record["cost_usd"] is None for record in left)
+
+
+def test_what_expired_unlanded_is_named_once(real: World) -> None:
+    world = real
+    world.attempt(requests=OLD, crash_on=("before land", 1))
+    paid = ids_of(world)
+    world.clock.sleep(MONTH)
+    world.clear()
+    run = world.attempt(requests=NEW)
+    assert run.error is None and {record["id"] for record in run.result["abandoned"]} == paid
+    world.clear()
+    assert world.attempt(requests=NEW).result["abandoned"] == [] and world.posts == 8
+
+
+def test_a_request_that_is_wanted_still_is_no_leftover(stored: World) -> None:
+    world = stored
+    world.attempt(requests=OLD, crash_on=("before land", 1))
+    world.clear()
+    run = world.attempt(requests=[*OLD[2:], "another"])
+    assert run.error is None and run.result["count"] == 4
+    assert len(world.manifest["former"]) == 2 and len(world.files) == world.posts == 6
+
+
+def test_trouble_with_the_old_list_fails_no_new_one(stored: World) -> None:
+    world = stored
+    world.attempt(requests=OLD, crash_on=("before land", 1))
+    world.emulator.fault(on="result", kind="html", status=500, match="old")
+    world.emulator.fault(on="status", kind="server_error", match="old")
+    world.clear()
+    run = world.attempt(requests=NEW)
+    assert run.error is None and run.result["count"] == 3
+
+
+# --- clears that do not look like one, and lists that change without one -------------------------------------------
+
+
+@pytest.mark.parametrize("retries", [1, 0, 4])
+def test_a_clear_after_retries_were_edited_takes_the_new_list(stored: World, retries: int) -> None:
+    """Airflow sets ``max_tries`` to the tries so far plus ``retries``: the same number as before, maybe."""
+    world = stored
+    world.retries = world.max_tries = 2
+    world.attempt(requests=["a red mug"])
+    world.retries = retries
+    world.clear()
+    assert world.attempt(requests=["a blue mug"]).error is None
+    assert [image["fields"]["prompt"] for image in world.manifest["images"]] == ["a blue mug"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({}, False), ({"requests": OLD}, True), ({"size": "16:9"}, True), ({"timeout": 300}, False)]
+)
+def test_an_attempt_says_that_it_goes_on_with_the_list_it_has(
+    stored: World, caplog: pytest.LogCaptureFixture, change: dict[str, Any], told: bool
+) -> None:
+    world = stored
+    world.attempt(requests=PROMPTS, crash_on=("submit under way", 3))
+    with caplog.at_level(logging.INFO):
+        run = world.attempt(**{"requests": PROMPTS, **change})
+    assert run.error is None and world.posts == 6
+    assert bool(re.search(r"differs from what try 1 was asked for.*Clear the task once more", said(caplog))) == told
+
+
+def costly() -> Iterator[str]:
+    """Return an upstream that must not be asked."""
+    if PROMPTS:
+        raise AssertionError("the upstream was asked")
+    yield ""
+
+
+def test_a_list_that_is_not_at_hand_is_not_asked_for(stored: World, caplog: pytest.LogCaptureFixture) -> None:
+    world = stored
+    world.attempt(requests=iter(PROMPTS), crash_on=("submit under way", 3))
+    with caplog.at_level(logging.INFO):
+        assert world.attempt(requests=costly()).error is None
+    assert "differs from what" not in said(caplog) and json.dumps(world.manifest).count("picture") >= 6
