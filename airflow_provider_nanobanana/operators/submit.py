@@ -19,11 +19,12 @@ from airflow_provider_nanobanana.toapis import errors
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.durable.decision import OnUnknownSubmission
+    from airflow_provider_nanobanana.durable.decision import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.hooks.submission import Submission
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "on_unknown_submission": ("resubmit", "fail"),
+    "on_expired": ("fail", "resubmit"),
     "reuse_existing": (True, False),
 }
 #: A queued submit wakes no sooner: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
@@ -49,6 +50,8 @@ class NanoBananaSubmitOperator(BaseOperator):
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
     :param reuse_existing: Whether a clear uses what the same request already bought; False buys anew.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
+    :param on_expired: What follows when what was bought has expired (24 hours), for a retry and a clear alike: ``fail``,
+        or ``resubmit``, which pays again.
     :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
         failed attempt named; also ``nanobanana_adopt`` in the run's conf.
@@ -66,6 +69,8 @@ class NanoBananaSubmitOperator(BaseOperator):
         "nanobanana_conn_id",
     )
     ui_color = "#fff3b0"
+    #: What is under way, for :meth:`on_kill`.
+    _submission: Submission | None = None
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class NanoBananaSubmitOperator(BaseOperator):
         variant: str = "",
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
+        on_expired: OnExpired = "fail",
         timeout: float | timedelta = 900,
         adopt: Mapping[str, str] | None = None,
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
@@ -96,6 +102,7 @@ class NanoBananaSubmitOperator(BaseOperator):
         self.variant = variant
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
+        self.on_expired = on_expired
         self.timeout = timeout
         self.adopt = adopt
         self.nanobanana_conn_id = nanobanana_conn_id
@@ -115,14 +122,16 @@ class NanoBananaSubmitOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Say what a killed attempt leaves behind: the service has no cancel."""
+        left = self._submission.left_behind() if self._submission else ""
         self.log.warning(
             "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
-            "it."
+            "it. %s",
+            left,
         )
 
     def _submit(self, context: Context, queue_deadline: float) -> str:
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            submission = self._submission(context, hook)
+            submission = self._submission = self._open(context, hook)
             try:
                 with airflow_errors():
                     image_task = submission.settle()
@@ -134,7 +143,7 @@ class NanoBananaSubmitOperator(BaseOperator):
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
         return image_task.id
 
-    def _submission(self, context: Context, hook: NanoBananaHook) -> Submission:
+    def _open(self, context: Context, hook: NanoBananaHook) -> Submission:
         from airflow_provider_nanobanana.durable.attempt import Attempt
         from airflow_provider_nanobanana.durable.journal import journal_for
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
@@ -158,7 +167,11 @@ class NanoBananaSubmitOperator(BaseOperator):
                 regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
             attempt=attempt,
-            rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
+            rules=hook.rules(
+                on_unknown_submission=self.on_unknown_submission,
+                reuse_existing=self.reuse_existing,
+                on_expired=self.on_expired,
+            ),
             journal=journal_for(context),
             pace=Pace.of(hook.settings),
             adopt=adopt,
