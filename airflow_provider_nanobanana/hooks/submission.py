@@ -129,7 +129,10 @@ class Submission:
             if not earlier:
                 raise
             words = f"{failure.error.message} {self.left_behind()}"
-            raise failure.error.reworded(words, charged="unknown") from failure
+            known = record.image_task_id if record else None
+            error = failure.error.reworded(words, charged="yes" if known else "unknown")
+            error.image_task_id = known
+            raise error from failure
 
     def left_behind(self) -> str:
         """Return what this attempt leaves behind if it ends here: what may be paid, and what the next attempt does."""
