@@ -30,7 +30,7 @@ VISIBLE_AFTER_SECONDS: Final = 60.0
 CLOCKS_DIFFER_SECONDS: Final = 600.0
 #: An intent of a wave, written ahead, names a moment that lies ahead by less (seconds).
 _WRITTEN_AHEAD: Final = 60.0
-_PAUSES: Final = (2.0, 4.0, 8.0, 16.0)
+_FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 2.0, 16.0, 3
 #: Nothing sane fails this often: from here on a clear has to ask for the next ones, and in the end nothing helps.
 MAX_GENERATIONS: Final = 25
 MOST_GENERATIONS: Final = 10 * MAX_GENERATIONS
@@ -180,7 +180,7 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
     seen, record, rules = situation.seen, situation.record, situation.rules
     assert seen is not None
     if not situation.vouched and (seen.looks < LOOKS_TO_BELIEVE or now < since + rules.unseen_for):
-        pause = _PAUSES[min(seen.looks, len(_PAUSES)) - 1]
+        pause = min(_FIRST_PAUSE * 2 ** min(seen.looks - 1, _DOUBLINGS), _LONGEST_PAUSE)
         reason = f"{seen.target} is not there yet (look {seen.looks})"
         return Decision(Verb.WAIT, reason, target=seen.target, seconds=pause)
     cleared = _surely_cleared(situation)
@@ -208,10 +208,11 @@ def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decisio
         return _decide_expired(situation, found)
     if wished_anew and not situation.rules.reuse_existing and record is not None and record.state is RecordState.DONE:
         return _next(situation, f"reuse_existing=False, and image task {found.id} was handed on before the clear")
-    if changed:
+    if record is not None and changed:
+        which = f"try {record.try_number}" if record.try_number else "an earlier try"
         reason = (
-            f"the request changed between attempts; going on with the request of try {record.try_number if record else 0}, "
-            "which is paid already; clear the task once more to take the new one"
+            f"the request changed between attempts; going on with the request of {which}, which is paid already; "
+            "clear the task once more to take the new one"
         )
     else:
         reason = f"it is {found.wire_status or found.status}; nothing is bought"

@@ -84,5 +84,5 @@ def covers(saved: Record | None, intent: Record) -> bool:
 
 def same_submit(one: Record, other: Record) -> bool:
     """Whether two intents differ at most in their moment, their writer and try, and what came before them."""
-    same = {"at": 0.0, "writer": "", "replaced": False, "try_number": 0}
-    return replace(one, **same) == replace(other, **same)
+    first, second = (replace(it, at=0.0, writer="", replaced=False, try_number=0) for it in (one, other))
+    return first == second

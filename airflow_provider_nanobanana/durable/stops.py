@@ -42,8 +42,8 @@ def expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
     """
     how = "" if clear_rebuys else " with on_expired='resubmit' (or with reuse_existing=False)"
     return errors.ResultExpired(
-        f"Image task {found.id} of this request is paid and its link has expired: the service no longer gives the image "
-        f"out. Nothing was sent now. Clear the task{how} to buy it anew.",
+        f"Image task {found.id} of this request is paid and its link has expired: the service no longer gives the "
+        f"image out. Nothing was sent now. Clear the task{how} to buy it anew.",
         image_task_id=found.id,
     )
 
@@ -66,6 +66,6 @@ def hopeless(generations: int, *, clear_goes_on: bool) -> errors.ToApisError:
     """
     how = "clear this task" if clear_goes_on else "change the prompt or the variant and clear this task"
     return errors.ImageTaskFailed(
-        f"{generations} image tasks of this request failed; all were refunded. Nothing was sent now. Look at the prompt "
-        f"and at the service, then {how} to submit it again."
+        f"{generations} image tasks of this request failed; all were refunded. Nothing was sent now. Look at the "
+        f"prompt and at the service, then {how} to submit it again."
     )

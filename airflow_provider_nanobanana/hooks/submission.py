@@ -141,10 +141,8 @@ class Submission:
             return "Nothing was sent for this image by this attempt; the next one looks for what earlier ones sent."
         if record.image_task_id is not None:
             return f"Image task {record.image_task_id} is paid and goes on; the next attempt uses it."
-        return (
-            "A submit may have left, and what it buys stays paid; the next attempt looks for it"
-            + (f" under client_business_id {record.client_business_id}." if record.client_business_id else ".")
-        )
+        under = f" under client_business_id {record.client_business_id}" if record.client_business_id else ""
+        return f"A submit may have left, and what it buys stays paid; the next attempt looks for it{under}."
 
     def hand_on(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
@@ -182,11 +180,12 @@ class Submission:
         if not self._book.still_ours():
             return None
         record = situation.record or self._record(situation, RecordState.SUBMITTED, situation.generation)
-        standing, attempt = {}, self._start.attempt
-        if attempt.try_number >= record.try_number and (record.try_number or attempt.max_tries > record.max_tries):
-            # An attempt from before a clear, still alive, must not undo the clear.
-            standing = {"max_tries": attempt.max_tries, "try_number": attempt.try_number}
-        self._book.keep(record.moved(RecordState.SUBMITTED, image_task_id=found.id, **standing))
+        used = record.moved(RecordState.SUBMITTED, image_task_id=found.id)
+        attempt = self._start.attempt
+        # An attempt from before a clear, still alive, must not undo the clear.
+        if (attempt.try_number, attempt.max_tries) > (record.try_number, record.max_tries):
+            used = replace(used, max_tries=attempt.max_tries, try_number=attempt.try_number)
+        self._book.keep(used)
         if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
             count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
         return found

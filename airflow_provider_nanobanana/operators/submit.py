@@ -50,8 +50,8 @@ class NanoBananaSubmitOperator(BaseOperator):
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
     :param reuse_existing: Whether a clear uses what the same request already bought; False buys anew.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
-    :param on_expired: What follows when what was bought has expired (24 hours), for a retry and a clear alike: ``fail``,
-        or ``resubmit``, which pays again.
+    :param on_expired: What follows when what was bought has expired (24 hours), at a retry and at a clear alike:
+        ``fail``, or ``resubmit``, which pays again.
     :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
         failed attempt named; also ``nanobanana_adopt`` in the run's conf.

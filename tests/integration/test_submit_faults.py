@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from tests.integration.conftest import ServiceClock
@@ -277,7 +277,7 @@ class TestNextAttempt:
 
         monkeypatch.setattr("airflow_provider_nanobanana.toapis.client.ToApisClient", unusable)
         run = submit(TaskInstance(try_number=1, max_tries=2, store=store), retries=2)
-        assert isinstance(run.error, AirflowFailException)
+        assert isinstance(run.error, NanoBananaFailException)
         assert "SSL_CERT_FILE" in str(run.error)
         assert (store.rows, run.error.charged, emulator.ledger()["count"]) == ({}, "no", 1)
         before = dict(first.store.rows) if first.store else {}

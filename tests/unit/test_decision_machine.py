@@ -132,7 +132,7 @@ class PaidOnce(RuleBasedStateMachine):
         self._write_off()
 
     def _write_off(self) -> None:
-        """What has expired by the time a clear is acted on is bought anew where told; without a record, by retries too."""
+        """What expired before a clear is acted on is bought anew where told; without a record, by its retries too."""
         told = self.allowed.clear_rebuys or not self.allowed.reuse_existing
         if told and self.tries_before_clear and not self._acted_on_clear():
             for bought in self.world.books:
@@ -234,7 +234,7 @@ class PaidOnce(RuleBasedStateMachine):
 
 
 def test_a_wait_that_is_given_up_never_says_that_nothing_was_charged_while_another_attempt_buys() -> None:
-    """Found by hypothesis once in some thousand runs: two attempts after a clear, one of them at the end of the line."""
+    """Found by hypothesis, once in some thousand runs: two attempts after a clear, one at the end of the line."""
     state = PaidOnce()
     state.begin(store=True, reuse=False, unknown="resubmit", expired="fail", clear_rebuys=False)
     try:

@@ -142,9 +142,7 @@ def test_r14_killed_by_hand(story: Story, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("crash_on", ["after read", "submit under way", "returned"])
-def test_a_killed_submit_names_what_it_leaves(
-    story: Story, crash_on: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_submit_names_what_it_leaves(story: Story, crash_on: str, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     operator = story.operator()
     monkeypatch.setattr(story, "operator", lambda: operator)
