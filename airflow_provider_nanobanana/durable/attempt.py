@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.durable.record import Record
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Where a task instance stands: Airflow counts tries on, and raises ``max_tries`` at every clear.
+    """Where a task instance stands: Airflow counts tries on, and sets ``max_tries`` at every clear.
 
     :param started_at: Epoch seconds; nothing that this attempt does not know of can have left later.
     :param retry: Whether an earlier try since the last clear may have submitted.
     :param tries_before_clear: Tries spent before the last clear, 0 without one; names the wish behind it.
+    :param try_number: Airflow's, from 1; 0 where there is none.
     """
 
     started_at: float
     max_tries: int
     retry: bool
     tries_before_clear: int
+    try_number: int = 0
 
     @classmethod
     def of(cls, *, try_number: int, max_tries: int, retries: int, started_at: float) -> Attempt:
-        """Return the standing: at first ``max_tries`` is ``retries``; a clear sets it to the tries so far plus that."""
+        """Return the standing: at first ``max_tries`` is ``retries``; a clear sets it to the tries so far plus that.
+
+        ``retries`` is that of the worker's DAG, which somebody may have edited since ``max_tries`` was counted. What
+        cannot be true is taken for a retry, which looks before it buys.
+        """
         before = max(0, max_tries - retries)
-        return cls(started_at, max_tries, retry=try_number > before + 1, tries_before_clear=before)
+        if before >= try_number:
+            before = 0
+        return cls(started_at, max_tries, try_number > before + 1, tries_before_clear=before, try_number=try_number)
 
     @property
     def cleared(self) -> bool:
-        """Whether the user cleared the task since its first run."""
+        """Whether the user cleared the task since its first run, as far as the counts tell without a record."""
         return self.tries_before_clear > 0
+
+    def cleared_since(self, record: Record) -> bool:
+        """Whether the user certainly cleared the task after a record was written: only a clear sets ``max_tries``."""
+        if not (self.try_number and record.try_number):
+            return self.max_tries > record.max_tries
+        # An attempt from before the clear may still live, and find the record of one from after it.
+        return self.try_number > record.try_number and self.max_tries != record.max_tries
+
+    def seems_cleared_since(self, record: Record) -> bool:
+        """As :meth:`cleared_since`; also where ``retries`` was lowered so that a clear left ``max_tries`` as it was.
+
+        A retry after such an edit can look the same.
+        """
+        hidden = 0 < record.try_number <= self.tries_before_clear
+        return self.cleared_since(record) or (self.max_tries == record.max_tries and hidden)

@@ -26,17 +26,26 @@ OnExpired = Literal["fail", "resubmit"]
 #: an accepted submit may stay invisible for half a minute, and the HTTP call itself may have been under way.
 LOOKS_TO_BELIEVE: Final = 4
 VISIBLE_AFTER_SECONDS: Final = 60.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 16.0
-#: Nothing sane fails this often; a bound against an endless loop.
+#: Clocks of workers differ by less: a moment that lies further back was written that long ago, whatever clock it is of.
+CLOCKS_DIFFER_SECONDS: Final = 600.0
+#: An intent of a wave, written ahead, names a moment that lies ahead by less (seconds).
+_WRITTEN_AHEAD: Final = 60.0
+_FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 2.0, 16.0, 3
+#: Nothing sane fails this often: from here on a clear has to ask for the next ones, and in the end nothing helps.
 MAX_GENERATIONS: Final = 25
+MOST_GENERATIONS: Final = 10 * MAX_GENERATIONS
 
 
 @dataclass(frozen=True)
 class Rules:
     """What user and connection allow.
 
+    A result that has expired is paid and lost. It is bought anew with ``on_expired="resubmit"``, by a clear with
+    ``reuse_existing=False``, and by any clear where ``clear_rebuys``; otherwise it ends in an error.
+
     :param client_ids: Whether submits can be found by a ``client_business_id``.
     :param http_timeout: Seconds that one POST may be under way.
+    :param clear_rebuys: For a caller that announces what a clear will buy (generate); a submit has no way to.
     """
 
     client_ids: bool = True
@@ -44,6 +53,7 @@ class Rules:
     reuse_existing: bool = True
     on_expired: OnExpired = "fail"
     http_timeout: float = 30.0
+    clear_rebuys: bool = False
 
     @property
     def unseen_for(self) -> float:
@@ -66,6 +76,8 @@ class Situation:
 
     :param generation: The generation being looked at while there is no record.
     :param vouched: Whether a record vouches that nothing of this wish is under way.
+    :param read_at: Epoch seconds of our own clock at which we first read what is decided upon; None where moments in
+        the record are of that clock.
     """
 
     identity: SubmissionIdentity
@@ -75,6 +87,7 @@ class Situation:
     seen: Seen | None = None
     generation: int = 0
     vouched: bool = False
+    read_at: float | None = None
 
 
 class Verb(StrEnum):
@@ -118,12 +131,22 @@ def decide(situation: Situation, now: float) -> Decision:
     if target is None:
         cleared = "the task was cleared after its outcome could not be found out"
         blind = _fail(stops.blind(_key(situation), sent_ids=False), record.generation)
-        return _submit(record.generation, cleared) if _wished_anew(situation) else blind
+        return _submit(record.generation, cleared) if _surely_cleared(situation) else blind
     if situation.seen is None or situation.seen.target != target:
         return Decision(Verb.LOOK, f"the record is {record.state}", target=target)
     if situation.seen.image_task is not None:
         return _decide_found(situation, situation.seen.image_task, now)
-    return _decide_absent(situation, now, since=record.at)
+    return _decide_absent(situation, now, since=_by_our_clock(record.at, situation.read_at))
+
+
+def _by_our_clock(at: float, read_at: float | None) -> float:
+    """Return the last moment, by our own clock, at which a POST of a record may have left.
+
+    :param at: What the record says: epoch seconds of the clock of whoever wrote it.
+    """
+    if read_at is None or at <= read_at - CLOCKS_DIFFER_SECONDS:
+        return at
+    return min(max(at, read_at), read_at + _WRITTEN_AHEAD)
 
 
 def _decide_unsent(situation: Situation, record: Record) -> Decision:
@@ -147,7 +170,9 @@ def _decide_unrecorded(situation: Situation, now: float) -> Decision:
         return Decision(Verb.LOOK, "there is no record of earlier attempts", target=target)
     if situation.seen.image_task is not None:
         return _decide_found(situation, situation.seen.image_task, now)
-    return _decide_absent(situation, now, since=attempt.started_at)
+    # An attempt that goes on after a pause may have begun on another machine.
+    latest = attempt.started_at if situation.read_at is None else situation.read_at + _WRITTEN_AHEAD
+    return _decide_absent(situation, now, since=min(attempt.started_at, latest))
 
 
 def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
@@ -155,15 +180,15 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
     seen, record, rules = situation.seen, situation.record, situation.rules
     assert seen is not None
     if not situation.vouched and (seen.looks < LOOKS_TO_BELIEVE or now < since + rules.unseen_for):
-        pause = min(_FIRST_PAUSE * 2 ** (seen.looks - 1), _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2 ** min(seen.looks - 1, _DOUBLINGS), _LONGEST_PAUSE)
         reason = f"{seen.target} is not there yet (look {seen.looks})"
         return Decision(Verb.WAIT, reason, target=seen.target, seconds=pause)
-    wished_anew = _wished_anew(situation) and not (record is None and situation.attempt.retry)
+    cleared = _surely_cleared(situation)
     if record is not None and record.image_task_id is not None:
-        if wished_anew and not rules.reuse_existing:
+        if cleared and not rules.reuse_existing:
             return _next(situation, f"image task {record.image_task_id} is unknown to this account")
         return _fail(stops.unknown_id(record.image_task_id))
-    if rules.on_unknown_submission == "fail" and not (wished_anew or situation.vouched):
+    if rules.on_unknown_submission == "fail" and not (cleared or situation.vouched):
         return _fail(stops.blind(_key(situation), sent_ids=True), _generation(situation))
     if record is not None and not record.fits(situation.identity):
         return _submit_wish(situation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
@@ -176,17 +201,19 @@ def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decisio
     changed = record is not None and record.fingerprint != situation.identity.fingerprint
     if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
         return _decide_failed(situation, found, wished_anew)
-    if found.terminal and (found.expired_at_service or now >= found.expires(now)):
-        if wished_anew or situation.rules.on_expired == "resubmit":
-            return _next(situation, f"the link of image task {found.id} has expired")
-        return _fail(stops.expired(found))
     if wished_anew and changed:
         reason = f"the task was cleared with another request; image task {found.id} is abandoned, though paid"
         return _next(situation, reason)
+    if found.terminal and (found.expired_at_service or now >= found.expires(now)):
+        return _decide_expired(situation, found)
     if wished_anew and not situation.rules.reuse_existing and record is not None and record.state is RecordState.DONE:
         return _next(situation, f"reuse_existing=False, and image task {found.id} was handed on before the clear")
-    if changed:
-        reason = "the request changed between attempts; the image task already paid for wins while it lives"
+    if record is not None and changed:
+        which = f"try {record.try_number}" if record.try_number else "an earlier try"
+        reason = (
+            f"the request changed between attempts; going on with the request of {which}, which is paid already; "
+            "clear the task once more to take the new one"
+        )
     else:
         reason = f"it is {found.wire_status or found.status}; nothing is bought"
     return Decision(_verb_for(record, found), f"image task {found.id}: {reason}", target=found.id)
@@ -198,6 +225,16 @@ def _verb_for(record: Record | None, found: ImageTask) -> Verb:
     return Verb.USE if found.status is ImageTaskStatus.COMPLETED else Verb.REATTACH
 
 
+def _decide_expired(situation: Situation, found: ImageTask) -> Decision:
+    """The image is paid and lost: whatever replaces it is paid once more, and never without being asked for."""
+    rules, wished_anew = situation.rules, _wished_anew(situation)
+    # Without a record the id looked under tells: what a clear without reuse bought has one of its own.
+    told = wished_anew and not rules.reuse_existing and situation.record is not None
+    if told or rules.on_expired == "resubmit" or (wished_anew and rules.clear_rebuys):
+        return _next(situation, f"the link of image task {found.id} has expired")
+    return _fail(stops.expired(found, clear_rebuys=rules.clear_rebuys))
+
+
 def _decide_failed(situation: Situation, found: ImageTask, wished_anew: bool) -> Decision:
     error = found.error
     if error and content_refused(error.code, error.message) and not wished_anew:
@@ -206,18 +243,24 @@ def _decide_failed(situation: Situation, found: ImageTask, wished_anew: bool) ->
 
 
 def _wished_anew(situation: Situation) -> bool:
-    """Whether the user cleared the task after what was found had been submitted."""
+    """Whether the user cleared the task after what was found had been submitted, as far as it can be told."""
     record, attempt = situation.record, situation.attempt
-    return attempt.cleared if record is None else attempt.max_tries > record.max_tries
+    return attempt.cleared if record is None else attempt.seems_cleared_since(record)
+
+
+def _surely_cleared(situation: Situation) -> bool:
+    """As :func:`_wished_anew`, where a mistake could buy what nobody can see."""
+    record, attempt = situation.record, situation.attempt
+    return attempt.cleared and not attempt.retry if record is None else attempt.cleared_since(record)
 
 
 def _next(situation: Situation, reason: str) -> Decision:
     """Go on to what comes after a finished generation."""
     record, identity = situation.record, situation.identity
     if record is None:
-        return _bounded(Verb.WALK, situation.generation + 1, reason)
+        return _bounded(situation, Verb.WALK, situation.generation + 1, reason)
     if record.fits(identity):
-        return _bounded(Verb.SUBMIT, record.generation + 1, reason)
+        return _bounded(situation, Verb.SUBMIT, record.generation + 1, reason)
     return _submit_wish(situation, reason)
 
 
@@ -226,9 +269,11 @@ def _submit_wish(situation: Situation, reason: str) -> Decision:
     return Decision(Verb.WALK if situation.rules.client_ids else Verb.SUBMIT, reason)
 
 
-def _bounded(verb: Verb, generation: int, reason: str) -> Decision:
-    if generation >= MAX_GENERATIONS:
-        return _fail(stops.hopeless(MAX_GENERATIONS))
+def _bounded(situation: Situation, verb: Verb, generation: int, reason: str) -> Decision:
+    """Go on to a generation; a clear begins the count of failures anew."""
+    last = generation >= MOST_GENERATIONS
+    if last or (generation % MAX_GENERATIONS == 0 and not _wished_anew(situation)):
+        return _fail(stops.hopeless(generation, clear_goes_on=not last))
     return Decision(verb, reason, generation=generation)
 
 

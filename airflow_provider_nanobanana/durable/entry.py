@@ -130,11 +130,12 @@ def _record_to_json(record: Record) -> list[Any]:
         record.at,
         record.max_tries,
         int(record.replaced),
+        record.try_number,
     ]
 
 
 def _record_from_json(value: Any) -> Record:
-    state, fingerprint, regeneration, generation, client_id, image_task_id, at, max_tries, replaced = value
+    state, fingerprint, regeneration, generation, client_id, image_task_id, at, max_tries, replaced, *later = value
     return Record(
         state=_STATES[state],
         fingerprint=_unpack(fingerprint),
@@ -147,6 +148,7 @@ def _record_from_json(value: Any) -> Record:
         # Whoever wrote it is known for the chunk as a whole.
         writer="",
         replaced=bool(replaced),
+        try_number=later[0] if later else 0,
     )
 
 

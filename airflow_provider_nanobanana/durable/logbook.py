@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
@@ -46,6 +47,15 @@ class Logbook:
             return True
         log.warning("Another attempt wrote the record meanwhile; deciding anew.")
         return False
+
+    def overtaken(self, before: Record | None) -> bool:
+        """Whether another attempt wrote since we knew this record, and may have bought what we did not.
+
+        :raises TransientFailure: The record could not be read.
+        """
+        now = self.read()
+        changed = now is not None and now != before and now.writer != self.writer
+        return changed and now is not None and now.state is not RecordState.QUEUED
 
     def keep(self, record: Record) -> None:
         """Write the record; call :meth:`still_ours` first.

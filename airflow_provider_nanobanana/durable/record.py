@@ -53,9 +53,11 @@ class Record:
     """What is known of a task instance's submission; plain JSON in the store, and no secret in it.
 
     :param at: Epoch seconds of the last moment at which a POST may have left.
-    :param max_tries: Airflow's count when this was written; a higher one means that the user cleared the task.
+    :param max_tries: Airflow's count when this was written; another one at a later try means that the user cleared
+        the task.
     :param writer: The attempt that wrote it.
     :param replaced: Whether another wish of this task instance was, or may have been, submitted before.
+    :param try_number: The try that wrote it; 0 in records of earlier versions.
     """
 
     state: RecordState
@@ -68,6 +70,7 @@ class Record:
     max_tries: int
     writer: str
     replaced: bool = False
+    try_number: int = 0
 
     def fits(self, identity: SubmissionIdentity) -> bool:
         """Whether this is about the very wish of ``identity``."""

@@ -35,6 +35,7 @@ def foresee(identity: SubmissionIdentity, attempt: Attempt, entry: Entry, *, cli
         max_tries=attempt.max_tries,
         writer="",
         replaced=before if kept is None else kept.replaced or not kept.fits(identity),
+        try_number=attempt.try_number,
     )
 
 
@@ -82,5 +83,6 @@ def covers(saved: Record | None, intent: Record) -> bool:
 
 
 def same_submit(one: Record, other: Record) -> bool:
-    """Whether two intents differ at most in their moment, their writer and what came before them."""
-    return replace(one, at=0.0, writer="", replaced=False) == replace(other, at=0.0, writer="", replaced=False)
+    """Whether two intents differ at most in their moment, their writer and try, and what came before them."""
+    first, second = (replace(it, at=0.0, writer="", replaced=False, try_number=0) for it in (one, other))
+    return first == second

@@ -35,10 +35,15 @@ def unknown_id(image_task_id: str) -> errors.ToApisError:
     )
 
 
-def expired(found: ImageTask) -> errors.ToApisError:
-    """The image is paid and lost."""
+def expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
+    """The image is paid, and can no longer be fetched.
+
+    :param clear_rebuys: Whether a clear by itself buys it anew.
+    """
+    how = "" if clear_rebuys else " with on_expired='resubmit' (or with reuse_existing=False)"
     return errors.ResultExpired(
-        f"Image task {found.id} of this request is paid and its link has expired. Clear the task to buy it anew.",
+        f"Image task {found.id} of this request is paid and its link has expired: the service no longer gives the "
+        f"image out. Nothing was sent now. Clear the task{how} to buy it anew.",
         image_task_id=found.id,
     )
 
@@ -54,8 +59,13 @@ def refused(found: ImageTask) -> errors.ToApisError:
     )
 
 
-def hopeless(generations: int) -> errors.ToApisError:
-    """The service fails it every time."""
+def hopeless(generations: int, *, clear_goes_on: bool) -> errors.ToApisError:
+    """The service fails it every time.
+
+    :param clear_goes_on: Whether a clear submits it again.
+    """
+    how = "clear this task" if clear_goes_on else "change the prompt or the variant and clear this task"
     return errors.ImageTaskFailed(
-        f"{generations} image tasks of this request failed; all were refunded. Look at the prompt and at the service."
+        f"{generations} image tasks of this request failed; all were refunded. Nothing was sent now. Look at the "
+        f"prompt and at the service, then {how} to submit it again."
     )

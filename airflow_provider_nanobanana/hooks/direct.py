@@ -43,6 +43,11 @@ def submit_directly(
     )
     try:
         return submission.settle()
+    except errors.ResultExpired as expired:
+        raise expired.reworded(
+            f"Image task {expired.image_task_id} of client_business_id {client_id!r} is paid and its link has expired. "
+            "Nothing was sent now. Call submit with another client_business_id, or without one, to buy it anew."
+        ) from expired
     except errors.SubmissionUnfindable as lost:
         how = (
             f"Call submit again with client_business_id={client_id!r} to look for it first."

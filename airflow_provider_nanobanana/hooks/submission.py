@@ -7,9 +7,18 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.durable.decision import Decision, Rules, Seen, Situation, Verb, decide
+from airflow_provider_nanobanana.durable.decision import (
+    CLOCKS_DIFFER_SECONDS,
+    Decision,
+    Rules,
+    Seen,
+    Situation,
+    Verb,
+    decide,
+)
 from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.echo import ids_resolve
 from airflow_provider_nanobanana.hooks.look import look
 from airflow_provider_nanobanana.hooks.observer import Observer
@@ -86,7 +95,8 @@ class Submission:
 
     def steps(self) -> Generator[float, None, ImageTask]:
         """As :meth:`settle`, for callers with many wishes: yields the seconds to wait before each further look."""
-        situation = replace(self._start, record=self._book.read())
+        situation = self._situation(self._book.read())
+        self._check_client(situation)
         while True:
             decision = decide(situation, self._hook.clock())
             self._observer.says(f"{decision.verb}: {decision.reason}")
@@ -94,11 +104,45 @@ class Submission:
                 yield decision.seconds
             if decision.verb in (Verb.LOOK, Verb.WAIT, Verb.WALK):
                 situation = self._step(situation, decision)
-            elif image_task := self._conclude(situation, decision):
-                return image_task
-            else:
-                # What we or another attempt just sent may be under way: no vouching for that.
-                situation = replace(self._start, record=self._book.kept, vouched=False)
+                continue
+            before = self._book.kept
+            try:
+                if image_task := self._conclude(situation, decision):
+                    return image_task
+            except errors.ToApisError as error:
+                if error.charged != "no" or not self._book.overtaken(before):
+                    raise
+            # What we or another attempt just sent may be under way: no vouching for that.
+            situation = replace(self._situation(self._book.kept), vouched=False)
+
+    def _situation(self, record: Record | None) -> Situation:
+        """Return where things stand with a record that was just read or written."""
+        return replace(self._start, record=record, read_at=self._hook.clock())
+
+    def _check_client(self, situation: Situation) -> None:
+        """Meet what keeps every call from being made before anything is written ahead of one."""
+        try:
+            _ = self._hook.client
+        except NanoBananaException as failure:
+            record, attempt = situation.record, situation.attempt
+            earlier = attempt.retry or attempt.cleared if record is None else record.state is not RecordState.QUEUED
+            if not earlier:
+                raise
+            words = f"{failure.error.message} {self.left_behind()}"
+            known = record.image_task_id if record else None
+            error = failure.error.reworded(words, charged="yes" if known else "unknown")
+            error.image_task_id = known
+            raise error from failure
+
+    def left_behind(self) -> str:
+        """Return what this attempt leaves behind if it ends here: what may be paid, and what the next attempt does."""
+        record = self._book.kept
+        if record is None or record.state is RecordState.QUEUED:
+            return "Nothing was sent for this image by this attempt; the next one looks for what earlier ones sent."
+        if record.image_task_id is not None:
+            return f"Image task {record.image_task_id} is paid and goes on; the next attempt uses it."
+        under = f" under client_business_id {record.client_business_id}" if record.client_business_id else ""
+        return f"A submit may have left, and what it buys stays paid; the next attempt looks for it{under}."
 
     def hand_on(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
@@ -118,7 +162,7 @@ class Submission:
     def _step(self, situation: Situation, decision: Decision) -> Situation:
         """Look, or walk."""
         if decision.verb is Verb.WALK:
-            record, unseen_for = situation.record, situation.rules.unseen_for
+            record, unseen_for = situation.record, max(situation.rules.unseen_for, CLOCKS_DIFFER_SECONDS)
             vouched = situation.vouched or (record is not None and record.vouches(self._hook.clock(), unseen_for))
             return replace(situation, record=None, seen=None, generation=decision.generation, vouched=vouched)
         looks = situation.seen.looks + 1 if situation.seen and situation.seen.target == decision.target else 1
@@ -136,9 +180,12 @@ class Submission:
         if not self._book.still_ours():
             return None
         record = situation.record or self._record(situation, RecordState.SUBMITTED, situation.generation)
+        used = record.moved(RecordState.SUBMITTED, image_task_id=found.id)
+        attempt = self._start.attempt
         # An attempt from before a clear, still alive, must not undo the clear.
-        max_tries = max(record.max_tries, self._start.attempt.max_tries)
-        self._book.keep(record.moved(RecordState.SUBMITTED, image_task_id=found.id, max_tries=max_tries))
+        if (attempt.try_number, attempt.max_tries) > (record.try_number, record.max_tries):
+            used = replace(used, max_tries=attempt.max_tries, try_number=attempt.try_number)
+        self._book.keep(used)
         if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
             count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
         return found
@@ -183,7 +230,7 @@ class Submission:
                 self._book.note(intent.moved(RecordState.INTENT, at=self._hook.clock()))
                 self._lost += 1
                 if self._lost > _MOST_LOST:
-                    raise
+                    raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
                 log.warning("%s", lost.message)
                 return None
             except errors.ToApisError as refused:
@@ -213,6 +260,7 @@ class Submission:
     def _note_bought(self, intent: Record, image_task: ImageTask) -> None:
         """Write down what was just paid, then see whether the service resolves client ids."""
         self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
+        self._observer.says(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
         count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
         self._pace.accepted(self._hook.clock())
         if intent.client_business_id is not None:
@@ -238,6 +286,7 @@ class Submission:
             max_tries=situation.attempt.max_tries,
             writer=self._book.writer,
             replaced=before if kept is None else kept.replaced or not kept.fits(identity),
+            try_number=situation.attempt.try_number,
         )
 
     def _with_uploads(self) -> ImageRequest:

@@ -253,6 +253,7 @@ class NanoBananaGenerateOperator(RequestOperator):
                 on_unknown_submission=self.on_unknown_submission,
                 reuse_existing=self.reuse_existing,
                 on_expired=self.on_expired,
+                clear_rebuys=True,
             ),
             resumed=resumed,
             pauses=self.deferrable,

@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.toapis import errors
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.durable.decision import OnUnknownSubmission
+    from airflow_provider_nanobanana.durable.decision import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.durable.journal import Journal
     from airflow_provider_nanobanana.hooks.reference import References
     from airflow_provider_nanobanana.hooks.submission import Submission
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "on_unknown_submission": ("resubmit", "fail"),
+    "on_expired": ("fail", "resubmit"),
     "reuse_existing": (True, False),
 }
 #: A queued submit wakes no sooner: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
@@ -57,6 +58,8 @@ class NanoBananaSubmitOperator(RequestOperator):
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
     :param reuse_existing: Whether a clear uses what the same request already bought; False buys anew.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
+    :param on_expired: What follows when what was bought has expired (24 hours), at a retry and at a clear alike:
+        ``fail``, or ``resubmit``, which pays again.
     :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
         failed attempt named; also ``nanobanana_adopt`` in the run's conf.
@@ -74,6 +77,8 @@ class NanoBananaSubmitOperator(RequestOperator):
         "nanobanana_conn_id",
     )
     ui_color = "#fff3b0"
+    #: What is under way, for :meth:`on_kill`.
+    _submission: Submission | None = None
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         variant: str = "",
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
+        on_expired: OnExpired = "fail",
         timeout: float | timedelta = 900,
         adopt: Mapping[str, str] | None = None,
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
@@ -104,6 +110,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         self.variant = variant
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
+        self.on_expired = on_expired
         self.timeout = timeout
         self.adopt = adopt
         self.nanobanana_conn_id = nanobanana_conn_id
@@ -123,14 +130,16 @@ class NanoBananaSubmitOperator(RequestOperator):
 
     def on_kill(self) -> None:
         """Say what a killed attempt leaves behind: the service has no cancel."""
+        left = self._submission.left_behind() if self._submission else ""
         self.log.warning(
             "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
-            "it."
+            "it. %s",
+            left,
         )
 
     def _submit(self, context: Context, queue_deadline: float) -> str:
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            submission = self._submission(context, hook)
+            submission = self._submission = self._open(context, hook)
             try:
                 with airflow_errors():
                     image_task = submission.settle()
@@ -142,7 +151,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
         return image_task.id
 
-    def _submission(self, context: Context, hook: NanoBananaHook) -> Submission:
+    def _open(self, context: Context, hook: NanoBananaHook) -> Submission:
         from airflow_provider_nanobanana.durable.attempt import Attempt
         from airflow_provider_nanobanana.durable.journal import journal_for
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
@@ -169,7 +178,11 @@ class NanoBananaSubmitOperator(RequestOperator):
                 regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
             attempt=attempt,
-            rules=hook.rules(on_unknown_submission=self.on_unknown_submission, reuse_existing=self.reuse_existing),
+            rules=hook.rules(
+                on_unknown_submission=self.on_unknown_submission,
+                reuse_existing=self.reuse_existing,
+                on_expired=self.on_expired,
+            ),
             journal=journal,
             pace=Pace.of(hook.settings),
             references=references,

@@ -43,6 +43,8 @@ _EMPTY_TEXT = re.compile(
     re.IGNORECASE,
 )
 _OF_THE_KEY = (errors.AuthenticationFailed, errors.PermissionRefused)
+#: The service has seen the client id before: whoever sent it may have bought.
+_REPEATED_TEXT = re.compile(r"duplicat|already[ _-](exist|used|in[ _-]use|submitted|taken)|重复|已存在", re.IGNORECASE)
 _MISSING_CODES = frozenset({"task_not_found", "task_not_exist", "not_found_error"})
 _MISSING_TEXT = re.compile(r"\btask_not_(found|exist)\b|任务不存在", re.IGNORECASE)
 _CONTENT_TEXT = re.compile(r"content[ _-]?policy|safety|prohibited|moderation", re.IGNORECASE)
@@ -96,6 +98,8 @@ def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[erro
         return errors.ModelNotFound
     if complaint.named(_CONTENT_CODES):
         return errors.ContentRefused
+    if kind is CallKind.SUBMIT and _repeats(status, complaint):
+        return errors.SubmissionUnknown
     if 300 <= status < 500 and status != 408:
         return _client_error_class(status, complaint, kind)
     return _server_error_class(status, complaint, kind)
@@ -123,6 +127,13 @@ def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
     if _means_not_found(complaint) and kind is CallKind.STATUS:
         return errors.ImageTaskNotFound
     return errors.SubmissionUnknown if kind is CallKind.SUBMIT else errors.TransientFailure
+
+
+def _repeats(status: int, complaint: Complaint) -> bool:
+    """Whether a submit was refused because one like it came before: what that one bought has to be looked for."""
+    said = f"{complaint.code} {complaint.message}"
+    named = "client_business_id" in said and bool(_REPEATED_TEXT.search(said))
+    return status == 409 or (400 <= status < 500 and (named or bool(_REPEATED_TEXT.search(complaint.code))))
 
 
 def _means_not_found(complaint: Complaint) -> bool:

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.hooks.diagnosis import diagnose
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.toapis.answers import Balance
 from airflow_provider_nanobanana.toapis.protocol import balance_call
+from tests.integration.conftest import ServiceClock
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
@@ -113,6 +114,18 @@ def test_an_earlier_call_is_looked_for_as_long_as_it_may_stay_out_of_sight(
         hook.submit({"prompt": "x"}, client_business_id="third", submitted_before=long_ago)
         assert sum(slept[waited:]) < 20
     assert emulator.ledger()["count"] == 3
+
+
+def test_an_earlier_call_whose_result_has_expired_is_not_repeated(
+    emulator: Emulator, service_clock: ServiceClock
+) -> None:
+    service_clock.offset = -2 * 86_400
+    with NanoBananaHook() as hook:
+        first = hook.submit({"prompt": "x"}, client_business_id="mine")
+        with pytest.raises(NanoBananaException, match="another client_business_id") as caught:
+            hook.submit({"prompt": "x"}, client_business_id="mine")
+    assert (caught.value.charged, caught.value.image_task_id) == ("yes", first.id)
+    assert emulator.ledger()["count"] == 1
 
 
 @pytest.mark.parametrize(

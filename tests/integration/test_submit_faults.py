@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from tests.integration.conftest import ServiceClock
-from tests.integration.driver import Run, TaskInstance, attempt
+from tests.integration.driver import Run, Store, TaskInstance, attempt
 
 
 def submit(ti: TaskInstance | None = None, **options: Any) -> Run:
@@ -249,18 +251,55 @@ class TestNextAttempt:
         assert bought != cleared == retried
         assert emulator.ledger()["count"] == 2
 
-    def test_an_expired_image_is_bought_anew_by_a_clear_only(
+    def test_an_expired_image_is_bought_anew_only_when_told_to(
         self, emulator: Emulator, service_clock: ServiceClock
     ) -> None:
         service_clock.offset = -2 * 86_400
         expired = self.first(emulator)
-        retried = submit(TaskInstance(try_number=2, max_tries=2), retries=2)
-        assert isinstance(retried.error, AirflowFailException)
-        assert expired in str(retried.error)
+        for ti in (TaskInstance(try_number=2, max_tries=2), TaskInstance(try_number=3, max_tries=4)):
+            run = submit(ti, retries=2)
+            assert isinstance(run.error, AirflowFailException)
+            assert expired in str(run.error)
         service_clock.offset = 0.0
-        cleared = submit(TaskInstance(try_number=3, max_tries=4), retries=2)
-        assert cleared.error is None
-        assert cleared.result != expired
+        told = submit(TaskInstance(try_number=4, max_tries=5), retries=2, on_expired="resubmit")
+        assert told.error is None
+        assert told.result != expired
+        assert emulator.ledger()["count"] == 2
+
+    def test_what_is_wrong_with_the_environment_shows_before_anything_is_written_ahead(
+        self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, store = TaskInstance(try_number=1, max_tries=2, store=Store()), Store()
+        bought = submit(first, retries=2).result
+
+        def unusable(*args: Any, **kwargs: Any) -> None:
+            raise ConfigurationError("SSL_CERT_FILE names no file. Nothing was sent.")
+
+        monkeypatch.setattr("airflow_provider_nanobanana.toapis.client.ToApisClient", unusable)
+        run = submit(TaskInstance(try_number=1, max_tries=2, store=store), retries=2)
+        assert isinstance(run.error, NanoBananaFailException)
+        assert "SSL_CERT_FILE" in str(run.error)
+        assert (store.rows, run.error.charged, emulator.ledger()["count"]) == ({}, "no", 1)
+        before = dict(first.store.rows) if first.store else {}
+        again = submit(TaskInstance(try_number=2, max_tries=2, store=first.store), retries=2).error
+        assert isinstance(again, NanoBananaException)
+        assert (again.charged, again.image_task_id) == ("yes", bought)
+        assert bought in str(again)
+        assert first.store is not None and first.store.rows == before
+
+    def test_the_id_of_what_was_bought_is_told_at_once(
+        self, emulator: Emulator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO):
+            bought = self.first(emulator)
+        assert any(f"bought image task {bought}" in record.getMessage() for record in caplog.records)
+
+    @pytest.mark.parametrize("choice", ["ignore", True, None])
+    def test_an_unknown_choice_is_refused_before_anything_is_sent(self, emulator: Emulator, choice: Any) -> None:
+        run = submit(on_expired=choice)
+        assert isinstance(run.error, AirflowFailException)
+        assert "on_expired" in str(run.error)
+        assert posts(emulator) == 0
 
     def test_fail_stops_a_retry_that_finds_nothing(self, emulator: Emulator) -> None:
         run = submit(TaskInstance(try_number=2, max_tries=2), retries=2, on_unknown_submission="fail")

@@ -105,11 +105,12 @@ class Live:
 
     :param want: Label of whatever it buys.
     :param shared: Whether there is a task state store.
+    :param ahead: Seconds by which the clock of its worker is ahead of the service's.
     """
 
     def __init__(
         self, world: World, want: int, request: ImageRequest, attempt: Attempt, rules: Rules, *, shared: bool,
-        regeneration: int = 0,
+        regeneration: int = 0, ahead: float = 0.0,
     ) -> None:  # fmt: skip
         self.world, self.want, self.shared = world, want, shared
         self.fate = Fate()
@@ -120,7 +121,7 @@ class Live:
         self.error: errors.ToApisError | None = None
         identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
         stand_in: Any = SimpleNamespace(
-            clock=lambda: world.now, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
+            clock=lambda: world.now + ahead, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
         )
         self._submission = Submission(
             stand_in, request, identity=identity, attempt=attempt, rules=rules,

@@ -236,3 +236,22 @@ def test_a_refused_content_is_recognised_by_its_code(code: str) -> None:
     assert content_refused(code, "")
     assert content_refused("generation_failed", "blocked by our content policy")
     assert not content_refused("generation_failed", "upstream returned status 500")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        answer(409, coded("", "")),
+        answer(409, coded("conflict", "try later")),
+        answer(400, coded("duplicate_request", "seen before")),
+        answer(422, {"error": {"message": "client_business_id already exists"}}),
+    ],
+)
+def test_a_repeated_submit_is_never_taken_for_one_that_bought_nothing(outcome: Any) -> None:
+    error = failure(SUBMIT, outcome)
+    assert (type(error), error.charged) == (SubmissionUnknown, "unknown")
+
+
+def test_a_client_id_that_is_not_allowed_was_not_accepted() -> None:
+    error = failure(SUBMIT, answer(400, coded("invalid_request", "client_business_id is not allowed")))
+    assert (type(error), error.charged) == (errors.InvalidRequest, "no")

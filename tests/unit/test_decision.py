@@ -11,6 +11,7 @@ from airflow_provider_nanobanana.durable.attempt import Attempt
 from airflow_provider_nanobanana.durable.decision import (
     LOOKS_TO_BELIEVE,
     MAX_GENERATIONS,
+    MOST_GENERATIONS,
     Decision,
     Rules,
     Seen,
@@ -108,6 +109,32 @@ def test_not_there_is_believed_when_old_and_repeated(
     assert believed or 0 < decision.seconds <= 16
 
 
+@pytest.mark.parametrize(
+    ("behind", "seconds"),
+    [(-6 * 3600.0, 150.0), (-100.0, 150.0), (-45.0, 135.0), (0.0, 90.0), (100.0, 90.0), (599.0, 90.0), (600.0, 0.0)],
+)
+def test_moments_of_another_clock_are_believed_when_long_past(behind: float, seconds: float) -> None:
+    """Seconds from the first reading until "not there" is believed, by how far back the record's moment lies."""
+    kept = record(RecordState.INTENT, at=NOW - behind)
+
+    def verb(after: float) -> Verb:
+        return step(RETRY, NOW + after, record=kept, seen=absent(), read_at=NOW).verb
+
+    assert verb(seconds) is Verb.SUBMIT
+    assert not seconds or verb(seconds - 1) is Verb.WAIT
+
+
+def test_an_attempt_that_began_under_another_clock_does_not_wait_for_ever() -> None:
+    late = replace(RETRY, started_at=NOW + 6 * 3600.0)
+    assert step(late, NOW + 149, seen=absent(), read_at=NOW).verb is Verb.WAIT
+    assert step(late, NOW + 150, seen=absent(), read_at=NOW).verb is Verb.SUBMIT
+
+
+@pytest.mark.parametrize("looks", [1, 5, 1025, 10**6])
+def test_pauses_are_bounded_however_often_it_was_asked(looks: int) -> None:
+    assert 0 < step(RETRY, NOW, record=record(RecordState.INTENT), seen=absent(looks=looks)).seconds <= 16
+
+
 def test_fail_stops_a_retry_and_lets_a_clear_go_on() -> None:
     rules = Rules(on_unknown_submission="fail")
     stopped = step(RETRY, BELIEVED, rules, record=record(RecordState.INTENT), seen=absent())
@@ -133,9 +160,23 @@ def test_a_failed_one_is_followed_by_the_next_generation() -> None:
         assert (derived.verb, derived.generation) == (Verb.WALK, 1)
 
 
-def test_generations_end() -> None:
-    last = record(RecordState.DONE, generation=MAX_GENERATIONS - 1)
-    assert isinstance(step(RETRY, record=last, seen=found(**FAILED)).error, errors.ImageTaskFailed)
+@pytest.mark.parametrize(
+    ("failed", "attempt", "goes_on"),
+    [
+        (MAX_GENERATIONS, RETRY, False),
+        (MAX_GENERATIONS, CLEARED, True),
+        (MAX_GENERATIONS + 1, RETRY, True),
+        (2 * MAX_GENERATIONS, RETRY, False),
+        (MOST_GENERATIONS, CLEARED, False),
+    ],
+)
+def test_failures_end_and_a_clear_begins_their_count_anew(failed: int, attempt: Attempt, goes_on: bool) -> None:
+    last = record(RecordState.DONE, generation=failed - 1)
+    recorded = step(attempt, record=last, seen=found(**FAILED))
+    derived = step(attempt, generation=failed - 1, seen=found(IDENTITY.client_business_id(failed - 1), **FAILED))
+    for decision in (recorded, derived):
+        assert isinstance(decision.error, errors.ImageTaskFailed) is not goes_on
+    assert goes_on or ("variant" in recorded.reason) is (failed == MOST_GENERATIONS)
 
 
 def test_refused_content_is_final_for_a_retry_only() -> None:
@@ -145,22 +186,65 @@ def test_refused_content_is_final_for_a_retry_only() -> None:
     assert step(CLEARED, record=record(RecordState.DONE), seen=refused).verb is Verb.SUBMIT
 
 
-def test_an_expired_result_is_replaced_by_a_clear_or_on_request_only() -> None:
+@pytest.mark.parametrize("kept", [record(RecordState.DONE), record(RecordState.SUBMITTED), None])
+@pytest.mark.parametrize(
+    ("attempt", "rules", "bought"),
+    [
+        (RETRY, Rules(), False),
+        (CLEARED, Rules(), False),
+        (RETRY, Rules(reuse_existing=False), False),
+        (RETRY, Rules(clear_rebuys=True), False),
+        (CLEARED, Rules(clear_rebuys=True), True),
+        (RETRY, Rules(on_expired="resubmit"), True),
+        (CLEARED, Rules(on_expired="resubmit"), True),
+    ],
+)
+def test_what_expired_is_bought_anew_only_when_told_to(
+    kept: Record | None, attempt: Attempt, rules: Rules, bought: bool
+) -> None:
+    decision = step(attempt, COMPLETED["expires_at"], rules, record=kept, seen=found(ID if kept else CLIENT_ID))
+    verb = Verb.SUBMIT if kept else Verb.WALK
+    assert (decision.verb, decision.generation) == ((verb, 1) if bought else (Verb.FAIL, 0))
+
+
+def test_a_clear_without_reuse_replaces_what_expired_before_it() -> None:
+    rules, dead = Rules(reuse_existing=False), COMPLETED["expires_at"]
+    for state in (RecordState.DONE, RecordState.SUBMITTED):
+        assert step(CLEARED, dead, rules, record=record(state), seen=found()).verb is Verb.SUBMIT
+    # Without a record the id is one of this clear's own: what it finds was bought since.
+    assert step(CLEARED, dead, rules, seen=found(CLIENT_ID)).verb is Verb.FAIL
+
+
+def test_an_expired_result_stops_a_retry() -> None:
     dead, kept = COMPLETED["expires_at"], record(RecordState.DONE)
     assert step(RETRY, dead - 1, record=kept, seen=found()).verb is Verb.USE
     stopped = step(RETRY, dead, record=kept, seen=found())
     assert stopped.error is not None
     assert (type(stopped.error), stopped.error.charged) == (errors.ResultExpired, "yes")
-    assert step(CLEARED, dead, record=kept, seen=found()).verb is Verb.SUBMIT
-    assert step(RETRY, dead, Rules(on_expired="resubmit"), record=kept, seen=found()).verb is Verb.SUBMIT
+    assert ID in stopped.reason
 
 
 def test_a_changed_request_is_another_wish_after_a_clear_only() -> None:
     kept = record(RecordState.DONE, fingerprint="e" * 64)
-    assert step(RETRY, record=kept, seen=found()).verb is Verb.USE
+    went_on = step(RETRY, record=replace(kept, try_number=1), seen=found())
+    assert went_on.verb is Verb.USE
+    assert "the request of try 1" in went_on.reason
+    assert "clear the task once more" in went_on.reason
     cleared = step(CLEARED, record=kept, seen=found())
     assert (cleared.verb, cleared.generation) == (Verb.WALK, 0)
     assert ID in cleared.reason
+
+
+def test_a_clear_that_may_have_been_none_asks_for_what_is_new_and_risks_nothing_unseen() -> None:
+    """``retries`` lowered from 2 to 1 after the first try: a clear and a retry look the same."""
+    perhaps = Attempt.of(try_number=2, max_tries=2, retries=1, started_at=NOW)
+    done = record(RecordState.DONE, fingerprint="e" * 64, try_number=1)
+    assert step(perhaps, record=done, seen=found()).verb is Verb.WALK
+    sent = record(RecordState.INTENT, try_number=1)
+    unsure = step(perhaps, BELIEVED, Rules(on_unknown_submission="fail"), record=sent, seen=absent())
+    assert isinstance(unsure.error, errors.SubmissionUnfindable)
+    blind = step(perhaps, rules=Rules(client_ids=False), record=replace(sent, client_business_id=None))
+    assert isinstance(blind.error, errors.SubmissionUnfindable)
 
 
 @pytest.mark.parametrize(("state", "verb"), [(RecordState.DONE, Verb.SUBMIT), (RecordState.SUBMITTED, Verb.USE)])

@@ -83,11 +83,43 @@ def test_a_lone_surrogate_in_a_run_id_is_hashed() -> None:
         (2, 1, 0, True, False),
         # retries lowered, then raised, in the DAG file while the run went on
         (2, 3, 5, False, True),
+        # by so much that no clear can be the reason: looked for before anything is bought
+        (2, 5, 1, False, True),
+        # the worker's default_task_retries is not the scheduler's
+        (1, 2, 0, False, False),
     ],
 )
 def test_where_an_attempt_stands(try_number: int, max_tries: int, retries: int, cleared: bool, retry: bool) -> None:
     attempt = Attempt.of(try_number=try_number, max_tries=max_tries, retries=retries, started_at=1.0)
     assert (attempt.cleared, attempt.retry) == (cleared, retry)
+
+
+@pytest.mark.parametrize(
+    ("written_at", "now", "surely", "seems"),
+    [
+        # (try, max_tries, retries)
+        ((1, 3, 3), (2, 3, 3), False, False),
+        ((1, 3, 3), (2, 4, 3), True, True),
+        ((2, 3, 3), (3, 2, 0), True, True),
+        ((1, 2, 2), (2, 2, 1), False, True),
+        ((2, 3, 3), (3, 3, 1), False, True),
+        ((3, 3, 3), (4, 3, 1), False, False),
+        ((1, 3, 3), (2, 3, 5), False, False),
+        # an attempt from before the clear, and the record of one from after it
+        ((3, 5, 3), (2, 3, 3), False, False),
+        ((3, 2, 0), (2, 3, 0), False, False),
+        # the record of an earlier version of this provider
+        ((0, 3, 3), (2, 4, 3), True, True),
+        ((0, 3, 3), (2, 3, 1), False, False),
+    ],
+)
+def test_a_clear_is_told_from_a_retry(
+    written_at: tuple[int, int, int], now: tuple[int, int, int], surely: bool, seems: bool
+) -> None:
+    """A clear sets ``max_tries`` to the tries so far plus ``retries``; a retry leaves it."""
+    record = dataclasses.replace(RECORD, try_number=written_at[0], max_tries=written_at[1])
+    attempt = Attempt.of(try_number=now[0], max_tries=now[1], retries=now[2], started_at=1.0)
+    assert (attempt.cleared_since(record), attempt.seems_cleared_since(record)) == (surely, seems)
 
 
 def test_a_named_identity_keeps_the_callers_id() -> None:
@@ -136,7 +168,7 @@ def test_the_stored_form_is_small_plain_and_versioned() -> None:
 
 def test_a_record_from_before_a_field_was_added_is_read() -> None:
     stored = RECORD.to_json()
-    del stored["replaced"]
+    del stored["replaced"], stored["try_number"]
     assert Record.from_json(stored) == RECORD
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from tests.integration.durability.story import Story
 from tests.unit.picture_fixtures import picture
@@ -16,6 +17,9 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
     path.write_bytes(picture("png", (16, 16)))
     return path
+
+
+DAY = 86_400.0
 
 
 def test_r30_a_running_task_is_cleared(story: Story) -> None:
@@ -148,3 +152,62 @@ def test_a_reference_image_that_is_not_there_is_named_before_anything_is_sent(st
     run = story.attempt()
     assert isinstance(getattr(run.error, "error", None), InvalidRequest) and "photo.png" in str(run.error)
     assert story.accepted == 0
+
+
+@pytest.mark.parametrize("told", [{"on_expired": "resubmit"}, {"reuse_existing": False}])
+@pytest.mark.parametrize("handed_on", [True, False])
+def test_r41_a_task_whose_result_has_expired(story: Story, told: dict[str, object], handed_on: bool) -> None:
+    """A month later, say with "upstream" ticked: nobody asked for the image itself."""
+    bought = story.bought_by(crash_on="returned" if handed_on else "after submit")
+    story.stage.clock.sleep(30 * DAY)
+    for _ in range(2):
+        story.clear()
+        error = story.attempt().error
+        assert isinstance(error, NanoBananaException)
+        assert (error.charged, error.image_task_id) == ("yes", bought[0])
+        assert "on_expired='resubmit'" in str(error)
+        assert "reuse_existing=False" in str(error)
+    assert story.charges == bought
+    story.options = told
+    story.clear()
+    again = story.attempt().result
+    assert story.charges == [*bought, again]
+    assert story.attempt().result == again
+
+
+def test_r42_a_task_whose_result_has_expired_with_another_request(story: Story) -> None:
+    bought = story.bought_by(crash_on="returned")
+    story.stage.clock.sleep(30 * DAY)
+    story.options = {"prompt": "a blue kite"}
+    story.clear()
+    run = story.attempt()
+    assert story.charges == [*bought, run.result]
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (3, 0), (2, 1), (1, 5)])
+def test_r43_a_task_whose_retries_were_edited(recorded: Story, before: int, after: int) -> None:
+    """A clear sets ``max_tries`` to the tries so far plus ``retries``: the same number again where that was lowered."""
+    recorded.retries = recorded.max_tries = before
+    first = recorded.attempt().result
+    recorded.retries = after
+    recorded.options = {"prompt": "a blue kite"}
+    recorded.clear()
+    run = recorded.attempt()
+    assert recorded.charges == [first, run.result]
+    assert recorded.attempt().result == run.result, "its retry is no clear"
+
+
+def test_r44_a_task_whose_request_failed_again_and_again(story: Story) -> None:
+    from airflow_provider_nanobanana.durable.decision import MAX_GENERATIONS
+
+    story.retries = story.max_tries = 2 * MAX_GENERATIONS
+    story.stage.emulator.fault(on="submit", kind="failed")
+    for _ in range(MAX_GENERATIONS):
+        story.attempt()
+    error = story.attempt().error
+    assert isinstance(error, NanoBananaException)
+    assert "clear this task" in str(error)
+    assert story.accepted == MAX_GENERATIONS
+    story.stage.emulator.clear_faults()
+    story.clear()
+    assert [story.attempt().result] == story.charges

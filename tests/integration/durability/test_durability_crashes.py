@@ -141,6 +141,23 @@ def test_r14_killed_by_hand(story: Story, monkeypatch: pytest.MonkeyPatch) -> No
     assert [story.attempt().result] == story.charges
 
 
+@pytest.mark.parametrize("crash_on", ["after read", "submit under way", "returned"])
+def test_a_killed_submit_names_what_it_leaves(story: Story, crash_on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    operator = story.operator()
+    monkeypatch.setattr(story, "operator", lambda: operator)
+    story.attempt(crash_on=crash_on)
+    monkeypatch.setattr(operator.log, "warning", lambda text, *values: said.append(text % values))
+    operator.on_kill()
+    [image_task] = story.stage.emulator.ledger()["image_tasks"] or [None]
+    if crash_on == "after read":
+        assert "Nothing was sent" in said[0]
+    elif crash_on == "submit under way":
+        assert image_task["client_business_id"] in said[0]
+    else:
+        assert image_task["id"] in said[0]
+
+
 def test_r15_the_store_is_wiped(recorded: Story) -> None:
     bought = recorded.bought_by(crash_on="returned")
     recorded.wipe()

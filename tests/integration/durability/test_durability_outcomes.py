@@ -51,12 +51,13 @@ def test_r19_its_content_was_refused(story: Story) -> None:
 def test_r20_its_result_expired(story: Story) -> None:
     bought = story.bought_by(crash_on="returned")
     story.stage.clock.sleep(2 * DAY)
-    error = stopped(story, "Clear the task to buy it anew", "yes")
+    error = stopped(story, "Clear the task with on_expired='resubmit'", "yes")
     assert error.image_task_id == bought[0]
     assert story.charges == bought
-    story.clear()
+    story.options = {"on_expired": "resubmit"}
     run = story.attempt()
     assert story.charges == [*bought, run.result]
+    assert story.attempt().result == run.result
 
 
 def test_r21_the_request_changed_between_attempts(recorded: Story) -> None:
@@ -147,3 +148,25 @@ def test_r28_the_recorded_id_is_another_accounts(recorded: Story) -> None:
     recorded.stage.emulator.fault(on="status", kind="not_found")
     stopped(recorded, "does not know it", "unknown")
     assert recorded.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "text"),
+    [
+        (409, "duplicate_client_business_id", "client_business_id already used"),
+        (409, "conflict", "conflict"),
+        (400, "duplicate_request", "seen before"),
+        (422, "", "client_business_id already exists"),
+    ],
+)
+def test_r29_the_client_id_is_known_to_the_service_already(story: Story, status: int, code: str, text: str) -> None:
+    bought = story.bought_by(crash_on="after submit")
+    story.stage.emulator.configure(lookup_delay=600)
+    story.stage.emulator.fault(on="submit", kind="server_error", status=status, code=code, text=text)
+    error = story.attempt().error
+    assert isinstance(error, NanoBananaException)
+    assert (error.retryable, error.charged) == (True, "unknown")
+    assert named_id(error)
+    assert story.state == ("intent" if story.store else None)
+    story.stage.clock.sleep(600)
+    assert [story.attempt().result] == bought == story.charges
