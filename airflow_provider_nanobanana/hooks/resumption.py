@@ -64,7 +64,7 @@ def _wanted_anew(shop: Workshop, entry: Entry) -> bool:
 
 
 def _before_clear(shop: Workshop, entry: Entry) -> bool:
-    return entry.record is None or entry.record.max_tries < shop.attempt.max_tries
+    return entry.record is None or shop.attempt.seems_cleared_since(entry.record)
 
 
 def reuse(shop: Workshop, until: float, *, verify: bool) -> int:

@@ -184,7 +184,7 @@ class Workshop:
 
     def _anew_when_lost(self, order: Order) -> bool:
         record = self.entry(order).record
-        cleared = record is not None and record.max_tries < self.attempt.max_tries
+        cleared = record is not None and self.attempt.seems_cleared_since(record)
         return record is not None and (cleared or self.rules.on_expired == "resubmit")
 
     def _link_age(self, order: Order) -> float:
