@@ -12,6 +12,7 @@ from tests.unit.samples import (
     BALANCE,
     BALANCE_CALL,
     COMPLETED,
+    ID,
     MODEL_LIST,
     MODELS,
     NOW,
@@ -135,5 +136,5 @@ def test_a_refused_upload_says_why(status: int) -> None:
 
 
 def test_an_answer_to_an_unknown_status_keeps_the_service_s_word() -> None:
-    task = STATUS.conclude(answer(200, {"id": "x", "status": "reticulating"}), NOW)
+    task = STATUS.conclude(answer(200, {"id": ID, "status": "reticulating"}), NOW)
     assert (task.wire_status, task.terminal) == ("reticulating", False)

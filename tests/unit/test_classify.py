@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.answers import NoAnswer
-from airflow_provider_nanobanana.toapis.classify import content_refused
-from airflow_provider_nanobanana.toapis.complaint import clean, read_complaint
+from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.complaint import read_complaint
 from airflow_provider_nanobanana.toapis.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -25,6 +25,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, RetryPolicy
+from airflow_provider_nanobanana.toapis.refusals import content_refused
 from tests.unit.samples import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, answer
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"
@@ -78,7 +79,8 @@ TABLE: list[tuple[str, Any, type, bool, str, type, bool]] = [
     ("504 empty", answer(504), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("520", answer(520, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("200 HTML", answer(200, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("200 E6", answer(200, ENVELOPES["E6"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    # "success": false with a reason is a refusal, unless the reason is trouble of the service.
+    ("200 E6", answer(200, ENVELOPES["E6"]), InvalidRequest, False, "no", TransientFailure, True),
     ("200 E7", answer(200, ENVELOPES["E7"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("200 quota", answer(200, coded("quota_not_enough")), InsufficientCredits, False, "no", InsufficientCredits, False),
     ("500 wrapped", answer(500, ENVELOPES["E8"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
