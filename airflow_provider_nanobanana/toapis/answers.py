@@ -367,18 +367,25 @@ def read_upload_url(answer: Answer) -> str | None:
 
 def readable(answer: Answer) -> str:
     """Return an answer as JSON text for a person: bounded, without key, queries of links and inline images."""
-    return clean(json.dumps(_shortened(answer.json()), ensure_ascii=False), answer.secret, _LONGEST_ANSWER)
+    # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
+    text = json.dumps(_shortened(answer.json(), answer.secret), ensure_ascii=False)
+    return clean(text, answer.secret, _LONGEST_ANSWER)
 
 
-def _shortened(value: Any, depth: int = 0) -> Any:
-    """Return JSON of the same shape in which nothing is long."""
+def _shortened(value: Any, secret: str, depth: int = 0) -> Any:
+    """Return JSON of the same shape in which every text is cleaned and nothing is long."""
     if isinstance(value, str):
-        return value if len(value) <= 500 else f"{value[:80]}… ({len(value):,} characters)"
+        return (
+            clean(value, secret, 500)
+            if len(value) <= 500
+            else f"{clean(value, secret, 80)} ({len(value):,} characters)"
+        )
     if depth >= 8:
         return "…"
     if isinstance(value, Mapping):
-        return {str(key)[:80]: _shortened(inner, depth + 1) for key, inner in islice(value.items(), 40)}
-    return [_shortened(inner, depth + 1) for inner in value[:20]] if isinstance(value, list) else value
+        entries = islice(value.items(), 40)
+        return {clean(str(key), secret, 80): _shortened(inner, secret, depth + 1) for key, inner in entries}
+    return [_shortened(inner, secret, depth + 1) for inner in value[:20]] if isinstance(value, list) else value
 
 
 def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> ImageTaskError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -41,9 +42,19 @@ def clean(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
     """
     if not isinstance(text, str):
         return ""
-    flat = " ".join(_UNPRINTABLE.sub("", text[:_LONGEST_LOOKED_AT]).split())
-    flat = _USERINFO.sub(r"\1", _DATA.sub(r"\1…", _KEY.sub("***", blank(flat, secret))))
-    flat = _SIGNATURE.sub(r"\1\2***", _BARE_QUERY.sub(r"\1?…", _QUERY.sub("?…", flat)))
+    flat = text[:_LONGEST_LOOKED_AT]
+    if not flat.isprintable():
+        flat = _UNPRINTABLE.sub("", flat)
+    flat = blank(" ".join(flat.split()), secret)
+    lowered = flat.lower()
+    if "sk-" in lowered or "bearer" in lowered:
+        flat = _KEY.sub("***", flat)
+    # Most texts are single words; a link or a query has one of these.
+    if "data:" in lowered:
+        flat = _DATA.sub(r"\1…", flat)
+    if "=" in flat or "/" in flat or "%" in flat:
+        flat = _QUERY.sub("?…", _USERINFO.sub(r"\1", flat))
+        flat = _SIGNATURE.sub(r"\1\2***", _BARE_QUERY.sub(r"\1?…", flat))
     # A key is blanked before the text is cut: half a key would not be known for one.
     return flat if len(flat) <= limit else f"{flat[: max(0, limit - 1)]}…"
 
@@ -52,20 +63,13 @@ def blank(text: str, secret: str) -> str:
     """Return a text without the key, whole or in parts, in any case or as base64; a key too short to be one is left."""
     if len(secret) < _SHORTEST_SECRET or len(text) < _SHORTEST_HALF:
         return text
-    width, windows = _windows(secret)
-    hidden = [
-        range(start, start + width)
-        for start in range(len(text) - width + 1)
-        if text[start : start + width].lower() in windows
-    ]
-    cut = _cut_key(text, secret)
-    if cut:
-        hidden.append(range(len(text) - cut, len(text)))
+    key = _Key.of(secret)
+    hidden = [*key.found_in(text), *_cut_key(text, secret, key)]
     pieces, shown = [], 0
     for span in hidden:
         if span.start > shown:
             pieces.append(text[shown : span.start])
-        if span.start > shown or not pieces or pieces[-1] != "***":
+        if span.start > shown or not pieces:
             pieces.append("***")
         shown = max(shown, span.stop)
     return "".join([*pieces, text[shown:]])
@@ -76,25 +80,57 @@ def holds_key(text: str, secret: str) -> bool:
     return blank(text, secret) != text
 
 
-def _cut_key(text: str, secret: str) -> int:
-    """Return how many characters of the key's beginning a cut text ends with; a cut may leave a mark of its own."""
-    tail = text[-len(secret) - _SHORTEST_HALF :].lower()
-    marks = len(tail) - len(tail.rstrip(".… "))
-    body, lowered = tail.rstrip(".… "), secret.lower()
-    for length in range(min(len(body), len(lowered) - 1), _SHORTEST_HALF - 1, -1):
-        if body.endswith(lowered[:length]):
-            return length + marks
-    return 0
+def _cut_key(text: str, secret: str, key: _Key) -> list[range]:
+    """Return where a text ends with the key's beginning: whoever cut it may have left a mark behind it."""
+    body, lowered = text[-len(secret) - 2 * _SHORTEST_HALF :].rstrip(".… ").lower(), secret.lower()
+    if body[-_SHORTEST_HALF:] in key.bits:
+        for length in range(min(len(body), len(lowered) - 1), _SHORTEST_HALF - 1, -1):
+            if body.endswith(lowered[:length]):
+                end = len(text.rstrip(".… "))
+                return [range(end - length, len(text))]
+    return []
 
 
-@lru_cache(maxsize=16)
-def _windows(secret: str) -> tuple[int, frozenset[str]]:
-    """Return how many characters in a row give the key away, and every such row of its spellings, in lower case."""
-    width = max(_SHORTEST_SECRET, min(16, len(secret) // 2))
-    raw, spellings = secret.encode("utf-8", "replace"), [secret]
-    for shift in range(3):
-        # Base64 depends on what stands before; the characters at either end depend on the neighbours as well.
-        text = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")[0 if shift == 0 else 4 : -1]
-        spellings += [text, text.replace("+", "-").replace("/", "_")]
-    rows = (spelling[at : at + width].lower() for spelling in spellings for at in range(len(spelling) - width + 1))
-    return width, frozenset(rows)
+@dataclass(frozen=True)
+class _Key:
+    """What gives an API key away, in lower case.
+
+    :param width: So many characters of it in a row.
+    :param rows: Every such row, of each spelling.
+    :param bits: Every four characters in a row, for a look that is quick where there is nothing.
+    """
+
+    width: int
+    rows: frozenset[str]
+    bits: frozenset[str]
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def of(cls, secret: str) -> _Key:
+        """Return what gives a key away: itself, or base64 of it."""
+        width = max(_SHORTEST_SECRET, min(16, len(secret) // 2))
+        raw, spellings = secret.encode("utf-8", "replace"), [secret]
+        for shift in range(3):
+            # Base64 depends on what stands before; the characters at either end depend on the neighbours as well.
+            text = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")[0 if shift == 0 else 4 : -1]
+            spellings += [text, text.replace("+", "-").replace("/", "_")]
+        rows, bits = (
+            frozenset(
+                spelling[at : at + length].lower() for spelling in spellings for at in range(len(spelling) - length + 1)
+            )
+            for length in (width, _SHORTEST_HALF)
+        )
+        return cls(width, rows, bits)
+
+    def found_in(self, text: str) -> list[range]:
+        """Return where a text holds the key or a row of it."""
+        # A row of the key covers one of these bits, wherever it begins.
+        stride = self.width - _SHORTEST_HALF + 1
+        starts = range(0, len(text) - _SHORTEST_HALF + 1, stride)
+        if not any(text[start : start + _SHORTEST_HALF].lower() in self.bits for start in starts):
+            return []
+        return [
+            range(start, start + self.width)
+            for start in range(len(text) - self.width + 1)
+            if text[start : start + self.width].lower() in self.rows
+        ]

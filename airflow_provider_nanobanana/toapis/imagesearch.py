@@ -171,7 +171,7 @@ class _Search:
         self.nodes += 1
         if self.nodes > _MOST_NODES or where.depth > _DEEPEST:
             return
-        if isinstance(value, str) and (inner := _json_inside(value)) is not None:
+        while isinstance(value, str) and (inner := _json_inside(value)) is not None:
             value, where = inner, where.deeper()
         if isinstance(value, Mapping):
             self._walk_mapping(value, where)

@@ -67,15 +67,16 @@ _CODES: Final = frozenset(
 )
 #: Volcengine's codes name what was looked at, as in ``InputImageSensitiveContentDetected``.
 _CODE: Final = re.compile(
-    r"sensitive_content_detected|_risk_detection$|(^|_)(nsfw|prohibited_content|image_safety)(_|$)"
+    r"sensitive_content_detected|responsible_ai|_risk_detection$|(^|_)(nsfw|prohibited_content|image_safety)(_|$)"
 )
 
 #: Words that mean a refusal whatever stands beside them.
 _PLAIN: Final = re.compile(
     r"content[ _-]?polic(y|ies)|(safety|usage|acceptable[ _-]use)[ _-]polic(y|ies)|policy[ _-]violation"
     r"|prohibited[ _-]?(content|use)|\bIMAGE_SAFETY\b|\bPROHIBITED_CONTENT\b|\bIMAGE_RECITATION\b"
-    r"|\bfinish_?reason\W{1,4}(IMAGE_)?(SAFETY|RECITATION|BLOCKLIST|SPII)\b|sensitive[ _-](words?|content)\b"
-    r"|(request|content|prompt|image|input|output)s?[ _-]moderated|^\W*moderated\W*$|data_?inspection_?failed|\bnsfw\b|responsible[ _-]?ai",
+    r"|\bfinish_?reason\W{1,4}(IMAGE_)?(SAFETY|RECITATION|BLOCKLIST|SPII)\b"
+    r"|sensitive[ _-](words?|content|information)\b|(request|content|prompt|image)s?[ _-]moderated|^\W*moderated\W*$"
+    r"|data_?inspection_?failed|\bnsfw\b|responsible[ _-]?ai",
     re.IGNORECASE,
 )
 _CHECK: Final = (
