@@ -132,7 +132,7 @@ def test_every_word_of_an_answer_is_cleaned() -> None:
     }
     failed = status_call(ID).conclude(Answer(200, {}, json.dumps(body).encode(), KEY), NOW)
     odd = status_call(ID).conclude(Answer(200, {}, json.dumps({**COMPLETED, "status": dirty * 20}).encode(), KEY), NOW)
-    words = [failed.model, failed.client_business_id, failed.error and failed.error.code]
-    words += [failed.error and failed.error.message, failed.billing and failed.billing.status]
+    assert failed.error is not None and failed.billing is not None
+    words = [failed.model, failed.client_business_id, failed.error.code, failed.error.message, failed.billing.status]
     assert words == ["ab ***"] * 5
     assert len(odd.wire_status) == 64 and odd.wire_status.startswith("ab ***")

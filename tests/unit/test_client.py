@@ -184,6 +184,15 @@ def test_a_base_path_is_kept(shell: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_without_a_host_is_completed_with_the_connection_s(shell: str) -> None:
+    body = {**COMPLETED, "result": {"data": [{"url": "/__files/x.png"}, {"url": "x.png"}]}}
+    with ScriptedServer([js(200, body)]) as server:
+        host = f"http://{server.address}"
+        image_task, _ = call_once(shell, f"{host}/gateway", STATUS)
+    assert [image.url for image in image_task.images] == [f"{host}/__files/x.png", f"{host}/gateway/x.png"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("call", [SUBMIT, STATUS], ids=["submit", "status"])
 def test_no_redirect_is_followed(shell: str, status: int, call: ApiCall[Any]) -> None:
