@@ -11,6 +11,7 @@ from typing import Final
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer, denies, names_image_task, told_code
+from airflow_provider_nanobanana.toapis.cleaning import clean
 from airflow_provider_nanobanana.toapis.complaint import Complaint, read_complaint, read_wait
 from airflow_provider_nanobanana.toapis.refusals import content_refused
 
@@ -94,17 +95,18 @@ def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | No
 
 def no_answer_error(failure: NoAnswer, kind: CallKind, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the error of a call without an answer; only a submit of which bytes left is unknown."""
+    reason = clean(failure.reason)
     if not failure.sent:
         charged: errors.Charged | None = "yes" if kind is CallKind.STATUS else None
         return errors.ConnectionFailed(
-            f"No connection to the gateway ({failure.reason}); nothing was sent.",
+            f"No connection to the gateway ({reason}); nothing was sent.",
             image_task_id=image_task_id,
             charged=charged,
         )
     if kind is CallKind.SUBMIT:
-        return errors.SubmissionUnknown(_UNKNOWN.format(what=failure.reason))
+        return errors.SubmissionUnknown(_UNKNOWN.format(what=reason))
     return errors.TransientFailure(
-        f"No usable answer to a {kind} call ({failure.reason}).",
+        f"No usable answer to a {kind} call ({reason}).",
         image_task_id=image_task_id,
         charged="yes" if kind is CallKind.STATUS else None,
     )
@@ -155,7 +157,8 @@ def _content_refused(status: int, complaint: Complaint, kind: CallKind) -> bool:
 def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
     if status == 429:
         pattern = _EMPTY_TEXT if complaint.named(_RATE_CODES) else _QUOTA_TEXT
-        return errors.InsufficientCredits if pattern.search(complaint.message) else errors.RateLimited
+        empty = not complaint.page and pattern.search(complaint.message)
+        return errors.InsufficientCredits if empty else errors.RateLimited
     if kind is CallKind.SUBMIT and _repeats_a_submit(status, complaint):
         return errors.SubmissionUnknown
     explained = complaint.code or len(complaint.message) >= _SHORTEST_REASON

@@ -20,6 +20,8 @@ _MOST_NODES: Final = 20_000
 _DEEPEST: Final = 16
 _LONGEST_JSON_TEXT: Final = 1_000_000
 _LONGEST_LINK: Final = 16_384
+#: Characters of a text that tell whether it is base64; whoever decodes it looks at the rest.
+_HEAD: Final = 400
 
 #: What was asked for; keys are compared without case, ``_`` and ``-``. No link below them is a result, wherever else in
 #: the answer it stands.
@@ -113,7 +115,7 @@ def _read(value: Any, base_url: str, *, bare: bool = False, spaced: bool = False
     """
     if not isinstance(value, str):
         return None
-    if _DATA_URI.match(value) or (_MAGIC.match(value) and _BASE64_TEXT.fullmatch(value[:400])):
+    if _DATA_URI.match(value) or (_MAGIC.match(value) and _BASE64_TEXT.fullmatch(value[:_HEAD])):
         return FoundImage(b64_json=value)
     if len(value) > _LONGEST_LINK:
         return None
@@ -206,7 +208,7 @@ class _Search:
                 self.ours.add(_place(image.url))
             return None
         if image is None:
-            inline = _BASE64_KEYS.search(key) and _BASE64_TEXT.fullmatch(text)
+            inline = _BASE64_KEYS.search(key) and _BASE64_TEXT.fullmatch(text[:_HEAD])
             return FoundImage(b64_json=text) if inline else None
         if image.b64_json or (named and not _ORIGINAL.search(key)):
             return image
