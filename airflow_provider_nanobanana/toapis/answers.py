@@ -365,11 +365,11 @@ def read_upload_url(answer: Answer) -> str | None:
     return urljoin(f"{answer.base_url}/", link) if link and link.startswith("/") and answer.base_url else link
 
 
-def readable(answer: Answer) -> str:
-    """Return an answer as JSON text for a person: bounded, without key, queries of links and inline images."""
+def readable(answer: Answer, limit: int = _LONGEST_ANSWER) -> str:
+    """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long, nothing that gives access."""
     # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
     text = json.dumps(_shortened(answer.json(), answer.secret), ensure_ascii=False)
-    return clean(text, answer.secret, _LONGEST_ANSWER)
+    return clean(text, answer.secret, limit)
 
 
 def _shortened(value: Any, secret: str, depth: int = 0) -> Any:

@@ -6,12 +6,13 @@ Table and sources: ``reference/toapis-contract.md`` sections 6, 10.1 and 11.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer, denies, names_image_task, told_code
-from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer, denies, names_image_task, readable, told_code
+from airflow_provider_nanobanana.toapis.cleaning import LONGEST_MESSAGE, clean
 from airflow_provider_nanobanana.toapis.complaint import Complaint, read_complaint, read_wait
 from airflow_provider_nanobanana.toapis.refusals import content_refused
 
@@ -79,7 +80,10 @@ def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | No
         charged = "yes" if kind is CallKind.STATUS else "no"
     else:
         error_class = _error_class(status, complaint, kind)
-        sentence = _sentence(error_class, answer.status, complaint, kind, image_task_id)
+        # An answer without a word of trouble may hold an id where a person finds it.
+        odd = error_class is errors.SubmissionUnknown and answer.status < 300 and not complaint.message
+        told = replace(complaint, message=readable(answer, LONGEST_MESSAGE)) if odd and answer.json() else complaint
+        sentence = _sentence(error_class, answer.status, told, kind, image_task_id)
         # A poll that is refused says nothing of the image task: it lives on and stays paid.
         if kind is CallKind.STATUS and error_class is not errors.ImageTaskNotFound:
             charged = "yes"

@@ -103,3 +103,11 @@ def test_a_client_id_that_the_answer_does_not_repeat_has_to_be_said_to_be_one() 
 def test_a_look_by_client_id_that_shows_another_one_is_never_ours(fields: dict[str, Any]) -> None:
     with pytest.raises(errors.TransientFailure):
         status_call("nb-7").conclude(answer(200, {**RUNNING, **fields}), NOW)
+
+
+def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id() -> None:
+    body = {"code": 1, "description": "ok", "result": ID, "link": "https://x.example/a?sig=S3CRET", "key": KEY}
+    with pytest.raises(errors.SubmissionUnknown) as caught:
+        BLIND.conclude(Answer(200, {}, json.dumps(body).encode(), KEY), NOW)
+    assert f'"result": "{ID}"' in caught.value.message
+    assert "S3CRET" not in caught.value.message and KEY not in caught.value.message
