@@ -366,7 +366,7 @@ def read_upload_url(answer: Answer) -> str | None:
 
 
 def readable(answer: Answer, limit: int = _LONGEST_ANSWER) -> str:
-    """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long, nothing that gives access."""
+    """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long or that gives access."""
     # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
     text = json.dumps(_shortened(answer.json(), answer.secret), ensure_ascii=False)
     return clean(text, answer.secret, limit)
