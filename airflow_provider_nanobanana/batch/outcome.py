@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 from airflow_provider_nanobanana.batch.money import Cost, dollars
 from airflow_provider_nanobanana.batch.orders import Order
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.complaint import clean
+from airflow_provider_nanobanana.toapis.cleaning import clean
 from airflow_provider_nanobanana.toapis.outcome import short
 
 OnExpired = Literal["fail", "resubmit"]

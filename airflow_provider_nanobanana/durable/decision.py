@@ -16,8 +16,8 @@ from airflow_provider_nanobanana.durable import stops
 from airflow_provider_nanobanana.durable.attempt import Attempt
 from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.classify import content_refused
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.refusals import content_refused
 
 OnUnknownSubmission = Literal["resubmit", "fail"]
 OnExpired = Literal["fail", "resubmit"]

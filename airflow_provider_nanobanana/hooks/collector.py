@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Wait
-from airflow_provider_nanobanana.toapis.protocol import sent_pixels
+from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order
@@ -71,7 +71,8 @@ class Collector:
     def _collect_some(self, orders: Sequence[Order]) -> None:
         shop = self._shop
         ids = {order.key: shop.image_task_id(order) or "" for order in orders}
-        sightings = {sighting.id: sighting for sighting in look_at(shop.hook, list(dict.fromkeys(ids.values())))}
+        sent = {ids[order.key]: sent_links(order.request) for order in orders}
+        sightings = {sighting.id: sighting for sighting in look_at(shop.hook, list(sent), sent)}
         refused = [sighting.error for sighting in sightings.values() if sighting.refused]
         if refused and len(refused) == len(sightings):
             raise _blind(refused[0], len(shop.running()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 _THREADS: Final = 8
 
 
-def look_at(hook: NanoBananaHook, image_task_ids: Sequence[str]) -> list[Sighting]:
+def look_at(
+    hook: NanoBananaHook, image_task_ids: Sequence[str], sent: Mapping[str, Collection[str] | None] | None = None
+) -> list[Sighting]:
     """Look once at each image task, within the connection's query rate, and return the sightings in order; free.
 
     Inline images are left out of the sightings: a thousand of them would not fit into a worker. When the service stays
     silent, the rest is not asked: each look would last as long as the connection's timeout.
+
+    :param sent: The links of each request by image task id, as far as they are known; none of them is a result.
     """
     # Client and connection are built here, once: the threads may not ask Airflow for them.
     client, bucket, lock = hook.client, TokenBucket(hook.settings.query_rate), threading.Lock()
@@ -39,7 +43,7 @@ def look_at(hook: NanoBananaHook, image_task_ids: Sequence[str]) -> list[Sightin
             wait = bucket.reserve(time.monotonic())
         hook.sleep(wait)
         try:
-            image_task = client.call(status_call(image_task_id), NO_REPEATS)
+            image_task = client.call(status_call(image_task_id, (sent or {}).get(image_task_id)), NO_REPEATS)
         except ToApisError as error:
             with lock:
                 if isinstance(error, RateLimited):

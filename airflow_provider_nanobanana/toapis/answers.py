@@ -1,18 +1,23 @@
 """From the bytes of an answer to a model: every documented shape, and any other JSON without an exception of its own.
 
-Shapes and sources: docs.toapis.com (2026-08) and client code (to 2026-10).
+Shapes and sources: docs.toapis.com (2026-08) and client code (to 2026-11), contract 4 and 11.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from itertools import islice
+from typing import Any, Final
+from urllib.parse import urljoin
 
 from pydantic import BaseModel, ConfigDict
 
+from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.complaint import complaint_of
+from airflow_provider_nanobanana.toapis.imagesearch import FoundImage, find_images
 from airflow_provider_nanobanana.toapis.models import (
     Billing,
     GeneratedImage,
@@ -20,13 +25,33 @@ from airflow_provider_nanobanana.toapis.models import (
     ImageTaskError,
     ImageTaskStatus,
 )
-from airflow_provider_nanobanana.toapis.values import read_id, read_number, read_text, read_time
+from airflow_provider_nanobanana.toapis.refusals import REFUSED, content_refused
+from airflow_provider_nanobanana.toapis.statuswords import read_status, says_moderated
+from airflow_provider_nanobanana.toapis.values import (
+    plain_word,
+    read_credits,
+    read_id,
+    read_number,
+    read_text,
+    read_time,
+    read_usd,
+    read_word,
+)
 
-_SUCCEEDED = frozenset({"completed", "succeeded", "success"})
-_FAILED = frozenset({"failed", "failure", "error", "cancelled", "canceled", "expired"})
-#: Where a service speaks in words; ids and links are left as they are, whatever the key is.
-_WORDS = frozenset({"message", "error", "fail_reason", "code", "type", "param"})
-_SHORTEST_SECRET = 8
+#: Where other gateways put an image task, its id, and the word for its state; the documented key first.
+_ENVELOPES: Final = ("data", "task", "output", "result", "response")
+_IDS: Final = ("id", "task_id", "taskId")
+_STATUSES: Final = ("status", "task_status", "taskStatus", "state", "success_flag", "successFlag")
+#: Fields that only an image task has: with one of them an answer without an id speaks of the one asked for.
+_MARKS: Final = ("progress", "created_at", "completed_at", "billing", "result", "object", "model", "fail_reason")
+#: No id of an image task stands below these.
+_FOREIGN: Final = ("error", "user", "account", "channel", "model", "token", "input", "request", "params", "usage")
+_MOST_NODES: Final = 2_000
+_DEEPEST: Final = 5
+#: Characters of an answer without an image that are kept for a person to read.
+_LONGEST_ANSWER: Final = 2_000
+#: Credits that an account may owe.
+_MOST_OWED: Final = 1e12
 
 
 @dataclass(frozen=True)
@@ -34,23 +59,28 @@ class Answer:
     """One HTTP answer: status, headers with lower-case names, body.
 
     :param secret: The API key the call was made with, to be blanked wherever the answer repeats it.
+    :param base_url: Where the call was sent; links without a host are completed with it.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     secret: str = field(default="", repr=False)
+    base_url: str = ""
 
     def json(self) -> dict[str, Any] | None:
-        """Return the body as a JSON object, or None for HTML, broken JSON and anything that is no object.
+        """Return the body as a JSON object, or None for HTML, broken JSON and anything that is no object."""
+        return self._parsed
 
-        What the service says in words is returned without the key: an error may echo it.
-        """
+    @cached_property
+    def _parsed(self) -> dict[str, Any] | None:
         try:
             value = json.loads(self.body)
-            return _hushed(value, self.secret) if isinstance(value, dict) else None
         except (ValueError, RecursionError):
             return None
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        return value if isinstance(value, dict) else None
 
 
 @dataclass(frozen=True)
@@ -83,135 +113,292 @@ class Balance(BaseModel):
         return self.remain_credits / self.credits_per_usd
 
 
-def read_image_task(body: Mapping[str, Any], fallback_id: str | None = None) -> ImageTask | None:
-    """Return the image task an answer speaks of, or None when it names no id and ``fallback_id`` is not given."""
-    body = _unwrap(body)
-    image_task_id = read_id(body.get("id")) or read_id(body.get("task_id")) or fallback_id
-    if not image_task_id:
+def read_submitted(
+    answer: Answer, client_business_id: str | None = None, sent: Collection[str] | None = None
+) -> ImageTask | None:
+    """Return the image task that the answer to a submit speaks of, or None where it names none that is surely ours.
+
+    :param client_business_id: The client id that was sent; an answer that repeats another one is not ours.
+    :param sent: The links that were sent.
+    """
+    body = answer.json() or {}
+    if says_error(body) and not _status_word(_task_of(body)):
         return None
-    wire_status = read_text(body.get("status")) or ""
-    status = read_status(wire_status)
+    image_task_id = _submitted_id(body, client_business_id, answer.secret)
+    return _image_task(answer, _task_of(body), image_task_id, sent) if image_task_id else None
+
+
+def read_looked_up(answer: Answer, asked: str, sent: Collection[str] | None = None) -> ImageTask | None:
+    """Return the image task that the answer to a look speaks of, or None where it speaks of none.
+
+    :param asked: The id that was asked for: the image task's own, or the client id of its submit.
+    :param sent: The links of the request, where they are known.
+    """
+    body = answer.json() or {}
+    task = _task_of(body)
+    if not says_status(body):
+        return None
+    ids = _ids(task, answer.secret)
+    return _image_task(answer, task, asked if asked in ids or not ids else ids[0], sent)
+
+
+def speaks_of_another(answer: Answer, asked: str, *, by_client_id: bool) -> bool:
+    """Whether an answer is about another image task than the one asked for, as a mixed-up cache would send it.
+
+    :param by_client_id: Whether ``asked`` is a client id: then the answer has an id of its own, and need not repeat it.
+    """
+    task = _task_of(answer.json() or {})
+    ids, client_id = _ids(task, answer.secret), read_text(task.get("client_business_id"))
+    if not ids or asked in ids or asked == client_id:
+        # Without an id of its own only the client id can tell.
+        return not ids and by_client_id and client_id not in (None, asked)
+    return client_id is not None or not by_client_id
+
+
+def _image_task(answer: Answer, body: Mapping[str, Any], image_task_id: str, sent: Collection[str] | None) -> ImageTask:
+    secret = answer.secret
+    wire_status = _status_word(body, secret)
+    progress = read_number(body.get("progress"), highest=100)
+    status, images = _outcome(answer, body, wire_status, progress, sent)
+    missing = status is ImageTaskStatus.COMPLETED and not images
     return ImageTask(
         id=image_task_id,
         status=status,
-        wire_status=wire_status[:64],
-        model=read_text(body.get("model")),
-        progress=read_number(body.get("progress")),
+        wire_status=wire_status,
+        model=read_word(body.get("model"), secret, 100),
+        progress=progress,
         created_at=read_time(body.get("created_at")),
         completed_at=read_time(body.get("completed_at")),
         expires_at=read_time(body.get("expires_at")),
-        images=_read_images(image_task_id, body) if status is ImageTaskStatus.COMPLETED else (),
-        error=_read_task_error(body) if status is ImageTaskStatus.FAILED else None,
-        billing=_read_billing(body.get("billing")),
-        client_business_id=read_text(body.get("client_business_id")),
+        images=tuple(
+            GeneratedImage(id=image_task_id, index=index, url=image.url, b64_json=image.b64_json)
+            for index, image in enumerate(images)
+        ),
+        error=_task_error(body, wire_status, secret) if status is ImageTaskStatus.FAILED else None,
+        billing=_read_billing(body.get("billing"), secret),
+        client_business_id=read_word(body.get("client_business_id"), secret, 200),
+        answer=readable(answer) if missing else None,
     )
 
 
-def read_status(wire_status: str) -> ImageTaskStatus:
-    """Return what a wire status amounts to; unknown words are running until the deadline."""
-    word = wire_status.strip().lower()
-    if word in _SUCCEEDED:
-        return ImageTaskStatus.COMPLETED
-    return ImageTaskStatus.FAILED if word in _FAILED else ImageTaskStatus.RUNNING
+def _outcome(
+    answer: Answer, body: Mapping[str, Any], wire_status: str, progress: float | None, sent: Collection[str] | None
+) -> tuple[ImageTaskStatus, Sequence[FoundImage]]:
+    """Return what the image task amounts to, and its images.
+
+    A word that nobody knows is completed where an image is there and nothing says that it is not the last one; it has
+    failed where an error is there instead. Otherwise it is running, until the deadline.
+    """
+    status = read_status(wire_status)
+    if status in (ImageTaskStatus.FAILED, ImageTaskStatus.RUNNING):
+        return status, ()
+    images = find_images(body, answer.base_url, sent)
+    if status is ImageTaskStatus.COMPLETED:
+        return status, images
+    if images:
+        going_on = progress is not None and progress < 100
+        return (ImageTaskStatus.RUNNING, ()) if going_on else (ImageTaskStatus.COMPLETED, images)
+    # Whose failure it is must be sure: a failed image task is bought again.
+    failed = says_error(body) and names_image_task(body)
+    return (ImageTaskStatus.FAILED if failed else ImageTaskStatus.RUNNING), ()
 
 
 def says_status(body: Mapping[str, Any]) -> bool:
     """Whether an answer speaks of an image task at all: it names its status, or its id (then it is running)."""
-    body = _unwrap(body)
-    return bool(read_text(body.get("status")) or read_id(body.get("id")) or read_id(body.get("task_id")))
+    task = _task_of(body)
+    if _ids(task):
+        return True
+    word = _status_word(task)
+    # {"status": "error", "message": ...} without anything else is how a service says that the call failed.
+    envelope = read_status(word) is ImageTaskStatus.FAILED and not any(key in task for key in _MARKS)
+    return bool(word) and not (envelope and plain_word(word) in ("error", "fail"))
 
 
-def read_balance(body: Mapping[str, Any]) -> Balance | None:
+def says_error(body: Mapping[str, Any]) -> bool:
+    """Whether an answer names an error; an empty one is none."""
+    error = body.get("error")
+    if isinstance(error, (Mapping, list)):
+        complaint = complaint_of({"error": error})
+        return bool(complaint.code or complaint.message)
+    return bool(error)
+
+
+def told_code(body: Mapping[str, Any]) -> int | None:
+    """Return the HTTP status 400 to 499 that a body names as its code while it names no image task, or None."""
+    error = body.get("error")
+    inner = error.get("code") if isinstance(error, Mapping) else None
+    for code in (body.get("code"), inner, body.get("status_code"), body.get("statusCode"), body.get("status")):
+        number = read_number(code)
+        if number is not None and 400 <= number < 500 and number == int(number):
+            return None if names_image_task(body) else int(number)
+    return None
+
+
+def is_refusal(body: Mapping[str, Any]) -> bool:
+    """Whether a 2xx body is an error in disguise; a failed image task also has ``error`` but names its status."""
+    if denies(body) or told_code(body) is not None:
+        return not (names_image_task(body) and _status_word(_task_of(body)))
+    return says_error(body) and not says_status(body)
+
+
+def denies(body: Mapping[str, Any]) -> bool:
+    """Whether a body says ``success: false``."""
+    success = body.get("success")
+    return success is False or (isinstance(success, str) and success.strip().lower() == "false")
+
+
+def names_image_task(body: Mapping[str, Any]) -> bool:
+    """Whether a body names the id of an image task."""
+    return bool(_ids(_task_of(body)))
+
+
+def _task_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the image task of an answer, what stands around it in an envelope included."""
+    if any(read_text(body.get(key)) for key in ("id", "task_id")) and _status_word(body):
+        return body
+    for key in _ENVELOPES:
+        inner = body.get(key)
+        if isinstance(inner, list) and len(inner) == 1:
+            inner = inner[0]
+        if isinstance(inner, Mapping) and _looks_like_a_task(inner, whole=key == "data"):
+            return {**body, **inner}
+    return body
+
+
+def _looks_like_a_task(inner: Mapping[str, Any], *, whole: bool) -> bool:
+    """Whether what an envelope holds is the image task and not one of its images.
+
+    :param whole: Whether the documentation knows this envelope.
+    """
+    if any(read_text(inner.get(key)) for key in ("task_id", "taskId")) or _status_word(inner):
+        return True
+    return whole and bool(read_text(inner.get("id"))) and not inner.keys() & {"url", "b64_json"}
+
+
+def _status_word(body: Mapping[str, Any], secret: str = "") -> str:
+    """Return the service's word for the state, cleaned; a number that is an HTTP status is none."""
+    for key in _STATUSES:
+        value = body.get(key)
+        number = read_number(value)
+        if number is not None and 100 <= number < 600:
+            continue
+        if word := read_word(value, secret):
+            return word
+    return ""
+
+
+def _ids(task: Mapping[str, Any], secret: str = "") -> list[str]:
+    return [found for key in _IDS if (found := read_id(task.get(key), secret))]
+
+
+def _submitted_id(body: Mapping[str, Any], client_business_id: str | None, secret: str) -> str | None:
+    """Return the id of what a submit bought.
+
+    The documented places are taken as they are. Any other is taken only beside our client id, or where the answer has
+    no second id: what is taken for an id here is never bought again.
+    """
+    parts = list(_parts(body))
+    echoes = [part for part in parts if read_text(part.get("client_business_id"))]
+    ours = [part for part in echoes if read_text(part.get("client_business_id")) == client_business_id]
+    if client_business_id is not None and echoes and not ours:
+        return None
+    data = body.get("data")
+    documented = [body, data] if isinstance(data, Mapping) else [body]
+    for part in documented:
+        for key in ("id", "task_id"):
+            if found := read_id(part.get(key), secret):
+                return found
+    beside = [found for part in ours for found in _ids(part, secret)]
+    tasks = (part for part in parts if not part.keys() & {"url", "b64_json"})
+    others = list(dict.fromkeys(found for part in tasks for found in _ids(part, secret)))
+    if beside or len(others) == 1:
+        return (beside or others)[0]
+    bare = [found for key in ("data", "result") if (found := read_id(body.get(key), secret)) and " " not in found]
+    return bare[0] if ours and not others and len(bare) == 1 else None
+
+
+def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the mappings of an answer, the outer ones first, without what belongs to somebody else."""
+    waiting: list[tuple[Any, int]] = [(body, 0)]
+    for _ in range(_MOST_NODES):
+        if not waiting:
+            return
+        value, depth = waiting.pop(0)
+        if isinstance(value, Mapping):
+            yield value
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        waiting += [
+            (each, depth + 1)
+            for key, each in inner
+            if isinstance(each, (Mapping, list)) and key not in _FOREIGN and depth < _DEEPEST
+        ]
+
+
+def read_balance(answer: Answer) -> Balance | None:
     """Return the balance, or None when the answer holds none."""
-    credits_per_usd = read_number(body.get("credits_per_usd")) or 0.0
-    remain = read_number(body.get("remain_credits"), lowest=-math.inf)
+    body = answer.json() or {}
+    remain = read_credits(body.get("remain_credits"), lowest=-_MOST_OWED)
     unlimited = body.get("unlimited_quota") is True
     if remain is None and not unlimited:
         return None
     return Balance(
         remain_credits=None if remain is None else max(0.0, remain),
-        used_credits=read_number(body.get("used_credits")),
-        credits_per_usd=credits_per_usd if credits_per_usd > 0 else 200.0,
+        used_credits=read_credits(body.get("used_credits")),
+        credits_per_usd=read_number(body.get("credits_per_usd"), lowest=0.01, highest=1e6) or 200.0,
         unlimited=unlimited,
     )
 
 
-def read_model_ids(body: Mapping[str, Any]) -> list[str] | None:
+def read_model_ids(answer: Answer) -> list[str] | None:
     """Return the model ids of a list answer, or None when it holds no list."""
-    entries = body.get("data")
+    entries = (answer.json() or {}).get("data")
     if not isinstance(entries, list):
         return None
-    ids = (read_text(entry.get("id")) for entry in entries if isinstance(entry, Mapping))
+    ids = (read_word(entry.get("id"), answer.secret, 200) for entry in entries if isinstance(entry, Mapping))
     return [model_id for model_id in ids if model_id]
 
 
-def read_upload_url(body: Mapping[str, Any]) -> str | None:
+def read_upload_url(answer: Answer) -> str | None:
     """Return the public URL of an uploaded reference image, or None."""
-    data = body.get("data")
-    return read_text(data.get("url")) if isinstance(data, Mapping) else None
+    data = (answer.json() or {}).get("data")
+    link = read_text(data.get("url")) if isinstance(data, Mapping) else None
+    return urljoin(f"{answer.base_url}/", link) if link and link.startswith("/") and answer.base_url else link
 
 
-def _unwrap(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Some routes put the image task under ``data`` (and then keep the envelope's own ``code`` and ``message``)."""
-    inner = body.get("data")
-    if isinstance(inner, Mapping) and not any(read_text(body.get(key)) for key in ("id", "task_id")):
-        return {**body, **inner}
-    return body
+def readable(answer: Answer, limit: int = _LONGEST_ANSWER) -> str:
+    """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long or that gives access."""
+    # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
+    text = json.dumps(_shortened(answer.json(), answer.secret), ensure_ascii=False)
+    return clean(text, answer.secret, limit)
 
 
-def _read_images(image_task_id: str, body: Mapping[str, Any]) -> tuple[GeneratedImage, ...]:
-    images: list[GeneratedImage] = []
-    seen: set[str] = set()
-    for entry in _image_entries(body):
-        url, encoded = read_text(entry.get("url")), read_text(entry.get("b64_json"))
-        key = url or encoded
-        if key and key not in seen:
-            seen.add(key)
-            images.append(GeneratedImage(id=image_task_id, index=len(images), url=url, b64_json=encoded))
-    return tuple(images)
-
-
-def _image_entries(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield whatever may name an image, the documented place first, so that duplicates keep its order."""
-    result = body.get("result")
-    candidates: list[Any] = []
-    if isinstance(result, Mapping):
-        candidates += [result.get("data"), result]
-    else:
-        candidates.append(result)
-    candidates += [body.get("data"), body]
-    for candidate in candidates:
-        for entry in candidate if isinstance(candidate, list) else [candidate]:
-            if isinstance(entry, Mapping):
-                yield entry
-
-
-def _read_task_error(body: Mapping[str, Any]) -> ImageTaskError:
-    error = body.get("error")
-    if isinstance(error, Mapping):
-        code, message = read_text(error.get("code")) or read_text(error.get("type")), read_text(error.get("message"))
-    else:
-        code, message = None, read_text(error)
-    message = message or read_text(body.get("fail_reason")) or read_text(body.get("message"))
-    return ImageTaskError(code=code or "generation_failed", message=message or "no reason given")
-
-
-def _read_billing(value: Any) -> Billing | None:
-    if not isinstance(value, Mapping) or not (status := read_text(value.get("status"))):
-        return None
-    return Billing(
-        status=status, cost_usd=read_number(value.get("cost_usd")), credits=read_number(value.get("credits"))
-    )
-
-
-def blank(text: str, secret: str) -> str:
-    """Return a text without the key; a key too short to be one is left, it would garble everything."""
-    return text.replace(secret, "***") if len(secret) >= _SHORTEST_SECRET else text
-
-
-def _hushed(value: Any, secret: str, spoken: bool = False) -> Any:
+def _shortened(value: Any, secret: str, depth: int = 0) -> Any:
+    """Return JSON of the same shape in which every text is cleaned and nothing is long."""
     if isinstance(value, str):
-        return blank(value, secret) if spoken else value
-    if isinstance(value, dict):
-        return {key: _hushed(inner, secret, spoken or key in _WORDS) for key, inner in value.items()}
-    return [_hushed(inner, secret, spoken) for inner in value] if isinstance(value, list) else value
+        return (
+            clean(value, secret, 500)
+            if len(value) <= 500
+            else f"{clean(value, secret, 80)} ({len(value):,} characters)"
+        )
+    if depth >= 8:
+        return "…"
+    if isinstance(value, Mapping):
+        entries = islice(value.items(), 40)
+        return {clean(str(key), secret, 80): _shortened(inner, secret, depth + 1) for key, inner in entries}
+    return [_shortened(inner, secret, depth + 1) for inner in value[:20]] if isinstance(value, list) else value
+
+
+def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> ImageTaskError:
+    complaint = complaint_of(body, secret)
+    kind = complaint.type if isinstance(body.get("error"), Mapping) else ""
+    code = complaint.code or kind or "generation_failed"
+    # Decided here, where the words are still whole.
+    if says_moderated(wire_status) or content_refused(code, complaint.words):
+        code = REFUSED
+    return ImageTaskError(code=code, message=complaint.message or "no reason given")
+
+
+def _read_billing(value: Any, secret: str) -> Billing | None:
+    if not isinstance(value, Mapping) or not (status := read_word(value.get("status"), secret)):
+        return None
+    return Billing(status=status, cost_usd=read_usd(value.get("cost_usd")), credits=read_credits(value.get("credits")))

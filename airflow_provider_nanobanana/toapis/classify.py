@@ -1,16 +1,20 @@
 """From an answer that is no result to the one error it is: HTTP status first, then code, then type; text last.
 
-Table and sources: ``reference/toapis-contract.md`` sections 6 and 10.1.
+Table and sources: ``reference/toapis-contract.md`` sections 6, 10.1 and 11.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import StrEnum
+from typing import Final
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
-from airflow_provider_nanobanana.toapis.complaint import Complaint, read_complaint, read_retry_after
+from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer, denies, names_image_task, readable, told_code
+from airflow_provider_nanobanana.toapis.cleaning import LONGEST_MESSAGE, clean
+from airflow_provider_nanobanana.toapis.complaint import Complaint, read_complaint, read_wait
+from airflow_provider_nanobanana.toapis.refusals import content_refused
 
 
 class CallKind(StrEnum):
@@ -33,7 +37,6 @@ _QUOTA_CODES = frozenset(
 )
 _RATE_CODES = frozenset({"rate_limit_exceeded", "rate_limit_error", "too_many_requests"})
 _MODEL_CODES = frozenset({"model_not_found", "pricing_failed"})
-_CONTENT_CODES = frozenset({"content_policy_violation", "content_policy", "content_filter", "moderation_blocked"})
 #: The only texts that decide anything, and only where neither status nor code does (contract 10, rows 12 and 18).
 _QUOTA_TEXT = re.compile(r"quota|credit|balance|余额|额度", re.IGNORECASE)
 #: A 429 may carry the rate limit's code and still mean an empty account; only a plain statement of that counts then.
@@ -42,53 +45,97 @@ _EMPTY_TEXT = re.compile(
     r"|(quota|credits?|balance)\W+(is|are)\W+(not enough|insufficient|exhausted|used up)|(余额|额度)不足",
     re.IGNORECASE,
 )
-_OF_THE_KEY = (errors.AuthenticationFailed, errors.PermissionRefused)
-#: The service has seen the client id before: whoever sent it may have bought.
-_REPEATED_TEXT = re.compile(r"duplicat|already[ _-](exist|used|in[ _-]use|submitted|taken)|重复|已存在", re.IGNORECASE)
 _MISSING_CODES = frozenset({"task_not_found", "task_not_exist", "not_found_error"})
 _MISSING_TEXT = re.compile(r"\btask_not_(found|exist)\b|任务不存在", re.IGNORECASE)
-_CONTENT_TEXT = re.compile(r"content[ _-]?policy|safety|prohibited|moderation", re.IGNORECASE)
+#: A submit was refused because an earlier one has the same client id: that one may have bought the image.
+_REPEATED_TEXT = re.compile(r"duplicate|conflict|already (exist|in use|used|been used)|重复|重複|已存在", re.IGNORECASE)
+_CLIENT_ID_TEXT = re.compile(r"client[_ -]?business[_ -]?id", re.IGNORECASE)
+#: An account that does not know the field, or not this form of it, has bought nothing.
+_UNKNOWN_FIELD_TEXT = re.compile(
+    r"(unknown|unsupported|not supported|unrecogni[sz]ed|unexpected|invalid|not allowed|not permitted|extra|must be"
+    r"|too long|不支持|未知|无效)",
+    re.IGNORECASE,
+)
+#: What is said where it is not known how far the service got.
+_TROUBLE_TEXT = re.compile(
+    r"time[ds]?[ -]?out|busy|overload|unavailable|internal|upstream|server error|try again|retry|temporar"
+    r"|too many|rate limit|connection|failed to|超时|繁忙|稍后|内部|异常|上游",
+    re.IGNORECASE,
+)
+#: Client errors that a page of a web server may mean as they are: a wrong path, too much data.
+_OWN_PAGES = frozenset({404, 405, 408, 409, 410, 411, 413, 414, 429, 431})
+#: A message this short explains nothing.
+_SHORTEST_REASON: Final = 4
 
 
 def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the one error that an answer is; ``now`` is epoch seconds, for ``Retry-After`` as a date."""
     complaint = read_complaint(answer)
-    error_class = _error_class(answer.status, complaint, kind)
-    if kind is CallKind.STATUS and error_class in _OF_THE_KEY and answer.body and answer.json() is None:
-        # A page of the edge (a firewall's 403) says nothing of the key.
-        error_class = errors.TransientFailure
+    status = _told_status(answer, complaint, kind)
+    charged: errors.Charged | None = None
+    if _refused_on_the_way(status, complaint):
+        error_class: type[errors.ToApisError] = errors.TransientFailure
+        sentence = _sentence_of_the_edge(answer, complaint, kind, image_task_id)
+        # Whoever refused it, the service never saw it.
+        charged = "yes" if kind is CallKind.STATUS else "no"
+    else:
+        error_class = _error_class(status, complaint, kind)
+        # An answer without a word of trouble may hold an id where a person finds it.
+        odd = error_class is errors.SubmissionUnknown and answer.status < 300 and not complaint.message
+        told = replace(complaint, message=readable(answer, LONGEST_MESSAGE)) if odd and answer.json() else complaint
+        sentence = _sentence(error_class, answer.status, told, kind, image_task_id)
+        # A poll that is refused says nothing of the image task: it lives on and stays paid.
+        if kind is CallKind.STATUS and error_class is not errors.ImageTaskNotFound:
+            charged = "yes"
     return error_class(
-        _sentence(error_class, answer.status, complaint, kind, image_task_id),
+        sentence,
         image_task_id=image_task_id,
         http_status=answer.status,
         code=complaint.code or None,
-        retry_after=read_retry_after(answer.headers, now),
-        # A poll that is refused says nothing of the image task: it lives on and stays paid.
-        charged="yes" if kind is CallKind.STATUS and error_class is not errors.ImageTaskNotFound else None,
+        retry_after=read_wait(answer, now),
+        charged=charged,
     )
 
 
 def no_answer_error(failure: NoAnswer, kind: CallKind, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the error of a call without an answer; only a submit of which bytes left is unknown."""
+    reason = clean(failure.reason)
     if not failure.sent:
         charged: errors.Charged | None = "yes" if kind is CallKind.STATUS else None
         return errors.ConnectionFailed(
-            f"No connection to the gateway ({failure.reason}); nothing was sent.",
+            f"No connection to the gateway ({reason}); nothing was sent.",
             image_task_id=image_task_id,
             charged=charged,
         )
     if kind is CallKind.SUBMIT:
-        return errors.SubmissionUnknown(_UNKNOWN.format(what=failure.reason))
+        return errors.SubmissionUnknown(_UNKNOWN.format(what=reason))
     return errors.TransientFailure(
-        f"No usable answer to a {kind} call ({failure.reason}).",
+        f"No usable answer to a {kind} call ({reason}).",
         image_task_id=image_task_id,
         charged="yes" if kind is CallKind.STATUS else None,
     )
 
 
-def content_refused(code: str, message: str) -> bool:
-    """Whether a failed image task was refused for its content; the code decides, then the text (row 20)."""
-    return code.lower() in _CONTENT_CODES or bool(_CONTENT_TEXT.search(message))
+def _told_status(answer: Answer, complaint: Complaint, kind: CallKind) -> int:
+    """Return the HTTP status that an answer is to be taken for: a 2xx may hold a refusal in its body.
+
+    A code of 400 to 499 decides as that status would. So does ``success: false`` with a reason, unless the reason is
+    trouble of the service: then nobody knows how far a submit got, as with a code of 500.
+    """
+    body = answer.json()
+    if not 200 <= answer.status < 300 or body is None:
+        return answer.status
+    if (code := told_code(body)) is not None:
+        return code
+    refused = kind in (CallKind.SUBMIT, CallKind.UPLOAD) and denies(body) and not names_image_task(body)
+    return 400 if refused and complaint.message and not _TROUBLE_TEXT.search(complaint.words) else answer.status
+
+
+def _refused_on_the_way(status: int, complaint: Complaint) -> bool:
+    """Whether a firewall, a proxy or a login page refused a call: the page is not the service's own JSON."""
+    if status == 407 or (status == 403 and (complaint.page or complaint.silent or complaint.message == "empty body")):
+        return True
+    return complaint.page and 400 <= status < 500 and status not in _OWN_PAGES
 
 
 def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
@@ -96,29 +143,47 @@ def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[erro
         return errors.InsufficientCredits
     if complaint.named(_MODEL_CODES) or complaint.message.startswith("pricing_failed"):
         return errors.ModelNotFound
-    if complaint.named(_CONTENT_CODES):
+    if _content_refused(status, complaint, kind):
         return errors.ContentRefused
-    if kind is CallKind.SUBMIT and _repeats(status, complaint):
-        return errors.SubmissionUnknown
     if 300 <= status < 500 and status != 408:
         return _client_error_class(status, complaint, kind)
     return _server_error_class(status, complaint, kind)
 
 
+def _content_refused(status: int, complaint: Complaint, kind: CallKind) -> bool:
+    """Whether the content was refused: by its code always, by its words where a prompt or picture was sent."""
+    if content_refused(complaint.code, "") or content_refused(complaint.type, ""):
+        return True
+    by_words = kind in (CallKind.SUBMIT, CallKind.UPLOAD) and status not in (401, 402, 404, 408, 429)
+    return by_words and not complaint.page and content_refused("", complaint.words)
+
+
 def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
     if status == 429:
         pattern = _EMPTY_TEXT if complaint.named(_RATE_CODES) else _QUOTA_TEXT
-        return errors.InsufficientCredits if pattern.search(complaint.message) else errors.RateLimited
+        empty = not complaint.page and pattern.search(complaint.message)
+        return errors.InsufficientCredits if empty else errors.RateLimited
+    if kind is CallKind.SUBMIT and _repeats_a_submit(status, complaint):
+        return errors.SubmissionUnknown
+    explained = complaint.code or len(complaint.message) >= _SHORTEST_REASON
     refused = {
         401: errors.AuthenticationFailed,
         402: errors.InsufficientCredits,
         403: errors.InsufficientCredits if _QUOTA_TEXT.search(complaint.message) else errors.PermissionRefused,
-        422: errors.InvalidRequest if complaint.code else errors.ContentRefused,
+        422: errors.InvalidRequest if explained and complaint.message != "empty body" else errors.ContentRefused,
     }
     if kind is CallKind.STATUS and status not in (401, 402, 403):
         # Only the service's own word counts: to hear "not there" from an edge page could lead to a second purchase.
         return errors.ImageTaskNotFound if _means_not_found(complaint) else errors.TransientFailure
     return errors.ConfigurationError if status < 400 else refused.get(status, errors.InvalidRequest)
+
+
+def _repeats_a_submit(status: int, complaint: Complaint) -> bool:
+    """Whether a submit was refused for an earlier one with the same client id, which may have bought the image."""
+    if status == 409 or (status in (400, 422) and _REPEATED_TEXT.search(f"{complaint.code} {complaint.words}")):
+        return True
+    named = status < 500 and _CLIENT_ID_TEXT.search(f"{complaint.code} {complaint.words}")
+    return bool(named) and not _UNKNOWN_FIELD_TEXT.search(complaint.words)
 
 
 def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
@@ -129,22 +194,16 @@ def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
     return errors.SubmissionUnknown if kind is CallKind.SUBMIT else errors.TransientFailure
 
 
-def _repeats(status: int, complaint: Complaint) -> bool:
-    """Whether a submit was refused because one like it came before: what that one bought has to be looked for."""
-    said = f"{complaint.code} {complaint.message}"
-    named = "client_business_id" in said and bool(_REPEATED_TEXT.search(said))
-    return status == 409 or (400 <= status < 500 and (named or bool(_REPEATED_TEXT.search(complaint.code))))
-
-
 def _means_not_found(complaint: Complaint) -> bool:
     """Whether the service says that the image task is not there: by code or type, or (E5) by a code in the message."""
-    return complaint.named(_MISSING_CODES) or bool(_MISSING_TEXT.search(complaint.message))
+    return not complaint.page and (complaint.named(_MISSING_CODES) or bool(_MISSING_TEXT.search(complaint.message)))
 
 
 _UNKNOWN = (
     "The submit left but no usable answer came back ({what}); an image task may exist and be charged. "
     "It is never sent again blindly."
 )
+_CHECK_HOST = "Check the connection's host: nothing answers at this path there."
 
 _ADVICE: dict[type[errors.ToApisError], str] = {
     errors.AuthenticationFailed: "The API key is missing or wrong: check the connection's password.",
@@ -170,9 +229,26 @@ def _sentence(
     image_task_id: str | None,
 ) -> str:
     said = f"HTTP {status}" + (f" {complaint.code}" if complaint.code else "")
-    about = f" for image task {image_task_id}" if image_task_id else ""
     quote = f": {complaint.message}" if complaint.message else ""
     if error_class is errors.SubmissionUnknown:
         return _UNKNOWN.format(what=f"{said}{quote}")
-    advice = _ADVICE.get(error_class, "")
-    return f"{kind} call{about} answered {said}{quote}.{' ' + advice if advice else ''}"
+    lost_path = status in (404, 405) and kind is not CallKind.STATUS and error_class is errors.InvalidRequest
+    advice = _CHECK_HOST if lost_path else _ADVICE.get(error_class, "")
+    return f"{_call(kind, image_task_id)} answered {said}{quote}.{' ' + advice if advice else ''}"
+
+
+def _sentence_of_the_edge(answer: Answer, complaint: Complaint, kind: CallKind, image_task_id: str | None) -> str:
+    if complaint.page:
+        what = "HTML page" if b"<" in answer.body[:1000] else "page that is no JSON"
+    else:
+        what = "empty body" if not answer.body.strip() else "not the service's own words"
+    quote = f": {complaint.message}" if complaint.message not in ("", "empty body") else ""
+    bought = " Nothing was bought." if kind is CallKind.SUBMIT else ""
+    return (
+        f"{_call(kind, image_task_id)}: an edge or proxy refused it (HTTP {answer.status}, {what}){quote}.{bought} It "
+        "may pass; if it stays, let the network or the service allow this machine's address and User-Agent."
+    )
+
+
+def _call(kind: CallKind, image_task_id: str | None) -> str:
+    return f"{kind} call" + (f" for image task {image_task_id}" if image_task_id else "")

@@ -68,7 +68,7 @@ class _Base:
         return content
 
     def _answer(self, response: httpx.Response, body: bytes) -> Answer:
-        return Answer(response.status_code, dict(response.headers), body, secret=self._key)
+        return Answer(response.status_code, dict(response.headers), body, self._key, self._base_url)
 
     @staticmethod
     def _failure(error: Exception) -> NoAnswer:

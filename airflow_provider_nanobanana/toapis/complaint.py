@@ -1,67 +1,144 @@
-"""What the service says of a call it did not fulfil: code, type, message and wait, from any of its envelopes."""
+"""What the service says of a call or an image task it did not fulfil: code, type, message and wait, from any shape."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.toapis.answers import Answer, blank
+from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.values import first_given, read_number, read_text, read_word
 
-_KEY = re.compile(r"(?i)\b(sk-|bearer\s+)[\w.\-]{3,}")
-_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-_MESSAGE_LENGTH = 300
-_LONGEST_RETRY_AFTER = 3600.0
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.toapis.answers import Answer
+
+_TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_LONGEST_PAGE: Final = 16_000
+_LONGEST_RETRY_AFTER: Final = 3600.0
+#: Where services put an error, and where they put its words; the documented key first.
+_ERRORS: Final = ("error", "errors", "err", "error_info", "errorInfo")
+_MESSAGES: Final = (
+    "message", "msg", "detail", "reason", "fail_reason", "failReason", "failMsg", "fail_msg", "error_message",
+    "errorMessage", "error_msg", "errorMsg", "error_description",
+)  # fmt: skip
+_MESSAGES_OF_AN_ERROR: Final = (*_MESSAGES, "text", "details", "description", "title")
+_CODES: Final = ("code", "error_code", "errorCode", "failCode", "fail_code")
+#: Said of an answer that holds what was asked for; no complaint.
+_NO_CODES: Final = frozenset({"0", "1", "200", "201", "202", "success", "ok", "succeeded"})
+_NO_WORDS: Final = frozenset({"success", "ok", "succeeded", "operation succeeded"})
+_DEEPEST: Final = 6
+_MOST_WORDS: Final = 8
+_LONGEST_WORDS: Final = 4_000
+_WAITS: Final = {
+    "retry_after": 1.0, "retryAfter": 1.0, "retry-after": 1.0, "Retry-After": 1.0, "retry_after_seconds": 1.0,
+    "retryAfterSeconds": 1.0, "retry_in": 1.0, "retryDelay": 1.0, "retry_delay": 1.0,
+    "retry_after_ms": 0.001, "retryAfterMs": 0.001,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """What the service said of a call it did not fulfil: its code, type and message as text, empty where absent."""
+    """What the service said of a call it did not fulfil: its code, type and message as text, empty where absent.
+
+    :param words: The message before it was cut: what decides by words looks here.
+    :param page: Whether the answer was no JSON object, but somebody's page.
+    """
 
     code: str = ""
     type: str = ""
     message: str = ""
+    words: str = ""
+    page: bool = False
 
     def named(self, codes: frozenset[str]) -> bool:
         """Whether code or type is one of ``codes``."""
         return self.code.lower() in codes or self.type.lower() in codes
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing at all was said."""
+        return not (self.code or self.type or self.message)
+
 
 def read_complaint(answer: Answer) -> Complaint:
     """Return code, type and message from any of the envelopes E1 to E9; never fails."""
     body = answer.json()
-    if body is None:
-        text = _TAG.sub(" ", answer.body[:4000].decode("utf-8", "replace"))
-        return Complaint(message=clean(text, answer.secret) or "empty body")
-    return _from_envelope(body, answer.secret, depth=0)
+    if body is not None:
+        return complaint_of(body, answer.secret)
+    text = _TAG.sub(" ", answer.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
+    return Complaint(message=clean(text, answer.secret) or "empty body", page=bool(answer.body.strip()))
 
 
-def _from_envelope(body: Mapping[str, Any], secret: str, depth: int) -> Complaint:
-    error = body.get("error")
+def complaint_of(body: Mapping[str, Any], secret: str = "") -> Complaint:
+    """Return what an envelope, or a failed image task, says of what went wrong; never fails."""
+    error = first_given(body, *_ERRORS)
     source = error if isinstance(error, Mapping) else body
-    message = error if isinstance(error, str) else source.get("message")
-    code, kind = (_word(source.get(key), secret) for key in ("code", "type"))
-    complaint = Complaint(code=code, type=kind, message=clean(message, secret))
-    inner = _nested(message) if depth == 0 else None
-    if inner is None:
-        return complaint
-    # E8: the task layer wraps the upstream's JSON in its own message; the inner code is the telling one.
-    nested = _from_envelope(inner, secret, depth=1)
-    return Complaint(nested.code or complaint.code, nested.type or complaint.type, nested.message or complaint.message)
+    said = list(dict.fromkeys([*_words(error), *_own_words(body)]))
+    code = read_word(first_given(source, *_CODES) or first_given(body, *_CODES), secret, 80) or ""
+    code = "" if code.lower() in _NO_CODES else code
+    kind = read_word(source.get("type"), secret, 80) or ""
+    # E8: the task layer wraps the upstream's JSON in its own message; the inner words are the telling ones.
+    inner = next((value for text in said if (value := _json_inside(text))), None)
+    if inner is not None:
+        nested = complaint_of(inner, secret)
+        if not nested.silent:
+            return Complaint(nested.code or code, nested.type or kind, nested.message, nested.words)
+    words = ": ".join(said[:_MOST_WORDS])
+    return Complaint(code, kind, clean(words, secret), words[:_LONGEST_WORDS])
 
 
-def _nested(message: Any) -> Mapping[str, Any] | None:
-    if not isinstance(message, str) or not message.lstrip().startswith("{"):
+def _own_words(body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an envelope itself says, leaving out what is said of a success."""
+    for key in _MESSAGES:
+        yield from (text for text in _words(body.get(key)) if text.lower() not in _NO_WORDS)
+
+
+def _words(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the texts of a reason, however deep it lies: a text, a mapping, or a list as validators give it."""
+    if isinstance(value, str):
+        if text := read_text(value):
+            yield text
+    elif isinstance(value, list) and depth < _DEEPEST:
+        for entry in value[:_MOST_WORDS]:
+            yield from _words(entry, depth + 1)
+    elif isinstance(value, Mapping) and depth < _DEEPEST:
+        place = value.get("loc") or value.get("field") or value.get("param")
+        where = ".".join(str(part) for part in place[:6]) if isinstance(place, list) else ""
+        for key in (*_MESSAGES_OF_AN_ERROR, *_ERRORS):
+            for text in _words(value.get(key), depth + 1):
+                yield f"{where}: {text}" if where else text
+
+
+def _json_inside(text: str) -> Mapping[str, Any] | None:
+    if not text.startswith("{"):
         return None
     try:
-        value = json.loads(message)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def read_wait(answer: Answer, now: float) -> float | None:
+    """Return the seconds to wait that an answer asks for, by its header, else in its body; at most an hour."""
+    named = read_retry_after(answer.headers, now)
+    body = answer.json() if named is None else None
+    if body is None:
+        return named
+    error = first_given(body, *_ERRORS)
+    for source in (error, body, body.get("data")):
+        if not isinstance(source, Mapping):
+            continue
+        for key, unit in _WAITS.items():
+            value = source.get(key)
+            seconds = read_number(value.strip().removesuffix("s") if isinstance(value, str) else value)
+            if seconds is not None:
+                return min(seconds * unit, _LONGEST_RETRY_AFTER)
+    return None
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -86,15 +163,3 @@ def _epoch(http_date: str) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
-
-
-def clean(text: Any, secret: str = "") -> str:
-    """Return a service's text fit for a log: one line, bounded, keys blanked."""
-    if not isinstance(text, str):
-        return ""
-    flat = " ".join(_KEY.sub("***", blank(text, secret)).encode("utf-8", "replace").decode("utf-8").split())
-    return flat if len(flat) <= _MESSAGE_LENGTH else f"{flat[:_MESSAGE_LENGTH]}…"
-
-
-def _word(value: Any, secret: str) -> str:
-    return clean(str(value), secret)[:80] if isinstance(value, (str, int)) and not isinstance(value, bool) else ""

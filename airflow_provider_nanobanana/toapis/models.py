@@ -24,6 +24,7 @@ from airflow_provider_nanobanana.toapis.given import (
     values_in,
 )
 from airflow_provider_nanobanana.toapis.sameness import canonical, unsigned
+from airflow_provider_nanobanana.toapis.values import plain_word
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: Far beyond any documented body.
@@ -189,7 +190,11 @@ class ImageTaskStatus(StrEnum):
 
 
 class GeneratedImage(BaseModel):
-    """One image of a completed image task: a link that dies, or the bytes themselves."""
+    """One image of a completed image task: a link that dies, or the bytes themselves.
+
+    :param url: An absolute http(s) link, as far as it could be made one.
+    :param b64_json: Base64 as the service wrote it, or a ``data:`` URI.
+    """
 
     model_config = _FROZEN
 
@@ -222,7 +227,10 @@ class ImageTask(BaseModel):
     """An image task as one answer showed it; times are epoch seconds.
 
     :param status: What the wire status amounts to.
-    :param wire_status: The service's own word, for logs.
+    :param wire_status: The service's own word, for logs; one printable line of at most 64 characters.
+    :param images: Numbered from 0; at most 16.
+    :param answer: The answer itself as text, where it is completed and no image was found in it: at most 2,000
+        characters, without key and without queries of links, for a person to fetch what was paid.
     """
 
     model_config = _FROZEN
@@ -239,6 +247,7 @@ class ImageTask(BaseModel):
     error: ImageTaskError | None = None
     billing: Billing | None = None
     client_business_id: str | None = None
+    answer: str | None = Field(default=None, repr=False)
 
     @property
     def terminal(self) -> bool:
@@ -248,7 +257,7 @@ class ImageTask(BaseModel):
     @property
     def expired_at_service(self) -> bool:
         """Whether the service itself calls the result expired: it was paid, it is lost and nothing is refunded."""
-        return self.wire_status.strip().lower() == "expired"
+        return plain_word(self.wire_status).removeprefix("task_") in ("expired", "已过期")
 
     def expires(self, now: float) -> float:
         """Return when the links die, in epoch seconds: as reported, else 24 hours after completion (or ``now``)."""

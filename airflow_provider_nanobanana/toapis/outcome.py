@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.classify import content_refused
-from airflow_provider_nanobanana.toapis.complaint import clean
+from airflow_provider_nanobanana.toapis.cleaning import clean
 from airflow_provider_nanobanana.toapis.latency import kind_of
-from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.refusals import REFUSED, content_refused
 
 #: An id may be unknown to the status route for a while after the submit (contract 10, row 11).
 NOT_FOUND_GRACE_SECONDS: Final = 60.0
 #: "completed" may come before the image can be delivered (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0
-_LONGEST_LINK: Final = 300
+#: Bytes of JSON for the links of one record, and for all of it.
+_LINKS: Final = 300
+_RECORD: Final = 600
+
+#: Code and words of what is completed and names no image, whether it still may or not.
+_NO_IMAGE: Final = ("result_missing", "completed, but names no image")
 
 #: The codes of what was merely not ready in time.
 LATE: Final = frozenset({"timeout", "not_seen"})
@@ -82,24 +88,34 @@ class Sighting:
         return now - (image_task.completed_at or wait.started_at) < RESULT_GRACE_SECONDS
 
     def record(self, wait: Wait, now: float) -> dict[str, Any]:
-        """Return the plain record that travels through XCom, at most 600 bytes of JSON for one image."""
+        """Return the plain record that travels through XCom, at most 600 bytes of JSON for one image task.
+
+        What is completed and names no image has a third key in its ``error``: ``answer``, the beginning of the answer.
+        """
         image_task = self.image_task
         images = image_task.images if image_task else ()
         record: dict[str, Any] = {
             "id": self.id,
             "status": "timeout",
-            "images": [{"url": _link(image.url)} for image in images],
+            "images": _links(images),
             "expires_at": None,
             "cost_usd": image_task.cost_usd if image_task else None,
             "error": None,
         }
         if image_task is not None and images:
             return {**record, "status": "completed", "expires_at": int(image_task.expires(now))}
-        if self.refused or self.settled(wait, now):
-            code, message = self._failure()
-            return {**record, "status": "failed", "error": {"code": code, "message": short(message)}}
-        code = "timeout" if image_task else "not_seen"
-        return {**record, "error": {"code": code, "message": short(self._last_seen())}}
+        final = self.refused or self.settled(wait, now)
+        code, message = self._failure() if final else self._lateness()
+        error = {"code": code, "message": short(message)}
+        return self._with_answer({**record, "status": "failed" if final else "timeout", "error": error})
+
+    def _with_answer(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return a record with as much of an answer without an image as there is room for."""
+        if self.image_task is None or self.image_task.answer is None:
+            return record
+        whole = {**record, "error": {**record["error"], "answer": ""}}
+        room = _RECORD - len(json.dumps(whole))
+        return {**record, "error": {**record["error"], "answer": short(self.image_task.answer, max(0, room))}}
 
     def _failure(self) -> tuple[str, str]:
         if self.image_task is None:
@@ -109,22 +125,32 @@ class Sighting:
         if self.image_task.expired_at_service:
             return "expired", "its result expired at the service before it was landed"
         if self.image_task.error is None:
-            return "result_missing", "completed, but the service names no image"
-        code, message = self.image_task.error.code, clean(self.image_task.error.message)
+            return _NO_IMAGE
+        code, message = self.image_task.error.code, self.image_task.error.message
         if content_refused(code, message):
-            return "content_policy_violation", message
+            return REFUSED, message
         # The service's word for a refunded failure must not pass for one of ours, which may mean paid.
         return (f"service_{code}" if code in _OUR_CODES else short(clean(code), 60)), message
 
-    def _last_seen(self) -> str:
-        if self.image_task is not None:
-            return f"still {self.image_task.wire_status or 'running'} at the deadline; it goes on and stays paid"
-        return self.error.message if self.error else "never asked"
+    def _lateness(self) -> tuple[str, str]:
+        if self.image_task is None:
+            return "not_seen", self.error.message if self.error else "never asked"
+        if self.image_task.status is ImageTaskStatus.COMPLETED:
+            return _NO_IMAGE
+        return "timeout", f"still {self.image_task.wire_status or 'running'} at the deadline; it goes on and stays paid"
 
 
-def _link(url: str | None) -> str | None:
-    """A link too long for XCom is left out; whoever downloads asks the service for it again, for free."""
-    return url if url is not None and len(json.dumps(url)) <= _LONGEST_LINK else None
+def _links(images: Sequence[GeneratedImage]) -> list[dict[str, str | None]]:
+    """Return the links of images as far as there is room; whoever downloads asks for the others again, for free."""
+    # The first is there without its link already; each further one takes room of its own.
+    room = _LINKS - sum(len(json.dumps({"url": None})) + 2 for _ in images[1:])
+    links: list[dict[str, str | None]] = []
+    for image in images:
+        size = len(json.dumps(image.url))
+        fits = image.url is not None and size <= room
+        room -= size if fits else 0
+        links.append({"url": image.url if fits else None})
+    return links
 
 
 def short(message: str, budget: int = 160) -> str:

@@ -6,8 +6,9 @@ Both HTTP clients are shells over :class:`ApiCall` and :class:`RetryPolicy`; nei
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +19,8 @@ from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 T = TypeVar("T")
 
+#: How the client ids begin that this package makes up (``durable.record``).
+_OUR_CLIENT_IDS: Final = "nb-"
 _URL_CHARACTERS: Final = re.compile(r"[!-~]+")
 
 DEFAULT_HOST: Final = "https://toapis.com"
@@ -38,13 +41,13 @@ class Upload:
 class ApiCall(Generic[T]):
     """One call to the gateway and how to read its answer.
 
-    :param read: Turns the JSON object of a 2xx answer into the result, or returns None when it holds none.
+    :param read: Turns a 2xx answer that is a JSON object into the result, or returns None when it holds none.
     """
 
     kind: CallKind
     method: str
     path: str
-    read: Callable[[Mapping[str, Any]], T | None]
+    read: Callable[[Answer], T | None]
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     upload: Upload | None = None
@@ -58,8 +61,8 @@ class ApiCall(Generic[T]):
         if isinstance(outcome, NoAnswer):
             raise no_answer_error(outcome, self.kind, self.image_task_id)
         body = outcome.json() if 200 <= outcome.status < 300 else None
-        if body is not None and not _is_refusal(body):
-            result = self.read(body)
+        if body is not None and not answers.is_refusal(body):
+            result = self.read(outcome)
             if result is not None:
                 return result
         raise classify(outcome, self.kind, now, self.image_task_id)
@@ -68,7 +71,8 @@ class ApiCall(Generic[T]):
 def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:
     """Return the call that buys one image; the request must have come out of :meth:`ImageRequest.parse`."""
     body = submit_body(request, client_business_id)
-    return ApiCall(CallKind.SUBMIT, "POST", "/v1/images/generations", answers.read_image_task, body=body)
+    read = partial(answers.read_submitted, client_business_id=client_business_id, sent=links_in(body))
+    return ApiCall(CallKind.SUBMIT, "POST", "/v1/images/generations", read, body=body)
 
 
 def submit_body(request: ImageRequest, client_business_id: str | None = None) -> dict[str, Any]:
@@ -105,11 +109,40 @@ def sent_pixels(request: ImageRequest) -> tuple[int, int] | None:
     return catalogue.pixel_size(*sent_shape(request))
 
 
-def status_call(image_task_id: str) -> ApiCall[ImageTask]:
-    """Return the free call that asks for one image task, by its id or by its ``client_business_id``."""
+def links_in(sent: Any) -> frozenset[str]:
+    """Return the http(s) links of what is sent; none of them is ever a result."""
+    if isinstance(sent, str):
+        return frozenset({sent} if sent.strip().lower().startswith(("http://", "https://")) else ())
+    inner = sent.values() if isinstance(sent, Mapping) else sent if isinstance(sent, (list, tuple)) else ()
+    return frozenset().union(*(links_in(value) for value in inner))
 
-    def read(body: Mapping[str, Any]) -> ImageTask | None:
-        return answers.read_image_task(body, image_task_id) if answers.says_status(body) else None
+
+def sent_links(request: ImageRequest) -> frozenset[str] | None:
+    """Return the links that a request sends, or None where it uploads something first: that link is not known here."""
+    if all(urlsplit(reference).scheme.lower() in ("http", "https") for reference in request.reference_images):
+        return links_in(submit_body(request))
+    return None
+
+
+def status_call(
+    image_task_id: str, sent: Collection[str] | None = None, *, by_client_id: bool | None = None
+) -> ApiCall[ImageTask]:
+    """Return the free call that asks for one image task, by its id or by its ``client_business_id``.
+
+    :param sent: The links of its request, where they are known (:func:`sent_links`); empty when it had none.
+    :param by_client_id: Whether the id is a client id, which the answer need not repeat; by default one of ours is.
+    """
+    chosen = image_task_id.startswith(_OUR_CLIENT_IDS) if by_client_id is None else by_client_id
+
+    def read(answer: Answer) -> ImageTask | None:
+        if answers.speaks_of_another(answer, image_task_id, by_client_id=chosen):
+            raise errors.TransientFailure(
+                f"The answer to a status call for image task {image_task_id} speaks of another one; it is not taken.",
+                image_task_id=image_task_id,
+                http_status=answer.status,
+                charged="yes",
+            )
+        return answers.read_looked_up(answer, image_task_id, sent)
 
     # A lone "." or ".." would be taken for a step in the path, quoted or not.
     segment = quote(image_task_id, safe="") if image_task_id.strip(".") else "%2E" * len(image_task_id)
@@ -196,8 +229,3 @@ def normalise_host(host: str | None, *, allow_http: bool = False) -> str:
 def is_loopback(hostname: str) -> bool:
     """Whether a host name or literal address is this machine's own."""
     return hostname in ("localhost", "::1") or (hostname.startswith("127.") and hostname.replace(".", "").isdigit())
-
-
-def _is_refusal(body: Mapping[str, Any]) -> bool:
-    """Whether a 2xx body is an error in disguise; a failed image task also has ``error`` but names its status."""
-    return body.get("success") is False or (bool(body.get("error")) and not answers.says_status(body))

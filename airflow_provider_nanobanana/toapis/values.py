@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from airflow_provider_nanobanana.toapis.cleaning import clean, holds_key
 
 #: Longer than any id seen; it must fit into paths, logs and XCom.
-_LONGEST_ID = 128
+_LONGEST_ID: Final = 128
+_LONGEST_WORD: Final = 64
+#: USD that one image task may cost, and credits that an account may hold: far beyond any, and safe to calculate with.
+_MOST_USD: Final = 1e6
+_MOST_CREDITS: Final = 1e12
+_NUMBER: Final = re.compile(r"[+-]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
+_DOLLARS: Final = re.compile(r"^(US)?\$\s*|^USD\s+|\s*(USD|US\$|\$)$", re.IGNORECASE)
 
 
-def read_id(value: Any) -> str | None:
-    """Return an id, or None for what no service calls one."""
+def read_id(value: Any, secret: str = "") -> str | None:
+    """Return an id, or None for what no service calls one, such as an echo of the key."""
     text = read_text(value)
-    return (
-        text
-        if text and len(text) <= _LONGEST_ID and text.isascii() and text.isprintable() and '"' not in text
-        else None
-    )
+    if not text or len(text) > _LONGEST_ID or not text.isascii() or not text.isprintable() or '"' in text:
+        return None
+    return None if holds_key(text, secret) else text
 
 
 def read_text(value: Any) -> str | None:
@@ -29,15 +37,45 @@ def read_text(value: Any) -> str | None:
     return None
 
 
-def read_number(value: Any, lowest: float = 0.0) -> float | None:
-    """Return a finite number of at least ``lowest`` from a number or a text such as ``"0.025"`` or ``"100%"``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+def read_word(value: Any, secret: str = "", limit: int = _LONGEST_WORD) -> str | None:
+    """Return a short text such as a code, a status or a model name, cleaned, or None."""
+    text = read_text(value)
+    return (clean(text, secret, limit) or None) if text else None
+
+
+def plain_word(word: str) -> str:
+    """Return a word in lower case with ``_`` between its parts: ``NOT_START``, ``Not Start``, ``notStart`` alike."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word.strip())
+    return re.sub(r"[\W_]+", "_", apart).strip("_").lower()
+
+
+def read_number(value: Any, lowest: float = 0.0, highest: float = math.inf) -> float | None:
+    """Return a finite number within the bounds from a number or a text such as ``"0.025"`` or ``"100%"``, or None."""
+    if isinstance(value, str):
+        text = value.strip().removesuffix("%").strip() if len(value) < 100 else ""
+        if not _NUMBER.fullmatch(text):
+            return None
+        value = text
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        number = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and number >= lowest else None
+    return number if math.isfinite(number) and lowest <= number <= highest else None
+
+
+def read_usd(value: Any) -> float | None:
+    """Return an amount in USD, at most a million, also from ``"$0.025"`` and ``"0.025 USD"``; else None.
+
+    None stands for "not known", which is counted at the list price; an amount in another currency is not known.
+    """
+    return read_number(_DOLLARS.sub("", value.strip()) if isinstance(value, str) else value, highest=_MOST_USD)
+
+
+def read_credits(value: Any, lowest: float = 0.0) -> float | None:
+    """Return a number of credits within bounds that can be calculated with, or None."""
+    return read_number(value, lowest=lowest, highest=_MOST_CREDITS)
 
 
 def read_time(value: Any) -> float | None:
@@ -47,3 +85,8 @@ def read_time(value: Any) -> float | None:
         return None
     seconds = number / 1000 if number > 1e11 else number
     return seconds if seconds < 1e10 else None
+
+
+def first_given(body: Mapping[str, Any], *keys: str) -> Any:
+    """Return the first of these values that is neither absent nor empty; 0 and False are given."""
+    return next((body[key] for key in keys if body.get(key) not in (None, "", [], {})), None)

@@ -59,6 +59,11 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         "Clear this task to wait again for free; do not clear their submit tasks.",
         "yes",
     ),
+    "undelivered": _Kind(
+        "Completed without an image so far, and paid",
+        "Clear this task to ask again for free; do not clear their submit tasks.",
+        "yes",
+    ),
     "not_seen": _Kind(
         "Not seen in time, so nothing is known of the money",
         "Clear this task to look again for free; do not clear their submit tasks.",
@@ -112,11 +117,13 @@ def _by_kind(records: Records) -> dict[str, list[Mapping[str, Any]]]:
 
 def _kind(status: str, code: str) -> str:
     """Return the kind; a service that fails an image task with a code like "timeout" has failed it all the same."""
+    if (status, code) == ("timeout", "result_missing"):
+        return "undelivered"
     return code if code in _KINDS and (code in LATE) == (status == "timeout") else status
 
 
 def _error_class(kinds: Mapping[str, object]) -> type[errors.ToApisError]:
-    failures = kinds.keys() - LATE
+    failures = kinds.keys() - LATE - {"undelivered"}
     if not failures:
         return errors.ImageTaskTimeout
     return errors.ResultExpired if failures == {"expired"} else errors.ImageTaskFailed

@@ -17,11 +17,12 @@ from pydantic import SecretStr
 from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.outcome import Wait
+from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.triggers import poller as poller_module
 from airflow_provider_nanobanana.triggers.line import Lines
 from airflow_provider_nanobanana.triggers.poller import Poller, shared_poller
 from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.samples import COMPLETED, NOW, RUNNING, STATUS, answer
+from tests.unit.samples import COMPLETED, NOW, RUNNING, answer
 from tests.unit.virtualtime import START, now, run
 
 #: Seconds since the start and the number of the poll of this id -> an answer's JSON, or an error.
@@ -58,7 +59,7 @@ class Service:
         said = self.scripts.get(image_task_id, self.default)(at, len(self.polls[image_task_id]))
         if isinstance(said, BaseException):
             raise said
-        return STATUS.conclude(answer(200, {**said, "id": image_task_id}), NOW)
+        return status_call(image_task_id).conclude(answer(200, {**said, "id": image_task_id}), NOW)
 
 
 class FakeLine:

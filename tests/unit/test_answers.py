@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.protocol import ApiCall
+from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call
 from tests.unit.samples import (
     BALANCE,
     CALLS,
@@ -159,7 +159,7 @@ def test_a_status_answer_without_a_word_is_running(body: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("key", ["id", "task_id"])
 @pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("call", [SUBMIT, STATUS], ids=["submit", "status"])
+@pytest.mark.parametrize("call", [SUBMIT, status_call("img_7")], ids=["submit", "status"])
 def test_the_id_is_found_wherever_it_sits(key: str, wrapped: bool, call: ApiCall[ImageTask]) -> None:
     body: dict[str, Any] = {key: "img_7", "status": "pending"}
     if wrapped:
@@ -229,7 +229,7 @@ def test_running_and_failed_answers_name_no_images() -> None:
         ({"error": {"code": 422, "message": "x"}}, "422", "x"),
         ({"error": {"code": "InvalidParameter"}}, "InvalidParameter", "no reason given"),
         ({"error": {}}, "generation_failed", "no reason given"),
-        ({"error": ["odd"]}, "generation_failed", "no reason given"),
+        ({"error": ["odd"]}, "generation_failed", "odd"),
     ],
 )
 def test_a_failed_image_task_is_an_answer_with_its_reason(change: dict[str, Any], code: str, message: str) -> None:

@@ -12,6 +12,7 @@ from tests.unit.samples import (
     BALANCE,
     BALANCE_CALL,
     COMPLETED,
+    ID,
     MODEL_LIST,
     MODELS,
     NOW,
@@ -34,6 +35,16 @@ from tests.unit.samples import (
         ({"status": "settled", "cost_usd": "nan"}, "settled", None),
         ({"status": "settled", "cost_usd": True}, "settled", None),
         ({"status": "settled", "cost_usd": 0.04}, "settled", 0.04),
+        ({"status": "settled", "cost_usd": "0.025 USD"}, "settled", 0.025),
+        ({"status": "settled", "cost_usd": "$0.025"}, "settled", 0.025),
+        ({"status": "settled", "cost_usd": "0.025 EUR"}, "settled", None),
+        ({"status": "settled", "cost_usd": "0,025"}, "settled", None),
+        ({"status": "settled", "cost_usd": "1_000"}, "settled", None),
+        ({"status": "settled", "cost_usd": 1e308}, "settled", None),
+        ({"status": "settled", "cost_usd": 1e9}, "settled", None),
+        ({"status": "settled", "cost_usd": "1e400"}, "settled", None),
+        ({"status": "settled", "cost_usd": 10**400}, "settled", None),
+        ({"status": "settled", "cost_usd": [0.04]}, "settled", None),
     ],
 )
 def test_billing(billing: dict[str, Any], status: str, cost: float | None) -> None:
@@ -65,7 +76,26 @@ def test_times(value: Any, seconds: float | None) -> None:
     assert image_task(completed_at=value).completed_at == seconds
 
 
-@pytest.mark.parametrize(("value", "progress"), [(40, 40.0), ("100%", 100.0), ("soon", None), (None, None), ([], None)])
+def test_a_bill_for_a_failed_image_task_is_kept() -> None:
+    failed = STATUS.conclude(
+        answer(200, {"id": ID, "status": "failed", "billing": {"status": "settled", "cost_usd": 0.025}}), NOW
+    )
+    assert failed.cost_usd == 0.025
+
+
+@pytest.mark.parametrize("value", [1e308, 1e13, "1e300", 10**300, float("inf"), float("nan"), True])
+def test_absurd_credits_are_no_balance_and_every_balance_can_be_calculated_with(value: Any) -> None:
+    with pytest.raises(ToApisError):
+        BALANCE_CALL.conclude(answer(200, {**BALANCE, "remain_credits": value}), NOW)
+    odd = {**BALANCE, "remain_credits": 1e12, "credits_per_usd": 5e-324, "used_credits": value}
+    left = BALANCE_CALL.conclude(answer(200, odd), NOW)
+    assert left.remain_usd == 5e9 and left.used_credits is None
+
+
+@pytest.mark.parametrize(
+    ("value", "progress"),
+    [(101, None), (1e308, None), (40, 40.0), ("100%", 100.0), ("soon", None), (None, None), ([], None)],
+)
 def test_progress_is_informational(value: Any, progress: float | None) -> None:
     assert image_task(progress=value).progress == progress
 
@@ -135,5 +165,5 @@ def test_a_refused_upload_says_why(status: int) -> None:
 
 
 def test_an_answer_to_an_unknown_status_keeps_the_service_s_word() -> None:
-    task = STATUS.conclude(answer(200, {"id": "x", "status": "reticulating"}), NOW)
+    task = STATUS.conclude(answer(200, {"id": ID, "status": "reticulating"}), NOW)
     assert (task.wire_status, task.terminal) == ("reticulating", False)

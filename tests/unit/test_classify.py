@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.answers import NoAnswer
-from airflow_provider_nanobanana.toapis.classify import content_refused
-from airflow_provider_nanobanana.toapis.complaint import clean, read_complaint
+from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.complaint import read_complaint
 from airflow_provider_nanobanana.toapis.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -25,6 +25,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, RetryPolicy
+from airflow_provider_nanobanana.toapis.refusals import content_refused
 from tests.unit.samples import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, answer
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"
@@ -78,7 +79,8 @@ TABLE: list[tuple[str, Any, type, bool, str, type, bool]] = [
     ("504 empty", answer(504), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("520", answer(520, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("200 HTML", answer(200, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("200 E6", answer(200, ENVELOPES["E6"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    # "success": false with a reason is a refusal, unless the reason is trouble of the service.
+    ("200 E6", answer(200, ENVELOPES["E6"]), InvalidRequest, False, "no", TransientFailure, True),
     ("200 E7", answer(200, ENVELOPES["E7"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("200 quota", answer(200, coded("quota_not_enough")), InsufficientCredits, False, "no", InsufficientCredits, False),
     ("500 wrapped", answer(500, ENVELOPES["E8"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
@@ -255,3 +257,236 @@ def test_a_repeated_submit_is_never_taken_for_one_that_bought_nothing(outcome: A
 def test_a_client_id_that_is_not_allowed_was_not_accepted() -> None:
     error = failure(SUBMIT, answer(400, coded("invalid_request", "client_business_id is not allowed")))
     assert (type(error), error.charged) == (errors.InvalidRequest, "no")
+
+
+# --- refusals in a 2xx -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"code": 401, "msg": "You do not have access permissions"}, AuthenticationFailed),
+        ({"code": 402, "msg": "Credits insufficient"}, InsufficientCredits),
+        ({"code": "422", "msg": "prompt is too long"}, InvalidRequest),
+        ({"code": 429, "msg": "slow down"}, RateLimited),
+        ({"code": 403, "message": "not yours", "data": None}, PermissionRefused),
+        ({"error": {"code": 400, "message": "bad size"}}, InvalidRequest),
+        ({"status_code": 404, "message": "no such route"}, InvalidRequest),
+        ({"success": False, "message": "invalid request body"}, InvalidRequest),
+        ({"success": "false", "error": {"message": "size is wrong"}}, InvalidRequest),
+        ({"success": False, "message": "内容违规"}, ContentRefused),
+        # Nobody knows how far the service got.
+        ({"success": False}, SubmissionUnknown),
+        ({"success": False, "message": "upstream timed out"}, SubmissionUnknown),
+        ({"success": False, "message": "系统繁忙，请稍后"}, SubmissionUnknown),
+        ({"success": False, "id": "tsk_1", "message": "not quite"}, SubmissionUnknown),
+        ({"code": 500, "msg": "Server Error"}, SubmissionUnknown),
+        ({"code": 409, "msg": "exists"}, SubmissionUnknown),
+        ({"code": 408, "msg": "late"}, SubmissionUnknown),
+        ({"code": 4001, "msg": "who knows"}, SubmissionUnknown),
+        ({"code": 200, "data": {}}, SubmissionUnknown),
+    ],
+)
+def test_a_2xx_that_refuses_a_submit_is_what_its_code_says(body: dict[str, Any], expected: type) -> None:
+    error = failure(SUBMIT, answer(200, body))
+    assert type(error) is expected and error.http_status == 200
+    assert error.charged == ("unknown" if expected is SubmissionUnknown else "no")
+    for word in (body.get("msg"), body.get("message")):
+        assert word is None or str(word) in error.message
+
+
+def test_a_2xx_with_a_code_and_an_id_is_accepted() -> None:
+    for code in (0, 1, 200, 401, 500):
+        assert SUBMIT.conclude(answer(200, {"code": code, "data": {"task_id": ID}}), NOW).id == ID
+
+
+def test_a_poll_answered_by_a_code_is_what_the_code_says_and_the_image_task_lives_on() -> None:
+    for code, expected in ((401, AuthenticationFailed), (429, RateLimited), (404, TransientFailure)):
+        error = failure(STATUS, answer(200, {"code": code, "msg": "no"}))
+        assert (type(error), error.charged) == (expected, "yes")
+
+
+# --- pages of somebody in between ------------------------------------------------------------------------------------
+
+WALL = b"<!DOCTYPE html><title>Attention Required! | Cloudflare</title>"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "what"),
+    [
+        (answer(403, WALL), "HTML page"),
+        (answer(403, b"Forbidden"), "page that is no JSON"),
+        (answer(403), "empty body"),
+        (answer(403, {}), "not the service's own words"),
+        (answer(401, WALL), "HTML page"),
+        (answer(407, WALL), "HTML page"),
+        (answer(407, {"message": "proxy authentication required"}), "not the service's own words"),
+        (answer(400, WALL), "HTML page"),
+        (answer(422, WALL), "HTML page"),
+        (answer(402, WALL), "HTML page"),
+        (answer(451, WALL), "HTML page"),
+    ],
+)
+@pytest.mark.parametrize("call", [SUBMIT, STATUS, UPLOAD, MODEL_LIST], ids=["submit", "status", "upload", "models"])
+def test_a_page_of_an_edge_says_nothing_of_key_or_prompt_and_passes(call: Any, outcome: Any, what: str) -> None:
+    error = failure(call, outcome)
+    assert type(error) is TransientFailure and error.retryable
+    assert error.charged == ("yes" if call is STATUS else "no")
+    assert f"an edge or proxy refused it (HTTP {outcome.status}, {what})" in error.message
+    assert ("Nothing was bought" in error.message) == (call is SUBMIT)
+    # A wall is not run against again and again within one attempt.
+    assert call is not SUBMIT or RetryPolicy().delay(SUBMIT.kind, error, 0, 0.5) is None
+
+
+@pytest.mark.parametrize("outcome", [answer(404, HTML), answer(404, ID_URL), answer(405, HTML), answer(404, b"")])
+def test_a_path_that_is_not_there_is_a_question_of_the_host(outcome: Any) -> None:
+    error = failure(SUBMIT, outcome)
+    assert type(error) is InvalidRequest and "Check the connection's host" in error.message
+    assert "host: nothing" not in failure(STATUS, outcome).message
+
+
+# --- an earlier submit with the same client id -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        answer(409),
+        answer(409, {"message": "conflict"}),
+        answer(409, WALL),
+        answer(400, coded("duplicate_request", "duplicate client_business_id")),
+        answer(400, {"message": "client_business_id already exists"}),
+        answer(422, {"detail": [{"loc": ["body", "client_business_id"], "msg": "already used"}]}),
+        answer(400, {"message": "client_business_id 重复"}),
+        answer(400, {"message": "task with this clientBusinessId"}),
+    ],
+)
+def test_a_refusal_of_a_repeated_client_id_may_hide_a_purchase(outcome: Any) -> None:
+    """The first submit may have bought the image although its answer was lost."""
+    assert (type(failure(SUBMIT, outcome)), failure(SUBMIT, outcome).charged) == (SubmissionUnknown, "unknown")
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["unknown parameter: client_business_id", "client_business_id must be 1 to 128 characters", "prompt is too long"],
+)
+def test_an_account_that_rejects_the_field_has_bought_nothing(message: str) -> None:
+    assert type(failure(SUBMIT, answer(400, coded("invalid_request", message)))) is InvalidRequest
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "内容审核未通过",
+        "图片未能通过审核",
+        "提示词包含敏感词",
+        "內容違規",
+        "Gemini API error: IMAGE_SAFETY",
+        "finishReason PROHIBITED_CONTENT",
+        "candidate finishReason: SAFETY",
+        "sensitive words detected",
+        "Your request was rejected by the safety system.",
+        "The prompt was flagged by moderation",
+        "blocked because it contains explicit content",
+        "violates our usage policies",
+        "Request Moderated",
+        "コンテンツポリシーに違反",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 403, 422, 451, 500, 503])
+def test_refused_content_is_known_by_its_words_behind_any_status(message: str, status: int) -> None:
+    outcome = answer(status, {"success": False, "error": {"message": message}})
+    error = failure(SUBMIT, outcome)
+    assert (type(error), error.charged, error.retryable) == (ContentRefused, "no", False)
+    assert content_refused("generation_failed", message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "moderately busy",
+        "safety timeout upstream",
+        "the moderation service is unavailable",
+        "content moderation timed out, request rejected",
+        "审核服务超时",
+        "审核中",
+        "content type not supported",
+        "illegal base64 data",
+        "access denied: illegal character",
+        "request rejected: too many requests",
+        "no images in answer",
+        "upstream returned status 422",
+    ],
+)
+def test_a_common_failure_is_no_refused_content(message: str) -> None:
+    assert not content_refused("generation_failed", message)
+    assert type(failure(SUBMIT, answer(500, {"message": message}))) is SubmissionUnknown
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["sensitive_words_detected", "IMAGE_SAFETY", "PROHIBITED_CONTENT", "InputImageSensitiveContentDetected",
+     "ContentPolicyViolation", "DataInspectionFailed", "content-filter", "ResponsibleAIPolicyViolation"],
+)  # fmt: skip
+def test_refused_content_is_known_by_its_code(code: str) -> None:
+    assert content_refused(code, "")
+    assert type(failure(SUBMIT, answer(500, coded(code, "no")))) is ContentRefused
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (answer(422, {"detail": [{"loc": ["body", "size"], "msg": "invalid", "type": "value_error"}]}), InvalidRequest),
+        (answer(422, {"errors": {"size": ["is wrong"]}, "message": "unprocessable"}), InvalidRequest),
+        (answer(422, {"message": "prompt is too long"}), InvalidRequest),
+        (answer(422, {"detail": "flagged by the safety filter"}), ContentRefused),
+        (answer(422, {}), ContentRefused),
+        (answer(422), ContentRefused),
+    ],
+)
+def test_a_422_is_refused_content_where_nothing_else_is_said(outcome: Any, expected: type) -> None:
+    assert type(failure(SUBMIT, outcome)) is expected
+
+
+def test_a_wall_and_a_limit_are_no_refused_content_whatever_their_words() -> None:
+    assert type(failure(SUBMIT, answer(403, b"<h1>blocked by content policy</h1>"))) is TransientFailure
+    assert type(failure(SUBMIT, answer(429, {"message": "flagged by the safety filter"}))) is RateLimited
+
+
+# --- reasons ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": [{"message": "boom"}]}, "boom"),
+        ({"error": ["boom", "bang"]}, "boom: bang"),
+        ({"error": {"error": {"message": {"text": "boom"}}}}, "boom"),
+        ({"errors": [{"detail": "boom"}]}, "boom"),
+        ({"detail": "boom"}, "boom"),
+        ({"detail": [{"loc": ["body", "size"], "msg": "boom", "type": "value_error"}]}, "body.size: boom"),
+        ({"error": "Internal Server Error", "message": "boom"}, "Internal Server Error: boom"),
+        ({"msg": "boom"}, "boom"),
+        ({"fail_reason": "boom"}, "boom"),
+        ({"failMsg": "boom", "failCode": "E1"}, "boom"),
+        ({"reason": "boom"}, "boom"),
+        ({"error_description": "boom"}, "boom"),
+        ({"error": {"details": [{"description": "boom"}]}}, "boom"),
+        ({"message": '{"error":{"message":"boom"}}'}, "boom"),
+        ({"error": {"message": '{"detail":"boom"}'}}, "boom"),
+        ({"code": "success", "message": "success", "error": {"message": "boom"}}, "boom"),
+    ],
+)
+def test_the_reason_is_read_wherever_it_lies(body: dict[str, Any], said: str) -> None:
+    assert read_complaint(answer(400, body)).message == said
+    failed = STATUS.conclude(answer(200, {"id": ID, "status": "failed", **body}), NOW)
+    assert failed.error is not None and failed.error.message == said
+
+
+def test_a_failed_image_task_refused_for_its_content_has_one_code_even_where_the_words_are_cut() -> None:
+    for body in ({"error": {"message": "x " * 300 + "内容审核未通过"}}, {"status": "Request Moderated"}):
+        image_task = STATUS.conclude(answer(200, {"id": ID, "status": "failed", **body}), NOW)
+        assert image_task.error is not None and image_task.error.code == "content_policy_violation"

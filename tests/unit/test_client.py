@@ -22,6 +22,7 @@ from tests.unit.samples import (
     COMPLETED,
     ENVELOPES,
     FAILED,
+    ID,
     KEY,
     MODEL_LIST,
     MODELS,
@@ -169,7 +170,7 @@ def test_what_goes_over_the_wire(shell: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("image_task_id", ["a/../b", "a?b#c", "a%2Fb", "图", "a b", "..", "."])
 def test_an_id_stays_one_segment_on_the_wire(shell: str, image_task_id: str) -> None:
-    (request,) = trace(shell, [js(200, RUNNING)], status_call(image_task_id)).requests
+    (request,) = trace(shell, [js(200, {**RUNNING, "id": image_task_id})], status_call(image_task_id)).requests
     path = request.line.split(" ")[1]
     assert path.startswith("/v1/images/generations/") and len(path.split("/")) == 5
     assert path.removeprefix("/v1/images/generations/") not in ("", ".", "..")
@@ -180,6 +181,15 @@ def test_a_base_path_is_kept(shell: str) -> None:
     with ScriptedServer([js(200, RUNNING)]) as server:
         call_once(shell, f"http://{server.address}/gateway", STATUS)
     assert server.requests[0].line.startswith("GET /gateway/v1/images/generations/")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_link_without_a_host_is_completed_with_the_connection_s(shell: str) -> None:
+    body = {**COMPLETED, "result": {"data": [{"url": "/__files/x.png"}, {"url": "x.png"}]}}
+    with ScriptedServer([js(200, body)]) as server:
+        host = f"http://{server.address}"
+        image_task, _ = call_once(shell, f"{host}/gateway", STATUS)
+    assert [image.url for image in image_task.images] == [f"{host}/__files/x.png", f"{host}/gateway/x.png"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -198,7 +208,7 @@ ECHOES: list[Callable[[str], Step]] = [
     lambda key: js(400, {"error": {"code": key, "message": f"Bearer {key}", "type": key}}),
     lambda key: reply(500, f"<html>Authorization: Bearer {key}</html>"),
     lambda key: reply(401, f"{key}", X_Echo=key, Retry_After=key),
-    lambda key: js(200, {"id": "x", "status": "failed", "error": {"code": "e", "message": f"upstream said {key}"}}),
+    lambda key: js(200, {"id": ID, "status": "failed", "error": {"code": "e", "message": f"upstream said {key}"}}),
     lambda key: reply(401, '{"message": "bad key ' + key.replace("/", "\\/") + '"}'),
 ]
 KEYS = [KEY, "sk-proj/AbCdEfGh+1234567=", "0a1b2c3d-4e5f/6789-abcdef"]
@@ -219,7 +229,7 @@ def test_an_echoed_key_is_never_shown(shell: str, echo: int, key: str) -> None:
 @pytest.mark.parametrize("key", ["1", "test", "k", "generated", "https"])
 def test_a_short_key_for_an_emulator_does_not_garble_answers(shell: str, key: str) -> None:
     """Developers type "test" into the password; blanking that inside answers breaks ids and links."""
-    done = trace(shell, [js(200, {**COMPLETED, "id": "tsk_test_1k"})], STATUS, key=key)
+    done = trace(shell, [js(200, {**COMPLETED, "id": "tsk_test_1k"})], status_call("tsk_test_1k"), key=key)
     assert (done.result.id, done.result.images[0].url) == ("tsk_test_1k", COMPLETED["result"]["data"][0]["url"])
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Sighting, Wait
+from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.unit.samples import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
 
 WAIT = Wait(started_at=NOW, deadline=NOW + 900)
@@ -164,8 +165,8 @@ def test_a_key_in_a_reason_is_blanked() -> None:
 
 
 def test_a_sighting_tells_what_decides_the_first_poll() -> None:
-    assert (seen(SUBMITTED, created_at=NOW).created_at, Sighting(ID).created_at) == (NOW, None)
-    assert (seen(SUBMITTED, model="m").kind, Sighting(ID).kind) == ("m", "")
+    assert (seen(SUBMITTED, id=ID, created_at=NOW).created_at, Sighting(ID).created_at) == (NOW, None)
+    assert (seen(SUBMITTED, id=ID, model="m").kind, Sighting(ID).kind) == ("m", "")
 
 
 def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:
@@ -183,3 +184,45 @@ def test_a_refusal_of_one_image_task_is_its_failure_in_the_record_and_settles_no
 def test_a_result_that_expired_at_the_service_is_a_failure_with_its_own_code() -> None:
     expired = seen(FAILED, status="Expired").record(WAIT, NOW)
     assert (expired["status"], expired["error"]["code"]) == ("failed", "expired")
+
+
+@pytest.mark.parametrize("after", [1, 300])
+def test_what_is_completed_and_names_no_image_is_told_as_that_with_its_answer(after: float) -> None:
+    """At the deadline as well: it does not go on."""
+    wait = Wait(NOW - 10, NOW)
+    record = seen(NO_IMAGE, completed_at=NOW, result={"note": "see https://x.example/a?sig=S3CRET"}).record(
+        wait, NOW + after
+    )
+    assert record["error"]["code"] == "result_missing"
+    assert record["error"]["message"] == "completed, but names no image"
+    assert record["error"]["answer"].startswith('{"id": "tsk_img_01K"') and "S3CRET" not in json.dumps(record)
+    assert record["status"] == ("timeout" if after < 120 else "failed")
+
+
+@pytest.mark.parametrize("note", ["x", "图", '\\"', "\x01", "<https://x.example/p>"])
+@pytest.mark.parametrize("image_task_id", [ID, "x" * 128])
+def test_a_record_with_an_answer_stays_below_600_bytes(note: str, image_task_id: str) -> None:
+    for length in (1, 50, 200, 1000):
+        body = {**NO_IMAGE, "id": image_task_id, "result": {str(n): note * length for n in range(9)}}
+        image_task = status_call(image_task_id).conclude(answer(200, body), NOW)
+        for now in (NOW, NOW + 10_000):
+            record = Sighting(image_task_id, image_task=image_task).record(Wait(NOW - 10, NOW), now)
+            assert len(json.dumps(record)) <= 600
+
+
+@pytest.mark.parametrize("count", [2, 4, 16, 40])
+def test_a_record_of_many_images_stays_below_600_bytes(count: int) -> None:
+    data = [{"url": f"https://files.toapis.com/{number}/{'x' * 60}"} for number in range(count)]
+    record = seen(COMPLETED, result={"data": data}).record(WAIT, NOW)
+    assert len(json.dumps(record)) <= 600
+    kept = min(count, 16)
+    assert len(record["images"]) == kept and record["images"][0]["url"] is not None if count < 16 else True
+    assert [entry["url"] for entry in record["images"] if entry["url"]] == [
+        data[number]["url"] for number in range(kept) if record["images"][number]["url"]
+    ]
+
+
+def test_a_status_word_is_one_clean_line_in_the_record() -> None:
+    record = seen(RUNNING, status=f"rendering\n[2026] ERROR - forged \x1b[31m {KEY}").record(Wait(NOW - 10, NOW), NOW)
+    message = record["error"]["message"]
+    assert message.isprintable() and "rendering [2026] ERROR" in message

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.complaint import read_retry_after
+from airflow_provider_nanobanana.toapis.complaint import read_retry_after, read_wait
 from airflow_provider_nanobanana.toapis.protocol import RetryPolicy
 from tests.unit.samples import NOW, SUBMIT, answer
 
@@ -98,3 +98,32 @@ def test_only_a_submit_is_particular_about_what_was_accepted(kind: CallKind) -> 
     assert RetryPolicy().delay(kind, errors.RateLimited("x"), 0, 0.0) == 1.0
     assert RetryPolicy().delay(kind, errors.AuthenticationFailed("x"), 0, 0.0) is None
     assert RetryPolicy(delays=()).delay(kind, errors.RateLimited("x"), 0, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"retry_after": 7}, 7.0),
+        ({"retryAfter": "7.5"}, 7.5),
+        ({"error": {"message": "slow", "retry_after": 7}}, 7.0),
+        ({"error": {"retryDelay": "34s"}}, 34.0),
+        ({"data": {"retry_after_seconds": 3}}, 3.0),
+        ({"retry_after_ms": 1500}, 1.5),
+        ({"retry_after": 1e308}, 3600.0),
+        ({"retry_after": 0}, 0.0),
+        ({"retry_after": -1}, None),
+        ({"retry_after": True}, None),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": {"seconds": 1}}, None),
+        ([7], None),
+    ],
+)
+def test_a_wait_in_the_body_counts_where_no_header_names_one(body: object, seconds: float | None) -> None:
+    assert read_wait(answer(429, body), NOW) == seconds
+    assert read_wait(answer(429, body, retry_after="12"), NOW) == 12.0
+
+
+def test_a_wait_in_the_body_reaches_the_error() -> None:
+    with pytest.raises(errors.RateLimited) as caught:
+        SUBMIT.conclude(answer(200, {"code": 429, "msg": "slow down", "retry_after": 9}), NOW)
+    assert caught.value.retry_after == 9.0

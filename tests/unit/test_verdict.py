@@ -105,3 +105,11 @@ def test_a_thousand_records_make_a_short_message() -> None:
     records = [record(f"{status}-{n}", status) for n in range(1000) for status in ("completed", "failed", "timeout")]
     error = conclude(records, allow_partial=False)
     assert error is not None and len(error.message) < 2500 and "and 990 more" in error.message
+
+
+def test_what_is_completed_without_an_image_at_the_deadline_may_still_come() -> None:
+    undelivered = record("u", "timeout", "result_missing")
+    error = conclude([A, undelivered], allow_partial=False)
+    assert type(error) is errors.ImageTaskTimeout and error.charged == "yes" and error.retryable
+    assert "Completed without an image so far, and paid" in error.message and "going on" not in error.message
+    assert type(conclude([undelivered, F], allow_partial=False)) is errors.ImageTaskFailed

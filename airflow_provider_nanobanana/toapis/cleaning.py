@@ -1,0 +1,136 @@
+"""How a service's text becomes fit for a log line, XCom, a manifest and a database: the one rule for all of them.
+
+Whatever the gateway says (messages, codes, status words, model names) passes through :func:`clean` where it is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+#: Control and format characters: NUL, which PostgreSQL refuses in JSON, C0 and C1, soft hyphen, zero-width, the ones
+#: that turn the direction of a line, language tags, lone surrogates. White space is left for the split into words.
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_KEY: Final = re.compile(r"(?i)\b(sk-|bearer\s+)[\w.\-]{3,}")
+#: A link's user and password, and its query, are secrets; so is a signature that stands without its link.
+_USERINFO: Final = re.compile(r"(?i)([a-z][a-z0-9+.\-]{0,20}:(?:\\?/){2})[^/\\?#\s\"'<>]{1,300}@")
+_QUERY: Final = re.compile(r"(?i)(?<=[^\s?])(\?|%3f)[^\s\"'<>?]{0,200}?(=|%3d)[^\s\"'<>]*")
+_BARE_QUERY: Final = re.compile(r"(?i)([a-z][a-z0-9+.\-]{0,20}:(?:\\?/){2}[^\s?#\"'<>]*)[?#][^\s\"'<>]+")
+_SIGNATURE: Final = re.compile(
+    r"(?i)\b(x-(?:amz|goog|oss)-[\w\-]{1,40}|(?:aws)?access_?key(?:_?id)?|signature|sig|token|api_?key|secret|password)"
+    r"(=|%3d)[^\s&\"'<>,;]+"
+)
+_DATA: Final = re.compile(r"(?i)(data:[\w/+.\-]{0,60}(?:;[\w=\-]{1,40}){0,4},)[^\s\"'<>]{20,}")
+#: Characters looked at; whatever is longer is cut here first, far behind all that is ever shown.
+_LONGEST_LOOKED_AT: Final = 8_000
+LONGEST_MESSAGE: Final = 300
+_SHORTEST_SECRET: Final = 8
+_SHORTEST_HALF: Final = 4
+
+
+def clean(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
+    """Return a text as one printable line of at most ``limit`` characters, without keys and without links' queries.
+
+    :param text: Anything; what is no text is empty.
+    :param secret: The API key of the call; blanked in every spelling an echo may have, also where half of it is cut.
+    """
+    if not isinstance(text, str):
+        return ""
+    flat = text[:_LONGEST_LOOKED_AT]
+    if not flat.isprintable():
+        flat = _UNPRINTABLE.sub("", flat)
+    flat = blank(" ".join(flat.split()), secret)
+    lowered = flat.lower()
+    if "sk-" in lowered or "bearer" in lowered:
+        flat = _KEY.sub("***", flat)
+    # Most texts are single words; a link or a query has one of these.
+    if "data:" in lowered:
+        flat = _DATA.sub(r"\1…", flat)
+    if "=" in flat or "/" in flat or "%" in flat:
+        flat = _QUERY.sub("?…", _USERINFO.sub(r"\1", flat))
+        flat = _SIGNATURE.sub(r"\1\2***", _BARE_QUERY.sub(r"\1?…", flat))
+    # A key is blanked before the text is cut: half a key would not be known for one.
+    return flat if len(flat) <= limit else f"{flat[: max(0, limit - 1)]}…"
+
+
+def blank(text: str, secret: str) -> str:
+    """Return a text without the key, whole or in parts, in any case or as base64; a key too short to be one is left."""
+    if len(secret) < _SHORTEST_SECRET or len(text) < _SHORTEST_HALF:
+        return text
+    key = _Key.of(secret)
+    hidden = [*key.found_in(text), *_cut_key(text, secret, key)]
+    pieces, shown = [], 0
+    for span in hidden:
+        if span.start > shown:
+            pieces.append(text[shown : span.start])
+        if span.start > shown or not pieces:
+            pieces.append("***")
+        shown = max(shown, span.stop)
+    return "".join([*pieces, text[shown:]])
+
+
+def holds_key(text: str, secret: str) -> bool:
+    """Whether a text repeats the key."""
+    return blank(text, secret) != text
+
+
+def _cut_key(text: str, secret: str, key: _Key) -> list[range]:
+    """Return where a text ends with the key's beginning: whoever cut it may have left a mark behind it."""
+    body, lowered = text[-len(secret) - 2 * _SHORTEST_HALF :].rstrip(".… ").lower(), secret.lower()
+    if body[-_SHORTEST_HALF:] in key.bits:
+        for length in range(min(len(body), len(lowered) - 1), _SHORTEST_HALF - 1, -1):
+            if body.endswith(lowered[:length]):
+                end = len(text.rstrip(".… "))
+                return [range(end - length, len(text))]
+    return []
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What gives an API key away, in lower case.
+
+    :param width: So many characters of it in a row.
+    :param rows: Every such row, of each spelling.
+    :param bits: Every four characters in a row, for a look that is quick where there is nothing.
+    """
+
+    width: int
+    rows: frozenset[str]
+    bits: frozenset[str]
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def of(cls, secret: str) -> _Key:
+        """Return what gives a key away: itself, or base64 of it."""
+        width = max(_SHORTEST_SECRET, min(16, len(secret) // 2))
+        raw, spellings = secret.encode("utf-8", "replace"), [secret]
+        for shift in range(3):
+            # Base64 depends on what stands before; the characters at either end depend on the neighbours as well.
+            text = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")[0 if shift == 0 else 4 : -1]
+            spellings += [text, text.replace("+", "-").replace("/", "_")]
+        rows, bits = (
+            frozenset(
+                spelling[at : at + length].lower() for spelling in spellings for at in range(len(spelling) - length + 1)
+            )
+            for length in (width, _SHORTEST_HALF)
+        )
+        return cls(width, rows, bits)
+
+    def found_in(self, text: str) -> list[range]:
+        """Return where a text holds the key or a row of it."""
+        # A row of the key covers one of these bits, wherever it begins.
+        stride = self.width - _SHORTEST_HALF + 1
+        starts = range(0, len(text) - _SHORTEST_HALF + 1, stride)
+        if not any(text[start : start + _SHORTEST_HALF].lower() in self.bits for start in starts):
+            return []
+        return [
+            range(start, start + self.width)
+            for start in range(len(text) - self.width + 1)
+            if text[start : start + self.width].lower() in self.rows
+        ]
