@@ -14,8 +14,13 @@ from urllib.parse import urlsplit
 from airflow_provider_nanobanana.batch.orders import is_link as is_remote
 from airflow_provider_nanobanana.hooks.once import Once
 from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference
-from airflow_provider_nanobanana.landing.storage import local_path, object_path, require_connection, storage_failures
-from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
+from airflow_provider_nanobanana.landing.storage import (
+    file_system,
+    local_path,
+    object_path,
+    require_connection,
+    storage_failures,
+)
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.protocol import Upload, upload_call
 
@@ -77,8 +82,7 @@ def _read(uri: str, shown: str) -> bytes:
 def _stored_path(uri: str) -> ObjectStoragePath:
     path = object_path(uri)
     require_connection(path)
-    with SUPERVISOR_LINE:
-        _ = path.fs  # asks for the credentials, once: Airflow keeps it
+    file_system(path)  # asks for the credentials, once: Airflow keeps it
     return path
 
 
