@@ -81,8 +81,9 @@ def _read(uri: str, shown: str) -> bytes:
 
 def _stored_path(uri: str) -> ObjectStoragePath:
     path = object_path(uri)
-    require_connection(path)
-    file_system(path)  # asks for the credentials, once: Airflow keeps it
+    shown = uri.partition("?")[0]
+    require_connection(path, shown)
+    file_system(path, shown)  # asks for the credentials, once: Airflow keeps it
     return path
 
 

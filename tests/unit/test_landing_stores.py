@@ -80,7 +80,8 @@ def test_one_put_of_the_verbatim_bytes(store: Store, destination: str) -> None:
     assert local == f"{STEM}.jpg", "stores guess the content type from this name"
     assert options == ({"ContentType": "image/jpeg"} if destination.startswith("s3") else {})
     assert store.cat_file(remote) == data
-    assert stored.uri == f"{_shown(destination)}/{STEM}.jpg"
+    # Below Airflow 3.2 an absolute path is written where there is no connection id, too.
+    assert stored.uri.replace("memory:///", "memory://") == f"{_shown(destination)}/{STEM}.jpg"
     assert landing.find(STEM, image_id=ID) == stored
     assert landing.land(STEM, ID, 0, lambda _: pytest.fail("downloaded again")) == stored
     assert len(store.puts) == 1

@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     ToApisError,
     UnsafeAddress,
 )
-from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask
+from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
 from tests.unit.linkserver import Send, respond, serve
 from tests.unit.picture_fixtures import picture
 
@@ -155,7 +155,7 @@ class Service:
     def call(self, call: object) -> Any:
         self.asked += 1
         image = self.images.pop(0) if len(self.images) > 1 else self.images[0]
-        return ImageTask(id=ID, status="completed", wire_status="completed", images=(image,))
+        return ImageTask(id=ID, status=ImageTaskStatus.COMPLETED, wire_status="completed", images=(image,))
 
 
 def retrieval(folder: Path, service: Service, waits: list[float] | None = None) -> Retrieval:
