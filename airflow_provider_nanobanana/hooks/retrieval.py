@@ -80,7 +80,8 @@ class Retrieval:
             except _LOST as error:
                 if delay is None or _came_before(error, seen):
                     raise
-                log.warning("Image %s/%d: %s Asking for its link again.", wanted.id, wanted.index, error.message)
+                words = error.message.rstrip(".")
+                log.warning("Image %s/%d: %s. Asking for its link again.", wanted.id, wanted.index, words)
                 self._sleep(delay)
                 inline_failed = isinstance(error, errors.ImageInvalid) and wanted.b64_json is not None
             wanted = self._ask_again(wanted)

@@ -172,7 +172,6 @@ class Landing:
         except ToApisError as failure:
             return error.reworded(f"{error.message}. What came could not be kept: {failure.message}")
         uri = self._quarantine.uri(name)
-        log.warning("What came for image %s of %s is kept as %s: %s", index, image_id, uri, error.message)
         final = error.reworded(f"{error.message}. What came is kept as {uri}")
         record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size, "reason": ""}
         room = max(0, _MOST_SAID - len(json.dumps(record)))
