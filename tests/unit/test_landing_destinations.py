@@ -73,6 +73,11 @@ def test_what_is_no_destination_is_refused_in_a_clear_sentence(destination: str)
     assert refused.value.message.isprintable()
 
 
+def test_a_file_system_that_needs_more_than_a_uri_is_no_passing_trouble() -> None:
+    with pytest.raises(ConfigurationError, match="github"):
+        Landing("github://x").check_writable()
+
+
 @pytest.mark.parametrize(
     "destination",
     [["s3://bucket/x"], {"uri": "s3://bucket/x"}, b"s3://bucket/x", None, 5, 1.5, True, ("/data",), object()],

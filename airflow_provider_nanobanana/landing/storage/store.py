@@ -215,7 +215,7 @@ def file_system(path: ObjectStoragePath, given: str = "") -> Any:
             if connection_id(path) is not None:
                 raise
             return fsspec.filesystem(str(path.protocol))
-    except (ValueError, ImportError, AirflowNotFoundException) as error:
+    except (ValueError, TypeError, ImportError, AirflowNotFoundException) as error:
         if isinstance(error, AirflowNotFoundException):
             require_connection(path, name)
         raise ConfigurationError(f"{name} cannot be used: {error}. {_hint(str(path.protocol))}") from error
