@@ -8,6 +8,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 os.environ.setdefault("AIRFLOW__USAGE_DATA_COLLECTION__ENABLED", "False")
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _retention_of_any_airflow() -> None:
+    """Below Airflow 3.3 there is no state store, nor the word that the tests' stand-ins for one are given."""
+    if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3):
+        import airflow.sdk
+
+        vars(airflow.sdk).setdefault("NEVER_EXPIRE", None)
 
 
 @pytest.fixture(scope="session")

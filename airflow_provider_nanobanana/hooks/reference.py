@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.batch.orders import is_link as is_remote
 from airflow_provider_nanobanana.hooks.once import Once
 from airflow_provider_nanobanana.landing.imagefile import MAX_REFERENCE_BYTES, check_reference, reference_name
-from airflow_provider_nanobanana.landing.storage import local_path, object_path, require_connection, storage_failures
-from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
+from airflow_provider_nanobanana.landing.storage import (
+    file_system,
+    local_path,
+    object_path,
+    require_connection,
+    storage_failures,
+)
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.given import as_reference
 from airflow_provider_nanobanana.toapis.protocol import Upload, upload_call
@@ -81,9 +86,9 @@ def _read(uri: str, shown: str) -> bytes:
 
 def _stored_path(uri: str) -> ObjectStoragePath:
     path = object_path(uri)
-    require_connection(path)
-    with SUPERVISOR_LINE:
-        _ = path.fs  # asks for the credentials, once: Airflow keeps it
+    shown = uri.partition("?")[0]
+    require_connection(path, shown)
+    file_system(path, shown)  # asks for the credentials, once: Airflow keeps it
     return path
 
 

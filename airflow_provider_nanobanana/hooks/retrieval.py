@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from airflow_provider_nanobanana.landing import Landing, StoredImage, decode_b64, stem_for
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.address import policy_for
-from airflow_provider_nanobanana.toapis.download import LinkFetcher
+from airflow_provider_nanobanana.toapis.download import MAX_BYTES, LinkFetcher
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import status_call
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds before each further try of one image; every try after the first asks the service for the link anew.
 _RETRY_DELAYS: Final = (1.0, 2.0, 4.0)
+#: What an entry of a sensor may say; ids of the service have some 30 characters, its results a handful of images.
+_MAX_ID: Final = 200
+_MAX_INDEX: Final = 9_999
 _LOST: Final = (errors.DownloadFailed, errors.ImageInvalid, errors.UnsafeAddress, errors.ResultMissing)
 
 
@@ -64,43 +67,54 @@ class Retrieval:
 
         :param expected_pixels: Width and height asked for; another size is landed with a warning.
         :param stem: Name without suffix; from the image task's id and the index when absent.
-        :raises ToApisError: ``ResultExpired`` when the paid image is lost for good.
+        :raises ToApisError: And nothing else, whatever the link, the file or the store does. ``ResultExpired`` when the
+            paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice.
         """
         wanted = _parse(image)
         name = stem_for(wanted.id, wanted.index) if stem is None else stem
+        seen: set[str] = set()
         for delay in (*_RETRY_DELAYS, None):
             try:
                 write = partial(self._write, wanted)
                 return self.landing.land(name, wanted.id, wanted.index, write, expected_pixels)
             except _LOST as error:
-                if delay is None:
+                if delay is None or _came_before(error, seen):
                     raise
-                log.warning("Image %s/%d: %s Asking for its link again.", wanted.id, wanted.index, error.message)
+                words = error.message.rstrip(".")
+                log.warning("Image %s/%d: %s. Asking for its link again.", wanted.id, wanted.index, words)
                 self._sleep(delay)
+                inline_failed = isinstance(error, errors.ImageInvalid) and wanted.b64_json is not None
             wanted = self._ask_again(wanted)
+            if inline_failed and wanted.url is not None:
+                wanted = wanted.model_copy(update={"b64_json": None})
         raise AssertionError("the last try returns or raises")
 
     def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
         """Write the manifest beside the images and return its URI."""
         return self.landing.write_manifest(name, data)
 
-    def _write(self, image: GeneratedImage, sink: BinaryIO) -> None:
-        """Write an image's inline bytes, or what its link serves; without either, ask for it first."""
+    def _write(self, image: GeneratedImage, sink: BinaryIO) -> bool:
+        """Write an image's inline bytes, or what its link serves; without either, ask for it first.
+
+        :return: Whether it is known that this was all.
+        """
         if image.url is None and image.b64_json is None:
             image = self._ask_again(image)
         if image.b64_json is not None:
             try:
                 decode_b64(image.b64_json, sink)
-                return
+                return True
             except errors.ImageInvalid:
-                if image.url is None:
-                    raise
                 sink.seek(0)
                 sink.truncate()
+                if image.url is None:
+                    # What was paid came as this text: it is kept as it is.
+                    sink.write(image.b64_json.encode("utf-8", "surrogatepass")[:MAX_BYTES])
+                    raise
         if image.url is None:
             raise errors.ResultMissing(f"Image task {image.id} names no image {image.index}.", image_task_id=image.id)
         with self._fetcher() as fetcher:
-            fetcher.fetch(image.url, sink)
+            return fetcher.fetch(image.url, sink).promised
 
     @contextmanager
     def _fetcher(self) -> Iterator[LinkFetcher]:
@@ -130,17 +144,30 @@ class Retrieval:
         return image.model_copy(update={"url": None, "b64_json": None})
 
 
+def _came_before(error: errors.ToApisError, seen: set[str]) -> bool:
+    """Say whether the bytes that failed a check came before; a third download would bring them again."""
+    digest = str((error.kept or {}).get("sha256", ""))
+    if not digest or digest in seen:
+        return bool(digest)
+    seen.add(digest)
+    return False
+
+
 def _parse(image: GeneratedImage | Mapping[str, Any]) -> GeneratedImage:
+    """Read an entry as it comes through XCom; a link that is no text that could be sent is asked for anew."""
     if isinstance(image, GeneratedImage):
         return image
     image_task_id, index, url = image.get("id"), image.get("index", 0), image.get("url")
     if (
         not isinstance(image_task_id, str)
-        or not image_task_id
-        or not isinstance(index, int)
+        or not image_task_id.isprintable()
+        or not 0 < len(image_task_id) <= _MAX_ID
+        or type(index) is not int
+        or not 0 <= index <= _MAX_INDEX
         or not isinstance(url, str | None)
     ):
         raise errors.InvalidRequest(
-            "An image to land is a mapping with 'id' (text), 'index' (number) and 'url' (text or None)."
+            f"An image to land is a mapping with 'id' (text of up to {_MAX_ID} characters), 'index' (number from 0 to "
+            f"{_MAX_INDEX}) and 'url' (text or None)."
         )
-    return GeneratedImage(id=image_task_id, index=index, url=url)
+    return GeneratedImage(id=image_task_id, index=index, url=url if url and url.isprintable() else None)

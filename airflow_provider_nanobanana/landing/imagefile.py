@@ -1,8 +1,9 @@
 """What a file on disk really is: one complete image within the limits, or ``ImageInvalid`` that says why not.
 
 Magic bytes decide the format, never a suffix or a ``Content-Type`` (the service serves PNG behind ``.jpg`` and the
-other way round). Pillow then parses the header with that one decoder, the pixel count is checked before any pixel is
-decoded, and the image is decoded fully. Bytes are never rewritten: re-saving would drop C2PA provenance data.
+other way round). What decides is the pixels: Pillow is given the image without its metadata, so that no text, profile,
+EXIF block or second picture can refuse it or take memory; the pixel count is checked before any pixel is decoded, and
+the image is decoded fully. The file itself is never rewritten: re-saving would drop C2PA provenance data.
 
 Of an animated file (GIF, WebP, APNG) the first frame is decoded and the rest is kept as it came.
 """
@@ -10,14 +11,18 @@ Of an animated file (GIF, WebP, APNG) the first frame is decoded and the rest is
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import logging
 import os
 import re
-import tempfile
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from airflow_provider_nanobanana.landing.bare import bare_png, bare_webp
+from airflow_provider_nanobanana.landing.jpeg import parse_jpeg
+from airflow_provider_nanobanana.landing.kinds import image_of_another_kind, is_avif, is_text, suffix_of
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,10 +32,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ImageFormat = Literal["png", "jpeg", "webp", "gif"]
+ImageFormat = Literal["png", "jpeg", "webp", "gif", "avif"]
 
 MAX_PIXELS: Final = 20_000_000
 """Largest image taken, in pixels. The largest the model makes is 12288x1536 = 18.9 megapixels."""
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Largest file taken for an image, in bytes; the same limit as for links."""
 
 MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
 """Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page)."""
@@ -41,20 +49,24 @@ MAX_REFERENCE_PIXELS: Final = 80_000_000
 SAFE_REFERENCE_BYTES: Final = 10_000_000
 """Above this a reference image may still be refused: the service does not say which megabyte it means."""
 
-SUFFIXES: Final[dict[ImageFormat, str]] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "gif": ".gif"}
-"""The suffix of each format. GIF is last: the service accepts it as an upload and has not been seen to make one,
-but a paid image is landed whatever it is."""
+SUFFIXES: Final[dict[ImageFormat, str]] = {
+    "png": ".png",
+    "jpeg": ".jpg",
+    "webp": ".webp",
+    "gif": ".gif",
+    "avif": ".avif",
+}
+"""The suffix of each format that is landed. The service has not been seen to make GIF or AVIF, but an edge in front of
+it may, and a paid image is landed where Pillow decodes it. BMP, TIFF, JPEG 2000 and the like are not: no service for
+the web answers with them, and their decoders are the ones with the most holes; they are kept in quarantine."""
 
 MIME_TYPES: Final[dict[ImageFormat, str]] = {
     "png": "image/png",
     "jpeg": "image/jpeg",
     "webp": "image/webp",
     "gif": "image/gif",
+    "avif": "image/avif",
 }
-
-# Pillow does not miss the last bytes of a PNG, nor the end of a JPEG when something in the process (a DAG file, often)
-# has set ``ImageFile.LOAD_TRUNCATED_IMAGES``. The pixels of neither format can hold its mark.
-_END_MARKS: Final[dict[ImageFormat, bytes]] = {"png": b"IEND\xaeB`\x82", "jpeg": b"\xff\xd9"}
 
 _SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
 _IMAGE_SUFFIXES: Final = frozenset(
@@ -67,7 +79,6 @@ _LONGEST_NAME: Final = 80
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 _HEAD = 1024
-_TAIL = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class ImageFacts:
 
 
 def sniff(head: bytes) -> ImageFormat | None:
-    """Name the format of which ``head`` (at least 12 bytes) is the beginning, or None."""
+    """Name the format of which ``head`` (at least 12 bytes) is the beginning, or None; of those the service knows."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -93,29 +104,85 @@ def sniff(head: bytes) -> ImageFormat | None:
     return None
 
 
+def suffix_for(data: bytes) -> str:
+    """Return the suffix, with its dot, for a file that begins so, image or not; ``.bin`` where it is not known."""
+    head = data[:_HEAD]
+    found = _format(head)
+    return SUFFIXES[found] if found else suffix_of(head)
+
+
+def _format(head: bytes) -> ImageFormat | None:
+    return "avif" if is_avif(head) else sniff(head)
+
+
 def inspect_image(path: str | os.PathLike[str]) -> ImageFacts:
     """Check that the file is one complete image and return its facts.
 
     :param path: A local file; it is only read.
-    :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt.
+    :raises ImageInvalid: As :func:`inspect_bytes`, and a file of more than 64 MiB.
     :raises OSError: The file cannot be read.
     """
     with open(path, "rb") as file:
-        head = file.read(_HEAD)
-    found = sniff(head)
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ImageInvalid(f"The file has {size:,} bytes; at most {MAX_BYTES:,} are taken")
+        return inspect_bytes(file.read(MAX_BYTES))
+
+
+def inspect_bytes(data: bytes) -> ImageFacts:
+    """Check that the content is one complete image and return its facts.
+
+    :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt.
+    :raises MemoryError: There is too little memory to decode it.
+    """
+    head = data[:_HEAD]
+    found = _format(head)
     if found is None:
-        raise ImageInvalid(f"The file is no image but {_excerpt(head)}")
-    with _decoder(path, found) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageInvalid(f"The image has {width}x{height} pixels; at most {MAX_PIXELS:,} pixels are taken")
-        if found == "png":
-            image.verify()  # every chunk's CRC, which decoding alone does not check
-    if found in _END_MARKS and not _has_end(path, _END_MARKS[found]):
-        raise ImageInvalid(f"The {found} image is truncated: it has no end mark")
-    with _decoder(path, found) as image:
-        image.load()
+        raise ImageInvalid(f"The file is {_what_instead(head)}")
+    with _strict_decoders():
+        width, height = _jpeg_size(data) if found == "jpeg" else _size(_bare(data, found), found)
     return ImageFacts(format=found, suffix=SUFFIXES[found], width=width, height=height)
+
+
+def _bare(data: bytes, image_format: ImageFormat) -> bytes:
+    if image_format == "png":
+        return bare_png(data)
+    if image_format == "webp":
+        return bare_webp(data)
+    if image_format == "avif" and not _decodes_avif():
+        raise ImageInvalid(
+            "The file is an AVIF image, and this worker's Pillow has no decoder for it (11.3 and newer do)"
+        )
+    return data
+
+
+def _size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
+    """Decode the image fully and return width and height in pixels."""
+    with _decoder(data, image_format) as image:
+        image.load()
+        return image.size
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Decode a JPEG fully, of which the decoder would fill up missing pixels silently; return width and height."""
+    jpeg, pictures, size = parse_jpeg(data), set(), (0, 0)
+    for variant in jpeg.variants():
+        with _decoder(variant, "jpeg") as image:
+            image.load()
+            size = image.size
+            pictures.add(hashlib.sha256(image.tobytes()).digest())
+    if len(pictures) > 1:
+        end = "although it has an end marker" if jpeg.ended else "and it has no end marker"
+        raise ImageInvalid(f"The jpeg image is truncated: its pixels do not reach the last row, {end}")
+    return size
+
+
+def _decodes_avif() -> bool:
+    try:
+        from PIL import AvifImagePlugin
+    except ImportError:
+        return False
+    return bool(AvifImagePlugin.SUPPORTED)
 
 
 def check_reference(source: str | os.PathLike[str] | bytes, *, name: str = "reference image") -> str:
@@ -125,30 +192,26 @@ def check_reference(source: str | os.PathLike[str] | bytes, *, name: str = "refe
     :param name: What the message calls it.
     :raises InvalidRequest: No whole JPEG, PNG or WebP, larger than 10 MiB (service docs, image generation page), or
         above 80 megapixels.
-    :raises OSError: The file cannot be read, or no temporary one written.
+    :raises OSError: The file cannot be read.
     """
     if isinstance(source, bytes):
-        with tempfile.NamedTemporaryFile(prefix="nanobanana-") as file:
-            file.write(source[: MAX_REFERENCE_BYTES + 1])
-            file.flush()
-            return check_reference(file.name, name=name)
-    size = os.stat(source).st_size
-    with open(source, "rb") as opened:
-        head = opened.read(_HEAD)
-    found = sniff(head)
+        data, size = source, len(source)
+    else:
+        with open(source, "rb") as file:
+            data, size = file.read(MAX_REFERENCE_BYTES + 1), os.fstat(file.fileno()).st_size
+    found = sniff(data[:_HEAD])
     if found not in _SENT_AS_REFERENCE:
-        what = f"a {found.upper()}" if found else _kind(head)
+        what = f"a {found.upper()}" if found else _kind(data[:_HEAD])
         raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
     if size > MAX_REFERENCE_BYTES:
         raise InvalidRequest(f"{name} has {size:,} bytes; JPEG, PNG or WebP of at most 10 MB is allowed")
     if size > SAFE_REFERENCE_BYTES:
         log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{size:,}")
     try:
-        _decode_reference(source, found)
+        _decode_reference(data, found)
     except ImageInvalid as invalid:
-        words = invalid.message.replace(f" {str(source)!r}", "")
         raise InvalidRequest(
-            f"{name} must be a whole JPEG, PNG or WebP: {words}. Nothing was sent and nothing charged."
+            f"{name} must be a whole JPEG, PNG or WebP: {invalid.message}. Nothing was sent and nothing charged."
         ) from invalid
     return MIME_TYPES[found]
 
@@ -167,62 +230,83 @@ def reference_name(uri: str, mime_type: str) -> str:
     return f"{(stem if known else own)[:_LONGEST_NAME] or 'reference'}.{suffix}"
 
 
-def _decode_reference(path: str | os.PathLike[str], found: ImageFormat) -> None:
-    """Decode an image as results are; one with more pixels, such as a camera makes, in less memory and one at a time.
+def _decode_reference(data: bytes, found: ImageFormat) -> None:
+    """Decode a reference image; one with more pixels than a result, as a camera makes, in less memory, one at a time.
 
     :raises ImageInvalid: It cannot be decoded whole.
     """
-    with _decoder(path, found) as image:
+    with _decoder(data, found, MAX_REFERENCE_PIXELS) as image:
         width, height = image.size
     if width * height <= MAX_PIXELS:
-        inspect_image(path)
+        inspect_bytes(data)
         return
-    if width * height > MAX_REFERENCE_PIXELS:
-        raise ImageInvalid(f"it has {width}x{height} pixels; at most {MAX_REFERENCE_PIXELS:,} are taken")
-    with _ONE_AT_A_TIME, _decoder(path, found) as image:
+    with _ONE_AT_A_TIME, _decoder(data, found, MAX_REFERENCE_PIXELS) as image:
         image.draft("RGB", (width // 8, height // 8))  # a JPEG is read to its end at an eighth of its size
         image.load()
 
 
 @contextlib.contextmanager
-def _decoder(path: str | os.PathLike[str], image_format: ImageFormat) -> Iterator[ImageFile]:
-    """Open the file with the one decoder its magic bytes name; whatever it rejects is ``ImageInvalid``."""
+def _decoder(data: bytes, image_format: ImageFormat, most: int = MAX_PIXELS) -> Iterator[ImageFile]:
+    """Open the image with the one decoder its magic bytes name; whatever it rejects is ``ImageInvalid``."""
     from PIL import Image
 
     try:
-        with Image.open(path, formats=[image_format.upper()]) as image:
+        with Image.open(io.BytesIO(data), formats=[image_format.upper()]) as image:
+            width, height = image.size
+            if width * height > most:
+                raise ImageInvalid(f"The image has {width}x{height} pixels; at most {most:,} pixels are taken")
             yield image
     except (ImageInvalid, MemoryError):
         raise
     except Exception as error:
-        # Decoders fail on hostile bytes with nearly anything (SyntaxError, struct.error, IndexError, ...), so the
-        # list stays open; an OSError that names an errno is the disk's, not the image's.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        # Decoders fail on hostile bytes with nearly anything (SyntaxError, struct.error, IndexError, ...).
         raise ImageInvalid(f"The {image_format} image is truncated or corrupt ({_one_line(str(error))})") from error
 
 
-def _has_end(path: str | os.PathLike[str], mark: bytes) -> bool:
-    """Look for the mark from the end of the file backwards; a few bytes may follow an image (gain map, padding)."""
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - _TAIL)
-            file.seek(start)
-            if mark in file.read(end - start + len(mark) - 1):
-                return True
-            end = start
-    return False
+class _ElsewhereAsBefore:
+    """False in the thread that made it, in every other what was there before."""
+
+    def __init__(self, before: object) -> None:
+        self._before = before
+        self._thread = threading.get_ident()
+
+    def __bool__(self) -> bool:
+        return bool(self._before) and threading.get_ident() != self._thread
+
+
+@contextlib.contextmanager
+def _strict_decoders() -> Iterator[None]:
+    """Decode in this thread as if nobody had told Pillow to fill up truncated images; DAG files do, for the process.
+
+    For one thread at a time.
+    """
+    from PIL import ImageFile
+
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    if not before:
+        yield
+        return
+    ImageFile.LOAD_TRUNCATED_IMAGES = _ElsewhereAsBefore(before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _what_instead(head: bytes) -> str:
+    """Say what came where an image that is landed should be."""
+    if other := image_of_another_kind(head):
+        return f"{other.words}, which is not landed (PNG, JPEG, WebP, GIF and AVIF are)"
+    return f"no image but {_excerpt(head)}"
 
 
 def _kind(head: bytes) -> Literal["empty", "unknown bytes", "HTML or XML", "text"]:
     """Name what is no image without a word of its content: a reference may be any file of the worker."""
     if not head:
         return "empty"
-    text = head.decode("utf-8", "replace")
-    if sum(c != "\ufffd" and (c.isprintable() or c in "\r\n\t") for c in text) < 0.95 * len(text):
+    if not is_text(head):
         return "unknown bytes"
-    return "HTML or XML" if text.lstrip().startswith("<") else "text"
+    return "HTML or XML" if head.lstrip().startswith(b"<") else "text"
 
 
 def _excerpt(head: bytes) -> str:

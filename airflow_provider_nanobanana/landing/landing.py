@@ -2,7 +2,8 @@
 
 Bytes are written verbatim, never re-encoded. A file appears under its final name only when it has been decoded
 fully: in a folder by a move, on an object store by one PUT. Names are deterministic, so a second landing of the same
-image finds the first and downloads nothing.
+image finds the first and downloads nothing. Bytes that fail a check are paid all the same: they are kept below
+``.nanobanana/quarantine`` at the destination, where nothing looks for images.
 """
 
 from __future__ import annotations
@@ -16,18 +17,27 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_nanobanana.landing.imagefile import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image
+from airflow_provider_nanobanana.landing.imagefile import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image, suffix_for
 from airflow_provider_nanobanana.landing.naming import safe_name
-from airflow_provider_nanobanana.landing.storage import Storage, open_storage, stems_present
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.landing.storage import RESERVED, Storage, open_storage, stems_present, storage_failures
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed, ToApisError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
+    from airflow_provider_nanobanana.landing.storage.staging import StagedFile
+
 log = logging.getLogger(__name__)
 
 _STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+#: Where bytes that failed a check are kept.
+_QUARANTINE: Final = f"{RESERVED}/quarantine"
+#: Bytes of JSON in what is said of a kept file: it travels in the result, beside the records of images.
+_MOST_SAID: Final = 600
+#: Of these the beginning tells what was kept.
+_HEAD: Final = 1024
 
 #: One image is decoded at a time in a process: 20 megapixels of WebP take 390 MB while they are decoded (measured).
 _DECODING: Final = threading.Lock()
@@ -64,8 +74,9 @@ class Landing:
     :raises ConfigurationError: Its scheme is unknown.
     """
 
-    def __init__(self, destination: str) -> None:
+    def __init__(self, destination: Any) -> None:
         self._storage: Storage = open_storage(destination)
+        self._quarantine = self._storage.below(_QUARANTINE)
 
     def check_writable(self) -> None:
         """Find out before anything is bought whether images can be put here.
@@ -111,9 +122,11 @@ class Landing:
         """Land one image, unless it is there already.
 
         :param stem: Name without suffix, from :func:`stem_for`; the suffix comes from the bytes.
-        :param fetch: Writes the image into the file it is given; not called when the image is there.
+        :param fetch: Writes the image into the file it is given; not called when the image is there. It returns False
+            where it cannot know that this was all.
         :param expected_pixels: Width and height asked for; another size is landed all the same, with a warning.
-        :raises ImageInvalid: What ``fetch`` wrote is not one whole image; nothing is left behind.
+        :raises ImageInvalid: What ``fetch`` wrote is not one whole image, or it raised this itself; what it wrote is
+            kept in quarantine, and ``kept`` says where.
         :raises StorageFailed: The destination did not take it; nothing is left behind.
         """
         found, broken = self._look(stem, image_id, index)
@@ -121,12 +134,16 @@ class Landing:
             log.info("Image %s of %s is in place: %s", index, image_id, found.uri)
             return found
         with self._storage.stage(stem) as staged:
+            sure: object = True
             try:
-                fetch(staged.file)
-                staged.file.flush()
-            except OSError as error:
-                raise StorageFailed(f"Could not write the image: {type(error).__name__}: {error}") from error
-            stored = self._measure(staged.path, image_id, index, stem=stem)
+                with storage_failures("write the image", OSError):
+                    sure = fetch(staged.file)
+                    staged.file.flush()
+                stored = self._measure(staged.path, image_id, index, stem=stem)
+            except ImageInvalid as error:
+                if sure is False:
+                    error = error.reworded(f"{error.message}; where it ends was not said, so it may be cut")
+                raise self._kept(staged, stem, image_id, index, error) from error
             name = stem + SUFFIXES[stored.format]
             self._storage.publish(staged, name, MIME_TYPES[stored.format])
         for leftover in broken - {name}:
@@ -138,6 +155,29 @@ class Landing:
             )
         return stored
 
+    def _kept(self, staged: StagedFile, stem: str, image_id: str, index: int, error: ImageInvalid) -> ImageInvalid:
+        """Keep what was written and return the error that says so; trouble with that never hides the error."""
+        try:
+            with storage_failures("read back the image", OSError):
+                size = staged.size()
+                if not size:
+                    return error.reworded(error.message)
+                with open(staged.path, "rb") as file:
+                    head = file.read(_HEAD)
+                    file.seek(0)
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            # Named by its content: other bytes get another name, and the same are kept once.
+            name = f"{stem}.{digest[:12]}{suffix_for(head)}"
+            self._quarantine.publish(staged, name, "application/octet-stream")
+        except ToApisError as failure:
+            return error.reworded(f"{error.message}. What came could not be kept: {failure.message}")
+        uri = self._quarantine.uri(name)
+        final = error.reworded(f"{error.message}. What came is kept as {uri}")
+        record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size, "reason": ""}
+        room = max(0, _MOST_SAID - len(json.dumps(record)))
+        final.kept = record | {"reason": _cut(error.message, room)}
+        return final
+
     def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
         """Write ``data`` as JSON with sorted keys beside the images, replacing an earlier one, and return its URI.
 
@@ -147,10 +187,8 @@ class Landing:
         stem = safe_name(name.removesuffix(".json"))
         text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         with self._storage.stage(stem) as staged:
-            try:
+            with storage_failures("write the manifest", OSError):
                 staged.file.write(text.encode())
-            except OSError as error:
-                raise StorageFailed(f"Could not write the manifest: {type(error).__name__}: {error}") from error
             self._storage.publish(staged, f"{stem}.json", "application/json")
         return self._storage.uri(f"{stem}.json")
 
@@ -175,7 +213,7 @@ class Landing:
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
-        except OSError as error:
+        except (OSError, MemoryError) as error:  # of the machine, not of the image
             raise StorageFailed(f"Could not read back the image: {type(error).__name__}: {error}") from error
         return StoredImage(
             uri=self._storage.uri(name or stem + facts.suffix),
@@ -187,6 +225,13 @@ class Landing:
             width=facts.width,
             height=facts.height,
         )
+
+
+def _cut(text: str, room: int) -> str:
+    """Return the beginning of a text that takes so many bytes of JSON."""
+    while len(json.dumps(text)) - 2 > room:
+        text = text[:-1]
+    return text
 
 
 def _check_stem(stem: str) -> None:

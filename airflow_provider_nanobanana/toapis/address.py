@@ -70,9 +70,19 @@ _IPV6_PROTOCOLS: Final = ipaddress.IPv6Network("2001::/23")
 _TEREDO: Final = ipaddress.IPv6Network("2001::/32")
 
 _METADATA_NAMES: Final = frozenset({"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"})
-_INSIDE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".home.arpa", ".lan", ".intranet", ".corp")
+_INSIDE_SUFFIXES: Final = (
+    ".localhost",
+    ".local",
+    ".internal",
+    ".home.arpa",
+    ".lan",
+    ".intranet",
+    ".corp",
+    ".svc",
+    ".cluster",
+)
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # No user information, zone id, percent sign, backslash or non-ASCII digit: parsers disagree about all of them.
 _NETLOC: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
@@ -85,7 +95,7 @@ def check_url(url: str, policy: LinkPolicy) -> LinkHost:
         message holds no part of the link but its host.
     """
     if _CONTROL.search(url):
-        raise UnsafeAddress("The link holds control characters")
+        raise UnsafeAddress("The link holds control characters, or half a character")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -134,7 +144,7 @@ def policy_for(base_url: str, resolve: Resolve) -> LinkPolicy:
     except ValueError:
         try:
             addresses = resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
-        except OSError:
+        except (OSError, UnicodeError):
             addresses = []
     kinds = {_effective_kind(ipaddress.ip_address(address)) for address in addresses}
     # A host with mixed addresses proves nothing: the strict policy.

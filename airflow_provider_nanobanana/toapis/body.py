@@ -14,6 +14,8 @@ from airflow_provider_nanobanana.toapis.errors import DownloadFailed, UnsafeAddr
 PIECE: Final = 64 * 1024
 """Largest decoded piece, in bytes: a few compressed bytes may stand for gigabytes."""
 
+_MOST_DIGITS: Final = 18  # of a length in bytes; int() of some thousand digits is an error of its own
+
 
 def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
     """Return the absolute URL a redirect leads to, unchecked, or None where the answer is no redirect.
@@ -45,7 +47,7 @@ def check_status(status: int, headers: Mapping[str, str], where: str) -> None:
 def declared_length(headers: Mapping[str, str]) -> int | None:
     """Return ``Content-Length`` in bytes, or None where there is none that can be read."""
     text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
 
 
 def decoded(pieces: Iterable[bytes], encoding: str, where: str) -> Iterator[bytes]:

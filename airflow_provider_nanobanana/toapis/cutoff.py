@@ -22,6 +22,7 @@ class Cutoff:
     def notice(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the socket of a connection that was just made."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._sockets = [one for one in self._sockets if one.fileno() >= 0]  # the others were closed
             self._sockets.append(info["return_value"].get_extra_info("socket"))
 
     @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """Fetch a result link: without credentials, from checked addresses only, within bounds of time, size and memory.
 
 Built on httpx's transport, not on its client: the transport knows no cookies, no ``.netrc``, no default headers and
-no redirects, and does not log the URLs it asks for (result links are signed: whoever has one has the image).
+no redirects, and does not log the URLs it asks for (result links are signed: whoever has one has the image); what
+httpcore logs at DEBUG, redirects included, is held back while a link is fetched.
 httpx is imported inside the functions, so that DAG files which import this module do not pay for it.
 """
 
@@ -9,8 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
 from urllib.parse import urlsplit
@@ -37,17 +41,47 @@ TOTAL_SECONDS: Final = 300.0
 
 _MAX_ADDRESSES: Final = 4
 _CONNECT_SECONDS: Final = 10.0
+_MOST_TRANSPORTS: Final = 4  # names whose connections are kept: links of a sharded host each have another
 _CUTOFF_SLACK: Final = 0.1  # a cut connection looks like the end of the body: by then the deadline has passed
+
+
+_FETCHING: ContextVar[bool] = ContextVar("fetching a link", default=False)
+_LOGGERS: Final = ("connection", "http11", "http2", "proxy", "socks")
+
+
+class _NoLinks(logging.Filter):
+    """Keeps out what is logged while a link is fetched: headers of a redirect hold the signed link."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _FETCHING.get()
+
+
+_NO_LINKS: Final = _NoLinks()
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    for name in _LOGGERS:
+        logging.getLogger(f"httpcore.{name}").addFilter(_NO_LINKS)  # the same one twice counts once
+    token = _FETCHING.set(True)
+    try:
+        yield
+    finally:
+        _FETCHING.reset(token)
 
 
 @dataclass(frozen=True)
 class FetchedLink:
-    """What was written to the sink: number of ``bytes`` and their ``sha256``; what the last host said about it."""
+    """What was written to the sink: number of ``bytes`` and their ``sha256``; what the last host said about it.
+
+    ``promised``: the server said where the body ends, and it did; without, a cut connection looks like an end.
+    """
 
     bytes: int
     sha256: str
     content_type: str
     final_url_host: str
+    promised: bool = True
 
 
 class LinkFetcher:
@@ -84,7 +118,7 @@ class LinkFetcher:
         self._cutoff = Cutoff()
         # One pool for each name: a pool reuses connections by address, and two names may share one (a CDN), while
         # only one of them was verified in the TLS handshake.
-        self._transports: dict[tuple[str, str, int, str | None], httpx.HTTPTransport] = {}
+        self._transports: OrderedDict[tuple[str, str, int, str | None], httpx.HTTPTransport] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +144,7 @@ class LinkFetcher:
         start = sink.tell() if sink.seekable() else None
         try:
             deadline = self._clock() + self._total
-            with self._cutoff.after(self._total + _CUTOFF_SLACK):
+            with _unlogged(), self._cutoff.after(self._total + _CUTOFF_SLACK):
                 return self._follow(url, sink, deadline)
         except BaseException:
             if start is not None:
@@ -121,6 +155,7 @@ class LinkFetcher:
 
     def _follow(self, url: str, sink: BinaryIO, deadline: float) -> FetchedLink:
         for _ in range(self._max_hops + 1):
+            url = url.strip()
             link = check_url(url, self._policy)
             where = f"{link.host}{urlsplit(url).path}"[:200]
             response = self._open(url, link, where, deadline)
@@ -148,6 +183,8 @@ class LinkFetcher:
                 unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if not unconnected or number == len(addresses):
                     raise _failed(where, error) from error
+            except (httpx.InvalidURL, ValueError) as error:  # of a name that only the last look at it refuses
+                raise _failed(where, error) from error
         raise AssertionError("unreachable: the last address returns or raises")
 
     def _remaining(self, where: str, deadline: float) -> float:
@@ -161,7 +198,8 @@ class LinkFetcher:
 
         try:
             named = httpx.URL(url)
-        except httpx.InvalidURL as error:
+            target = named if address is None else named.copy_with(host=address)
+        except (httpx.InvalidURL, ValueError) as error:  # UnicodeError, and so idna's own, is a ValueError
             raise UnsafeAddress(f"The link to {link.host} is not a URL") from error
         seconds = min(self._timeout, left)
         timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
@@ -170,7 +208,7 @@ class LinkFetcher:
             extensions["sni_hostname"] = link.host  # the certificate is verified against the name
         return httpx.Request(
             "GET",
-            named if address is None else named.copy_with(host=address),
+            target,
             headers={
                 "Host": named.netloc.decode("ascii"),
                 "User-Agent": "airflow-provider-nanobanana",
@@ -197,6 +235,9 @@ class LinkFetcher:
                     "The proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used: give a URL such as "
                     "http://proxy:3128 (a socks proxy needs the package socksio)"
                 ) from error
+        self._transports.move_to_end(key)
+        while len(self._transports) > _MOST_TRANSPORTS:
+            self._transports.popitem(last=False)[1].close()
         return self._transports[key]
 
     def _read(self, response: httpx.Response, sink: BinaryIO, host: str, where: str, deadline: float) -> FetchedLink:
@@ -204,7 +245,7 @@ class LinkFetcher:
 
         declared = declared_length(response.headers)
         if declared is not None and declared > self._max_bytes:
-            raise ImageInvalid(f"{where} has {declared:,} bytes; at most {self._max_bytes:,} are taken")
+            raise ImageInvalid(f"{where} has {declared:,} bytes; at most {self._max_bytes:,} are taken, none kept")
         digest, written = hashlib.sha256(), 0
         try:
             # Without a chunk size: a piece comes as soon as it arrives, so that a slow drip meets the deadline.
@@ -212,7 +253,7 @@ class LinkFetcher:
                 self._remaining(where, deadline)
                 written += len(piece)
                 if written > self._max_bytes:
-                    raise ImageInvalid(f"{where} has more than {self._max_bytes:,} bytes; no more are taken")
+                    raise ImageInvalid(f"{where} has more than {self._max_bytes:,} bytes; no more are taken, none kept")
                 digest.update(piece)
                 sink.write(piece)
         except httpx.TransportError as error:
@@ -220,7 +261,9 @@ class LinkFetcher:
         self._remaining(where, deadline)
         if declared is not None and response.num_bytes_downloaded != declared:
             raise DownloadFailed(f"{where} ended after {response.num_bytes_downloaded:,} of {declared:,} bytes")
-        return FetchedLink(written, digest.hexdigest(), response.headers.get("content-type", ""), host)
+        content_type = response.headers.get("content-type", "")
+        promised = declared is not None or "transfer-encoding" in response.headers  # chunks have an end of their own
+        return FetchedLink(written, digest.hexdigest(), content_type, host, promised)
 
 
 def _failed(where: str, error: Exception) -> DownloadFailed:

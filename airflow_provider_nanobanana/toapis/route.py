@@ -31,7 +31,7 @@ def find_route(link: LinkHost, policy: LinkPolicy, resolve: Resolve) -> Route:
         return Route(addresses=(str(link.literal),))
     try:
         addresses = resolve(link.host, link.port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise DownloadFailed(f"The link's host {link.host} cannot be resolved: {error}") from error
     if not addresses:
         raise DownloadFailed(f"The link's host {link.host} has no address")

@@ -23,7 +23,7 @@ Buy = Callable[..., str]
 
 
 def pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("manifest"))
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("manifest"))
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,8 @@ def pictures(folder: Path) -> list[Path]:
         ("rate_limit", {"retry_after": 1}),
         ("not_found", {}),
         ("expired", {"status": 403}),
-        ("truncated_image", {}),
         ("truncated_image", {"honest_length": False}),
-        ("html", {"status": 200}),
-        ("garbage", {}),
         ("empty_body", {}),
-        ("bomb", {}),
         ("redirect_to", {"url": "http://169.254.169.254/latest/meta-data"}),
     ],
 )
@@ -57,6 +53,37 @@ def test_a_bad_delivery_is_asked_for_again(
     assert emulator.faults()[0]["hits"] == 2
 
 
+WRONG_BYTES = [("truncated_image", {}), ("html", {"status": 200}), ("garbage", {}), ("bomb", {})]
+
+
+@pytest.mark.parametrize(("kind", "params"), WRONG_BYTES)
+def test_wrong_bytes_are_kept_and_asked_for_again(
+    emulator: Emulator, buy: Buy, folder: Path, kind: str, params: dict[str, Any]
+) -> None:
+    entries = entries_of(buy())
+    emulator.fault(on="result", kind=kind, times=1, **params)
+    run = land(entries, folder)
+    assert run.error is None
+    assert len(pictures(folder)) == len(run.result) == 1
+    [kept] = (folder / ".nanobanana" / "quarantine").iterdir()
+    assert kept.stat().st_size > 0
+
+
+@pytest.mark.parametrize(("kind", "params"), [one for one in WRONG_BYTES if one[0] != "garbage"])  # other each time
+def test_the_same_wrong_bytes_twice_are_final_and_kept(
+    emulator: Emulator, buy: Buy, folder: Path, kind: str, params: dict[str, Any]
+) -> None:
+    image_task_id = buy()
+    entries = entries_of(image_task_id)
+    emulator.fault(on="result", kind=kind, **params)
+    run = land(entries, folder)
+    [kept] = (folder / ".nanobanana" / "quarantine").iterdir()
+    assert str(kept) in str(run.error)
+    assert image_task_id in str(run.error)
+    assert emulator.faults()[0]["hits"] == 2
+    assert pictures(folder) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "params", "retryable", "said"),
     [
@@ -71,7 +98,7 @@ def test_a_bad_delivery_is_asked_for_again(
         ("redirect", {"loop": True}, False, "redirect"),
     ],
 )
-def test_what_stays_bad_is_said_and_leaves_nothing_behind(
+def test_what_stays_bad_is_said_and_lands_nothing(
     emulator: Emulator, buy: Buy, folder: Path, kind: str, params: dict[str, Any], retryable: bool, said: str
 ) -> None:
     image_task_id = buy()

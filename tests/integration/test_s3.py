@@ -155,7 +155,13 @@ def test_half_an_object_does_not_count_and_is_replaced(bucket: Bucket) -> None:
 def test_nothing_is_put_before_all_checks(bucket: Bucket) -> None:
     with pytest.raises(ImageInvalid):
         Landing(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG[:-30]))
-    assert bucket.keys() == []
+    (key,) = bucket.keys()
+    assert key.startswith(".nanobanana/quarantine/hero.")
+    assert bucket.get(key) == PNG[:-30]
+    assert bucket.content_type(key) == "application/octet-stream"
+    landing = Landing(f"s3://store@{BUCKET}")
+    assert landing.find("hero") is None
+    assert landing.present({"hero", *(f"other-{number}" for number in range(40))}) == set()
 
 
 def test_a_manifest_is_replaced_by_the_next(bucket: Bucket) -> None:

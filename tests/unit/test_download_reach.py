@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import random
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
 from airflow_provider_nanobanana.toapis.address import LinkPolicy
@@ -26,6 +30,90 @@ from tests.unit.linkserver import (
     respond,
     serve,
 )
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://xn--a/", "https://xn--zzzzzz.com/", "javascript:alert(1)", "http://127.0.0.1:0/", "http://127.0.0.1:99999/",
+        "http://127.0.0.1:8o/", "http://[::1]:x/", "http://[v1.a]/", "http://\xe4.example/", "http://a..b/", "http:///x",
+        "http://" + "a" * 64 + ".example/", "http://127.0.0.1\\@evil/", "http://127.0.0.1%2f@evil/", "mailto:x@y",
+        "http:", "http://kubernetes.default.svc/", "http://api.x.cluster/", "//", "http://169.254.169.254.",
+        "http://x/" + "a" * 60_000,
+    ],
+)  # fmt: skip
+def test_any_redirect_ends_in_the_tree(location: str) -> None:
+    with serve(fixed(respond(302, Location=location))) as server:
+        error = failure(server.url(), LinkPolicy(allow_http=True, reach="loopback"), timeout=2)
+    assert isinstance(error, UnsafeAddress | DownloadFailed)
+
+
+def test_blanks_around_a_link_are_no_part_of_it() -> None:
+    with serve(fixed(respond(200, BODY))) as server:
+        assert fetch_link(f"  {server.url()} \n", io.BytesIO(), HERE).bytes == len(BODY)
+
+
+def test_mutated_links_end_in_the_tree() -> None:
+    """A short form of a campaign of 600,000; nothing is connected to: no name resolves."""
+    rng = random.Random(3)
+    signs = "@:/\\#?[]%.\t\n\r \x00aA0x-_~!$&'()*+,;=\u3002\uff0e\u2024\u00ad\u200d\ufeff\ud800|<>^`{}\""
+    hosts = (
+        "example.com",
+        "xn--a",
+        "xn--zzzzzz.com",
+        "127.1",
+        "[::1]",
+        "[fe80::1%eth0]",
+        "user@h.example",
+        "a..b",
+        "ä.com",
+    )
+    paths = ("", "/", "/a b", "/ä", "?x=1", "#f", "/\ud800", "/%zz", "\\x", "/" + "a" * 70_000)
+
+    def resolve(host: str, port: int) -> list[str]:
+        host.encode("idna")  # as the system's own resolver does
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    with LinkFetcher(LinkPolicy(allow_http=True, reach="public"), resolve=resolve) as fetcher:
+        for _ in range(3_000):
+            url = list(rng.choice(("https://", "http://", "//", " https://", "ftp://", "")) + rng.choice(hosts))
+            url += rng.choice(("", ":443", ":0", ":x")) + rng.choice(paths)
+            for _ in range(rng.randrange(3)):
+                url.insert(rng.randrange(len(url) + 1), rng.choice(signs))
+            with pytest.raises((UnsafeAddress, DownloadFailed)):
+                fetcher.fetch("".join(url), io.BytesIO())
+
+
+def test_connections_of_a_few_hosts_are_kept() -> None:
+    """Links of a sharded host each have another name."""
+    with (
+        serve(fixed(respond(200, BODY)), keep_alive=True) as server,
+        LinkFetcher(HERE, resolve=resolver("127.0.0.1")) as fetcher,
+    ):
+        before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+        for number in range(40):
+            fetcher.fetch(server.url(host=f"shard{number}.example"), io.BytesIO())
+        fetcher.fetch(server.url(host="shard39.example"), io.BytesIO())
+        after = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+        assert len(server.peers) == 40, "the last one was still connected"
+        assert len(fetcher._transports) == 4
+        assert len(fetcher._cutoff._sockets) <= 5
+    assert after - before <= 25, "both ends of the kept ones, and what the server has not closed yet"
+
+
+def test_no_log_line_holds_a_signed_link(caplog: pytest.LogCaptureFixture) -> None:
+    """httpcore writes the headers of every answer at DEBUG; a redirect's name the link."""
+
+    def answer(path: str, send: Send) -> None:
+        send(respond(200, BODY) if path.startswith("/real") else respond(302, Location="/real.png" + SECRET))
+
+    with serve(answer) as server, caplog.at_level(logging.DEBUG):
+        assert fetch_link(server.url("/a.png" + SECRET), io.BytesIO(), HERE).bytes == len(BODY)
+        assert "s3cret" not in caplog.text
+        with httpx.Client() as client:
+            client.get(server.url("/real.png"))
+    assert "receive_response_headers.complete" in caplog.text, "others see theirs"
+
 
 # --- where links may lead --------------------------------------------------------------------------------------------
 

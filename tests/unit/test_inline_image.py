@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -33,11 +35,50 @@ def test_round_trip_in_pieces(data: bytes, prefix: str, end: str) -> None:
     assert sink.largest <= 256 * 1024
 
 
+DATA = bytes(range(256)) * 2000 + b"\xfb\xff\xbf?>"
+
+
+def lines(text: str, width: int = 76, end: str = "\r\n") -> str:
+    return end.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+@pytest.mark.parametrize("extra", [b"", b"x", b"xy"])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lines,
+        lambda text: lines(text, 1000, "\n\n \t"),
+        lambda text: text.rstrip("="),
+        lambda text: text + "=" * (-len(text) % 4),
+        lambda text: text.replace("+", "-").replace("/", "_"),
+        lambda text: text.replace("+", "-").replace("/", "_").rstrip("="),
+        lambda text: f'"{text}"\n',
+        lambda text: "'data:image/png;base64," + text + "'",
+        lambda text: text.replace("/", "\\/"),
+        lambda text: lines(text, 64, "\\n"),
+        lambda text: text.replace("/", "\\u002f").replace("+", "\\u002B").replace("=", "\\u003d"),
+        lambda text: text.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"),
+        lambda text: " \n" + lines(text) + "\n" * 300_000,
+    ],
+)
+def test_whatever_loses_nothing_is_taken(spelling: Callable[[str], str], extra: bytes) -> None:
+    sink = Sink()
+    text = spelling(base64.b64encode(DATA + extra).decode())
+    assert decode_b64(text, sink) == len(DATA + extra)
+    assert sink.getvalue() == DATA + extra
+
+
+@given(st.text(alphabet="ABCabc019+/=-_ \n\t.:,;dataimgbse64%\\u\u00e9\ud800", max_size=60))
+def test_any_text_is_decoded_or_refused(text: str) -> None:
+    with contextlib.suppress(ImageInvalid):
+        assert decode_b64(text, io.BytesIO()) > 0
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "", "   ", "data:image/png;base64,", "data:image/png,abcd", "a", "ab", "abc", "ab=", "ab=c", "====", "ab==ab==",
-        "ab\ncd", "ab cd", "ab-_", "äbcd", "ab==x", "<html>", "https://files.toapis.com/a.png",
+        "", "   ", "data:image/png;base64,", "data:image/png,abcd", "a", "abcde", "ab=c", "====", "ab==ab==", "ab===",
+        "ab\0cd", "ab.cd", "äbcd", "ab==x", "<html>", "https://files.toapis.com/a.png", "100%", "a\\xcd", '{"a":1}',
         "A" * 262_142 + "==" + "AAAA", "A" * 262_144 + "A", "A" * 262_144 + "!AAA",
     ],
 )  # fmt: skip

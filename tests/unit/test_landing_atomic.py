@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -119,3 +120,21 @@ def test_one_landing_does_not_sweep_away_another(tmp_path: Path) -> None:
 
     Landing(str(tmp_path)).land(STEM, ID, 0, outer)
     assert names(tmp_path) == [f"{stem_for(ID, 0)}.png", f"{stem_for(ID, 1)}.png"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to a device", "link to nowhere", "folder", "socket"])
+def test_what_is_no_file_is_no_leftover_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    """Whoever may write into a shared folder may put anything there under such a name."""
+    path = tmp_path / f".{STEM}.0123456789abcdef.part"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path)) if len(str(path)) < 100 else path.symlink_to("/dev/null")
+    else:
+        path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "nowhere")
+    assert sweep(tmp_path, now=time.time() + 10 * ABANDONED_SECONDS) == []
+    Landing(str(tmp_path)).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert names(tmp_path) == [path.name, f"{STEM}.png"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_destinations_that_cannot_work(destination: str) -> None:
 def test_a_missing_provider_is_named_before_anything_is_bought(
     destination: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow.sdk.io.fs._register_filesystems", dict)
+    home = "airflow.sdk.io.fs" if importlib.util.find_spec("airflow.sdk.io.fs") else "airflow.io"  # before 3.1
+    monkeypatch.setattr(f"{home}._register_filesystems", dict)
     monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
     for module in ("s3fs", "gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -44,9 +46,95 @@ def test_a_missing_provider_is_named_before_anything_is_bought(
         Landing(destination).check_writable()
 
 
-def test_an_unknown_scheme_is_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="bogus"):
-        Landing("bogus://x")
+def test_an_unknown_scheme_is_refused_before_anything_is_bought() -> None:
+    with pytest.raises(ConfigurationError, match="bogus"):  # below Airflow 3.2 a path takes any scheme
+        Landing("bogus://x").check_writable()
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [
+        # What templates, copies and forms leave.
+        "'s3://bucket/x'", '"s3://bucket/x"', "s3 ://bucket/x", "['s3://bucket/x']", "<s3://bucket/x>", "(s3://bucket/x)",
+        '{"uri": "s3://bucket/x"}', "uri=s3://bucket/x", "1s3://bucket/x", "://bucket/x", "\ufeffs3://bucket/x", "`s3://b`",
+        "“s3://bucket/x”", "s3:// bucket/x", "s3://<bucket>/x", "s3://{{ var.value.bucket }}/x", "/data/{{ ds }}",
+        "simplecache::s3://bucket/x", "None", "nan", "[]", "'/data/x'", "\\\\server\\share", "C:\\images",
+        # No bucket, or no name of one.
+        "s3://", "s3:///x", "s3://conn@/x", "gs:///x", "s3://a b/x", "s3://-bucket/x", "s3://a..b/x", "s3://bucket./x",
+        "abfss:///x", "s3://" + "b" * 256 + "/x",
+        # Control characters, and half characters.
+        "s3://bucket/a\x00b", "/data/a\x00b", "file:///a\nb", "s3://bucket/a\tb", "/data/\ud800", "s3://bucket/\udfff",
+        "s3://bucket/\x1b[31m", "/data/\x85x",
+    ],
+)  # fmt: skip
+def test_what_is_no_destination_is_refused_in_a_clear_sentence(destination: str) -> None:
+    with pytest.raises(InvalidRequest, match="destination") as refused:
+        Landing(destination)
+    assert refused.value.message.isprintable()
+
+
+def test_a_file_system_that_needs_more_than_a_uri_is_no_passing_trouble() -> None:
+    with pytest.raises(ConfigurationError, match="github"):
+        Landing("github://x").check_writable()
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [["s3://bucket/x"], {"uri": "s3://bucket/x"}, b"s3://bucket/x", None, 5, 1.5, True, ("/data",), object()],
+)
+def test_what_is_neither_text_nor_path_is_refused(destination: object) -> None:
+    with pytest.raises(InvalidRequest, match="not a text or a path"):
+        Landing(destination)
+
+
+def test_path_objects_are_taken(tmp_path: Path) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    for given in (tmp_path / "x", ObjectStoragePath(f"file://{tmp_path}/x")):
+        assert Landing(given).uri("a.png") == f"file://{tmp_path}/x/a.png"
+    assert "bucket/x/a.png" in Landing(ObjectStoragePath("memory://bucket/x")).uri("a.png")
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [
+        "s3://AKIAKEY:s3cretPW@bucket/x", "s3://AKIAKEY:s3cr/etPW@bucket/x", "ftp://user:s3cretPW@host/x",
+        "sftp://u:s3cretPW@h", "smb://u:s3cretPW@h/s", "s3://user:1234s3cret@bucket", "gs://b/x?token=s3cretPW",
+        "s3://conn@b/x?versionId=s3cretPW", "abfss://c/x?sv=2024&sig=s3cretPW", "s3://k:s3cretPW@b/" + "x" * 300,
+        "s3://AKIAKEY:s3cretPW@bucket/\x00", "'s3://k:s3cretPW@b/x'",
+    ],
+)  # fmt: skip
+def test_credentials_in_a_destination_are_refused_and_not_repeated(destination: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Landing(destination)
+    assert "s3cr" not in refused.value.message
+    assert "etPW" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [
+        "s3://conn@bucket/x", "s3://my-conn.2@bucket/a&b@c:d/(e)", "s3://bucket/a?b/c", "s3://bucket/a#b", "s3://b",
+        "s3://bucket/100%/x%20y", "S3://bucket/upper", "s3a://bucket/x", "s3://bucket/a/../b", "s3://bucket/dt=2026-01-01",
+        "memory://box/x", "/data/a?b=c", "file:///data/a:b@c", "s3://bucket/été 猫", "s3://conn@bucket/two//slashes",
+    ],
+)  # fmt: skip
+def test_odd_and_legal_destinations_are_taken(destination: str) -> None:
+    assert Landing(destination).uri("a.png").endswith("/a.png")
+
+
+def test_an_azure_uri_is_shown_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_CONTAINER", raising=False)
+    written = "abfss://container@account.dfs.core.windows.net/x"
+    with pytest.raises(ConfigurationError) as refused:
+        Landing(written).check_writable()
+    assert written in refused.value.message
+
+
+def test_a_folder_whose_name_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_nanobanana.landing.storage.destination.MAX_DESTINATION", 1000)
+    with pytest.raises(StorageFailed, match="File name too long"):
+        Landing(tmp_path / ("x" * 300)).check_writable()
 
 
 def test_check_writable_tries_a_folder(tmp_path: Path) -> None:
@@ -77,7 +165,7 @@ def test_a_local_path_is_read_as_airflow_reads_it(uri: str, path: str | None) ->
     from airflow.sdk import ObjectStoragePath
 
     assert local_path(uri) == (None if path is None else Path(path))
-    if path is not None:
+    if path is not None and uri.partition("://")[0].islower():  # before Airflow 3.2 a scheme has small letters
         assert ObjectStoragePath(uri).path == path
 
 

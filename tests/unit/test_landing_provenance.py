@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -93,7 +94,8 @@ def test_marks_survive_landing_and_reuse(scheme: str, image_format: str, tmp_pat
     landing = Landing(f"{scheme}://{tmp_path}/images")
     stored = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(data))
     (found,) = find_landed(landing, [("k", "hero")]).images.values()
-    kept = ObjectStoragePath(found.uri).read_bytes()
+    # Past Airflow, which below 3.2 serves no path of a scheme that only fsspec knows.
+    kept = fsspec.filesystem(scheme).cat_file(str(ObjectStoragePath(found.uri).path))
     assert marks(kept) == borne
     assert kept == data
     assert (stored.format, stored.sha256) == (image_format, found.sha256)

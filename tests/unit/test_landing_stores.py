@@ -11,6 +11,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_nanobanana.landing import Landing, stem_for
+from airflow_provider_nanobanana.landing.storage import connection_id
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ImageInvalid, StorageFailed
 from tests.unit.picture_fixtures import jpeg_with_provenance, picture
 
@@ -79,7 +80,8 @@ def test_one_put_of_the_verbatim_bytes(store: Store, destination: str) -> None:
     assert local == f"{STEM}.jpg", "stores guess the content type from this name"
     assert options == ({"ContentType": "image/jpeg"} if destination.startswith("s3") else {})
     assert store.cat_file(remote) == data
-    assert stored.uri == f"{_shown(destination)}/{STEM}.jpg"
+    # Below Airflow 3.2 an absolute path is written where there is no connection id, too.
+    assert stored.uri.replace("memory:///", "memory://") == f"{_shown(destination)}/{STEM}.jpg"
     assert landing.find(STEM, image_id=ID) == stored
     assert landing.land(STEM, ID, 0, lambda _: pytest.fail("downloaded again")) == stored
     assert len(store.puts) == 1
@@ -107,7 +109,8 @@ def test_a_listing_by_prefix_is_one_request(store: Store) -> None:
 def test_nothing_is_put_before_all_checks(store: Store) -> None:
     with pytest.raises(ImageInvalid):
         Landing("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG[:-30]))
-    assert store.puts == []
+    ((_, remote, _),) = store.puts
+    assert remote.startswith("/bucket/.nanobanana/quarantine/")
 
 
 @pytest.mark.parametrize("destination", ["memory://bucket", "s3://bucket"])
@@ -149,6 +152,74 @@ def test_a_store_that_keeps_only_half(store: Store) -> None:
     store.limit = 100
     with pytest.raises(StorageFailed, match=f"100 bytes after writing {len(PNG)}"):
         Landing("memory://b").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+
+
+@pytest.mark.parametrize("destination", ["memory://bucket/x", "s3://bucket/x", "s3://conn@bucket/x"])
+def test_what_fails_a_check_is_one_put_into_the_quarantine(store: Store, destination: str) -> None:
+    landing = Landing(destination)
+    with pytest.raises(ImageInvalid) as caught:
+        landing.land(STEM, ID, 0, lambda sink: sink.write(PNG[:-30]))
+    ((_, remote, options),) = store.puts
+    assert caught.value.kept is not None
+    assert caught.value.kept["uri"].endswith(remote.lstrip("/").removeprefix("bucket/"))
+    assert remote.lstrip("/").startswith(f"bucket/x/.nanobanana/quarantine/{STEM}.")
+    assert options == ({"ContentType": "application/octet-stream"} if destination.startswith("s3") else {})
+    assert store.cat_file(remote) == PNG[:-30]
+    assert landing.find(STEM) is None
+    assert landing.present([STEM, *map(str, range(40))]) == set()
+    landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert landing.present([STEM, *map(str, range(40))]) == {STEM}
+
+
+def test_a_store_that_takes_no_quarantine_hides_nothing(store: Store) -> None:
+    store.trouble["put"] = ClientError("AccessDenied")
+    with pytest.raises(ImageInvalid, match=r"504 Gateway.*could not be kept.*AccessDenied") as caught:
+        Landing("s3://bucket").land(STEM, ID, 0, lambda sink: sink.write(b"<html>504 Gateway"))
+    assert caught.value.kept is None
+
+
+def test_a_name_in_a_folder_below_is_not_there(store: Store) -> None:
+    """A listing by prefix also brings what lies in folders whose names begin so."""
+    store.pipe_file(f"bucket/{STEM}.old/{STEM}.png", PNG)
+    landing = Landing("s3://bucket")
+    assert landing.find(STEM) is None
+    assert landing.present([STEM]) == set()
+
+
+class OldPath:
+    """Stands for Airflow's path object before 3.2, which keeps the connection in the options of its storage."""
+
+    protocol = "s3"
+
+    def __init__(self, conn_id: str | None) -> None:
+        self.storage_options = {} if conn_id is None else {"conn_id": conn_id}
+
+
+class NewPath(OldPath):
+    """And since 3.2."""
+
+    def __init__(self, conn_id: str | None) -> None:
+        super().__init__(None)
+        self.conn_id = conn_id
+
+
+@pytest.mark.parametrize("kind", [OldPath, NewPath])
+@pytest.mark.parametrize(("given", "expected"), [("conn", "conn"), (None, None)])
+def test_the_connection_of_a_path_on_every_airflow(kind: Any, given: str | None, expected: str | None) -> None:
+    assert connection_id(kind(given)) == expected
+
+
+@pytest.mark.parametrize(
+    "problem", [ClientError("x"), MemoryError(), UnicodeError("x"), RecursionError(), ValueError()]
+)
+def test_whatever_reading_back_raises_is_a_storage_failure(
+    store: Store, problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing = Landing("s3://bucket")
+    landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    monkeypatch.setattr(store, "get_file", lambda *_, **__: (_ for _ in ()).throw(problem))
+    with pytest.raises(StorageFailed, match=type(problem).__name__):
+        landing.find(STEM)
 
 
 def test_manifest_in_a_store(store: Store) -> None:

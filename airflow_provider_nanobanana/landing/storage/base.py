@@ -25,6 +25,10 @@ class Storage(ABC):
         """Return the URI of a name, as ``ObjectStoragePath`` takes it (with the connection id, where there is one)."""
 
     @abstractmethod
+    def below(self, folder: str) -> Storage:
+        """Return the place at a relative path below this one; nothing is made yet."""
+
+    @abstractmethod
     def check(self) -> None:
         """Raise ``ConfigurationError`` or ``StorageFailed`` where nothing could be written."""
 
@@ -54,7 +58,7 @@ class Storage(ABC):
 
 
 @contextlib.contextmanager
-def storage_failures(what: str, caught: type[Exception]) -> Iterator[None]:
+def storage_failures(what: str, *caught: type[Exception]) -> Iterator[None]:
     """Turn what a file system raises into ``StorageFailed``; stores raise their client library's own exceptions."""
     try:
         yield

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage, sweep
@@ -31,6 +31,10 @@ def local_path(uri: str) -> Path | None:
     return Path(authority.rpartition("@")[2] + slash + path)
 
 
+#: What a file system raises; of a name that its encoding cannot hold, or with a NUL in it, the latter.
+_FAILURES: Final = (OSError, ValueError)
+
+
 class LocalFolder(Storage):
     """A folder of this machine (or mounted on it)."""
 
@@ -41,16 +45,20 @@ class LocalFolder(Storage):
     def uri(self, name: str) -> str:
         return f"file://{self.folder / name}"
 
+    def below(self, folder: str) -> LocalFolder:
+        return LocalFolder(self.folder / folder)
+
     def check(self) -> None:
-        if self.folder.is_file():
-            raise InvalidRequest(f"The destination {self.folder} is a file; give a folder.")
+        with storage_failures(f"look at {self.folder}", *_FAILURES):
+            if self.folder.is_file():
+                raise InvalidRequest(f"The destination {self.folder} is a file; give a folder.")
         with self.stage("check"):
             pass
 
     @contextlib.contextmanager
     def stage(self, stem: str) -> Iterator[StagedFile]:
         with contextlib.ExitStack() as stack:
-            with storage_failures(f"write to {self.folder}", OSError):
+            with storage_failures(f"write to {self.folder}", *_FAILURES):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 if not self._swept:
                     sweep(self.folder)
@@ -59,19 +67,20 @@ class LocalFolder(Storage):
             yield staged
 
     def publish(self, staged: StagedFile, name: str, mime_type: str) -> None:
-        with storage_failures(f"write {self.folder / name}", OSError):
+        with storage_failures(f"write {self.folder / name}", *_FAILURES):
             staged.sync()
+            self.folder.mkdir(parents=True, exist_ok=True)
             os.replace(staged.path, self.folder / name)
             # Not every file system can do this; the file itself is on the disk already.
             with contextlib.suppress(OSError):
                 _sync_folder(self.folder)
 
     def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
-        with storage_failures(f"read {self.folder}", OSError):
+        with storage_failures(f"read {self.folder}", *_FAILURES):
             return [stem + suffix for suffix in suffixes if _is_file(self.folder / (stem + suffix))]
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        with storage_failures(f"read {self.folder}", OSError):
+        with storage_failures(f"read {self.folder}", *_FAILURES):
             try:
                 entries = os.scandir(self.folder)
             except FileNotFoundError:
@@ -84,7 +93,7 @@ class LocalFolder(Storage):
         yield self.folder / name
 
     def delete(self, name: str) -> None:
-        with storage_failures(f"delete {self.folder / name}", OSError):
+        with storage_failures(f"delete {self.folder / name}", *_FAILURES):
             (self.folder / name).unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,13 @@ def sweep(folder: Path, *, now: float | None = None) -> list[str]:
 
 
 def _removed(path: Path, now: float) -> bool:
-    """Remove one leftover if nobody writes to it; files of other users, or gone by now, are left alone."""
+    """Remove one leftover if nobody writes to it; what cannot be opened or removed is left alone."""
     try:
-        with open(path, "rb") as file:
+        # Whoever may write into a shared folder may put anything there under such a name, such as a FIFO.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return False
             quiet = now - os.fstat(file.fileno()).st_mtime
             if quiet < QUIET_SECONDS:
                 return False
@@ -95,6 +100,6 @@ def _removed(path: Path, now: float) -> bool:
                 if quiet < ABANDONED_SECONDS:
                     return False
             path.unlink()
-    except (FileNotFoundError, PermissionError):
+    except OSError:
         return False
     return True

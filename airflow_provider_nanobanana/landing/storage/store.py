@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
+from airflow_provider_nanobanana.landing.storage.destination import refuse_credentials
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
 from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,40 +38,53 @@ _FIND_BY_PREFIX: Final = frozenset(_CONTENT_TYPE)
 def object_path(uri: str) -> ObjectStoragePath:
     """Return Airflow's own path object for a URI of a store; nothing is connected to yet.
 
+    :raises InvalidRequest: It holds credentials, or is no URI of a store: Airflow would take it for a relative path.
     :raises ConfigurationError: The scheme is not known to Airflow or fsspec.
     """
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    shown = uri.partition("?")[0]
+    refuse_credentials(uri)
+    name = uri.partition("?")[0]
+    scheme, separator, rest = uri.partition("://")
     try:
-        return ObjectStoragePath(uri)
+        path = ObjectStoragePath(scheme.lower() + separator + rest)
     except TypeError as error:
         raise ConfigurationError(
-            f"{shown!r} cannot be used: Airflow 3.0 reaches no object store with universal-pathlib 0.3 or newer. "
+            f"{name!r} cannot be used: Airflow 3.0 reaches no object store with universal-pathlib 0.3 or newer. "
             'Install "universal-pathlib<0.3".'
         ) from error
     except ValueError as error:
-        raise ConfigurationError(f"{shown!r} cannot be used: {error}. {_hint(uri.partition('://')[0])}") from error
+        raise ConfigurationError(f"{name!r} cannot be used: {error}. {_hint(scheme)}") from error
+    if str(path.protocol) in ("", "file", "local"):
+        raise InvalidRequest(f"{name!r} is no URI of an object store (s3://bucket/folder)")
+    return path
 
 
 class RemoteStore(Storage):
-    """An object store, or any other file system that fsspec reaches. A file is one PUT after all checks."""
+    """An object store, or any other file system that fsspec reaches. A file is one PUT after all checks.
 
-    def __init__(self, root: ObjectStoragePath) -> None:
+    :param given: The URI as the user wrote it, which ``root`` may spell differently; for messages.
+    """
+
+    def __init__(self, root: ObjectStoragePath, given: str = "") -> None:
         self._root = root
+        self._given = given or str(root)
         self._protocol = str(root.protocol)
         self.lists_by_prefix = self._protocol in _FIND_BY_PREFIX
 
     @cached_property
     def _fs(self) -> Any:
-        with storage_failures(f"connect to {self._root}", Exception):
-            return _file_system(self._root)
+        with storage_failures(f"connect to {self._given}", Exception):
+            return file_system(self._root, self._given)
 
     def _path(self, name: str) -> str:
         return str((self._root / name).path)
 
     def uri(self, name: str) -> str:
         return str(self._root / name)
+
+    def below(self, folder: str) -> RemoteStore:
+        return RemoteStore(self._root / folder, f"{self._given.rstrip('/')}/{folder}")
 
     def check(self) -> None:
         _ = self._fs
@@ -101,17 +115,17 @@ class RemoteStore(Storage):
             raise StorageFailed(f"{self.uri(name)} has {written} bytes after writing {size}")
 
     def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
-        fs, folder = self._fs, str(self._root.path)
-        with storage_failures(f"look into {self._root}", Exception):
-            fs.invalidate_cache(folder)  # another worker may have written since a listing was cached
-            if self.lists_by_prefix:
-                found = {key.rpartition("/")[2] for key in fs.find(folder, prefix=f"{stem}.")}
-                return [stem + suffix for suffix in suffixes if stem + suffix in found]
+        if self.lists_by_prefix:
+            found = set(self.names(f"{stem}."))
+            return [stem + suffix for suffix in suffixes if stem + suffix in found]
+        fs = self._fs
+        with storage_failures(f"look into {self._given}", Exception):
+            fs.invalidate_cache(str(self._root.path))  # another worker may have written since a listing was cached
             return [stem + suffix for suffix in suffixes if _is_file(fs, self._path(stem + suffix))]
 
     def names(self, prefix: str = "") -> Iterator[str]:
         fs, folder = self._fs, str(self._root.path)
-        with storage_failures(f"list {self._root}", Exception):
+        with storage_failures(f"list {self._given}", Exception):
             fs.invalidate_cache(folder)
             paths = _find_directly(fs, folder, prefix) if self.lists_by_prefix and prefix else _list(fs, folder)
         found = (path.rstrip("/").rpartition("/")[2] for path in paths)
@@ -120,8 +134,9 @@ class RemoteStore(Storage):
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
         fs = self._fs
-        with tempfile.TemporaryDirectory(prefix="nanobanana-") as folder:
+        with contextlib.ExitStack() as stack:
             with storage_failures(f"read {self.uri(name)}", Exception):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nanobanana-"))
                 fs.get_file(self._path(name), str(Path(folder, name)))
             yield Path(folder, name)
 
@@ -155,38 +170,56 @@ def _list(fs: Any, folder: str) -> list[str]:
         return []
 
 
-def require_connection(path: ObjectStoragePath) -> None:
+def connection_id(path: ObjectStoragePath) -> str | None:
+    """Return the Airflow connection a path names: an attribute since Airflow 3.2, an option of the storage before."""
+    found = getattr(path, "conn_id", None) or path.storage_options.get("conn_id")
+    return str(found) if found else None
+
+
+def require_connection(path: ObjectStoragePath, given: str = "") -> None:
     """Look for the connection that a path names: without it, Amazon's provider would take other credentials unasked.
 
+    :param given: How the message calls the path.
     :raises ConfigurationError: There is no such connection.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    if path.conn_id is None:
+    conn_id = connection_id(path)
+    if conn_id is None:
         return
     try:
         with SUPERVISOR_LINE:
-            BaseHook.get_connection(path.conn_id)
+            BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
-        raise ConfigurationError(f"{path} cannot be used: there is no connection {path.conn_id!r}") from error
+        raise ConfigurationError(
+            f"{given or path} cannot be used: there is no connection {conn_id!r}; what stands before the @ is the id "
+            f"of an Airflow connection ({path.protocol}://conn_id@bucket/folder)"
+        ) from error
 
 
-def _file_system(root: ObjectStoragePath) -> Any:
-    """Return the file system with the credentials of the path's connection, or the surroundings' where it has none."""
+def file_system(path: ObjectStoragePath, given: str = "") -> Any:
+    """Return the file system with the credentials of the path's connection, or the surroundings' where it has none.
+
+    :param given: How messages call the path.
+    :raises ConfigurationError: Nothing installed serves the scheme, or the connection is missing.
+    """
     import fsspec
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
+    name = given or str(path)
     try:
         try:
             with SUPERVISOR_LINE:
-                fs = root.fs
+                fs = path.fs
         except ValueError:  # no Airflow provider registers this scheme
-            if root.conn_id is not None:
+            if connection_id(path) is not None:
                 raise
-            return fsspec.filesystem(str(root.protocol))
-    except (ValueError, ImportError, AirflowNotFoundException) as error:
-        raise ConfigurationError(f"destination {root} cannot be used: {error}. {_hint(str(root.protocol))}") from error
-    require_connection(root)
+            return fsspec.filesystem(str(path.protocol))
+    except (ValueError, TypeError, ImportError, AirflowNotFoundException) as error:
+        if isinstance(error, AirflowNotFoundException):
+            require_connection(path, name)
+        raise ConfigurationError(f"{name} cannot be used: {error}. {_hint(str(path.protocol))}") from error
+    require_connection(path, name)
     return fs
 
 

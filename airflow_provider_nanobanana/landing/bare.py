@@ -1,0 +1,101 @@
+"""PNG and WebP without what is no pixel: text, profiles, EXIF, animation of a PNG. Only the rest can spoil an image."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+
+_PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
+#: Critical chunks of a PNG (PNG specification, 11.2): without one of them there is no picture.
+_CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_CHUNK_NAME: Final = re.compile(rb"[A-Za-z]{4}")
+_CRITICAL_NAME: Final = re.compile(rb"PLTE|IDAT|IEND")
+_MOST_GUESSES: Final = 8
+
+#: Chunks of a WebP that hold pixels (RFC 9649); the first one's flags announce chunks that are left out.
+_WEBP_PIXELS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
+_WEBP_METADATA_FLAGS: Final = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
+
+
+def bare_png(data: bytes) -> bytes:
+    """Return the PNG with its critical chunks alone, whose checksums are right.
+
+    :raises ImageInvalid: A critical chunk is broken, or the end is missing.
+    """
+    pieces, last = [_PNG_MAGIC], b""
+    for name, start, end in _png_chunks(data):
+        if end > len(data):
+            break
+        if name in _CRITICAL:
+            if not _checksum_is_right(data, start, end):
+                raise ImageInvalid(f"The png image is corrupt: the checksum of a {name.decode()} chunk is wrong")
+            pieces.append(data[start:end])
+            last = name
+        if name == b"IEND":
+            break
+    if last != b"IEND":
+        raise ImageInvalid("The png image is truncated: its last chunk is missing")
+    return b"".join(pieces)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of each chunk; behind an ancillary one of a wrong length, go on at a critical."""
+    at = len(_PNG_MAGIC)
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if name not in _CRITICAL and not _chunk_at(data, end):
+            at = _next_critical(data, at + 8)
+            continue
+        yield name, at, end
+        at = end
+
+
+def _checksum_is_right(data: bytes, start: int, end: int) -> bool:
+    view = memoryview(data)
+    return zlib.crc32(view[start + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
+
+
+def _chunk_at(data: bytes, at: int) -> bool:
+    """Say whether a chunk that ends within the file begins here."""
+    if at + 12 > len(data) or not _CHUNK_NAME.fullmatch(data, at + 4, at + 8):
+        return False
+    return at + 12 + int.from_bytes(data[at : at + 4], "big") <= len(data)
+
+
+def _next_critical(data: bytes, at: int) -> int:
+    """Return where the next critical chunk begins that is whole, of the first few names that look like one."""
+    for found in islice(_CRITICAL_NAME.finditer(data, at), _MOST_GUESSES):
+        start = found.start() - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end <= len(data) and _checksum_is_right(data, start, end):
+            return start
+    return len(data)
+
+
+def bare_webp(data: bytes) -> bytes:
+    """Return the WebP with the chunks of its pixels alone; the length that the file's head says is not believed.
+
+    :raises ImageInvalid: A chunk of pixels is cut off.
+    """
+    pieces, at = [], 12
+    while at + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, at)
+        body = data[at + 8 : at + 8 + size]
+        if name in _WEBP_PIXELS:
+            if len(body) < size:
+                raise ImageInvalid(f"The webp image is truncated: its {name.decode().strip()} chunk is cut off")
+            if name == b"VP8X" and body:
+                body = bytes([body[0] & ~_WEBP_METADATA_FLAGS]) + body[1:]
+            pieces.append(struct.pack("<4sI", name, size) + body + bytes(size % 2))
+        elif not name.isascii() or not name.strip(b"\0"):
+            break  # something was put behind the image
+        at += 8 + size + size % 2
+    content = b"WEBP" + b"".join(pieces)
+    return struct.pack("<4sI", b"RIFF", len(content)) + content
