@@ -47,3 +47,14 @@ def read_time(value: Any) -> float | None:
         return None
     seconds = number / 1000 if number > 1e11 else number
     return seconds if seconds < 1e10 else None
+
+
+def storable(value: Any) -> Any:
+    """Return plain JSON as every store takes it: PostgreSQL refuses U+0000, and half a character has no UTF-8."""
+    if isinstance(value, str):
+        return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [storable(inner) for inner in value]
+    return value
