@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.batch.outcome import EXPIRED
+from airflow_provider_nanobanana.hooks import extras
 from airflow_provider_nanobanana.landing.reuse import find_landed
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def reopen(shop: Workshop) -> None:
             shop.reopen(order)
     if lost:
         log.warning("%d images that were in place are gone from the destination", lost)
+    extras.take_over(shop)
 
 
 def _again(shop: Workshop, entry: Entry) -> bool:
@@ -65,9 +67,12 @@ def reuse(shop: Workshop, until: float) -> int:
     blank = [order for order in shop.orders[shop.notebook.note.searched :] if shop.untouched(order)]
     wanted = [(order.key, order.stem()) for order in blank]
     found = find_landed(shop.retrieval.landing, wanted, enough=lambda: shop.hook.clock() >= until)
+    beside = extras.find(
+        shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.hook.clock() >= until
+    )
     for order in blank:
         if image := found.images.get(order.key):
-            shop.reused(order, image)
+            shop.reused(order, image, beside.get(order.key, ()))
     shop.unverified = frozenset(found.unverified)
     if found.images:
         log.info("%d of %d images are in place already and cost nothing", len(found.images), len(shop.orders))

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds before each further try of one image; every try after the first asks the service for the link anew.
 _RETRY_DELAYS: Final = (1.0, 2.0, 4.0)
+#: Above any index of an image in a result.
+_MOST_IMAGES: Final = 10_000
 _LOST: Final = (errors.DownloadFailed, errors.ImageInvalid, errors.UnsafeAddress, errors.ResultMissing)
 
 
@@ -138,6 +140,7 @@ def _parse(image: GeneratedImage | Mapping[str, Any]) -> GeneratedImage:
         not isinstance(image_task_id, str)
         or not image_task_id
         or not isinstance(index, int)
+        or not 0 <= index < _MOST_IMAGES
         or not isinstance(url, str | None)
     ):
         raise errors.InvalidRequest(

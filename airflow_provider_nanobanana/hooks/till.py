@@ -98,8 +98,10 @@ class Till:
                 self._set(order.key, _without_pending(self._parts[order.key]))
 
     def _set(self, key: str, parts: dict[str, Cost]) -> None:
+        # Summed up first: what cannot be counted must not stay.
+        total = _sum(parts)
         self._parts[key] = parts
-        self._spent.put(key, _sum(parts))
+        self._spent.put(key, total)
 
 
 def _without_pending(parts: Mapping[str, Cost]) -> dict[str, Cost]:
