@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -78,7 +77,7 @@ class Collector:
             missing = {lost.index for lost in entry.lost}
             images = [image for image in shown if image.index in missing]
             if images and entry.landed:
-                found = self._land_further(order, sighting.id, images, entry.landed.stem, late=True)
+                found = self._land_further(order, sighting.id, images, entry.landed.stem)
                 shop.landed_further(order, *found)
 
     def _ripe(self, order: Order, now: float) -> bool:
@@ -142,10 +141,9 @@ class Collector:
             stored = self._landed(image_task.id, first, stem, sent_pixels(order.request))
         except errors.ToApisError as error:
             self._not_landed(order, error, late=late)
-            with suppress(errors.ToApisError):
-                self._land_further(order, image_task.id, further, stem, late=late)
+            self._land_further(order, image_task.id, further, stem)
             return
-        extras, lost = self._land_further(order, image_task.id, further, PurePosixPath(stored.uri).stem, late=late)
+        extras, lost = self._land_further(order, image_task.id, further, PurePosixPath(stored.uri).stem)
         shop.landed(order, stored, extras, lost)
 
     def _landed(
@@ -156,22 +154,17 @@ class Collector:
             return self._shop.retrieval.land(wanted, pixels, stem=stem)
 
     def _land_further(
-        self, order: Order, image_task_id: str, images: Sequence[GeneratedImage], stem: str, *, late: bool
+        self, order: Order, image_task_id: str, images: Sequence[GeneratedImage], stem: str
     ) -> tuple[list[StoredImage], list[Failed]]:
-        """Land the images beside the first, and return those in place and those that are not.
-
-        :raises ToApisError: Trouble that may pass, and there is time left.
-        """
-        extras, lost, passing = [], [], None
+        """Land the images beside the first; return those in place, and those that are left to :meth:`complete`."""
+        extras, lost = [], []
         for image in images:
             try:
                 extras.append(self._landed(image_task_id, image, f"{stem}.{image.index}", None))
             except errors.ToApisError as error:
-                if isinstance(error, _PASSES) and not late:
-                    passing = error
-                lost.append(replace(Failed.raised(order, _paid(error)), index=image.index, extra=True))
-        if passing is not None:
-            raise passing
+                failure = Failed.raised(order, _paid(error))
+                again = failure.again or isinstance(error, _PASSES)
+                lost.append(replace(failure, again=again, index=image.index, extra=True))
         return extras, lost
 
     def _not_landed(self, order: Order, error: errors.ToApisError, *, late: bool) -> None:

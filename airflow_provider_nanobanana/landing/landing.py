@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+#: 100 characters, and the number of an image beside the first.
+_STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,102}")
 
 #: One image is decoded at a time in a process: 20 megapixels of WebP take 390 MB while they are decoded (measured).
 _DECODING: Final = threading.Lock()

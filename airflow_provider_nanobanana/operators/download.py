@@ -150,8 +150,10 @@ def _entries(images: Any) -> Iterator[Record]:
             yield from _entries(entry)
     elif images is not None:
         rendered = " A template renders to text unless the DAG sets render_template_as_native_obj."
+        # Not even the text of a number of 5,000 digits can be had.
+        shown = f"{images!r:.80}" if isinstance(images, (str, bytes)) else f"a value of type {type(images).__name__}"
         raise errors.InvalidRequest(
-            f"images holds {images!r:.80}; give what NanoBananaSensor returned (its .output), a list of mappings."
+            f"images holds {shown}; give what NanoBananaSensor returned (its .output), a list of mappings."
             + (rendered if isinstance(images, str) else "")
         )
 

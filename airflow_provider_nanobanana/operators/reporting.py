@@ -47,7 +47,9 @@ def report(
         push(context, operator, value)
         log_paid(outcomes)
     error = conclude(outcomes, allow_partial=operator.allow_partial, manifest_uri=uri, totals=totals)
-    _say(value, outcomes, totals)
+    _say(value, totals)
+    if error is None:
+        _say_missing(outcomes)
     return value, with_refusal(error, refusal, f"{value['count']:,} images are in place")
 
 
@@ -132,7 +134,7 @@ def announce(context: Context, operator: BaseOperator, value: Mapping[str, Any])
             log.warning("%s The images are in place all the same.", error.message)
 
 
-def _say(value: Mapping[str, Any], outcomes: Sequence[Outcome], totals: Mapping[str, Any]) -> None:
+def _say(value: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
     """Say in the log what there is in the end."""
     if value["extra_count"]:
         log.info(
@@ -141,6 +143,11 @@ def _say(value: Mapping[str, Any], outcomes: Sequence[Outcome], totals: Mapping[
         )
     in_place, cost = value["count"] + value["extra_count"], dollars(totals["cost_usd"])
     log.info("%d images are in place, %d are not; the batch has cost %s", in_place, value["failed_count"], cost)
-    log.info("The manifest is %s. A clear buys nothing again of what is in place.", value["manifest"])
+    where = f"All of it is in {value['manifest']}. " if value["manifest"] else ""
+    log.info("%sA clear buys nothing again of what is in place.", where)
+
+
+def _say_missing(outcomes: Sequence[Outcome]) -> None:
+    """Say in the log what a task that succeeds goes on without."""
     if failed := [outcome for outcome in outcomes if isinstance(outcome, Failed)]:
-        log.warning("Not in place:\n%s", failure_table(failed))
+        log.warning("Going on without:\n%s", failure_table(failed))
