@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, Tran
 
 log = logging.getLogger(__name__)
 
+#: The path of a link may be as secret as its query.
+_LINK: Final = re.compile(r"https?://\S+", re.IGNORECASE)
 #: Kinds and places of errors that this process has told of.
 _told: Final[set[tuple[str, str]]] = set()
 
@@ -38,10 +41,11 @@ def only_tree_errors(what: str, *, image_task_id: str | None = None, charged: Ch
         raise
     except Exception as error:  # noqa: BLE001 - foreign code meets foreign bytes here, and what is paid goes on
         kind = type(error).__name__
-        _tell(kind, _place(error), clean(str(error)), "".join(traceback.format_tb(error.__traceback__)))
-        words = f"{what}: unexpected {kind}, with its traceback in the log. It may pass: a retry tries again."
-        # The words of a foreign error may hold a link; they go into the log, cleaned, and no further.
-        raise Unexpected(words, image_task_id=image_task_id, charged=charged) from None
+        words = _LINK.sub("<link>", clean(str(error)))
+        _tell(kind, _place(error), words, "".join(traceback.format_tb(error.__traceback__)))
+        message = f"{what}: unexpected {kind}, with its traceback in the log. It may pass: a retry tries again."
+        # The words of a foreign error may hold what is secret; they go into the log, cleaned, and no further.
+        raise Unexpected(message, image_task_id=image_task_id, charged=charged) from None
 
 
 def _place(error: Exception) -> str:

@@ -37,7 +37,7 @@ records = st.builds(
 numbers = st.integers(0, 2**40)
 faults = st.builds(
     Fault, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown"), st.booleans(), st.booleans(),
-    st.none() | st.just({"uri": "s3://b/x", "bytes": 9}), st.none() | st.just("{}"),
+    st.none(), st.none(),
 )  # fmt: skip
 entries = st.builds(
     Entry,
@@ -121,6 +121,17 @@ def with_extras(number: int, extras: int, lost: int = 0, name: str = "") -> Entr
     ]
     fault = Fault("download_failed", "不" * 50, "yes", kept={"uri": "s3://" + "b" * 300})
     return replace(entry, extras=tuple(files), lost=tuple(Lost(index + 20, fault) for index in range(lost)))
+
+
+def test_what_few_faults_have_comes_back() -> None:
+    shelf, kept = MemoryShelf(), {"uri": "s3://b/.nanobanana/quarantine/a.bin", "index": 0, "bytes": 9}
+
+    def entry(number: int) -> Entry:
+        return failed(number, charged="yes", billed=number == 1, kept=kept, answer='{"output": "x"}')
+
+    filled(shelf, 3, entry)
+    assert [again for _, again in Ledger.load(shelf).items()] == [entry(number) for number in range(3)]
+    assert [entry(number).refunded for number in range(2)] == [False, True]
 
 
 def test_further_images_come_back() -> None:
