@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +86,8 @@ def _outcome(record: Mapping[str, Any]) -> tuple[Counter, str | None]:
 def _micro_usd(record: Mapping[str, Any]) -> int:
     """Return what the service settled; of a failed image task that is what it gives back."""
     kept = record["status"] == "completed" or (record["error"] or {}).get("code") in _LOST
-    return round((record["cost_usd"] or 0.0) * 1_000_000) if kept else 0
+    micros = (record["cost_usd"] or 0.0) * 1_000_000
+    return round(micros) if kept and math.isfinite(micros) else 0
 
 
 def _readable(tags: Mapping[str, str | None]) -> dict[str, str]:

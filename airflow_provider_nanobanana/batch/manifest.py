@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.orders import Order
 from airflow_provider_nanobanana.batch.outcome import Failed, Landed, Outcome, in_order
+from airflow_provider_nanobanana.toapis.values import storable
 
 VERSION: Final = 1
 #: Not parsed as a URL: ``extra_body`` may hold anything, also what is none.
@@ -29,17 +32,35 @@ def manifest(
     :param unfinished: How many requests have no outcome yet.
     """
     landed, failed = in_order(outcomes)
-    return {
-        "version": VERSION,
-        **run,
-        "destination": destination,
-        **totals,
-        "count": len(landed),
-        "reused": sum(image.reused for image in landed),
-        "unfinished": unfinished,
-        "images": [_image(image) for image in landed],
-        "failed": [_failure(failure) for failure in failed],
-    }
+    first = [image for image in landed if not image.extra]
+    content: dict[str, Any] = storable(
+        {
+            "version": VERSION,
+            **run,
+            "destination": destination,
+            **totals,
+            "count": len(first),
+            "extra_count": len(landed) - len(first),
+            "reused": sum(image.reused for image in first),
+            "unfinished": unfinished,
+            "images": [_image(image) for image in landed],
+            "failed": [_failure(failure) for failure in failed],
+            "quarantined": [kept for failure in failed if (kept := failure.quarantined())],
+        }
+    )
+    return content
+
+
+def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
+    """Return what the manifest of a task instance is called, without suffix: readable, and no other's.
+
+    :param map_index: None or below 0 for one that is not mapped.
+    """
+    index = -1 if map_index is None or map_index < 0 else map_index
+    parts = [dag_id, run_id, task_id, str(index)]
+    # "-" joins what may hold it: the hash alone tells a mapped "land", 1, from a task "land-1".
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+    return "-".join(["manifest", *parts[: 3 if index < 0 else 4], digest])
 
 
 def _image(image: Landed) -> dict[str, Any]:
@@ -60,6 +81,8 @@ def _failure(failure: Failed) -> dict[str, Any]:
         "cost_usd": failure.cost.usd,
         "cost_is_listed": failure.cost.listed,
         "retry_may_help": failure.again,
+        "index": failure.index,
+        **({"answer": failure.answer} if failure.answer else {}),
     }
 
 

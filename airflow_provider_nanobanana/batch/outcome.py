@@ -34,12 +34,14 @@ _SEEN: Final[Mapping[str, tuple[errors.Charged, bool]]] = {
 
 @dataclass(frozen=True)
 class Landed:
-    """An order whose image is in place.
+    """An image in place: the one an order asked for, or a further one of its image task.
 
     :param image: What landing says of it: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width``,
         ``height``.
+    :param cost: What the order cost; of a further image nothing, so that a sum counts each image task once.
     :param reused: Whether an earlier run had bought it.
     :param times: Epoch seconds by name, for the manifest.
+    :param extra: Whether it came beside the image that was asked for.
     """
 
     order: Order
@@ -47,6 +49,7 @@ class Landed:
     cost: Cost = field(default_factory=Cost)
     reused: bool = False
     times: Mapping[str, float | None] = field(default_factory=dict)
+    extra: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return the plain JSON for XCom."""
@@ -55,13 +58,18 @@ class Landed:
 
 @dataclass(frozen=True)
 class Failed:
-    """An order without an image.
+    """An order without an image, or a further image of its image task that is not in place.
 
     :param id: Its image task, where there is one.
     :param code: The service's code, or our own word; at most 60 bytes of JSON.
     :param message: At most 160 bytes of JSON.
     :param again: Whether a retry of the task may bring the image.
     :param cost: What was paid for it all the same.
+    :param billed: US dollars that the service charged though it failed the image task: a retry pays again.
+    :param kept: What was kept of bytes that failed a check, as ``ToApisError.kept``.
+    :param answer: The service's answer to a paid image task in which no image was found.
+    :param index: Which image of its image task.
+    :param extra: Whether it came beside the image that was asked for, which is in place.
     """
 
     order: Order
@@ -71,15 +79,44 @@ class Failed:
     charged: errors.Charged
     again: bool
     cost: Cost = field(default_factory=Cost)
+    billed: float = 0.0
+    kept: Mapping[str, Any] | None = None
+    answer: str | None = None
+    index: int = 0
+    extra: bool = False
 
     @classmethod
-    def seen(cls, order: Order, record: Mapping[str, Any], *, cost: Cost, on_expired: OnExpired = "fail") -> Self:
-        """Return what the final record of a look amounts to (``Sighting.record``, status ``failed`` or ``timeout``)."""
-        code, message = str(record["error"]["code"]), str(record["error"]["message"])
+    def seen(
+        cls,
+        order: Order,
+        record: Mapping[str, Any],
+        *,
+        cost: Cost,
+        bill: Cost | None = None,
+        on_expired: OnExpired = "fail",
+    ) -> Self:
+        """Return what the final record of a look amounts to (``Sighting.record``, status ``failed`` or ``timeout``).
+
+        :param cost: What the order has cost in all.
+        :param bill: What the service says of this very image task.
+        """
+        error = record["error"]
+        code, message, answer = str(error["code"]), str(error["message"]), error.get("answer")
         charged, again = _SEEN.get(code, ("no", True))
         if code == EXPIRED:
             again = on_expired == "resubmit"
-        return cls(order, str(record["id"]), code, message, charged, again, cost)
+        billed = bill.usd or 0.0 if charged == "no" and bill is not None and not bill.listed else 0.0
+        return cls(
+            order,
+            str(record["id"]),
+            code,
+            message,
+            "yes" if billed else charged,
+            again,
+            cost,
+            billed=billed,
+            answer=str(answer) if answer else None,
+        )
 
     @classmethod
     def raised(
@@ -94,7 +131,16 @@ class Failed:
         elif isinstance(error, errors.ResultExpired):
             code, again = EXPIRED, on_expired == "resubmit"
         message = short(clean(error.message))
-        return cls(order, error.image_task_id, short(clean(code), 60), message, error.charged, again, cost or Cost())
+        return cls(
+            order,
+            error.image_task_id,
+            short(clean(code), 60),
+            message,
+            error.charged,
+            again,
+            cost or Cost(),
+            kept=error.kept,
+        )
 
     @classmethod
     def over_budget(cls, order: Order, max_cost_usd: float) -> Self:
@@ -105,6 +151,8 @@ class Failed:
     @property
     def money(self) -> str:
         """What became of the money, in words."""
+        if self.billed:
+            return f"charged {dollars(self.billed)} although failed"
         if self.charged == "no":
             return "refunded" if self.id else "not charged"
         return "paid" if self.charged == "yes" else "unknown"
@@ -120,13 +168,17 @@ class Failed:
             "charged": self.charged,
         }
 
+    def quarantined(self) -> dict[str, Any] | None:
+        """Return the record of its bytes in quarantine with the request's position, or None where nothing was kept."""
+        return None if self.kept is None else {**self.kept, "request": self.order.index}
+
 
 Outcome = Landed | Failed
 
 
 def in_order(outcomes: Iterable[Outcome]) -> tuple[list[Landed], list[Failed]]:
-    """Return the images and the failures, each in the order of the requests."""
-    ordered = sorted(outcomes, key=lambda outcome: outcome.order.index)
+    """Return the images and the failures, each in the order of the requests, further images behind the first."""
+    ordered = sorted(outcomes, key=lambda outcome: (outcome.order.index, outcome.extra))
     landed = [outcome for outcome in ordered if isinstance(outcome, Landed)]
     return landed, [outcome for outcome in ordered if isinstance(outcome, Failed)]
 

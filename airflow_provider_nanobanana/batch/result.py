@@ -18,16 +18,19 @@ from airflow_provider_nanobanana.batch.outcome import (
     in_order,
 )
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.outcome import LATE
+from airflow_provider_nanobanana.toapis.outcome import LATE, short
+from airflow_provider_nanobanana.toapis.values import storable
 
-#: Above so many requests XCom holds nothing for each image; the manifest does.
+#: Above so many images and failures XCom holds nothing for each; the manifest does.
 MOST_IN_XCOM: Final = 500
 LONGEST_RECORD: Final = 600
 """Bytes of JSON for one image or failure in XCom."""
 
 _MOST_LISTED: Final = 20
 #: Given up in this order where ids and destinations are long; the manifest keeps them.
-_DISPENSABLE: Final = ("id", "sha256", "message")
+_DISPENSABLE: Final = ("id", "sha256", "message", "reason")
+#: Answers without an image that an error quotes, and bytes of JSON of each.
+_MOST_QUOTED, _LONGEST_QUOTE = 3, 400
 #: What a person can do about what no retry changes, by code.
 _REMEDIES: Final[Mapping[str, str]] = {
     REFUSED: "change the refused prompts",
@@ -43,34 +46,62 @@ class BatchIncomplete(errors.ImageTaskFailed):
 
 
 def result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what goes through XCom: at most 600 bytes of JSON for each request, no lists above 500 requests.
+    """Return what goes through XCom: at most 600 bytes of JSON for each image, no lists above 500 of them.
 
+    ``count`` is of requests whose image is in place, ``extra_count`` of further images of the same image tasks.
+
+    :param manifest_uri: None where there is no manifest.
     :param totals: From :meth:`Spent.totals`.
     """
     landed, failed = in_order(outcomes)
     truncated = len(landed) + len(failed) > MOST_IN_XCOM
-    return {
-        "images": [] if truncated else [_fitted(image.record()) for image in landed],
-        "failed": [] if truncated else [_fitted(failure.record()) for failure in failed],
-        "count": len(landed),
-        "failed_count": len(failed),
-        "cost_usd": totals["cost_usd"],
-        "manifest": manifest_uri,
-        "truncated": truncated,
-    }
+    images, failures = ([], []) if truncated else (landed, failed)
+    extras = sum(image.extra for image in landed)
+    value: dict[str, Any] = storable(
+        {
+            "images": [_fitted(image.record()) for image in images],
+            "failed": [_fitted(failure.record()) for failure in failures],
+            "quarantined": [_fitted(kept) for failure in failures if (kept := failure.quarantined())],
+            "count": len(landed) - extras,
+            "failed_count": len(failed),
+            "extra_count": extras,
+            "cost_usd": totals["cost_usd"],
+            "manifest": manifest_uri,
+            "truncated": truncated,
+        }
+    )
+    return value
 
 
 def failure_table(failed: Sequence[Failed]) -> str:
-    """Return which requests brought no image and why, one line each, the first 20 of them; empty for none."""
-    rows = [(failure.order.label, failure.code, failure.money, failure.message) for failure in failed[:_MOST_LISTED]]
-    if not rows:
+    """Return which requests brought no image and why, one line each, the first 20 of them; empty for none.
+
+    What may be paid has the id of its image task beside it.
+    """
+    if not failed:
         return ""
-    rows.insert(0, ("request", "code", "money", "message"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
+    rows = [("request", "code", "money", "image task", "message"), *map(_row, failed[:_MOST_LISTED])]
+    # Where nothing is paid there is no column of ids.
+    columns = [column for column in range(4) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in columns}
+    lines = ["  ".join([*(row[column].ljust(widths[column]) for column in columns), row[4]]).rstrip() for row in rows]
     if len(failed) > _MOST_LISTED:
         lines.append(f"and {len(failed) - _MOST_LISTED:,} more in the manifest")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_quotes(failed)])
+
+
+def _row(failure: Failed) -> tuple[str, str, str, str, str]:
+    message = f"image {failure.index}: {failure.message}" if failure.extra else failure.message
+    if failure.kept is not None:
+        message += f" Its bytes are kept: {failure.kept.get('uri')}"
+    paid = failure.id if failure.charged != "no" else None
+    return failure.order.label, failure.code, failure.money, paid or "", message
+
+
+def _quotes(failed: Sequence[Failed]) -> list[str]:
+    """Return the answers in which no image was found: a person may still find it."""
+    answers = [(failure.order.label, failure.answer) for failure in failed if failure.answer]
+    return [f"answer for {label}: {short(answer, _LONGEST_QUOTE)}" for label, answer in answers[:_MOST_QUOTED]]
 
 
 def conclude(
@@ -79,7 +110,9 @@ def conclude(
     """Return the error that a finished batch amounts to, or None for success.
 
     It is one that Airflow retries as long as a retry may bring any image. With ``allow_partial`` one image is enough.
+    Further images of an image task are paid, too: one that is not in place is missing like any other.
 
+    :param manifest_uri: None where nothing can be said of a manifest.
     :param totals: From :meth:`Spent.totals`.
     """
     landed, failed = in_order(outcomes)
@@ -124,13 +157,17 @@ def _next_steps(failed: Sequence[Failed]) -> str:
 
 def _way_out(final: Sequence[Failed]) -> str:
     """Say what a person can do about what no retry changes; a clear alone buys anew what expired."""
-    codes = {failure.code: None for failure in final}
+    codes = {failure.code: None for failure in final if not failure.extra}
     remedies = dict.fromkeys(_REMEDIES.get(code, "mend what the table names") for code in codes if code != EXPIRED)
     clear = "clear the task, which keeps what is in place" + (" and buys anew what expired" if EXPIRED in codes else "")
+    if any(failure.extra for failure in final):
+        clear += " and goes on without the further images that are lost"
     return f"{', '.join(remedies)}, then {clear}" if remedies else clear
 
 
 def _step(failure: Failed) -> str:
+    if failure.billed:
+        return "submits, and pays, {:,} anew that the service failed and charged all the same"
     if failure.code == EXPIRED:
         return "buys {:,} anew whose paid results are lost"
     return {

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_nanobanana.batch.money import Cost
 from airflow_provider_nanobanana.batch.outcome import Failed
 from airflow_provider_nanobanana.hooks.sightings import look_at
+from airflow_provider_nanobanana.hooks.unexpected import only_tree_errors
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
@@ -18,6 +22,7 @@ from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.orders import Order
     from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.outcome import Sighting
 
@@ -61,6 +66,20 @@ class Collector:
             self._shop.save()
         return True
 
+    def complete(self) -> None:
+        """Try once more for images beside others that an earlier stretch could not land; looking is free."""
+        shop = self._shop
+        orders = [order for order in shop.orders if any(lost.fault.again for lost in shop.entry(order).lost)]
+        orders = [order for order in orders if shop.entry(order).status == "landed" and shop.image_task_id(order)]
+        sightings = look_at(shop.hook, [shop.image_task_id(order) or "" for order in orders])
+        for order, sighting in zip(orders, sightings, strict=True):
+            entry, shown = shop.entry(order), sighting.image_task.images if sighting.image_task else ()
+            missing = {lost.index for lost in entry.lost}
+            images = [image for image in shown if image.index in missing]
+            if images and entry.landed:
+                found = self._land_further(order, sighting.id, images, entry.landed.stem)
+                shop.landed_further(order, *found)
+
     def _ripe(self, order: Order, now: float) -> bool:
         if now >= self._shop.deadline(order):
             return True
@@ -82,9 +101,16 @@ class Collector:
             list(pool.map(lambda order: self._take(order, sightings[ids[order.key]], now), orders))
 
     def _take(self, order: Order, sighting: Sighting, now: float) -> None:
-        """Land an order, or note its failure, if it has ended."""
+        """Land an order, or note its failure, if it has ended; what is odd about one is no matter of the others."""
+        wait = Wait(self._shop.waited_since(order), self._shop.deadline(order))
+        try:
+            with only_tree_errors(f"Request {order.label} was not landed", image_task_id=sighting.id):
+                self._conclude(order, sighting, wait, now)
+        except errors.ToApisError as error:
+            self._not_landed(order, error, late=wait.over(now))
+
+    def _conclude(self, order: Order, sighting: Sighting, wait: Wait, now: float) -> None:
         shop = self._shop
-        wait = Wait(shop.waited_since(order), shop.deadline(order))
         image_task = sighting.image_task
         shop.till.saw(order, sighting.id, image_task)
         if image_task is not None and image_task.completed_at and image_task.created_at:
@@ -93,26 +119,67 @@ class Collector:
         if image_task is not None and image_task.images:
             self._land(order, image_task, late=wait.over(now))
         elif sighting.settled(wait, now) or wait.over(now):
-            record = sighting.record(wait, now)
-            shop.failed(Failed.seen(order, record, cost=shop.till.cost(order), on_expired=shop.rules.on_expired))
+            shop.failed(self._seen(order, sighting, wait, now))
+
+    def _seen(self, order: Order, sighting: Sighting, wait: Wait, now: float) -> Failed:
+        """Return what the last look at an image task without an image amounts to."""
+        shop = self._shop
+        failure = Failed.seen(
+            order,
+            sighting.record(wait, now),
+            cost=shop.till.cost(order),
+            bill=Cost.of(sighting.image_task, None) if sighting.image_task else None,
+            on_expired=shop.rules.on_expired,
+        )
+        # The record is short; whoever has to fetch the image by hand needs the whole of it.
+        return replace(failure, answer=getattr(sighting.image_task, "answer", None) or failure.answer)
 
     def _land(self, order: Order, image_task: ImageTask, *, late: bool) -> None:
-        """Land an order's image; trouble that may pass ends it only when its time is over."""
-        shop = self._shop
-        first = min(image_task.images, key=lambda image: image.index)
-        image = GeneratedImage(id=image_task.id, index=first.index, url=first.url)
-        pixels = sent_pixels(order.request)
+        """Land the image that was asked for, and those that came beside it, whatever becomes of one of them."""
+        shop, stem = self._shop, order.stem(self._shop.tag)
+        first, *further = sorted(image_task.images, key=lambda image: image.index)
         try:
-            stored = shop.retrieval.land(image, pixels, stem=order.stem(shop.tag))
+            stored = self._landed(image_task.id, first, stem, sent_pixels(order.request))
         except errors.ToApisError as error:
-            paid = error if error.charged != "no" else error.reworded(error.message, charged="yes")
-            if isinstance(error, _PASSES) and not late:
-                # It is tried again; what is paid waits at the service.
-                shop.unstored(order, paid)
-            else:
-                shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.rules.on_expired))
+            self._not_landed(order, error, late=late)
+            self._land_further(order, image_task.id, further, stem)
+            return
+        extras, lost = self._land_further(order, image_task.id, further, PurePosixPath(stored.uri).stem)
+        shop.landed(order, stored, extras, lost)
+
+    def _landed(
+        self, image_task_id: str, image: GeneratedImage, stem: str, pixels: tuple[int, int] | None
+    ) -> StoredImage:
+        wanted = GeneratedImage(id=image_task_id, index=image.index, url=image.url)
+        with only_tree_errors(f"Image {image.index} was not landed", image_task_id=image_task_id):
+            return self._shop.retrieval.land(wanted, pixels, stem=stem)
+
+    def _land_further(
+        self, order: Order, image_task_id: str, images: Sequence[GeneratedImage], stem: str
+    ) -> tuple[list[StoredImage], list[Failed]]:
+        """Land the images beside the first; return those in place, and those that are left to :meth:`complete`."""
+        extras, lost = [], []
+        for image in images:
+            try:
+                extras.append(self._landed(image_task_id, image, f"{stem}.{image.index}", None))
+            except errors.ToApisError as error:
+                failure = Failed.raised(order, _paid(error))
+                again = failure.again or isinstance(error, _PASSES)
+                lost.append(replace(failure, again=again, index=image.index, extra=True))
+        return extras, lost
+
+    def _not_landed(self, order: Order, error: errors.ToApisError, *, late: bool) -> None:
+        """Note what keeps an order from being landed; trouble that may pass ends it only when its time is over."""
+        shop, paid = self._shop, _paid(error)
+        if isinstance(error, _PASSES) and not late:
+            # It is tried again; what is paid waits at the service.
+            shop.unstored(order, paid)
         else:
-            shop.landed(order, stored)
+            shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.rules.on_expired))
+
+
+def _paid(error: errors.ToApisError) -> errors.ToApisError:
+    return error if error.charged != "no" else error.reworded(error.message, charged="yes")
 
 
 def _blind(refusal: errors.ToApisError | None, running: int) -> errors.ToApisError:

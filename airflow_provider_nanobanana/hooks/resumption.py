@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.batch.outcome import EXPIRED
+from airflow_provider_nanobanana.hooks import extras
 from airflow_provider_nanobanana.landing.reuse import find_landed
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def reopen(shop: Workshop) -> None:
         elif entry.status == "open" and entry.submitted_at is not None:
             shop.reopen(order, anew=anew)
     _tell_lost(shop, gone, "gone from the destination")
+    extras.take_over(shop)
 
 
 def _tell_lost(shop: Workshop, lost: Sequence[Order], how: str) -> None:
@@ -83,9 +85,12 @@ def reuse(shop: Workshop, until: float, *, verify: bool) -> int:
     if not wanted:
         return len(shop.orders)
     found = find_landed(shop.retrieval.landing, wanted, enough=lambda: shop.hook.clock() >= until)
+    beside = extras.find(
+        shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.hook.clock() >= until
+    )
     for order in blank:
         if image := found.images.get(order.key):
-            shop.reused(order, image)
+            shop.reused(order, image, beside.get(order.key, ()))
     _take_back(shop, [order for order in ahead if order.key in landed], found)
     shop.unverified = frozenset(found.unverified)
     if reused := sum(order.key in found.images for order in blank):

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_nanobanana.hooks.unexpected import Unexpected, only_tree_errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
 from airflow_provider_nanobanana.toapis.outcome import Sighting
@@ -43,12 +44,13 @@ def look_at(
             wait = bucket.reserve(time.monotonic())
         hook.sleep(wait)
         try:
-            image_task = client.call(status_call(image_task_id, (sent or {}).get(image_task_id)), NO_REPEATS)
+            with only_tree_errors("The look was not answered", image_task_id=image_task_id):
+                image_task = client.call(status_call(image_task_id, (sent or {}).get(image_task_id)), NO_REPEATS)
         except ToApisError as error:
             with lock:
                 if isinstance(error, RateLimited):
                     bucket.slow_down(time.monotonic(), error.retry_after or 1.0)
-                if error.http_status is None:
+                if error.http_status is None and not isinstance(error, Unexpected):
                     silence.append(error)
             return Sighting(image_task_id, error=error)
         silence.clear()

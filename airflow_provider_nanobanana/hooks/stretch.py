@@ -60,6 +60,7 @@ class Stretch:
         self._collector = Collector(shop)
         self._progress = Progress(shop.hook.clock(), shop.plan(), shop.hook.settings.submit_rate)
         self._stuck = self._unlanded = False
+        self._first = True
 
     def run(self) -> None:
         """Work until the stretch is over or nothing is left to do.
@@ -70,6 +71,9 @@ class Stretch:
         before, over = shop.plan(), shop.hook.clock() + STRETCH_SECONDS
         shop.troubles, shop.broke, self._unlanded = {}, False, False
         with self._saving():
+            if self._first:
+                self._first = False
+                self._collector.complete()
             blocked = shop.blocked
             if shop.till.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.

@@ -174,8 +174,10 @@ class Till:
                 self._reckon(key)
 
     def _set(self, key: str, parts: dict[str, Cost]) -> None:
+        # Summed up first: what cannot be counted must not stay.
+        total = _sum(parts)
         self._parts[key] = parts
-        self._spent.put(key, _sum(parts))
+        self._spent.put(key, total)
         self._reckon(key)
 
     def _reckon(self, key: str) -> None:

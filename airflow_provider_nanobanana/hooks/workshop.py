@@ -11,10 +11,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_nanobanana.batch.waves import Plan
-from airflow_provider_nanobanana.durable.entry import Fault, LandedFile
+from airflow_provider_nanobanana.durable.entry import Fault, LandedFile, Lost
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.hooks.accounts import count_ended
-from airflow_provider_nanobanana.hooks.endings import outcome_of
+from airflow_provider_nanobanana.hooks.endings import outcomes_of
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
 
@@ -250,9 +250,18 @@ class Workshop:
         submitted_at = self.entry(order).submitted_at or min(image_task.created_at or now, now)
         self.ledger.update(order.key, submitted_at=submitted_at, **self.till.fields(order, image_task.id))
 
-    def reused(self, order: Order, image: StoredImage) -> None:
-        """Note that an earlier run landed the image of an order."""
-        self.ledger.update(order.key, status="reused", landed=_file(image), cost=0.0, listed=False, error=None)
+    def reused(self, order: Order, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
+        """Note that an earlier run landed the image of an order, and further ones beside it."""
+        self.ledger.update(
+            order.key,
+            status="reused",
+            landed=_file(image),
+            cost=0.0,
+            listed=False,
+            error=None,
+            extras=tuple(map(_file, extras)),
+            lost=(),
+        )
 
     def verified(self, order: Order, image: StoredImage) -> None:
         """Note what lies under the name of an order's image; a person may have put another image there."""
@@ -261,8 +270,14 @@ class Workshop:
             log.warning("%s is another image than was landed there; it is left as it is", image.uri)
             self.ledger.update(order.key, landed=_file(image))
 
-    def landed(self, order: Order, image: StoredImage) -> None:
-        """Note that the image of an order is in place."""
+    def landed(
+        self, order: Order, image: StoredImage, extras: Sequence[StoredImage] = (), lost: Sequence[Failed] = ()
+    ) -> None:
+        """Note that the image of an order is in place.
+
+        :param extras: Further images of its image task that are in place.
+        :param lost: Those that are not.
+        """
         record = self.entry(order).record
         self.troubles.pop(order.key, None)
         self.unblock()
@@ -272,9 +287,21 @@ class Workshop:
             status="landed",
             landed=_file(image),
             error=None,
+            extras=tuple(map(_file, extras)),
+            lost=tuple(map(_lost, lost)),
             **self.till.fields(order, self.image_task_id(order)),
         )
         count_ended(self, order)
+
+    def landed_further(self, order: Order, extras: Sequence[StoredImage], lost: Sequence[Failed]) -> None:
+        """Note what became of images beside the first one that were not in place before."""
+        entry = self.entry(order)
+        tried = {image.index for image in extras} | {failure.index for failure in lost}
+        self.ledger.update(
+            order.key,
+            extras=entry.extras + tuple(map(_file, extras)),
+            lost=(*(one for one in entry.lost if one.index not in tried), *map(_lost, lost)),
+        )
 
     def unstored(self, order: Order, trouble: ToApisError) -> None:
         """Note that the image of an order is there and could not be landed for now."""
@@ -300,7 +327,7 @@ class Workshop:
         self.ledger.update(
             failure.order.key,
             status="failed",
-            error=Fault(failure.code, failure.message, failure.charged, failure.again),
+            error=_fault(failure),
             **self.till.fields(failure.order, self.image_task_id(failure.order)),
         )
         count_ended(self, failure.order)
@@ -321,7 +348,7 @@ class Workshop:
 
     def outcomes(self) -> list[Outcome]:
         """Return how each order ended; those that were never submitted ended with what kept them from it."""
-        return [outcome_of(self, order) for order in self.orders]
+        return [outcome for order in self.orders for outcome in outcomes_of(self, order)]
 
 
 def name_ids(ids: Iterable[str]) -> str:
@@ -333,4 +360,20 @@ def name_ids(ids: Iterable[str]) -> str:
 
 def _file(image: StoredImage) -> LandedFile:
     name = PurePosixPath(image.uri).name
-    return LandedFile(name, image.sha256, image.bytes, image.format, image.width, image.height)
+    return LandedFile(name, image.sha256, image.bytes, image.format, image.width, image.height, image.index)
+
+
+def _fault(failure: Failed) -> Fault:
+    return Fault(
+        failure.code,
+        failure.message,
+        failure.charged,
+        failure.again,
+        failure.billed > 0,
+        failure.kept,
+        failure.answer,
+    )
+
+
+def _lost(failure: Failed) -> Lost:
+    return Lost(failure.index, _fault(failure))

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+#: 100 characters, and the number of an image beside the first.
+_STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,102}")
 
 #: Where bytes that failed a check are kept.
 _QUARANTINE: Final = f"{RESERVED}/quarantine"

@@ -11,8 +11,11 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.hooks.unexpected import only_tree_errors
+from airflow_provider_nanobanana.operators.reporting import manifest_uri, push, run_of, with_refusal, write_manifest
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.values import read_number, storable
 from airflow_provider_nanobanana.upstream import was_skipped
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 
 Record = dict[str, Any]
-Lost = tuple[Record, BaseException]
+Lost = tuple[Record, errors.ToApisError]
 #: What the service says of an image task beyond the sensor's entry, by id.
 Facts = Mapping[str, Record]
 
@@ -35,8 +38,8 @@ class NanoBananaDownloadOperator(BaseOperator):
 
     A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``. What was not ready in time
     is asked about once more; what has not completed is left out. What can be landed is landed before anything is
-    raised; a second run overwrites nothing and downloads nothing again. A manifest, named by the run, lies beside the
-    images. Without entries it is skipped when its upstream was.
+    raised; a second run overwrites nothing and downloads nothing again. The records are in XCom also when the task
+    fails. A manifest, named by the run, lies beside the images. Without entries it is skipped when its upstream was.
 
     :param images: What :class:`NanoBananaSensor` returned; also a list of such lists.
     :param destination: Any ``ObjectStoragePath`` URI of a folder.
@@ -70,27 +73,35 @@ class NanoBananaDownloadOperator(BaseOperator):
                 wanted = _wanted(entries)
                 with _opened(hook, self.destination) as retrieval:
                     landed, lost = self._land_all(retrieval, wanted)
-                    if lost and self.do_xcom_push:
-                        context["ti"].xcom_push(key="return_value", value=landed)
+                    push(context, self, landed)
                     content = _manifest(context, entries, facts, landed, lost)
-                    manifest = retrieval.write_manifest(_manifest_name(context), content)
-            self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), manifest)
-            if lost:
-                raise _loss(lost, landed)
+                    refusal = write_manifest(context, retrieval, content)
+                    uri = None if refusal else manifest_uri(context, retrieval)
+            self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)
+            error = _loss(lost, landed) if lost else None
+            if error := with_refusal(error, refusal, f"{len(landed)} images are in place"):
+                raise error
         return landed
 
     def _land_all(self, retrieval: Retrieval, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
-        """Land what can be landed; a bug that one image meets is no reason to lose the others, and is raised later."""
+        """Land what can be landed; whatever happens to one image is no reason to lose the others."""
         landed: list[Record] = []
         lost: list[Lost] = []
+
+        def land(image: Record) -> Record | errors.ToApisError:
+            try:
+                with only_tree_errors("The image was not landed", image_task_id=str(image["id"])):
+                    return retrieval.land(image).record()
+            except errors.ToApisError as error:
+                self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
+                return error
+
         with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
-            futures = [pool.submit(retrieval.land, image) for image in wanted]
-            for image, future in zip(wanted, futures, strict=True):
-                if error := future.exception():
-                    self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], _words(error))
-                    lost.append((image, error))
+            for image, ended in zip(wanted, pool.map(land, wanted), strict=True):
+                if isinstance(ended, errors.ToApisError):
+                    lost.append((image, ended))
                     continue
-                landed.append(future.result().record())
+                landed.append(ended)
                 if len(landed) % 100 == 0:
                     self.log.info("%d of %d images landed", len(landed), len(wanted))
         return landed, lost
@@ -113,7 +124,7 @@ def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[
     from airflow_provider_nanobanana.toapis.outcome import Wait
 
     now = time.time()
-    ids = {entry["id"]: entry.get("status") for entry in entries if isinstance(entry.get("id"), str)}
+    ids = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}
     sightings = {sighting.id: sighting for sighting in look_at(hook, list(ids))}
     facts = {
         sighting.id: sighting.image_task.model_dump(include=_FACTS)
@@ -121,7 +132,13 @@ def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[
         if sighting.image_task is not None
     }
     late = {id_: sightings[id_].record(Wait(now, now), now) for id_, status in ids.items() if status == "timeout"}
-    return [late.get(entry.get("id"), entry) for entry in entries], facts
+    return [late.get(_id(entry), entry) for entry in entries], facts
+
+
+def _id(entry: Record) -> str:
+    """Return the id of an entry, empty where it has none."""
+    id_ = entry.get("id")
+    return id_ if isinstance(id_, str) else ""
 
 
 def _entries(images: Any) -> Iterator[Record]:
@@ -132,8 +149,12 @@ def _entries(images: Any) -> Iterator[Record]:
         for entry in images:
             yield from _entries(entry)
     elif images is not None:
+        rendered = " A template renders to text unless the DAG sets render_template_as_native_obj."
+        # Not even the text of a number of 5,000 digits can be had.
+        shown = f"{images!r:.80}" if isinstance(images, (str, bytes)) else f"a value of type {type(images).__name__}"
         raise errors.InvalidRequest(
-            f"images holds {images!r:.80}; give what NanoBananaSensor returned (its .output), a list of mappings."
+            f"images holds {shown}; give what NanoBananaSensor returned (its .output), a list of mappings."
+            + (rendered if isinstance(images, str) else "")
         )
 
 
@@ -143,13 +164,7 @@ def _wanted(entries: Sequence[Record]) -> list[Record]:
             "There is nothing to land: the sensor left no result. If it failed, mend its cause and clear it; paid "
             "images wait at the service until their links expire."
         )
-    wanted = [
-        {"id": entry.get("id"), "index": index, "url": image.get("url")}
-        for entry in entries
-        if entry.get("status") == "completed"
-        for index, image in enumerate(entry.get("images") or [{}])
-        if isinstance(image, dict)
-    ]
+    wanted = [image for entry in entries if entry.get("status") == "completed" for image in _images(entry)]
     if not wanted:
         late = [str(entry.get("id")) for entry in entries if entry.get("status") == "timeout"]
         error_class = errors.ImageTaskTimeout if late else errors.ImageTaskFailed
@@ -160,24 +175,24 @@ def _wanted(entries: Sequence[Record]) -> list[Record]:
     return wanted
 
 
-def _manifest_name(context: Context) -> str:
-    ti: Any = context["ti"]
-    mapped = f"-{ti.map_index}" if ti.map_index is not None and ti.map_index >= 0 else ""
-    return f"manifest-{ti.dag_id}-{ti.run_id}-{ti.task_id}{mapped}"
+def _images(entry: Record) -> list[Record]:
+    """Return the images of a completed entry, one without a link to be asked for; what is none of them fails alone."""
+    images = entry.get("images") or [{}]
+    links = [
+        image.get("url") if isinstance(image, dict) else image
+        for image in (images if isinstance(images, list) else [images])
+    ]
+    return [{"id": entry.get("id"), "index": index, "url": link} for index, link in enumerate(links)]
 
 
 def _manifest(
     context: Context, entries: Sequence[Record], facts: Facts, landed: Sequence[Record], lost: Sequence[Lost]
 ) -> Record:
     """Return what a person needs who finds the folder later; links are left out, they are secrets and die."""
-    ti: Any = context["ti"]
-    costs = [entry["cost_usd"] for entry in entries if entry.get("cost_usd") is not None]
-    return {
+    costs = [cost for entry in entries if (cost := read_number(entry.get("cost_usd"))) is not None]
+    content = {
         "version": 1,
-        "dag_id": ti.dag_id,
-        "run_id": ti.run_id,
-        "task_id": ti.task_id,
-        "map_index": ti.map_index,
+        **run_of(context),
         "images": list(landed),
         "image_tasks": [
             {key: entry.get(key) for key in ("id", "status", "expires_at", "cost_usd", "error")}
@@ -185,21 +200,21 @@ def _manifest(
             | facts.get(str(entry.get("id")), {})
             for entry in entries
         ],
-        "not_landed": [{"id": image["id"], "index": image["index"], "error": _words(error)} for image, error in lost],
+        "not_landed": [{"id": image["id"], "index": image["index"], "error": error.message} for image, error in lost],
+        "quarantined": [dict(error.kept) for _, error in lost if error.kept is not None],
         "cost_usd": round(sum(costs), 6) if costs else None,
     }
+    return dict(storable(content))
 
 
-def _words(error: BaseException) -> str:
-    """Return what happened; the words of a foreign error may hold a link."""
-    return error.message if isinstance(error, errors.ToApisError) else type(error).__name__
+def _words(error: errors.ToApisError) -> str:
+    """Return what happened, and where bytes are that failed a check."""
+    return error.message if error.kept is None else f"{error.message} Its bytes are kept: {error.kept.get('uri')}"
 
 
-def _loss(lost: Sequence[Lost], landed: Sequence[object]) -> BaseException:
-    """Return one error for all, which may be retried when any of them may; or the first that is none of ours."""
-    known = [error for _, error in lost if isinstance(error, errors.ToApisError)]
-    if len(known) < len(lost):
-        return next(error for _, error in lost if not isinstance(error, errors.ToApisError))
+def _loss(lost: Sequence[Lost], landed: Sequence[object]) -> errors.ToApisError:
+    """Return one error for all, which may be retried when any of them may."""
+    known = [error for _, error in lost]
     worst = next((error for error in known if error.retryable), known[0])
     listed = "; ".join(f"{image['id']}/{image['index']}: {_words(error)}" for image, error in lost[:10])
     more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""

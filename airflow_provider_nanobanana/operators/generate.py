@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.operators.arguments import (
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.upstream import was_skipped
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -45,11 +46,12 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 class NanoBananaGenerateOperator(RequestOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
-    Returns ``{"images": [...], "failed": [...], "count", "failed_count", "cost_usd", "manifest", "truncated"}``; above
-    500 requests the two lists are in the manifest only. A retry, or a clear, goes on where the last attempt was: it
-    submits only what has no paid image task and lands only what is not in place. What an image landed by an earlier run
-    at this destination shows is verified and not paid again (``reuse_existing``); that is no lock between two runs at
-    once, so set ``max_active_runs=1`` or give each run a destination of its own.
+    Returns ``{"images": [...], "failed": [...], "quarantined": [...], "count", "failed_count", "extra_count",
+    "cost_usd", "manifest", "truncated"}``; above 500 images the lists are in the manifest only. A retry, or a clear,
+    goes on where the last attempt was: it submits only what has no paid image task and lands only what is not in place.
+    What an image landed by an earlier run at this destination shows is verified and not paid again
+    (``reuse_existing``); that is no lock between two runs at once, so set ``max_active_runs=1`` or give each run a
+    destination of its own.
 
     :param destination: Any ``ObjectStoragePath`` URI of a folder.
     :param prompt: What the picture shows; or ``requests``.
@@ -161,7 +163,7 @@ class NanoBananaGenerateOperator(RequestOperator):
 
     def _carry_out(self, context: Context, shop: Workshop) -> Any:
         from airflow_provider_nanobanana.hooks.stretch import Stretch
-        from airflow_provider_nanobanana.operators.reporting import announce, report
+        from airflow_provider_nanobanana.operators.reporting import announce, log_standing, report
 
         stretch = Stretch(shop)
         while True:
@@ -171,6 +173,7 @@ class NanoBananaGenerateOperator(RequestOperator):
                 if not error.retryable:
                     with suppress(errors.ToApisError):
                         report(context, self, shop)
+                log_standing(shop)
                 raise
             pause = stretch.pause()
             stretch.say(last=self.deferrable or pause is None)
@@ -215,7 +218,11 @@ class NanoBananaGenerateOperator(RequestOperator):
         return given if isinstance(given, (str, list, tuple, dict)) else None
 
     def _given(self, context: Context) -> Any:
+        from airflow_provider_nanobanana.batch.orders import NothingToMake
+
         prompt = one_prompt(self.prompt)
+        if prompt is None and self.requests is None and was_skipped(self, context):
+            raise NothingToMake("There is nothing to make: the tasks before were skipped. Nothing was charged.")
         if (prompt is None) == (self.requests is None):
             none = "both are None, as is the output of a task that was skipped or returned nothing"
             raise errors.InvalidRequest(

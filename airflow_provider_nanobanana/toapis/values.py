@@ -90,3 +90,14 @@ def read_time(value: Any) -> float | None:
 def first_given(body: Mapping[str, Any], *keys: str) -> Any:
     """Return the first of these values that is neither absent nor empty; 0 and False are given."""
     return next((body[key] for key in keys if body.get(key) not in (None, "", [], {})), None)
+
+
+def storable(value: Any) -> Any:
+    """Return plain JSON as every store takes it: PostgreSQL refuses U+0000, and half a character has no UTF-8."""
+    if isinstance(value, str):
+        return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [storable(inner) for inner in value]
+    return value

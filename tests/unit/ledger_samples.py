@@ -88,8 +88,8 @@ def submitted(number: int) -> Entry:
     return Entry(record(number, RecordState.SUBMITTED), cost=0.025, listed=True, submitted_at=NOW + 0.5)
 
 
-def failed(number: int, message: str = "the service failed", charged: Any = "no") -> Entry:
-    fault = Fault("generation_failed", message, charged)
+def failed(number: int, message: str = "the service failed", charged: Any = "no", **more: Any) -> Entry:
+    fault = Fault("generation_failed", message, charged, **more)
     return Entry(record(number, RecordState.SUBMITTED), "failed", cost=0.0, error=fault, submitted_at=NOW + 0.5)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.manifest import manifest
+from airflow_provider_nanobanana.batch.manifest import manifest, manifest_name
 from airflow_provider_nanobanana.batch.money import Cost, Spent
 from airflow_provider_nanobanana.batch.orders import take_orders
 from airflow_provider_nanobanana.batch.outcome import _SEEN, REFUSED, Failed, Landed, Outcome
@@ -21,6 +22,7 @@ from tests.unit.batch_world import failed, landed, order
 from tests.unit.samples import FAILED, ID, NOW, RUNNING, STATUS, answer
 
 URI = "s3://bucket/manifest-x.json"
+RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
 WAIT = Wait(NOW - 900, NOW)
 
 
@@ -154,10 +156,10 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
         "price. A retry, or a clear, keeps what is in place and submits 1 anew for which nothing is paid, goes on with "
         "1 that are paid, without buying them again. No retry changes 1 of them: change the refused prompts, then "
         "clear the task, which keeps what is in place.",
-        "request  code                      money     message",
-        "#1       content_policy_violation  refunded  words of 1",
-        "#2       generation_failed         refunded  words of 2",
-        "#3       timeout                   paid      words of 3",
+        "request  code                      money     image task  message",
+        "#1       content_policy_violation  refunded              words of 1",
+        "#2       generation_failed         refunded              words of 2",
+        "#3       timeout                   paid      tsk_3       words of 3",
     ]
     assert error.image_task_id == "tsk_1" and error.code is None
 
@@ -209,7 +211,15 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
         "charged": "no",
     }
     rest = {key: value for key, value in small.items() if key not in ("images", "failed")}
-    assert rest == {"count": 2, "failed_count": 2, "cost_usd": 0.05, "manifest": URI, "truncated": False}
+    assert rest == {
+        "quarantined": [],
+        "count": 2,
+        "failed_count": 2,
+        "extra_count": 0,
+        "cost_usd": 0.05,
+        "manifest": URI,
+        "truncated": False,
+    }
     assert json.loads(json.dumps(small)) == small
 
 
@@ -259,10 +269,121 @@ def test_no_failure_is_over_600_bytes() -> None:
     assert len(json.dumps(record)) <= 600 and record["message"].startswith("坏") and record["code"].startswith("坏")
 
 
+# --- images beside the one that was asked for, and bytes in quarantine ------------------------------------------------
+
+KEPT = {
+    "uri": "s3://bucket/.nanobanana/quarantine/3.bin",
+    "id": "tsk_3",
+    "index": 0,
+    "sha256": "e" * 64,
+    "bytes": 9,
+    "reason": "truncated",
+}
+
+
+def broken(index: int = 3, **changes: Any) -> Failed:
+    error = errors.ImageInvalid("truncated", image_task_id=f"tsk_{index}")
+    error.kept = KEPT
+    return replace(Failed.raised(order(index), error, cost=Cost(0.025)), **changes)
+
+
+def further(index: int = 1) -> Landed:
+    image = {**OK.image, "uri": f"s3://bucket/0.{index}.png", "index": index}
+    return replace(OK, image=image, cost=Cost(), extra=True)
+
+
+def test_further_images_are_listed_and_counted_apart() -> None:
+    outcomes: list[Outcome] = [further(1), further(2), OK]
+    for whole in (
+        result(outcomes, URI, totals([OK])),
+        manifest(outcomes, run=RUN, destination="", totals=totals([OK])),
+    ):
+        assert [(image["request"], image["index"]) for image in whole["images"]] == [(0, 0), (0, 1), (0, 2)]
+        assert (whole["count"], whole["extra_count"]) == (1, 2)
+        assert sum(image["cost_usd"] for image in whole["images"]) == pytest.approx(0.025)
+
+
+def test_further_images_count_for_what_fits_into_xcom() -> None:
+    outcomes = [OK, *(further(index) for index in range(1, 500))]
+    assert len(result(outcomes, URI, totals([OK]))["images"]) == 500
+    more = result([*outcomes, further(500)], URI, totals([OK]))
+    assert more["images"] == [] and more["truncated"] and (more["count"], more["extra_count"]) == (1, 500)
+
+
+def test_a_further_image_that_is_lost_fails_the_task_and_says_that_a_clear_goes_on_without() -> None:
+    lost = Failed.raised(OK.order, errors.UnsafeAddress("inside", image_task_id="tsk_0"))
+    lost = replace(lost, index=1, extra=True)
+    error = error_of(OK, lost)
+    assert "image 1: inside" in error.message and not error.retryable
+    assert (
+        "No retry changes any of them: clear the task" in error.message
+        and "goes on without the further images" in error.message
+    )
+    assert "buys anew" not in error_of(OK, replace(lost, code="expired")).message
+    assert verdict_of(OK, lost, partial=True) is None
+
+
+def test_bytes_in_quarantine_are_listed_and_never_count_as_landed() -> None:
+    outcomes: list[Outcome] = [OK, broken()]
+    for whole in (result(outcomes, URI, totals(outcomes)), manifest(outcomes, run=RUN, destination="", totals={})):
+        assert whole["quarantined"] == [{**KEPT, "request": 3}]
+        assert whole["count"] == 1 and whole["failed"][0]["code"] == "image_invalid"
+        assert whole["failed"][0]["charged"] == "yes"
+    assert f"Its bytes are kept: {KEPT['uri']}" in error_of(*outcomes).message
+    assert verdict_of(*outcomes, partial=True) is None
+    assert result([broken()] * 501, URI, totals([]))["quarantined"] == []
+
+
+def test_no_record_of_quarantine_is_over_600_bytes() -> None:
+    long = {**KEPT, "uri": f"s3://{'x' * 251}/.nanobanana/quarantine/{'n' * 90}", "id": "A" * 128, "reason": "坏" * 99}
+    (record,) = result([broken(kept=long)], URI, totals([]))["quarantined"]
+    assert len(json.dumps(record)) <= 600 and record["uri"] == long["uri"] and record["request"] == 3
+
+
+# --- money that a person has to know of ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])
+def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged: str) -> None:
+    record = {"id": "tsk_1", "status": "failed", "error": {"code": "generation_failed", "message": "no"}}
+    failure = Failed.seen(order(1), record, cost=Cost(0.05), bill=bill)
+    assert failure.charged == charged and failure.again
+    error = error_of(failure)
+    assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
+    assert ("submits, and pays, 1 anew" in error.message) == (charged == "yes")
+    assert ("refunded" in error.message) == (charged == "no")
+
+
+@pytest.mark.parametrize("charged", ["yes", "unknown", "no"])
+def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Charged) -> None:
+    table = failure_table([replace(REMOTE, charged=charged)])
+    assert ("tsk_2" in table) == (charged != "no")
+
+
+def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
+    text = json.dumps({"output": {"where": "https://files.example/a.png"}, "x": "y" * 3000})
+    record = {"id": "t", "status": "failed", "error": {"code": "result_missing", "message": "none", "answer": text}}
+    failures = [replace(Failed.seen(order(n), record, cost=Cost(0.025)), id=f"t{n}") for n in range(5)]
+    error = error_of(*failures)
+    assert error.message.count("https://files.example/a.png") == 3 and len(error.message) < 3000
+    whole = manifest(failures, run=RUN, destination="", totals={})
+    assert [failure["answer"] for failure in whole["failed"]] == [text] * 5
+    assert all(len(json.dumps(record)) <= 600 for record in result(failures, URI, totals([]))["failed"])
+
+
+# --- what every store takes ------------------------------------------------------------------------------------------
+
+
+def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
+    named = order(0, name="cup")
+    odd = Failed(named, "t\0", "c\0de", "a\0b \ud800", "yes", again=False, answer="\0{}", kept={"uri": "u\0"})
+    for whole in (result([odd], URI, totals([])), manifest([odd], run=RUN, destination="s3://\0b", totals={})):
+        text = json.dumps(whole, ensure_ascii=False)
+        assert "\\u0000" not in text and "\0" not in text and text.encode()
+        assert whole["failed"][0]["message"] == "ab ?"
+
+
 # --- the manifest ---------------------------------------------------------------------------------------------------
-
-
-RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
 
 
 def test_the_manifest_holds_request_cost_times_and_checks() -> None:
@@ -302,3 +423,19 @@ def test_a_store_s_key_with_a_question_mark_stays_whole() -> None:
     (taken,) = take_orders(given, defaults={}, default_model="nano_banana_2", digest_of=lambda _: "0" * 64)
     whole = manifest([Landed(taken, landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
     assert whole["images"][0]["fields"]["reference_images"] == ["s3://bucket/hat?.png"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("d", "r", "land", 1), ("d", "r", "land-1", -1)),
+        (("sales-eu", "2026", "t", -1), ("sales", "eu-2026", "t", -1)),
+        (("d", "r-t", "u", None), ("d", "r", "t-u", None)),
+        (("d", "r", "t", 11), ("d", "r", "t-1", 1)),
+        (("d", "r", "t", 0), ("d", "r", "t", None)),
+    ],
+)
+def test_no_two_task_instances_share_a_manifest(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+    assert manifest_name(*one) != manifest_name(*other)
+    assert manifest_name(*one) == manifest_name(*one) and manifest_name(*one).startswith(f"manifest-{one[0]}-{one[1]}")
+    assert manifest_name("d", "r", "t", None) == manifest_name("d", "r", "t", -1)

@@ -168,7 +168,7 @@ def test_inline_images_land_like_links(folder: Path) -> None:
     assert everything_in(folder) == [f"{STEM}.png"]
 
 
-@pytest.mark.parametrize("stem", ["", "..", "a/b", "../a", ".hidden", "a\x00", "-a", "a" * 101, "a b", "é"])
+@pytest.mark.parametrize("stem", ["", "..", "a/b", "../a", ".hidden", "a\x00", "-a", "a" * 104, "a b", "é"])
 def test_a_stem_must_be_one_plain_name(folder: Path, stem: str) -> None:
     with pytest.raises(InvalidRequest):
         Landing(str(folder)).land(stem, ID, 0, untouched)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable.entry import Entry, Fault, LandedFile
+from airflow_provider_nanobanana.durable.entry import Entry, Fault, LandedFile, Lost
 from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerJournal
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.durable.shelf import MemoryShelf
@@ -35,12 +35,15 @@ records = st.builds(
     moments, st.integers(0, 99), st.just(""), st.booleans(),
 )  # fmt: skip
 numbers = st.integers(0, 2**40)
-faults = st.builds(Fault, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown"), st.booleans())
+faults = st.builds(
+    Fault, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown"), st.booleans(), st.booleans(),
+    st.none(), st.none(),
+)  # fmt: skip
 entries = st.builds(
     Entry,
     st.none() | records,
     st.sampled_from(["open", "landed", "failed", "reused"]),
-    st.none() | st.builds(LandedFile, texts, hashes, numbers, texts, numbers, numbers),
+    st.none() | st.builds(LandedFile, texts, hashes, numbers, texts, numbers, numbers, st.just(0)),
     st.none() | st.floats(0, 1e6),
     st.booleans(),
     st.none() | faults,
@@ -107,6 +110,56 @@ def test_the_longest_names_and_messages_fit_into_airflows_limit(worst: Callable[
     filled(shelf, 100, worst)
     assert len(shelf.texts) == 2
     assert max(map(stored_size, shelf.texts.values())) < 65_535
+
+
+def with_extras(number: int, extras: int, lost: int = 0, name: str = "") -> Entry:
+    entry = landed(number, name)
+    assert entry.landed is not None
+    files = [
+        replace(entry.landed, name=f"{entry.landed.stem}.{index}.jpg", format="jpeg", index=index)
+        for index in range(1, extras + 1)
+    ]
+    fault = Fault("download_failed", "不" * 50, "yes", kept={"uri": "s3://" + "b" * 300})
+    return replace(entry, extras=tuple(files), lost=tuple(Lost(index + 20, fault) for index in range(lost)))
+
+
+def test_what_few_faults_have_comes_back() -> None:
+    shelf, kept = MemoryShelf(), {"uri": "s3://b/.nanobanana/quarantine/a.bin", "index": 0, "bytes": 9}
+
+    def entry(number: int) -> Entry:
+        return failed(number, charged="yes", billed=number == 1, kept=kept, answer='{"output": "x"}')
+
+    filled(shelf, 3, entry)
+    assert [again for _, again in Ledger.load(shelf).items()] == [entry(number) for number in range(3)]
+    assert [entry(number).refunded for number in range(2)] == [False, True]
+
+
+def test_further_images_come_back() -> None:
+    shelf = MemoryShelf()
+    filled(shelf, 3, lambda number: with_extras(number, 2))
+    assert Ledger.load(shelf).get(key(1)) == with_extras(1, 2)
+
+
+@pytest.mark.parametrize(
+    "worst",
+    [
+        lambda number: with_extras(number, 15),
+        lambda number: with_extras(number, 15, name=f"{number:0100d}.webp"),
+        lambda number: with_extras(number, 8, lost=7),
+        lambda number: with_extras(number, 0, lost=15, name=f"{number:0100d}.webp"),
+        lambda number: failed(number, message="不" * 500, answer='"' * 2000),
+        lambda number: failed(number, message='"' * 500, kept={"uri": "s3://" + "b" * 400, "reason": "不" * 300}),
+    ],
+)
+def test_what_many_further_images_and_long_answers_take_fits_into_airflows_limit(
+    worst: Callable[[int], Entry],
+) -> None:
+    shelf = MemoryShelf()
+    kept = filled(shelf, 100, worst)
+    assert max(map(stored_size, shelf.texts.values())) < 65_535
+    again = Ledger.load(shelf).get(key(7))
+    names = [file.name for file in again.extras]
+    assert names == [file.name for file in kept.get(key(7)).extras], "what is in place is never forgotten"
 
 
 def test_a_long_message_is_cut_in_the_stored_form() -> None:

@@ -1,0 +1,57 @@
+"""Images that came beside the one an order asked for (drafts, layers): what an attempt knows of them from before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_nanobanana.landing.reuse import find_landed
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.landing import StoredImage
+
+log = logging.getLogger(__name__)
+
+#: Images of one image task that are looked for at the destination, the first one included.
+_MOST: Final = 16
+
+
+def take_over(shop: Workshop) -> None:
+    """Forget the further images that are gone, and after a clear those that no retry brings: a person was told.
+
+    A further image that is gone, or lost, is no reason to take an order up again: that may buy its first one anew.
+    """
+    wanted = {order.key: shop.entry(order) for order in shop.orders}
+    names = {file.stem for entry in wanted.values() for file in entry.extras}
+    present = shop.retrieval.landing.present(names) if names else set()
+    gone = 0
+    for key, entry in wanted.items():
+        extras = tuple(file for file in entry.extras if file.stem in present)
+        lost = tuple(one for one in entry.lost if one.fault.again or not shop.attempt.cleared)
+        if (extras, lost) != (entry.extras, entry.lost):
+            gone += len(entry.extras) + len(entry.lost) - len(extras) - len(lost)
+            shop.ledger.update(key, extras=extras, lost=lost)
+    if gone:
+        log.warning("%d images that came beside others are gone from the destination, or were given up", gone)
+
+
+def find(shop: Workshop, stems: Mapping[str, str], enough: Callable[[], bool]) -> dict[str, list[StoredImage]]:
+    """Return the further images that earlier runs landed beside the first ones, verified, by order key.
+
+    :param stems: Of the first ones, by order key.
+    :param enough: As for ``find_landed``; what is not looked at by then is left out.
+    """
+    found: dict[str, list[StoredImage]] = {}
+    left = dict(stems)
+    for index in range(1, _MOST):
+        if not left or enough():
+            break
+        wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]
+        images = find_landed(shop.retrieval.landing, wanted, enough=enough).images
+        for key, image in images.items():
+            found.setdefault(key, []).append(image.model_copy(update={"index": index}))
+        # They are numbered without a gap, so that one listing is enough where there are none.
+        left = {key: stem for key, stem in left.items() if key in images}
+    return found

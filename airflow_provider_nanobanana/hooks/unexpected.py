@@ -1,0 +1,59 @@
+"""Whatever goes wrong with one image becomes an error of the tree: it ends that image and none beside it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, TransientFailure
+
+log = logging.getLogger(__name__)
+
+#: The path of a link may be as secret as its query.
+_LINK: Final = re.compile(r"https?://\S+", re.IGNORECASE)
+#: Kinds and places of errors that this process has told of.
+_told: Final[set[tuple[str, str]]] = set()
+
+
+class Unexpected(TransientFailure):
+    """Something that no code of ours foresees went wrong; it may pass."""
+
+
+@contextmanager
+def only_tree_errors(what: str, *, image_task_id: str | None = None, charged: Charged = "yes") -> Iterator[None]:
+    """Turn what the block raises and is no error of the tree into one that may be retried.
+
+    The log has the traceback, once for each place in a process. What ends a task (``AirflowTaskTimeout``,
+    ``KeyboardInterrupt``, ``SystemExit``) passes.
+
+    :param what: What did not succeed, as the beginning of a sentence.
+    :param charged: What is known of the money.
+    :raises Unexpected: In place of any other ``Exception``.
+    """
+    try:
+        yield
+    except ToApisError:
+        raise
+    except Exception as error:  # noqa: BLE001 - foreign code meets foreign bytes here, and what is paid goes on
+        kind = type(error).__name__
+        words = _LINK.sub("<link>", clean(str(error)))
+        _tell(kind, _place(error), words, "".join(traceback.format_tb(error.__traceback__)))
+        message = f"{what}: unexpected {kind}, with its traceback in the log. It may pass: a retry tries again."
+        # The words of a foreign error may hold what is secret; they go into the log, cleaned, and no further.
+        raise Unexpected(message, image_task_id=image_task_id, charged=charged) from None
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _tell(kind: str, place: str, words: str, frames: str) -> None:
+    if (kind, place) not in _told:
+        _told.add((kind, place))
+        log.error("Unexpected %s: %s\n%sMore of this kind are told in short.", kind, words, frames)

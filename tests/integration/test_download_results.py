@@ -1,0 +1,210 @@
+"""What the download leaves, whatever one image, one entry or the manifest meets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowTaskTimeout
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from airflow_provider_nanobanana.hooks import sightings, unexpected
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.protocol import status_call
+from tests.integration.driver import Run, entries_of, land, wait
+
+Buy = Callable[..., str]
+KEPT: dict[str, Any] = {
+    "uri": "file:///x/.nanobanana/quarantine/a",
+    "id": "t",
+    "index": 0,
+    "sha256": "f",
+    "bytes": 3,
+    "reason": "cut",
+}
+
+
+@pytest.fixture(autouse=True)
+def untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unexpected, "_told", set())
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, bad: list[str], error: BaseException) -> None:
+    """Raise when an image of one of the image tasks is landed."""
+    land_one = Retrieval.land
+
+    def landing(self: Retrieval, image: Any, *args: Any, **kwargs: Any) -> Any:
+        if image["id"] in bad:
+            raise error
+        return land_one(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(Retrieval, "land", landing)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    [path] = folder.glob("manifest-*.json")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def landed_ids(run: Run) -> list[str]:
+    return [record["id"] for record in run.ti.xcoms["return_value"]]
+
+
+@pytest.mark.parametrize("error", [UnicodeError("idna"), OverflowError("inf"), MemoryError(), KeyError("x")])
+def test_whatever_landing_raises_ends_that_image_alone(
+    emulator: Emulator,
+    buy: Buy,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    ids = [buy(f"picture {number}") for number in range(4)]
+    spoil(monkeypatch, ids[1:3], error)
+    run = land(entries_of(*ids), folder)
+    assert type(run.error) is NanoBananaException and run.error.charged == "yes"
+    assert landed_ids(run) == [ids[0], ids[3]] and all(id_ in str(run.error) for id_ in ids[1:3])
+    assert [lost["id"] for lost in manifest_of(folder)["not_landed"]] == ids[1:3]
+    told = [record for record in caplog.records if record.getMessage().startswith("Unexpected ")]
+    assert len(told) == 1 and "in landing" in told[0].getMessage()
+
+
+def test_what_ends_a_task_passes(emulator: Emulator, buy: Buy, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = entries_of(image_task_id := buy())
+    spoil(monkeypatch, [image_task_id], AirflowTaskTimeout("time is up"))
+    with pytest.raises(AirflowTaskTimeout):
+        land(entries, folder)
+
+
+def test_bytes_in_quarantine_are_named(
+    emulator: Emulator, buy: Buy, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, error = [buy("one"), buy("two")], errors.ImageInvalid("truncated")
+    error.kept = KEPT
+    spoil(monkeypatch, ids[:1], error)
+    run = land(entries_of(*ids), folder)
+    assert type(run.error) is NanoBananaException and KEPT["uri"] in str(run.error)
+    assert manifest_of(folder)["quarantined"] == [KEPT] and landed_ids(run) == ids[1:]
+
+
+@pytest.mark.parametrize("error", [errors.StorageFailed("403 AccessDenied"), OSError("gone"), ValueError("no JSON")])
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_manifest_that_cannot_be_written_loses_nothing(
+    emulator: Emulator, buy: Buy, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, bad: int
+) -> None:
+    ids = [buy("one"), buy("two")]
+    spoil(monkeypatch, ids[:bad], errors.DownloadFailed("503"))
+
+    def refused(*_: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(Retrieval, "write_manifest", refused)
+    run = land(entries_of(*ids), folder)
+    assert type(run.error) is NanoBananaException and run.error.charged == "yes"
+    assert "The manifest could not be written" in str(run.error) and landed_ids(run) == ids[bad:]
+    assert ("2 images are in place, and paid" in str(run.error)) == (not bad)
+    assert ("1 images landed, 1 not" in str(run.error)) == bool(bad)
+
+
+def test_the_records_are_in_xcom_before_the_manifest(
+    emulator: Emulator, buy: Buy, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    entries = entries_of(image_task_id := buy())
+    monkeypatch.setattr(Retrieval, "write_manifest", killed)
+    pushed: list[Any] = []
+    monkeypatch.setattr("tests.integration.driver.TaskInstance.xcom_push", lambda _, key, value: pushed.append(value))
+    with pytest.raises(KeyboardInterrupt):
+        land(entries, folder)
+    assert [record["id"] for record in pushed[-1]] == [image_task_id]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"status": "completed", "images": [{}]},
+        {"id": None, "status": "completed", "images": None},
+        {"id": ["a"], "status": "completed"},
+        {"id": 7, "status": "completed", "images": 7},
+        {"id": "x", "status": "completed", "images": [7]},
+        {"id": "x", "status": "completed", "images": {"url": "https://h/a.png"}},
+        {"id": "x", "status": "completed", "images": [{"url": ["https://h/a.png"]}]},
+        {"id": "x", "status": "completed", "images": 10**5000},
+    ],
+    ids=range(8),
+)
+def test_an_entry_that_is_none_takes_no_other_with_it(
+    emulator: Emulator, buy: Buy, folder: Path, odd: dict[str, Any]
+) -> None:
+    [entry] = entries_of(buy())
+    run = land([None, odd, {**entry, "cost_usd": "a lot"}], folder)
+    assert isinstance(run.error, NanoBananaException) and landed_ids(run) == [entry["id"]]
+
+
+@pytest.mark.parametrize("images", ['[{"id": "x"}]', 7, ["a"], [[{}], 3], b"x", 10**5000, [float("nan")]], ids=range(7))
+def test_what_is_no_list_of_entries_is_refused_in_words(emulator: Emulator, folder: Path, images: Any) -> None:
+    run = land(images, folder)
+    assert type(run.error) is NanoBananaFailException and "give what NanoBananaSensor returned" in str(run.error)
+    assert ("render_template_as_native_obj" in str(run.error)) == (isinstance(images, str) or images == ["a"])
+
+
+@pytest.mark.parametrize("index", [10**5000, -1, 10_000, "0", None, 1.5], ids=range(6))
+def test_an_index_that_is_none_is_refused(emulator: Emulator, folder: Path, index: Any) -> None:
+    with NanoBananaHook() as hook, pytest.raises(NanoBananaFailException, match="index"):
+        hook.download({"id": "tsk_1", "index": index, "url": None}, str(folder))
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_whatever_a_look_raises_is_a_failed_look_of_a_sensor(
+    emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    ids = [buy(f"picture {number}") for number in range(4)]
+
+    def poisoned(image_task_id: str) -> Any:
+        if image_task_id == ids[2]:
+            raise UnicodeError("Invalid A-label")
+        return status_call(image_task_id)
+
+    monkeypatch.setattr(sightings, "status_call", poisoned)
+    run = wait(ids, timeout=1, deferrable=deferrable, allow_partial=True)
+    assert run.error is None
+    assert [record["status"] for record in run.result] == ["completed", "completed", "timeout", "completed"]
+
+
+def test_a_few_odd_answers_do_not_pass_for_silence(
+    emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [buy(f"picture {number}") for number in range(12)]
+
+    def poisoned(image_task_id: str) -> Any:
+        if image_task_id in ids[:10]:
+            raise ValueError("odd")
+        return status_call(image_task_id)
+
+    monkeypatch.setattr(sightings, "status_call", poisoned)
+    with NanoBananaHook() as hook:
+        seen = sightings.look_at(hook, ids)
+    assert [sighting.image_task is not None for sighting in seen] == [False] * 10 + [True] * 2
+
+
+def test_the_log_of_something_unexpected_holds_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    words = "Bearer sk-0123456789abcdef\nforged line"
+    with (
+        pytest.raises(unexpected.Unexpected) as caught,
+        unexpected.only_tree_errors("The look was not answered", image_task_id="tsk_1"),
+    ):
+        raise ValueError(words)
+    [record] = caplog.records
+    assert "sk-0123456789abcdef" not in record.getMessage() and "\nforged" not in record.getMessage()
+    assert "forged" not in caught.value.message and caught.value.image_task_id == "tsk_1" and caught.value.retryable
