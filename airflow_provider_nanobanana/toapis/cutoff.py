@@ -22,7 +22,8 @@ class Cutoff:
     def notice(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the socket of a connection that was just made."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._sockets.append(info["return_value"].get_extra_info("socket"))
+            made = info["return_value"].get_extra_info("socket")
+            self._sockets = [*(one for one in self._sockets if one.fileno() != -1), made]
 
     @contextlib.contextmanager
     def after(self, seconds: float) -> Iterator[None]:
