@@ -51,6 +51,15 @@ class NanoBananaHook(BaseHook):
 
     # --- connection ------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how Airflow before 3.2 shows the connection's form; newer ones read it from the provider info."""
+        from airflow_provider_nanobanana.get_provider_info import get_provider_info
+
+        (connection,) = get_provider_info()["connection-types"]
+        behaviour = connection["ui-field-behaviour"]
+        return {key.replace("-", "_"): value for key, value in behaviour.items()}
+
     @property
     def settings(self) -> ConnectionSettings:
         """The connection, read once per hook."""
@@ -77,7 +86,12 @@ class NanoBananaHook(BaseHook):
 
     @property
     def client(self) -> ToApisClient:
-        """The blocking client; raises the service's own errors, not Airflow's."""
+        """The blocking client; its calls raise the service's own errors, not Airflow's.
+
+        Building it checks key, host, proxy and certificates: whoever writes ahead takes it before.
+
+        :raises NanoBananaFailException: The connection or the environment cannot be used; nothing was sent.
+        """
         if self._client is None:
             from airflow_provider_nanobanana.toapis.client import ToApisClient
 
@@ -94,8 +108,8 @@ class NanoBananaHook(BaseHook):
         """Return the asyncio client; raises the service's own errors, not Airflow's."""
         settings = await self.asettings()
         if self._async_client is None:
-            client_module = await asyncio.to_thread(import_client)
             with airflow_errors():
+                client_module = await asyncio.to_thread(import_client)
                 self._async_client = client_module.AsyncToApisClient(
                     settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout
                 )
@@ -243,7 +257,10 @@ class NanoBananaHook(BaseHook):
 
 
 def import_client() -> Any:
-    """Import what takes long, in a thread where an event loop runs, and return the client's module."""
+    """Import what takes long, in a thread where an event loop runs, and return the client's module.
+
+    :raises ConfigurationError: The environment names certificates that cannot be used.
+    """
     from airflow_provider_nanobanana.toapis import client, http
 
     http.shared_ssl_context()

@@ -61,6 +61,8 @@ class Submission:
         observer: Observer | None = None,
     ) -> None:
         self._hook = hook
+        # Taken now: what keeps any call from being sent is to be known before anything is written ahead.
+        self._client = hook.client
         self._request = request
         self._book = Logbook(journal)
         self._pace = pace
@@ -178,7 +180,7 @@ class Submission:
             intent = self._record(situation, RecordState.INTENT, generation)
             self._book.keep(intent)
             try:
-                image_task = self._hook.client.call(call, NO_REPEATS)
+                image_task = self._client.call(call, NO_REPEATS)
             except errors.SubmissionUnknown as lost:
                 self._book.note(intent.moved(RecordState.INTENT, at=self._hook.clock()))
                 self._lost += 1

@@ -14,12 +14,12 @@ from typing import Any, Final, TypeVar
 
 import httpx as httpx
 
-from airflow_provider_nanobanana import __version__
+import airflow_provider_nanobanana as provider
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
 
 #: What we call ourselves, to the gateway and to the hosts of links.
-USER_AGENT: Final = f"airflow-provider-nanobanana/{__version__}"
+USER_AGENT: Final = f"airflow-provider-nanobanana/{provider.__version__}"
 #: The file names under which OpenSSL looks for a certificate in a folder (``openssl rehash``).
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 
