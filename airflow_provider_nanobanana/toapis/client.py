@@ -76,7 +76,7 @@ class _Base:
             )
         except (httpx.InvalidURL, ValueError, TypeError, RecursionError) as error:
             raise InvalidRequest(
-                f"The {call.kind} call cannot be written as an HTTP request ({type(error).__name__}); nothing was sent.",
+                f"A {call.kind} call cannot be written as an HTTP request ({type(error).__name__}); nothing was sent.",
                 image_task_id=call.image_task_id,
             ) from error
 

@@ -20,6 +20,7 @@ from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_prox
 
 #: What we call ourselves, to the gateway and to the hosts of links.
 USER_AGENT: Final = f"airflow-provider-nanobanana/{provider.__version__}"
+_HOST: Final = re.compile(rb"[A-Za-z0-9._:-]+")
 #: The file names under which OpenSSL looks for a certificate in a folder (``openssl rehash``).
 _HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 
@@ -100,9 +101,9 @@ def usable_proxy(proxy: EnvironmentProxy, context: ssl.SSLContext) -> httpx.Prox
     """
     try:
         url = httpx.URL(proxy.url)
-        if not url.host:
-            raise ValueError("no host")
         url.host.encode("idna")
+        if not _HOST.fullmatch(url.raw_host) or not 0 < (url.port or 80) < 65536:
+            raise ValueError("no host, or no port")
         return httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
     except (httpx.InvalidURL, ValueError):
         # Its own words would quote the value, which may hold a password.

@@ -117,9 +117,10 @@ def status_call(image_task_id: str) -> ApiCall[ImageTask]:
     def read(body: Mapping[str, Any]) -> ImageTask | None:
         return answers.read_image_task(body, image_task_id) if answers.says_status(body) else None
 
+    # Half a character must not end a look in an error of its own; the service knows no such id.
+    segment = quote(image_task_id, safe="", errors="surrogatepass")
     # A lone "." or ".." would be taken for a step in the path, quoted or not.
-    # Half a character, which no text of the service's holds, must not end a look in an error of its own.
-    segment = quote(image_task_id, safe="", errors="surrogatepass") if image_task_id.strip(".") else "%2E" * len(image_task_id)
+    segment = segment if segment.strip(".") else "%2E" * len(segment)
     path = f"/v1/images/generations/{segment}"
     return ApiCall(CallKind.STATUS, "GET", path, read, image_task_id=image_task_id)
 

@@ -129,7 +129,7 @@ class Watch:
                 self._end()
 
     def _note(self, sighting: Sighting) -> None:
-        """Log changes of status: a line per poll, or per word of a service that counts a queue down, would bury them."""
+        """Log changes of status: a line per poll, or per place in the service's queue, would bury them."""
         if sighting.image_task is not None:
             word, status = sighting.image_task.wire_status, str(sighting.image_task.status)
             status = word if _WORD.fullmatch(word) else status
