@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ class NanoBananaHook(BaseHook):
         self.nanobanana_conn_id = nanobanana_conn_id
         self._settings: ConnectionSettings | None = None
         self._client: ToApisClient | None = None
+        self._building = threading.Lock()
         self._async_client: AsyncToApisClient | None = None
 
     # --- connection ------------------------------------------------------------------------------------------------
@@ -92,17 +94,21 @@ class NanoBananaHook(BaseHook):
 
         :raises NanoBananaFailException: The connection or the environment cannot be used; nothing was sent.
         """
-        if self._client is None:
-            from airflow_provider_nanobanana.toapis.client import ToApisClient
+        with self._building:
+            if self._client is None:
+                from airflow_provider_nanobanana.toapis.client import ToApisClient
 
-            settings = self.settings
-            with airflow_errors():
-                self._client = ToApisClient(
-                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout, sleep=self.sleep
-                )
-            # Closed at the latest with the hook: in a @task function nobody thinks of close().
-            weakref.finalize(self, self._client.close)
-        return self._client
+                settings = self.settings
+                with airflow_errors():
+                    self._client = ToApisClient(
+                        settings.base_url,
+                        settings.api_key.get_secret_value(),
+                        timeout=settings.timeout,
+                        sleep=self.sleep,
+                    )
+                # Closed at the latest with the hook: in a @task function nobody thinks of close().
+                weakref.finalize(self, self._client.close)
+            return self._client
 
     async def aclient(self) -> AsyncToApisClient:
         """Return the asyncio client; raises the service's own errors, not Airflow's."""

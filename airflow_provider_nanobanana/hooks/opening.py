@@ -98,6 +98,9 @@ class Opening:
             shop.notebook.keep(searching=bool(shop.unverified), searched=searched)
             self._estimate(shop)
         ledger.save()
+        # Built now: what keeps any call from being sent is known before anything is written ahead, and the ledger
+        # says that nothing was sent.
+        _ = self.hook.client
         return shop
 
     def _orders(self, book: orderbook.Book | None, *, first: bool) -> tuple[list[Order], References, bool]:

@@ -61,8 +61,6 @@ class Submission:
         observer: Observer | None = None,
     ) -> None:
         self._hook = hook
-        # Taken now: what keeps any call from being sent is to be known before anything is written ahead.
-        self._client = hook.client
         self._request = request
         self._book = Logbook(journal)
         self._pace = pace
@@ -171,6 +169,8 @@ class Submission:
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
             self._book.keep(self._record(situation, RecordState.QUEUED, generation))
+        # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
+        client = self._hook.client
         request = self._with_uploads()
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
@@ -180,7 +180,7 @@ class Submission:
             intent = self._record(situation, RecordState.INTENT, generation)
             self._book.keep(intent)
             try:
-                image_task = self._client.call(call, NO_REPEATS)
+                image_task = client.call(call, NO_REPEATS)
             except errors.SubmissionUnknown as lost:
                 self._book.note(intent.moved(RecordState.INTENT, at=self._hook.clock()))
                 self._lost += 1
