@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
 from airflow_provider_nanobanana.toapis.classify import no_answer_error
@@ -178,8 +178,7 @@ class ToApisClient(_Base):
             line.cutoff.forget()
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     """The connections that one call at a time uses, and what ends it in time."""
 
     http: httpx.HTTPTransport

@@ -83,6 +83,7 @@ class TokenBucket:
         self._changed = -math.inf
         self._halved = -math.inf
         self._counted = True
+        self._paused_from: float | None = None
 
     @classmethod
     def resumed(cls, rate: float, state: Sequence[float]) -> TokenBucket:
@@ -124,7 +125,7 @@ class TokenBucket:
         """
         if now >= self._halved + _EPISODE and sent >= self._halved:
             self._share, self._halved = max(_LOWEST_SHARE, self._share / 2), now
-        self._counted = True
+        self._counted, self._paused_from = True, None
         # The recovery begins when the pause is over.
         self._changed = max(self._changed, now + min(seconds, LONGEST_WAIT))
         self._next = max(self._next, now + min(seconds, LONGEST_WAIT))
@@ -132,12 +133,16 @@ class TokenBucket:
     def heed(self, signs: RateSigns, now: float) -> None:
         """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left.
 
-        A service that says so with every answer does not count calls: it is obeyed once, and again only after it
-        refused one or said that some are left.
+        Of the calls that passed, one can have been the last of a window. A service that says so of a second one does not
+        count: it is not obeyed before it has refused a call, or said that some are left.
         """
         if signs.rate is not None and signs.rate >= self._most * _LEAST_BELIEVED:
             self._rate = min(self._most, signs.rate)
         self._counted = self._counted or signs.some_left
-        if signs.exhausted_for is not None and self._counted:
+        if signs.exhausted_for is None:
+            return
+        if self._counted:
+            self._paused_from, self._counted = max(self._next, now), False
             self._next = max(self._next, now + signs.exhausted_for)
-            self._counted = False
+        elif self._paused_from is not None:
+            self._next, self._paused_from = min(self._next, max(self._paused_from, now)), None
