@@ -133,8 +133,8 @@ class TokenBucket:
     def heed(self, signs: RateSigns, now: float) -> None:
         """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left.
 
-        Of the calls that passed, one can have been the last of a window. A service that says so of a second one does not
-        count: it is not obeyed before it has refused a call, or said that some are left.
+        Of the calls that passed, one can have been the last of a window. A service that says so of a second one does
+        not count: it is not obeyed before it has refused a call, or said that some are left.
         """
         if signs.rate is not None and signs.rate >= self._most * _LEAST_BELIEVED:
             self._rate = min(self._most, signs.rate)

@@ -41,7 +41,7 @@ def operator(kind: str, folder: Path) -> Any:
 def test_in_a_mended_environment_nothing_is_looked_for(
     kind: str,
     variable: str,
-    again: dict[str, int],
+    again: dict[str, Any],
     emulator: Emulator,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
