@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,8 @@ _LOST: Final = frozenset({"expired", "result_missing"})
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 #: Three tags and a name stay below the 250 characters that it takes.
 _LONGEST_TAG: Final = 64
+#: Far above any image's cost; an infinity would end in an OverflowError, and a counter never forgets.
+_MOST_USD: Final = 1e6
 
 
 def count(name: Counter, amount: int = 1, **tags: str | None) -> None:
@@ -45,8 +46,9 @@ def count(name: Counter, amount: int = 1, **tags: str | None) -> None:
 def timing(name: Timing, seconds: float, **tags: str | None) -> None:
     """Record the duration ``nanobanana.<name>``; one below zero, as between two clocks, is zero. Never raises."""
     # A timedelta leaves no doubt about the unit; every backend makes milliseconds of it.
-    duration = timedelta(seconds=max(0.0, seconds))
-    _guarded(lambda stats: stats.timing(f"nanobanana.{name}", duration, tags=_readable(tags)))
+    _guarded(
+        lambda stats: stats.timing(f"nanobanana.{name}", timedelta(seconds=max(0.0, seconds)), tags=_readable(tags))
+    )
 
 
 def prepare() -> None:
@@ -86,8 +88,12 @@ def _outcome(record: Mapping[str, Any]) -> tuple[Counter, str | None]:
 def _micro_usd(record: Mapping[str, Any]) -> int:
     """Return what the service settled; of a failed image task that is what it gives back."""
     kept = record["status"] == "completed" or (record["error"] or {}).get("code") in _LOST
-    micros = (record["cost_usd"] or 0.0) * 1_000_000
-    return round(micros) if kept and math.isfinite(micros) else 0
+    return micro_usd(record["cost_usd"]) if kept else 0
+
+
+def micro_usd(cost: float | None) -> int:
+    """Return a cost in USD as millionths; one that no image can have had counts as nothing."""
+    return round(cost * 1_000_000) if cost is not None and 0 <= cost <= _MOST_USD else 0
 
 
 def _readable(tags: Mapping[str, str | None]) -> dict[str, str]:

@@ -155,8 +155,9 @@ class Ledger:
         with self._lock:
             wanted = {self._home[key].name for key in keys} if keys else self._dirty
             written = 0
-            if self._indexed is None and self._chunks:
-                # Before anything else: whether the ledger is whole must not be lost in a kill.
+            if self._indexed is None and (self._chunks or self.whole):
+                # Before anything else: whether the ledger is whole must not be lost in a kill, nor when the attempt
+                # ends before its first order.
                 written += self._write_index(0)
             for chunk in self._chunks:
                 # Keys come to the shelf in their order, so that two attempts at once cannot miss each other's.

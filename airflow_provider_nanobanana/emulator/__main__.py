@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.emulator.connection import connection_json
 from airflow_provider_nanobanana.emulator.gateway import Gateway
-from airflow_provider_nanobanana.emulator.server import Ports
+from airflow_provider_nanobanana.emulator.server import Ports, url_host
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 _EPILOG = """Words in a prompt make an image task misbehave: [[fail]] [[fail=CODE]] [[refuse]] [[refuse-late]]
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     defaults = Settings()
     add = line.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 inside a container (%(default)s)")
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 only inside a container (%(default)s)")
     add("--port", type=int, default=8787, help="API port, 0 for a free one (%(default)s)")
     add("--files-port", type=int, help="port of the result files, 0 for a free one (the API port + 1)")
     add("--public-files-url", default="", metavar="URL", help="base of result links, for a neighbouring container")
@@ -66,7 +66,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def greeting(ports: Ports, settings: Settings) -> str:
     """Return the line that says where the emulator is and how a DAG gets there."""
-    host = urlsplit(ports.files_url).hostname  # what others call this machine, where --public-files-url says so
+    # What others call this machine, where --public-files-url says so.
+    host = url_host(urlsplit(ports.files_url).hostname or "127.0.0.1")
     connection = json.dumps(connection_json(f"http://{host}:{ports.port}", settings))
     return f"API {ports.api_url}  files {ports.files_url}  AIRFLOW_CONN_NANOBANANA_DEFAULT='{connection}'"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -23,7 +22,7 @@ from airflow_provider_nanobanana.emulator.effects import distorted, replacement
 from airflow_provider_nanobanana.emulator.faultkinds import COMPLETED_ONLY
 from airflow_provider_nanobanana.emulator.faults import Rule
 from airflow_provider_nanobanana.emulator.gateway import Gateway, Upload, failure_of
-from airflow_provider_nanobanana.emulator.submissions import Refused, parse
+from airflow_provider_nanobanana.emulator.submissions import Refused, parse, read_json
 
 UPLOAD_LIMIT = 10_000_000
 _SUFFIXES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/gif": "gif"}
@@ -78,7 +77,7 @@ async def submit(gateway: Gateway, request: Request) -> Response:
     if not gateway.submit_bucket.take(gateway.clock()):
         return replies.limited(gateway.submit_bucket.headers("async_submit"))
     try:
-        body = json.loads(raw)
+        body = read_json(raw)
     except ValueError:
         return replies.refusal(400, "invalid_request", "request body is not valid JSON")
     prompt = str(body.get("prompt", "")) if isinstance(body, dict) else ""
@@ -145,6 +144,8 @@ async def _status_body(gateway: Gateway, task: ImageTask) -> dict[str, Any]:
     leave = frozenset() if task.state(now) == "completed" else COMPLETED_ONLY
     leave |= frozenset() if task.state(now) == "failed" else {"failure_word"}
     shapes = gateway.faults.shapes("status", task.prompt, leave)
+    if "more_images" in shapes:
+        task.served = max(task.served, shapes["more_images"]["images"])
     if "failed" in shapes:
         gateway.bank.fail(task, failure_of(shapes["failed"]), now)
     gateway.announce(task)
@@ -154,11 +155,11 @@ async def _status_body(gateway: Gateway, task: ImageTask) -> dict[str, Any]:
 
 async def _data(gateway: Gateway, task: ImageTask, shapes: dict[str, Rule]) -> list[dict[str, Any]]:
     if task.submission.response_format == "b64_json":
-        return [{"b64_json": await _encoded(gateway, task, index, shapes)} for index in range(task.submission.count)]
+        return [{"b64_json": await _encoded(gateway, task, index, shapes)} for index in range(task.served)]
     if "url" in shapes:
         return [{"url": shapes["url"]["url"]}]
     suffix = shapes["wrong_suffix"]["suffix"] if "wrong_suffix" in shapes else ""
-    return [{"url": gateway.link(task, index, suffix)} for index in range(task.submission.count)]
+    return [{"url": gateway.link(task, index, suffix)} for index in range(task.served)]
 
 
 async def _encoded(gateway: Gateway, task: ImageTask, index: int, shapes: dict[str, Rule]) -> str:

@@ -29,7 +29,10 @@ class Failure:
 
 @dataclass(slots=True)
 class ImageTask:
-    """One accepted, paid image task; times are epoch seconds."""
+    """One accepted, paid image task; times are epoch seconds.
+
+    :param served: Pictures that its answer names, as many as were asked for unless a fault says otherwise.
+    """
 
     id: str
     submission: Submission
@@ -44,6 +47,10 @@ class ImageTask:
     hidden_polls: int = 0
     hidden_spelling: str = "404"
     lookup_spread: float = 0.0
+    served: int = 0
+
+    def __post_init__(self) -> None:
+        self.served = self.served or self.submission.count
 
     @property
     def prompt(self) -> str:

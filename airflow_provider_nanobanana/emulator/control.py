@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_nanobanana.emulator.faults import Rule
+from airflow_provider_nanobanana.emulator.submissions import read_json
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.emulator.gateway import Gateway
@@ -57,7 +57,7 @@ async def faults(gateway: Gateway, request: Request) -> Response:
         gateway.faults.rules = []
     elif request.method == "POST":
         try:
-            given = json.loads(await request.body())
+            given = read_json(await request.body())
             if not isinstance(given, list) or not all(isinstance(rule, dict) for rule in given):
                 raise ValueError("send a list of rules, each an object with on, kind and parameters")
             gateway.faults.rules = [Rule.parse(rule) for rule in given]
@@ -70,9 +70,12 @@ async def settings(gateway: Gateway, request: Request) -> Response:
     """Show or change the settings."""
     if request.method == "POST":
         try:
-            changes = json.loads(await request.body())
+            changes = read_json(await request.body())
             if not isinstance(changes, dict):
                 raise ValueError("send an object of settings")
+            if "api_key" in changes:
+                # Nobody is asked for it here: whoever reaches this port could shut out whoever started it.
+                raise ValueError("api_key is set where the emulator is started")
             gateway.configure(**changes)
         except ValueError as error:
             return _bad(error)

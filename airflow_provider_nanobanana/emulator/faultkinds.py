@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,6 +88,8 @@ KINDS: dict[str, Kind] = {
     "data_url": Kind("shape", ("status",)),
     "result_url": Kind("shape", ("status",)),
     "no_url": Kind("shape", ("status",)),
+    "result_shape": Kind("shape", ("status",), {"shape": "images"}),
+    "more_images": Kind("shape", ("status",), {"images": 2}),
     "url": Kind("shape", ("status",), {"url": "https://169.254.169.254/latest/meta-data"}),
     "billing": Kind("shape", ("status",), {"value": "absent"}),
     "expires_at": Kind("shape", ("status",), {"value": "missing"}),
@@ -101,13 +104,20 @@ KINDS: dict[str, Kind] = {
     "wrong_format": Kind("picture", ("result",), {"format": "WEBP"}),
 }
 
+REDIRECTS = (301, 302, 303, 307, 308)
+#: What goes into a header.
+_IN_HEADERS = ("content_type", "url", "retry_after", "category", "suffix")
+_MOST_IMAGES = 100
+
 _FORMATS = ("PNG", "JPEG", "WEBP")
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("envelope", "shape"): ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E7m", "E8"),
     ("failed", "shape"): ("object", "string", "fail_reason"),
     ("not_found", "spelling"): ("404", "400", "E5"),
     ("late_404", "spelling"): ("404", "400", "E5"),
-    ("id_in_data", "field"): ("task_id", "id", "top"),
+    ("id_in_data", "field"): ("task_id", "id", "top", "taskId", "list"),
+    # as seen of this gateway and of its forks (contract 11)
+    ("result_shape", "shape"): ("images", "result_images", "output", "results", "texts", "json_text"),
     ("picture_format", "format"): _FORMATS,
     ("wrong_format", "format"): _FORMATS,
     ("bad_b64", "value"): ("invalid", "data_uri"),
@@ -135,10 +145,22 @@ def check_param(kind: str, name: str, value: Any) -> None:
     fits = isinstance(value, int | float) if number else isinstance(value, type(default))
     if not loose and not fits:
         raise ValueError(f"{name} of fault {kind!r} must be like {default!r}, not {value!r}")
+    _check_playable(kind, name, value, number=number)
+
+
+def _check_playable(kind: str, name: str, value: Any, *, number: bool) -> None:
+    if name == "status" and value is not None and not (type(value) is int and 200 <= value <= 599):
+        raise ValueError(f"status of fault {kind!r} must be 200 to 599, not {value!r}")
+    if name == "images" and not (type(value) is int and 1 <= value <= _MOST_IMAGES):
+        raise ValueError(f"images of fault {kind!r} must be 1 to {_MOST_IMAGES}, not {value!r}")
+    if number and name not in ("code", "retry_after") and not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} of fault {kind!r} must be a number of at least 0, not {value!r}")
+    if name in _IN_HEADERS and isinstance(value, str) and not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{name} of fault {kind!r} goes into a header: plain ASCII in one line, not {value!r}")
 
 
 # What only means something once an image task is completed; it is not used up on the queries before.
 COMPLETED_ONLY = frozenset(
     {"success_word", "top_level_url", "data_url", "result_url", "no_url", "url", "billing", "expires_at", "bad_b64",
-     "wrong_suffix"}
+     "wrong_suffix", "result_shape", "more_images"}
 )  # fmt: skip

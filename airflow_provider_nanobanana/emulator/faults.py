@@ -53,6 +53,8 @@ class Rule:
             check_param(kind, name, value)
         if not isinstance(skip, int) or not (times is None or isinstance(times, int)):
             raise ValueError("times and skip must be whole numbers")
+        if not isinstance(match, str | None):
+            raise ValueError(f"match must be a part of the prompt, not {match!r}")
         return cls(on, kind, times, match or "", skip, KINDS[kind].params | params)
 
     def __getitem__(self, name: str) -> Any:

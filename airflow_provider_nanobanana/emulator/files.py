@@ -16,11 +16,12 @@ from starlette.routing import Route
 from airflow_provider_nanobanana.emulator import png
 from airflow_provider_nanobanana.emulator.bank import ImageTask
 from airflow_provider_nanobanana.emulator.effects import distorted, replacement
+from airflow_provider_nanobanana.emulator.faultkinds import REDIRECTS
 from airflow_provider_nanobanana.emulator.faults import Rule
 from airflow_provider_nanobanana.emulator.gateway import Gateway
 from airflow_provider_nanobanana.emulator.pictures import PictureSpec
 
-_NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d+)\.\w+")
+_NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d{1,4})\.\w+")
 _MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _CHUNK = 64 * 1024
 
@@ -39,7 +40,7 @@ def build(gateway: Gateway) -> Starlette:
 def _asked(gateway: Gateway, name: str) -> tuple[ImageTask, int] | None:
     found = _NAME.fullmatch(name)
     task = gateway.bank.image_tasks.get(found[1]) if found else None
-    if found is None or task is None or int(found[2]) >= task.submission.count:
+    if found is None or task is None or int(found[2]) >= task.served:
         return None
     now = gateway.clock()
     alive = task.state(now) == "completed" and now < task.done + gateway.settings.link_seconds
@@ -85,6 +86,8 @@ async def _spoiled(gateway: Gateway, rule: Rule, spec: PictureSpec, name: str) -
 async def hop(gateway: Gateway, request: Request) -> Response:
     """Redirect so many more times, then serve the picture."""
     hops, status, name = (request.path_params[part] for part in ("hops", "status", "name"))
+    if status not in REDIRECTS:
+        return _missing(404)
     if hops > 0:
         return _moved(f"{gateway.files_url}/hop/{hops - 1}/{status}/{name}", status)
     asked = _asked(gateway, name)
@@ -94,6 +97,8 @@ async def hop(gateway: Gateway, request: Request) -> Response:
 async def loop(gateway: Gateway, request: Request) -> Response:
     """Redirect to itself for ever."""
     status, name = request.path_params["status"], request.path_params["name"]
+    if status not in REDIRECTS:
+        return _missing(404)
     return _moved(f"{gateway.files_url}/loop/{status}/{name}", status)
 
 

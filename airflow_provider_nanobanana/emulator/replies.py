@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -76,6 +77,8 @@ def submitted(task: ImageTask, settings: Settings, shapes: dict[str, Rule]) -> d
         del body["id"]
     if "id_in_data" in shapes:
         place, value = shapes["id_in_data"]["field"], body.pop("id")
+        if place == "list":
+            return {"code": 200, "data": [{"task_id": value, "status": "submitted"}]}
         return body | ({"task_id": value} if place == "top" else {"data": {place: value}})
     return body
 
@@ -157,11 +160,27 @@ def _placed(data: list[dict[str, Any]], shapes: dict[str, Rule]) -> dict[str, An
         return {"result": {"type": "image", "data": []}}
     if "top_level_url" in shapes:
         return {"url": data[0].get("url")}
+    if "result_shape" in shapes:
+        return _shaped(data, shapes["result_shape"]["shape"])
     if "data_url" in shapes:
         return {"data": data}
     if "result_url" in shapes:
         return {"result": {"type": "image", "url": data[0].get("url")}}
     return {"result": {"type": "image", "data": data}}
+
+
+def _shaped(data: list[dict[str, Any]], shape: str) -> dict[str, Any]:
+    """Return the results in one of the places that live clients have seen them in."""
+    values = [next(iter(one.values())) for one in data]
+    shapes: dict[str, dict[str, Any]] = {
+        "images": {"images": data},
+        "result_images": {"result": {"images": [{"url": values}]}},
+        "output": {"output": {"image_urls": values}},
+        "results": {"results": data},
+        "texts": {"result": values},
+        "json_text": {"result": json.dumps({"type": "image", "data": data})},
+    }
+    return shapes[shape]
 
 
 def _echo(body: dict[str, Any], task: ImageTask, settings: Settings) -> None:

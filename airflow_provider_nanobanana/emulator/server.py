@@ -91,7 +91,7 @@ class Ports:
             self._sockets[0].close()
             raise
         self.files_port: int = self._sockets[1].getsockname()[1]
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+        shown = url_host("127.0.0.1" if host in ("0.0.0.0", "::", "") else host)
         self.api_url = f"http://{shown}:{self.port}"
         self.files_url = public_files_url.rstrip("/") or f"http://{shown}:{self.files_port}"
         gateway.files_url = self.files_url
@@ -109,6 +109,11 @@ class Ports:
         """Ask both ports to end; call it on the loop's thread."""
         for server in self._servers:
             server.end()
+
+
+def url_host(host: str) -> str:
+    """Return a host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _config(app: Any) -> uvicorn.Config:

@@ -72,6 +72,13 @@ class Settings:
             _check_number("credits", self.credits)
         if self.result_format not in PICTURE_FORMATS:
             raise ValueError(f"result_format must be one of {', '.join(PICTURE_FORMATS)}, not {self.result_format!r}")
+        if not isinstance(self.seed, int | None):
+            raise ValueError(f"seed must be a whole number, not {self.seed!r}")
+        for name in ("ignore_client_ids", "reject_client_ids"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if not isinstance(self.result_suffix, str):
+            raise ValueError(f"result_suffix must be a text, not {self.result_suffix!r}")
         if not self.api_key:
             raise ValueError("api_key must not be empty")
 

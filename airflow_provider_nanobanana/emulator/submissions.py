@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,19 @@ class Submission:
     response_format: str = "url"
     client_business_id: str | None = None
     picture_format: str | None = None
+
+
+def read_json(raw: bytes) -> Any:
+    """Return the value of a JSON body that can be written as JSON again.
+
+    :raises ValueError: It is no JSON, too deep, or holds half a character.
+    """
+    try:
+        value = json.loads(raw)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
+    return value
 
 
 def parse(body: Any, settings: Settings) -> Submission:

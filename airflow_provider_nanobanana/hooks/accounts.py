@@ -26,5 +26,5 @@ def count_ended(shop: Workshop, order: Order) -> None:
         metrics.count("failed", **tags, code=metrics.code_tag(entry.error.code))
         if entry.error.again and entry.error.code != EXPIRED:
             return
-    if micros := round((entry.cost or 0.0) * 1_000_000):
+    if micros := metrics.micro_usd(entry.cost):
         metrics.count("cost_micro_usd", micros, **tags)

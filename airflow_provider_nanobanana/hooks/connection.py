@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
-from airflow_provider_nanobanana.toapis.protocol import is_loopback, normalise_host
+from airflow_provider_nanobanana.toapis.protocol import checked_key, is_loopback, normalise_host
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
 _VERSION_PATH = "v1"
+#: No image costs as much; what is far above is a slip of the pen.
+_MOST_USD: Final = 1000
+_KINDS: Final = ((str, "a text"), (bool, "true or false"), ((int, float), "a number"), ((list, tuple), "a list"))
 
 
 class ConnectionSettings(BaseModel):
@@ -43,6 +46,14 @@ class ConnectionSettings(BaseModel):
     query_rate: float = Field(default=50.0, gt=0, le=10_000)
     prices: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     client_ids: bool = True
+    allow_http: bool = Field(default=False, exclude=True)
+
+    @field_validator("timeout", "submit_rate", "query_rate", mode="before")
+    @classmethod
+    def _no_switch(cls, number: Any) -> Any:
+        if isinstance(number, bool):
+            raise ValueError(f"is a number, not {str(number).lower()}")
+        return number
 
     @field_validator("prices", mode="before")
     @classmethod
@@ -57,31 +68,45 @@ class ConnectionSettings(BaseModel):
     @classmethod
     def _real_prices(cls, prices: dict[str, float | dict[str, float]]) -> dict[str, float | dict[str, float]]:
         groups = (price.values() if isinstance(price, dict) else (price,) for price in prices.values())
-        if not all(math.isfinite(price) and price >= 0 for group in groups for price in group):
-            raise ValueError('holds a price that is none; use a form like {"1K": 0.025}')
+        if not all(0 <= price <= _MOST_USD for group in groups for price in group):
+            raise ValueError(f'holds a price that is none (0 to {_MOST_USD} USD); use a form like {{"1K": 0.025}}')
         return prices
 
     @classmethod
-    def read(cls, connection: Connection, extra: Mapping[str, Any]) -> ConnectionSettings:
+    def read(cls, connection: Connection, extra: Any) -> ConnectionSettings:
         """Return the settings of a connection; ``extra`` is its decoded extra (async callers fetch it differently).
 
         :raises ConfigurationError: naming the field, what is wrong and what is allowed; never the key.
         """
         name = f"Connection {connection.conn_id!r}"
-        key = (connection.password or "").strip()
-        if not key:
+        if not (connection.password or "").strip():
             hint = " (it seems to be in the login field)" if connection.login else ""
             raise ConfigurationError(f"{name} holds no API key: put it into the password field{hint}.")
-        allow_http = str(extra.get("allow_http", "")).strip().lower() in ("1", "true", "yes", "on")
         try:
-            base_url = normalise_host(_host(connection), allow_http=allow_http)
+            key = checked_key(connection.password or "")
+            given = {field: value for field, value in _object(extra).items() if value not in (None, "")}
+            settings = cls.model_validate({**given, "base_url": _host(connection), "api_key": key})
+            base_url = normalise_host(settings.base_url, allow_http=settings.allow_http)
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error.message}") from None
-        given = {field: value for field, value in extra.items() if value not in (None, "")}
-        try:
-            return cls.model_validate({**given, "base_url": base_url, "api_key": key})
         except ValidationError as error:
             raise ConfigurationError(f"{name}: {_explain(error)}.") from None
+        return settings.model_copy(update={"base_url": base_url})
+
+
+def _object(extra: Any) -> Mapping[str, Any]:
+    """Return the extra as an object; JSON inside a JSON text, as in an environment variable, is read once more.
+
+    :raises ConfigurationError: It is another JSON value.
+    """
+    if isinstance(extra, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            extra = json.loads(extra)
+    if extra is None or isinstance(extra, Mapping):
+        return extra or {}
+    kind = next((word for kinds, word in _KINDS if isinstance(extra, kinds)), type(extra).__name__)
+    # Not repeated: people paste keys into the wrong field.
+    raise ConfigurationError(f'extra must be a JSON object such as {{"timeout": 30}}, it is {kind}.')
 
 
 def _host(connection: Connection) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -48,9 +49,19 @@ class NanoBananaHook(BaseHook):
         self.nanobanana_conn_id = nanobanana_conn_id
         self._settings: ConnectionSettings | None = None
         self._client: ToApisClient | None = None
+        self._building = threading.Lock()
         self._async_client: AsyncToApisClient | None = None
 
     # --- connection ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how Airflow before 3.2 shows the connection's form; newer ones read it from the provider info."""
+        from airflow_provider_nanobanana.get_provider_info import get_provider_info
+
+        (connection,) = get_provider_info()["connection-types"]
+        behaviour = connection["ui-field-behaviour"]
+        return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
     @property
     def settings(self) -> ConnectionSettings:
@@ -78,25 +89,34 @@ class NanoBananaHook(BaseHook):
 
     @property
     def client(self) -> ToApisClient:
-        """The blocking client; raises the service's own errors, not Airflow's."""
-        if self._client is None:
-            from airflow_provider_nanobanana.toapis.client import ToApisClient
+        """The blocking client; its calls raise the service's own errors, not Airflow's.
 
-            settings = self.settings
-            with airflow_errors():
-                self._client = ToApisClient(
-                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout, sleep=self.sleep
-                )
-            # Closed at the latest with the hook: in a @task function nobody thinks of close().
-            weakref.finalize(self, self._client.close)
-        return self._client
+        Building it checks key, host, proxy and certificates: whoever writes ahead takes it before.
+
+        :raises NanoBananaFailException: The connection or the environment cannot be used; nothing was sent.
+        """
+        with self._building:
+            if self._client is None:
+                from airflow_provider_nanobanana.toapis.client import ToApisClient
+
+                settings = self.settings
+                with airflow_errors():
+                    self._client = ToApisClient(
+                        settings.base_url,
+                        settings.api_key.get_secret_value(),
+                        timeout=settings.timeout,
+                        sleep=self.sleep,
+                    )
+                # Closed at the latest with the hook: in a @task function nobody thinks of close().
+                weakref.finalize(self, self._client.close)
+            return self._client
 
     async def aclient(self) -> AsyncToApisClient:
         """Return the asyncio client; raises the service's own errors, not Airflow's."""
         settings = await self.asettings()
         if self._async_client is None:
-            client_module = await asyncio.to_thread(import_client)
             with airflow_errors():
+                client_module = await asyncio.to_thread(import_client)
                 self._async_client = client_module.AsyncToApisClient(
                     settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout
                 )
@@ -244,7 +264,10 @@ class NanoBananaHook(BaseHook):
 
 
 def import_client() -> Any:
-    """Import what takes long, in a thread where an event loop runs, and return the client's module."""
+    """Import what takes long, in a thread where an event loop runs, and return the client's module.
+
+    :raises ConfigurationError: The environment names certificates that cannot be used.
+    """
     from airflow_provider_nanobanana.toapis import client, http
 
     http.shared_ssl_context()

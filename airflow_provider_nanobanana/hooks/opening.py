@@ -120,6 +120,9 @@ class Opening:
         if self.commission.preflight_balance and shop.halt is None and any(map(shop.doubtful, shop.unsent())):
             shop.preflight = lambda: self._check_balance(shop)
         ledger.save()
+        # Built now: what keeps any call from being sent is known before anything is written ahead, and the ledger
+        # says that nothing was sent.
+        _ = self.hook.client
         return shop
 
     def _content(

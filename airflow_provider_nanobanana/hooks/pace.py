@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.hooks.slate import OwnSlate, SharedSlate, Slate, private_folder
@@ -93,7 +94,7 @@ class Pace:
         try:
             return cls(settings.submit_rate, SharedSlate(slate_folder(), account), spare)
         except OSError as error:
-            _say_alone(error)
+            _say_alone("one for temporary files", str(error))
             return cls(settings.submit_rate, spare)
 
     def turn(self, now: float) -> float | None:
@@ -193,10 +194,17 @@ class Pace:
         try:
             self._slate.update(rewrite)
         except (OSError, ImportError) as error:
-            _say_alone(error)
+            folder = self._slate.folder if isinstance(self._slate, SharedSlate) else "none"
+            _say_alone(str(folder), f"{type(error).__name__}: {error}")
             self._slate = self._spare
             self._slate.update(rewrite)
 
 
-def _say_alone(reason: Exception) -> None:
-    log.debug("This process paces its submits by itself (%s: %s).", type(reason).__name__, reason)
+@cache
+def _say_alone(folder: str, reason: str) -> None:
+    log.warning(
+        "This process paces its submits by itself, so that processes of this machine may together exceed the "
+        "connection's submit_rate: the folder they share, %s, cannot be used (%s). This is said once.",
+        folder,
+        reason,
+    )

@@ -40,7 +40,7 @@ class Retrieval:
     """
 
     def __init__(self, hook: NanoBananaHook, destination: str) -> None:
-        self._client = hook.client
+        self._hook = hook
         #: The destination itself: what is in place there, and the manifest.
         self.landing = Landing(destination)
         self.landing.check_writable()
@@ -129,7 +129,7 @@ class Retrieval:
             self._idle.append(fetcher)
 
     def _ask_again(self, image: GeneratedImage) -> GeneratedImage:
-        image_task = self._client.call(status_call(image.id))
+        image_task = self._hook.client.call(status_call(image.id))
         now = time.time()
         past = image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now)
         if past or image_task.expired_at_service:

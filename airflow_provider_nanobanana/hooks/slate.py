@@ -18,6 +18,8 @@ _SIZE: Final = 256
 #: The lock is held for microseconds; a holder that was stopped (a debugger, a frozen container) must not stop us.
 _LOCK_TRIES: Final = 200
 _LOCK_PAUSE: Final = 0.005
+#: Where temporary files lie when the environment names no place.
+_TEMPORARY: Final = ("/tmp", "/var/tmp", "/usr/tmp")
 
 
 class Slate(Protocol):
@@ -50,7 +52,7 @@ class SharedSlate:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._name = name
 
     def update(self, change: Callable[[Any], Any]) -> None:
@@ -82,17 +84,17 @@ class SharedSlate:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             time.sleep(_LOCK_PAUSE)
-        raise TimeoutError(f"{self._folder / self._name} is locked by a process that does not go on")
+        raise TimeoutError(f"{self.folder / self._name} is locked by a process that does not go on")
 
     def _open(self) -> int:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._folder, 0o700)
+            os.mkdir(self.folder, 0o700)
         # Opened first and judged then: what was judged is what is used, whoever swaps names meanwhile.
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             found = os.fstat(folder)
             if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-                raise PermissionError(f"{self._folder} is somebody else's or open to others")
+                raise PermissionError(f"{self.folder} is somebody else's or open to others")
             return os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
         finally:
             os.close(folder)
@@ -105,7 +107,12 @@ def private_folder() -> Path:
     """
     if os.name != "posix":
         raise OSError("processes share no folder here")
-    return Path(tempfile.gettempdir()) / f"nanobanana-{os.geteuid()}"
+    found = os.path.abspath(tempfile.gettempdir())
+    named = [folder for name in ("TMPDIR", "TEMP", "TMP") if (folder := os.environ.get(name))]
+    if found == os.getcwd() and found not in map(os.path.abspath, (*named, *_TEMPORARY)):
+        # Python's last resort: no two processes have it in common, and it may be a checkout.
+        raise OSError("there is no folder for temporary files")
+    return Path(found) / f"nanobanana-{os.geteuid()}"
 
 
 def _parsed(text: bytes) -> Any:

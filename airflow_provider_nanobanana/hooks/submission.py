@@ -216,6 +216,8 @@ class Submission:
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
             self._book.keep(self._record(situation, RecordState.QUEUED, generation))
+        # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
+        client = self._hook.client
         request = self._with_uploads()
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
@@ -225,7 +227,7 @@ class Submission:
             intent = self._record(situation, RecordState.INTENT, generation)
             self._book.keep(intent)
             try:
-                image_task = self._hook.client.call(call, NO_REPEATS)
+                image_task = client.call(call, NO_REPEATS)
             except errors.SubmissionUnknown as lost:
                 self._book.note(intent.moved(RecordState.INTENT, at=self._hook.clock()))
                 self._lost += 1

@@ -5,27 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
+from airflow_provider_nanobanana.toapis.classify import no_answer_error
 from airflow_provider_nanobanana.toapis.cutoff import Cutoff
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ToApisError
-from airflow_provider_nanobanana.toapis.http import httpx, shared_ssl_context
-from airflow_provider_nanobanana.toapis.protocol import MAX_ANSWER_BYTES, ApiCall, RetryPolicy
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, ToApisError
+from airflow_provider_nanobanana.toapis.http import USER_AGENT, httpx, in_words, open_transport, shared_ssl_context
+from airflow_provider_nanobanana.toapis.protocol import MAX_ANSWER_BYTES, ApiCall, RetryPolicy, checked_key
 
 T = TypeVar("T")
 
 #: The request never left: name resolution, refused, connect timeout, TLS and proxy handshakes, no free connection.
-_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_UNREACHED: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+_NOT_SENT: Final = (*_UNREACHED, httpx.PoolTimeout)
 _CONNECT_SECONDS: Final = 10.0
 #: Connections of one httpx client (measured: 128 in one pool 34 calls/s, in 16 pools of 8 488 calls/s).
 _LANE_WIDTH: Final = 8
 _KEEP_ALIVE: Final = 60.0
+_LIMITS: Final = httpx.Limits(max_keepalive_connections=_LANE_WIDTH)
 
 
 class _Base:
@@ -34,46 +37,57 @@ class _Base:
     def __init__(
         self, base_url: str, api_key: str, *, timeout: float = 30.0, policy: RetryPolicy | None = None
     ) -> None:
-        if not api_key.isascii() or not api_key.isprintable() or not api_key.strip():
-            raise ConfigurationError("The API key (the connection's password) is empty or holds characters no key has.")
+        self._key = checked_key(api_key)
         try:
             httpx.URL(base_url).host.encode("idna")
-        except (httpx.InvalidURL, UnicodeError) as error:
+        except (httpx.InvalidURL, ValueError) as error:
             raise ConfigurationError("The host holds a name that cannot be looked up.") from error
         self._base_url = base_url
-        self._key = api_key.strip()
         self._timeout = timeout
         self._policy = policy or RetryPolicy()
-
-    def _options(self) -> dict[str, Any]:
-        connect = min(self._timeout / 2, _CONNECT_SECONDS)
-        return {
-            "base_url": self._base_url,
-            "headers": {"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
-            # A connection that is never made must fail as that, before the whole call's time is up.
-            "timeout": httpx.Timeout(self._timeout, connect=connect, pool=connect),
-            "verify": shared_ssl_context(),
-            # A followed redirect could repeat a paid POST, or carry the key elsewhere.
-            "follow_redirects": False,
+        self._headers = {
+            "Authorization": f"Bearer {self._key}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": USER_AGENT,
         }
+        connect = min(timeout / 2, _CONNECT_SECONDS)
+        # A connection that is never made must fail as that, before the whole call's time is up.
+        self._timeouts = httpx.Timeout(timeout, connect=connect, pool=connect).as_dict()
 
-    @staticmethod
-    def _content(call: ApiCall[Any]) -> dict[str, Any]:
+    def _request(self, call: ApiCall[Any], **extensions: Any) -> httpx.Request:
+        """Return the HTTP request of a call.
+
+        :raises InvalidRequest: It cannot be written as one: a number or a text that JSON does not know.
+        """
         content: dict[str, Any] = {"params": dict(call.params)} if call.params else {}
         if call.body is not None:
             content["json"] = dict(call.body)
         if call.upload is not None:
             content["files"] = {"file": (call.upload.filename, call.upload.content, call.upload.mime_type)}
             content["data"] = {"purpose": "generation"}
-        return content
+        try:
+            return httpx.Request(
+                call.method,
+                f"{self._base_url}{call.path}",
+                headers=self._headers,
+                extensions={"timeout": self._timeouts, **extensions},
+                **content,
+            )
+        except (httpx.InvalidURL, ValueError, TypeError, RecursionError) as error:
+            raise InvalidRequest(
+                f"A {call.kind} call cannot be written as an HTTP request ({type(error).__name__}); nothing was sent.",
+                image_task_id=call.image_task_id,
+            ) from error
 
     def _answer(self, response: httpx.Response, body: bytes) -> Answer:
         return Answer(response.status_code, dict(response.headers), body, self._key, self._base_url)
 
     @staticmethod
-    def _failure(error: Exception) -> NoAnswer:
-        reason = str(error).strip() or "no details"
-        return NoAnswer(sent=not isinstance(error, _NOT_SENT), reason=f"{type(error).__name__}: {reason}"[:300])
+    def _failed(error: Exception, call: ApiCall[Any]) -> ToApisError:
+        """Return the error of a call on whose way something broke; what is not known to be unsent may have arrived."""
+        failure = NoAnswer(sent=not isinstance(error, _NOT_SENT), reason=in_words(error))
+        return no_answer_error(failure, call.kind, call.image_task_id)
 
 
 class ToApisClient(_Base):
@@ -96,8 +110,11 @@ class ToApisClient(_Base):
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout, policy=policy)
         self._sleep = sleep
-        self._own = threading.local()
-        self._lines: list[tuple[httpx.Client, Cutoff]] = []
+        self._lines: list[_Line] = []
+        self._idle: deque[_Line] = deque()
+        self._closed = False
+        # What keeps connections from being opened at all is to be known before anything is written ahead.
+        self._idle.append(self._open())
 
     def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
         """Send a call, repeat it as the policy allows, and return its result.
@@ -116,33 +133,56 @@ class ToApisClient(_Base):
             repeats += 1
 
     def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
-        http, cutoff = self._line()
-        request = http.build_request(call.method, call.path, **self._content(call))
-        request.extensions["trace"] = cutoff.notice
-        try:
-            with cutoff.after(self._timeout), contextlib.closing(http.send(request, stream=True)) as response:
-                body = bytearray()
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        return NoAnswer(sent=True, reason="the answer was too long")
-                return self._answer(response, bytes(body))
-        except (httpx.HTTPError, OSError) as error:
-            return self._failure(error)
+        if self._closed:
+            raise RuntimeError("The client is closed.")
+        with self._line() as line:
+            request = self._request(call, trace=line.cutoff.notice)
+            try:
+                with (
+                    line.cutoff.after(self._timeout),
+                    contextlib.closing(line.http.handle_request(request)) as response,
+                ):
+                    body = bytearray()
+                    for chunk in response.iter_bytes():
+                        body += chunk
+                        if len(body) > MAX_ANSWER_BYTES:
+                            return NoAnswer(sent=True, reason="the answer was too long")
+                    return self._answer(response, bytes(body))
+            except Exception as error:
+                # Whatever it is: a submit that may have arrived is never an error that forgets that.
+                raise self._failed(error, call) from error
 
-    def _line(self) -> tuple[httpx.Client, Cutoff]:
-        """Return this thread's connections: a call that is cut off must not take the calls of others with it."""
-        if not hasattr(self._own, "line"):
-            self._own.line = (httpx.Client(**self._options()), Cutoff())
-            self._lines.append(self._own.line)
-        line: tuple[httpx.Client, Cutoff] = self._own.line
+    @contextlib.contextmanager
+    def _line(self) -> Iterator[_Line]:
+        """Lend connections that no other call uses: one that is cut off must not take the calls of others with it."""
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = self._open()
+        try:
+            yield line
+        finally:
+            self._idle.append(line)
+
+    def _open(self) -> _Line:
+        transport = open_transport(httpx.HTTPTransport, self._base_url, shared_ssl_context(), limits=_LIMITS)
+        line = _Line(transport, Cutoff())
+        self._lines.append(line)
         return line
 
     def close(self) -> None:
-        """Close the connections of every thread."""
-        for http, cutoff in self._lines:
-            http.close()
-            cutoff.forget()
+        """Close all connections; no call can be sent afterwards."""
+        self._closed = True
+        for line in self._lines:
+            line.http.close()
+            line.cutoff.forget()
+
+
+class _Line(NamedTuple):
+    """The connections that one call at a time uses, and what ends it in time."""
+
+    http: httpx.HTTPTransport
+    cutoff: Cutoff
 
 
 class AsyncToApisClient(_Base):
@@ -169,8 +209,15 @@ class AsyncToApisClient(_Base):
         # Longer than a poll interval, so that few waits do not open a connection for each poll; a submit that left on
         # a connection just closed would be unknown, so the blocking client keeps httpx's 5 s.
         limits = httpx.Limits(max_keepalive_connections=_LANE_WIDTH, keepalive_expiry=_KEEP_ALIVE)
-        lanes = -(-concurrency // _LANE_WIDTH)
-        self._lanes = [_Lane(httpx.AsyncClient(**self._options(), limits=limits)) for _ in range(lanes)]
+        lanes, context = -(-concurrency // _LANE_WIDTH), shared_ssl_context()
+        self._lanes = [
+            _Lane(open_transport(httpx.AsyncHTTPTransport, base_url, context, limits=limits)) for _ in range(lanes)
+        ]
+        self._closed = False
+        self._reached = False
+        self._probe = asyncio.Lock()
+        self._misses = 0
+        self._miss: Exception | None = None
 
     async def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
         """Send a call, repeat it as the policy allows, and return its result.
@@ -189,12 +236,31 @@ class AsyncToApisClient(_Base):
             repeats += 1
 
     async def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+        """Send a call; until a connection was made, and after one could not be, one at a time, for all who wait.
+
+        Names are looked up in the event loop's few threads, which every other trigger needs, too.
+        """
+        misses = self._misses
+        while not self._reached:
+            async with self._probe:
+                if self._miss is not None and self._misses != misses:
+                    raise self._failed(self._miss, call) from self._miss
+                if not self._reached:
+                    return await self._send(call)
+        return await self._send(call)
+
+    async def _send(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+        if self._closed:
+            raise RuntimeError("The client is closed.")
+        request = self._request(call)
         # The first of the least busy: a few connections stay warm and the others close.
         lane = min(self._lanes, key=attrgetter("busy"))
         lane.busy += 1
         try:
             async with asyncio.timeout(self._timeout):
-                async with lane.http.stream(call.method, call.path, **self._content(call)) as response:
+                response = await lane.http.handle_async_request(request)
+                async with contextlib.aclosing(response):
+                    self._reached = True
                     if self._heed is not None:
                         self._heed(response.headers)
                     body = bytearray()
@@ -203,19 +269,28 @@ class AsyncToApisClient(_Base):
                         if len(body) > MAX_ANSWER_BYTES:
                             return NoAnswer(sent=True, reason="the answer was too long")
                     return self._answer(response, bytes(body))
-        except (httpx.HTTPError, OSError) as error:
-            return self._failure(error)
+        except Exception as error:
+            self._note(error)
+            raise self._failed(error, call) from error
         finally:
             lane.busy -= 1
 
+    def _note(self, error: Exception) -> None:
+        """Keep in mind whether the host could be reached; one that is silent was."""
+        self._reached = not isinstance(error, _UNREACHED)
+        if not self._reached:
+            self._miss = error
+            self._misses += 1
+
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections; no call can be sent afterwards."""
+        self._closed = True
         await asyncio.gather(*(lane.http.aclose() for lane in self._lanes))
 
 
 @dataclass
 class _Lane:
-    """One httpx client: its pool looks at every connection for every call, so many small ones beat a large one."""
+    """One transport: its pool looks at every connection for every call, so many small ones beat a large one."""
 
-    http: httpx.AsyncClient
+    http: httpx.AsyncHTTPTransport
     busy: int = 0

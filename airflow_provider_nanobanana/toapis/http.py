@@ -1,14 +1,128 @@
-"""The one import of httpx: Airflow 3.4 moves to its successor, and then only this line does. Import this lazily."""
+"""The one import of httpx: Airflow 3.4 moves to its successor, and then only this line does. Import this lazily.
+
+What the environment says of certificates and proxies is read here, and what cannot be used is named.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
 from functools import cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import httpx as httpx
+
+import airflow_provider_nanobanana as provider
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError
+from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
+
+#: What we call ourselves, to the gateway and to the hosts of links.
+USER_AGENT: Final = f"airflow-provider-nanobanana/{provider.__version__}"
+_HOST: Final = re.compile(rb"[A-Za-z0-9._:-]+")
+#: The file names under which OpenSSL looks for a certificate in a folder (``openssl rehash``).
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+
+#: What httpx reads certificate authorities from, the first that is set, and what it must be.
+_CERTIFICATES: Final = {
+    "SSL_CERT_FILE": "the path of a PEM file with the certificate authorities to trust",
+    "SSL_CERT_DIR": "the path of a folder of PEM files under their hashes (`openssl rehash`)",
+}
+
+Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 @cache
 def shared_ssl_context() -> ssl.SSLContext:
-    """Return the process's one TLS context: each costs 25 ms of CPU and 0.6 MB (measured)."""
-    return httpx.create_ssl_context()
+    """Return the process's one TLS context: each costs 25 ms of CPU and 0.6 MB (measured).
+
+    :raises ConfigurationError: naming the one of ``SSL_CERT_FILE``, ``SSL_CERT_DIR`` and ``SSLKEYLOGFILE`` that cannot
+        be used.
+    """
+    _check_key_log()
+    variable = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
+    try:
+        if variable == "SSL_CERT_DIR" and not _any_certificates(os.environ[variable]):
+            # OpenSSL would find that out at the first connection, and say that the other side is not to be trusted.
+            raise FileNotFoundError("no folder with certificates")
+        return httpx.create_ssl_context()
+    except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
+        if variable is None:
+            raise ConfigurationError(f"The certificates of the package certifi cannot be read: {error}") from error
+        raise ConfigurationError(
+            f"The environment variable {variable} names nothing that certificates can be read from "
+            f"({type(error).__name__}). It must be {_CERTIFICATES[variable]}, or unset. Nothing was sent."
+        ) from error
+
+
+def _check_key_log() -> None:
+    path = os.environ.get("SSLKEYLOGFILE")
+    if not path:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = path
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"The environment variable SSLKEYLOGFILE names no file that can be written ({type(error).__name__}). Unset "
+            "it, or name a file in a folder that exists. Nothing was sent."
+        ) from error
+
+
+def _any_certificates(folders: str) -> bool:
+    found = (Path(folder) for folder in folders.split(os.pathsep) if folder)
+    return any(_HASHED.fullmatch(file.name) for folder in found if folder.is_dir() for file in folder.iterdir())
+
+
+def open_transport(kind: type[Transport], url: str, context: ssl.SSLContext, **options: Any) -> Transport:
+    """Open a transport to a URL's host, through the proxy that the environment names for it, if any.
+
+    A transport knows no cookies, no ``.netrc`` and no redirects, of which httpx's client would build the next request.
+
+    :raises ConfigurationError: The proxy cannot be used; names the variable, never its value.
+    """
+    parts = httpx.URL(url)
+    proxy = find_proxy(parts.scheme, parts.host, parts.port)
+    if proxy is None:
+        return kind(verify=context, trust_env=False, **options)
+    try:
+        return kind(verify=context, trust_env=False, proxy=usable_proxy(proxy, context), **options)
+    except ImportError:
+        raise ConfigurationError(
+            f"The environment variable {proxy.variable} names a socks proxy, which needs the package socksio: "
+            "pip install 'httpx[socks]'. Nothing was sent."
+        ) from None
+
+
+def usable_proxy(proxy: EnvironmentProxy, context: ssl.SSLContext) -> httpx.Proxy:
+    """Return a proxy as httpx takes it.
+
+    :raises ConfigurationError: It is no URL of a proxy; names the variable, never its value.
+    """
+    try:
+        url = httpx.URL(proxy.url)
+        url.host.encode("idna")
+        if not _HOST.fullmatch(url.raw_host) or not 0 < (url.port or 80) < 65536:
+            raise ValueError("no host, or no port")
+        return httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
+    except (httpx.InvalidURL, ValueError):
+        # Its own words would quote the value, which may hold a password.
+        raise ConfigurationError(
+            f"The environment variable {proxy.variable} is no URL of a proxy. Use a form such as "
+            "http://proxy.example.com:3128 (http, https, or socks5 with the package socksio), or name this host in "
+            "NO_PROXY. Nothing was sent."
+        ) from None
+
+
+def in_words(error: BaseException) -> str:
+    """Return what went wrong on the way to a host, and for an unknown certificate what to do."""
+    reason = f"{type(error).__name__}: {str(error).strip() or 'no details'}"[:300]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"{reason}; where a certificate authority of your own signs (a company's proxy), name its PEM file in "
+                "the environment variable SSL_CERT_FILE"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return reason

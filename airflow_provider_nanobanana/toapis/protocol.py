@@ -22,6 +22,12 @@ T = TypeVar("T")
 #: How the client ids begin that this package makes up (``durable.record``).
 _OUR_CLIENT_IDS: Final = "nb-"
 _URL_CHARACTERS: Final = re.compile(r"[!-~]+")
+#: What people paste after the base URL: the version, or a whole route of the documentation.
+_API_PATH: Final = re.compile(r"/+v1(/+((images|uploads|models|user|balance|chat|tasks)(/.*)?)?)?$")
+#: A key that was never filled in: ``$KEY``, ``${KEY}``, ``{{ key }}``, ``<your key>``.
+_PLACEHOLDER: Final = re.compile(r"[$<{%]")
+
+_QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
 
 DEFAULT_HOST: Final = "https://toapis.com"
 #: Room for one 64 MiB image as base64; whatever is longer is cut, and then no JSON.
@@ -144,8 +150,10 @@ def status_call(
             )
         return answers.read_looked_up(answer, image_task_id, sent)
 
+    # Half a character must not end a look in an error of its own; the service knows no such id.
+    segment = quote(image_task_id, safe="", errors="surrogatepass")
     # A lone "." or ".." would be taken for a step in the path, quoted or not.
-    segment = quote(image_task_id, safe="") if image_task_id.strip(".") else "%2E" * len(image_task_id)
+    segment = segment if segment.strip(".") else "%2E" * len(segment)
     path = f"/v1/images/generations/{segment}"
     return ApiCall(CallKind.STATUS, "GET", path, read, image_task_id=image_task_id)
 
@@ -196,6 +204,25 @@ class RetryPolicy:
 NO_REPEATS: Final = RetryPolicy(delays=())
 
 
+def checked_key(api_key: str) -> str:
+    """Return an API key without the blanks and line ends around it.
+
+    :raises ConfigurationError: what stands in the password is no key; it is not repeated.
+    """
+    key = api_key.strip()
+    if re.match(r"(authorization\b|bearer\b(?!-))", key, re.IGNORECASE):
+        wrong = 'begins with "Bearer" or "Authorization", which is added by itself: leave it out'
+    elif not key or key[0] in _QUOTES or key[-1] in _QUOTES:
+        wrong = "stands in quotes: leave them out" if key else "is empty"
+    elif _PLACEHOLDER.match(key):
+        wrong = "is a placeholder that was never filled in"
+    elif not _URL_CHARACTERS.fullmatch(key):
+        wrong = "holds a blank, a line end or characters no key has (web pages add invisible ones): paste it again"
+    else:
+        return key
+    raise errors.ConfigurationError(f"The API key (the connection's password) {wrong}. Nothing was sent.")
+
+
 def normalise_host(host: str | None, *, allow_http: bool = False) -> str:
     """Return the base URL without ``/v1`` and trailing slash; ``host`` may lack a scheme.
 
@@ -221,7 +248,7 @@ def normalise_host(host: str | None, *, allow_http: bool = False) -> str:
             "The host is plain http, which would send the API key in the clear. Use https; http is allowed for "
             'loopback, or with the extra {"allow_http": true} for an emulator in a neighbouring container.'
         )
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    path = _API_PATH.sub("", parts.path).rstrip("/")
     shown_host = f"[{hostname}]" if ":" in hostname else hostname
     return f"{parts.scheme}://{shown_host}{f':{port}' if port else ''}{path}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 #: A bucket never falls below this share of its rate, so that a recovering service is noticed.
@@ -33,10 +33,12 @@ class RateSigns:
 
     :param rate: Calls per second that the account allows.
     :param exhausted_for: Seconds until the next call is allowed.
+    :param some_left: Whether they say that calls are left.
     """
 
     rate: float | None = None
     exhausted_for: float | None = None
+    some_left: bool = field(default=False, compare=False)
 
     @classmethod
     def read(cls, headers: Mapping[str, str], category: str) -> RateSigns:
@@ -49,7 +51,11 @@ class RateSigns:
         limit, left = _number(headers, "x-ratelimit-limit"), _number(headers, "x-ratelimit-remaining")
         reset = _number(headers, "x-ratelimit-reset")
         exhausted = left is not None and left < 1 and reset is not None and reset <= LONGEST_WAIT
-        return cls(rate=limit / 60 if limit else None, exhausted_for=reset if exhausted else None)
+        return cls(
+            rate=limit / 60 if limit else None,
+            exhausted_for=reset if exhausted else None,
+            some_left=left is not None and left >= 1,
+        )
 
 
 def _number(headers: Mapping[str, str], name: str) -> float | None:
@@ -76,6 +82,8 @@ class TokenBucket:
         self._next = -math.inf
         self._changed = -math.inf
         self._halved = -math.inf
+        self._counted = True
+        self._paused_from: float | None = None
 
     @classmethod
     def resumed(cls, rate: float, state: Sequence[float]) -> TokenBucket:
@@ -117,13 +125,24 @@ class TokenBucket:
         """
         if now >= self._halved + _EPISODE and sent >= self._halved:
             self._share, self._halved = max(_LOWEST_SHARE, self._share / 2), now
+        self._counted, self._paused_from = True, None
         # The recovery begins when the pause is over.
         self._changed = max(self._changed, now + min(seconds, LONGEST_WAIT))
         self._next = max(self._next, now + min(seconds, LONGEST_WAIT))
 
     def heed(self, signs: RateSigns, now: float) -> None:
-        """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left."""
+        """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left.
+
+        Of the calls that passed, one can have been the last of a window. A service that says so of a second one does
+        not count: it is not obeyed before it has refused a call, or said that some are left.
+        """
         if signs.rate is not None and signs.rate >= self._most * _LEAST_BELIEVED:
             self._rate = min(self._most, signs.rate)
-        if signs.exhausted_for is not None:
+        self._counted = self._counted or signs.some_left
+        if signs.exhausted_for is None:
+            return
+        if self._counted:
+            self._paused_from, self._counted = max(self._next, now), False
             self._next = max(self._next, now + signs.exhausted_for)
+        elif self._paused_from is not None:
+            self._next, self._paused_from = min(self._next, max(self._paused_from, now)), None

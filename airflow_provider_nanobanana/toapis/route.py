@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import urllib.request
 from dataclasses import dataclass
 
 from airflow_provider_nanobanana.toapis.address import LinkHost, LinkPolicy, Resolve, check_address
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, UnsafeAddress
+from airflow_provider_nanobanana.toapis.proxy import find_proxy
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ def find_route(link: LinkHost, policy: LinkPolicy, resolve: Resolve) -> Route:
     :raises UnsafeAddress: Any of the addresses is kept out by the policy: a host with mixed answers is not trusted.
     :raises DownloadFailed: The host has no address.
     """
-    proxy = environment_proxy(link.scheme, link.host)
+    proxy = find_proxy(link.scheme, link.host, link.port)
     if proxy is not None:
-        return Route(proxy=proxy)
+        return Route(proxy=proxy.url)
     if link.literal is not None:
         return Route(addresses=(str(link.literal),))
     try:
@@ -49,12 +49,3 @@ def system_resolve(host: str, port: int) -> list[str]:
     :raises OSError: There is no such host, or nobody to ask.
     """
     return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
-def environment_proxy(scheme: str, host: str) -> str | None:
-    """Return the proxy for a host by ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, or None."""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

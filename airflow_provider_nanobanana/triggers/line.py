@@ -54,11 +54,10 @@ class Line:
     async def open(cls, settings: ConnectionSettings, heed: Heed) -> Line:
         """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread.
 
-        :raises NanoBananaException: no request can be made with such a key or host.
+        :raises NanoBananaException: no request can be made with such a key, host or environment.
         """
-        client = await asyncio.to_thread(import_client)
         with airflow_errors():
-            return cls(settings, heed, client)
+            return cls(settings, heed, await asyncio.to_thread(import_client))
 
     async def look(self, image_task_id: str) -> ImageTask:
         """Ask for one image task, once.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -18,8 +19,10 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.triggers.watch import Watch
 
-#: An event is logged whole and stored; this many statuses keep it below 4 kB.
-_MOST_LISTED = 40
+#: An event is logged whole and stored; so many statuses, and bytes of them as JSON, keep it below 4 kB.
+_MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
+#: Different statuses counted; what is rarer is left out.
+_MOST_COUNTED = 20
 #: What the first watch of a process imports, in a thread: on the event loop it would hold up every other trigger.
 _PARTS = (
     "airflow.providers.common.compat.connection",
@@ -131,9 +134,20 @@ class NanoBananaTrigger(BaseTrigger):
             "error_code": watch.error_code,
             "started_at": self.started_at,
             "deadline": self.deadline,
-            "counts": dict(Counter(statuses.values())),
-            "statuses": dict(list(statuses.items())[:_MOST_LISTED]),
+            "counts": dict(Counter(statuses.values()).most_common(_MOST_COUNTED)),
+            "statuses": _listed(statuses),
         }
+
+
+def _listed(statuses: Mapping[str, str]) -> dict[str, str]:
+    """Return the first of the statuses, as many as an event has room for, whatever ids look like."""
+    listed, room = {}, _MOST_LISTED_BYTES
+    for image_task_id, status in list(statuses.items())[:_MOST_LISTED]:
+        room -= len(json.dumps({image_task_id: status}))
+        if room < 0:
+            break
+        listed[image_task_id] = status
+    return listed
 
 
 def _import_parts() -> None:

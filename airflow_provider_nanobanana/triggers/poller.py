@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: A rest is no longer, so that summaries come and the connection is kept fresh; seconds.
 _LONGEST_REST: Final = 10.0
+#: A pause is sat out in pieces no longer than this; seconds.
+_LONGEST_NAP: Final = 1.0
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 _latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Latencies]] = WeakKeyDictionary()
@@ -144,7 +146,7 @@ class Poller:
             while True:
                 await self._until_due()
                 await (free := self._free).acquire()
-                await asyncio.sleep(self._bucket.reserve(self._clock()))
+                await self._turn()
                 due = self._queue.take(self._clock(), self._bucket.rate)
                 if due is None:  # whoever waited for it has left
                     free.release()
@@ -152,6 +154,15 @@ class Poller:
                 image_task_id, late = due
                 self._tally.polled(late)
                 self._start(self._poll(image_task_id, free))
+
+    async def _turn(self) -> None:
+        """Wait for the account's next free moment and take it; a long pause may be called off meanwhile."""
+        while True:
+            rest = self._bucket.wait(self._clock())
+            if rest <= _LONGEST_NAP:
+                break
+            await asyncio.sleep(_LONGEST_NAP)
+        await asyncio.sleep(self._bucket.reserve(self._clock()))
 
     async def _until_due(self) -> None:
         while True:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from airflow_provider_nanobanana.toapis.cleaning import clean
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
@@ -19,6 +22,8 @@ Outcome = Literal["finished", "enough", "timeout", "refused"]
 _ENOUGH_REFUSED: Final = 10
 #: The wall clock may be set while we sleep by another one.
 _LONGEST_SLEEP: Final = 60.0
+#: The service's own word for a status, as it is shown; a sentence, or a place in a queue, is none.
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,12 @@ class Watch:
                 self._end()
 
     def _note(self, sighting: Sighting) -> None:
-        """Log changes of status: a line per poll would bury them."""
+        """Log changes of status: a line per poll, or per place in the service's queue, would bury them."""
         if sighting.image_task is not None:
-            status: str = sighting.image_task.wire_status or sighting.image_task.status
+            word, status = sighting.image_task.wire_status, str(sighting.image_task.status)
+            status = word if _WORD.fullmatch(word) else status
         else:
             status = f"not seen ({type(sighting.error).__name__})"
         if self.statuses.get(sighting.id) != status:
-            self._log.info("Image task %s: %s", sighting.id, status)
+            self._log.info("Image task %s: %s", clean(sighting.id), status)
             self.statuses[sighting.id] = status

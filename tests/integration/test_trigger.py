@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.toapis.outcome import Sighting
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.integration.driver import fire, rebuilt
+from tests.unit.samples import image_task
 
 Buy = Callable[..., str]
 
@@ -63,6 +66,29 @@ async def test_one_small_event_then_the_end(emulator: Emulator, buy: Buy) -> Non
     assert events[0].payload["counts"] == {"completed": 60}
     assert len(json.dumps(events[0].payload)) < 4096
     assert "http" not in json.dumps(events[0].payload)
+
+
+@pytest.mark.parametrize("name", ["tsk_{:020d}", "\U0001f34c" * 60 + "{}", "\ud800{}", "x" * 5000 + "{}", 'a"\n{}'])
+def test_the_event_is_small_whatever_ids_and_statuses_look_like(name: str) -> None:
+    watched = trigger(*(name.format(number) for number in range(2000)))
+    watch = watched._watch()
+    for number, target in enumerate(watch.targets):
+        word = f"\x1b[31m place {number} of 9\n[2026] ERROR"
+        watch.see(Sighting(target.id, image_task=image_task(status=word)))
+    event = watched._event(watch)
+    assert len(json.dumps(event)) < 4096
+    assert event["counts"] == {"running": 2000}
+
+
+def test_no_word_of_the_service_makes_a_line_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    watch = trigger("tsk_1\n2026 ERROR forged", deadline=time.time() + 900)._watch()
+    watch._log = logging.getLogger("words")
+    caplog.set_level(logging.INFO, "words")
+    for word in ("queued", "place 9 of 9\nforged", "place 8 of 9\x1b[31m", "RUNNING"):
+        watch.see(Sighting("tsk_1\n2026 ERROR forged", image_task=image_task(status=word)))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(": ")[2] for line in lines] == ["queued", "running", "RUNNING"]
+    assert not any("\n" in line or "\x1b" in line for line in lines)
 
 
 async def test_it_is_stopped_and_started_again(emulator: Emulator, buy: Buy) -> None:

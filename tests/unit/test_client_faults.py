@@ -119,6 +119,7 @@ def test_an_untrusted_certificate_was_not_sent_anything(shell: str, certificate:
     with ScriptedServer([OK], serving(certificate)) as server:
         error = failure(shell, f"https://{server.address}")
     assert (type(error), server.requests) == (errors.ConnectionFailed, [])
+    assert "SSL_CERT_FILE" in error.message
 
 
 @pytest.fixture

@@ -148,6 +148,13 @@ def test_unset_and_unknown_extras_are_ignored() -> None:
         ("prices", {"gpt-image-2": {"1K": -1}}),
         ("prices", {"gpt-image-2": {"1K": "x"}}),
         ("client_ids", "perhaps"),
+        ("client_ids", 2),
+        ("allow_http", "perhaps"),
+        ("allow_http", []),
+        *[(number, True) for number in ("timeout", "submit_rate", "query_rate")],
+        ("timeout", 10**400),
+        ("prices", {"1K": 1e308}),
+        ("prices", '{"1K": 1e999}'),
         ("model", 3),
     ],
 )
@@ -175,6 +182,81 @@ def test_a_key_in_the_host_field_is_never_shown(host: str) -> None:
         from_json(host=host)
     except ConfigurationError as error:
         assert KEY not in error.message
+
+
+@pytest.mark.parametrize(
+    ("extra", "kind"),
+    [
+        ("[1, 2]", "a list"),
+        ("5", "a number"),
+        ("0", "a number"),
+        ("true", "true or false"),
+        ('"sk-abc"', "a text"),
+        (json.dumps("[1]"), "a list"),
+        (json.dumps(json.dumps(json.dumps({"timeout": 5}))), "a text"),
+    ],
+)
+def test_an_extra_that_is_no_object_is_said_and_not_shown(extra: str, kind: str) -> None:
+    connection = SdkConnection(conn_id="nb", conn_type="nanobanana", password=KEY, extra=extra)
+    with pytest.raises(ConfigurationError) as caught:
+        read(connection)
+    said = caught.value.message
+    assert said.endswith(f"it is {kind}.") and "JSON object" in said and "sk-abc" not in said
+
+
+def test_json_inside_a_json_text_is_read_once_more() -> None:
+    for extra, timeout in {
+        json.dumps(json.dumps({"timeout": 5})): 5.0,
+        "null": 30.0,
+        "{}": 30.0,
+        json.dumps("null"): 30.0,
+    }.items():
+        connection = SdkConnection(conn_id="nb", conn_type="nanobanana", password=KEY, extra=extra)
+        assert read(connection).timeout == timeout
+
+
+@pytest.mark.parametrize(
+    ("password", "hint"),
+    [
+        (f"Bearer {KEY}", "Bearer"),
+        (f"bearer  {KEY}", "Bearer"),
+        (f"Authorization: Bearer {KEY}", "Bearer"),
+        (f'"{KEY}"', "quotes"),
+        (f"'{KEY}'", "quotes"),
+        (f"\u201c{KEY}\u201d", "quotes"),
+        (f"{KEY}`", "quotes"),
+        ("${TOAPIS_API_KEY}", "placeholder"),
+        ("<your key>", "placeholder"),
+        (f"{KEY[:7]} {KEY[7:]}", "blank"),
+        (f"{KEY[:7]}\n{KEY[7:]}", "line end"),
+        (f"{KEY}\u200b", "invisible"),
+        (f"\ufeff{KEY}", "invisible"),
+    ],
+)
+def test_what_is_pasted_around_a_key_is_said_before_anything_is_sent(password: str, hint: str) -> None:
+    said = refusal(password=password)
+    assert hint in said and "password" in said and KEY[7:] not in said
+
+
+@pytest.mark.parametrize("key", ["1", "test", "bearer-1234", "sk-proj/AbC+12=="])
+def test_whatever_may_be_a_key_is_taken(key: str) -> None:
+    assert [settings.api_key.get_secret_value() for settings in from_json(password=f"{key} \r\n")] == [key, key]
+
+
+@pytest.mark.parametrize(
+    ("pasted", "base_url"),
+    [
+        ("https://api.example.com/v1/images/generations", "https://api.example.com"),
+        ("https://api.example.com/v1/images/generations/tsk_1/", "https://api.example.com"),
+        ("https://api.example.com/gateway/v1/models", "https://api.example.com/gateway"),
+        ("https://api.example.com/v1/user/balance", "https://api.example.com"),
+        ("https://api.example.com/v1/account/gateway", "https://api.example.com/v1/account/gateway"),
+        ("https://api.example.com/v1/account/v1/uploads/images", "https://api.example.com/v1/account"),
+        ("https://api.example.com/v1images", "https://api.example.com/v1images"),
+    ],
+)
+def test_a_pasted_route_is_cut_off_the_host(pasted: str, base_url: str) -> None:
+    assert {settings.base_url for settings in from_json(host=pasted)} == {base_url}
 
 
 @pytest.mark.parametrize("form", ["uri", "json"])

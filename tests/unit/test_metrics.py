@@ -156,6 +156,17 @@ class TestResults:
         metrics.count_results("c", [{**record("a"), "cost_usd": None}], {})
         assert [name for name, _, _ in stats.sent] == ["nanobanana.completed"]
 
+    @pytest.mark.parametrize("cost", [1e308, float("inf"), float("nan"), -1.0, 1e7])
+    def test_a_cost_that_no_image_has_is_not_counted(self, stats: Stats, cost: float) -> None:
+        metrics.count_results("c", [{**record("a"), "cost_usd": cost}, {**record("b"), "cost_usd": 0.02}], {})
+        assert [amount for name, amount, _ in stats.sent if "cost" in name] == [20_000]
+
+    @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300])
+    def test_a_duration_that_is_none_breaks_nothing(self, stats: Stats, seconds: float) -> None:
+        metrics.timing("detection_delay", seconds)
+        metrics.timing("detection_delay", 1.0)
+        assert stats.sent[-1][1] == timedelta(seconds=1)
+
     def test_cents_add_up_exactly(self, stats: Stats) -> None:
         metrics.count_results("c", [{**record(str(n)), "cost_usd": 0.029} for n in range(1000)], {})
         assert ("nanobanana.cost_micro_usd", 29_000_000, {"conn_id": "c"}) in stats.sent

@@ -68,6 +68,13 @@ def test_the_hook_and_the_form_agree() -> None:
     assert hook.default_conn_name == "nanobanana_default"
 
 
+def test_airflow_before_3_2_hears_the_same_of_the_form_from_the_hook() -> None:
+    hook = importlib.import_module("airflow_provider_nanobanana.hooks.nanobanana").NanoBananaHook
+    said = hook.get_ui_field_behaviour()
+    assert set(said) == {"hidden_fields", "relabeling", "placeholders"}
+    assert list(said.values()) == list(CONNECTION["ui-field-behaviour"].values())
+
+
 def test_the_form_offers_each_extra_of_the_connection() -> None:
     fields = CONNECTION["conn-fields"]
     assert set(fields) == {"model", "timeout", "submit_rate", "query_rate", "prices", "client_ids", "allow_http"}

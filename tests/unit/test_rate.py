@@ -131,6 +131,24 @@ def test_it_goes_on_in_another_process() -> None:
     assert TokenBucket.resumed(50.0, (99.0, START, START, START)).rate == 50.0, "a state that cannot be"
 
 
+def test_a_service_that_always_says_nothing_is_left_is_obeyed_once() -> None:
+    bucket = TokenBucket(50.0)
+    empty = RateSigns.read(headers(remaining=0, reset=60), "async_query")
+    bucket.heed(empty, START)
+    assert bucket.wait(START) == 60.0
+    bucket.heed(empty, START + 1)
+    assert bucket.wait(START + 1) == 0.0, "another call passed although nothing was left"
+    bucket.heed(empty, START + 61)
+    assert bucket.wait(START + 61) == 0.0
+    bucket.heed(RateSigns.read(headers(remaining=7), "async_query"), START + 62)
+    bucket.heed(empty, START + 63)
+    assert bucket.wait(START + 63) == 60.0, "it counts after all"
+    bucket.heed(empty, START + 124)
+    bucket.slow_down(START + 125, 1.0)
+    bucket.heed(empty, START + 127)
+    assert bucket.wait(START + 127) == 60.0, "a 429 says that it meant it"
+
+
 def headers(**values: object) -> dict[str, str]:
     return {f"x-ratelimit-{name}": str(value) for name, value in values.items()}
 

@@ -174,6 +174,16 @@ def test_every_user_has_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch) -
     assert private_folder() == Path("/somewhere/nanobanana-50000")
 
 
+def test_the_current_folder_is_no_place_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's last resort: no two processes have it in common, and it may be a checkout."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    with pytest.raises(OSError, match="no folder"):
+        private_folder()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert private_folder().parent == tmp_path, "somebody wants it so"
+
+
 def test_where_users_have_no_numbers_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(OSError, match="share no folder"):
         patch.setattr(os, "name", "nt")

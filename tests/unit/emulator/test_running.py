@@ -11,14 +11,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.emulator.__main__ import main, parser, settings_of
+from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
 from airflow_provider_nanobanana.emulator.bank import Bank
 from airflow_provider_nanobanana.emulator.connection import connection_json
+from airflow_provider_nanobanana.emulator.faultkinds import CHOICES
 from airflow_provider_nanobanana.emulator.rates import TokenBucket
 from airflow_provider_nanobanana.emulator.settings import Settings
 from airflow_provider_nanobanana.emulator.submissions import Submission
@@ -235,3 +237,88 @@ def test_nothing_of_the_client_is_used() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "['airflow_provider_nanobanana']"
+
+
+def test_on_ipv6_the_addresses_are_urls() -> None:
+    with Emulator(host="::1", latency=0, submit_rate=0, query_rate=0) as emulator:
+        assert urlsplit(emulator.api_url).hostname == urlsplit(emulator.files_url).hostname == "::1"
+        headers = {"Authorization": f"Bearer {emulator.api_key}"}
+        with httpx.Client(base_url=emulator.api_url, headers=headers, trust_env=False) as client:
+            key = client.post("/v1/images/generations", json={"model": "nano_banana_2", "prompt": "a kite"}).json()[
+                "id"
+            ]
+            link = client.get(f"/v1/images/generations/{key}").json()["result"]["data"][0]["url"]
+        assert httpx.get(link, trust_env=False).status_code == 200
+        settings = emulator.gateway.settings
+        host = json.loads(greeting(emulator._ports, settings).partition("DEFAULT='")[2].rstrip("'"))["host"]
+        assert host == emulator.api_url
+
+
+def test_whoever_reaches_the_controls_cannot_shut_others_out(emulator: Emulator, client: httpx.Client) -> None:
+    assert client.post("/emulator/settings", json={"api_key": "mine"}).status_code == 400
+    assert client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"on": "status", "kind": "stuck", "match": 5},
+        {"on": "status", "kind": "stuck", "match": ["a"]},
+        *[{"on": "status", "kind": "html", "status": status} for status in (-1, 99, 99999, True, 200.5)],
+        {"on": "status", "kind": "slow", "seconds": -1},
+        {"on": "status", "kind": "slow", "seconds": float("inf")},
+        {"on": "status", "kind": "wrong_content_type", "content_type": "x\r\nX: y"},
+        {"on": "status", "kind": "wrong_content_type", "content_type": "\u4e2d"},
+        {"on": "status", "kind": "more_images", "images": 0},
+        {"on": "status", "kind": "more_images", "images": 10**9},
+        {"on": "status", "kind": "result_shape", "shape": []},
+    ],
+    ids=str,
+)
+def test_a_rule_that_cannot_be_played_is_refused(emulator: Emulator, client: httpx.Client, rule: Any) -> None:
+    content = json.dumps([rule])
+    assert client.post("/emulator/faults", content=content).status_code == 400
+    assert emulator.faults() == []
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b'["\\ud800"]', b"\xff", b""])
+def test_json_that_is_none_is_refused_everywhere(client: httpx.Client, body: bytes) -> None:
+    for path in ("/v1/images/generations", "/emulator/faults", "/emulator/settings"):
+        assert client.post(path, content=body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": [1]}, {"result_suffix": 5}, {"ignore_client_ids": "no"}, {"latency": "x"}]
+)
+def test_a_setting_of_another_type_is_refused(client: httpx.Client, changes: dict[str, Any]) -> None:
+    assert client.post("/emulator/settings", json=changes).status_code == 400
+
+
+def test_no_name_of_a_file_is_an_error_of_the_emulators(emulator: Emulator, image_url: Callable[..., str]) -> None:
+    url = image_url()
+    for bad in (url.replace("_0.", f"_{'1' * 5000}."), url.replace("/generated/", "/loop/99/"), f"{url[:-4]}%00.png"):
+        assert httpx.get(bad, trust_env=False).status_code == 404
+
+
+def test_an_image_task_may_name_more_pictures_than_asked(
+    emulator: Emulator, client: httpx.Client, submit: Callable[..., httpx.Response]
+) -> None:
+    emulator.fault(on="status", kind="more_images", images=3)
+    key = submit().json()["id"]
+    emulator.complete_all()
+    data = client.get(f"/v1/images/generations/{key}").json()["result"]["data"]
+    assert len({httpx.get(one["url"], trust_env=False).content for one in data}) == 3
+    assert emulator.ledger()["charged_usd"] == emulator.ledger()["net_usd"]
+
+
+@pytest.mark.parametrize("shape", CHOICES["result_shape", "shape"])
+def test_results_may_stand_in_other_places(
+    emulator: Emulator, client: httpx.Client, submit: Callable[..., httpx.Response], shape: str
+) -> None:
+    emulator.fault(on="status", kind="result_shape", shape=shape)
+    key = submit().json()["id"]
+    emulator.complete_all()
+    body = client.get(f"/v1/images/generations/{key}").json()
+    assert emulator.files_url in json.dumps(body) and not isinstance(body.get("data"), list)
+    place = body.get("result")
+    assert not (isinstance(place, dict) and "data" in place)
