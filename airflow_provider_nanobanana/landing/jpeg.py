@@ -24,8 +24,10 @@ _ALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 #: JFIF and Adobe say how colours are meant; the other application segments and comments are no pixels.
 _METADATA: Final = frozenset({*range(_APP0 + 1, 0xF0), _COM} - {_APP14})
 
-#: Compressed pixels end at a marker that is no restart; a zero byte stands behind a 0xFF that is data.
-_AFTER_PIXELS: Final = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+#: A marker; any number of 0xFF may stand before it, and a zero byte stands behind a 0xFF that is data.
+_MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
+#: Compressed pixels end at a marker that is no restart.
+_AFTER_PIXELS: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 #: Encoders write up to about a dozen; of a file with more than this only one decode is asked.
 _MANY_SCANS: Final = 100
 #: A run of zero bytes at the end of a file without an end marker is room that nothing was written into.
@@ -81,12 +83,9 @@ def parse_jpeg(data: bytes) -> Jpeg:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of each segment up to the image's end; that of a scan includes its pixels."""
     at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 2 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0 or marker in _ALONE:
+    while found := _MARKER.search(data, at):
+        at, marker = found.start(), data[found.start() + 1]
+        if marker in _ALONE:
             at += 2
             continue
         if marker in (_SOI, _EOI):  # a second image begins, or this one is over
@@ -97,8 +96,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if end < at + 4 or end > len(data):
             return
         if marker == _SOS:
-            found = _AFTER_PIXELS.search(data, end)
-            end = found.start() if found else len(data)
+            behind = _AFTER_PIXELS.search(data, end)
+            end = behind.start() if behind else len(data)
         yield marker, at, end
         at = end
 
