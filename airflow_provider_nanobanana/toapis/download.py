@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 from airflow_provider_nanobanana.toapis.address import LinkHost, LinkPolicy, Resolve, check_url
 from airflow_provider_nanobanana.toapis.body import check_status, declared_length, decoded, redirect_target
 from airflow_provider_nanobanana.toapis.cutoff import Cutoff
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError, DownloadFailed, ImageInvalid, UnsafeAddress
+from airflow_provider_nanobanana.toapis.errors import DownloadFailed, ImageInvalid, UnsafeAddress
 from airflow_provider_nanobanana.toapis.route import Route, find_route, system_resolve
 
 if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_nanobanana.toapis.http import httpx
+    from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest image fetched, in bytes."""
@@ -118,7 +119,9 @@ class LinkFetcher:
         self._cutoff = Cutoff()
         # One pool for each name: a pool reuses connections by address, and two names may share one (a CDN), while
         # only one of them was verified in the TLS handshake.
-        self._transports: OrderedDict[tuple[str, str, int, str | None], httpx.HTTPTransport] = OrderedDict()
+        self._transports: OrderedDict[tuple[str, str, int, EnvironmentProxy | None], httpx.HTTPTransport] = (
+            OrderedDict()
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -194,7 +197,7 @@ class LinkFetcher:
         return left
 
     def _request(self, url: str, link: LinkHost, address: str | None, left: float) -> httpx.Request:
-        from airflow_provider_nanobanana.toapis.http import httpx
+        from airflow_provider_nanobanana.toapis.http import USER_AGENT, httpx
 
         try:
             named = httpx.URL(url)
@@ -211,7 +214,7 @@ class LinkFetcher:
             target,
             headers={
                 "Host": named.netloc.decode("ascii"),
-                "User-Agent": "airflow-provider-nanobanana",
+                "User-Agent": USER_AGENT,
                 "Accept": "*/*",
                 "Accept-Encoding": "identity",
             },
@@ -219,22 +222,16 @@ class LinkFetcher:
         )
 
     def _transport(self, link: LinkHost, route: Route) -> httpx.HTTPTransport:
-        from airflow_provider_nanobanana.toapis.http import httpx, shared_ssl_context
+        from airflow_provider_nanobanana.toapis.http import httpx, open_transport_through, shared_ssl_context
 
         key = (link.scheme, link.host, link.port, route.proxy)
         if key not in self._transports:
-            try:
-                self._transports[key] = httpx.HTTPTransport(
-                    verify=self._ssl_context or shared_ssl_context(),
-                    trust_env=False,
-                    proxy=route.proxy,
-                    limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=15.0),
-                )
-            except (ValueError, ImportError, httpx.InvalidURL) as error:
-                raise ConfigurationError(
-                    "The proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used: give a URL such as "
-                    "http://proxy:3128 (a socks proxy needs the package socksio)"
-                ) from error
+            self._transports[key] = open_transport_through(
+                route.proxy,
+                httpx.HTTPTransport,
+                self._ssl_context or shared_ssl_context(),
+                limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=15.0),
+            )
         self._transports.move_to_end(key)
         while len(self._transports) > _MOST_TRANSPORTS:
             self._transports.popitem(last=False)[1].close()
@@ -267,6 +264,7 @@ class LinkFetcher:
 
 
 def _failed(where: str, error: Exception) -> DownloadFailed:
+    from airflow_provider_nanobanana.toapis.http import in_words
+
     # The transport's own words name hosts and errnos, never the link.
-    reason = f"{type(error).__name__}: {error}".rstrip(": ")
-    return DownloadFailed(f"{where} could not be fetched ({reason[:200]}); asking again is free")
+    return DownloadFailed(f"{where} could not be fetched ({in_words(error)}); asking again is free")

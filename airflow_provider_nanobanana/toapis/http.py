@@ -77,12 +77,21 @@ def _any_certificates(folders: str) -> bool:
 def open_transport(kind: type[Transport], url: str, context: ssl.SSLContext, **options: Any) -> Transport:
     """Open a transport to a URL's host, through the proxy that the environment names for it, if any.
 
+    :raises ConfigurationError: The proxy cannot be used; names the variable, never its value.
+    """
+    parts = httpx.URL(url)
+    return open_transport_through(find_proxy(parts.scheme, parts.host, parts.port), kind, context, **options)
+
+
+def open_transport_through(
+    proxy: EnvironmentProxy | None, kind: type[Transport], context: ssl.SSLContext, **options: Any
+) -> Transport:
+    """Open a transport through a proxy, or a direct one.
+
     A transport knows no cookies, no ``.netrc`` and no redirects, of which httpx's client would build the next request.
 
     :raises ConfigurationError: The proxy cannot be used; names the variable, never its value.
     """
-    parts = httpx.URL(url)
-    proxy = find_proxy(parts.scheme, parts.host, parts.port)
     if proxy is None:
         return kind(verify=context, trust_env=False, **options)
     try:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from airflow_provider_nanobanana.toapis.address import LinkHost, LinkPolicy, Resolve, check_address
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, UnsafeAddress
-from airflow_provider_nanobanana.toapis.proxy import find_proxy
+from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
 
 
 @dataclass(frozen=True)
 class Route:
-    """Either ``addresses`` to connect to, one after another, or the URL of a ``proxy`` that resolves by itself."""
+    """Either ``addresses`` to connect to, one after another, or a ``proxy`` that resolves by itself."""
 
     addresses: tuple[str, ...] = ()
-    proxy: str | None = None
+    proxy: EnvironmentProxy | None = None
 
 
 def find_route(link: LinkHost, policy: LinkPolicy, resolve: Resolve) -> Route:
@@ -26,7 +26,7 @@ def find_route(link: LinkHost, policy: LinkPolicy, resolve: Resolve) -> Route:
     """
     proxy = find_proxy(link.scheme, link.host, link.port)
     if proxy is not None:
-        return Route(proxy=proxy.url)
+        return Route(proxy=proxy)
     if link.literal is not None:
         return Route(addresses=(str(link.literal),))
     try:

@@ -297,4 +297,4 @@ def test_unusable_proxy_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("http_proxy", "ftp://me:s3cret@127.0.0.1:9")
     error = failure("http://files.example/")
     assert isinstance(error, ConfigurationError)
-    assert "HTTPS_PROXY" in error.message
+    assert "http_proxy" in error.message
