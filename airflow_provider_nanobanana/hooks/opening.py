@@ -92,8 +92,6 @@ class Opening:
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
-        # A connection, proxy or certificate that cannot be used shows here, before anything is written ahead.
-        self.hook.get_conn()
         noted = orderbook.noted(self.shelf)
         book = orderbook.recall(self.shelf, self.attempt.max_tries, self.retries)
         resumed = self.resumed and book is not None and noted is not None and noted.try_number == self.try_number

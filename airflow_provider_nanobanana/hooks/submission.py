@@ -120,14 +120,14 @@ class Submission:
         return replace(self._start, record=record, read_at=self._hook.clock())
 
     def _check_client(self, situation: Situation) -> None:
-        """Meet what keeps every call from being made before anything is written ahead of one."""
+        """Say before anything is written ahead what keeps all calls from being made, and what earlier attempts left."""
         try:
             _ = self._hook.client
         except NanoBananaException as failure:
             record, attempt = situation.record, situation.attempt
             earlier = attempt.retry or attempt.cleared if record is None else record.state is not RecordState.QUEUED
             if not earlier:
-                raise
+                return  # met again where it is on record that nothing was sent, so that the next attempt need not look
             words = f"{failure.error.message} {self.left_behind()}"
             known = record.image_task_id if record else None
             error = failure.error.reworded(words, charged="yes" if known else "unknown")

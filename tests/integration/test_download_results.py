@@ -170,7 +170,7 @@ def test_whatever_a_look_raises_is_a_failed_look_of_a_sensor(
 ) -> None:
     ids = [buy(f"picture {number}") for number in range(4)]
 
-    def poisoned(image_task_id: str) -> Any:
+    def poisoned(image_task_id: str, *sent: Any) -> Any:
         if image_task_id == ids[2]:
             raise UnicodeError("Invalid A-label")
         return status_call(image_task_id)
@@ -186,7 +186,7 @@ def test_a_few_odd_answers_do_not_pass_for_silence(
 ) -> None:
     ids = [buy(f"picture {number}") for number in range(12)]
 
-    def poisoned(image_task_id: str) -> Any:
+    def poisoned(image_task_id: str, *sent: Any) -> Any:
         if image_task_id in ids[:10]:
             raise ValueError("odd")
         return status_call(image_task_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import random
 import socket
 import threading
@@ -147,6 +148,10 @@ def test_connections_are_as_many_as_calls_at_once() -> None:
         assert sum(len(line.cutoff._sockets) for line in client._lines) <= 4
 
 
+#: Of the image task that is asked for: an answer about another is not ours.
+_ASKED = json.dumps({"id": STATUS.image_task_id, "status": "running"}).encode()
+
+
 class _Answering:
     """A server that keeps connections open and answers every request on them."""
 
@@ -169,7 +174,7 @@ class _Answering:
     def _answer(connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             while connection.recv(65536):
-                connection.sendall(answer())
+                connection.sendall(answer(body=_ASKED))
 
 
 def test_while_a_host_cannot_be_reached_one_call_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> None:

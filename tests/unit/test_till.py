@@ -190,7 +190,7 @@ def test_a_bill_below_the_list_price_lets_no_more_through() -> None:
 
 def test_a_bill_says_nothing_of_another_resolution_or_model() -> None:
     large, other = order(1, resolution="4K"), order(2, model="gemini-3.1-flash-image-official")
-    bank = Till(Budget(1.0), [])
+    bank = Till(Budget(1.0, {other.request.model or "": {"1K": 0.025}}), [])
     bank.saw(FIRST, "a", billed(0.5))
     assert bank.affords(large) and bank.affords(other)
     bank.about_to_buy(SECOND)

@@ -211,7 +211,7 @@ def test_whatever_landing_raises_ends_that_image_alone(
 def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def poisoned(image_task_id: str) -> Any:
+    def poisoned(image_task_id: str, *sent: Any) -> Any:
         asked.append(image_task_id)
         if image_task_id == asked[0]:
             raise UnicodeError("Invalid A-label")

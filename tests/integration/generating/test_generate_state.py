@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_nanobanana.durable import shelf
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import nanobanana, reference
+from airflow_provider_nanobanana.hooks import nanobanana
 from airflow_provider_nanobanana.landing.storage import store
 from tests.integration.driver import Store
 from tests.integration.durability.crashing import Crash
@@ -105,7 +105,7 @@ def test_two_live_attempts_pay_once(stored: World, monkeypatch: pytest.MonkeyPat
         if at == name and seen[0] == occurrence and not started.is_set():
             started.set()
             line = threading.RLock()  # the second is another process
-            for module in (shelf, nanobanana, reference, store):
+            for module in (shelf, nanobanana, store):
                 monkeypatch.setattr(module, "SUPERVISOR_LINE", line)
             thread = threading.Thread(target=second)
             thread.start()
