@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks import buyer
-from airflow_provider_nanobanana.toapis import answers, client
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError
+from airflow_provider_nanobanana.toapis import answers
 from airflow_provider_nanobanana.toapis.models import Billing
 from airflow_provider_nanobanana.toapis.values import read_time
 from tests.integration.driver import Store
@@ -162,17 +161,3 @@ def test_a_store_that_keeps_too_little_is_found_out_before_anything_is_bought(
     assert world.posts == 0 and "Nothing was sent and nothing was charged" in str(run.error)
     assert "max_value_storage_bytes" in str(run.error)
     assert world.attempt(requests=PROMPTS[:6]).error is None, "a few fit"
-
-
-def test_a_connection_that_cannot_be_used_is_found_out_before_anything_is_written(
-    stored: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = stored
-
-    def broken(self: Any, *args: Any, **kwargs: Any) -> None:
-        raise ConfigurationError("HTTPS_PROXY names no proxy")
-
-    monkeypatch.setattr(client.ToApisClient, "__init__", broken)
-    run = world.attempt(requests=PROMPTS)
-    assert isinstance(run.error, NanoBananaFailException) and "HTTPS_PROXY" in str(run.error)
-    assert world.store is not None and not world.store.rows
