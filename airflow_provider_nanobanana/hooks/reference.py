@@ -139,7 +139,7 @@ class References:
         """Return the SHA-256 of a storage reference's content, in hex; errors as of :func:`read_reference`."""
         if is_remote(uri):
             raise ValueError("an http(s) reference is fetched by the service only")
-        uri = uri.strip()
+        uri = as_reference(uri)
         return self._digests.get(_uri_key(uri), lambda: self._keep(read_reference(uri)))
 
     def fingerprint(self, request: ImageRequest) -> str:
@@ -155,7 +155,7 @@ class References:
         if is_remote(uri):
             return uri
         digest = self.digest(uri)
-        return self._urls.get(digest, lambda: self._send(self._content(uri.strip(), digest)))
+        return self._urls.get(digest, lambda: self._send(self._content(as_reference(uri), digest)))
 
     def uploaded(self, request: ImageRequest) -> ImageRequest:
         """Return the request with public URLs only; all references are checked before the first is uploaded."""

@@ -40,6 +40,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _EXACT: Final = 2**53
 #: Longer numbers are no ids; Python itself refuses to spell out very long ones.
 _LONGEST_NUMBER: Final = 10**40
+#: Schemes of which no address ends in a blank.
+_NEVER_BLANK_AT_THE_END: Final = ("http", "https", "file", "local")
 
 
 def is_blank(value: Any) -> bool:
@@ -86,9 +88,14 @@ def as_text(value: Any) -> Any:
 
 
 def as_reference(value: Any) -> Any:
-    """Return a path object (``pathlib.Path``, ``ObjectStoragePath``) as its text, and anything else as it is."""
+    """Return a path object (``pathlib.Path``, ``ObjectStoragePath``) as its text, and anything else as it is.
+
+    Blanks around it go, but one at the end of an object store's URI: it may be part of the key.
+    """
     if isinstance(value, str):
-        return str.__str__(value).strip()
+        text = str.__str__(value).strip("\r\n\t").lstrip()
+        scheme, separator, _ = text.partition("://")
+        return text if separator and scheme.lower() not in _NEVER_BLANK_AT_THE_END else text.rstrip()
     if hasattr(value, "protocol") and hasattr(value, "path"):
         return str(value)
     path = os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.given import as_text, is_blank, table_fault
+from airflow_provider_nanobanana.toapis.given import as_reference, as_text, is_blank, table_fault
 from tests.unit.batch_world import orders
 
 Row = namedtuple("Row", ["prompt", "size"])
@@ -163,3 +163,17 @@ def test_no_digit_is_lost(value: Any, text: str) -> None:
 )
 def test_what_is_no_whole_number_stays_what_it_is(value: Any) -> None:
     assert as_text(value) is value
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (" https://h/a.png \n", "https://h/a.png"),
+        ("s3://bucket/x .png ", "s3://bucket/x .png "),
+        ("\tgs://bucket/a.png\r\n", "gs://bucket/a.png"),
+        (" file:///a b.png ", "file:///a b.png"),
+        (" /a b.png ", "/a b.png"),
+    ],
+)
+def test_a_blank_at_the_end_is_part_of_a_store_s_key_and_of_nothing_else(written: str, meant: str) -> None:
+    assert as_reference(written) == meant
