@@ -54,6 +54,10 @@ _LONGEST_ANSWER: Final = 2_000
 _MOST_OWED: Final = 1e12
 
 
+#: What the service says of a bill; only a pending one says nothing of the cost yet.
+_BILLED: Final = frozenset({"pending", "settled", "refunded"})
+
+
 @dataclass(frozen=True)
 class Answer:
     """One HTTP answer: status, headers with lower-case names, body.
@@ -175,7 +179,7 @@ def _image_task(answer: Answer, body: Mapping[str, Any], image_task_id: str, sen
             for index, image in enumerate(images)
         ),
         error=_task_error(body, wire_status, secret) if status is ImageTaskStatus.FAILED else None,
-        billing=_read_billing(body.get("billing"), secret),
+        billing=_read_billing(body.get("billing")),
         client_business_id=read_word(body.get("client_business_id"), secret, 200),
         answer=readable(answer) if missing else None,
     )
@@ -398,7 +402,12 @@ def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> Image
     return ImageTaskError(code=code, message=complaint.message or "no reason given")
 
 
-def _read_billing(value: Any, secret: str) -> Billing | None:
-    if not isinstance(value, Mapping) or not (status := read_word(value.get("status"), secret)):
+def _read_billing(value: Any) -> Billing | None:
+    if not isinstance(value, Mapping) or not (status := read_word(value.get("status"))):
         return None
-    return Billing(status=status, cost_usd=read_usd(value.get("cost_usd")), credits=read_credits(value.get("credits")))
+    word = plain_word(status)
+    return Billing(
+        status=word if word in _BILLED else "unknown",
+        cost_usd=read_usd(value.get("cost_usd")),
+        credits=read_credits(value.get("credits")),
+    )

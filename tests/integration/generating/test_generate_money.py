@@ -26,8 +26,8 @@ def bill(monkeypatch: pytest.MonkeyPatch, usd: float) -> None:
     """Let the service bill another amount than its price list says."""
     read = answers._read_billing
 
-    def dear(value: Any, secret: str) -> Billing | None:
-        said = read(value, secret)
+    def dear(value: Any) -> Billing | None:
+        said = read(value)
         return said.model_copy(update={"cost_usd": usd}) if said and said.status == "settled" else said
 
     monkeypatch.setattr(answers, "_read_billing", dear)
@@ -65,7 +65,7 @@ def test_refunds_before_the_first_bill_do_not_stop_the_batch(stored: World) -> N
 
 
 def test_a_service_that_bills_nothing_does_not_stop_the_batch(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "_read_billing", lambda value, secret: None)
+    monkeypatch.setattr(answers, "_read_billing", lambda value: None)
     run = stored.attempt(requests=PROMPTS[:8], max_cost_usd=0.2)
     assert run.error is None and stored.posts == 8
 
