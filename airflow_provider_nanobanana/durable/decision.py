@@ -27,7 +27,7 @@ OnExpired = Literal["fail", "resubmit"]
 LOOKS_TO_BELIEVE: Final = 4
 VISIBLE_AFTER_SECONDS: Final = 60.0
 #: Clocks of workers differ by less: a moment that lies further back was written that long ago, whatever clock it is of.
-CLOCKS_DIFFER_SECONDS: Final = 600.0
+CLOCKS_DIFFER_SECONDS: Final = 300.0
 #: An intent of a wave, written ahead, names a moment that lies ahead by less (seconds).
 _WRITTEN_AHEAD: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 2.0, 16.0, 3
