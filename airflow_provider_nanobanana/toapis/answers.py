@@ -265,7 +265,9 @@ def _task_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(inner, list) and len(inner) == 1:
             inner = inner[0]
         if isinstance(inner, Mapping) and _looks_like_a_task(inner, whole=key == "data"):
-            return {**body, **inner}
+            # "ok" around it speaks of the call: the image task's own word wins, under whatever key it stands.
+            around = {key: value for key, value in body.items() if key not in _STATUSES or not _status_word(inner)}
+            return {**around, **inner}
     return body
 
 

@@ -59,7 +59,10 @@ _UNKNOWN_FIELD_TEXT = re.compile(
 #: What is said where it is not known how far the service got.
 _TROUBLE_TEXT = re.compile(
     r"time[ds]?[ -]?out|busy|overload|unavailable|internal|upstream|server error|try again|retry|temporar"
-    r"|too many|rate limit|connection|failed to|超时|繁忙|稍后|内部|异常|上游",
+    r"|too many|rate limit|connection|failed to|超时|繁忙|稍后|内部|异常|上游"
+    r"|deadline|\bEOF\b|unexpected end|unknown error|system error|went wrong|network|gateway|no response|\bi/o\b"
+    r"|database|channel|(operation|request|creation|call|task) (has )?failed|^\W*(error|failed|failure|fail)\W*$"
+    r"|(操作|请求|創建|创建|提交|调用|生成|处理|系统|任务)(失败|错误|出错)|未知错误|网络",
     re.IGNORECASE,
 )
 #: Client errors that a page of a web server may mean as they are: a wrong path, too much data.

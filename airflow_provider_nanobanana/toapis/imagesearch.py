@@ -14,6 +14,8 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from airflow_provider_nanobanana.toapis.sameness import unsigned
+
 #: Several drafts or layers are one image task; more are a mistake, or an attack on the storage.
 MOST_IMAGES: Final = 16
 _MOST_NODES: Final = 20_000
@@ -141,12 +143,12 @@ def _with_host(link: str, base_url: str) -> str:
 
 
 def _place(link: str) -> str:
-    """Return host and path of a link: signing it anew changes only the rest."""
+    """Return what identifies a link, without scheme: signing it anew changes only what is left out."""
     try:
-        parts = urlsplit(link.strip())
+        parts = urlsplit(unsigned(link.strip()))
     except ValueError:
         return link
-    return f"{parts.netloc.lower()}{parts.path}" if parts.netloc else link.strip()
+    return f"{parts.netloc.lower()}{parts.path}?{parts.query}" if parts.netloc else link.strip()
 
 
 @dataclass

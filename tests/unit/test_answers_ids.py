@@ -111,3 +111,17 @@ def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id
         BLIND.conclude(Answer(200, {}, json.dumps(body).encode(), KEY), NOW)
     assert f'"result": "{ID}"' in caught.value.message
     assert "S3CRET" not in caught.value.message and KEY not in caught.value.message
+
+
+@pytest.mark.parametrize("word", ["ok", "success", "error"])
+@pytest.mark.parametrize("key", ["task_status", "state", "taskStatus"])
+def test_the_status_of_the_image_task_outweighs_that_of_the_call_around_it(word: str, key: str) -> None:
+    around = {"status": word, "data": {"task_id": ID, key: "processing"}}
+    assert STATUS.conclude(answer(200, around), NOW).status == "running"
+
+
+def test_a_result_that_only_the_query_tells_from_a_reference_is_taken_and_a_reference_signed_anew_is_not() -> None:
+    call = status_call(ID, {"https://cdn.example/get?id=1"})
+    for link, taken in (("https://cdn.example/get?id=2", 1), ("https://cdn.example/get?id=1&X-Amz-Signature=ab", 0)):
+        body = {"id": ID, "status": "completed", "result": {"data": [{"url": link}]}}
+        assert len(call.conclude(answer(200, body), NOW).images) == taken
