@@ -142,7 +142,7 @@ class Collector:
             stored = self._landed(image_task.id, first, stem, sent_pixels(order.request))
         except errors.ToApisError as error:
             self._not_landed(order, error, late=late)
-            self._land_further(order, image_task.id, further, stem)
+            _tell_of_further(order, *self._land_further(order, image_task.id, further, stem))
             return
         extras, lost = self._land_further(order, image_task.id, further, PurePosixPath(stored.uri).stem)
         shop.landed(order, stored, extras, lost)
@@ -176,6 +176,13 @@ class Collector:
             shop.unstored(order, paid)
         else:
             shop.failed(Failed.raised(order, paid, cost=shop.till.cost(order), on_expired=shop.rules.on_expired))
+
+
+def _tell_of_further(order: Order, extras: Sequence[StoredImage], lost: Sequence[Failed]) -> None:
+    """Name what came beside a first image that is not in place: the ledger knows of none without the first."""
+    kept = [str(failure.kept.get("uri")) for failure in lost if failure.kept is not None]
+    if uris := [*(image.uri for image in extras), *kept]:
+        log.warning("Paid with request %s, whose own image is not in place: %s", order.label, ", ".join(uris))
 
 
 def _paid(error: errors.ToApisError) -> errors.ToApisError:

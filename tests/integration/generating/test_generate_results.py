@@ -128,6 +128,27 @@ def test_a_further_image_that_is_not_landed_is_told_of_and_takes_nothing_with_it
     assert again.result["extra_count"] == (1 if kind is NanoBananaFailException else 2)
 
 
+def test_images_beside_a_first_one_that_is_not_landed_are_named(
+    stored: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    come_with(monkeypatch, 2)
+
+    def trouble(stem: str) -> BaseException | None:
+        if "." not in stem:
+            return errors.UnsafeAddress("inside")
+        if stem.endswith(".1"):
+            return None
+        spoilt = errors.ImageInvalid("cut")
+        spoilt.kept = KEPT
+        return spoilt
+
+    spoil(monkeypatch, trouble)
+    run = stored.attempt(requests=["p"], timeout=60)
+    (landed,) = stored.files
+    assert run.error is not None and xcom(run)["count"] == 0
+    assert landed in told(caplog) and KEPT["uri"] in told(caplog)
+
+
 def test_with_allow_partial_it_is_only_told(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     come_with(monkeypatch, 1)
     spoil(monkeypatch, lambda stem: errors.UnsafeAddress("inside") if stem.endswith(".1") else None)
