@@ -143,7 +143,11 @@ def read_looked_up(answer: Answer, asked: str, sent: Collection[str] | None = No
     if not says_status(body):
         return None
     ids = _ids(task, answer.secret)
-    return _image_task(answer, task, asked if asked in ids or not ids else ids[0], sent)
+    found = _image_task(answer, task, asked if asked in ids or not ids else ids[0], sent)
+    if found.status is ImageTaskStatus.FAILED and not ids and not any(mark in task for mark in _MARKS):
+        # "failed" alone may speak of the call; a failed image task would be refunded, and bought again.
+        return None
+    return found
 
 
 def speaks_of_another(answer: Answer, asked: str, *, by_client_id: bool) -> bool:

@@ -67,6 +67,9 @@ _TROUBLE_TEXT = re.compile(
 )
 #: Client errors that a page of a web server may mean as they are: a wrong path, too much data.
 _OWN_PAGES = frozenset({404, 405, 408, 409, 410, 411, 413, 414, 429, 431})
+#: An edge that gave up on a request it had passed on, or whose client did (nginx, AWS).
+_GAVE_UP = frozenset({460, 499})
+_WAITED_TEXT = re.compile(r"time[ds]?[ -]?out|deadline exceeded|超时", re.IGNORECASE)
 #: A message this short explains nothing.
 _SHORTEST_REASON: Final = 4
 
@@ -138,7 +141,7 @@ def _refused_on_the_way(status: int, complaint: Complaint) -> bool:
     """Whether a firewall, a proxy or a login page refused a call: the page is not the service's own JSON."""
     if status == 407 or (status == 403 and (complaint.page or complaint.silent or complaint.message == "empty body")):
         return True
-    return complaint.page and 400 <= status < 500 and status not in _OWN_PAGES
+    return complaint.page and 400 <= status < 500 and status not in _OWN_PAGES | _GAVE_UP
 
 
 def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
@@ -166,7 +169,7 @@ def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
         pattern = _EMPTY_TEXT if complaint.named(_RATE_CODES) else _QUOTA_TEXT
         empty = not complaint.page and pattern.search(complaint.message)
         return errors.InsufficientCredits if empty else errors.RateLimited
-    if kind is CallKind.SUBMIT and _repeats_a_submit(status, complaint):
+    if kind is CallKind.SUBMIT and (_repeats_a_submit(status, complaint) or _may_have_passed(status, complaint)):
         return errors.SubmissionUnknown
     explained = complaint.code or len(complaint.message) >= _SHORTEST_REASON
     refused = {
@@ -179,6 +182,11 @@ def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
         # Only the service's own word counts: to hear "not there" from an edge page could lead to a second purchase.
         return errors.ImageTaskNotFound if _means_not_found(complaint) else errors.TransientFailure
     return errors.ConfigurationError if status < 400 else refused.get(status, errors.InvalidRequest)
+
+
+def _may_have_passed(status: int, complaint: Complaint) -> bool:
+    """Whether a client error tells of a wait that ended behind the gateway: what waits there may have been accepted."""
+    return status in _GAVE_UP or (status in (400, 422) and bool(_WAITED_TEXT.search(complaint.words)))
 
 
 def _repeats_a_submit(status: int, complaint: Complaint) -> bool:

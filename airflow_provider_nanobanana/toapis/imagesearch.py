@@ -83,12 +83,22 @@ def find_images(
 
 
 def _documented(body: Mapping[str, Any], base_url: str, ours: set[str]) -> list[FoundImage]:
-    """Return what the place with the most images has, the documented one first; the others repeat it."""
+    """Return what the first place has that names an image, the documented one first, or what another adds to it.
+
+    Another place with more images counts where it repeats those of the first: what it holds else may be no result.
+    """
     result = body.get("result")
     inside = [result.get("data"), result, result.get("images")] if isinstance(result, Mapping) else [result]
     places = [*inside, body.get("data"), body, body.get("images")]
     found = [_without(_entries(place, base_url), ours) for place in places]
-    return max(found, key=len)
+    first = next((images for images in found if images), [])
+    known = set(map(_identity, first))
+    fuller = [images for images in found if known <= set(map(_identity, images))]
+    return max(fuller, key=len, default=first)
+
+
+def _identity(image: FoundImage) -> str:
+    return _place(image.url) if image.url else image.b64_json or ""
 
 
 def _entries(place: Any, base_url: str) -> Iterator[FoundImage]:

@@ -70,7 +70,7 @@ _CODE: Final = re.compile(
     r"sensitive_content_detected|responsible_ai|_risk_detection$|(^|_)(nsfw|prohibited_content|image_safety)(_|$)"
 )
 
-#: Words that mean a refusal whatever stands beside them.
+#: Words that mean a refusal by themselves.
 _PLAIN: Final = re.compile(
     r"content[ _-]?polic(y|ies)|(safety|usage|acceptable[ _-]use)[ _-]polic(y|ies)|policy[ _-]violation"
     r"|prohibited[ _-]?(content|use)|\bIMAGE_SAFETY\b|\bPROHIBITED_CONTENT\b|\bIMAGE_RECITATION\b"
@@ -93,7 +93,7 @@ _TOGETHER: Final = re.compile(
     rf"\b{_REFUSED}\b(?:\W+\w+){{0,6}}?\W+{_CHECK}\b|\b{_CHECK}\b(?:\W+\w+){{0,4}}?\W+{_REFUSED}\b", re.IGNORECASE
 )
 _ASIAN: Final = re.compile(
-    r"敏感|违规|違規|违禁|違禁|违反.{0,12}(政策|规定|规范|法律|准则)|涉黄|涉政|色情|不合规|不合規|内容安全|內容安全"
+    r"(?<!大小写)敏感|违规|違規|违禁|違禁|违反.{0,12}(政策|规定|规范|法律|准则)|涉黄|涉政|色情|不合规|不合規|内容安全|內容安全"
     r"|不适宜|不當內容|不当内容|安全.{0,6}(拦截|攔截|过滤|過濾|策略)"
     r"|[审審][核查].{0,8}(未|不|没|沒|失败|失敗|拒|拦|攔|驳|駁|违)"
     r"|(未|不|没|沒)(能|有)?(通过|通過|过|過).{0,8}[审審]"
@@ -111,6 +111,7 @@ _OUTAGE: Final = re.compile(
 def content_refused(code: str, message: str) -> bool:
     """Whether a request was refused for its content; the code decides, then the text (contract 10, row 20)."""
     word = plain_word(code)
-    if word in _CODES or _CODE.search(word) or _PLAIN.search(message):
+    if word in _CODES or _CODE.search(word):
         return True
-    return bool(_TOGETHER.search(message) or _ASIAN.search(message)) and not _OUTAGE.search(message)
+    words = (_PLAIN, _TOGETHER, _ASIAN)
+    return any(pattern.search(message) for pattern in words) and not _OUTAGE.search(message)

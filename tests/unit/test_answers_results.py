@@ -257,3 +257,14 @@ def test_an_image_task_is_read_out_of_its_envelope(body: dict[str, Any]) -> None
     image_task = status_call(ID).conclude(Answer(200, {}, json.dumps(body).encode()), NOW)
     assert (image_task.id, image_task.status) == (ID, ImageTaskStatus.COMPLETED)
     assert [image.url for image in image_task.images] == [URL]
+
+
+TWO = ["https://photos.example/one.png", "https://photos.example/two.png"]
+
+
+def test_the_documented_place_decides_and_another_only_adds() -> None:
+    documented = {"result": {"data": [{"url": URL}]}}
+    assert links({**documented, "images": [{"url": link} for link in TWO]}) == [URL]
+    assert links({**documented, "images": [{"url": link} for link in (URL, *TWO)]}) == [URL, *TWO]
+    assert links({**documented, "data": TWO}) == [URL]
+    assert links({"result": {"data": []}, "images": [{"url": link} for link in TWO]}) == TWO

@@ -495,3 +495,32 @@ def test_a_failed_image_task_refused_for_its_content_has_one_code_even_where_the
     for body in ({"error": {"message": "x " * 300 + "内容审核未通过"}}, {"status": "Request Moderated"}):
         image_task = STATUS.conclude(answer(200, {"id": ID, "status": "failed", **body}), NOW)
         assert image_task.error is not None and image_task.error.code == "content_policy_violation"
+
+
+# --- what a second read found ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        answer(500, coded("", "content policy check timed out, try again later")),
+        answer(503, coded("", "sensitive word service unavailable")),
+        answer(504, coded("", "responsible AI upstream timeout")),
+        answer(400, {"message": "upstream timeout"}),
+        answer(422, {"error": {"message": "context deadline exceeded"}}),
+        answer(499, WALL),
+        answer(460, WALL),
+    ],
+)
+def test_a_submit_that_waited_behind_the_gateway_may_have_been_accepted(outcome: Any) -> None:
+    assert type(failure(SUBMIT, outcome)) is SubmissionUnknown
+
+
+def test_a_case_sensitive_parameter_is_no_refused_content() -> None:
+    assert type(failure(SUBMIT, answer(400, coded("", "参数大小写敏感")))) is InvalidRequest
+
+
+@pytest.mark.parametrize("word", ["failed", "failure", "timeout", "denied", "expired"])
+def test_a_failed_look_without_an_id_is_no_failed_image_task(word: str) -> None:
+    error = failure(STATUS, answer(200, {"status": word, "message": "service busy"}))
+    assert (type(error), error.charged) == (TransientFailure, "yes")
