@@ -46,7 +46,7 @@ def ids_resolve(hook: NanoBananaHook, client_business_id: str, image_task: Image
         if pause:
             hook.sleep(pause)
         try:
-            found = hook.client.call(status_call(client_business_id), NO_REPEATS)
+            found = hook.client.call(status_call(client_business_id, by_client_id=True), NO_REPEATS)
         except errors.ImageTaskNotFound:
             continue
         except errors.ToApisError:
