@@ -71,7 +71,9 @@ class Collector:
         shop = self._shop
         orders = [order for order in shop.orders if any(lost.fault.again for lost in shop.entry(order).lost)]
         orders = [order for order in orders if shop.entry(order).status == "landed" and shop.image_task_id(order)]
-        sightings = look_at(shop.hook, [shop.image_task_id(order) or "" for order in orders])
+        ids = [shop.image_task_id(order) or "" for order in orders]
+        sent = {image_task_id: sent_links(order.request) for image_task_id, order in zip(ids, orders, strict=True)}
+        sightings = look_at(shop.hook, ids, sent)
         for order, sighting in zip(orders, sightings, strict=True):
             entry, shown = shop.entry(order), sighting.image_task.images if sighting.image_task else ()
             missing = {lost.index for lost in entry.lost}
@@ -139,7 +141,7 @@ class Collector:
         shop, stem = self._shop, order.stem(self._shop.tag)
         first, *further = sorted(image_task.images, key=lambda image: image.index)
         try:
-            stored = self._landed(image_task.id, first, stem, sent_pixels(order.request))
+            stored = self._landed(order, image_task.id, first, stem, sent_pixels(order.request))
         except errors.ToApisError as error:
             self._not_landed(order, error, late=late)
             _tell_of_further(order, *self._land_further(order, image_task.id, further, stem))
@@ -148,11 +150,11 @@ class Collector:
         shop.landed(order, stored, extras, lost)
 
     def _landed(
-        self, image_task_id: str, image: GeneratedImage, stem: str, pixels: tuple[int, int] | None
+        self, order: Order, image_task_id: str, image: GeneratedImage, stem: str, pixels: tuple[int, int] | None = None
     ) -> StoredImage:
         wanted = GeneratedImage(id=image_task_id, index=image.index, url=image.url)
         with only_tree_errors(f"Image {image.index} was not landed", image_task_id=image_task_id):
-            return self._shop.retrieval.land(wanted, pixels, stem=stem)
+            return self._shop.retrieval.land(wanted, pixels, stem=stem, sent=sent_links(order.request))
 
     def _land_further(
         self, order: Order, image_task_id: str, images: Sequence[GeneratedImage], stem: str
@@ -161,7 +163,7 @@ class Collector:
         extras, lost = [], []
         for image in images:
             try:
-                extras.append(self._landed(image_task_id, image, f"{stem}.{image.index}", None))
+                extras.append(self._landed(order, image_task_id, image, f"{stem}.{image.index}"))
             except errors.ToApisError as error:
                 failure = Failed.raised(order, _paid(error))
                 again = failure.again or isinstance(error, _PASSES)

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 
-def look(hook: NanoBananaHook, target: str) -> ImageTask | None:
+def look(hook: NanoBananaHook, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
     """Ask for an image task by its own or its client id; None when the service does not know it.
 
+    :param by_client_id: As for :func:`~.protocol.status_call`: a client id that a user chose looks like any other.
     :raises ToApisError: It could not be asked, which is never "not there"; nothing was sent.
     """
     try:
-        return hook.client.call(status_call(target))
+        return hook.client.call(status_call(target, by_client_id=by_client_id))
     except errors.ImageTaskNotFound:
         return None
     except errors.ToApisError as unasked:

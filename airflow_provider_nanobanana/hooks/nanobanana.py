@@ -228,14 +228,16 @@ class NanoBananaHook(BaseHook):
         :param image: A :class:`GeneratedImage`, or a mapping with ``id``, ``index`` and ``url``; without a usable link
             the service is asked for it again.
         :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
-        :param request: What was asked for; an image of another pixel size is landed with a warning.
+        :param request: What was asked for; an image of another pixel size is landed with a warning, and none of its own
+            references is taken for a result.
         """
         from airflow_provider_nanobanana.hooks.retrieval import Retrieval
-        from airflow_provider_nanobanana.toapis.protocol import sent_pixels
+        from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
-        pixels = None if request is None else sent_pixels(self.parse(request))
+        asked = None if request is None else self.parse(request)
+        pixels, sent = (None, None) if asked is None else (sent_pixels(asked), sent_links(asked))
         with airflow_errors(), Retrieval(self, destination) as retrieval:
-            return retrieval.land(image, pixels)
+            return retrieval.land(image, pixels, sent=sent)
 
     # --- account ---------------------------------------------------------------------------------------------------
 

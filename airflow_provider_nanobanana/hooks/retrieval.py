@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -62,11 +62,13 @@ class Retrieval:
         expected_pixels: tuple[int, int] | None = None,
         *,
         stem: str | None = None,
+        sent: Collection[str] | None = None,
     ) -> StoredImage:
         """Land one image, or find it landed.
 
         :param expected_pixels: Width and height asked for; another size is landed with a warning.
         :param stem: Name without suffix; from the image task's id and the index when absent.
+        :param sent: The links of its request, where they are known (``protocol.sent_links``); none of them is a result.
         :raises ToApisError: And nothing else, whatever the link, the file or the store does. ``ResultExpired`` when the
             paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice.
         """
@@ -75,7 +77,7 @@ class Retrieval:
         seen: set[str] = set()
         for delay in (*_RETRY_DELAYS, None):
             try:
-                write = partial(self._write, wanted)
+                write = partial(self._write, wanted, sent=sent)
                 return self.landing.land(name, wanted.id, wanted.index, write, expected_pixels)
             except _LOST as error:
                 if delay is None or _came_before(error, seen):
@@ -84,7 +86,7 @@ class Retrieval:
                 log.warning("Image %s/%d: %s. Asking for its link again.", wanted.id, wanted.index, words)
                 self._sleep(delay)
                 inline_failed = isinstance(error, errors.ImageInvalid) and wanted.b64_json is not None
-            wanted = self._ask_again(wanted)
+            wanted = self._ask_again(wanted, sent)
             if inline_failed and wanted.url is not None:
                 wanted = wanted.model_copy(update={"b64_json": None})
         raise AssertionError("the last try returns or raises")
@@ -93,13 +95,13 @@ class Retrieval:
         """Write the manifest beside the images and return its URI."""
         return self.landing.write_manifest(name, data)
 
-    def _write(self, image: GeneratedImage, sink: BinaryIO) -> bool:
+    def _write(self, image: GeneratedImage, sink: BinaryIO, sent: Collection[str] | None = None) -> bool:
         """Write an image's inline bytes, or what its link serves; without either, ask for it first.
 
         :return: Whether it is known that this was all.
         """
         if image.url is None and image.b64_json is None:
-            image = self._ask_again(image)
+            image = self._ask_again(image, sent)
         if image.b64_json is not None:
             try:
                 decode_b64(image.b64_json, sink)
@@ -128,8 +130,8 @@ class Retrieval:
         finally:
             self._idle.append(fetcher)
 
-    def _ask_again(self, image: GeneratedImage) -> GeneratedImage:
-        image_task = self._hook.client.call(status_call(image.id))
+    def _ask_again(self, image: GeneratedImage, sent: Collection[str] | None) -> GeneratedImage:
+        image_task = self._hook.client.call(status_call(image.id, sent))
         now = time.time()
         past = image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now)
         if past or image_task.expired_at_service:

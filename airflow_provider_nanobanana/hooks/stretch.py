@@ -78,6 +78,7 @@ class Stretch:
             if shop.till.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.
                 self._collector.collect(shop.running(), lambda: shop.hook.clock() >= over)
+                self._collect_former(over)
             if wanted := self._wanted():
                 self._buy(wanted, over)
             last = shop.hook.clock() + _LAST_ROUNDS
@@ -157,8 +158,12 @@ class Stretch:
                 self._collector.collect(left, lambda: shop.hook.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
+        awaited = {order.key for order in former.awaited(shop)}
         for order in shop.former:
             shop.troubles.pop(order.key, None)
+            if order.key not in awaited:
+                # Nobody waits for it any more, and so nothing is held back until its bill is seen.
+                shop.till.gave_up(order)
 
     def _buy(self, wanted: list[Order], until: float) -> None:
         shop, over = self._shop, threading.Event()

@@ -166,10 +166,12 @@ class Submission:
             vouched = situation.vouched or (record is not None and record.vouches(self._hook.clock(), unseen_for))
             return replace(situation, record=None, seen=None, generation=decision.generation, vouched=vouched)
         looks = situation.seen.looks + 1 if situation.seen and situation.seen.target == decision.target else 1
-        return replace(situation, seen=Seen(decision.target, self._look(decision.target), looks))
+        record = situation.record
+        by_client_id = record is None or record.image_task_id is None
+        return replace(situation, seen=Seen(decision.target, self._look(decision.target, by_client_id), looks))
 
-    def _look(self, target: str) -> ImageTask | None:
-        found = look(self._hook, target)
+    def _look(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
+        found = look(self._hook, target, by_client_id=by_client_id)
         if found is not None:
             self._observer.saw(found)
         return found

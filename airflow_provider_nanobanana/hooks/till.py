@@ -60,7 +60,7 @@ class Till:
         known = {order.key: order for order in orders}
         for key, entry in entries:
             if (order := known.get(key)) is not None:
-                self._learn(order, None if entry.listed else entry.cost, tested=entry.status in ("landed", "failed"))
+                self._learn(order, None if entry.listed else entry.cost, tested=_told_its_cost(entry))
             parts = {_SUNK: Cost(entry.sunk, entry.sunk_listed)} if entry.sunk else {}
             if entry.cost is not None or entry.listed:
                 parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.listed)
@@ -190,6 +190,12 @@ class Till:
         counted = {name: _at_least(cost, billed) for name, cost in parts.items()}
         self._counted.put(key, _sum(counted))
         self._feared.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))
+
+
+def _told_its_cost(entry: Entry) -> bool:
+    """Whether an order ended so that its bill was seen, or is waited for no more; a refund tells nothing of prices."""
+    refunded = entry.status == "failed" and entry.error is not None and entry.error.charged == "no"
+    return entry.status in ("landed", "failed") and not refunded
 
 
 def _at_least(cost: Cost, billed: float) -> Cost:

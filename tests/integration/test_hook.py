@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.emulator import Emulator, replies
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.diagnosis import diagnose
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -125,6 +125,17 @@ def test_an_earlier_call_whose_result_has_expired_is_not_repeated(
         with pytest.raises(NanoBananaException, match="another client_business_id") as caught:
             hook.submit({"prompt": "x"}, client_business_id="mine")
     assert (caught.value.charged, caught.value.image_task_id) == ("yes", first.id)
+    assert emulator.ledger()["count"] == 1
+
+
+@pytest.mark.parametrize("client_id", ["order-42", "tsk_img_1", "nb"])
+def test_an_own_id_finds_its_image_task_where_answers_do_not_repeat_it(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, client_id: str
+) -> None:
+    monkeypatch.setattr(replies, "_echo", lambda *about: None)
+    with NanoBananaHook() as hook:
+        first = hook.submit({"prompt": "x"}, client_business_id=client_id)
+        assert hook.submit({"prompt": "x"}, client_business_id=client_id).id == first.id
     assert emulator.ledger()["count"] == 1
 
 

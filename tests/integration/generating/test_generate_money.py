@@ -64,6 +64,28 @@ def test_refunds_before_the_first_bill_do_not_stop_the_batch(stored: World) -> N
     assert run.ti.xcoms["return_value"]["count"] == 5 and world.posts == 8
 
 
+@pytest.mark.parametrize("limit", [0.2, 0.24])
+def test_a_refund_tells_no_later_process_that_the_price_list_is_true(
+    stored: World, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    bill(monkeypatch, 0.134)
+    stored.emulator.fault(on="submit", kind="failed", times=1)
+    stored.attempt(requests=PROMPTS, max_cost_usd=limit)
+    assert stored.charges * 0.134 <= limit and len(stored.pauses) > 1
+
+
+@pytest.mark.parametrize("kind", ["unauthorized", "forbidden"])
+def test_an_old_image_that_may_not_be_looked_at_holds_the_new_ones_no_longer_than_it_is_waited_for(
+    stored: World, kind: str
+) -> None:
+    world = stored
+    world.attempt(requests=["old 0", "old 1"], crash_on=("before land", 1), max_cost_usd=0.2)
+    world.emulator.fault(on="status", kind=kind, match="old")
+    world.clear()
+    run = world.attempt(requests=["new 0", "new 1"], max_cost_usd=0.2)
+    assert run.error is None and run.result["count"] == 2
+
+
 def test_a_service_that_bills_nothing_does_not_stop_the_batch(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_read_billing", lambda value: None)
     run = stored.attempt(requests=PROMPTS[:8], max_cost_usd=0.2)

@@ -199,7 +199,7 @@ def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pyte
     world, held, tiny = stored, [], picture("png", (8, 8))
     work = World.stretch
 
-    def slow(self: Retrieval, image: Any, sink: Any) -> None:
+    def slow(self: Retrieval, image: Any, sink: Any, **_: Any) -> None:
         world.clock.sleep(1.0)
         sink.write(tiny)
 

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from airflow_provider_nanobanana.emulator import api
+from airflow_provider_nanobanana.emulator import api, replies
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks import sightings, unexpected
 from airflow_provider_nanobanana.hooks.retrieval import Retrieval
@@ -403,3 +403,13 @@ def test_many_ids_are_told_line_by_line(caplog: pytest.LogCaptureFixture) -> Non
 
     reporting.log_paid([failed(number, "timeout", "timeout") for number in range(120)])
     assert [record.getMessage().count("tsk_") for record in caplog.records] == [50, 50, 20]
+
+
+def test_a_link_asked_for_again_is_never_a_reference_that_the_answer_repeats(
+    real: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = f"{real.emulator.api_url}/reference.png"
+    monkeypatch.setattr(replies, "_placed", lambda data, shapes: {"images": [reference], "output": data})
+    real.emulator.fault(on="result", kind="html", status=500, times=1)
+    run = real.attempt(requests=[{"prompt": "a chair", "reference_images": [reference]}])
+    assert run.error is None and run.result["count"] == 1

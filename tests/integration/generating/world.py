@@ -255,6 +255,6 @@ def watch(
             monkeypatch.setattr(owner, method, tape.around(name, effect))
     if not pictures:
         tiny = picture("png", (8, 8))
-        monkeypatch.setattr(Retrieval, "_write", lambda self, image, sink: sink.write(tiny))
+        monkeypatch.setattr(Retrieval, "_write", lambda self, image, sink, **_: sink.write(tiny))
     monkeypatch.setattr(buyer, "_FEWEST_THREADS", 2)
     return tape
