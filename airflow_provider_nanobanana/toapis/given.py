@@ -24,8 +24,9 @@ _TABLE_MARKS: Final = (
     *("columns", "column_names", "colnames", "__dataframe__"),
     *("iterrows", "itertuples", "iter_rows", "to_records", "to_dicts"),
 )
-#: Any of them makes a value one row with named columns (``namedtuple``, Spark, SQLAlchemy, ``sqlite3``).
-_ROW_MARKS: Final = ("_fields", "__fields__", "_mapping", "keys")
+#: Any of them makes a value one row with named columns (pydantic, which warns of ``__fields__``; ``namedtuple``, Spark,
+#: SQLAlchemy, ``sqlite3``).
+_ROW_MARKS: Final = ("model_dump", "_fields", "__fields__", "_mapping", "keys")
 #: How each library gives rows as mappings, by the method that shows which library it is.
 _ROWS_OF: Final = (("to_dicts", ".to_dicts()"), ("to_pylist", ".to_pylist()"), ("mappings", ".mappings().all()"))
 #: What an iterable raises when it is faulty; anything else (a database that is away, a skip) is its own business.
@@ -130,7 +131,7 @@ def table_fault(value: Any) -> str | None:
         how = f'give them as mappings ({own}.to_dict("records") in pandas)'
         return f"is a table ({kind}), which is no list of its rows: {how}"
     if ("prompt" in _labels(value)) if column else _has_any(value, _ROW_MARKS):
-        how = "row._asdict(), row.to_dict() or dict(row)"
+        how = "row._asdict(), row.to_dict(), row.model_dump() or dict(row)"
         return f"is one row of a table ({kind}), which is no list of requests: give it as a mapping ({how})"
     return None
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.given import as_reference, as_text, is_blank, table_fault
@@ -177,3 +178,11 @@ def test_what_is_no_whole_number_stays_what_it_is(value: Any) -> None:
 )
 def test_a_blank_at_the_end_is_part_of_a_store_s_key_and_of_nothing_else(written: str, meant: str) -> None:
     assert as_reference(written) == meant
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pydantic_model_is_refused_without_a_warning_and_told_how_it_becomes_a_request() -> None:
+    class Row(BaseModel):
+        prompt: str
+
+    assert "row.model_dump()" in (table_fault(Row(prompt="a kite")) or "")
