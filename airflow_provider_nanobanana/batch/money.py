@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.toapis.protocol import sent_shape
 _MILLION: Final = 1_000_000
 
 #: Images of one model and resolution cost the same.
-Kind = tuple[str | None, str]
+Kind = tuple[str, str]
 #: The highest bill seen, in USD.
 Bills = Mapping[Kind, float]
 _NO_BILLS: Final[Bills] = {}
@@ -28,12 +28,12 @@ _NO_BILLS: Final[Bills] = {}
 
 def price(order: Order, overrides: catalogue.Prices | None = None) -> float | None:
     """Return the list price in USD of an order's image, by model and resolution as sent; None where none is known."""
-    return catalogue.list_price(_sent_model(order), sent_shape(order.request)[1], overrides)
+    return catalogue.list_price(*kind(order), overrides)
 
 
 def kind(order: Order) -> Kind:
     """Return what decides the price of an order's image: model, and resolution as it is sent."""
-    return order.request.model, sent_shape(order.request)[1]
+    return order.request.model or catalogue.DEFAULT_MODEL, sent_shape(order.request)[1]
 
 
 def dollars(usd: float) -> str:
@@ -219,7 +219,7 @@ class Budget:
     def _checked(self, order: Order, bills: Bills) -> float | None:
         known = self.expected(order, bills)
         if known is None and self.max_cost_usd is not None:
-            model, resolution = _sent_model(order), sent_shape(order.request)[1]
+            model, resolution = kind(order)
             raise InvalidRequest(
                 f"max_cost_usd needs the price of every image, and none is known for request {order.label} "
                 f'(model {model}, resolution {resolution}). Say it in the connection\'s extra "prices", such as '
@@ -243,10 +243,6 @@ def check_balance(balance: Balance, estimate: Estimate) -> None:
         "submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
         "preflight_balance=False to buy as far as it goes, then clear the task; a retry by itself cannot help."
     )
-
-
-def _sent_model(order: Order) -> str:
-    return order.request.model or catalogue.DEFAULT_MODEL
 
 
 def _micros(usd: float) -> int:

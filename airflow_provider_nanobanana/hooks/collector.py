@@ -134,7 +134,7 @@ class Collector:
             on_expired=shop.rules.on_expired,
         )
         # The record is short; whoever has to fetch the image by hand needs the whole of it.
-        return replace(failure, answer=getattr(sighting.image_task, "answer", None) or failure.answer)
+        return replace(failure, answer=(sighting.image_task and sighting.image_task.answer) or failure.answer)
 
     def _land(self, order: Order, image_task: ImageTask, *, late: bool) -> None:
         """Land the image that was asked for, and those that came beside it, whatever becomes of one of them."""

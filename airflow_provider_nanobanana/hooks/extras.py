@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.landing.reuse import find_landed
+from airflow_provider_nanobanana.toapis.imagesearch import MOST_IMAGES
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.workshop import Workshop
     from airflow_provider_nanobanana.landing import StoredImage
 
 log = logging.getLogger(__name__)
-
-#: Images of one image task that are looked for at the destination, the first one included.
-_MOST: Final = 16
 
 
 def take_over(shop: Workshop) -> None:
@@ -45,7 +43,7 @@ def find(shop: Workshop, stems: Mapping[str, str], enough: Callable[[], bool]) -
     """
     found: dict[str, list[StoredImage]] = {}
     left = dict(stems)
-    for index in range(1, _MOST):
+    for index in range(1, MOST_IMAGES):
         if not left or enough():
             break
         wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]

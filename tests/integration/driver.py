@@ -6,11 +6,12 @@ import asyncio
 import importlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
@@ -18,6 +19,16 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaGenerateOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+
+#: What the record of an image in quarantine looks like.
+KEPT: Final[Mapping[str, Any]] = {
+    "uri": "file:///x/.nanobanana/quarantine/a",
+    "id": "t",
+    "index": 0,
+    "sha256": "f",
+    "bytes": 3,
+    "reason": "cut",
+}
 
 
 class Store:

@@ -18,17 +18,9 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.integration.driver import Run, entries_of, land, wait
+from tests.integration.driver import KEPT, Run, entries_of, land, wait
 
 Buy = Callable[..., str]
-KEPT: dict[str, Any] = {
-    "uri": "file:///x/.nanobanana/quarantine/a",
-    "id": "t",
-    "index": 0,
-    "sha256": "f",
-    "bytes": 3,
-    "reason": "cut",
-}
 
 
 @pytest.fixture(autouse=True)

@@ -19,17 +19,10 @@ from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.operators import reporting
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from tests.integration.driver import KEPT
 from tests.integration.generating.world import World
 
 PROMPTS = [f"picture {number}" for number in range(4)]
-KEPT: dict[str, Any] = {
-    "uri": "file:///x/.nanobanana/quarantine/a",
-    "id": "t",
-    "index": 0,
-    "sha256": "f",
-    "bytes": 3,
-    "reason": "cut",
-}
 
 Spoil = Callable[[str], BaseException | None]
 
