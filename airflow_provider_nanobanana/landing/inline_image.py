@@ -6,10 +6,8 @@ import binascii
 import re
 from typing import BinaryIO, Final
 
+from airflow_provider_nanobanana.landing.imagefile import MAX_BYTES
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid
-
-MAX_BYTES: Final = 64 * 1024 * 1024
-"""Largest decoded image, in bytes; the same limit as for links."""
 
 _CHUNK: Final = 4 * 64 * 1024
 _DATA_PREFIX: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
