@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import __main__ as command
-from benchmarks import machine, plot
-from benchmarks.bench import Measured
-from benchmarks.figures import Spread, Window, curve, per_second, percentile, reached, together, windows
-from benchmarks.goals import GOALS
-from benchmarks.page import page, table, verdicts
-from benchmarks.results import Result, load, merged, store
-from benchmarks.scenarios.fast import slack_age
-from benchmarks.scenarios.triggerer import late
-from benchmarks.service import Rates
+from dev.benchmarks import __main__ as command
+from dev.benchmarks import machine, plot
+from dev.benchmarks.bench import Measured
+from dev.benchmarks.figures import Spread, Window, curve, per_second, percentile, reached, together, windows
+from dev.benchmarks.goals import GOALS
+from dev.benchmarks.page import page, table, verdicts
+from dev.benchmarks.results import Result, load, merged, store
+from dev.benchmarks.scenarios.fast import slack_age
+from dev.benchmarks.scenarios.triggerer import late
+from dev.benchmarks.service import Rates
 from tests.unit.test_benchmarks_generate import GENERATE
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
@@ -148,7 +148,7 @@ def measured(scenario: str, baseline: bool = True, **changes: Any) -> Measured:
 
 
 def result(scenario: str, made: str = "2026-11-22", baseline: bool = True, **changes: Any) -> Result:
-    return Result(made, "python -m benchmarks", 1, "2 cores", measured(scenario, baseline, **changes))
+    return Result(made, "python -m dev.benchmarks", 1, "2 cores", measured(scenario, baseline, **changes))
 
 
 ALL = {name: result(name) for name in command.SCENARIOS}
@@ -200,7 +200,7 @@ def test_the_page_shows_both_sides_the_verdict_and_where_it_comes_from() -> None
     text = page({**ALL, "memory": result("memory", bytes_per_trigger=40_000.0)})
     row = next(line for line in text.splitlines() if "resident memory of one more" in line)
     assert row == "| resident memory of one more waiting trigger | < 30 kB | 40.0 kB | 9.0 kB | **missed** |"
-    assert "Made on 2026-11-22 by `python -m benchmarks` on 2 cores." in text
+    assert "Made on 2026-11-22 by `python -m dev.benchmarks` on 2 cores." in text
     assert "benchmarks.svg" in text
     assert "1 of 9" in text
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.bench import Measured
-from benchmarks.goals import GOALS
-from benchmarks.page import page
-from benchmarks.results import Result
-from benchmarks.scenarios.generate import kill_points, lost
-from benchmarks.scenarios.generate_store import FileStore, Sizes
-from benchmarks.scenarios.generate_task import Played, Stretch
-from benchmarks.scenarios.generate_ways import Way, occupied
-from benchmarks.scenarios.generate_worker import peak_bytes
+from dev.benchmarks.bench import Measured
+from dev.benchmarks.goals import GOALS
+from dev.benchmarks.page import page
+from dev.benchmarks.results import Result
+from dev.benchmarks.scenarios.generate import kill_points, lost
+from dev.benchmarks.scenarios.generate_store import FileStore, Sizes
+from dev.benchmarks.scenarios.generate_task import Played, Stretch
+from dev.benchmarks.scenarios.generate_ways import Way, occupied
+from dev.benchmarks.scenarios.generate_worker import peak_bytes
 
 BATCH: dict[str, Any] = {
     "count": 2000,

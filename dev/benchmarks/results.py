@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import Measured
+from dev.benchmarks.bench import Measured
 
 #: By name of the scenario, plain JSON.
 Results = dict[str, "Result"]
@@ -20,7 +20,7 @@ class Result:
 
     :param made: The day, as ``2026-11-22``.
     :param command: What was typed.
-    :param machine: What :func:`benchmarks.machine.describe` says.
+    :param machine: What :func:`dev.benchmarks.machine.describe` says.
     """
 
     made: str

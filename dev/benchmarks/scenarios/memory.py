@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.bench import Bench, Figures, Measured
-from benchmarks.service import Account, Rates, account
-from benchmarks.subject import SIDES, Side, subject
+from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.service import Account, Rates, account
+from dev.benchmarks.subject import SIDES, Side, subject
 
 #: Nothing completes; nothing is refused, so that what is counted is waiting and nothing else.
 _RATES = Rates(queries=0.0, latency=100_000.0, sigma=0.0)

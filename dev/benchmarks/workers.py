@@ -1,6 +1,7 @@
 """Worker processes that submit on one account, as Airflow's workers do: forked, and each submit with nothing kept.
 
-``python -m benchmarks.workers SIDE COUNT SECONDS MACHINES``; ours runs the real submit operator, deferrals included.
+``python -m dev.benchmarks.workers SIDE COUNT SECONDS MACHINES``; ours runs the real submit operator,
+deferrals included.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from benchmarks.pipe import answer, own_stdout
+from dev.benchmarks.pipe import answer, own_stdout
 
 #: What Airflow needs to start a task; without it the naive workers would do nothing but collect refusals.
 _TASK_START = 1.0

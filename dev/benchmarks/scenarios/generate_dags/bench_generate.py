@@ -12,7 +12,7 @@ from airflow_provider_nanobanana.operators.nanobanana import (
     NanoBananaSubmitOperator,
 )
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from benchmarks.scenarios.generate_blocking import BlockingOperator
+from dev.benchmarks.scenarios.generate_blocking import BlockingOperator
 
 DESTINATION = "{{ params.destination }}"
 OPTIONS: dict[str, Any] = {

@@ -11,17 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import Bench, Measured
-from benchmarks.scenarios.generate_ways import Meter, Way
-from benchmarks.service import Rates, account
 from demo.rest import FINISHED
 from demo.settings import REPO
 from demo.stack import COMPONENTS, AirflowStack
+from dev.benchmarks.bench import Bench, Measured
+from dev.benchmarks.scenarios.generate_ways import Meter, Way
+from dev.benchmarks.service import Rates, account
 
 _SLOTS = 8
 _IDLE_SECONDS = 30.0
 _LONGEST = 1500.0
-_DAGS = REPO / "benchmarks" / "scenarios" / "generate_dags"
+_DAGS = REPO / "dev" / "benchmarks" / "scenarios" / "generate_dags"
 _RATES = Rates(submits=5)
 
 

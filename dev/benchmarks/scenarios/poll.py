@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 
-from benchmarks.bench import Bench, Figures, Measured
-from benchmarks.figures import Spread, curve, reached
-from benchmarks.service import Rates, account
-from benchmarks.subject import SIDES, Report, Side, subject
+from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.figures import Spread, curve, reached
+from dev.benchmarks.service import Rates, account
+from dev.benchmarks.subject import SIDES, Report, Side, subject
 
 _INTERVAL = 5.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.bench import Figures
-from benchmarks.results import Result
+from dev.benchmarks.bench import Figures
+from dev.benchmarks.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.bench import Bench, Figures, Measured
-from benchmarks.figures import Window, together, windows
-from benchmarks.pipe import Child, child
-from benchmarks.service import Account, Answer, Rates, account
-from benchmarks.subject import Report, Side, Subject, subject
+from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.figures import Window, together, windows
+from dev.benchmarks.pipe import Child, child
+from dev.benchmarks.service import Account, Answer, Rates, account
+from dev.benchmarks.subject import Report, Side, Subject, subject
 
 _WIDTH = 10.0
 _TRIGGERERS = 2
@@ -79,7 +79,7 @@ def measure(bench: Bench, side: Side, machines: int) -> Figures:
             stack.enter_context(subject(side, folder / f"triggerer-{number}", connection))
             for number in range(_TRIGGERERS)
         ]
-        words = ("benchmarks.workers", side, str(size.workers), str(size.seconds), str(machines))
+        words = ("dev.benchmarks.workers", side, str(size.workers), str(size.seconds), str(machines))
         workers = stack.enter_context(child(folder / "workers", connection, *words, patience=size.seconds + 300))
         bought = bank.buy(size.waiting)
         bank.change(submit_rate=_submit_rate(bench))

@@ -34,7 +34,7 @@ class BaselineTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
         names = ("image_task_id", "nanobanana_conn_id", "deadline", "poll_interval")
-        return "benchmarks.baseline.BaselineTrigger", {name: getattr(self, name) for name in names}
+        return "dev.benchmarks.baseline.BaselineTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll, sleep, poll."""

@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import machine, page, plot, results
-from benchmarks.bench import Bench, Scenario
-from benchmarks.scenarios import account, fast, generate, generate_vs, memory, poll, triggerer
 from demo.progress import Progress
 from demo.settings import REPO
+from dev.benchmarks import machine, page, plot, results
+from dev.benchmarks.bench import Bench, Scenario
+from dev.benchmarks.scenarios import account, fast, generate, generate_vs, memory, poll, triggerer
 
 SCENARIOS: dict[str, Scenario] = {
     "poll-1000": poll.thousand,
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dev.benchmarks", description=__doc__)
     add = parser.add_argument
     add("scenario", nargs="*", help=f"which to run, of {', '.join(SCENARIOS)} (all)")
     add("--seed", type=int, default=1, help="decides the latencies (%(default)s)")
@@ -83,7 +83,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _command(options: argparse.Namespace) -> str:
     """Return the command as it is to be typed again, without the folders of this machine."""
     chosen = [*options.scenario, *(["--quick"] if options.quick else []), "--seed", str(options.seed)]
-    return shlex.join(["python", "-m", "benchmarks", *chosen])
+    return shlex.join(["python", "-m", "dev.benchmarks", *chosen])
 
 
 def _write(docs: Path, found: results.Results) -> results.Results:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import Figures
-from benchmarks.goal import Goal
+from dev.benchmarks.bench import Figures
+from dev.benchmarks.goal import Goal
 
 _MB = 1_000_000
 #: A value of Airflow's task state store holds so many bytes of JSON (``[state_store] max_value_storage_bytes``).

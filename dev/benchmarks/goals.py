@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import Figures
-from benchmarks.goal import Goal
-from benchmarks.scenarios.generate_goals import GENERATE
+from dev.benchmarks.bench import Figures
+from dev.benchmarks.goal import Goal
+from dev.benchmarks.scenarios.generate_goals import GENERATE
 
 #: Airflow warns from here on that its loop was blocked (``triggerer.blocked_main_thread_warning_threshold``).
 _BLOCKED = 0.2

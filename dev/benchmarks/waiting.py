@@ -28,7 +28,7 @@ class BaselineSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> NoReturn:
         """Wait without a worker."""
-        from benchmarks.baseline import BaselineTrigger
+        from dev.benchmarks.baseline import BaselineTrigger
 
         deadline = time.time() + self.timeout
         trigger = BaselineTrigger(self.image_task_ids, NanoBananaHook.default_conn_name, deadline)
@@ -73,7 +73,7 @@ class TickTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        return "benchmarks.waiting.TickTrigger", {"file": self.file}
+        return "dev.benchmarks.waiting.TickTrigger", {"file": self.file}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Tick."""

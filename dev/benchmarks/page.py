@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.goal import Goal
-from benchmarks.goals import GOALS
-from benchmarks.results import Results
+from dev.benchmarks.goal import Goal
+from dev.benchmarks.goals import GOALS
+from dev.benchmarks.results import Results
 
 PLOT = "benchmarks.svg"
 
 _HEAD = """# Benchmarks
 
 Thousands of waiting images on one triggerer, measured side by side with the usual way of waiting: a trigger that opens
-its own `httpx.AsyncClient` and polls every 5 s (`benchmarks/baseline.py`); and thousands of images from one Generate
-task. `make bench` wrote this page and measures it again; nothing here is typed in by hand.
+its own `httpx.AsyncClient` and polls every 5 s (`dev/benchmarks/baseline.py`); and thousands of images from one
+Generate task. `make bench` wrote this page and measures it again; nothing here is typed in by hand.
 """
 
 _HOW = """## How it is measured

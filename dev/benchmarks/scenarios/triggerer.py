@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from benchmarks.bench import Bench, Figures, Measured
-from benchmarks.figures import Spread
-from benchmarks.service import Account, Rates, account
-from benchmarks.subject import SIDES, Side
 from demo.settings import REPO
 from demo.stack import AirflowStack
+from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.figures import Spread
+from dev.benchmarks.service import Account, Rates, account
+from dev.benchmarks.subject import SIDES, Side
 
 #: Nothing completes before it is told to: tasks need minutes to start and to defer.
 _RATES = Rates(latency=100_000.0, sigma=0.0)
@@ -50,7 +50,7 @@ def measure(bench: Bench, side: Side, size: Size) -> Figures:
     with account(folder, _RATES, bench.seed) as bank:
         ids = [image_task_id for image_task_id, _ in bank.buy(size.waits)]
         env = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": bank.connection_json()}
-        dags = REPO / "benchmarks" / "dags"
+        dags = REPO / "dev" / "benchmarks" / "dags"
         with AirflowStack(folder / "airflow", [dags], env=env, say=lambda line: bench.say(f"{name}: {line}")) as stack:
             run = _Run(bench, name, stack, f"bench_{side}")
             stack.api.wait_for_dag("bench_ticker")

@@ -1,6 +1,6 @@
 """The process under test: one event loop with one trigger per image task, as a triggerer holds them.
 
-It reads commands and writes answers as lines of JSON; ``benchmarks.subject`` is the other end. The commands:
+It reads commands and writes answers as lines of JSON; ``dev.benchmarks.subject`` is the other end. The commands:
 ``{"watch": [[id, created], ...]}`` starts triggers, ``{"memory": true}`` asks for the resident memory,
 ``{"end": true}`` says that no more are coming, ``{"stop": true}`` cancels those that still wait.
 """
@@ -20,10 +20,10 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
-from benchmarks.baseline import BaselineTrigger
-from benchmarks.figures import Spread
-from benchmarks.pipe import answer, own_stdout
-from benchmarks.probe import LagProbe, resident_bytes
+from dev.benchmarks.baseline import BaselineTrigger
+from dev.benchmarks.figures import Spread
+from dev.benchmarks.pipe import answer, own_stdout
+from dev.benchmarks.probe import LagProbe, resident_bytes
 
 _CONN_ID = "nanobanana_default"
 _LONGEST_COMMAND = 64 * 1024 * 1024

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.bench import Figures, Measured
+from dev.benchmarks.bench import Figures, Measured
 
 Verdict = Literal["met", "missed", "not run"]
 

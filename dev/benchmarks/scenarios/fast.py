@@ -7,10 +7,10 @@ import time
 from dataclasses import asdict
 from statistics import NormalDist
 
-from benchmarks.bench import Bench, Measured
-from benchmarks.figures import per_second
-from benchmarks.service import Rates, account
-from benchmarks.subject import subject
+from dev.benchmarks.bench import Bench, Measured
+from dev.benchmarks.figures import per_second
+from dev.benchmarks.service import Rates, account
+from dev.benchmarks.subject import subject
 
 #: The window begins so many seconds after the first poll.
 _RUN_UP = 2.0
