@@ -17,9 +17,11 @@ from types import FrameType
 
 from demo.progress import Progress
 from demo.settings import REPO
-from dev.benchmarks import machine, page, plot, results
+from dev.benchmarks import account, generate, machine, memory, plot, poll, results, triggerer
+from dev.benchmarks import report as page
+from dev.benchmarks import three_ways as generate_vs
 from dev.benchmarks.bench import Bench, Scenario
-from dev.benchmarks.scenarios import account, fast, generate, generate_vs, memory, poll, triggerer
+from dev.benchmarks.scenarios import fast
 
 SCENARIOS: dict[str, Scenario] = {
     "poll-1000": poll.thousand,

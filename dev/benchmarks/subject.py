@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dev.benchmarks.pipe import Child, child
-from dev.benchmarks.service import Bought
+from dev.benchmarks.child import Child, child
+from dev.benchmarks.emulator import Bought
 
 Side = Literal["ours", "baseline"]
 SIDES: tuple[Side, ...] = ("ours", "baseline")
@@ -71,6 +71,6 @@ def subject(
     :param interval: Seconds between two polls of one image task.
     :param limit: Seconds after which it gives up a wait.
     """
-    words = ("dev.benchmarks.client", side, str(interval), str(limit))
+    words = ("dev.benchmarks.trigger_process", side, str(interval), str(limit))
     with child(folder, connection, *words, patience=limit + _PATIENCE) as process:
         yield Subject(process)

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from dev.benchmarks import __main__ as command
 from dev.benchmarks import machine, plot
 from dev.benchmarks.bench import Measured
+from dev.benchmarks.emulator import Rates
 from dev.benchmarks.figures import Spread, Window, curve, per_second, percentile, reached, together, windows
-from dev.benchmarks.goals import GOALS
-from dev.benchmarks.page import page, table, verdicts
+from dev.benchmarks.report import page, table, verdicts
 from dev.benchmarks.results import Result, load, merged, store
+from dev.benchmarks.scenario import GOALS
 from dev.benchmarks.scenarios.fast import slack_age
-from dev.benchmarks.scenarios.triggerer import late
-from dev.benchmarks.service import Rates
+from dev.benchmarks.triggerer import late
 from tests.unit.test_benchmarks_generate import GENERATE
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)

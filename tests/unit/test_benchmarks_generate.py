@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dev.benchmarks.bench import Measured
-from dev.benchmarks.goals import GOALS
-from dev.benchmarks.page import page
+from dev.benchmarks.generate import kill_points, lost
+from dev.benchmarks.generate_process import peak_bytes
+from dev.benchmarks.report import page
 from dev.benchmarks.results import Result
-from dev.benchmarks.scenarios.generate import kill_points, lost
+from dev.benchmarks.scenario import GOALS
 from dev.benchmarks.scenarios.generate_store import FileStore, Sizes
 from dev.benchmarks.scenarios.generate_task import Played, Stretch
 from dev.benchmarks.scenarios.generate_ways import Way, occupied
-from dev.benchmarks.scenarios.generate_worker import peak_bytes
 
 BATCH: dict[str, Any] = {
     "count": 2000,

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from statistics import NormalDist
 
 from dev.benchmarks.bench import Bench, Measured
+from dev.benchmarks.emulator import Rates, account
 from dev.benchmarks.figures import per_second
-from dev.benchmarks.service import Rates, account
 from dev.benchmarks.subject import subject
 
 #: The window begins so many seconds after the first poll.

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dev.benchmarks.pipe import Child, child
+from dev.benchmarks.child import Child, child
 
-_WORKER, _TRIGGERER = "dev.benchmarks.scenarios.generate_worker", "dev.benchmarks.scenarios.generate_triggerer"
+_WORKER, _TRIGGERER = "dev.benchmarks.generate_process", "dev.benchmarks.scenarios.generate_triggerer"
 #: Seconds between two looks at how far it has come, to kill at the right point.
 _LOOK = 0.3
 _RETRIES = 20

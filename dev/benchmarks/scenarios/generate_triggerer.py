@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from dev.benchmarks.pipe import answer, own_stdout
+from dev.benchmarks.child import answer, own_stdout
 
 
 async def fire(path: str, kwargs: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow.sdk import DAG, Param, task
 
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from dev.benchmarks.waiting import BaselineSensor, Ticker
+from dev.benchmarks.ticker import BaselineSensor, Ticker
 
 IDS = {"ids": Param([], type="array", items={"type": "string"})}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dev.benchmarks.goal import Goal
-from dev.benchmarks.goals import GOALS
 from dev.benchmarks.results import Results
+from dev.benchmarks.scenario import GOALS
 
 PLOT = "benchmarks.svg"
 

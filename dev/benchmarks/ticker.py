@@ -73,7 +73,7 @@ class TickTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        return "dev.benchmarks.waiting.TickTrigger", {"file": self.file}
+        return "dev.benchmarks.ticker.TickTrigger", {"file": self.file}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Tick."""

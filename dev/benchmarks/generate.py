@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.emulator import Account, Rates, account
 from dev.benchmarks.scenarios.generate_store import Sizes
 from dev.benchmarks.scenarios.generate_task import Played, TaskRun
-from dev.benchmarks.service import Account, Rates, account
 
 #: Where there is a file system in memory, images go there: thousands of files are not what is measured.
 _MEMORY = Path("/dev/shm")  # a folder of its own is made in it

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from dev.benchmarks.bench import Bench, Figures, Measured
-from dev.benchmarks.service import Account, Rates, account
+from dev.benchmarks.emulator import Account, Rates, account
 from dev.benchmarks.subject import SIDES, Side, subject
 
 #: Nothing completes; nothing is refused, so that what is counted is waiting and nothing else.

@@ -15,13 +15,13 @@ from demo.rest import FINISHED
 from demo.settings import REPO
 from demo.stack import COMPONENTS, AirflowStack
 from dev.benchmarks.bench import Bench, Measured
+from dev.benchmarks.emulator import Rates, account
 from dev.benchmarks.scenarios.generate_ways import Meter, Way
-from dev.benchmarks.service import Rates, account
 
 _SLOTS = 8
 _IDLE_SECONDS = 30.0
 _LONGEST = 1500.0
-_DAGS = REPO / "dev" / "benchmarks" / "scenarios" / "generate_dags"
+_DAGS = REPO / "dev" / "benchmarks" / "dags"
 _RATES = Rates(submits=5)
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from itertools import product
 
 from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.emulator import Rates, account
 from dev.benchmarks.figures import Spread, curve, reached
-from dev.benchmarks.service import Rates, account
 from dev.benchmarks.subject import SIDES, Report, Side, subject
 
 _INTERVAL = 5.0

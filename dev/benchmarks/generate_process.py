@@ -1,6 +1,6 @@
 """One stretch of a Generate task in a process of its own, as Airflow's workers run it: execute, or resume.
 
-``python -m dev.benchmarks.scenarios.generate_worker STORE``: says who it is, reads one job, answers what came of it.
+``python -m dev.benchmarks.generate_process STORE``: says who it is, reads one job, answers what came of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-from dev.benchmarks.pipe import answer, own_stdout
+from dev.benchmarks.child import answer, own_stdout
 from dev.benchmarks.scenarios.generate_store import FileStore
 
 

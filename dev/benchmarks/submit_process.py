@@ -1,6 +1,6 @@
 """Worker processes that submit on one account, as Airflow's workers do: forked, and each submit with nothing kept.
 
-``python -m dev.benchmarks.workers SIDE COUNT SECONDS MACHINES``; ours runs the real submit operator,
+``python -m dev.benchmarks.submit_process SIDE COUNT SECONDS MACHINES``; ours runs the real submit operator,
 deferrals included.
 """
 
@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from dev.benchmarks.pipe import answer, own_stdout
+from dev.benchmarks.child import answer, own_stdout
 
 #: What Airflow needs to start a task; without it the naive workers would do nothing but collect refusals.
 _TASK_START = 1.0

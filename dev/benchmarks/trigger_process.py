@@ -21,8 +21,8 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from dev.benchmarks.baseline import BaselineTrigger
+from dev.benchmarks.child import answer, own_stdout
 from dev.benchmarks.figures import Spread
-from dev.benchmarks.pipe import answer, own_stdout
 from dev.benchmarks.probe import LagProbe, resident_bytes
 
 _CONN_ID = "nanobanana_default"

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from demo.settings import REPO
 from demo.stack import AirflowStack
 from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.emulator import Account, Rates, account
 from dev.benchmarks.figures import Spread
-from dev.benchmarks.service import Account, Rates, account
 from dev.benchmarks.subject import SIDES, Side
 
 #: Nothing completes before it is told to: tasks need minutes to start and to defer.

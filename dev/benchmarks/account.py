@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dev.benchmarks.bench import Bench, Figures, Measured
+from dev.benchmarks.child import Child, child
+from dev.benchmarks.emulator import Account, Answer, Rates, account
 from dev.benchmarks.figures import Window, together, windows
-from dev.benchmarks.pipe import Child, child
-from dev.benchmarks.service import Account, Answer, Rates, account
 from dev.benchmarks.subject import Report, Side, Subject, subject
 
 _WIDTH = 10.0
@@ -79,7 +79,7 @@ def measure(bench: Bench, side: Side, machines: int) -> Figures:
             stack.enter_context(subject(side, folder / f"triggerer-{number}", connection))
             for number in range(_TRIGGERERS)
         ]
-        words = ("dev.benchmarks.workers", side, str(size.workers), str(size.seconds), str(machines))
+        words = ("dev.benchmarks.submit_process", side, str(size.workers), str(size.seconds), str(machines))
         workers = stack.enter_context(child(folder / "workers", connection, *words, patience=size.seconds + 300))
         bought = bank.buy(size.waiting)
         bank.change(submit_rate=_submit_rate(bench))
