@@ -1,1 +1,1 @@
-"""``make bench``: our poller and the usual way of waiting, side by side, on this machine."""
+"""``make bench``: this provider and the usual one, side by side on this machine."""

@@ -10,32 +10,19 @@ import argparse
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from inspect import cleandoc
 from pathlib import Path
-from types import FrameType
 
-from demo.progress import Progress
+from rich.console import Console
+
 from demo.settings import REPO
-from dev.benchmarks import account, generate, machine, memory, plot, poll, results, triggerer
-from dev.benchmarks import report as page
-from dev.benchmarks import three_ways as generate_vs
-from dev.benchmarks.bench import Bench, Scenario
-from dev.benchmarks.scenarios import fast
+from dev.benchmarks import account, generate, memory, plot, poll, report, three_ways, triggerer
+from dev.benchmarks.scenario import FOLDER, Bench, Scenario
 
-SCENARIOS: dict[str, Scenario] = {
-    "poll-1000": poll.thousand,
-    "poll-60": poll.sixty,
-    "poll-5000": fast.five_thousand,
-    "memory": memory.memory,
-    "account-1": account.one_machine,
-    "account-32": account.many_machines,
-    "triggerer": triggerer.three_hundred,
-    "generate-2000": generate.two_thousand,
-    "generate-10000": generate.ten_thousand,
-    "generate-kills": generate.kills,
-    "generate-vs": generate_vs.three_ways,
-}
+_MODULES = (poll, memory, account, triggerer, generate, three_ways)
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,26 +32,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _options(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    chosen = options.scenario or list(SCENARIOS)
-    docs = options.docs or (options.folder if options.quick else REPO / "docs")
-    progress = Progress()
-    bench = Bench(options.folder.resolve(), options.seed, options.quick, progress.say)
-    found: results.Results = {}
+        signal.signal(number, signal.default_int_handler)
+    console = Console(log_path=False, markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    bench = Bench(options.seed, options.quick, console.log)
+    commit = report.commit()
+    results = write(options.docs, {})  # what is missing for it shows before anything is measured
+    if options.render:
+        console.print(report.terminal_table(list(SCENARIOS.values()), results))
     try:
-        for name in [] if options.render else chosen:
-            progress.say(f"--- {name}")
-            measured = SCENARIOS[name](bench)
+        for name in [] if options.render else options.scenario or list(SCENARIOS):
+            console.rule(name)
+            measured = SCENARIOS[name].measure(bench)
             today = datetime.now(UTC).date().isoformat()
-            found[name] = results.Result(today, _command(options), options.seed, machine.describe(), measured)
-            _write(docs, found)
-            print("\n".join(["", *page.verdicts(found, [name]), ""]), flush=True)
+            made = report.Result(today, commit, _command(options), options.seed, report.machine(), measured)
+            results = write(options.docs, {name: made})
+            console.print(report.terminal_table([SCENARIOS[name]], results))
     except KeyboardInterrupt:
-        progress.say("interrupted")
+        console.log("interrupted")
         return 130
-    kept = _write(docs, found)
-    print("\n".join(["", *page.verdicts(kept, list(kept)), "", f"Written to {docs / 'benchmarks.md'}"]))
+    console.print(f"Written to {options.docs / 'benchmarks.md'}")
     return 0
+
+
+def write(docs: Path, made: dict[str, report.Result]) -> dict[str, report.Result]:
+    """Write figures, page and picture, together with what was found earlier; return all of it."""
+    docs.mkdir(parents=True, exist_ok=True)
+    path = docs / "benchmarks.json"
+    known = {**report.load(path), **made}
+    results = {name: known[name] for name in SCENARIOS if name in known}
+    report.store(path, results)
+    (docs / "benchmarks.md").write_text(markdown(results))
+    if "poll-1000" in results:
+        plot.draw(results["poll-1000"].measured, docs / report.PLOT)
+    return results
+
+
+def markdown(results: Mapping[str, report.Result]) -> str:
+    """Return the page; the docstring of each module says how its scenarios are measured."""
+    explanations = [cleandoc(module.__doc__ or "").partition("\n\n")[2] for module in _MODULES]
+    page = report.page(list(SCENARIOS.values()), results, explanations)
+    return page + account.page({name: result.measured for name, result in results.items()})
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,12 +80,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("scenario", nargs="*", help=f"which to run, of {', '.join(SCENARIOS)} (all)")
     add("--seed", type=int, default=1, help="decides the latencies (%(default)s)")
     add("--quick", action="store_true", help="a smoke run with a few image tasks; writes nothing to docs")
-    add("--render", action="store_true", help="measure nothing, write the page anew from its figures")
-    add("--docs", type=Path, help="where benchmarks.md, .json and .svg go (docs)")
-    add("--folder", type=Path, default=REPO / ".bench", help="where logs go (.bench)")
+    add("--render", action="store_true", help="measure nothing, write the page again from its figures")
+    add("--docs", type=Path, help="where benchmarks.md, .json and .svg go (docs; .bench with --quick)")
     options = parser.parse_args(arguments)
     if unknown := set(options.scenario) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; known are {', '.join(SCENARIOS)}")
+    options.docs = options.docs or (FOLDER if options.quick else REPO / "docs")
     return options
 
 
@@ -86,21 +93,6 @@ def _command(options: argparse.Namespace) -> str:
     """Return the command as it is to be typed again, without the folders of this machine."""
     chosen = [*options.scenario, *(["--quick"] if options.quick else []), "--seed", str(options.seed)]
     return shlex.join(["python", "-m", "dev.benchmarks", *chosen])
-
-
-def _write(docs: Path, found: results.Results) -> results.Results:
-    """Write figures, page and picture, together with what was found earlier; return all of it."""
-    path = docs / "benchmarks.json"
-    kept = results.merged(results.load(path), found, SCENARIOS)
-    results.store(path, kept)
-    (docs / "benchmarks.md").write_text(page.page(kept))
-    if "poll-1000" in kept and plot.drawable(kept["poll-1000"]):
-        plot.draw(kept["poll-1000"], docs / page.PLOT)
-    return kept
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,141 +1,171 @@
-"""Two triggerer processes and 32 workers on one account: does everybody get along without being refused?"""
+"""Two triggerer processes and 32 workers on one account: does everybody get along without being refused?
+
+- `account-1`, `account-32`: 1,000 image tasks wait from the start, 500 on each of two triggerer processes, while 32
+  worker processes run the submit operator in a loop for 75 s, deferrals included, and the triggerers watch what they
+  submitted. 5 submits and 50 queries a second for all together. Nobody knows of the others but through the service
+  and, where workers are on one machine, through its temporary folder. The baseline's workers start one task a second
+  each and send one POST; its tasks fail on a 429. Shares leave out the first 10 s.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
-from dev.benchmarks.bench import Bench, Figures, Measured
+from tabulate import tabulate
+
 from dev.benchmarks.child import Child, child
-from dev.benchmarks.emulator import Account, Answer, Rates, account
-from dev.benchmarks.figures import Window, together, windows
-from dev.benchmarks.subject import Report, Side, Subject, subject
+from dev.benchmarks.emulator import Rates, account
+from dev.benchmarks.scenario import Bench, Figures, Goal, Measured, Scenario, Side
 
 _WIDTH = 10.0
 _TRIGGERERS = 2
-#: After the last submit what still runs is completed, so that a run ends in time.
-_LAST_LOOKS = 5.0
+_RATES = Rates()
+_KINDS = {"submit": "submits", "status": "polls"}
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much is going on.
+def measure(bench: Bench, *, one_machine: bool) -> Measured:
+    """Measure with all workers on one machine, ours and the baseline; or ours with each on a machine of its own.
 
-    :param waiting: Image tasks that are waited for from the start, shared out among the triggerers.
-    :param seconds: For which the workers submit.
+    In the latter nothing but the account is shared.
     """
-
-    waiting: int = 1000
-    workers: int = 32
-    seconds: int = 75
-
-
-def one_machine(bench: Bench) -> Measured:
-    """Measure with all workers on one machine, ours and the baseline."""
-    ours, baseline = (measure(bench, side, machines=1) for side in ("ours", "baseline"))
-    return _measured(bench, 1, ours, baseline)
-
-
-def many_machines(bench: Bench) -> Measured:
-    """Measure with each worker on a machine of its own, so that nothing but the account is shared."""
-    machines = _size(bench).workers
-    return _measured(bench, machines, measure(bench, "ours", machines), None)
+    full = {"waiting": 1000, "workers": 32, "seconds": 75}
+    sizes = {"waiting": 20, "workers": 4, "seconds": 15} if bench.quick else full
+    rates = {"submit_rate": 1.0 if bench.quick else 5.0, "query_rate": _RATES.query_rate}
+    machines = 1 if one_machine else sizes["workers"]
+    setting = {**sizes, "machines": machines, "triggerers": _TRIGGERERS, **rates}
+    ours = _measure_side(bench, "ours", setting)
+    if not one_machine:
+        return Measured(setting, ours, None, ["without anything shared between workers the baseline is the same"])
+    return Measured(setting, ours, _measure_side(bench, "baseline", setting))
 
 
-def _size(bench: Bench) -> Size:
-    return Size(20, 4, 15) if bench.quick else Size()
-
-
-def _measured(bench: Bench, machines: int, ours: Figures, baseline: Figures | None) -> Measured:
-    size, rates = _size(bench), Rates()
-    setting = {
-        "waiting": size.waiting,
-        "workers": size.workers,
-        "machines": machines,
-        "triggerers": _TRIGGERERS,
-        "seconds": size.seconds,
-        "submit_rate": _submit_rate(bench),
-        "query_rate": rates.queries,
-    }
-    notes = [] if baseline else ["without anything shared between workers the baseline is the same"]
-    return Measured(setting, ours, baseline, notes)
-
-
-def _submit_rate(bench: Bench) -> float:
-    return 1.0 if bench.quick else 5.0
-
-
-def measure(bench: Bench, side: Side, machines: int) -> Figures:
+def _measure_side(bench: Bench, side: Side, setting: Mapping[str, Any]) -> Figures:
     """Let the triggerers wait and the workers submit, and read what everybody was answered."""
-    size, name = _size(bench), f"account-{side}-{machines}"
+    waiting, workers, seconds, machines = (setting[name] for name in ("waiting", "workers", "seconds", "machines"))
+    name = f"account-{side}-{machines}"
     folder = bench.fresh(name)
-    rates = Rates()
     with ExitStack() as stack:
-        bank = stack.enter_context(account(folder, rates, bench.seed))
-        connection = bank.connection_json(submit_rate=_submit_rate(bench), query_rate=rates.queries)
-        clients = [
-            stack.enter_context(subject(side, folder / f"triggerer-{number}", connection))
+        service = stack.enter_context(account(folder, _RATES, bench.seed))
+        connection = service.connection_json(submit_rate=setting["submit_rate"], query_rate=setting["query_rate"])
+        triggerers = [
+            stack.enter_context(child(folder / f"triggerer-{number}", connection, "trigger_process", side))
             for number in range(_TRIGGERERS)
         ]
-        words = ("dev.benchmarks.submit_process", side, str(size.workers), str(size.seconds), str(machines))
-        workers = stack.enter_context(child(folder / "workers", connection, *words, patience=size.seconds + 300))
-        bought = bank.buy(size.waiting)
-        bank.change(submit_rate=_submit_rate(bench))
+        arguments = (side, workers, seconds, machines)
+        submitter = stack.enter_context(child(folder / "workers", connection, "submit_process", *arguments))
+        submitted = service.submit(waiting)
+        service.change(submit_rate=setting["submit_rate"])
         begin = time.time()
-        for number, client in enumerate(clients):
-            client.watch(bought[number::_TRIGGERERS])
-        workers.send({"go": True})
-        bench.say(f"{name}: {size.waiting} image tasks waiting, {size.workers} workers submit for {size.seconds} s")
-        submitted, failed = _hand_on(workers, clients)
-        end = time.time()
-        bench.say(f"{name}: {submitted} submitted, {len(failed)} failed; waiting for the last")
-        time.sleep(_LAST_LOOKS)
-        bank.complete_all()
-        reports = [client.report() for client in clients]
-        return _figures(bank, begin, end, reports, {"submitted": submitted, "failed": len(failed), "why": failed[:3]})
+        for number, triggerer in enumerate(triggerers):
+            triggerer.send(watch=submitted[number::_TRIGGERERS])
+        submitter.send(go=True)
+        bench.say(f"{name}: {waiting} image tasks waiting, {workers} workers submit for {seconds} s")
+        count, failures = _watch_submitted(submitter, triggerers)
+        bench.say(f"{name}: {count} submitted, {len(failures)} failed; waiting for the last")
+        submit_seconds = time.time() - begin
+        time.sleep(5.0)
+        service.complete_all()  # so that a run ends in time
+        reports = [triggerer.ask(end="wait") for triggerer in triggerers]
+        parts = {plural: windows(service.answers(kind), begin) for kind, plural in _KINDS.items()}
+    return {
+        "submitted": count,
+        "failed": len(failures),
+        "why": failures[:3],
+        "submit_seconds": submit_seconds,
+        "watched": sum(report["watched"] for report in reports),
+        "detected": sum(len(report["detected"]) for report in reports),
+        "errors": [error for report in reports for error in report["errors"]][:5],
+        "windows": parts,
+        "all": share_of_429([window for part in parts.values() for window in part[1:]]),
+        **{plural: share_of_429(part[1:]) for plural, part in parts.items()},
+    }
 
 
-def _hand_on(workers: Child, clients: list[Subject]) -> tuple[int, list[str]]:
+def _watch_submitted(submitter: Child, triggerers: list[Child]) -> tuple[int, list[str]]:
     """Give each image task that was submitted to a triggerer, by turns; return how many, and what failed."""
-    submitted, failed = 0, list[str]()
-    while "done" not in (told := workers.receive()):
-        if "failed" in told:
-            failed.append(told["failed"])
+    count = 0
+    failures: list[str] = []
+    while "done" not in (answer := submitter.receive()):
+        if "failed" in answer:
+            failures.append(answer["failed"])
         else:
-            clients[submitted % len(clients)].watch([(told["id"], float(told["at"]))])
-            submitted += 1
-    failed += ["a worker died"] * told["died"]
-    return submitted, failed
+            triggerers[count % len(triggerers)].send(watch=[(answer["id"], answer["at"])])
+            count += 1
+    return count, failures + ["a worker died"] * answer["died"]
 
 
-def _figures(bank: Account, begin: float, end: float, reports: list[Report], submits: Figures) -> Figures:
-    # The pause before the first window of polls and the purchases of the preparation are not part of it.
-    answers = [answer for answer in bank.answers() if answer.at >= begin and answer.point in ("status", "submit")]
-    parts = {
-        "all": _windows(answers, begin),
-        "submits": _windows([answer for answer in answers if answer.point == "submit"], begin),
-        "polls": _windows([answer for answer in answers if answer.point == "status"], begin),
+def windows(answers: Iterable[Figures], begin: float) -> list[Figures]:
+    """Count answers, given with ``at`` (seconds) and ``status``, from ``begin`` on, in windows of 10 s, gaps included.
+
+    :return: For each window ``start`` in seconds after ``begin``, ``answers``, and ``limited``: those that were 429.
+    """
+    later = [(int((one["at"] - begin) // _WIDTH), one["status"]) for one in answers if one["at"] >= begin]
+    total = Counter(number for number, _ in later)
+    limited = Counter(number for number, status in later if status == 429)
+    return [
+        {"start": number * _WIDTH, "answers": total[number], "limited": limited[number]}
+        for number in range(max(total, default=-1) + 1)
+    ]
+
+
+def share_of_429(part: list[Figures]) -> Figures:
+    """Return what several windows add up to: ``answers``, ``limited``, and the ``share`` (0 to 1) of those."""
+    answers = sum(window["answers"] for window in part)
+    limited = sum(window["limited"] for window in part)
+    return {"answers": answers, "limited": limited, "share": limited / answers if answers else 0.0}
+
+
+def page(results: Mapping[str, Measured]) -> str:
+    """Return the windows of all runs as a section of the page; empty without a run."""
+    columns: dict[str, list[str]] = {}
+    for name in ("account-1", "account-32"):
+        if one := results.get(name):
+            columns |= _columns(f"{name}, ours", one.ours)
+            columns |= _columns(f"{name}, baseline", one.baseline or {"windows": {}})
+    rows = [[f"{number * _WIDTH:.0f} s", *cells] for number, cells in enumerate(zip_longest(*columns.values()))]
+    table = tabulate(rows, ["from", *columns], "github", missingval="", disable_numparse=True)
+    return f"\n## 429s among the answers over time\n\n{table}\n" if columns else ""
+
+
+def _columns(title: str, figures: Figures) -> dict[str, list[str]]:
+    return {
+        f"{title}: {kind}": [f"{one['limited']} of {one['answers']}" if one["answers"] else "" for one in part]
+        for kind, part in figures["windows"].items()
+        if kind in _KINDS.values()  # older results have their sum, too
     }
-    figures: dict[str, Any] = {
-        **submits,
-        "submit_seconds": end - begin,
-        "watched": sum(sum(report.outcomes.values()) + len(report.errors) for report in reports),
-        "detected": sum(len(report.detected) for report in reports),
-        "errors": [error for report in reports for error in report.errors][:5],
-        "windows": {name: [window.as_dict() for window in found] for name, found in parts.items()},
-    }
-    for name, found in parts.items():
-        figures[name] = _after_the_first(found)
-    return figures
 
 
-def _windows(answers: list[Answer], begin: float) -> list[Window]:
-    return windows(((answer.at, answer.status) for answer in answers), begin, _WIDTH)
+def _shown(of: Figures) -> str:
+    parts = ", ".join(f"{name} {100 * of[name]['share']:.2f} %" for name in ("submits", "polls"))
+    failed = of["failed"] + of["watched"] - of["detected"]
+    return f"{100 * of['all']['share']:.2f} % ({parts}); {failed} of {of['watched'] + of['failed']} failed"
 
 
-def _after_the_first(found: list[Window]) -> Figures:
-    later = together(found[1:])
-    worst = max((window.share for window in found[1:]), default=0.0)
-    return {"answers": later.answers, "limited": later.limited, "share": later.share, "worst_window": worst}
+def _met(ours: Figures, baseline: Figures) -> bool:
+    return bool(ours["all"]["share"] < 0.01 and not ours["failed"] and ours["watched"] == ours["detected"])
+
+
+SCENARIOS = [
+    Scenario(
+        name,
+        partial(measure, one_machine=one_machine),
+        [
+            Goal(
+                f"2 triggerers and 32 workers, {where}, on one account: 429 after 10 s",
+                "< 1 %, no task failed",
+                _shown,
+                _met,
+            )
+        ],
+    )
+    for name, one_machine, where in (
+        ("account-1", True, "all on one machine"),
+        ("account-32", False, "each worker on its own machine"),
+    )
+]

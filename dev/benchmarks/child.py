@@ -1,67 +1,88 @@
-"""Lines of JSON between the command and the processes it measures: both ends."""
+"""Processes under test, fresh ones with an Airflow home of their own: JSON objects, one a line, go in and come out."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from demo.settings import REPO, inherited
 
+#: Seconds after which a process hangs and is killed.
+_LONGEST = 1800.0
 
-def own_stdout() -> int:
-    """Keep the pipe to the parent for answers and return its descriptor; whatever else prints goes to the log."""
-    pipe = os.dup(1)
+
+def answering() -> Callable[[dict[str, Any]], None]:
+    """Say that this process is ready, keep its standard output for answers, and return what writes one.
+
+    Whatever else prints goes to the log. Short answers of several processes that share the pipe do not mix.
+    """
+    pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    return pipe
+
+    def answer(content: dict[str, Any]) -> None:
+        print(json.dumps(content), file=pipe, flush=True)
+
+    answer({"ready": True})
+    return answer
 
 
-def answer(pipe: int, content: Mapping[str, Any]) -> None:
-    """Write one answer; short ones of several processes that share a pipe do not mix."""
-    data = json.dumps(content).encode() + b"\n"
-    while data:
-        data = data[os.write(pipe, data) :]
+async def first_event(trigger: Any) -> Any:
+    """Run a trigger until its first event, and return what is in it."""
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError("the trigger ended without an event")
 
 
 class Child:
-    """A process that reads commands and writes answers, one JSON object a line."""
+    """A process that was started here."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
-        self._process = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.kill = process.kill
+        self._stdin = process.stdin
+        self._stdout = process.stdout
         self._log = log
 
-    def send(self, command: Mapping[str, Any]) -> None:
-        """Give a command."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
+    def send(self, **command: Any) -> None:
+        """Give a command that is not answered at once."""
+        print(json.dumps(command), file=self._stdin, flush=True)
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Give a command and wait for its answer."""
+        self.send(**command)
+        return self.receive()
 
     def receive(self) -> dict[str, Any]:
         """Wait for the next answer.
 
         :raises RuntimeError: It has ended, or hung until it was killed; the message holds the end of its log.
         """
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._stdout.readline()
         if not line:
             end = "\n".join(self._log.read_text(errors="replace").splitlines()[-25:])
             raise RuntimeError(f"The process under test has ended or hung.\n{end}")
         return dict(json.loads(line))
 
+    def has_answered(self, seconds: float) -> bool:
+        """Wait for the only answer that is due, at most so long; the end of the process counts as one."""
+        return bool(select.select([self._stdout], [], [], seconds)[0])
+
 
 @contextmanager
-def child(folder: Path, connection: str, *words: str, patience: float) -> Iterator[Child]:
-    """Run ``python -m words`` for a while, in an Airflow home of its own, and wait for its first answer.
+def child(folder: Path, connection: str, module: str, *arguments: object) -> Iterator[Child]:
+    """Run ``python -m dev.benchmarks.<module> arguments`` for a while, from when it is ready.
 
     :param folder: Where its log goes and its Airflow home and temporary files are.
     :param connection: Airflow's connection as JSON.
-    :param patience: Seconds after which it is killed.
     """
     temporary = folder / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
@@ -74,26 +95,18 @@ def child(folder: Path, connection: str, *words: str, patience: float) -> Iterat
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "TMPDIR": str(temporary),
     }
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words],
-            env=env,
-            cwd=REPO,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-        )
-    watchdog = threading.Timer(patience, process.kill)
-    watchdog.start()
-    try:
-        one = Child(process, log)
-        one.receive()
-        yield one
-    finally:
-        watchdog.cancel()
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
+    command = [sys.executable, "-m", f"dev.benchmarks.{module}", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, env=env, cwd=REPO, stdin=pipe, stdout=pipe, stderr=output, text=True) as process,
+    ):
+        watchdog = threading.Timer(_LONGEST, process.kill)
+        watchdog.start()
+        try:
+            one = Child(process, log)
+            one.receive()
+            yield one
+        finally:
+            watchdog.cancel()
+            process.kill()

@@ -1,8 +1,14 @@
-"""The process under test: one event loop with one trigger per image task, as a triggerer holds them.
+"""A process under test: one event loop with one trigger per image task, as a triggerer holds them.
 
-It reads commands and writes answers as lines of JSON; ``dev.benchmarks.subject`` is the other end. The commands:
-``{"watch": [[id, created], ...]}`` starts triggers, ``{"memory": true}`` asks for the resident memory,
-``{"end": true}`` says that no more are coming, ``{"stop": true}`` cancels those that still wait.
+``python -m dev.benchmarks.trigger_process SIDE``. The commands: ``{"watch": [[id, created], ...]}`` starts triggers;
+``{"memory": true}`` is answered with the resident bytes; ``{"end": "wait"}`` says that no more are coming and waits for
+all, ``{"end": "cancel"}`` cancels those that still wait. The end is answered with:
+
+* ``detected``: when the trigger of each image task yielded its event, in epoch seconds;
+* ``watched``: how many triggers there were; ``errors``: what they raised;
+* ``lag``: the spread of what a sleep of 50 ms on the loop took longer, in seconds;
+* ``cpu_seconds``: from the first trigger's start to the last one's end;
+* ``scheduled_seconds``: from the start of the first triggers until each had its first poll scheduled.
 """
 
 from __future__ import annotations
@@ -12,126 +18,112 @@ import gc
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from typing import Any
 
+import psutil
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from dev.benchmarks.baseline import BaselineTrigger
-from dev.benchmarks.child import answer, own_stdout
-from dev.benchmarks.figures import Spread
-from dev.benchmarks.probe import LagProbe, resident_bytes
+from dev.benchmarks.child import answering, first_event
+from dev.benchmarks.scenario import POLL_INTERVAL, Figures, spread
 
-_CONN_ID = "nanobanana_default"
 _LONGEST_COMMAND = 64 * 1024 * 1024
+_LAG_STEP = 0.05
+#: Seconds after which a trigger gives up.
+_LIMIT = 1000.0
+#: Has the pollers of each loop in ``_pollers``; imported by the first trigger.
+_POLLER = "airflow_provider_nanobanana.triggers.poller"
 
 
-class Client:
+class Triggers:
     """Runs triggers and measures itself.
 
-    :param kind: ``ours`` or ``baseline``.
-    :param interval: Seconds between two polls of one image task.
-    :param limit: Seconds after which a wait is given up.
+    :param side: ``ours`` or ``baseline``.
     """
 
-    def __init__(self, kind: str, interval: float, limit: float) -> None:
-        self._make: Callable[[str, float], BaseTrigger] = self._ours if kind == "ours" else self._baseline
-        self._begun: Callable[[], int] = _registered if kind == "ours" else _first_polls
-        self._interval = interval
-        self._limit = limit
-        self._probe = LagProbe()
+    def __init__(self, side: str) -> None:
+        self._is_ours = side == "ours"
+        self._lags: list[float] = []
         self._waits: set[asyncio.Task[None]] = set()
         self._detected: dict[str, float] = {}
-        self._outcomes: Counter[str] = Counter()
-        self._started = 0.0
-        self._cpu = 0.0
         self._scheduled: float | None = None
 
-    async def serve(self, commands: AsyncIterator[dict[str, Any]], answer: Callable[[dict[str, Any]], None]) -> None:
+    async def serve(self, answer: Callable[[Figures], None]) -> None:
         """Follow the commands, wait for the triggers, then report."""
-        side = [asyncio.ensure_future(self._probe.run())]
-        answer({"ready": True})
-        async for command in commands:
+        helpers = [asyncio.ensure_future(self._measure_lag())]
+        cpu_before = 0.0
+        async for command in _commands():
             if watched := command.get("watch"):
-                if not self._started:
-                    self._begin()
-                    side.append(asyncio.ensure_future(self._until_scheduled(len(watched))))
-                for image_task_id, created in watched:
-                    self._waits.add(asyncio.ensure_future(self._wait(image_task_id, created)))
+                if not self._waits:
+                    cpu_before = time.process_time()
+                    self._lags.clear()
+                    helpers.append(asyncio.ensure_future(self._until_scheduled(len(watched))))
+                self._waits |= {asyncio.ensure_future(self._wait(*one)) for one in watched}
             if "memory" in command:
                 gc.collect()
-                answer({"memory": resident_bytes()})
-            if "stop" in command:
-                for wait in self._waits:
+                answer({"memory": psutil.Process().memory_info().rss})
+            if end := command.get("end"):
+                for wait in self._waits if end == "cancel" else ():
                     wait.cancel()
-            if "stop" in command or "end" in command:
                 break
-        await asyncio.gather(*self._waits, return_exceptions=True)
-        cpu = time.process_time() - self._cpu
-        for task in side:
-            task.cancel()
-        answer(self._report(cpu))
+        results = await asyncio.gather(*self._waits, return_exceptions=True)
+        cpu_seconds = time.process_time() - cpu_before
+        for helper in helpers:
+            helper.cancel()
+        answer(
+            {
+                "detected": self._detected,
+                "watched": len(self._waits),
+                "errors": [repr(result) for result in results if isinstance(result, Exception)],
+                "lag": spread(self._lags or [0.0]),
+                "cpu_seconds": cpu_seconds,
+                "scheduled_seconds": self._scheduled,
+            }
+        )
 
-    def _begin(self) -> None:
-        self._started, self._cpu = time.time(), time.process_time()
-        self._probe.lags.clear()
+    async def _measure_lag(self) -> None:
+        """Note how much longer than 50 ms each sleep of 50 ms takes, in seconds."""
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(_LAG_STEP)
+            self._lags.append(max(0.0, time.perf_counter() - before - _LAG_STEP))
 
     async def _until_scheduled(self, count: int) -> None:
         """Note when the last of the first triggers has its first poll scheduled (ours) or under way (baseline)."""
-        while self._begun() < count:  # noqa: ASYNC110  # the code under test has no event for it
+        began = time.time()
+        while (scheduled_polls() if self._is_ours else BaselineTrigger.first_polls) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        self._scheduled = time.time() - self._started
+        self._scheduled = time.time() - began
 
     async def _wait(self, image_task_id: str, created: float) -> None:
-        async for event in self._make(image_task_id, created).run():
-            outcome = event.payload["outcome"]
-            self._outcomes[outcome] += 1
-            if outcome == "finished":
-                self._detected[image_task_id] = time.time()
-            return
-        raise AssertionError("the trigger ended without an event")
+        event = await first_event(self._trigger(image_task_id, created))
+        if event["outcome"] == "finished":
+            self._detected[image_task_id] = time.time()
 
-    def _ours(self, image_task_id: str, created: float) -> NanoBananaTrigger:
+    def _trigger(self, image_task_id: str, created: float) -> BaseTrigger:
         now = time.time()
+        conn_id = NanoBananaHook.default_conn_name
+        if not self._is_ours:
+            return BaselineTrigger(image_task_id, conn_id, now + _LIMIT)
         return NanoBananaTrigger(
             image_task_ids=[image_task_id],
-            nanobanana_conn_id=_CONN_ID,
+            nanobanana_conn_id=conn_id,
             started_at=now,
-            deadline=now + self._limit,
-            poll_interval=self._interval,
+            deadline=now + _LIMIT,
+            poll_interval=POLL_INTERVAL,
             created_at=[created],
             kinds="nano_banana_2",
         )
 
-    def _baseline(self, image_task_id: str, created: float) -> BaselineTrigger:
-        return BaselineTrigger(image_task_id, _CONN_ID, time.time() + self._limit, self._interval)
 
-    def _report(self, cpu: float) -> dict[str, Any]:
-        failures = [wait.exception() for wait in self._waits if not wait.cancelled()]
-        return {
-            "started": self._started,
-            "detected": self._detected,
-            "outcomes": self._outcomes,
-            "errors": [repr(failure) for failure in failures if failure is not None],
-            "lag": Spread.of(self._probe.lags or [0.0]).as_dict(),
-            "cpu_seconds": cpu,
-            "scheduled_seconds": self._scheduled,
-        }
-
-
-def _registered() -> int:
+def scheduled_polls() -> int:
     """Return how many image tasks the pollers of this loop hold a next moment for."""
-    poller = sys.modules.get("airflow_provider_nanobanana.triggers.poller")  # the first trigger imports it
-    # While it is being imported, in a thread, it has no pollers yet.
-    pollers = getattr(poller, "_pollers", {}).get(asyncio.get_running_loop(), {})
-    return sum(len(each) for each in pollers.values())
-
-
-def _first_polls() -> int:
-    return BaselineTrigger.first_polls
+    # While the module is being imported, in a thread, it has no pollers yet.
+    pollers = getattr(sys.modules.get(_POLLER), "_pollers", {}).get(asyncio.get_running_loop(), {})
+    return sum(len(poller) for poller in pollers.values())
 
 
 async def _commands() -> AsyncIterator[dict[str, Any]]:
@@ -141,16 +133,5 @@ async def _commands() -> AsyncIterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def main() -> None:
-    """Serve one parent."""
-    tell = partial(answer, own_stdout())
-    kind, interval, limit = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-
-    async def serve() -> None:
-        await Client(kind, interval, limit).serve(_commands(), tell)
-
-    asyncio.run(serve())
-
-
 if __name__ == "__main__":
-    main()
+    asyncio.run(Triggers(sys.argv[1]).serve(answering()))
