@@ -64,7 +64,7 @@ chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (
 
 bench: $(STAMP) ## Measure the poller against the usual provider and write docs/benchmarks.md (BENCH="poll-60": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,bench]'
-	@exec $(BIN)/python -m benchmarks $(BENCH)
+	@exec $(BIN)/python -m dev.benchmarks $(BENCH)
 
 emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787

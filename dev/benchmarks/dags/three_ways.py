@@ -12,7 +12,6 @@ from airflow_provider_nanobanana.operators.nanobanana import (
     NanoBananaSubmitOperator,
 )
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from benchmarks.scenarios.generate_blocking import BlockingOperator
 
 DESTINATION = "{{ params.destination }}"
 OPTIONS: dict[str, Any] = {
@@ -29,20 +28,25 @@ def prompts(params: dict[str, int]) -> list[str]:
     return [f"picture {number} of a catalogue" for number in range(params["count"])]
 
 
+@task_group
+def pipeline(prompt: str) -> None:
+    submit = NanoBananaSubmitOperator(task_id="submit", prompt=prompt)
+    wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output)
+    NanoBananaDownloadOperator(task_id="download", images=wait.output, destination=DESTINATION)
+
+
+@task
+def make(prompt: str, destination: str) -> str:
+    from dev.benchmarks.baseline import make_image
+
+    return make_image(prompt, destination)
+
+
 with DAG("bench_generate", **OPTIONS):
-    NanoBananaGenerateOperator(task_id="generate", requests=prompts(), destination=DESTINATION)  # type: ignore[call-arg]
+    NanoBananaGenerateOperator(task_id="generate", requests=prompts(), destination=DESTINATION)
 
 with DAG("bench_pipelines", **OPTIONS):
-
-    @task_group
-    def pipeline(prompt: str) -> None:
-        submit = NanoBananaSubmitOperator(task_id="submit", prompt=prompt)
-        wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output)
-        NanoBananaDownloadOperator(task_id="download", images=wait.output, destination=DESTINATION)
-
-    pipeline.expand(prompt=prompts())  # type: ignore[call-arg]
+    pipeline.expand(prompt=prompts())
 
 with DAG("bench_blocking", **OPTIONS):
-    BlockingOperator.partial(task_id="make", destination=DESTINATION).expand(
-        prompt=prompts()  # type: ignore[call-arg]  # Airflow fills in params
-    )
+    make.partial(destination=DESTINATION).expand(prompt=prompts())

@@ -1,0 +1,1 @@
+"""What only a developer of this provider runs."""

@@ -1,0 +1,114 @@
+"""A process under test: a worker or a triggerer of one Generate task, as Airflow runs them.
+
+``python -m dev.benchmarks.generate_process worker STORE`` runs one slice (execute or resume) and answers what came of
+it; ``... triggerer`` rebuilds each trigger from JSON and answers its first event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from dev.benchmarks.child import answering, first_event
+
+
+class FileStore:
+    """The task's state store of Airflow 3.3 as a folder: what a killed process had set is there for the next.
+
+    Each value is a file, the JSON that Airflow stores; the file ``writes`` has a line with the bytes of each write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value."""
+        path = self._folder / f"{key}.json"
+        return json.loads(path.read_text()) if path.exists() else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        """Keep a value; a kill in the middle leaves the old one."""
+        text = json.dumps(value)
+        draft = self._folder / "draft"
+        draft.write_text(text)
+        draft.replace(self._folder / f"{key}.json")
+        with (self._folder / "writes").open("a") as writes:
+            writes.write(f"{len(text)}\n")
+
+
+def run_slice(job: dict[str, Any], store: FileStore) -> dict[str, Any]:
+    """Run one slice; return ``state`` (``deferred``, ``success``, ``failed``) and what belongs to it.
+
+    :param job: ``options`` of the operator, ``try_number``, ``retries``, and what to ``resume`` with, if so.
+    """
+    operator = NanoBananaGenerateOperator(task_id="generate", retries=job["retries"], **job["options"])
+    instance = SimpleNamespace(
+        dag_id="bench",
+        run_id="run",
+        task_id="generate",
+        map_index=-1,
+        try_number=job["try_number"],
+        max_tries=job["retries"],
+        xcom_push=lambda key, value: None,  # only the result of the last attempt is looked at
+    )
+    context: Any = {"ti": instance, "task_instance": instance, "task_state_store": store}
+    try:
+        if job["resume"] is None:
+            result = operator.execute(context)
+        else:
+            resume = job["resume"]
+            result = operator.resume_execution(resume["method"], {"event": resume["event"]}, context)
+    except TaskDeferred as deferral:
+        path, kwargs = deferral.trigger.serialize()
+        module, _, name = path.rpartition(".")
+        return {"state": "deferred", "method": deferral.method_name, "trigger": [module, name, kwargs]}
+    except AirflowException as failure:
+        return {"state": "failed", "error": str(failure)[:2000]}
+    return {"state": "success", "result": result}
+
+
+def peak_bytes(status: str) -> int:
+    """Return the most memory that was ever resident, from the text of ``/proc/self/status`` (Linux only).
+
+    Not ``ru_maxrss``: that counts what the parent held when it forked.
+
+    :raises ValueError: The text does not say.
+    """
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    if found is None:
+        raise ValueError("no VmHWM")
+    return int(found[1]) * 1024
+
+
+def main(role: str, *store: str) -> None:
+    """Serve the one job of a worker, or the triggers of a task on one event loop."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    answer = answering()
+    if role == "worker":
+        outcome = run_slice(json.loads(sys.stdin.readline()), FileStore(Path(*store)))
+        used = os.times()
+        peak = peak_bytes(Path("/proc/self/status").read_text())
+        answer({**outcome, "peak_bytes": peak, "cpu_seconds": used.user + used.system})
+        return
+    with asyncio.Runner() as runner:
+        for line in sys.stdin:
+            module, name, kwargs = json.loads(line)["trigger"]
+            trigger = getattr(importlib.import_module(module), name)(**kwargs)
+            answer({"event": runner.run(first_event(trigger))})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
