@@ -130,7 +130,7 @@ def decide(situation: Situation, now: float) -> Decision:
     target = record.image_task_id or record.client_business_id
     if target is None:
         cleared = "the task was cleared after its outcome could not be found out"
-        blind = _fail(stops.blind(_key(situation), sent_ids=False), record.generation)
+        blind = _fail(stops._unfindable(_key(situation), sent_ids=False), record.generation)
         return _submit(record.generation, cleared) if _surely_cleared(situation) else blind
     if situation.seen is None or situation.seen.target != target:
         return Decision(Verb.LOOK, f"the record is {record.state}", target=target)
@@ -163,7 +163,7 @@ def _decide_unrecorded(situation: Situation, now: float) -> Decision:
         return _submit(0, "this is the first attempt")
     if not situation.rules.client_ids:
         if attempt.retry:
-            return _fail(stops.blind(_key(situation), sent_ids=False))
+            return _fail(stops._unfindable(_key(situation), sent_ids=False))
         return _submit(0, "the task was cleared, and without client ids nothing can be looked up")
     target = situation.identity.client_business_id(situation.generation)
     if situation.seen is None or situation.seen.target != target:
@@ -187,9 +187,9 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
     if record is not None and record.image_task_id is not None:
         if cleared and not rules.reuse_existing:
             return _next(situation, f"image task {record.image_task_id} is unknown to this account")
-        return _fail(stops.unknown_id(record.image_task_id))
+        return _fail(stops._unknown_id(record.image_task_id))
     if rules.on_unknown_submission == "fail" and not (cleared or situation.vouched):
-        return _fail(stops.blind(_key(situation), sent_ids=True), _generation(situation))
+        return _fail(stops._unfindable(_key(situation), sent_ids=True), _generation(situation))
     if record is not None and not record.fits(situation.identity):
         return _submit_wish(situation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
     return _submit(_generation(situation), f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
@@ -232,13 +232,13 @@ def _decide_expired(situation: Situation, found: ImageTask) -> Decision:
     told = wished_anew and not rules.reuse_existing and situation.record is not None
     if told or rules.on_expired == "resubmit" or (wished_anew and rules.clear_rebuys):
         return _next(situation, f"the link of image task {found.id} has expired")
-    return _fail(stops.expired(found, clear_rebuys=rules.clear_rebuys))
+    return _fail(stops._expired(found, clear_rebuys=rules.clear_rebuys))
 
 
 def _decide_failed(situation: Situation, found: ImageTask, wished_anew: bool) -> Decision:
     error = found.error
     if error and content_refused(error.code, error.message) and not wished_anew:
-        return _fail(stops.refused(found))
+        return _fail(stops._refused(found))
     return _next(situation, f"image task {found.id} failed at the service and was refunded")
 
 
@@ -273,7 +273,7 @@ def _bounded(situation: Situation, verb: Verb, generation: int, reason: str) -> 
     """Go on to a generation; a clear begins the count of failures anew."""
     last = generation >= MOST_GENERATIONS
     if last or (generation % MAX_GENERATIONS == 0 and not _wished_anew(situation)):
-        return _fail(stops.hopeless(generation, clear_goes_on=not last))
+        return _fail(stops._too_many_failures(generation, clear_goes_on=not last))
     return Decision(verb, reason, generation=generation)
 
 

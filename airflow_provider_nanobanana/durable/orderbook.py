@@ -71,7 +71,7 @@ class Note:
     halted: str = ""
 
 
-def keep(shelf: Shelf, book: Book) -> int:
+def save_input(shelf: Shelf, book: Book) -> int:
     """Keep what a round is to make, whatever its size, and return the number of values written.
 
     :raises TransientFailure: It is not known to be kept.
@@ -90,7 +90,7 @@ def keep(shelf: Shelf, book: Book) -> int:
     )
 
 
-def recall(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
+def load_input(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
     """Return what was kept in this round, or None where there certainly is nothing.
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
@@ -102,7 +102,7 @@ def recall(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
     return replace(book, content=_content(shelf, NAME, index))
 
 
-def recall_earlier(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
+def load_earlier_input(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
     """Return what an earlier round was to make; None where there was none, or where it cannot be understood any more.
 
     :raises TransientFailure: It could not be read.
@@ -128,12 +128,12 @@ def _index(shelf: Shelf) -> tuple[Book | None, dict[str, Any]]:
     return Book(index["max_tries"], first, None, try_number=try_number, **facts), index
 
 
-def keep_uploads(shelf: Shelf, urls: dict[str, str], max_tries: int) -> None:
+def save_uploads(shelf: Shelf, urls: dict[str, str], max_tries: int) -> None:
     """Keep where references were uploaded."""
     _write(shelf, UPLOADS, urls, max_tries=max_tries)
 
 
-def recall_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
+def load_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
     """Return where references were uploaded in this round; nobody says how long an upload lives.
 
     Nothing where that is damaged, since an upload costs nothing.
@@ -145,12 +145,12 @@ def recall_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
         return {}
 
 
-def note(shelf: Shelf, attempt: Note) -> None:
+def save_checkpoint(shelf: Shelf, attempt: Note) -> None:
     """Keep which attempt is at work."""
     shelf.write(ATTEMPT, json.dumps({"version": _VERSION, **asdict(attempt)}))
 
 
-def noted(shelf: Shelf) -> Note | None:
+def load_checkpoint(shelf: Shelf) -> Note | None:
     """Return which attempt was at work last; None where nothing says so."""
     value = _value(shelf, ATTEMPT)
     if value is None:
@@ -170,7 +170,7 @@ def noted(shelf: Shelf) -> Note | None:
         raise _unreadable(ATTEMPT, error) from error
 
 
-def digest(given: Any) -> str | None:
+def input_digest(given: Any) -> str | None:
     """Return what tells one given list from another, or None where it is no plain JSON."""
     try:
         text = json.dumps(given, sort_keys=True)

@@ -6,7 +6,7 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 
 
-def blind(key: str, *, sent_ids: bool) -> errors.ToApisError:
+def _unfindable(key: str, *, sent_ids: bool) -> errors.ToApisError:
     """An earlier submit can neither be found nor ruled out.
 
     :param key: The derived id of the submission; the key of a mapping that adopts an image task by hand.
@@ -25,7 +25,7 @@ def blind(key: str, *, sent_ids: bool) -> errors.ToApisError:
     )
 
 
-def unknown_id(image_task_id: str) -> errors.ToApisError:
+def _unknown_id(image_task_id: str) -> errors.ToApisError:
     """The recorded image task is not this account's."""
     return errors.ImageTaskNotFound(
         f"Image task {image_task_id} was bought by an earlier attempt, but this account does not know it. Nothing was "
@@ -35,7 +35,7 @@ def unknown_id(image_task_id: str) -> errors.ToApisError:
     )
 
 
-def expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
+def _expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
     """The image is paid, and can no longer be fetched.
 
     :param clear_rebuys: Whether a clear by itself buys it anew.
@@ -48,7 +48,7 @@ def expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
     )
 
 
-def refused(found: ImageTask) -> errors.ToApisError:
+def _refused(found: ImageTask) -> errors.ToApisError:
     """The prompt was refused, and would be again."""
     code, message = (found.error.code, found.error.message) if found.error else ("", "")
     return errors.ContentRefused(
@@ -59,7 +59,7 @@ def refused(found: ImageTask) -> errors.ToApisError:
     )
 
 
-def hopeless(generations: int, *, clear_goes_on: bool) -> errors.ToApisError:
+def _too_many_failures(generations: int, *, clear_goes_on: bool) -> errors.ToApisError:
     """The service fails it every time.
 
     :param clear_goes_on: Whether a clear submits it again.

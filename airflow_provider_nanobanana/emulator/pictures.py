@@ -82,8 +82,8 @@ def _footer(picture: Image.Image, canvas: ImageDraw.ImageDraw, spec: PictureSpec
     parts = [f"{spec.model}  \u00b7  {spec.ratio}  \u00b7  {spec.resolution}  \u00b7  {pixels}", tail]
     room = spec.width * 0.90
     size = max(9, round(math.sqrt(spec.width * spec.height) * 0.022))
-    lines = ["    ".join(parts)] if typeface.width("    ".join(parts), size) <= room else parts
-    widest = max(typeface.width(line, size) for line in lines)
+    lines = ["    ".join(parts)] if typeface.text_width("    ".join(parts), size) <= room else parts
+    widest = max(typeface.text_width(line, size) for line in lines)
     size = max(7, int(size * min(1.0, room / widest)))
     height = round(size * (1.5 * len(lines) + 1.0))
     strip = (0, spec.height - height, spec.width, spec.height)
@@ -104,7 +104,7 @@ def _prompt(canvas: ImageDraw.ImageDraw, text: str, width: int, height: int) -> 
     top = (height - depth * len(lines)) / 2
     offset = max(1, size // 22)
     for number, line in enumerate(lines):
-        left = (width - typeface.width(line, size)) / 2
+        left = (width - typeface.text_width(line, size)) / 2
         baseline = top + depth * number + size * 0.98
         typeface.draw(canvas, (left + offset, baseline + offset), line, size, _SHADOW)
         typeface.draw(canvas, (left, baseline), line, size, _INK)
@@ -115,7 +115,7 @@ def _fitted(text: str, room: float, tall: float) -> tuple[int, list[str]]:
     by_length = math.sqrt(room * tall / (0.6 * max(1, len(text))))  # a letter takes about half a square
     size = max(10, round(min(by_length, tall * 0.45, math.sqrt(room * tall) * 0.15)))
     longest = max(typeface.pieces(text), key=len, default="").strip()
-    while size > 12 and typeface.width(longest, size) > room:
+    while size > 12 and typeface.text_width(longest, size) > room:
         size = max(12, int(size * 0.93))
     while True:
         lines = typeface.wrap(text, size, room)

@@ -66,7 +66,7 @@ def runs(text: str) -> list[tuple[str | None, str]]:
 
 
 @lru_cache(maxsize=16_384)
-def width(text: str, size: int) -> float:
+def text_width(text: str, size: int) -> float:
     """Return the width of one line in pixels."""
     return sum(_run_width(name, run, size) for name, run in runs(text))
 
@@ -117,7 +117,7 @@ def wrap(text: str, size: int, room: float) -> list[str]:
     """Return the text as lines no wider than ``room`` pixels; a word that is too long alone is split."""
     lines, used = [""], 0.0
     for part in chain.from_iterable(_split(part, size, room) for part in pieces(text)):
-        needed = width(part, size)
+        needed = text_width(part, size)
         if used and used + needed > room:
             lines.append("")
             used = 0.0
@@ -128,7 +128,7 @@ def wrap(text: str, size: int, room: float) -> list[str]:
 
 def _split(part: str, size: int, room: float) -> Iterator[str]:
     """Yield a part in pieces that each fit on a line."""
-    if len(part.strip()) > 1 and width(part.strip(), size) > room:
+    if len(part.strip()) > 1 and text_width(part.strip(), size) > room:
         kept = _longest(part, size, room)
         yield part[:kept]
         yield from _split(part[kept:], size, room)
@@ -141,5 +141,5 @@ def _longest(line: str, size: int, room: float) -> int:
     low, high = 1, len(line) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if width(line[:middle], size) <= room else (low, middle - 1)
+        low, high = (middle, high) if text_width(line[:middle], size) <= room else (low, middle - 1)
     return low

@@ -52,7 +52,7 @@ class Notebook:
         with self._lock:
             note = replace(self.note, **changes)
             if note != self._kept:
-                orderbook.note(self._shelf, note)
+                orderbook.save_checkpoint(self._shelf, note)
                 self.note = self._kept = note
 
     def save(self, urls: Mapping[str, str], *, blocked: bool) -> None:
@@ -64,6 +64,6 @@ class Notebook:
         """
         with self._lock:
             if len(urls) > self._uploads:
-                orderbook.keep_uploads(self._shelf, dict(urls), self._max_tries)
+                orderbook.save_uploads(self._shelf, dict(urls), self._max_tries)
                 self._uploads = len(urls)
             self.keep(blind=self.blind, proved=self.proved, blocked=blocked)

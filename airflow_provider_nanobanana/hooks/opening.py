@@ -59,7 +59,7 @@ class Commission:
 
     def digest(self) -> str | None:
         """Return what tells this list from another, or None where it is not at hand."""
-        return None if self.at_hand is None else orderbook.digest([self.at_hand, dict(self.defaults)])
+        return None if self.at_hand is None else orderbook.input_digest([self.at_hand, dict(self.defaults)])
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class Opening:
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
-        noted = orderbook.noted(self.shelf)
-        book = orderbook.recall(self.shelf, self.attempt.max_tries, self.retries)
+        noted = orderbook.load_checkpoint(self.shelf)
+        book = orderbook.load_input(self.shelf, self.attempt.max_tries, self.retries)
         resumed = self.resumed and book is not None and noted is not None and noted.try_number == self.try_number
         # A pause that lost its records follows a stretch that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
         ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
         content, book = self._content(book, ledger, first=first)
         orders, former, digests = _unpack(content)
-        uploads = orderbook.recall_uploads(self.shelf, self.attempt.max_tries)
+        uploads = orderbook.load_uploads(self.shelf, self.attempt.max_tries)
         references = References.of(self.hook, digests=digests, urls=uploads, bound=True)
         shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
@@ -150,12 +150,12 @@ class Opening:
             try_number=self.try_number,
             given=self.commission.digest(),
         )
-        orderbook.keep(self.shelf, book)
+        orderbook.save_input(self.shelf, book)
         return content, book
 
     def _left_over(self, orders: list[Order], ledger: Ledger) -> list[Order]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
-        earlier = orderbook.recall_earlier(self.shelf, self.attempt.max_tries, self.retries)
+        earlier = orderbook.load_earlier_input(self.shelf, self.attempt.max_tries, self.retries)
         if earlier is None:
             return []
         try:
