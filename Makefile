@@ -56,7 +56,7 @@ wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 	$(BIN)/python tests/wheel/try_wheel.py
 
 demo: $(STAMP) ## Make pictures with a real Airflow (KEEP=1: leave it up; TOAPIS_API_KEY=...: the real service)
-	@exec $(BIN)/python -m demo.run $(if $(KEEP),--keep)
+	@exec $(BIN)/python -m dev.demo $(if $(KEEP),--keep)
 
 chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,chaos]'

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
 
 #: Held by whichever thread asks Airflow for something. Before 3.3 the line is not made for threads: two that ask at
 #: once get each other's answers, or wait for ever (seen on 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it).
 SUPERVISOR_LINE: Final = threading.RLock()
+
+
+def was_skipped(operator: BaseOperator, context: Context) -> bool:
+    """Whether the tasks directly before this one were skipped, and none of them failed.
+
+    Asked of Airflow's task execution interface (``get_task_states``, 3.0 and later); False when it cannot be asked.
+    """
+    ti: Any = context["ti"]
+    if not operator.upstream_task_ids or not hasattr(ti, "get_task_states"):
+        return False
+    runs = ti.get_task_states(dag_id=ti.dag_id, task_ids=sorted(operator.upstream_task_ids), run_ids=[ti.run_id])
+    states = set(runs.get(ti.run_id, {}).values())
+    return "skipped" in states and states <= {"skipped", "success"}

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.cleaning import clean
 from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.text import clean
 
 log = logging.getLogger(__name__)
 

@@ -37,11 +37,11 @@ def _pace_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def pace_folder(_pace_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's submits agree on their pace: what another test's clock wrote would hold them up."""
-    from airflow_provider_nanobanana.hooks import pace
+    from airflow_provider_nanobanana.submission import rate_limiter
 
     folder = _pace_folders / str(next(_numbers))
-    monkeypatch.setattr(pace, "slate_folder", lambda: folder)
-    monkeypatch.setattr(pace, "_own_slates", {})
+    monkeypatch.setattr(rate_limiter, "slate_folder", lambda: folder)
+    monkeypatch.setattr(rate_limiter, "_own_slates", {})
     return folder
 
 

@@ -11,17 +11,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.batch.outcome import EXPIRED
+from airflow_provider_nanobanana.batch.state import name_ids
 from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.hooks.sightings import look_at
-from airflow_provider_nanobanana.hooks.workshop import name_ids
+from airflow_provider_nanobanana.polling.worker import look_at
 from airflow_provider_nanobanana.toapis.errors import ImageTaskNotFound
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.durable.entry import Entry
+    from airflow_provider_nanobanana.batch.items import Order
+    from airflow_provider_nanobanana.batch.state import Workshop
     from airflow_provider_nanobanana.durable.ledger import Ledger
-    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.durable.ledger_entry import Entry
 
 log = logging.getLogger(__name__)
 

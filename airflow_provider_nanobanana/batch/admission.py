@@ -6,14 +6,14 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
+from airflow_provider_nanobanana.batch.cost_tracker import OverBudget, Unbilled
 from airflow_provider_nanobanana.batch.outcome import Failed
 from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.hooks.till import OverBudget, Unbilled
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.batch.items import Order
+    from airflow_provider_nanobanana.batch.state import Workshop
 
 log = logging.getLogger(__name__)
 

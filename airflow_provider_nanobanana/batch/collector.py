@@ -9,22 +9,22 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch.money import Cost
+from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import Failed
-from airflow_provider_nanobanana.hooks.sightings import look_at
-from airflow_provider_nanobanana.hooks.unexpected import only_tree_errors
+from airflow_provider_nanobanana.error_boundary import only_tree_errors
+from airflow_provider_nanobanana.polling.latency import Latencies, kind_of
+from airflow_provider_nanobanana.polling.result import REFUSALS, Wait
+from airflow_provider_nanobanana.polling.worker import look_at
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
-from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Wait
 from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.batch.items import Order
+    from airflow_provider_nanobanana.batch.state import Workshop
     from airflow_provider_nanobanana.landing import StoredImage
+    from airflow_provider_nanobanana.polling.result import Sighting
     from airflow_provider_nanobanana.toapis.models import ImageTask
-    from airflow_provider_nanobanana.toapis.outcome import Sighting
 
 log = logging.getLogger(__name__)
 

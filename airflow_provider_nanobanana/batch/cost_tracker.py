@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.money import Budget, Cost, Kind, Spent, dollars, kind
+from airflow_provider_nanobanana.batch.costs import Budget, Cost, Kind, Spent, dollars, kind
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.money import Bills
-    from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.durable.entry import Entry
+    from airflow_provider_nanobanana.batch.costs import Bills
+    from airflow_provider_nanobanana.batch.items import Order
+    from airflow_provider_nanobanana.durable.ledger_entry import Entry
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)

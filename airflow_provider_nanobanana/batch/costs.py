@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from airflow_provider_nanobanana.batch.orders import Order
+from airflow_provider_nanobanana.batch.items import Order
 from airflow_provider_nanobanana.toapis import catalogue
-from airflow_provider_nanobanana.toapis.answers import Balance
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import sent_shape
+from airflow_provider_nanobanana.toapis.responses import Balance
 
 _MILLION: Final = 1_000_000
 

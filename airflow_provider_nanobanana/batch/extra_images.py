@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.landing.reuse import find_landed
-from airflow_provider_nanobanana.toapis.imagesearch import MOST_IMAGES
+from airflow_provider_nanobanana.toapis.image_search import MOST_IMAGES
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.batch.state import Workshop
     from airflow_provider_nanobanana.landing import StoredImage
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from airflow_provider_nanobanana.batch.drafts import Draft, Drafts, read_drafts
-from airflow_provider_nanobanana.batch.names import label
+from airflow_provider_nanobanana.batch.requests import Draft, Drafts, label, read_drafts
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
-from airflow_provider_nanobanana.batch.money import Cost, dollars
-from airflow_provider_nanobanana.batch.orders import Order
+from airflow_provider_nanobanana.batch.costs import Cost, dollars
+from airflow_provider_nanobanana.batch.items import Order
+from airflow_provider_nanobanana.polling.result import short
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.cleaning import clean
-from airflow_provider_nanobanana.toapis.outcome import short
+from airflow_provider_nanobanana.toapis.text import clean
 
 OnExpired = Literal["fail", "resubmit"]
 

@@ -5,30 +5,35 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.money import Budget, check_balance, dollars
-from airflow_provider_nanobanana.batch.orders import NothingToMake, Order, take_orders
-from airflow_provider_nanobanana.durable import orderbook
+from airflow_provider_nanobanana.batch import extra_images
+from airflow_provider_nanobanana.batch.abandoned import left_over, take_up
+from airflow_provider_nanobanana.batch.cost_tracker import Till
+from airflow_provider_nanobanana.batch.costs import Budget, check_balance, dollars
+from airflow_provider_nanobanana.batch.items import NothingToMake, Order, take_orders
+from airflow_provider_nanobanana.batch.outcome import EXPIRED
+from airflow_provider_nanobanana.batch.state import Workshop
+from airflow_provider_nanobanana.durable import checkpoint
+from airflow_provider_nanobanana.durable.checkpoint import Notebook
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
-from airflow_provider_nanobanana.hooks.former import left_over, take_up
-from airflow_provider_nanobanana.hooks.notebook import Notebook
-from airflow_provider_nanobanana.hooks.reference import References
-from airflow_provider_nanobanana.hooks.resumption import reopen, reuse
-from airflow_provider_nanobanana.hooks.till import Till
-from airflow_provider_nanobanana.hooks.workshop import Workshop
+from airflow_provider_nanobanana.landing.reuse import find_landed
+from airflow_provider_nanobanana.submission.references import References
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
-    from airflow_provider_nanobanana.durable.decision import Rules
-    from airflow_provider_nanobanana.durable.shelf import Shelf
+    from airflow_provider_nanobanana.durable.ledger_entry import Entry
+    from airflow_provider_nanobanana.durable.reconcile import Rules
+    from airflow_provider_nanobanana.durable.state_store import Shelf
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-    from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+    from airflow_provider_nanobanana.landing.downloader import Retrieval
+    from airflow_provider_nanobanana.landing.reuse import Reusable
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class Commission:
 
     def digest(self) -> str | None:
         """Return what tells this list from another, or None where it is not at hand."""
-        return None if self.at_hand is None else orderbook.input_digest([self.at_hand, dict(self.defaults)])
+        return None if self.at_hand is None else checkpoint.input_digest([self.at_hand, dict(self.defaults)])
 
 
 @dataclass(frozen=True)
@@ -92,15 +97,15 @@ class Opening:
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
-        noted = orderbook.load_checkpoint(self.shelf)
-        book = orderbook.load_input(self.shelf, self.attempt.max_tries, self.retries)
+        noted = checkpoint.load_checkpoint(self.shelf)
+        book = checkpoint.load_input(self.shelf, self.attempt.max_tries, self.retries)
         resumed = self.resumed and book is not None and noted is not None and noted.try_number == self.try_number
         # A pause that lost its records follows a stretch that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
         ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
         content, book = self._content(book, ledger, first=first)
         orders, former, digests = _unpack(content)
-        uploads = orderbook.load_uploads(self.shelf, self.attempt.max_tries)
+        uploads = checkpoint.load_uploads(self.shelf, self.attempt.max_tries)
         references = References.of(self.hook, digests=digests, urls=uploads, bound=True)
         shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
@@ -124,8 +129,8 @@ class Opening:
         return shop
 
     def _content(
-        self, book: orderbook.Book | None, ledger: Ledger, *, first: bool
-    ) -> tuple[dict[str, Any], orderbook.Book]:
+        self, book: checkpoint.Book | None, ledger: Ledger, *, first: bool
+    ) -> tuple[dict[str, Any], checkpoint.Book]:
         """Return what this round is to make, and the book it is kept in; kept now if this is the round's beginning."""
         if book is not None:
             return book.content, book
@@ -142,7 +147,7 @@ class Opening:
             raise NothingToMake("There is nothing to make: the list of requests is empty. Nothing was charged.")
         check_room(self.shelf, len(orders))
         content = _pack(orders, references.digests, self._left_over(orders, ledger))
-        book = orderbook.Book(
+        book = checkpoint.Book(
             self.attempt.max_tries,
             first,
             content,
@@ -150,12 +155,12 @@ class Opening:
             try_number=self.try_number,
             given=self.commission.digest(),
         )
-        orderbook.save_input(self.shelf, book)
+        checkpoint.save_input(self.shelf, book)
         return content, book
 
     def _left_over(self, orders: list[Order], ledger: Ledger) -> list[Order]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
-        earlier = orderbook.load_earlier_input(self.shelf, self.attempt.max_tries, self.retries)
+        earlier = checkpoint.load_earlier_input(self.shelf, self.attempt.max_tries, self.retries)
         if earlier is None:
             return []
         try:
@@ -165,7 +170,7 @@ class Opening:
             return []
         return left_over(before, older, orders, ledger, self.hook.clock())
 
-    def _tell_of_another_list(self, book: orderbook.Book) -> None:
+    def _tell_of_another_list(self, book: checkpoint.Book) -> None:
         """Say that an attempt goes on with the list it has, where another one is given by now."""
         given = self.commission.digest()
         if None not in (given, book.given) and given != book.given:
@@ -180,7 +185,7 @@ class Opening:
         orders: list[Order],
         references: References,
         ledger: Ledger,
-        noted: orderbook.Note | None,
+        noted: checkpoint.Note | None,
         *,
         resumed: bool,
         former: list[Order],
@@ -216,9 +221,9 @@ class Opening:
             halt=InsufficientCredits(note.halted) if note.halted else None,
         )
 
-    def _note(self, noted: orderbook.Note | None, *, resumed: bool) -> orderbook.Note:
+    def _note(self, noted: checkpoint.Note | None, *, resumed: bool) -> checkpoint.Note:
         """Return the note of this attempt: the last process's, or a new one with what was learnt before."""
-        note = orderbook.Note(self.try_number, self.attempt.started_at)
+        note = checkpoint.Note(self.try_number, self.attempt.started_at)
         if noted is None:
             return note
         learnt = replace(note, blind=noted.blind, proved=noted.proved, blocked=noted.blocked)
@@ -278,3 +283,93 @@ def _unpack(content: Any) -> tuple[list[Order], list[Order], dict[str, str]]:
             "was written by another version of this provider, or by hand.",
             charged="unknown",
         ) from error
+
+
+def reopen(shop: Workshop) -> None:
+    """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
+    landed = [(order, entry.landed) for order in shop.orders if (entry := shop.entry(order)).landed is not None]
+    # By the name it has: a request that got another name keeps its picture.
+    stems = {order.key: PurePosixPath(file.name).stem for order, file in landed if file}
+    present = shop.retrieval.landing.present(set(stems.values()))
+    gone = [order for order, _ in landed if order.key in stems and stems[order.key] not in present]
+    lost = {order.key for order in gone}
+    for order in shop.orders:
+        entry = shop.entry(order)
+        anew = shop.bought_again(order)
+        if entry.status == "failed" and _again(shop, entry):
+            expired = entry.error is not None and entry.error.code == EXPIRED
+            shop.reopen(order, anew=anew or entry.refunded or expired)
+        elif entry.landed is not None and (order.key in lost or _wanted_anew(shop, entry)):
+            shop.reopen(order, anew=anew or entry.record is None or _wanted_anew(shop, entry))
+        elif entry.status == "open" and entry.submitted_at is not None:
+            shop.reopen(order, anew=anew)
+    _tell_lost(shop, gone, "gone from the destination")
+    extra_images.take_over(shop)
+
+
+def _tell_lost(shop: Workshop, lost: Sequence[Order], how: str) -> None:
+    if lost:
+        anew = sum(shop.to_buy(order) for order in lost)
+        log.warning(
+            "%d images that were in place are %s. Those whose links live are landed again for free; %d are to be "
+            "bought again.",
+            *(len(lost), how, anew),
+        )
+
+
+def _again(shop: Workshop, entry: Entry) -> bool:
+    """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
+    cleared = shop.attempt.cleared and _before_clear(shop, entry)
+    return entry.error is None or entry.error.again or entry.error.charged == "unknown" or cleared
+
+
+def _wanted_anew(shop: Workshop, entry: Entry) -> bool:
+    """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
+    made_for = entry.record.regeneration if entry.record else 0
+    # What was bought before the clear and landed after it serves, too.
+    return not shop.rules.reuse_existing and made_for != shop.regeneration and _before_clear(shop, entry)
+
+
+def _before_clear(shop: Workshop, entry: Entry) -> bool:
+    return entry.record is None or shop.attempt.seems_cleared_since(entry.record)
+
+
+def reuse(shop: Workshop, until: float, *, verify: bool) -> int:
+    """Find what earlier runs landed for the same requests: it is verified and costs nothing.
+
+    :param verify: Whether to look at what this run landed, too: a clear relies on no file that may have been cut short
+        or replaced since.
+    :return: How many orders the search has come past.
+    """
+    ahead = shop.orders[shop.notebook.note.searched :]
+    # A broken file leaves no other trace than that the search came past it.
+    blank = [order for order in ahead if shop.rules.reuse_existing and shop.untouched(order)]
+    landed = {order.key: file for order in ahead if verify and (file := shop.entry(order).landed)}
+    wanted = [(order.key, order.stem()) for order in blank]
+    wanted += [(key, PurePosixPath(file.name).stem) for key, file in landed.items()]
+    if not wanted:
+        return len(shop.orders)
+    found = find_landed(shop.retrieval.landing, wanted, enough=lambda: shop.hook.clock() >= until)
+    beside = extra_images.find(
+        shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.hook.clock() >= until
+    )
+    for order in blank:
+        if image := found.images.get(order.key):
+            shop.reused(order, image, beside.get(order.key, ()))
+    _take_back(shop, [order for order in ahead if order.key in landed], found)
+    shop.unverified = frozenset(found.unverified)
+    if reused := sum(order.key in found.images for order in blank):
+        log.info("%d of %d images are in place already and cost nothing", reused, len(shop.orders))
+    left = (position for position, order in enumerate(shop.orders) if order.key in found.unverified)
+    return next(left, len(shop.orders))
+
+
+def _take_back(shop: Workshop, landed: Sequence[Order], found: Reusable) -> None:
+    """Take up again what lies under its name and is no whole image; another whole image there is left as it is."""
+    for order in landed:
+        if (image := found.images.get(order.key)) is not None:
+            shop.verified(order, image)
+    broken = [order for order in landed if order.key not in found.images and order.key not in found.unverified]
+    for order in broken:
+        shop.reopen(order, anew=shop.bought_again(order) or shop.entry(order).record is None)
+    _tell_lost(shop, broken, "no whole images any more")

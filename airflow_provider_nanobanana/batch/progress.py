@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_nanobanana.batch.money import dollars
+from airflow_provider_nanobanana.batch.costs import dollars
 
 #: Seconds of submitting in one stretch; with landing and start-up an attempt holds a worker for less than two minutes.
 STRETCH_SECONDS: Final = 100.0

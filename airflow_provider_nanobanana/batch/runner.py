@@ -10,19 +10,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS, Progress, enough, wake_by
-from airflow_provider_nanobanana.hooks import former
-from airflow_provider_nanobanana.hooks.buyer import Buyer
-from airflow_provider_nanobanana.hooks.collector import Collector
-from airflow_provider_nanobanana.hooks.workshop import Killed
+from airflow_provider_nanobanana.batch import abandoned
+from airflow_provider_nanobanana.batch.collector import Collector
+from airflow_provider_nanobanana.batch.progress import STRETCH_SECONDS, Progress, enough, wake_by
+from airflow_provider_nanobanana.batch.state import Killed
+from airflow_provider_nanobanana.batch.submitter import Buyer
+from airflow_provider_nanobanana.polling.latency import kind_of
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.latency import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.batch.items import Order
+    from airflow_provider_nanobanana.batch.state import Workshop
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Stretch:
     def pause(self) -> Pause | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         shop = self._shop
-        running, unsent = [*shop.running(), *former.awaited(shop)], shop.unsent()
+        running, unsent = [*shop.running(), *abandoned.awaited(shop)], shop.unsent()
         stopped = shop.halt or shop.broke or shop.blocked
         more = 0 if stopped else sum(order.request.model not in shop.refusals for order in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
@@ -154,11 +154,11 @@ class Stretch:
         """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
         shop = self._shop
         try:
-            if left := former.ready_to_look(shop):
+            if left := abandoned.ready_to_look(shop):
                 self._collector.collect(left, lambda: shop.hook.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
-        awaited = {order.key for order in former.awaited(shop)}
+        awaited = {order.key for order in abandoned.awaited(shop)}
         for order in shop.former:
             shop.troubles.pop(order.key, None)
             if order.key not in awaited:

@@ -12,20 +12,18 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.durable.ledger import LedgerJournal
-from airflow_provider_nanobanana.durable.reservation import foresee
-from airflow_provider_nanobanana.hooks.echo import found_by_client_id
-from airflow_provider_nanobanana.hooks.gate import Gate, Undecided
-from airflow_provider_nanobanana.hooks.observer import Observer
-from airflow_provider_nanobanana.hooks.pace import Pace
-from airflow_provider_nanobanana.hooks.submission import Submission
-from airflow_provider_nanobanana.hooks.till import OverBudget
-from airflow_provider_nanobanana.hooks.workshop import Killed, name_ids
+from airflow_provider_nanobanana.batch.admission import Gate, Undecided
+from airflow_provider_nanobanana.batch.cost_tracker import OverBudget
+from airflow_provider_nanobanana.batch.state import Killed, name_ids
+from airflow_provider_nanobanana.durable.ledger import LedgerJournal, foresee
+from airflow_provider_nanobanana.submission.client_ids import found_by_client_id
+from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.submission.workflow import Observer, Submission
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.orders import Order
-    from airflow_provider_nanobanana.hooks.workshop import Workshop
+    from airflow_provider_nanobanana.batch.items import Order
+    from airflow_provider_nanobanana.batch.state import Workshop
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)

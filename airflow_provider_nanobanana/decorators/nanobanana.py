@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.durable.decision import OnExpired, OnUnknownSubmission
+    from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
 
 
 class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.submission.client_ids import known_not_to_resolve, known_to_resolve
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.shelf import Shelf
+    from airflow_provider_nanobanana.durable.state_store import Shelf
 
 NAME: Final = "nanobanana_orders"
 ATTEMPT: Final = "nanobanana_attempt"
@@ -230,3 +233,57 @@ def _unreadable(name: str, error: Exception) -> TransientFailure:
         "sent now. It was written by another version of this provider, or by hand.",
         charged="unknown",
     )
+
+
+class Notebook:
+    """The note of an attempt, and the uploads of its round; any thread may use it.
+
+    :param note: As the last process left it, or a new one.
+    :param base_url: Of the service that is asked.
+    :param max_tries: Airflow's count of the round.
+    :param uploads: How many uploads are kept already.
+    :ivar note: What is known by now.
+    """
+
+    def __init__(self, shelf: Shelf, note: Note, *, base_url: str, max_tries: int, uploads: int) -> None:
+        self.note = note
+        self._shelf = shelf
+        self._base_url = base_url
+        self._max_tries = max_tries
+        self._uploads = uploads
+        self._kept: Note | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def blind(self) -> bool:
+        """Whether the service does not resolve client ids."""
+        return self.note.blind or known_not_to_resolve(self._base_url)
+
+    @property
+    def proved(self) -> bool:
+        """Whether what was bought is known to be found again by its client id."""
+        return self.note.proved or known_to_resolve(self._base_url)
+
+    def keep(self, **changes: Any) -> None:
+        """Change the note; nothing is written where nothing changes.
+
+        :raises TransientFailure: It is not known to be kept.
+        """
+        with self._lock:
+            note = replace(self.note, **changes)
+            if note != self._kept:
+                save_checkpoint(self._shelf, note)
+                self.note = self._kept = note
+
+    def save(self, urls: Mapping[str, str], *, blocked: bool) -> None:
+        """Keep what was found out since.
+
+        :param urls: The uploads, by content.
+        :param blocked: Whether nothing could be landed lately.
+        :raises TransientFailure: It is not known to be kept.
+        """
+        with self._lock:
+            if len(urls) > self._uploads:
+                save_uploads(self._shelf, dict(urls), self._max_tries)
+                self._uploads = len(urls)
+            self.keep(blind=self.blind, proved=self.proved, blocked=blocked)

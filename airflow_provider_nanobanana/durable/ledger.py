@@ -6,25 +6,201 @@ import json
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.durable.chunk import (
-    MAX_ENTRY_BYTES,
-    MAX_KEYS,
-    VERSION,
-    Chunk,
-    overtaken,
-    parse,
-    unreadable,
-)
-from airflow_provider_nanobanana.durable.entry import Entry
+from airflow_provider_nanobanana.durable.ledger_entry import Entry
 from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.durable.reservation import Reservation, covers
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.shelf import Shelf
+    from airflow_provider_nanobanana.durable.attempt import Attempt
+    from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+    from airflow_provider_nanobanana.durable.state_store import Shelf
+
+VERSION: Final = 1
+#: An entry takes 170 to 300 bytes, 580 at its very worst: a chunk stays below 48 kB, and below Airflow's 65,535 always.
+MAX_KEYS: Final = 100
+#: Bytes that no stored entry with its key passes.
+MAX_ENTRY_BYTES: Final = 600
+
+
+class Chunk:
+    """Entries stored under one name; a key never moves to another chunk.
+
+    :param name: Its name on the shelf.
+    :ivar keys: Keys in it, in the order in which they came.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.keys: list[str] = []
+        self._saved: Mapping[str, Entry] | None = {}
+        #: What the shelf may hold, if nobody else wrote: more than one text after a write of unknown outcome.
+        self._texts: set[str | None] = {None}
+
+    @classmethod
+    def read(cls, shelf: Shelf, name: str) -> Chunk | None:
+        """Return the chunk of this name, or None where there is none.
+
+        :raises TransientFailure: It could not be read, or not be understood.
+        """
+        text = shelf.read(name)
+        if text is None:
+            return None
+        chunk = cls(name)
+        value = parse(name, text)
+        try:
+            saved = {key: Entry.from_json(entry) for key, entry in value["entries"].items()}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise unreadable(name, f"{type(error).__name__}: {error}") from error
+        chunk.keys = list(saved)
+        chunk._saved = saved
+        chunk._texts = {text}
+        return chunk
+
+    @property
+    def lists_all(self) -> bool:
+        """Whether the shelf certainly lists every key, in whatever form."""
+        return self._saved is not None and len(self._saved) == len(self.keys)
+
+    def saved(self, key: str) -> Entry | None:
+        """Return the form that the shelf certainly holds; None where there is none or where that is not certain."""
+        return None if self._saved is None else self._saved.get(key)
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Return what was read."""
+        return {} if self._saved is None else self._saved
+
+    def write(self, shelf: Shelf, writer: str, entries: Mapping[str, Entry]) -> bool:
+        """Write the entries, if they are not what the shelf holds, and say whether anything was written.
+
+        :param writer: Tells this attempt's text from those of others.
+        :raises TransientFailure: Somebody else wrote meanwhile, or it is not known to be kept.
+        """
+        if self._saved == entries:
+            return False
+        if shelf.read(self.name) not in self._texts:
+            self._saved = None
+            raise overtaken(self.name)
+        stored = {"version": VERSION, "writer": writer, "entries": {key: entries[key].to_json() for key in self.keys}}
+        text = json.dumps(stored, separators=(",", ":"), allow_nan=False)
+        # Until the shelf says that it kept the text, it may hold either, and neither can be relied on.
+        self._saved = None
+        self._texts.add(text)
+        shelf.write(self.name, text)
+        self._saved = dict(entries)
+        self._texts = {text}
+        return True
+
+
+def parse(name: str, text: str) -> dict[str, Any]:
+    """Return a stored value of our version.
+
+    :raises TransientFailure: It is none; that is never the same as "there is none".
+    """
+    try:
+        value = json.loads(text)
+        version = value["version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(name, f"{type(error).__name__}: {error}") from error
+    if version != VERSION:
+        raise unreadable(name, f"version {version!r}, not {VERSION}")
+    return dict(value)
+
+
+def overtaken(name: str) -> TransientFailure:
+    """Return the error for a text that somebody else wrote since we read or wrote it."""
+    return TransientFailure(
+        f"Another attempt of this task instance is at work: it wrote {name!r} meanwhile. This one stops; what it "
+        "bought is found again by its client ids.",
+        charged="unknown",
+    )
+
+
+def unreadable(name: str, why: str) -> TransientFailure:
+    """Return the error for a ledger that is there and cannot be understood."""
+    return TransientFailure(
+        f"The ledger of this batch ({name!r} in the task's state store) cannot be understood ({why}); nothing was sent "
+        "now. It was written by another version of this provider, or by hand.",
+        charged="unknown",
+    )
+
+
+def foresee(identity: SubmissionIdentity, attempt: Attempt, entry: Entry, *, client_ids: bool) -> Record:
+    """Return the intent that the next POST of an order will most likely write; a wrong guess costs a write, no more.
+
+    :param client_ids: Whether submits carry a ``client_business_id``.
+    """
+    kept = entry.record
+    if kept is None or not kept.fits(identity):
+        generation = 0
+    else:
+        generation = kept.generation + (kept.state in (RecordState.SUBMITTED, RecordState.DONE))
+    before = attempt.retry or attempt.cleared
+    return Record(
+        state=RecordState.INTENT,
+        fingerprint=identity.fingerprint,
+        regeneration=identity.regeneration,
+        generation=generation,
+        client_business_id=identity.client_business_id(generation) if client_ids else None,
+        image_task_id=None,
+        at=attempt.started_at,
+        max_tries=attempt.max_tries,
+        writer="",
+        replaced=before if kept is None else kept.replaced or not kept.fits(identity),
+        try_number=attempt.try_number,
+    )
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The right to POST an order without another write.
+
+    :param intent: What is saved; its ``at`` is the last moment at which the POST may leave.
+    """
+
+    intent: Record
+
+    def saved_form(self, entry: Entry) -> Entry:
+        """Return what to save for an entry: the intent, unless that would hide what the entry's record knows."""
+        record = entry.record
+        if record is None or entry.landed is not None:
+            return entry
+        if record.state is RecordState.INTENT and same_submit(record, self.intent):
+            later = max(record.at, self.intent.at)
+            careful = replace(self.intent, at=later, replaced=record.replaced or self.intent.replaced)
+        elif self._follows(entry, record):
+            careful = self.intent
+        else:
+            return entry
+        return replace(entry, record=careful, status="open", error=None)
+
+    def _follows(self, entry: Entry, record: Record) -> bool:
+        """Whether the intent is what comes right after a record: a generation left out would never be looked for."""
+        if (record.fingerprint, record.regeneration) != (self.intent.fingerprint, self.intent.regeneration):
+            return False
+        if record.state is RecordState.QUEUED:
+            return record.generation == self.intent.generation
+        return entry.refunded and record.generation + 1 == self.intent.generation
+
+
+def covers(saved: Record | None, intent: Record) -> bool:
+    """Whether a saved record is at least as careful as an intent: whoever finds it looks for that very POST."""
+    return (
+        saved is not None
+        and saved.state is RecordState.INTENT
+        and saved.at >= intent.at
+        and saved.replaced >= intent.replaced
+        and same_submit(saved, intent)
+    )
+
+
+def same_submit(one: Record, other: Record) -> bool:
+    """Whether two intents differ at most in their moment, their writer and try, and what came before them."""
+    first, second = (replace(it, at=0.0, writer="", replaced=False, try_number=0) for it in (one, other))
+    return first == second
+
 
 #: The name of the index, and the beginning of each chunk's.
 NAME: Final = "nanobanana_ledger"

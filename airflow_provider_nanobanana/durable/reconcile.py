@@ -12,12 +12,77 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from airflow_provider_nanobanana.durable import stops
 from airflow_provider_nanobanana.durable.attempt import Attempt
 from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.refusals import content_refused
+
+
+def _unfindable(key: str, *, sent_ids: bool) -> errors.ToApisError:
+    """An earlier submit can neither be found nor ruled out.
+
+    :param key: The derived id of the submission; the key of a mapping that adopts an image task by hand.
+    :param sent_ids: Whether submits carry that id.
+    """
+    how = (
+        f"No image task answers to client_business_id {key}, and on_unknown_submission='fail'."
+        if sent_ids
+        else "This connection sends no client ids (client_ids: false), so it cannot be asked for."
+    )
+    return errors.SubmissionUnfindable(
+        f"An earlier submit may have bought this image. {how} Nothing was sent now. Look at the account's task list in "
+        "the ToAPIs console. If the image is there, clear this task with "
+        f"adopt={{{key!r}: '<image task id>'}} (or that mapping as 'nanobanana_adopt' in the run's conf); if it is not "
+        "there, clear this task to submit."
+    )
+
+
+def _unknown_id(image_task_id: str) -> errors.ToApisError:
+    """The recorded image task is not this account's."""
+    return errors.ImageTaskNotFound(
+        f"Image task {image_task_id} was bought by an earlier attempt, but this account does not know it. Nothing was "
+        "sent now: check that the connection still leads to the same host and account. To give the image up and buy "
+        "anew, clear this task with reuse_existing=False.",
+        image_task_id=image_task_id,
+    )
+
+
+def _expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
+    """The image is paid, and can no longer be fetched.
+
+    :param clear_rebuys: Whether a clear by itself buys it anew.
+    """
+    how = "" if clear_rebuys else " with on_expired='resubmit' (or with reuse_existing=False)"
+    return errors.ResultExpired(
+        f"Image task {found.id} of this request is paid and its link has expired: the service no longer gives the "
+        f"image out. Nothing was sent now. Clear the task{how} to buy it anew.",
+        image_task_id=found.id,
+    )
+
+
+def _refused(found: ImageTask) -> errors.ToApisError:
+    """The prompt was refused, and would be again."""
+    code, message = (found.error.code, found.error.message) if found.error else ("", "")
+    return errors.ContentRefused(
+        f"Image task {found.id} of this request was refused by content policy ({code}: {message}) and refunded; it "
+        "would be refused again. Change the prompt and clear the task.",
+        image_task_id=found.id,
+        code=code,
+    )
+
+
+def _too_many_failures(generations: int, *, clear_goes_on: bool) -> errors.ToApisError:
+    """The service fails it every time.
+
+    :param clear_goes_on: Whether a clear submits it again.
+    """
+    how = "clear this task" if clear_goes_on else "change the prompt or the variant and clear this task"
+    return errors.ImageTaskFailed(
+        f"{generations} image tasks of this request failed; all were refunded. Nothing was sent now. Look at the "
+        f"prompt and at the service, then {how} to submit it again."
+    )
+
 
 OnUnknownSubmission = Literal["resubmit", "fail"]
 OnExpired = Literal["fail", "resubmit"]
@@ -130,7 +195,7 @@ def decide(situation: Situation, now: float) -> Decision:
     target = record.image_task_id or record.client_business_id
     if target is None:
         cleared = "the task was cleared after its outcome could not be found out"
-        blind = _fail(stops._unfindable(_key(situation), sent_ids=False), record.generation)
+        blind = _fail(_unfindable(_key(situation), sent_ids=False), record.generation)
         return _submit(record.generation, cleared) if _surely_cleared(situation) else blind
     if situation.seen is None or situation.seen.target != target:
         return Decision(Verb.LOOK, f"the record is {record.state}", target=target)
@@ -163,7 +228,7 @@ def _decide_unrecorded(situation: Situation, now: float) -> Decision:
         return _submit(0, "this is the first attempt")
     if not situation.rules.client_ids:
         if attempt.retry:
-            return _fail(stops._unfindable(_key(situation), sent_ids=False))
+            return _fail(_unfindable(_key(situation), sent_ids=False))
         return _submit(0, "the task was cleared, and without client ids nothing can be looked up")
     target = situation.identity.client_business_id(situation.generation)
     if situation.seen is None or situation.seen.target != target:
@@ -187,9 +252,9 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
     if record is not None and record.image_task_id is not None:
         if cleared and not rules.reuse_existing:
             return _next(situation, f"image task {record.image_task_id} is unknown to this account")
-        return _fail(stops._unknown_id(record.image_task_id))
+        return _fail(_unknown_id(record.image_task_id))
     if rules.on_unknown_submission == "fail" and not (cleared or situation.vouched):
-        return _fail(stops._unfindable(_key(situation), sent_ids=True), _generation(situation))
+        return _fail(_unfindable(_key(situation), sent_ids=True), _generation(situation))
     if record is not None and not record.fits(situation.identity):
         return _submit_wish(situation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
     return _submit(_generation(situation), f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
@@ -232,13 +297,13 @@ def _decide_expired(situation: Situation, found: ImageTask) -> Decision:
     told = wished_anew and not rules.reuse_existing and situation.record is not None
     if told or rules.on_expired == "resubmit" or (wished_anew and rules.clear_rebuys):
         return _next(situation, f"the link of image task {found.id} has expired")
-    return _fail(stops._expired(found, clear_rebuys=rules.clear_rebuys))
+    return _fail(_expired(found, clear_rebuys=rules.clear_rebuys))
 
 
 def _decide_failed(situation: Situation, found: ImageTask, wished_anew: bool) -> Decision:
     error = found.error
     if error and content_refused(error.code, error.message) and not wished_anew:
-        return _fail(stops._refused(found))
+        return _fail(_refused(found))
     return _next(situation, f"image task {found.id} failed at the service and was refunded")
 
 
@@ -273,7 +338,7 @@ def _bounded(situation: Situation, verb: Verb, generation: int, reason: str) -> 
     """Go on to a generation; a clear begins the count of failures anew."""
     last = generation >= MOST_GENERATIONS
     if last or (generation % MAX_GENERATIONS == 0 and not _wished_anew(situation)):
-        return _fail(stops._too_many_failures(generation, clear_goes_on=not last))
+        return _fail(_too_many_failures(generation, clear_goes_on=not last))
     return Decision(verb, reason, generation=generation)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
-from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
+from airflow_provider_nanobanana.compat import SUPERVISOR_LINE
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 

@@ -46,7 +46,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.emulator.background import Emulator as Emulator
+    from airflow_provider_nanobanana.emulator.in_process import Emulator as Emulator
 
 __all__ = ["Emulator"]
 
@@ -54,7 +54,7 @@ __all__ = ["Emulator"]
 def __getattr__(name: str) -> Any:
     """Load the server only when it is asked for (PEP 562)."""
     if name == "Emulator":
-        from airflow_provider_nanobanana.emulator.background import Emulator
+        from airflow_provider_nanobanana.emulator.in_process import Emulator
 
         return Emulator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from airflow_provider_nanobanana.emulator.connection import connection_json
-from airflow_provider_nanobanana.emulator.gateway import Gateway
 from airflow_provider_nanobanana.emulator.server import Ports, url_host
-from airflow_provider_nanobanana.emulator.settings import Settings
+from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
 _EPILOG = """Words in a prompt make an image task misbehave: [[fail]] [[fail=CODE]] [[refuse]] [[refuse-late]]
 [[slow=60]] [[stuck]] [[lost]] [[busy]] [[no-credits]] [[no-url]] [[bad-image]] [[wrong-size]] [[expired]] [[jpeg]]

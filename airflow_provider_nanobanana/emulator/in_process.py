@@ -10,12 +10,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from airflow_provider_nanobanana.emulator import control
-from airflow_provider_nanobanana.emulator.connection import connection_json
-from airflow_provider_nanobanana.emulator.faults import Rule
-from airflow_provider_nanobanana.emulator.gateway import Gateway
+from airflow_provider_nanobanana.emulator import routes_control
+from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.server import Ports
-from airflow_provider_nanobanana.emulator.settings import Settings
+from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
 T = TypeVar("T")
 
@@ -116,7 +115,7 @@ class Emulator:
 
     def stats(self) -> dict[str, Any]:
         """Return ``requests``, ``by_kind``, ``by_point``, ``peak_per_second``, ``image_tasks`` and ``pending``."""
-        return self._call(lambda: control.stats(self.gateway))
+        return self._call(lambda: routes_control.stats(self.gateway))
 
     def fault(self, *, on: str, kind: str, **params: Any) -> None:
         """Add one fault behind those in force; see :data:`faultkinds.KINDS` for kinds and parameters.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, pixel_size, usd
-from airflow_provider_nanobanana.emulator.submissions import Submission
+from airflow_provider_nanobanana.emulator.requests import Submission
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.emulator.gateway import Gateway
+    from airflow_provider_nanobanana.emulator.service import Gateway
 
 MAX_ENTRIES = 50_000
 NOTE = "emulator.note"  # scope key of the function that notes a status which ASGI does not see; the first one counts

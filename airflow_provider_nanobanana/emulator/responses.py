@@ -7,9 +7,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from airflow_provider_nanobanana.emulator.bank import ImageTask
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS_PER_USD, MODELS, TEXT_MODELS, usd
-from airflow_provider_nanobanana.emulator.faults import Rule
+from airflow_provider_nanobanana.emulator.faults.rules import Rule
+from airflow_provider_nanobanana.emulator.ledger import ImageTask
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 _QUEUED_BELOW = 10

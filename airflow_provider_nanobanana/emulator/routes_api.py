@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_nanobanana.emulator import control, replies
-from airflow_provider_nanobanana.emulator.bank import ImageTask
-from airflow_provider_nanobanana.emulator.effects import distorted, replacement
-from airflow_provider_nanobanana.emulator.faultkinds import COMPLETED_ONLY
-from airflow_provider_nanobanana.emulator.faults import Rule
-from airflow_provider_nanobanana.emulator.gateway import Gateway, Upload, failure_of
-from airflow_provider_nanobanana.emulator.submissions import Refused, parse, read_json
+from airflow_provider_nanobanana.emulator import responses, routes_control
+from airflow_provider_nanobanana.emulator.faults.effects import distorted, replacement
+from airflow_provider_nanobanana.emulator.faults.kinds import COMPLETED_ONLY
+from airflow_provider_nanobanana.emulator.faults.rules import Rule
+from airflow_provider_nanobanana.emulator.ledger import ImageTask
+from airflow_provider_nanobanana.emulator.requests import Refused, parse, read_json
+from airflow_provider_nanobanana.emulator.service import Gateway, Upload, failure_of
 
 UPLOAD_LIMIT = 10_000_000
 _SUFFIXES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/gif": "gif"}
@@ -37,14 +37,14 @@ def build(gateway: Gateway) -> Starlette:
         Route("/v1/balance", partial(balance, gateway), methods=["GET"]),
         Route("/v1/user/balance", partial(balance, gateway), methods=["GET"]),
         Route("/v1/uploads/images", partial(upload, gateway), methods=["POST"]),
-        *control.routes(gateway),
+        *routes_control.routes(gateway),
     ]
     return Starlette(routes=routes, exception_handlers={404: _invalid_url, 405: _invalid_url})
 
 
 async def _invalid_url(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    return replies.invalid_url(request.method, request.url.path)
+    return responses.invalid_url(request.method, request.url.path)
 
 
 def _stranger(gateway: Gateway, request: Request) -> bool:
@@ -73,13 +73,13 @@ async def submit(gateway: Gateway, request: Request) -> Response:
     """Accept and charge an image task, or refuse it."""
     raw = await request.body()
     if _stranger(gateway, request):
-        return replies.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
+        return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
     if not gateway.submit_bucket.take(gateway.clock()):
-        return replies.limited(gateway.submit_bucket.headers("async_submit"))
+        return responses.limited(gateway.submit_bucket.headers("async_submit"))
     try:
         body = read_json(raw)
     except ValueError:
-        return replies.refusal(400, "invalid_request", "request body is not valid JSON")
+        return responses.refusal(400, "invalid_request", "request body is not valid JSON")
     prompt = str(body.get("prompt", "")) if isinstance(body, dict) else ""
 
     async def right() -> Response:
@@ -108,11 +108,11 @@ async def _accept(gateway: Gateway, body: Any) -> Response:
         task = gateway.accept(submission, shapes)
     except Refused as refused:
         if refused.code == "insufficient_quota":
-            return replies.no_credits()
+            return responses.no_credits()
         if refused.code == "model_not_found":
-            return replies.gateway_refusal(503, refused.code, refused.message)
-        return replies.refusal(refused.status, refused.code, refused.message, param=refused.param)
-    answer = replies.submitted(task, gateway.settings, shapes)
+            return responses.gateway_refusal(503, refused.code, refused.message)
+        return responses.refusal(refused.status, refused.code, refused.message, param=refused.param)
+    answer = responses.submitted(task, gateway.settings, shapes)
     if "already_completed" in shapes:
         answer |= await _status_body(gateway, task)
     return JSONResponse(answer)
@@ -121,13 +121,13 @@ async def _accept(gateway: Gateway, body: Any) -> Response:
 async def query(gateway: Gateway, request: Request) -> Response:
     """Say where an image task stands, asked by its id or by its client id."""
     if _stranger(gateway, request):
-        return replies.numbered_refusal(401, "Invalid API key", "authentication_error")
+        return responses.numbered_refusal(401, "Invalid API key", "authentication_error")
     if not gateway.query_bucket.take(gateway.clock()):
-        return replies.limited(gateway.query_bucket.headers("async_query"))
+        return responses.limited(gateway.query_bucket.headers("async_query"))
     task = gateway.find(request.path_params["key"])
 
     async def right() -> Response:
-        return replies.not_found() if task is None else await _known(gateway, task)
+        return responses.not_found() if task is None else await _known(gateway, task)
 
     return await _faulty(gateway, "status", task.prompt if task else "", right)
 
@@ -135,7 +135,7 @@ async def query(gateway: Gateway, request: Request) -> Response:
 async def _known(gateway: Gateway, task: ImageTask) -> Response:
     if task.hidden_polls > 0 or gateway.clock() < task.hidden_until:
         task.hidden_polls = max(0, task.hidden_polls - 1)
-        return replies.not_found(task.hidden_spelling)
+        return responses.not_found(task.hidden_spelling)
     return JSONResponse(await _status_body(gateway, task))
 
 
@@ -150,7 +150,7 @@ async def _status_body(gateway: Gateway, task: ImageTask) -> dict[str, Any]:
         gateway.bank.fail(task, failure_of(shapes["failed"]), now)
     gateway.announce(task)
     data = await _data(gateway, task, shapes) if task.state(now) == "completed" else []
-    return replies.status(task, now, gateway.settings, data, shapes)
+    return responses.status(task, now, gateway.settings, data, shapes)
 
 
 async def _data(gateway: Gateway, task: ImageTask, shapes: dict[str, Rule]) -> list[dict[str, Any]]:
@@ -173,10 +173,10 @@ async def _encoded(gateway: Gateway, task: ImageTask, index: int, shapes: dict[s
 async def models(gateway: Gateway, request: Request) -> Response:
     """List models; without ``type=image`` only the text models."""
     if _stranger(gateway, request):
-        return replies.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
+        return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
 
     async def right() -> Response:
-        return JSONResponse(replies.model_list(request.query_params.get("type")))
+        return JSONResponse(responses.model_list(request.query_params.get("type")))
 
     return await _faulty(gateway, "models", "", right)
 
@@ -184,10 +184,10 @@ async def models(gateway: Gateway, request: Request) -> Response:
 async def balance(gateway: Gateway, request: Request) -> Response:
     """Say how many credits are left."""
     if _stranger(gateway, request):
-        return replies.numbered_refusal(401, "Invalid API key", "authentication_error")
+        return responses.numbered_refusal(401, "Invalid API key", "authentication_error")
 
     async def right() -> Response:
-        return JSONResponse(replies.balance(gateway.settings.credits, gateway.bank.spent(gateway.clock())))
+        return JSONResponse(responses.balance(gateway.settings.credits, gateway.bank.spent(gateway.clock())))
 
     return await _faulty(gateway, "balance", "", right)
 
@@ -195,7 +195,7 @@ async def balance(gateway: Gateway, request: Request) -> Response:
 async def upload(gateway: Gateway, request: Request) -> Response:
     """Keep a reference image and give it a public address."""
     if _stranger(gateway, request):
-        return replies.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
+        return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
     try:
         async with request.form() as form:
             file = form.get("file")

@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_nanobanana.emulator.faults import Rule
-from airflow_provider_nanobanana.emulator.submissions import read_json
+from airflow_provider_nanobanana.emulator.faults.rules import Rule
+from airflow_provider_nanobanana.emulator.requests import read_json
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.emulator.gateway import Gateway
+    from airflow_provider_nanobanana.emulator.service import Gateway
 
 
 def routes(gateway: Gateway) -> list[Route]:

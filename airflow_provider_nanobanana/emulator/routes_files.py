@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from airflow_provider_nanobanana.emulator import png
-from airflow_provider_nanobanana.emulator.bank import ImageTask
-from airflow_provider_nanobanana.emulator.effects import distorted, replacement
-from airflow_provider_nanobanana.emulator.faultkinds import REDIRECTS
-from airflow_provider_nanobanana.emulator.faults import Rule
-from airflow_provider_nanobanana.emulator.gateway import Gateway
-from airflow_provider_nanobanana.emulator.pictures import PictureSpec
+from airflow_provider_nanobanana.emulator import images
+from airflow_provider_nanobanana.emulator.faults.effects import distorted, replacement
+from airflow_provider_nanobanana.emulator.faults.kinds import REDIRECTS
+from airflow_provider_nanobanana.emulator.faults.rules import Rule
+from airflow_provider_nanobanana.emulator.images import PictureSpec
+from airflow_provider_nanobanana.emulator.ledger import ImageTask
+from airflow_provider_nanobanana.emulator.service import Gateway
 
 _NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d{1,4})\.\w+")
 _MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -72,7 +72,7 @@ async def _spoiled(gateway: Gateway, rule: Rule, spec: PictureSpec, name: str) -
         place = f"loop/{rule['status']}" if rule["loop"] else f"hop/{rule['hops'] - 1}/{rule['status']}"
         return _moved(f"{gateway.files_url}/{place}/{name}", rule["status"])
     if rule.kind == "bomb":
-        return Response(png.claiming(rule["width"], rule["height"]), media_type="image/png")
+        return Response(images.claiming(rule["width"], rule["height"]), media_type="image/png")
     if rule.kind == "oversized":
         return _oversized(rule)
     if rule.kind == "wrong_format":

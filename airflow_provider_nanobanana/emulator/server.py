@@ -12,10 +12,10 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from airflow_provider_nanobanana.emulator import api, files
-from airflow_provider_nanobanana.emulator.gateway import Gateway
-from airflow_provider_nanobanana.emulator.journal import NOTE, Recorder
-from airflow_provider_nanobanana.emulator.wire import TRANSPORT
+from airflow_provider_nanobanana.emulator import routes_api, routes_files
+from airflow_provider_nanobanana.emulator.faults.wire import TRANSPORT
+from airflow_provider_nanobanana.emulator.request_log import NOTE, Recorder
+from airflow_provider_nanobanana.emulator.service import Gateway
 
 
 class WireProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn picks the base at import
@@ -96,8 +96,8 @@ class Ports:
         self.files_url = public_files_url.rstrip("/") or f"http://{shown}:{self.files_port}"
         gateway.files_url = self.files_url
         self._servers = [
-            _Port(_config(Recorder(api.build(gateway), "api", gateway))),
-            _Port(_config(Recorder(files.build(gateway), "files", gateway))),
+            _Port(_config(Recorder(routes_api.build(gateway), "api", gateway))),
+            _Port(_config(Recorder(routes_files.build(gateway), "files", gateway))),
         ]
 
     async def serve(self) -> None:

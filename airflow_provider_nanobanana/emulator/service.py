@@ -9,15 +9,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from airflow_provider_nanobanana.emulator.bank import Bank, Failure, ImageTask
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
-from airflow_provider_nanobanana.emulator.darkroom import Darkroom
-from airflow_provider_nanobanana.emulator.faults import FaultBook, Rule
-from airflow_provider_nanobanana.emulator.journal import Journal
-from airflow_provider_nanobanana.emulator.pictures import PictureSpec
-from airflow_provider_nanobanana.emulator.rates import TokenBucket
+from airflow_provider_nanobanana.emulator.faults.rules import FaultBook, Rule
+from airflow_provider_nanobanana.emulator.images import Darkroom, PictureSpec
+from airflow_provider_nanobanana.emulator.ledger import Bank, Failure, ImageTask
+from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
+from airflow_provider_nanobanana.emulator.request_log import Journal
+from airflow_provider_nanobanana.emulator.requests import Refused, Submission
 from airflow_provider_nanobanana.emulator.settings import Settings
-from airflow_provider_nanobanana.emulator.submissions import Refused, Submission
 
 MAX_UPLOAD_BYTES = 128 * 1024 * 1024
 

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_nanobanana.compat import SUPERVISOR_LINE
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
-from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
+from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
     import os
     from datetime import datetime
 
-    from airflow_provider_nanobanana.durable.decision import Rules
+    from airflow_provider_nanobanana.durable.reconcile import Rules
     from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
     from airflow_provider_nanobanana.landing import StoredImage
-    from airflow_provider_nanobanana.toapis.answers import Balance
     from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
     from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageRequest, ImageTask
+    from airflow_provider_nanobanana.toapis.responses import Balance
 
 
 class NanoBananaHook(BaseHook):
@@ -174,7 +175,7 @@ class NanoBananaHook(BaseHook):
             sight for 90 s more. None: there was none, or long ago.
         :raises NanoBananaException: refused, not accepted, or (``charged == "unknown"``) not known to be.
         """
-        from airflow_provider_nanobanana.hooks.direct import submit_directly
+        from airflow_provider_nanobanana.submission.standalone import submit_directly
 
         parsed = self.parse(request)
         with airflow_errors():
@@ -182,8 +183,8 @@ class NanoBananaHook(BaseHook):
 
     def rules(self, **choices: Any) -> Rules:
         """Return what this connection allows a submission to do, with the user's choices."""
-        from airflow_provider_nanobanana.durable.decision import Rules
-        from airflow_provider_nanobanana.hooks.echo import known_not_to_resolve
+        from airflow_provider_nanobanana.durable.reconcile import Rules
+        from airflow_provider_nanobanana.submission.client_ids import known_not_to_resolve
 
         settings = self.settings
         if known_not_to_resolve(settings.base_url):
@@ -211,7 +212,7 @@ class NanoBananaHook(BaseHook):
         :param path_or_uri: A local path or any ``ObjectStoragePath``, as text or as object.
         :raises NanoBananaFailException: unreadable, too large or of another format; nothing is charged.
         """
-        from airflow_provider_nanobanana.hooks.reference import read_reference
+        from airflow_provider_nanobanana.submission.references import read_reference
         from airflow_provider_nanobanana.toapis.protocol import upload_call
 
         with airflow_errors():
@@ -231,7 +232,7 @@ class NanoBananaHook(BaseHook):
         :param request: What was asked for; an image of another pixel size is landed with a warning, and none of its own
             references is taken for a result.
         """
-        from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+        from airflow_provider_nanobanana.landing.downloader import Retrieval
         from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
         asked = None if request is None else self.parse(request)
@@ -257,7 +258,7 @@ class NanoBananaHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Check key, host, credits and model with free calls; never buys an image, never shows the key."""
-        from airflow_provider_nanobanana.hooks.diagnosis import diagnose, with_host
+        from airflow_provider_nanobanana.hooks.nanobanana import diagnose, with_host
 
         try:
             return diagnose(self.settings.model, self.models, self.balance)
@@ -274,3 +275,42 @@ def import_client() -> Any:
 
     http.shared_ssl_context()
     return client
+
+
+def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[..., Balance]) -> tuple[bool, str]:
+    """Return whether an image could be bought, and why or why not.
+
+    :param model: The connection's model id.
+    :param models: Lists the models the key sees; free.
+    :param balance: Asks for the credits of the account, or with ``of_key=True`` of the key; free. A gateway without
+        these routes does not fail the test.
+    """
+    visible = models()
+    if model not in visible:
+        shown = ", ".join(sorted(visible)[:10]) or "none"
+        return False, (
+            f"The key works, but the model {model!r} is not visible to it (visible image models: {shown}). Set the "
+            "extra 'model', or allow the model for this key in the ToAPIs console."
+        )
+    try:
+        left, of_key = balance(), balance(of_key=True)
+    except NanoBananaException as failure:
+        return True, f"Key and model {model!r} work; the balance could not be read ({failure.error.message})"
+    if not left.unlimited and not left.remain_credits:
+        return False, f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console."
+    if not of_key.unlimited and of_key.remain_credits == 0:
+        return (
+            False,
+            f"Key and model {model!r} work, but this key's own quota is spent: raise it in the ToAPIs console.",
+        )
+    if left.unlimited:
+        return True, f"Key and model {model!r} work; the account has no credit limit."
+    return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."
+
+
+def with_host(error: errors.ToApisError, settings: ConnectionSettings | None) -> str:
+    """Return what went wrong, with the host where that may be the cause."""
+    wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
+    if settings is None or not wrong_host:
+        return error.message
+    return f"{error.message} Check the host: {settings.base_url} (default https://toapis.com)."

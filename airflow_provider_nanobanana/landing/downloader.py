@@ -11,13 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_nanobanana.landing import Landing, StoredImage, decode_b64, stem_for
+from airflow_provider_nanobanana.landing.address_policy import policy_for, system_resolve
+from airflow_provider_nanobanana.landing.link_fetcher import MAX_BYTES, LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.address import policy_for
-from airflow_provider_nanobanana.toapis.download import MAX_BYTES, LinkFetcher
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from airflow_provider_nanobanana.toapis.route import system_resolve
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook

@@ -12,24 +12,96 @@ import contextlib
 import hashlib
 import logging
 import time
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_nanobanana.toapis.address import LinkHost, LinkPolicy, Resolve, check_url
-from airflow_provider_nanobanana.toapis.body import check_status, declared_length, decoded, redirect_target
-from airflow_provider_nanobanana.toapis.cutoff import Cutoff
+from airflow_provider_nanobanana.landing.address_policy import (
+    LinkHost,
+    LinkPolicy,
+    Resolve,
+    Route,
+    check_url,
+    find_route,
+    system_resolve,
+)
+from airflow_provider_nanobanana.toapis.error_body import read_retry_after
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, ImageInvalid, UnsafeAddress
-from airflow_provider_nanobanana.toapis.route import Route, find_route, system_resolve
+from airflow_provider_nanobanana.toapis.http import Cutoff
 
 if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_nanobanana.toapis.http import httpx
     from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
+
+PIECE: Final = 64 * 1024
+"""Largest decoded piece, in bytes: a few compressed bytes may stand for gigabytes."""
+
+_MOST_DIGITS: Final = 18  # of a length in bytes; int() of some thousand digits is an error of its own
+
+
+def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
+    """Return the absolute URL a redirect leads to, unchecked, or None where the answer is no redirect.
+
+    :raises UnsafeAddress: It leads to something that is not a URL.
+    """
+    location = headers.get("location")
+    if status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise UnsafeAddress(f"{urlsplit(url).hostname} redirects to something that is not a URL") from error
+
+
+def check_status(status: int, headers: Mapping[str, str], where: str) -> None:
+    """Take 200 and nothing else.
+
+    :raises DownloadFailed: With ``http_status``, and ``retry_after`` where the server asked to wait.
+    """
+    if status == 200:
+        return
+    hint = "; the link is dead or was taken back, a fresh one has to be asked for" if status in (403, 404, 410) else ""
+    raise DownloadFailed(
+        f"{where} answered {status}{hint}", http_status=status, retry_after=read_retry_after(headers, time.time())
+    )
+
+
+def declared_length(headers: Mapping[str, str]) -> int | None:
+    """Return ``Content-Length`` in bytes, or None where there is none that can be read."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
+
+
+def decoded(pieces: Iterable[bytes], encoding: str, where: str) -> Iterator[bytes]:
+    """Undo a ``Content-Encoding`` (none was asked for; gzip and deflate are taken all the same), piece by piece.
+
+    :raises DownloadFailed: Another encoding, or a body that is not in it.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        yield from pieces
+        return
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise DownloadFailed(f"{where} came in the encoding {name[:40]!r}, which was not asked for")
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # reads the headers of gzip and of zlib
+    try:
+        for piece in pieces:
+            rest, full = piece, False
+            while (rest or full) and not inflater.eof:
+                out = inflater.decompress(rest, PIECE)
+                rest, full = inflater.unconsumed_tail, len(out) == PIECE
+                yield out
+    except zlib.error as error:
+        raise DownloadFailed(f"{where} is not in the encoding {name!r} it claims: {error}") from error
+    if not inflater.eof:
+        raise DownloadFailed(f"{where} ended inside its {name} encoding")
+
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Largest image fetched, in bytes."""
@@ -88,7 +160,7 @@ class FetchedLink:
 class LinkFetcher:
     """Fetches links one after another, reusing connections; a context manager, for one thread.
 
-    :param policy: Where links may lead, from :func:`~airflow_provider_nanobanana.toapis.address.policy_for`.
+    :param policy: Where links may lead, from :func:`~airflow_provider_nanobanana.landing.address_policy.policy_for`.
     :param ssl_context: Shared TLS context; the process's own when absent.
     :param timeout: Seconds for one connect or one read.
     :param total: Seconds for one link in all.

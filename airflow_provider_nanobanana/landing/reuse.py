@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from airflow_provider_nanobanana.landing.landing import Landing, StoredImage
+    from airflow_provider_nanobanana.landing.image_store import Landing, StoredImage
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.given import as_text, is_blank, listed
+from airflow_provider_nanobanana.toapis.input_values import as_text, is_blank, listed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from airflow_provider_nanobanana.compat import was_skipped
+from airflow_provider_nanobanana.error_boundary import only_tree_errors
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.hooks.unexpected import only_tree_errors
-from airflow_provider_nanobanana.operators.reporting import manifest_uri, push, run_of, with_refusal, write_manifest
+from airflow_provider_nanobanana.operators.generate import manifest_uri, push, run_of, with_refusal, write_manifest
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.values import read_number, storable
-from airflow_provider_nanobanana.upstream import was_skipped
+from airflow_provider_nanobanana.toapis.scalars import read_number, storable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+    from airflow_provider_nanobanana.landing.downloader import Retrieval
 
 Record = dict[str, Any]
 Lost = tuple[Record, errors.ToApisError]
@@ -109,7 +109,7 @@ class NanoBananaDownloadOperator(BaseOperator):
 
 def _opened(hook: NanoBananaHook, destination: str) -> Retrieval:
     """Open the destination; where it cannot work, say what becomes of the images."""
-    from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+    from airflow_provider_nanobanana.landing.downloader import Retrieval
 
     try:
         return Retrieval(hook, destination)
@@ -120,8 +120,8 @@ def _opened(hook: NanoBananaHook, destination: str) -> Retrieval:
 
 def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
     """Return the entries, with what was not ready in time as it is now, and what the service says of each; free."""
-    from airflow_provider_nanobanana.hooks.sightings import look_at
-    from airflow_provider_nanobanana.toapis.outcome import Wait
+    from airflow_provider_nanobanana.polling.result import Wait
+    from airflow_provider_nanobanana.polling.worker import look_at
 
     now = time.time()
     ids = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}

@@ -24,10 +24,10 @@ from airflow_provider_nanobanana.toapis import errors
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.durable.decision import OnExpired, OnUnknownSubmission
-    from airflow_provider_nanobanana.durable.journal import Journal
-    from airflow_provider_nanobanana.hooks.reference import References
-    from airflow_provider_nanobanana.hooks.submission import Submission
+    from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
+    from airflow_provider_nanobanana.durable.record_store import Journal
+    from airflow_provider_nanobanana.submission.references import References
+    from airflow_provider_nanobanana.submission.workflow import Submission
     from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 _CHOICES: dict[str, tuple[object, ...]] = {
@@ -153,11 +153,11 @@ class NanoBananaSubmitOperator(RequestOperator):
 
     def _open(self, context: Context, hook: NanoBananaHook) -> Submission:
         from airflow_provider_nanobanana.durable.attempt import Attempt
-        from airflow_provider_nanobanana.durable.journal import journal_for
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-        from airflow_provider_nanobanana.hooks.pace import Pace
-        from airflow_provider_nanobanana.hooks.reference import References
-        from airflow_provider_nanobanana.hooks.submission import Submission
+        from airflow_provider_nanobanana.durable.record_store import journal_for
+        from airflow_provider_nanobanana.submission.rate_limiter import Pace
+        from airflow_provider_nanobanana.submission.references import References
+        from airflow_provider_nanobanana.submission.workflow import Submission
 
         journal, references = journal_for(context), References.of(hook)
         with airflow_errors():

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from airflow_provider_nanobanana.polling.latency import kind_of
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.cleaning import clean
-from airflow_provider_nanobanana.toapis.latency import kind_of
+from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content_refused
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.refusals import REFUSED, content_refused
+from airflow_provider_nanobanana.toapis.text import clean
 
 #: An id may be unknown to the status route for a while after the submit (contract 10, row 11).
 NOT_FOUND_GRACE_SECONDS: Final = 60.0

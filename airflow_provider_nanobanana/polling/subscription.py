@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_nanobanana.toapis.cleaning import clean
+from airflow_provider_nanobanana.toapis.text import clean
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
-    from airflow_provider_nanobanana.triggers.poller import Poller
+    from airflow_provider_nanobanana.polling.poller import Poller
+    from airflow_provider_nanobanana.polling.result import Sighting, Wait
 
 Outcome = Literal["finished", "enough", "timeout", "refused"]
 

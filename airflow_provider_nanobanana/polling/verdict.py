@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from airflow_provider_nanobanana.polling.result import LATE
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.outcome import LATE
 
 Records = Sequence[Mapping[str, Any]]
 

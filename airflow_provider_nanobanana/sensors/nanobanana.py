@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,23 +14,81 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
+from airflow_provider_nanobanana.polling.verdict import listed_ids
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.upstream import was_skipped
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, XComArg
+
+    from airflow_provider_nanobanana.polling.result import Sighting, Wait
+    from airflow_provider_nanobanana.polling.worker import View
+
+
+def read_ids(value: Any) -> list[str]:
+    """Return the ids in order, each once: from one id, a list, or the lazy output of a mapped submit with holes in it.
+
+    :raises InvalidRequest: for anything else; nothing was asked.
+    """
+    entries = [value] if isinstance(value, str) else value
+    if entries is None:
+        entries = []
+    if not isinstance(entries, Iterable) or isinstance(entries, (bytes, dict)):
+        raise InvalidRequest(f"image_task_ids is one id or a list of ids, not {type(value).__name__}.")
+    ids = [_read_id(entry) for entry in entries if entry is not None]
+    return list(dict.fromkeys(ids))
+
+
+def _read_id(entry: Any) -> str:
+    if not isinstance(entry, str) or not entry.strip():
+        raise InvalidRequest(f"image_task_ids holds {entry!r:.80}, which is no image task id.")
+    text = entry.strip()
+    if text.startswith(("[", "{", "(")) or any(character.isspace() or character == "," for character in text):
+        raise InvalidRequest(
+            f"image_task_ids holds the text {text!r:.80}, which looks like a rendered list. Pass the task's .output, "
+            "or set render_template_as_native_obj=True on the DAG."
+        )
+    return text
+
+
+def key_refused(error: ToApisError, image_task_ids: Sequence[str]) -> ToApisError:
+    """Return the error of a key that is shown nothing; a person must mend the connection."""
+    words = f"{error.message} {_paid(image_task_ids)} Mend the connection and clear this sensor."
+    return error.reworded(words, charged="yes")
+
+
+def triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
+    """Return the error of a triggerer that is refused what this worker is shown."""
+    return TransientFailure(
+        "The triggerer was refused by the gateway, this worker is not: do both see the same connection "
+        f"{conn_id!r}? {_paid(image_task_ids)} A retry waits on for free.",
+        charged="yes",
+    )
+
+
+def trigger_crashed(crash: Exception, conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
+    """Return the error of a trigger that ended without an event."""
+    return TransientFailure(
+        f"The trigger failed ({crash}; the log above says why: does the triggerer see the connection {conn_id!r}?). "
+        f"{_paid(image_task_ids)} A retry waits on for free.",
+        charged="yes",
+    )
+
+
+def _paid(image_task_ids: Sequence[str]) -> str:
+    return f"The image tasks go on and stay paid: {listed_ids(image_task_ids)}. Do not clear the submit tasks."
+
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError
 except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
     from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, XComArg
-
-    from airflow_provider_nanobanana.sensors.view import View
-    from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
 
 Records = list[dict[str, Any]]
 
@@ -114,7 +172,7 @@ class NanoBananaSensor(BaseSensorOperator):
             return self._conclude(context, view)
         waiting = view.unsettled()
         if refused and any(sighting.image_task is not None for sighting in waiting):
-            from airflow_provider_nanobanana.sensors.interruptions import triggerer_refused
+            from airflow_provider_nanobanana.sensors.nanobanana import triggerer_refused
 
             self._fail(context, view, triggerer_refused(self.nanobanana_conn_id, view.ids))
         self._defer(waiting, view.wait)
@@ -146,13 +204,13 @@ class NanoBananaSensor(BaseSensorOperator):
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
             refusal = view.look(hook)
         if refusal is not None:
-            from airflow_provider_nanobanana.sensors.interruptions import key_refused
+            from airflow_provider_nanobanana.sensors.nanobanana import key_refused
 
             self._fail(context, view, key_refused(refusal, view.ids))
 
     def _conclude(self, context: Context, view: View) -> Records:
         """Return the records, or raise what they amount to."""
-        from airflow_provider_nanobanana.toapis.verdict import conclude
+        from airflow_provider_nanobanana.polling.verdict import conclude
 
         records = view.records()
         count_results(self.nanobanana_conn_id, records, view.models)
@@ -174,14 +232,14 @@ class NanoBananaSensor(BaseSensorOperator):
         raise sensor_exception(error) from error
 
     def _new_view(self, wait: Wait) -> View:
-        from airflow_provider_nanobanana.sensors.ids import read_ids
-        from airflow_provider_nanobanana.sensors.view import View
+        from airflow_provider_nanobanana.polling.worker import View
+        from airflow_provider_nanobanana.sensors.nanobanana import read_ids
 
         with airflow_errors():
             return View(read_ids(self.image_task_ids), wait)
 
     def _wait_of_attempt(self, context: Context) -> Wait:
-        from airflow_provider_nanobanana.toapis.outcome import Wait
+        from airflow_provider_nanobanana.polling.result import Wait
 
         rescheduled = (
             context["ti"].get_first_reschedule_date(context) if self.reschedule and not self.deferrable else None
@@ -216,7 +274,7 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def _after_timeout(self, context: Context) -> Records:
         """Conclude: Airflow's clock ran out a moment before ours, or its net behind our trigger held."""
-        from airflow_provider_nanobanana.toapis.outcome import NOT_FOUND_GRACE_SECONDS, Wait
+        from airflow_provider_nanobanana.polling.result import NOT_FOUND_GRACE_SECONDS, Wait
 
         now = time.time()
         view = self._view or self._new_view(Wait(now - NOT_FOUND_GRACE_SECONDS, now))
@@ -226,8 +284,8 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def _after_crash(self, context: Context, crash: Exception) -> Records:
         """Conclude if everything has settled by now; else fail so that a retry waits on."""
-        from airflow_provider_nanobanana.sensors.interruptions import trigger_crashed
-        from airflow_provider_nanobanana.toapis.outcome import Wait
+        from airflow_provider_nanobanana.polling.result import Wait
+        from airflow_provider_nanobanana.sensors.nanobanana import trigger_crashed
 
         now = time.time()
         view = self._new_view(Wait(now, now))
@@ -238,7 +296,7 @@ class NanoBananaSensor(BaseSensorOperator):
 
 
 def _wait_of_event(event: dict[str, Any]) -> Wait | None:
-    from airflow_provider_nanobanana.toapis.outcome import Wait
+    from airflow_provider_nanobanana.polling.result import Wait
 
     started_at, deadline = event.get("started_at"), event.get("deadline")
     if isinstance(started_at, (int, float)) and isinstance(deadline, (int, float)):

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.hooks.slate import OwnSlate, SharedSlate, Slate, private_folder
+from airflow_provider_nanobanana.submission.shared_state import OwnSlate, SharedSlate, Slate, private_folder
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited
 from airflow_provider_nanobanana.toapis.protocol import RetryPolicy
-from airflow_provider_nanobanana.toapis.rate import LONGEST_WAIT, TokenBucket
+from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, TokenBucket
 
 if TYPE_CHECKING:
     from pathlib import Path

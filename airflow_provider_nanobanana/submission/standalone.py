@@ -6,10 +6,10 @@ import uuid
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.journal import MemoryJournal
 from airflow_provider_nanobanana.durable.record import NamedIdentity
-from airflow_provider_nanobanana.hooks.pace import Pace
-from airflow_provider_nanobanana.hooks.submission import Submission
+from airflow_provider_nanobanana.durable.record_store import MemoryJournal
+from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.durable.decision import (
+from airflow_provider_nanobanana.durable.reconcile import (
     CLOCKS_DIFFER_SECONDS,
     Decision,
     Rules,
@@ -16,26 +16,67 @@ from airflow_provider_nanobanana.durable.decision import (
     Verb,
     decide,
 )
-from airflow_provider_nanobanana.durable.logbook import Logbook
 from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.durable.record_store import Logbook
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.hooks.echo import ids_resolve
-from airflow_provider_nanobanana.hooks.look import look
-from airflow_provider_nanobanana.hooks.observer import Observer
 from airflow_provider_nanobanana.metrics import count
+from airflow_provider_nanobanana.submission.client_ids import ids_resolve
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, submit_call
+from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call, submit_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import Attempt
-    from airflow_provider_nanobanana.durable.journal import Journal
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+    from airflow_provider_nanobanana.durable.record_store import Journal
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-    from airflow_provider_nanobanana.hooks.pace import Pace
-    from airflow_provider_nanobanana.hooks.reference import References
+    from airflow_provider_nanobanana.submission.rate_limiter import Pace
+    from airflow_provider_nanobanana.submission.references import References
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
+
+def look(hook: NanoBananaHook, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
+    """Ask for an image task by its own or its client id; None when the service does not know it.
+
+    :param by_client_id: As for :func:`~.protocol.status_call`: a client id that a user chose looks like any other.
+    :raises ToApisError: It could not be asked, which is never "not there"; nothing was sent.
+    """
+    try:
+        return hook.client.call(status_call(target, by_client_id=by_client_id))
+    except errors.ImageTaskNotFound:
+        return None
+    except errors.ToApisError as unasked:
+        # Not as it is: a rate-limited look-up must never pass for a submit that was not accepted.
+        permanent = not unasked.retryable
+        raise (type(unasked) if permanent else errors.TransientFailure)(
+            f"An earlier submit may have bought this image, and it could not be looked up under {target}: "
+            f"{unasked.message} Nothing was sent now; "
+            f"{'mend this and clear the task' if permanent else 'a retry asks again'}.",
+            http_status=unasked.http_status,
+            code=unasked.code,
+            retry_after=unasked.retry_after,
+            charged="unknown",
+        ) from unasked
+
+
 log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Hears of every step of one submission."""
+
+    def says(self, line: str) -> None:
+        """Take note of a decision, in words."""
+        log.info("Submission: %s", line)
+
+    def saw(self, image_task: ImageTask) -> None:
+        """Take note of an image task that was looked up, whatever its status."""
+
+    def about_to_buy(self) -> None:
+        """Take note that a POST follows; an error raised here keeps it from leaving."""
+
+    def turn_came(self) -> None:
+        """Take note that the wait for a turn is over and a POST leaves at once; an error raised here keeps it back."""
+
 
 #: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
 _MOST_LOST: Final = 1
@@ -298,7 +339,7 @@ class Submission:
         if not self._request.reference_images:
             return self._request
         if self._references is None:
-            from airflow_provider_nanobanana.hooks.reference import References
+            from airflow_provider_nanobanana.submission.references import References
 
             self._references = References.of(self._hook)
         return self._references.uploaded(self._request)

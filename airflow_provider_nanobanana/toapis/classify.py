@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import Final
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer, denies, names_image_task, readable, told_code
-from airflow_provider_nanobanana.toapis.cleaning import LONGEST_MESSAGE, clean
-from airflow_provider_nanobanana.toapis.complaint import Complaint, read_complaint, read_wait
-from airflow_provider_nanobanana.toapis.refusals import content_refused
+from airflow_provider_nanobanana.toapis.content_refusals import content_refused
+from airflow_provider_nanobanana.toapis.error_body import Complaint, read_complaint, read_wait
+from airflow_provider_nanobanana.toapis.responses import Answer, NoAnswer, denies, names_image_task, readable, told_code
+from airflow_provider_nanobanana.toapis.text import LONGEST_MESSAGE, clean
 
 
 class CallKind(StrEnum):

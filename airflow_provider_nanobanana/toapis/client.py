@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
-from airflow_provider_nanobanana.toapis.answers import Answer, NoAnswer
 from airflow_provider_nanobanana.toapis.classify import no_answer_error
-from airflow_provider_nanobanana.toapis.cutoff import Cutoff
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, ToApisError
-from airflow_provider_nanobanana.toapis.http import USER_AGENT, httpx, in_words, open_transport, shared_ssl_context
+from airflow_provider_nanobanana.toapis.http import (
+    USER_AGENT,
+    Cutoff,
+    httpx,
+    in_words,
+    open_transport,
+    shared_ssl_context,
+)
 from airflow_provider_nanobanana.toapis.protocol import MAX_ANSWER_BYTES, ApiCall, RetryPolicy, checked_key
+from airflow_provider_nanobanana.toapis.responses import Answer, NoAnswer
 
 T = TypeVar("T")
 

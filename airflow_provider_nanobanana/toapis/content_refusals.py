@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.values import plain_word
+from airflow_provider_nanobanana.toapis.scalars import plain_word
 
 #: The one code by which a refused content is known further on.
 REFUSED: Final = "content_policy_violation"

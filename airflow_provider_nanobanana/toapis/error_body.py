@@ -10,11 +10,11 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.toapis.cleaning import clean
-from airflow_provider_nanobanana.toapis.values import first_given, read_number, read_text, read_word
+from airflow_provider_nanobanana.toapis.scalars import first_given, read_number, read_text, read_word
+from airflow_provider_nanobanana.toapis.text import clean
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.toapis.answers import Answer
+    from airflow_provider_nanobanana.toapis.responses import Answer
 
 _TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _LONGEST_PAGE: Final = 16_000

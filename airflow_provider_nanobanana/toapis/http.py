@@ -5,9 +5,13 @@ What the environment says of certificates and proxies is read here, and what can
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import ssl
+import threading
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,6 +21,45 @@ import httpx as httpx
 import airflow_provider_nanobanana as provider
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
+
+
+class Cutoff:
+    """Shuts down every connection it has seen once the time is up.
+
+    A read timeout starts anew with each byte, and while headers or a TLS handshake trickle in no code of ours runs
+    in between. :meth:`notice` is the ``trace`` extension of an httpx request (httpcore, "Request extensions").
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def notice(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember the socket of a connection that was just made."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._sockets = [one for one in self._sockets if one.fileno() >= 0]  # the others were closed
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
+    @contextlib.contextmanager
+    def after(self, seconds: float) -> Iterator[None]:
+        """Cut the connections when the block takes longer than ``seconds``; the read in it fails then."""
+        timer = threading.Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def forget(self) -> None:
+        """Let go of the sockets; the connections are closed."""
+        self._sockets.clear()
+
+    def _cut(self) -> None:
+        for one in tuple(self._sockets):
+            with contextlib.suppress(OSError):  # closed already
+                # The plain socket's shutdown: that of an SSL socket is not made for another thread.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
 
 #: What we call ourselves, to the gateway and to the hosts of links.
 USER_AGENT: Final = f"airflow-provider-nanobanana/{provider.__version__}"

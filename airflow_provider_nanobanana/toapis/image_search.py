@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_nanobanana.toapis.sameness import unsigned
+from airflow_provider_nanobanana.toapis.fingerprint import unsigned
 
 #: Several drafts or layers are one image task; more are a mistake, or an attack on the storage.
 MOST_IMAGES: Final = 16

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_nanobanana.toapis import answers, catalogue, errors
-from airflow_provider_nanobanana.toapis.answers import Answer, Balance, NoAnswer
+from airflow_provider_nanobanana.toapis import catalogue, errors, responses
 from airflow_provider_nanobanana.toapis.classify import CallKind, classify, no_answer_error
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+from airflow_provider_nanobanana.toapis.responses import Answer, Balance, NoAnswer
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class ApiCall(Generic[T]):
         if isinstance(outcome, NoAnswer):
             raise no_answer_error(outcome, self.kind, self.image_task_id)
         body = outcome.json() if 200 <= outcome.status < 300 else None
-        if body is not None and not answers.is_refusal(body):
+        if body is not None and not responses.is_refusal(body):
             result = self.read(outcome)
             if result is not None:
                 return result
@@ -77,7 +77,7 @@ class ApiCall(Generic[T]):
 def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:
     """Return the call that buys one image; the request must have come out of :meth:`ImageRequest.parse`."""
     body = submit_body(request, client_business_id)
-    read = partial(answers.read_submitted, client_business_id=client_business_id, sent=links_in(body))
+    read = partial(responses.read_submitted, client_business_id=client_business_id, sent=links_in(body))
     return ApiCall(CallKind.SUBMIT, "POST", "/v1/images/generations", read, body=body)
 
 
@@ -141,14 +141,14 @@ def status_call(
     chosen = image_task_id.startswith(_OUR_CLIENT_IDS) if by_client_id is None else by_client_id
 
     def read(answer: Answer) -> ImageTask | None:
-        if answers.speaks_of_another(answer, image_task_id, by_client_id=chosen):
+        if responses.speaks_of_another(answer, image_task_id, by_client_id=chosen):
             raise errors.TransientFailure(
                 f"The answer to a status call for image task {image_task_id} speaks of another one; it is not taken.",
                 image_task_id=image_task_id,
                 http_status=answer.status,
                 charged="yes",
             )
-        return answers.read_looked_up(answer, image_task_id, sent)
+        return responses.read_looked_up(answer, image_task_id, sent)
 
     # Half a character must not end a look in an error of its own; the service knows no such id.
     segment = quote(image_task_id, safe="", errors="surrogatepass")
@@ -160,18 +160,18 @@ def status_call(
 
 def models_call() -> ApiCall[list[str]]:
     """Return the free call that lists the image models this key sees (without ``type`` only text models are listed)."""
-    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/models", answers.read_model_ids, params={"type": "image"})
+    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/models", responses.read_model_ids, params={"type": "image"})
 
 
 def balance_call(*, of_key: bool = False) -> ApiCall[Balance]:
     """Return the free call that asks what the account has left, or what this key may still spend of it."""
     path = "/v1/balance" if of_key else "/v1/user/balance"
-    return ApiCall(CallKind.ACCOUNT, "GET", path, answers.read_balance)
+    return ApiCall(CallKind.ACCOUNT, "GET", path, responses.read_balance)
 
 
 def upload_call(upload: Upload) -> ApiCall[str]:
     """Return the free call that uploads a reference image and answers with its public URL."""
-    return ApiCall(CallKind.UPLOAD, "POST", "/v1/uploads/images", answers.read_upload_url, upload=upload)
+    return ApiCall(CallKind.UPLOAD, "POST", "/v1/uploads/images", responses.read_upload_url, upload=upload)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from urllib.parse import urljoin
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_nanobanana.toapis.cleaning import clean
-from airflow_provider_nanobanana.toapis.complaint import complaint_of
-from airflow_provider_nanobanana.toapis.imagesearch import FoundImage, find_images
+from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content_refused
+from airflow_provider_nanobanana.toapis.error_body import complaint_of
+from airflow_provider_nanobanana.toapis.image_search import FoundImage, find_images
 from airflow_provider_nanobanana.toapis.models import (
     Billing,
     GeneratedImage,
@@ -25,9 +25,7 @@ from airflow_provider_nanobanana.toapis.models import (
     ImageTaskError,
     ImageTaskStatus,
 )
-from airflow_provider_nanobanana.toapis.refusals import REFUSED, content_refused
-from airflow_provider_nanobanana.toapis.statuswords import read_status, says_moderated
-from airflow_provider_nanobanana.toapis.values import (
+from airflow_provider_nanobanana.toapis.scalars import (
     plain_word,
     read_credits,
     read_id,
@@ -37,6 +35,8 @@ from airflow_provider_nanobanana.toapis.values import (
     read_usd,
     read_word,
 )
+from airflow_provider_nanobanana.toapis.status_words import read_status, says_moderated
+from airflow_provider_nanobanana.toapis.text import clean
 
 #: Where other gateways put an image task, its id, and the word for its state; the documented key first.
 _ENVELOPES: Final = ("data", "task", "output", "result", "response")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_nanobanana.toapis.cleaning import clean, holds_key
+from airflow_provider_nanobanana.toapis.text import clean, holds_key
 
 #: Longer than any id seen; it must fit into paths, logs and XCom.
 _LONGEST_ID: Final = 128

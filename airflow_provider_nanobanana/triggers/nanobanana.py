@@ -17,7 +17,7 @@ from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.triggers.watch import Watch
+    from airflow_provider_nanobanana.polling.subscription import Watch
 
 #: An event is logged whole and stored; so many statuses, and bytes of them as JSON, keep it below 4 kB.
 _MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
@@ -28,8 +28,8 @@ _PARTS = (
     "airflow.providers.common.compat.connection",
     "airflow_provider_nanobanana.hooks.connection",
     "airflow_provider_nanobanana.toapis.client",
-    "airflow_provider_nanobanana.triggers.poller",
-    "airflow_provider_nanobanana.triggers.watch",
+    "airflow_provider_nanobanana.polling.poller",
+    "airflow_provider_nanobanana.polling.subscription",
 )
 
 
@@ -94,7 +94,7 @@ class NanoBananaTrigger(BaseTrigger):
         """Watch, then yield one event."""
         if _PARTS[-1] not in sys.modules:
             await asyncio.to_thread(_import_parts)
-        from airflow_provider_nanobanana.triggers.poller import shared_poller
+        from airflow_provider_nanobanana.polling.poller import shared_poller
 
         # Every start begins anew from the arguments: a restarted triggerer knows nothing of the former one.
         watch = self._watch()
@@ -111,8 +111,8 @@ class NanoBananaTrigger(BaseTrigger):
         )
 
     def _watch(self) -> Watch:
-        from airflow_provider_nanobanana.toapis.outcome import Wait
-        from airflow_provider_nanobanana.triggers.watch import Target, Watch
+        from airflow_provider_nanobanana.polling.result import Wait
+        from airflow_provider_nanobanana.polling.subscription import Target, Watch
 
         created_at = self.created_at or [None] * len(self.image_task_ids)
         kinds = [self.kinds] * len(self.image_task_ids) if isinstance(self.kinds, str) else self.kinds

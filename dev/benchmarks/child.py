@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from demo.settings import REPO, inherited
+from dev.stack.settings import REPO, inherited
 
 #: Seconds after which a process hangs and is killed.
 _LONGEST = 1800.0

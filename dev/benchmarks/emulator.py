@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from demo.processes import Processes
-from demo.service import start_emulator
+from dev.stack.emulator_process import start_emulator
+from dev.stack.processes import Processes
 
 #: An image task: its id and when the service says it was created, in epoch seconds.
 Submitted = tuple[str, float]

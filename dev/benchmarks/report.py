@@ -16,8 +16,8 @@ import psutil
 from rich.table import Table
 from tabulate import tabulate
 
-from demo.settings import REPO
 from dev.benchmarks.scenario import Measured, Scenario
+from dev.stack.settings import REPO
 
 PLOT = "benchmarks.svg"
 

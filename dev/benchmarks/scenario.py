@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
-from demo.settings import REPO
+from dev.stack.settings import REPO
 
 #: Plain JSON.
 Figures = dict[str, Any]

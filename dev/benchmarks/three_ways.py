@@ -24,12 +24,12 @@ from typing import Any
 
 import psutil
 
-from demo.rest import FINISHED
-from demo.sessions import members
-from demo.settings import REPO
-from demo.stack import COMPONENTS, AirflowStack
 from dev.benchmarks.emulator import Rates, account
 from dev.benchmarks.scenario import Bench, Figures, Goal, Measured, Scenario
+from dev.stack.airflow_api import FINISHED
+from dev.stack.airflow_stack import COMPONENTS, AirflowStack
+from dev.stack.sessions import members
+from dev.stack.settings import REPO
 
 _SLOTS = 8
 _IDLE_SECONDS = 30.0

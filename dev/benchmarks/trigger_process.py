@@ -35,7 +35,7 @@ _LAG_STEP = 0.05
 #: Seconds after which a trigger gives up.
 _LIMIT = 1000.0
 #: Has the pollers of each loop in ``_pollers``; imported by the first trigger.
-_POLLER = "airflow_provider_nanobanana.triggers.poller"
+_POLLER = "airflow_provider_nanobanana.polling.poller"
 
 
 class Triggers:

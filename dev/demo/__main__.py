@@ -14,13 +14,13 @@ import sys
 import time
 from types import FrameType
 
-from demo.processes import ProcessDied, Processes
-from demo.progress import Progress
-from demo.report import Line, gather, problems, sheet, table
-from demo.rest import AirflowApi
-from demo.service import Service, list_price, real_service, start_emulator
-from demo.settings import REPO, USER
-from demo.stack import AirflowStack
+from dev.demo.report import Line, gather, problems, sheet, table
+from dev.stack.airflow_api import AirflowApi
+from dev.stack.airflow_stack import AirflowStack
+from dev.stack.console import Progress
+from dev.stack.emulator_process import Service, list_price, real_service, start_emulator
+from dev.stack.processes import ProcessDied, Processes
+from dev.stack.settings import REPO, USER
 
 HOME = REPO / ".demo"
 IMAGES = HOME / "images"

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from demo.contact_sheet import Picture, draw_sheet
-from demo.rest import AirflowApi, ApiError, Record
+from dev.demo.contact_sheet import Picture, draw_sheet
+from dev.stack.airflow_api import AirflowApi, ApiError, Record
 
 SUBMIT, WAIT, DOWNLOAD = "submit", "wait", "download"
 

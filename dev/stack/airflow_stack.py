@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from demo.processes import Command, ProcessDied, Processes
-from demo.rest import AirflowApi, ApiError
-from demo.settings import USER, Ports, airflow_environment, free_ports
+from dev.stack.airflow_api import AirflowApi, ApiError
+from dev.stack.processes import Command, ProcessDied, Processes
+from dev.stack.settings import USER, Ports, airflow_environment, free_ports
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _HEALTH_NAMES = {"scheduler": "scheduler", "dag_processor": "dag-processor", "triggerer": "triggerer"}

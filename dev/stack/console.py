@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from typing import TextIO
 
-from demo.rest import Record
+from dev.stack.airflow_api import Record
 
 _SILENCE_SECONDS = 10.0
 _MEANING = {"deferred": "waiting in the triggerer, no worker held", "success": "done"}

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from airflow_provider_nanobanana.toapis import catalogue
-from demo.processes import Command, Processes
-from demo.settings import free_ports, inherited
+from dev.stack.processes import Command, Processes
+from dev.stack.settings import free_ports, inherited
 
 
 @dataclass(frozen=True)

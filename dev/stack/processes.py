@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from demo import sessions
+from dev.stack import sessions
 
 REPO = Path(__file__).resolve().parents[1]
 _HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -166,7 +166,7 @@ class Processes:
     def _tell(self, sign: str, session: int) -> None:
         if self._guardian is None:
             self._guardian = subprocess.Popen(
-                [sys.executable, "-m", "demo.sessions"],
+                [sys.executable, "-m", "dev.stack.sessions"],
                 cwd=REPO,
                 env={**os.environ, "PYTHONPATH": str(REPO)},
                 stdin=subprocess.PIPE,

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from demo.progress import Progress
-from demo.settings import REPO
+from dev.stack.console import Progress
+from dev.stack.settings import REPO
 from tests.chaos import programs, report
 from tests.chaos.bank import Temper
 from tests.chaos.campaign import Outcome, run

@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from demo.processes import Processes
-from demo.service import start_emulator
+from dev.stack.emulator_process import start_emulator
+from dev.stack.processes import Processes
 
 #: Seconds; well above what the bank takes to accept.
 _HTTP_TIMEOUT = 10

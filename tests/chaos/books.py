@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_nanobanana.landing.naming import stem_for
+from airflow_provider_nanobanana.landing.image_store import stem_for
 
 #: What a log says of an attempt that found a paid image task instead of buying one.
 _FOUND = re.compile(rb"adopting image task|adopted|re-attach|nothing is bought", re.IGNORECASE)

@@ -7,8 +7,8 @@ import socket
 import time
 from pathlib import Path
 
-from demo.processes import Processes
-from demo.settings import free_ports
+from dev.stack.processes import Processes
+from dev.stack.settings import free_ports
 from tests.chaos.launch import hand_over, service
 from tests.chaos.programs import require
 

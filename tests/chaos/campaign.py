@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo.processes import Processes
-from demo.report import problems
-from demo.rest import FINISHED, AirflowApi, ApiError, Record
-from demo.stack import Say
+from dev.demo.report import problems
+from dev.stack.airflow_api import FINISHED, AirflowApi, ApiError, Record
+from dev.stack.airflow_stack import Say
+from dev.stack.processes import Processes
 from tests.chaos.bank import Bank
 from tests.chaos.books import Books, reattached_attempts, reckon, sound_files
 from tests.chaos.hunter import Hunter, Kill

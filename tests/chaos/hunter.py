@@ -13,8 +13,8 @@ from subprocess import CalledProcessError
 
 import psutil
 
-from demo.processes import ProcessDied
-from demo.stack import Say
+from dev.stack.airflow_stack import Say
+from dev.stack.processes import ProcessDied
 from tests.chaos import victims
 from tests.chaos.bank import Bank
 from tests.chaos.plan import Campaign

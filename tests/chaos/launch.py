@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.processes import Command
-from demo.settings import inherited
+from dev.stack.processes import Command
+from dev.stack.settings import inherited
 
 _CANDIDATES = ("postgres", "nobody")
 

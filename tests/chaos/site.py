@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from demo.processes import Command, Processes
-from demo.settings import free_ports
-from demo.stack import COMPONENTS, AirflowStack, Say
+from dev.stack.airflow_stack import COMPONENTS, AirflowStack, Say
+from dev.stack.processes import Command, Processes
+from dev.stack.settings import free_ports
 from tests.chaos.broker import Broker
 from tests.chaos.cluster import Cluster
 from tests.chaos.settings import CELERY, FAST_DETECTION, environment

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from airflow_provider_nanobanana.landing.naming import stem_for
+from airflow_provider_nanobanana.landing.image_store import stem_for
 from tests.chaos.books import Books, reckon, sound_files
 from tests.chaos.campaign import Outcome
 from tests.chaos.hunter import deck

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.progress import Progress
+from dev.stack.console import Progress
 from tests.chaos.bank import Temper
 from tests.chaos.campaign import run
 from tests.chaos.cluster import Cluster

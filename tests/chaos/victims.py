@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from demo import sessions
+from dev.stack import sessions
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.toapis.latency import Latencies
+from airflow_provider_nanobanana.polling.latency import Latencies
 
 
 class ServiceClock:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
+from airflow_provider_nanobanana import error_boundary
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import sightings, unexpected
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.polling import worker
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.integration.driver import KEPT, Run, entries_of, land, wait
@@ -25,7 +26,7 @@ Buy = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unexpected, "_told", set())
+    monkeypatch.setattr(error_boundary, "_told", set())
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: list[str], error: BaseException) -> None:
@@ -167,7 +168,7 @@ def test_whatever_a_look_raises_is_a_failed_look_of_a_sensor(
             raise UnicodeError("Invalid A-label")
         return status_call(image_task_id)
 
-    monkeypatch.setattr(sightings, "status_call", poisoned)
+    monkeypatch.setattr(worker, "status_call", poisoned)
     run = wait(ids, timeout=1, deferrable=deferrable, allow_partial=True)
     assert run.error is None
     assert [record["status"] for record in run.result] == ["completed", "completed", "timeout", "completed"]
@@ -183,9 +184,9 @@ def test_a_few_odd_answers_do_not_pass_for_silence(
             raise ValueError("odd")
         return status_call(image_task_id)
 
-    monkeypatch.setattr(sightings, "status_call", poisoned)
+    monkeypatch.setattr(worker, "status_call", poisoned)
     with NanoBananaHook() as hook:
-        seen = sightings.look_at(hook, ids)
+        seen = worker.look_at(hook, ids)
     assert [sighting.image_task is not None for sighting in seen] == [False] * 10 + [True] * 2
 
 
@@ -193,8 +194,8 @@ def test_the_log_of_something_unexpected_holds_no_key(caplog: pytest.LogCaptureF
     caplog.set_level(logging.ERROR)
     words = "Bearer sk-0123456789abcdef\nforged line"
     with (
-        pytest.raises(unexpected.Unexpected) as caught,
-        unexpected.only_tree_errors("The look was not answered", image_task_id="tsk_1"),
+        pytest.raises(error_boundary.Unexpected) as caught,
+        error_boundary.only_tree_errors("The look was not answered", image_task_id="tsk_1"),
     ):
         raise ValueError(words)
     [record] = caplog.records

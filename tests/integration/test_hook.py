@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_nanobanana.emulator import Emulator, replies
+from airflow_provider_nanobanana.emulator import Emulator, responses
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.hooks.diagnosis import diagnose
-from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.toapis.answers import Balance
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook, diagnose
 from airflow_provider_nanobanana.toapis.protocol import balance_call
+from airflow_provider_nanobanana.toapis.responses import Balance
 from tests.integration.conftest import ServiceClock
 
 
@@ -132,7 +131,7 @@ def test_an_earlier_call_whose_result_has_expired_is_not_repeated(
 def test_an_own_id_finds_its_image_task_where_answers_do_not_repeat_it(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch, client_id: str
 ) -> None:
-    monkeypatch.setattr(replies, "_echo", lambda *about: None)
+    monkeypatch.setattr(responses, "_echo", lambda *about: None)
     with NanoBananaHook() as hook:
         first = hook.submit({"prompt": "x"}, client_business_id=client_id)
         assert hook.submit({"prompt": "x"}, client_business_id=client_id).id == first.id

@@ -13,10 +13,10 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.hooks import retrieval
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.hooks.sightings import look_at
+from airflow_provider_nanobanana.landing import downloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
+from airflow_provider_nanobanana.polling.worker import look_at
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from tests.integration.driver import Run, TaskInstance, attempt, entries_of, land, resume, sensor, wait
 
@@ -144,14 +144,14 @@ class TestDownload:
     ) -> None:
         ids = [buy(name) for name in ("kite", "boat", "lamp")]
         entries = entries_of(*ids)
-        real, link = retrieval.Retrieval.land, "https://files.example/secret-link"
+        real, link = downloader.Retrieval.land, "https://files.example/secret-link"
 
         def land_or_break(self: Any, image: Any, *rest: Any) -> Any:
             if image["id"] == ids[1]:
                 raise KeyError(link)
             return real(self, image, *rest)
 
-        monkeypatch.setattr(retrieval.Retrieval, "land", land_or_break)
+        monkeypatch.setattr(downloader.Retrieval, "land", land_or_break)
         ti = TaskInstance(task_id="download")
         context: Any = {"ti": ti}
         operator = NanoBananaDownloadOperator(task_id="download", images=entries, destination=f"file://{folder}")

@@ -14,9 +14,9 @@ import pytest
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.hooks import submission
+from airflow_provider_nanobanana.submission import workflow
 from tests.integration.driver import Run, TaskInstance, attempt, resume, sensor
-from tests.statsd import Sent, StatsdServer
+from tests.support.statsd import Sent, StatsdServer
 
 Buy = Callable[..., str]
 WAYS: dict[str, dict[str, Any]] = {
@@ -164,7 +164,7 @@ def test_a_purchase_is_counted_once_also_when_its_answer_is_lost(
     emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[str, dict[str, Any]]] = []
-    monkeypatch.setattr(submission, "count", lambda name, **tags: sent.append((name, tags)))
+    monkeypatch.setattr(workflow, "count", lambda name, **tags: sent.append((name, tags)))
     buy("answered")
     emulator.fault(on="submit", kind="drop", times=1, committed=True)
     buy("answered to nobody")

@@ -15,7 +15,7 @@ from PIL import Image
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from tests.integration.driver import Run, TaskInstance, attempt, land, wait
-from tests.unit.picture_fixtures import pixels
+from tests.support.images import pixels
 
 Buy = Callable[..., str]
 

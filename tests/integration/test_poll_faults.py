@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.toapis import outcome
+from airflow_provider_nanobanana.polling import result
 from tests.integration.driver import wait
 
 Buy = Callable[..., str]
@@ -101,7 +101,7 @@ def test_a_completed_image_task_without_an_image_is_waited_for(emulator: Emulato
 
 
 def test_and_given_up_in_the_end_with_its_id(emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcome, "RESULT_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(result, "RESULT_GRACE_SECONDS", 0.2)
     emulator.fault(on="status", kind="no_url")
     image_task_id = buy()
     run = wait(image_task_id)
@@ -118,7 +118,7 @@ def test_a_missing_bill_is_not_free(emulator: Emulator, buy: Buy) -> None:
 def test_an_unknown_id_is_final_after_a_grace(
     emulator: Emulator, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcome, "NOT_FOUND_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(result, "NOT_FOUND_GRACE_SECONDS", 0.3)
     run = wait("tsk_img_nobody", **mode)
     assert isinstance(run.error, AirflowFailException)
     assert "tsk_img_nobody (task_not_found" in str(run.error)

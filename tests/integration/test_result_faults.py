@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from tests.integration.conftest import ServiceClock
 from tests.integration.driver import attempt, entries_of, land
-from tests.unit.picture_fixtures import pixels
+from tests.support.images import pixels
 
 Buy = Callable[..., str]
 

@@ -16,10 +16,10 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.hooks.reference import References, read_reference
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.landing import Landing, find_landed
+from airflow_provider_nanobanana.landing.downloader import Retrieval
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.submission.references import References, read_reference
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     ImageInvalid,
@@ -30,7 +30,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call, upload_call
 from tests.integration.driver import Run, Store, TaskInstance, attempt
-from tests.unit.picture_fixtures import jpeg_with_provenance, picture
+from tests.support.images import jpeg_with_provenance, picture
 
 MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.toapis.outcome import Sighting
+from airflow_provider_nanobanana.polling.result import Sighting
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.integration.driver import fire, rebuilt
-from tests.unit.samples import image_task
+from tests.support.responses import image_task
 
 Buy = Callable[..., str]
 

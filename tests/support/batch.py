@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from airflow_provider_nanobanana.batch.money import Cost
-from airflow_provider_nanobanana.batch.orders import Order, take_orders
+from airflow_provider_nanobanana.batch.costs import Cost
+from airflow_provider_nanobanana.batch.items import Order, take_orders
 from airflow_provider_nanobanana.batch.outcome import Failed, Landed
 
 MODEL = "nano_banana_2"

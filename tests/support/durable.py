@@ -10,12 +10,12 @@ from typing import Any, Literal
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.decision import Rules
-from airflow_provider_nanobanana.durable.journal import MemoryJournal
+from airflow_provider_nanobanana.durable.reconcile import Rules
 from airflow_provider_nanobanana.durable.record import Record, SubmissionIdentity
-from airflow_provider_nanobanana.hooks.pace import Pace
-from airflow_provider_nanobanana.hooks.slate import OwnSlate
-from airflow_provider_nanobanana.hooks.submission import Submission
+from airflow_provider_nanobanana.durable.record_store import MemoryJournal
+from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.submission.shared_state import OwnSlate
+from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskError, ImageTaskStatus

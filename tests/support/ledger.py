@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from airflow_provider_nanobanana.durable.entry import Entry, Fault, LandedFile
 from airflow_provider_nanobanana.durable.ledger import Ledger
+from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault, LandedFile
 from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.durable.shelf import MemoryShelf
+from airflow_provider_nanobanana.durable.state_store import MemoryShelf
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 NOW = 1_790_000_000.123

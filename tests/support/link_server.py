@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_nanobanana.toapis.address import LinkPolicy
-from airflow_provider_nanobanana.toapis.download import FetchedLink, LinkFetcher
+from airflow_provider_nanobanana.landing.address_policy import LinkPolicy
+from airflow_provider_nanobanana.landing.link_fetcher import FetchedLink, LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 
 Send = Callable[[bytes], None]

@@ -15,15 +15,15 @@ import pytest
 from pydantic import SecretStr
 
 from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+from airflow_provider_nanobanana.polling import poller as poller_module
+from airflow_provider_nanobanana.polling.poller import Poller, shared_poller
+from airflow_provider_nanobanana.polling.result import Wait
+from airflow_provider_nanobanana.polling.status_client import Lines
+from airflow_provider_nanobanana.polling.subscription import Target, Watch
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.outcome import Wait
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from airflow_provider_nanobanana.triggers import poller as poller_module
-from airflow_provider_nanobanana.triggers.line import Lines
-from airflow_provider_nanobanana.triggers.poller import Poller, shared_poller
-from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.samples import COMPLETED, NOW, RUNNING, answer
-from tests.unit.virtualtime import START, now, run
+from tests.support.responses import COMPLETED, NOW, RUNNING, answer
+from tests.support.virtual_time import START, now, run
 
 #: Seconds since the start and the number of the poll of this id -> an answer's JSON, or an error.
 Script = Callable[[float, int], dict[str, Any] | BaseException]

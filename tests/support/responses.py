@@ -6,8 +6,8 @@ import json
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis import protocol
-from airflow_provider_nanobanana.toapis.answers import Answer, Balance
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+from airflow_provider_nanobanana.toapis.responses import Answer, Balance
 
 NOW: Final = 1_790_000_100.0
 KEY: Final = "sk-live-0123456789abcdefSECRET"

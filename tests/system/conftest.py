@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from demo.stack import AirflowStack
-from tests.statsd import StatsdServer
+from dev.stack.airflow_stack import AirflowStack
+from tests.support.statsd import StatsdServer
 from tests.system.harness import DagTester, System
 
 HERE = Path(__file__).parent

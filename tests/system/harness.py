@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_nanobanana.emulator import Emulator
-from demo.processes import Command, Processes
-from demo.rest import AirflowApi, Record
-from demo.settings import Ports, airflow_environment
-from demo.stack import AirflowStack
+from dev.stack.airflow_api import AirflowApi, Record
+from dev.stack.airflow_stack import AirflowStack
+from dev.stack.processes import Command, Processes
+from dev.stack.settings import Ports, airflow_environment
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from demo.stack import AirflowStack
+from dev.stack.airflow_stack import AirflowStack
+from tests.support.images import pixels
 from tests.system.conftest import EXAMPLES
 from tests.system.harness import DagTester, Run, System
-from tests.unit.picture_fixtures import pixels
 
 if TYPE_CHECKING:
     from tests.system.harness import Tested

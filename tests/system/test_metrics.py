@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.statsd import StatsdServer
+from tests.support.statsd import StatsdServer
 from tests.system.harness import System
 
 CONN = {"conn_id": "nanobanana_default"}

@@ -8,9 +8,9 @@ import sqlite3
 
 import pytest
 
+from tests.support.images import pixels
 from tests.system.conftest import EXAMPLES
 from tests.system.harness import DagTester, Run, System
-from tests.unit.picture_fixtures import pixels
 
 PIPELINE = "nanobanana_pipeline"
 

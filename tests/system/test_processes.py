@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from demo import sessions
-from demo.processes import REPO, Command, ProcessDied, Processes
+from dev.stack import sessions
+from dev.stack.processes import REPO, Command, ProcessDied, Processes
 
 #: A leader with a child that moves to its own process group, as Airflow's tasks do, and ignores SIGTERM.
 FAMILY = """
@@ -28,7 +28,7 @@ import signal, sys, time
 from pathlib import Path
 # A program that a shell put into the background ignores Ctrl-C, and so would this one after it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from demo.processes import Command, Processes
+from dev.stack.processes import Command, Processes
 processes = Processes()
 processes.start(Command("family", ("-c", {FAMILY!r}), {{}}, Path(sys.argv[1])))
 print(processes.pid("family"), flush=True)

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.settings import REPO
 from dev.benchmarks import __main__ as command
 from dev.benchmarks import account, plot, report
 from dev.benchmarks.emulator import Rates
@@ -23,6 +22,7 @@ from dev.benchmarks.report import Result
 from dev.benchmarks.scenario import Measured, percentiles, spread
 from dev.benchmarks.three_ways import extrapolated, occupied
 from dev.benchmarks.triggerer import late
+from dev.stack.settings import REPO
 
 # --- figures --------------------------------------------------------------------------------------------------------
 

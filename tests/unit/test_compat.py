@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 
-from airflow_provider_nanobanana.durable.orderbook import Note
-from airflow_provider_nanobanana.durable.shelf import StateStoreShelf, XComShelf
-from airflow_provider_nanobanana.hooks import reference
+from airflow_provider_nanobanana.durable.checkpoint import Note, Notebook
+from airflow_provider_nanobanana.durable.state_store import StateStoreShelf, XComShelf
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.hooks.notebook import Notebook
-from airflow_provider_nanobanana.landing.storage.store import RemoteStore
-from tests.unit.picture_fixtures import picture
+from airflow_provider_nanobanana.landing.storage.object_store import RemoteStore
+from airflow_provider_nanobanana.submission import references
+from tests.support.images import picture
 
 #: Seconds in which a second thread would come in, were it let.
 _PATIENCE = 0.3
@@ -80,7 +79,7 @@ ASKERS: dict[str, Callable[[Line], Any]] = {
     "write XCom": lambda line: XComShelf(line).write("d", "text"),
     "note": lambda line: notebook(line).save({"content": "https://example.com/a.png"}, blocked=True),
     "connection": lambda line: NanoBananaHook().settings,
-    "reference": lambda line: reference.read_reference("mem://team@box/a.png"),
+    "reference": lambda line: references.read_reference("mem://team@box/a.png"),
     "destination": lambda line: RemoteStore(Path(line)).check(),  # type: ignore[arg-type]
 }
 
@@ -99,7 +98,7 @@ def test_nothing_asks_airflow_while_the_ledger_does(asker: str, monkeypatch: pyt
         return Connection(conn_id="nb", conn_type="nanobanana", host="http://127.0.0.1", password="sk-example")
 
     monkeypatch.setattr("airflow.providers.common.compat.sdk.BaseHook.get_connection", connection)
-    monkeypatch.setattr(reference, "object_path", lambda uri: Path(line))
+    monkeypatch.setattr(references, "object_path", lambda uri: Path(line))
     with ThreadPoolExecutor(2) as pool:
         for asking in [pool.submit(ASKERS[name], line) for name in (asker, "write the store")]:
             asking.result()

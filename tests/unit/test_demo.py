@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demo.contact_sheet import CELL, Picture, draw_sheet
-from demo.progress import Progress, describe
-from demo.report import Line, problems, table
-from demo.rest import Record
-from demo.service import list_price, real_service
-from demo.settings import Ports, airflow_environment, free_ports
+from dev.demo.contact_sheet import CELL, Picture, draw_sheet
+from dev.demo.report import Line, problems, table
+from dev.stack.airflow_api import Record
+from dev.stack.console import Progress, describe
+from dev.stack.emulator_process import list_price, real_service
+from dev.stack.settings import Ports, airflow_environment, free_ports
 
 
 def _picture(folder: Path, size: tuple[int, int], colour: str) -> Path:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_nanobanana.batch.orders import take_orders
-from airflow_provider_nanobanana.landing.imagefile import check_reference
+from airflow_provider_nanobanana.batch.items import take_orders
+from airflow_provider_nanobanana.landing.image_file import check_reference
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 
 REPO = Path(__file__).parents[2]

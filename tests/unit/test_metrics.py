@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import metrics
+from airflow_provider_nanobanana.polling.result import Sighting, Wait
 from airflow_provider_nanobanana.toapis.models import ImageTaskError, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
-from tests.unit.samples import NOW, image_task
+from tests.support.responses import NOW, image_task
 
 STATS = "airflow.providers.common.compat.sdk.Stats"
 MODEL = image_task().model or ""

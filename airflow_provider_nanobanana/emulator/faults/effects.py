@@ -11,8 +11,9 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from airflow_provider_nanobanana.emulator import replies, wire
-from airflow_provider_nanobanana.emulator.faults import Rule
+from airflow_provider_nanobanana.emulator import responses
+from airflow_provider_nanobanana.emulator.faults import wire
+from airflow_provider_nanobanana.emulator.faults.rules import Rule
 
 _CATEGORIES = {"submit": "async_submit", "status": "async_query"}
 _PAGE = "<html><head><title>{status}</title></head><body><center><h1>{status}</h1></center><hr>edge</body></html>"
@@ -50,7 +51,7 @@ def _rate_limit(rule: Rule) -> Response:
     category = rule["category"] or _CATEGORIES.get(rule.on)
     if category:
         headers["X-RateLimit-Category"] = category
-    return replies.limited(headers | _retry_after(rule["retry_after"], rule["date"]), rule["text"], rule["code"])
+    return responses.limited(headers | _retry_after(rule["retry_after"], rule["date"]), rule["text"], rule["code"])
 
 
 def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
@@ -62,7 +63,7 @@ def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
 
 
 def _server_error(rule: Rule) -> Response:
-    answer = replies.refusal(rule["status"], rule["code"], rule["text"], "server_error")
+    answer = responses.refusal(rule["status"], rule["code"], rule["text"], "server_error")
     answer.headers.update(_retry_after(rule["retry_after"]))
     return answer
 
@@ -74,8 +75,8 @@ def _unavailable(rule: Rule) -> Response:
 
 def _unauthorized(rule: Rule) -> Response:
     if rule.on in ("status", "balance"):
-        return replies.numbered_refusal(401, "Invalid API key", "authentication_error")
-    return replies.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
+        return responses.numbered_refusal(401, "Invalid API key", "authentication_error")
+    return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
 
 
 def _html(rule: Rule) -> Response:
@@ -86,7 +87,7 @@ def _html(rule: Rule) -> Response:
 def _file_or_json_not_found(rule: Rule) -> Response:
     if rule.on == "result":
         return PlainTextResponse("no such file", status_code=rule["status"])
-    return replies.not_found(rule["spelling"], rule["status"])
+    return responses.not_found(rule["spelling"], rule["status"])
 
 
 def _garbage(rule: Rule) -> Response:
@@ -133,15 +134,15 @@ _REPLACEMENTS: dict[str, Callable[[Rule], Response]] = {
     "rate_limit": _rate_limit,
     "server_error": _server_error,
     "unavailable": _unavailable,
-    "no_channel": lambda rule: replies.gateway_refusal(503, rule["code"], "No available channel"),
-    "model_not_found": lambda rule: replies.gateway_refusal(503, "model_not_found", "no channel has this capability"),
-    "pricing_failed": lambda rule: replies.gateway_refusal(500, "pricing_failed", "no matching pricing rule"),
+    "no_channel": lambda rule: responses.gateway_refusal(503, rule["code"], "No available channel"),
+    "model_not_found": lambda rule: responses.gateway_refusal(503, "model_not_found", "no channel has this capability"),
+    "pricing_failed": lambda rule: responses.gateway_refusal(500, "pricing_failed", "no matching pricing rule"),
     "unauthorized": _unauthorized,
-    "forbidden": lambda rule: replies.gateway_refusal(403, "access_denied", rule["text"]),
-    "quota": lambda rule: replies.no_credits(rule["status"], rule["text"]),
-    "bad_request": lambda rule: replies.refusal(400, rule["code"], rule["text"], param=rule["param"]),
-    "content_policy": lambda rule: replies.refusal(422, "content_policy_violation", rule["text"]),
-    "too_large": lambda rule: replies.gateway_refusal(413, "read_request_body_failed", "request body too large"),
+    "forbidden": lambda rule: responses.gateway_refusal(403, "access_denied", rule["text"]),
+    "quota": lambda rule: responses.no_credits(rule["status"], rule["text"]),
+    "bad_request": lambda rule: responses.refusal(400, rule["code"], rule["text"], param=rule["param"]),
+    "content_policy": lambda rule: responses.refusal(422, "content_policy_violation", rule["text"]),
+    "too_large": lambda rule: responses.gateway_refusal(413, "read_request_body_failed", "request body too large"),
     "not_found": _file_or_json_not_found,
     "html": _html,
     "empty_body": lambda rule: Response(b"", rule["status"], media_type="application/json"),

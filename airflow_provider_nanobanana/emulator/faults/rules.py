@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_nanobanana.emulator.faultkinds import ALIASES, KINDS, POINTS, Kind, check_param
+from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS, POINTS, Kind, check_param
 
 _WORD = re.compile(r"\[\[([a-z-]+)(?:=([^\]]*))?\]\]")
 

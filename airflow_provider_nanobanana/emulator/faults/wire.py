@@ -11,7 +11,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_nanobanana.emulator.journal import NOTE
+from airflow_provider_nanobanana.emulator.request_log import NOTE
 
 TRANSPORT = "emulator.transport"
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
+from airflow_provider_nanobanana.landing.storage.base import Storage, stems_present, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import MAX_DESTINATION, RESERVED, parse_destination, shown
-from airflow_provider_nanobanana.landing.storage.folder import LocalFolder, local_path
-from airflow_provider_nanobanana.landing.storage.listing import stems_present
-from airflow_provider_nanobanana.landing.storage.store import (
+from airflow_provider_nanobanana.landing.storage.local import LocalFolder, local_path
+from airflow_provider_nanobanana.landing.storage.object_store import (
     RemoteStore,
     connection_id,
     file_system,

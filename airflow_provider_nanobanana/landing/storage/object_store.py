@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.compat import SUPERVISOR_LINE
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import refuse_credentials
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
-from airflow_provider_nanobanana.supervisor import SUPERVISOR_LINE
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:

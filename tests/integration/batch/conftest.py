@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.hooks import echo
+from airflow_provider_nanobanana.submission import client_ids
+from tests.integration.batch.world import SharedClock, World, watch
 from tests.integration.driver import Store
-from tests.integration.generating.world import SharedClock, World, watch
 
 HTTP_TIMEOUT = 30
 
@@ -28,7 +28,7 @@ def batch_emulator(batch_clock: SharedClock) -> Iterator[Emulator]:
 @pytest.fixture
 def bank(batch_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> Emulator:
     batch_emulator.reset()
-    monkeypatch.setattr(echo, "_checked", {})
+    monkeypatch.setattr(client_ids, "_checked", {})
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", batch_emulator.connection_json(timeout=HTTP_TIMEOUT))
     return batch_emulator
 

@@ -14,16 +14,16 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_nanobanana.durable import decision
-from airflow_provider_nanobanana.hooks import buyer, opening, retrieval, stretch  # noqa: F401 - once for all workers
+from airflow_provider_nanobanana.batch import submitter
+from airflow_provider_nanobanana.durable import reconcile
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis import client  # noqa: F401
 from tests.integration.driver import TaskInstance
 
 # This bank shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
-decision.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
-decision._FIRST_PAUSE = 0.2
-buyer._WAVE_LASTS = 3.0  # type: ignore[misc]
+reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
+reconcile._FIRST_PAUSE = 0.2
+submitter._WAVE_LASTS = 3.0  # type: ignore[misc]
 
 
 class FileStore:

@@ -12,11 +12,11 @@ import pytest
 
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.record import RecordState
-from airflow_provider_nanobanana.durable.shelf import StateStoreShelf
+from airflow_provider_nanobanana.durable.state_store import StateStoreShelf
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.landing.landing import Landing
-from tests.integration.generating.world import World
-from tests.unit.picture_fixtures import picture
+from airflow_provider_nanobanana.landing.image_store import Landing
+from tests.integration.batch.world import World
+from tests.support.images import picture
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 MONTH = 30 * 86_400.0

@@ -9,28 +9,28 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.hooks import buyer
-from airflow_provider_nanobanana.toapis import answers
+from airflow_provider_nanobanana.toapis import responses
 from airflow_provider_nanobanana.toapis.models import Billing
-from airflow_provider_nanobanana.toapis.values import read_time
+from airflow_provider_nanobanana.toapis.scalars import read_time
+from tests.integration.batch import world as worlds
+from tests.integration.batch.test_generate_clears import ids_of, said
+from tests.integration.batch.world import World
 from tests.integration.driver import Store
-from tests.integration.generating import world as worlds
-from tests.integration.generating.test_generate_clears import ids_of, said
-from tests.integration.generating.world import World
 
 PROMPTS = [f"picture {number}" for number in range(40)]
 
 
 def bill(monkeypatch: pytest.MonkeyPatch, usd: float) -> None:
     """Let the service bill another amount than its price list says."""
-    read = answers._read_billing
+    read = responses._read_billing
 
     def dear(value: Any) -> Billing | None:
         said = read(value)
         return said.model_copy(update={"cost_usd": usd}) if said and said.status == "settled" else said
 
-    monkeypatch.setattr(answers, "_read_billing", dear)
+    monkeypatch.setattr(responses, "_read_billing", dear)
 
 
 # --- bills above the price list ------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_an_old_image_that_may_not_be_looked_at_holds_the_new_ones_no_longer_tha
 
 
 def test_a_service_that_bills_nothing_does_not_stop_the_batch(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "_read_billing", lambda value: None)
+    monkeypatch.setattr(responses, "_read_billing", lambda value: None)
     run = stored.attempt(requests=PROMPTS[:8], max_cost_usd=0.2)
     assert run.error is None and stored.posts == 8
 
@@ -124,7 +124,7 @@ def test_a_killed_batch_stops_buying_at_once(
     monkeypatch.setattr(world.tape, "point", kill_at_the_sixth)
     with caplog.at_level(logging.INFO):
         run = world.attempt(requests=PROMPTS, deferrable=deferrable)
-    threads = max(buyer._FEWEST_THREADS, rate)
+    threads = max(submitter._FEWEST_THREADS, rate)
     assert 6 <= world.posts <= 6 + threads and len(operators) == 1, "only what was under way left"
     assert type(run.error) is NanoBananaException and "Airflow ended this attempt" in str(run.error)
     assert all(image_task_id in said(caplog) for image_task_id in ids_of(world))
@@ -159,7 +159,7 @@ def test_a_service_whose_clock_is_off_makes_nobody_wait_longer(
         moment = read(value)
         return None if moment is None else moment + ahead
 
-    monkeypatch.setattr(answers, "read_time", shifted)
+    monkeypatch.setattr(responses, "read_time", shifted)
     monkeypatch.setattr(worlds, "PAUSE", 3600.0)
     world.emulator.fault(on="submit", kind="latency", seconds=10**9)
     began = world.clock.now

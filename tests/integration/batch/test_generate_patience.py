@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.waves import STRETCH_SECONDS
+from airflow_provider_nanobanana.batch import runner, submitter
+from airflow_provider_nanobanana.batch.progress import STRETCH_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import buyer, stretch
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
-from airflow_provider_nanobanana.landing.landing import Landing
+from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing.image_store import Landing
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
-from tests.integration.generating import world as worlds
-from tests.integration.generating.test_generate_doubts import many
-from tests.integration.generating.world import World
-from tests.unit.picture_fixtures import picture
+from tests.integration.batch import world as worlds
+from tests.integration.batch.test_generate_doubts import many
+from tests.integration.batch.world import World
+from tests.support.images import picture
 
 
 def test_an_outage_of_submits_ends_with_the_timeout(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_a_model_that_is_refused_is_not_tried_ten_thousand_times(
     stored: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = stored
-    monkeypatch.setattr(buyer, "_MOST_THREADS", 4)
+    monkeypatch.setattr(submitter, "_MOST_THREADS", 4)
     world.emulator.fault(on="submit", kind="model_not_found")
     run = world.attempt(requests=many(100))
     assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
@@ -53,7 +53,7 @@ def test_a_model_that_is_refused_is_not_tried_ten_thousand_times(
 @pytest.mark.parametrize("kind", ["model_not_found", "forbidden"])
 def test_a_refused_model_is_not_that_of_others(stored: World, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     world = stored
-    monkeypatch.setattr(buyer, "_MOST_THREADS", 4)
+    monkeypatch.setattr(submitter, "_MOST_THREADS", 4)
     world.emulator.fault(on="submit", kind=kind, match="dear")
     dear = [{"prompt": f"dear {number}", "model": "gemini-3.1-flash-image-official"} for number in range(40)]
     run = world.attempt(requests=[*dear, *many(60)], allow_partial=True)
@@ -75,7 +75,7 @@ def test_nothing_more_is_bought_while_nothing_can_be_landed(stored: World, monke
     world = stored
     connection = world.emulator.connection_json(timeout=30, submit_rate=0.5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
-    monkeypatch.setattr(stretch, "_BETWEEN_ROUNDS", 0.01)
+    monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
     land = Retrieval.land
 
     def denied(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
@@ -136,7 +136,7 @@ def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
     world, land = stored, Retrieval.land
     connection = world.emulator.connection_json(timeout=30, submit_rate=5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
-    monkeypatch.setattr(stretch, "_BETWEEN_ROUNDS", 0.01)
+    monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
     monkeypatch.setattr(worlds, "PAUSE", 1e9)  # wakes at the latest moment only
     began = world.clock.now
 

@@ -12,15 +12,16 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from airflow_provider_nanobanana.emulator import api, replies
+from airflow_provider_nanobanana import error_boundary
+from airflow_provider_nanobanana.emulator import responses, routes_api
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import sightings, unexpected
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
-from airflow_provider_nanobanana.operators import reporting
+from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.operators import generate
+from airflow_provider_nanobanana.polling import worker
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from tests.integration.batch.world import World
 from tests.integration.driver import KEPT
-from tests.integration.generating.world import World
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 
@@ -29,7 +30,7 @@ Spoil = Callable[[str], BaseException | None]
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unexpected, "_told", set())
+    monkeypatch.setattr(error_boundary, "_told", set())
 
 
 def come_with(monkeypatch: pytest.MonkeyPatch, further: int, prompt: str = "") -> None:
@@ -38,7 +39,7 @@ def come_with(monkeypatch: pytest.MonkeyPatch, further: int, prompt: str = "") -
     async def data(gateway: Any, task: Any, shapes: Any) -> list[dict[str, Any]]:
         return [{"url": gateway.link(task, index)} for index in range(1 + further * (prompt in task.prompt))]
 
-    monkeypatch.setattr(api, "_data", data)
+    monkeypatch.setattr(routes_api, "_data", data)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, trouble: Spoil, land: Any = Retrieval.land) -> None:
@@ -231,18 +232,18 @@ def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pyt
             raise UnicodeError("Invalid A-label")
         return status_call(image_task_id)
 
-    monkeypatch.setattr(sightings, "status_call", poisoned)
+    monkeypatch.setattr(worker, "status_call", poisoned)
     run = stored.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
     assert asked[0] in str(run.error)
-    monkeypatch.setattr(sightings, "status_call", status_call)
+    monkeypatch.setattr(worker, "status_call", status_call)
     assert stored.attempt(requests=PROMPTS).error is None and stored.posts == 4
 
 
 def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
     stored: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_nanobanana.hooks.till import Till
+    from airflow_provider_nanobanana.batch.cost_tracker import Till
 
     saw = Till.saw
 
@@ -294,7 +295,7 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
 ) -> None:
     refuse_manifests(monkeypatch, errors.StorageFailed("403 AccessDenied"))
     spoil(monkeypatch, lambda stem: errors.StorageFailed("403 AccessDenied"))
-    monkeypatch.setattr("airflow_provider_nanobanana.batch.result._MOST_LISTED", 2)
+    monkeypatch.setattr("airflow_provider_nanobanana.batch.report._MOST_LISTED", 2)
     run = stored.attempt(requests=PROMPTS, timeout=60)
     ids = [task["id"] for task in stored.emulator.ledger()["image_tasks"]]
     first = str(run.error).splitlines()[0]
@@ -392,9 +393,9 @@ def test_an_attempt_that_breaks_off_says_where_things_stand(stored: World, caplo
 
 
 def test_many_ids_are_told_line_by_line(caplog: pytest.LogCaptureFixture) -> None:
-    from tests.unit.batch_world import failed
+    from tests.support.batch import failed
 
-    reporting.log_paid([failed(number, "timeout", "timeout") for number in range(120)])
+    generate.log_paid([failed(number, "timeout", "timeout") for number in range(120)])
     assert [record.getMessage().count("tsk_") for record in caplog.records] == [50, 50, 20]
 
 
@@ -402,7 +403,7 @@ def test_a_link_asked_for_again_is_never_a_reference_that_the_answer_repeats(
     real: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = f"{real.emulator.api_url}/reference.png"
-    monkeypatch.setattr(replies, "_placed", lambda data, shapes: {"images": [reference], "output": data})
+    monkeypatch.setattr(responses, "_placed", lambda data, shapes: {"images": [reference], "output": data})
     real.emulator.fault(on="result", kind="html", status=500, times=1)
     run = real.attempt(requests=[{"prompt": "a chair", "reference_images": [reference]}])
     assert run.error is None and run.result["count"] == 1

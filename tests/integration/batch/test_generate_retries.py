@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch import result
+from airflow_provider_nanobanana.batch import report
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.landing.landing import Landing, StoredImage
+from airflow_provider_nanobanana.landing.image_store import Landing, StoredImage
+from tests.integration.batch.world import World
 from tests.integration.driver import Run
-from tests.integration.generating.world import World
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 
@@ -312,8 +312,8 @@ def test_all_failed_is_failed(world: World) -> None:
 
 
 def test_above_the_bound_the_lists_are_in_the_manifest_only(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert result.MOST_IN_XCOM == 500
-    monkeypatch.setattr(result, "MOST_IN_XCOM", 20)
+    assert report.MOST_IN_XCOM == 500
+    monkeypatch.setattr(report, "MOST_IN_XCOM", 20)
     world = stored
     run = world.attempt(requests=[f"picture {number}" for number in range(21)])
     assert run.result["truncated"] and run.result["images"] == [] and run.result["count"] == 21

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_nanobanana.durable import shelf
+from airflow_provider_nanobanana.durable import state_store
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks import nanobanana
-from airflow_provider_nanobanana.landing.storage import store
+from airflow_provider_nanobanana.landing.storage import object_store
+from tests.integration.batch.world import World
 from tests.integration.driver import Store
-from tests.integration.durability.crashing import Crash
-from tests.integration.generating.world import World
+from tests.integration.submission.crashing import Crash
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 
@@ -105,7 +105,7 @@ def test_two_live_attempts_pay_once(stored: World, monkeypatch: pytest.MonkeyPat
         if at == name and seen[0] == occurrence and not started.is_set():
             started.set()
             line = threading.RLock()  # the second is another process
-            for module in (shelf, nanobanana, store):
+            for module in (state_store, nanobanana, object_store):
                 monkeypatch.setattr(module, "SUPERVISOR_LINE", line)
             thread = threading.Thread(target=second)
             thread.start()
@@ -130,12 +130,12 @@ def test_a_bug_in_one_thread_saves_what_the_others_bought(stored: World, monkeyp
             raise ZeroDivisionError("a bug")
         return submit_call(request, *args)
 
-    monkeypatch.setattr("airflow_provider_nanobanana.hooks.submission.submit_call", poisoned)
+    monkeypatch.setattr("airflow_provider_nanobanana.submission.workflow.submit_call", poisoned)
     with pytest.raises(ZeroDivisionError):
         world.attempt(requests=PROMPTS)
     bought = world.posts
     assert 4 <= bought <= 5
-    monkeypatch.setattr("airflow_provider_nanobanana.hooks.submission.submit_call", submit_call)
+    monkeypatch.setattr("airflow_provider_nanobanana.submission.workflow.submit_call", submit_call)
     before = world.clock.now
     run = world.attempt(requests=PROMPTS)
     assert run.error is None and world.posts == 6

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
+from airflow_provider_nanobanana.batch import runner
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import stretch
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.landing.downloader import Retrieval
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
-from tests.integration.generating.world import World
-from tests.unit.picture_fixtures import picture
+from tests.integration.batch.world import World
+from tests.support.images import picture
 
 PROMPTS = [f"picture {number}" for number in range(12)]
 
@@ -185,7 +185,7 @@ def test_the_log_speaks_at_a_human_pace(
     stored: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     world = stored
-    monkeypatch.setattr(stretch, "_BETWEEN_ROUNDS", 0.01)
+    monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
     prompts = [f"picture {number}" for number in range(60)]
     with caplog.at_level(logging.INFO):
         run = world.attempt(requests=prompts, deferrable=deferrable)

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
+from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.hooks import buyer, echo
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
+from airflow_provider_nanobanana.landing.downloader import Retrieval
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from tests.integration.driver import Run, Store, TaskInstance
-from tests.integration.durability.crashing import Clock, Crash, Tape, short_circuit
-from tests.unit.picture_fixtures import picture
+from tests.integration.submission.crashing import Clock, Crash, Tape, short_circuit
+from tests.support.images import picture
 
 #: Seconds that pass in a pause: the triggerer notices, a worker starts.
 PAUSE = 5.0
@@ -117,7 +118,7 @@ class World:
         run, context = Run(ti=ti), self.context(ti)
         self.pauses = []
         while True:
-            echo._checked.clear()
+            client_ids._checked.clear()
             try:
                 run.result = self.stretch(context, options, resumed)
             except TaskDeferred as pause:
@@ -256,5 +257,5 @@ def watch(
     if not pictures:
         tiny = picture("png", (8, 8))
         monkeypatch.setattr(Retrieval, "_write", lambda self, image, sink, **_: sink.write(tiny))
-    monkeypatch.setattr(buyer, "_FEWEST_THREADS", 2)
+    monkeypatch.setattr(submitter, "_FEWEST_THREADS", 2)
     return tape

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.hooks import echo
+from airflow_provider_nanobanana.submission import client_ids
 from tests.integration.driver import Store
-from tests.integration.durability.crashing import HTTP_TIMEOUT, Clock, Stage, watch
-from tests.integration.durability.story import Story
+from tests.integration.submission.crashing import HTTP_TIMEOUT, Clock, Stage, watch
+from tests.integration.submission.story import Story
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def virtual_emulator(virtual_clock: Clock) -> Iterator[Emulator]:
 @pytest.fixture
 def empty_bank(virtual_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> Iterator[Emulator]:
     virtual_emulator.reset()
-    monkeypatch.setattr(echo, "_checked", {})
+    monkeypatch.setattr(client_ids, "_checked", {})
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", virtual_emulator.connection_json(timeout=HTTP_TIMEOUT))
     logging.disable(logging.CRITICAL)  # half of the time would go into lines that nobody reads
     yield virtual_emulator

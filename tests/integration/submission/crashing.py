@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.durable.journal import MemoryJournal
-from airflow_provider_nanobanana.emulator import Emulator, replies
-from airflow_provider_nanobanana.emulator.gateway import Gateway
-from airflow_provider_nanobanana.emulator.submissions import parse
-from airflow_provider_nanobanana.hooks import echo
+from airflow_provider_nanobanana.durable.record_store import MemoryJournal
+from airflow_provider_nanobanana.emulator import Emulator, responses
+from airflow_provider_nanobanana.emulator.requests import parse
+from airflow_provider_nanobanana.emulator.service import Gateway
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.toapis.answers import Answer
+from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.protocol import ApiCall
+from airflow_provider_nanobanana.toapis.responses import Answer
 from tests.integration.driver import Run, Store, TaskInstance, attempt
 
 #: A process that was killed while its POST was under way: the service takes it up to one HTTP timeout later.
@@ -101,7 +101,7 @@ class Stage:
         self.clock.under_way.clear()
         row = Store() if store else None
         for number, crash_at in enumerate((*crashes, None)):
-            echo._checked.clear()  # every attempt is a process of its own
+            client_ids._checked.clear()  # every attempt is a process of its own
             self.tape.crash_at = crash_at
             self.tape.passed = []
             ti = TaskInstance(task_id="submit", try_number=number + 1, max_tries=9, store=row)
@@ -122,14 +122,14 @@ class Stage:
 def short_circuit(gateway: Gateway, call: ApiCall[Any]) -> Answer:
     """Answer as the emulator does, without a socket: thousands of attempts in seconds."""
     if call.kind is CallKind.SUBMIT:
-        body = replies.submitted(gateway.accept(parse(call.body, gateway.settings), {}), gateway.settings, {})
+        body = responses.submitted(gateway.accept(parse(call.body, gateway.settings), {}), gateway.settings, {})
         return Answer(200, body=json.dumps(body).encode())
     assert call.image_task_id is not None
     found = gateway.find(call.image_task_id)
     if found is None:
-        missing = replies.not_found()
+        missing = responses.not_found()
         return Answer(missing.status_code, body=bytes(missing.body))
-    body = replies.status(found, gateway.clock(), gateway.settings, [{"url": "https://example.com/a.png"}], {})
+    body = responses.status(found, gateway.clock(), gateway.settings, [{"url": "https://example.com/a.png"}], {})
     return Answer(200, body=json.dumps(body).encode())
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_nanobanana.durable.record import KEY
-from airflow_provider_nanobanana.hooks import echo
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
+from airflow_provider_nanobanana.submission import client_ids
 from tests.integration.driver import Run, Store, TaskInstance, attempt
-from tests.integration.durability.crashing import Crash, Stage
+from tests.integration.submission.crashing import Crash, Stage
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Story:
 
     def attempt(self, crash_on: str = "", occurrence: int = 1) -> Run:
         """Run the next try, in a process of its own; it may crash, and has neither result nor error then."""
-        echo._checked.clear()
+        client_ids._checked.clear()
         return self.attempt_in_same_process(crash_on, occurrence)
 
     def attempt_in_same_process(self, crash_on: str = "", occurrence: int = 1) -> Run:

@@ -8,8 +8,8 @@ import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from tests.integration.durability.story import Story
-from tests.unit.picture_fixtures import picture
+from tests.integration.submission.story import Story
+from tests.support.images import picture
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_r43_a_task_whose_retries_were_edited(recorded: Story, before: int, afte
 
 
 def test_r44_a_task_whose_request_failed_again_and_again(story: Story) -> None:
-    from airflow_provider_nanobanana.durable.decision import MAX_GENERATIONS
+    from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS
 
     story.retries = story.max_tries = 2 * MAX_GENERATIONS
     story.stage.emulator.fault(on="submit", kind="failed")

@@ -11,7 +11,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from tests.integration.driver import TaskInstance, attempt
-from tests.integration.durability.story import Story
+from tests.integration.submission.story import Story
 
 
 def test_r01_before_the_post(story: Story) -> None:

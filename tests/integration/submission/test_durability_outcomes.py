@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from tests.integration.driver import Store
-from tests.integration.durability.story import Story
+from tests.integration.submission.story import Story
 
 DAY = 86_400.0
 

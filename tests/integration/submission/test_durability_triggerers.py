@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_nanobanana.emulator import Emulator
 from tests.integration import driver
 from tests.integration.driver import fire, rebuilt, sensor
-from tests.integration.durability.story import Story
+from tests.integration.submission.story import Story
 
 REPO = Path(__file__).parents[3]
 #: A triggerer with one trigger: it knows nothing but the trigger's row in the database, and tells of the event.

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.money import Budget, Cost
-from airflow_provider_nanobanana.durable.entry import Entry
-from airflow_provider_nanobanana.hooks.till import OverBudget, Till, Unbilled
+from airflow_provider_nanobanana.batch.cost_tracker import OverBudget, Till, Unbilled
+from airflow_provider_nanobanana.batch.costs import Budget, Cost
+from airflow_provider_nanobanana.durable.ledger_entry import Entry
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from tests.unit.batch_world import order, orders
-from tests.unit.ledger_samples import landed as landed_entry
-from tests.unit.ledger_samples import submitted as submitted_entry
-from tests.unit.samples import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
+from tests.support.batch import order, orders
+from tests.support.ledger import landed as landed_entry
+from tests.support.ledger import submitted as submitted_entry
+from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
 
 FIRST, SECOND, THIRD = orders(["first", "second", "third"])
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.batch.money import Budget, Cost, Estimate, Spent, check_balance, dollars, price
+from airflow_provider_nanobanana.batch.costs import Budget, Cost, Estimate, Spent, check_balance, dollars, price
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.answers import Balance
-from tests.unit.batch_world import order, orders
-from tests.unit.samples import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
+from airflow_provider_nanobanana.toapis.responses import Balance
+from tests.support.batch import order, orders
+from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
 
 GEMINI = "gemini-3.1-flash-image-preview"
 UNPRICED = {"prompt": "a", "resolution": "0.5K", "model": GEMINI}

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.batch import drafts
-from airflow_provider_nanobanana.batch.drafts import FIELDS, MAX_REQUESTS
-from airflow_provider_nanobanana.batch.orders import Order, take_orders
-from airflow_provider_nanobanana.landing.landing import _STEM
+from airflow_provider_nanobanana.batch import requests as drafts
+from airflow_provider_nanobanana.batch.items import Order, take_orders
+from airflow_provider_nanobanana.batch.requests import FIELDS, MAX_REQUESTS
+from airflow_provider_nanobanana.landing.image_store import _STEM
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from tests.unit.batch_world import MODEL, orders
+from tests.support.batch import MODEL, orders
 
 GEMINI = "gemini-3.1-flash-image-preview"
 

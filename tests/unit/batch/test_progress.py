@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.batch.waves import (
+from airflow_provider_nanobanana.batch.progress import (
     LONGEST_PAUSE,
     STRETCH_SECONDS,
     Plan,

@@ -8,18 +8,25 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.manifest import manifest, manifest_name
-from airflow_provider_nanobanana.batch.money import Cost, Spent
-from airflow_provider_nanobanana.batch.orders import take_orders
+from airflow_provider_nanobanana.batch.costs import Cost, Spent
+from airflow_provider_nanobanana.batch.items import take_orders
 from airflow_provider_nanobanana.batch.outcome import _SEEN, REFUSED, Failed, Landed, Outcome
-from airflow_provider_nanobanana.batch.result import BatchIncomplete, conclude, failure_table, result
+from airflow_provider_nanobanana.batch.report import (
+    BatchIncomplete,
+    conclude,
+    failure_table,
+    manifest,
+    manifest_name,
+    result,
+)
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
-from airflow_provider_nanobanana.landing.landing import StoredImage
+from airflow_provider_nanobanana.landing.image_store import StoredImage
 from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
-from airflow_provider_nanobanana.toapis import errors, verdict
-from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
-from tests.unit.batch_world import failed, landed, order
-from tests.unit.samples import FAILED, ID, NOW, RUNNING, STATUS, answer
+from airflow_provider_nanobanana.polling import verdict
+from airflow_provider_nanobanana.polling.result import Sighting, Wait
+from airflow_provider_nanobanana.toapis import errors
+from tests.support.batch import failed, landed, order
+from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, answer
 
 URI = "s3://bucket/manifest-x.json"
 RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable import orderbook
-from airflow_provider_nanobanana.durable.orderbook import Book, Note, load_earlier_input, load_input
-from airflow_provider_nanobanana.durable.shelf import MemoryShelf
+from airflow_provider_nanobanana.durable import checkpoint
+from airflow_provider_nanobanana.durable.checkpoint import Book, Note, load_earlier_input, load_input
+from airflow_provider_nanobanana.durable.state_store import MemoryShelf
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.unit.ledger_samples import BrittleShelf, stored_size
+from tests.support.ledger import BrittleShelf, stored_size
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -28,7 +28,7 @@ BULKY = ["".join(random.Random(number).choices("abcdefghijklmnopqrstuvwxyz", k=1
 def test_what_is_kept_comes_back(content: Any, first: bool, max_tries: int) -> None:
     shelf = MemoryShelf()
     book = Book(max_tries, first, content, retries=2, try_number=3, given="digest")
-    orderbook.save_input(shelf, book)
+    checkpoint.save_input(shelf, book)
     assert load_input(shelf, max_tries, 2) == book
 
 
@@ -38,21 +38,21 @@ def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
     shelf = MemoryShelf()
     assert load_input(shelf, 2, 2) is None and load_earlier_input(shelf, 2, 2) is None
     old, new = Book(2, True, ["old"], 2), Book(max_tries, False, ["new"], retries)
-    orderbook.save_input(shelf, old)
+    checkpoint.save_input(shelf, old)
     assert load_input(shelf, max_tries, retries) is None
     assert load_earlier_input(shelf, max_tries, retries) == old
-    orderbook.save_input(shelf, new)
+    checkpoint.save_input(shelf, new)
     assert load_input(shelf, max_tries, retries) == new and load_earlier_input(shelf, max_tries, retries) is None
 
 
 def test_a_book_of_an_earlier_version_is_read() -> None:
     """It named its chunks by number alone, and noted no retries."""
     shelf = MemoryShelf()
-    orderbook.save_input(shelf, Book(2, True, ["old"], 2, 1, "digest"))
-    index = json.loads(shelf.texts[orderbook.NAME])
-    shelf.texts[f"{orderbook.NAME}_0"] = shelf.texts.pop(f"{orderbook.NAME}{index['stamp']}_0")
+    checkpoint.save_input(shelf, Book(2, True, ["old"], 2, 1, "digest"))
+    index = json.loads(shelf.texts[checkpoint.NAME])
+    shelf.texts[f"{checkpoint.NAME}_0"] = shelf.texts.pop(f"{checkpoint.NAME}{index['stamp']}_0")
     kept = {name: index[name] for name in ("version", "chunks", "check", "max_tries", "first")}
-    shelf.texts[orderbook.NAME] = json.dumps(kept)
+    shelf.texts[checkpoint.NAME] = json.dumps(kept)
     assert load_input(shelf, 2, 5) == Book(2, True, ["old"])
 
 
@@ -65,38 +65,38 @@ def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int
     def interleaved(name: str, text: str) -> None:
         written[0] += 1
         if written[0] == late + 1:
-            orderbook.save_input(other, theirs)
+            checkpoint.save_input(other, theirs)
         write(name, text)
 
     other = MemoryShelf(shelf.texts)
     shelf.write = interleaved  # type: ignore[method-assign]
-    orderbook.save_input(shelf, ours)
+    checkpoint.save_input(shelf, ours)
     assert written[0] > late and load_input(shelf, 2, 2) == ours
 
 
 def test_an_earlier_list_that_is_damaged_stops_no_clear() -> None:
     shelf = MemoryShelf()
-    orderbook.save_input(shelf, Book(2, True, ["old"], 2))
-    shelf.texts = {name: text if name == orderbook.NAME else "damaged" for name, text in shelf.texts.items()}
+    checkpoint.save_input(shelf, Book(2, True, ["old"], 2))
+    shelf.texts = {name: text if name == checkpoint.NAME else "damaged" for name, text in shelf.texts.items()}
     assert load_earlier_input(shelf, 4, 2) is None and load_input(shelf, 4, 2) is None
 
 
 @pytest.mark.parametrize("given", [["a", {"prompt": "b"}], "text", {"prompt": "ü", "size": None}])
 def test_lists_are_told_apart_without_being_kept(given: Any) -> None:
-    assert orderbook.input_digest([given, {}]) == orderbook.input_digest(json.loads(json.dumps([given, {}])))
-    assert orderbook.input_digest([given, {}]) != orderbook.input_digest([given, {"size": "1:1"}])
+    assert checkpoint.input_digest([given, {}]) == checkpoint.input_digest(json.loads(json.dumps([given, {}])))
+    assert checkpoint.input_digest([given, {}]) != checkpoint.input_digest([given, {"size": "1:1"}])
 
 
 @pytest.mark.parametrize("given", [object(), [{1, 2}], {("a", "b"): 1}, b"bytes"])
 def test_what_is_no_json_is_not_compared(given: Any) -> None:
-    assert orderbook.input_digest(given) is None
+    assert checkpoint.input_digest(given) is None
 
 
 def test_every_value_fits_into_airflows_store() -> None:
     shelf = BrittleShelf()
-    written = orderbook.save_input(shelf, Book(2, True, BULKY))
+    written = checkpoint.save_input(shelf, Book(2, True, BULKY))
     assert written == len(shelf.written) > 4
-    assert shelf.written[-1] == orderbook.NAME, "whoever finds the index finds all of it"
+    assert shelf.written[-1] == checkpoint.NAME, "whoever finds the index finds all of it"
     assert max(stored_size(text) for text in shelf.texts.values()) < 65_535
     assert load_input(shelf, 2, 2) == Book(2, True, BULKY)
 
@@ -104,9 +104,9 @@ def test_every_value_fits_into_airflows_store() -> None:
 @pytest.mark.parametrize("damage", ["missing", "cut", "swapped", "foreign", "none", "no round", "other version"])
 def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
     shelf = MemoryShelf()
-    orderbook.save_input(shelf, Book(2, True, BULKY))
-    index = json.loads(shelf.texts[orderbook.NAME])
-    first, second = (f"{orderbook.NAME}{index['stamp']}_{number}" for number in (0, 1))
+    checkpoint.save_input(shelf, Book(2, True, BULKY))
+    index = json.loads(shelf.texts[checkpoint.NAME])
+    first, second = (f"{checkpoint.NAME}{index['stamp']}_{number}" for number in (0, 1))
     if damage == "missing":
         del shelf.texts[second]
     elif damage == "cut":
@@ -114,23 +114,23 @@ def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
     elif damage == "swapped":
         shelf.texts[first], shelf.texts[second] = shelf.texts[second], shelf.texts[first]
     elif damage == "foreign":
-        shelf.texts[orderbook.NAME] = "[1]"
+        shelf.texts[checkpoint.NAME] = "[1]"
     elif damage == "none":
-        shelf.texts[orderbook.NAME] = "null"
+        shelf.texts[checkpoint.NAME] = "null"
     elif damage == "no round":
-        shelf.texts[orderbook.NAME] = json.dumps({**index, "max_tries": None})
+        shelf.texts[checkpoint.NAME] = json.dumps({**index, "max_tries": None})
     else:
-        shelf.texts[orderbook.NAME] = json.dumps({**index, "version": 2})
+        shelf.texts[checkpoint.NAME] = json.dumps({**index, "version": 2})
     with pytest.raises(TransientFailure, match="nothing was sent"):
         load_input(shelf, 2, 2)
 
 
 def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
     shelf = BrittleShelf()
-    orderbook.save_input(shelf, Book(2, True, BULKY))
+    checkpoint.save_input(shelf, Book(2, True, BULKY))
     shelf.breaks = "refused"
     with pytest.raises(TransientFailure):
-        orderbook.save_input(shelf, Book(4, False, ["new"]))
+        checkpoint.save_input(shelf, Book(4, False, ["new"]))
     shelf.breaks = ""
     assert load_input(shelf, 4, 2) is None
 
@@ -141,22 +141,22 @@ def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
 @pytest.mark.parametrize("noted", [Note(1, 1.5), Note(3, 1_790_000_000.25, True, 7, True, True, True, "why")])
 def test_the_attempt_at_work_is_noted(noted: Note) -> None:
     shelf = MemoryShelf()
-    assert orderbook.load_checkpoint(shelf) is None
-    orderbook.save_checkpoint(shelf, noted)
-    assert orderbook.load_checkpoint(shelf) == noted
+    assert checkpoint.load_checkpoint(shelf) is None
+    checkpoint.save_checkpoint(shelf, noted)
+    assert checkpoint.load_checkpoint(shelf) == noted
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "try_number": "x"}'])
 def test_a_note_that_cannot_be_read_stops_the_attempt(text: str) -> None:
     with pytest.raises(TransientFailure, match="nothing was sent"):
-        orderbook.load_checkpoint(MemoryShelf({orderbook.ATTEMPT: text}))
+        checkpoint.load_checkpoint(MemoryShelf({checkpoint.ATTEMPT: text}))
 
 
 def test_uploads_come_back_and_are_no_loss_when_damaged() -> None:
     shelf, urls = MemoryShelf(), {"digest": "https://files.example/1"}
-    assert orderbook.load_uploads(shelf, 2) == {}
-    orderbook.save_uploads(shelf, urls, 2)
-    assert orderbook.load_uploads(shelf, 2) == urls
-    assert orderbook.load_uploads(shelf, 4) == {}, "a clear, perhaps weeks later, uploads anew"
-    shelf.texts[f"{orderbook.UPLOADS}_0"] = "damaged"
-    assert orderbook.load_uploads(shelf, 2) == {}
+    assert checkpoint.load_uploads(shelf, 2) == {}
+    checkpoint.save_uploads(shelf, urls, 2)
+    assert checkpoint.load_uploads(shelf, 2) == urls
+    assert checkpoint.load_uploads(shelf, 4) == {}, "a clear, perhaps weeks later, uploads anew"
+    shelf.texts[f"{checkpoint.UPLOADS}_0"] = "damaged"
+    assert checkpoint.load_uploads(shelf, 2) == {}

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable.entry import Entry, Fault, LandedFile, Lost
 from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerJournal
+from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault, LandedFile, Lost
 from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.durable.shelf import MemoryShelf
+from airflow_provider_nanobanana.durable.state_store import MemoryShelf
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.unit.ledger_samples import (
+from tests.support.ledger import (
     BrittleShelf,
     failed,
     filled,

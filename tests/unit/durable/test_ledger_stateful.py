@@ -12,11 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_nanobanana.durable.entry import Entry, Fault
 from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal
+from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault
 from airflow_provider_nanobanana.durable.record import Record, RecordState
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.unit.ledger_samples import NOW, Breakage, BrittleShelf, key, landed, record
+from tests.support.ledger import NOW, Breakage, BrittleShelf, key, landed, record
 
 #: Three chunks, which are made small for it.
 ORDERS, KEYS = 7, 3

@@ -14,19 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.decision import Rules, Situation, Verb, decide
-from airflow_provider_nanobanana.durable.entry import Entry, Fault
-from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal
+from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal, foresee
+from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault
+from airflow_provider_nanobanana.durable.reconcile import Rules, Situation, Verb, decide
 from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-from airflow_provider_nanobanana.durable.reservation import foresee
-from airflow_provider_nanobanana.durable.shelf import MemoryShelf
-from airflow_provider_nanobanana.hooks.pace import Pace
-from airflow_provider_nanobanana.hooks.submission import Submission
+from airflow_provider_nanobanana.durable.state_store import MemoryShelf
+from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
-from tests.unit.durable_world import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Fate, Killed, World
-from tests.unit.ledger_samples import NOW
+from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Fate, Killed, World
+from tests.support.ledger import NOW
 
 ORDERS = 5
 RULES = Rules(http_timeout=HTTP_TIMEOUT)
@@ -171,7 +170,7 @@ class Shop:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_echo() -> Iterator[None]:
-    with patch("airflow_provider_nanobanana.hooks.submission.ids_resolve"):
+    with patch("airflow_provider_nanobanana.submission.workflow.ids_resolve"):
         yield
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.decision import (
+from airflow_provider_nanobanana.durable.reconcile import (
     LOOKS_TO_BELIEVE,
     MAX_GENERATIONS,
     MOST_GENERATIONS,
@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.durable.decision import (
 )
 from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.toapis import errors
-from tests.unit.samples import COMPLETED, FAILED, ID, NOW, RUNNING, image_task
+from tests.support.responses import COMPLETED, FAILED, ID, NOW, RUNNING, image_task
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)
 CLIENT_ID = IDENTITY.client_business_id(0)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.decision import MAX_GENERATIONS, Rules
+from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS, Rules
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTaskStatus
-from tests.unit.durable_world import HTTP_TIMEOUT, Bought, Fate, Live, World
+from tests.support.durable import HTTP_TIMEOUT, Bought, Fate, Live, World
 
 #: What the DAG says at first; a clear may find another number there.
 RETRIES = 3
@@ -48,7 +48,7 @@ class PaidOnce(RuleBasedStateMachine):
         #: Which requests attempts were started with, by want.
         self.asked: set[tuple[int, int]] = set()
         self.allowed = Rules()
-        self._no_echo = patch("airflow_provider_nanobanana.hooks.submission.ids_resolve")
+        self._no_echo = patch("airflow_provider_nanobanana.submission.workflow.ids_resolve")
         self._no_echo.start()
 
     @initialize(

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.decision import Rules
+from airflow_provider_nanobanana.durable.reconcile import Rules
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from tests.unit.durable_world import Fate, Live, World
+from tests.support.durable import Fate, Live, World
 
 RETRIES = 3
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("airflow_provider_nanobanana.hooks.submission.ids_resolve", lambda *_: None)
+    monkeypatch.setattr("airflow_provider_nanobanana.submission.workflow.ids_resolve", lambda *_: None)
     return World()
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.journal import MemoryJournal, StateStoreJournal, journal_for
 from airflow_provider_nanobanana.durable.record import KEY, NamedIdentity, Record, RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.durable.record_store import MemoryJournal, StateStoreJournal, journal_for
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)

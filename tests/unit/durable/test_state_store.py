@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.ledger import Ledger
-from airflow_provider_nanobanana.durable.shelf import MemoryShelf, Shelf, StateStoreShelf, XComShelf, shelf_for
+from airflow_provider_nanobanana.durable.state_store import MemoryShelf, Shelf, StateStoreShelf, XComShelf, shelf_for
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.unit.ledger_samples import key, landed
+from tests.support.ledger import key, landed
 
 TEXT = '{"version":1}'
 

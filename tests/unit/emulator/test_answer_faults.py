@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.emulator.faultkinds import COMPLETED_ONLY, KINDS
-from airflow_provider_nanobanana.emulator.faults import Rule, word_rules
+from airflow_provider_nanobanana.emulator.faults.kinds import COMPLETED_ONLY, KINDS
+from airflow_provider_nanobanana.emulator.faults.rules import Rule, word_rules
 
 
 def ask(client: httpx.Client, key: str = "unknown") -> httpx.Response:

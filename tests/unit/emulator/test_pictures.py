@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_nanobanana.emulator import png
+from airflow_provider_nanobanana.emulator import images
 from airflow_provider_nanobanana.emulator.catalogue import pixel_size
-from airflow_provider_nanobanana.emulator.darkroom import Darkroom
-from airflow_provider_nanobanana.emulator.faults import without_words
-from airflow_provider_nanobanana.emulator.pictures import PictureSpec, render
-from airflow_provider_nanobanana.emulator.typeface import wrap
+from airflow_provider_nanobanana.emulator.faults.rules import without_words
+from airflow_provider_nanobanana.emulator.images import Darkroom, PictureSpec, render, wrap
 
 
 def spec(prompt: str = "a kite", width: int = 320, height: int = 200, **changes: Any) -> PictureSpec:
@@ -74,7 +72,7 @@ def test_different_prompts_and_indices_look_different() -> None:
 @pytest.mark.parametrize("size", [(40, 150), (7, 64), (300, 1)])
 def test_png_by_hand_holds_the_very_pixels(size: tuple[int, int]) -> None:
     picture = Image.frombytes("RGB", size, random.Random(4).randbytes(size[0] * size[1] * 3))
-    assert Image.open(io.BytesIO(png.encode(picture))).tobytes() == picture.tobytes()
+    assert Image.open(io.BytesIO(images.encode(picture))).tobytes() == picture.tobytes()
 
 
 def test_words_are_not_drawn() -> None:
@@ -95,8 +93,8 @@ async def test_a_picture_is_drawn_once_for_many_and_memory_is_bounded(monkeypatc
         drawn.append(asked.prompt)
         return asked.prompt.encode() * 10
 
-    monkeypatch.setattr("airflow_provider_nanobanana.emulator.darkroom.render", draw)
-    monkeypatch.setattr("airflow_provider_nanobanana.emulator.darkroom.MAX_CACHED_BYTES", 25)
+    monkeypatch.setattr("airflow_provider_nanobanana.emulator.images.render", draw)
+    monkeypatch.setattr("airflow_provider_nanobanana.emulator.images.MAX_CACHED_BYTES", 25)
     darkroom = Darkroom()
     assert set(await asyncio.gather(*(darkroom.develop(spec("a")) for _ in range(5)))) == {b"a" * 10}
     assert drawn == ["a"]

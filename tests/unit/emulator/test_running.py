@@ -18,12 +18,11 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
-from airflow_provider_nanobanana.emulator.bank import Bank
-from airflow_provider_nanobanana.emulator.connection import connection_json
-from airflow_provider_nanobanana.emulator.faultkinds import CHOICES
-from airflow_provider_nanobanana.emulator.rates import TokenBucket
-from airflow_provider_nanobanana.emulator.settings import Settings
-from airflow_provider_nanobanana.emulator.submissions import Submission
+from airflow_provider_nanobanana.emulator.faults.kinds import CHOICES
+from airflow_provider_nanobanana.emulator.ledger import Bank
+from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
+from airflow_provider_nanobanana.emulator.requests import Submission
+from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
 
 def test_the_request_log_tells_who_brought_a_key_where(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.address import LinkPolicy, Reach, check_address, check_url, policy_for
+from airflow_provider_nanobanana.landing.address_policy import LinkPolicy, Reach, check_address, check_url, policy_for
 from airflow_provider_nanobanana.toapis.errors import UnsafeAddress
 
 PUBLIC, PRIVATE, LOOPBACK = LinkPolicy(), LinkPolicy(reach="private"), LinkPolicy(reach="loopback")

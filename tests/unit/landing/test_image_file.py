@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
-from airflow_provider_nanobanana.landing.imagefile import MAX_PIXELS, ImageFacts, check_reference, inspect_image, sniff
+from airflow_provider_nanobanana.landing.image_file import MAX_PIXELS, ImageFacts, check_reference, inspect_image, sniff
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
-from tests.unit.picture_fixtures import (
+from tests.support.images import (
     FORMATS,
     SUFFIX,
     chunk,

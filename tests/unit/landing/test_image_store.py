@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     InvalidRequest,
     StorageFailed,
 )
-from tests.unit.picture_fixtures import FORMATS, SUFFIX, jpeg_with_provenance, picture, png_with_provenance
+from tests.support.images import FORMATS, SUFFIX, jpeg_with_provenance, picture, png_with_provenance
 
 ID = "task_img_abc"
 STEM = stem_for(ID, 0)

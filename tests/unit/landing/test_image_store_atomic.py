@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_nanobanana.landing import Landing, stem_for
 from airflow_provider_nanobanana.landing.storage.staging import ABANDONED_SECONDS, QUIET_SECONDS, stage, sweep
-from tests.unit.picture_fixtures import picture
+from tests.support.images import picture
 
 ID = "task_img_abc"
 STEM = stem_for(ID, 0)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.download import FetchedLink, LinkFetcher
+from airflow_provider_nanobanana.landing.link_fetcher import FetchedLink, LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
 )
-from tests.unit.linkserver import (
+from tests.support.link_server import (
     BODY,
     HERE,
     SECRET,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.download import LinkFetcher
+from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,
 )
-from tests.unit.linkserver import (
+from tests.support.link_server import (
     BODY,
     HERE,
     Send,

@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from airflow_provider_nanobanana.toapis.address import LinkPolicy
-from airflow_provider_nanobanana.toapis.download import LinkFetcher
+from airflow_provider_nanobanana.landing.address_policy import LinkPolicy
+from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     DownloadFailed,
     UnsafeAddress,
 )
-from tests.unit.linkserver import (
+from tests.support.link_server import (
     BODY,
     HERE,
     SECRET,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.landing.naming import safe_name, stem_for
+from airflow_provider_nanobanana.landing.image_store import safe_name, stem_for
 
 ids = st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9_.-]{1,60}", fullmatch=True)
 

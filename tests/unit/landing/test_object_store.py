@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_nanobanana.landing import Landing, stem_for
 from airflow_provider_nanobanana.landing.storage import connection_id
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ImageInvalid, StorageFailed
-from tests.unit.picture_fixtures import jpeg_with_provenance, picture
+from tests.support.images import jpeg_with_provenance, picture
 
 ID = "tsk_img_01KXYZ"
 STEM = stem_for(ID, 0)

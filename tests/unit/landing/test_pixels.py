@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin, features
 
-from airflow_provider_nanobanana.landing import imagefile
-from airflow_provider_nanobanana.landing.imagefile import inspect_bytes
+from airflow_provider_nanobanana.landing import image_file
+from airflow_provider_nanobanana.landing.image_file import inspect_bytes
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid
-from tests.unit.picture_fixtures import chunk, picture
+from tests.support.images import chunk, picture
 
 NOISE = random.Random(3).randbytes(1_200_000)
 EOI = b"\xff\xd9"
@@ -197,7 +197,7 @@ def test_avif_lands_where_pillow_decodes_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.format, found.suffix, found.width, found.height) == ("avif", ".avif", 64, 48)
     with pytest.raises(ImageInvalid, match="truncated or corrupt"):
         inspect_bytes(data[: len(data) // 2])
-    monkeypatch.setattr(imagefile, "_decodes_avif", lambda: False)
+    monkeypatch.setattr(image_file, "_decodes_avif", lambda: False)
     with pytest.raises(ImageInvalid, match="Pillow has no decoder"):
         inspect_bytes(data)
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_nanobanana.landing import Landing, find_landed
-from tests.unit.picture_fixtures import JUMBF, chunk, jpeg_with_provenance, picture, png_with_provenance
+from tests.support.images import JUMBF, chunk, jpeg_with_provenance, picture, png_with_provenance
 
 XMP = b"<x:xmpmeta><Iptc4xmpExt:DigitalSourceType>trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType></x:xmpmeta>"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from PIL import Image
 
-from airflow_provider_nanobanana.hooks.retrieval import Retrieval
 from airflow_provider_nanobanana.landing import Landing, find_landed, stem_for
+from airflow_provider_nanobanana.landing.downloader import Retrieval
 from airflow_provider_nanobanana.landing.storage import RESERVED
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
@@ -26,8 +26,8 @@ from airflow_provider_nanobanana.toapis.errors import (
     UnsafeAddress,
 )
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
-from tests.unit.linkserver import Send, respond, serve
-from tests.unit.picture_fixtures import picture
+from tests.support.images import picture
+from tests.support.link_server import Send, respond, serve
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook

@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_nanobanana.landing import Landing, StoredImage, find_landed
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
-from tests.unit.picture_fixtures import picture
+from tests.support.images import picture
 
 PNG = picture("png", (8, 8))
 JPEG = picture("jpeg", (8, 8))

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from airflow_provider_nanobanana.polling.latency import Latencies, kind_of
 from airflow_provider_nanobanana.toapis.catalogue import LatencyPrior
-from airflow_provider_nanobanana.toapis.latency import Latencies, kind_of
 
 
 def test_the_prior_is_the_lower_quantile_of_field_notes() -> None:

@@ -10,9 +10,9 @@ from collections import Counter
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
-from tests.unit.polledservice import EPSILON, LOG, Service, World, made, until, watch
-from tests.unit.samples import COMPLETED, FAILED, RUNNING
-from tests.unit.virtualtime import START, now, run
+from tests.support.polled_service import EPSILON, LOG, Service, World, made, until, watch
+from tests.support.responses import COMPLETED, FAILED, RUNNING
+from tests.support.virtual_time import START, now, run
 
 
 def test_it_polls_at_the_interval_until_the_end() -> None:

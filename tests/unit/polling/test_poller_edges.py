@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.latency import Latencies
-from airflow_provider_nanobanana.toapis.outcome import Wait
-from airflow_provider_nanobanana.triggers.poller import shared_poller
-from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.polledservice import LOG, World, made, shared_world, wait_for
-from tests.unit.samples import COMPLETED
-from tests.unit.virtualtime import START, now, run
+from airflow_provider_nanobanana.polling.latency import Latencies
+from airflow_provider_nanobanana.polling.poller import shared_poller
+from airflow_provider_nanobanana.polling.result import Wait
+from airflow_provider_nanobanana.polling.subscription import Target, Watch
+from tests.support.polled_service import LOG, World, made, shared_world, wait_for
+from tests.support.responses import COMPLETED
+from tests.support.virtual_time import START, now, run
 
 NEVER = START + 1e9
 

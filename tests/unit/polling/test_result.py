@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_nanobanana.polling.result import REFUSALS, Sighting, Wait
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.outcome import REFUSALS, Sighting, Wait
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.unit.samples import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
+from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
 
 WAIT = Wait(started_at=NOW, deadline=NOW + 900)
 NO_IMAGE = {key: value for key, value in COMPLETED.items() if key != "result"}

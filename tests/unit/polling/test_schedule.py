@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.rate import TokenBucket
-from airflow_provider_nanobanana.toapis.schedule import PollQueue
+from airflow_provider_nanobanana.polling.schedule import PollQueue
+from airflow_provider_nanobanana.toapis.rate_limit import TokenBucket
 
 START = 1_790_000_000.0
 NEVER = START + 1e9

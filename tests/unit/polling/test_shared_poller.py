@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
+from airflow_provider_nanobanana.polling.latency import Latencies
+from airflow_provider_nanobanana.polling.poller import shared_poller
+from airflow_provider_nanobanana.polling.result import Wait
+from airflow_provider_nanobanana.polling.schedule import PollQueue
+from airflow_provider_nanobanana.polling.subscription import Target, Watch
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.latency import Latencies
-from airflow_provider_nanobanana.toapis.outcome import Wait
-from airflow_provider_nanobanana.toapis.schedule import PollQueue
-from airflow_provider_nanobanana.triggers.poller import shared_poller
-from airflow_provider_nanobanana.triggers.watch import Target, Watch
-from tests.unit.polledservice import LOG, Service, World, made, shared_world, until, wait_for
-from tests.unit.samples import COMPLETED, FAILED, RUNNING
-from tests.unit.virtualtime import START, now, run
+from tests.support.polled_service import LOG, Service, World, made, shared_world, until, wait_for
+from tests.support.responses import COMPLETED, FAILED, RUNNING
+from tests.support.virtual_time import START, now, run
 
 REFUSED = errors.AuthenticationFailed("401", code="unauthorized")
 

@@ -15,13 +15,13 @@ from pydantic import SecretStr
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.polling.poller import shared_poller
+from airflow_provider_nanobanana.polling.status_client import Line, Lines, read_settings
+from airflow_provider_nanobanana.polling.subscription import Watch
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.triggers.line import Line, Lines, read_settings
-from airflow_provider_nanobanana.triggers.poller import shared_poller
-from airflow_provider_nanobanana.triggers.watch import Watch
-from tests.unit.polledservice import World, made, shared_world, until, wait_for
-from tests.unit.samples import COMPLETED, RUNNING
-from tests.unit.virtualtime import START, run
+from tests.support.polled_service import World, made, shared_world, until, wait_for
+from tests.support.responses import COMPLETED, RUNNING
+from tests.support.virtual_time import START, run
 
 REFUSED = errors.AuthenticationFailed("401", code="unauthorized")
 NEVER = START + 1e9

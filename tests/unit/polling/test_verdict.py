@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.polling.verdict import conclude
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.verdict import conclude
 
 
 def record(name: str, status: str, code: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.sensors.ids import read_ids
+from airflow_provider_nanobanana.sensors.nanobanana import read_ids
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.hooks import pace
 from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
-from airflow_provider_nanobanana.hooks.pace import LONGEST_SIT, Pace
-from airflow_provider_nanobanana.hooks.slate import OwnSlate, SharedSlate
+from airflow_provider_nanobanana.submission import rate_limiter
+from airflow_provider_nanobanana.submission.rate_limiter import LONGEST_SIT, Pace
+from airflow_provider_nanobanana.submission.shared_state import OwnSlate, SharedSlate
 from airflow_provider_nanobanana.toapis.errors import RateLimited
 
 NOW = 1_790_000_000.0
@@ -276,10 +276,10 @@ def test_what_cannot_be_shared_is_paced_by_the_process_alone(
     if fault == "link":
         pace_folder.symlink_to(pace_folder.parent)
     elif fault == "nowhere":
-        monkeypatch.setattr(pace, "slate_folder", nowhere)
+        monkeypatch.setattr(rate_limiter, "slate_folder", nowhere)
     else:
         monkeypatch.setitem(sys.modules, "fcntl", None)
-    with caplog.at_level(logging.DEBUG, pace.__name__):
+    with caplog.at_level(logging.DEBUG, rate_limiter.__name__):
         waits = [Pace.of(settings()).turn(NOW) for _ in range(3)]
     assert waits == pytest.approx([0.0, 0.15, 0.35], abs=1e-4)
     (record,) = caplog.records

@@ -9,10 +9,10 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 from PIL import Image
 
-from airflow_provider_nanobanana.hooks.reference import read_reference
+from airflow_provider_nanobanana.submission.references import read_reference
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, TransientFailure
 from airflow_provider_nanobanana.toapis.protocol import Upload
-from tests.unit.picture_fixtures import picture, png_header
+from tests.support.images import picture, png_header
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://conn@{}", "local://{}", "  {} "])

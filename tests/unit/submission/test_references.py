@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.hooks import reference
-from airflow_provider_nanobanana.hooks.once import Once
-from airflow_provider_nanobanana.hooks.reference import References, read_reference
+from airflow_provider_nanobanana.submission import references as reference
+from airflow_provider_nanobanana.submission.references import Once, References, read_reference
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.protocol import Upload
-from tests.unit.picture_fixtures import picture
+from tests.support.images import picture
 
 
 class Service:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.hooks.slate import OwnSlate, SharedSlate, Slate, private_folder
+from airflow_provider_nanobanana.submission.shared_state import OwnSlate, SharedSlate, Slate, private_folder
 
 fork = multiprocessing.get_context("fork")
 

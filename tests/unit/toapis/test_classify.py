@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.answers import NoAnswer
-from airflow_provider_nanobanana.toapis.cleaning import clean
-from airflow_provider_nanobanana.toapis.complaint import read_complaint
+from airflow_provider_nanobanana.toapis.content_refusals import content_refused
+from airflow_provider_nanobanana.toapis.error_body import read_complaint
 from airflow_provider_nanobanana.toapis.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -25,8 +24,9 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, RetryPolicy
-from airflow_provider_nanobanana.toapis.refusals import content_refused
-from tests.unit.samples import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, answer
+from airflow_provider_nanobanana.toapis.responses import NoAnswer
+from airflow_provider_nanobanana.toapis.text import clean
+from tests.support.responses import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, answer
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"
 ID_URL = {"error": {"message": "Invalid URL (POST /v1/v1/x)", "type": "invalid_request_error", "param": "", "code": ""}}

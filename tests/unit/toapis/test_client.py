@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, status_call, submit_call
-from tests.unit.samples import (
+from tests.support.responses import (
     BALANCE,
     BALANCE_CALL,
     COMPLETED,
@@ -34,7 +34,7 @@ from tests.unit.samples import (
     UPLOAD,
     UPLOADED,
 )
-from tests.unit.scripted import Request, ScriptedServer, Step, raw, reply, reset
+from tests.support.scripted_server import Request, ScriptedServer, Step, raw, reply, reset
 
 SHELLS = ("sync", "async")
 

@@ -14,9 +14,9 @@ from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS
-from tests.unit.samples import KEY, STATUS, SUBMIT, SUBMITTED
-from tests.unit.scripted import Request, ScriptedServer, drip, read_request
-from tests.unit.test_client import SHELLS, call_once
+from tests.support.responses import KEY, STATUS, SUBMIT, SUBMITTED
+from tests.support.scripted_server import Request, ScriptedServer, drip, read_request
+from tests.unit.toapis.test_client import SHELLS, call_once
 
 BODY = json.dumps({**SUBMITTED, "padding": "x" * 60}).encode()
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n" % len(BODY)

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall
-from tests.unit.samples import RUNNING, STATUS, SUBMIT, SUBMITTED
-from tests.unit.scripted import ScriptedServer, raw, reply, silence
-from tests.unit.test_client import call_once
+from tests.support.responses import RUNNING, STATUS, SUBMIT, SUBMITTED
+from tests.support.scripted_server import ScriptedServer, raw, reply, silence
+from tests.unit.toapis.test_client import call_once
 
 SHELLS = ("sync", "async")
 OK = reply(200, json.dumps(SUBMITTED))

@@ -19,9 +19,9 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, status_call
-from tests.unit.samples import KEY, MODEL_LIST, RUNNING, STATUS, SUBMIT, UPLOAD
-from tests.unit.scripted import ScriptedServer, raw
-from tests.unit.test_client import SHELLS, call_once, js, trace
+from tests.support.responses import KEY, MODEL_LIST, RUNNING, STATUS, SUBMIT, UPLOAD
+from tests.support.scripted_server import ScriptedServer, raw
+from tests.unit.toapis.test_client import SHELLS, call_once, js, trace
 
 BODY = b'{"id":"tsk_1","status":"completed","result":{"data":[{"url":"https://x.example/a.png"}]}}'
 LOCATIONS = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.given import text_fault
+from airflow_provider_nanobanana.toapis.input_values import text_fault
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 GEMINI = "gemini-3.1-flash-image-preview"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.answers import Answer
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import links_in, sent_links, status_call
-from tests.unit.samples import ID, KEY, NOW, URL
+from airflow_provider_nanobanana.toapis.responses import Answer
+from tests.support.responses import ID, KEY, NOW, URL
 
 BASE = "https://gateway.example/toapis"
 OURS = "https://photos.example/mug.png"

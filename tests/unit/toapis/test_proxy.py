@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.toapis.errors import ConfigurationError, Connec
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS
 from airflow_provider_nanobanana.toapis.proxy import bypasses, find_proxy
-from tests.unit.samples import KEY, STATUS
+from tests.support.responses import KEY, STATUS
 
 CLIENTS = (ToApisClient, AsyncToApisClient)
 

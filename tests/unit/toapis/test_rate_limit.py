@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.rate import RateSigns, TokenBucket
+from airflow_provider_nanobanana.toapis.rate_limit import RateSigns, TokenBucket
 
 START = 1_790_000_000.0
 #: Float resolution at today's epoch seconds.

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.answers import Answer
 from airflow_provider_nanobanana.toapis.errors import (
     ImageTaskNotFound,
     SubmissionUnknown,
@@ -20,7 +19,8 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call
-from tests.unit.samples import (
+from airflow_provider_nanobanana.toapis.responses import Answer
+from tests.support.responses import (
     BALANCE,
     CALLS,
     COMPLETED,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.toapis.answers import Balance
 from airflow_provider_nanobanana.toapis.errors import ToApisError
-from tests.unit.samples import (
+from airflow_provider_nanobanana.toapis.responses import Balance
+from tests.support.responses import (
     BALANCE,
     BALANCE_CALL,
     COMPLETED,

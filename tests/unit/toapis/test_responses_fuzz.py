@@ -8,13 +8,25 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.money import Cost, Spent
-from airflow_provider_nanobanana.toapis import verdict
-from airflow_provider_nanobanana.toapis.answers import Answer
+from airflow_provider_nanobanana.batch.costs import Cost, Spent
+from airflow_provider_nanobanana.polling import verdict
+from airflow_provider_nanobanana.polling.result import Sighting, Wait
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.outcome import Sighting, Wait
-from tests.unit.samples import BALANCE, CALLS, COMPLETED, ENVELOPES, FAILED, ID, KEY, MODELS, NOW, RUNNING, UPLOADED
+from airflow_provider_nanobanana.toapis.responses import Answer
+from tests.support.responses import (
+    BALANCE,
+    CALLS,
+    COMPLETED,
+    ENVELOPES,
+    FAILED,
+    ID,
+    KEY,
+    MODELS,
+    NOW,
+    RUNNING,
+    UPLOADED,
+)
 
 SEEDS = 8
 INPUTS_OF_A_SEED = 250

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.answers import Answer
 from airflow_provider_nanobanana.toapis.protocol import status_call, submit_call
-from tests.unit.samples import COMPLETED, ID, KEY, NOW, REQUEST, RUNNING, STATUS, SUBMIT, answer
+from airflow_provider_nanobanana.toapis.responses import Answer
+from tests.support.responses import COMPLETED, ID, KEY, NOW, REQUEST, RUNNING, STATUS, SUBMIT, answer
 
 OURS = "nb-1"  # what SUBMIT sends
 BLIND = submit_call(REQUEST)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.complaint import read_retry_after, read_wait
+from airflow_provider_nanobanana.toapis.error_body import read_retry_after, read_wait
 from airflow_provider_nanobanana.toapis.protocol import RetryPolicy
-from tests.unit.samples import NOW, SUBMIT, answer
+from tests.support.responses import NOW, SUBMIT, answer
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.answers import Answer
-from airflow_provider_nanobanana.toapis.cleaning import blank, clean
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.unit.samples import COMPLETED, FAILED, ID, KEY, NOW
+from airflow_provider_nanobanana.toapis.responses import Answer
+from airflow_provider_nanobanana.toapis.text import blank, clean
+from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW
 
 PLAIN_KEY = "0a1b2c3d4e5f60718293a4b5"
 KEYS = [KEY, PLAIN_KEY, "sk-proj/AbCdEfGh+1234567="]
