@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, TransientFailure
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Unexpected(TransientFailure):
 
 
 @contextmanager
-def only_tree_errors(what: str, *, image_task_id: str | None = None, charged: Charged = "yes") -> Iterator[None]:
+def errors_of_the_tree_only(what: str, *, image_task_id: str | None = None, charged: Charged = "yes") -> Iterator[None]:
     """Turn what the block raises and is no error of the tree into one that may be retried.
 
     The log has the traceback, once for each place in a process. What ends a task (``AirflowTaskTimeout``,
@@ -41,7 +41,7 @@ def only_tree_errors(what: str, *, image_task_id: str | None = None, charged: Ch
         raise
     except Exception as error:  # noqa: BLE001 - foreign code meets foreign bytes here, and what is paid goes on
         kind = type(error).__name__
-        words = _LINK.sub("<link>", clean(str(error)))
+        words = _LINK.sub("<link>", one_line(str(error)))
         _tell(kind, _place(error), words, "".join(traceback.format_tb(error.__traceback__)))
         message = f"{what}: unexpected {kind}, with its traceback in the log. It may pass: a retry tries again."
         # The words of a foreign error may hold what is secret; they go into the log, cleaned, and no further.

@@ -41,7 +41,7 @@ def pace_folder(_pace_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     folder = _pace_folders / str(next(_numbers))
     monkeypatch.setattr(rate_limiter, "slate_folder", lambda: folder)
-    monkeypatch.setattr(rate_limiter, "_own_slates", {})
+    monkeypatch.setattr(rate_limiter, "_process_states", {})
     return folder
 
 

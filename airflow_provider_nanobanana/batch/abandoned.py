@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.batch.outcome import EXPIRED
 from airflow_provider_nanobanana.batch.state import name_ids
-from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.polling.worker import look_at
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
+from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.toapis.errors import ImageTaskNotFound
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.items import Order
-    from airflow_provider_nanobanana.batch.state import Workshop
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.batch.state import BatchState
     from airflow_provider_nanobanana.durable.ledger import Ledger
-    from airflow_provider_nanobanana.durable.ledger_entry import Entry
+    from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ _GONE = LINK_LIFETIME_SECONDS + 3600.0
 
 
 def left_over(
-    before: Iterable[Order], older: Iterable[Order], wanted: Iterable[Order], ledger: Ledger, now: float
-) -> list[Order]:
+    before: Iterable[BatchItem], older: Iterable[BatchItem], wanted: Iterable[BatchItem], ledger: Ledger, now: float
+) -> list[BatchItem]:
     """Return the orders of earlier lists that are wanted no more, may be paid and are not landed.
 
     :param before: The list before this one.
@@ -43,13 +43,13 @@ def left_over(
     return [order for key, order in old.items() if _unlanded(ledger.get(key))]
 
 
-def take_up(shop: Workshop) -> None:
+def restore_former_items(shop: BatchState) -> None:
     """Make ready to land what is left over; what an earlier attempt gave up is looked at again."""
-    for order in shop.former:
+    for order in shop.former_items:
         entry = shop.entry(order)
         if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED):
             shop.ledger.update(order.key, status="open", error=None)
-    if some := [order for order in shop.former if _unlanded(shop.entry(order))]:
+    if some := [order for order in shop.former_items if _unlanded(shop.entry(order))]:
         log.warning(
             "The list changed with the clear. %d images of the list before may be paid and are not landed: they are "
             "landed too, as they get ready, under the names they were to have; none of them is bought.",
@@ -57,52 +57,56 @@ def take_up(shop: Workshop) -> None:
         )
 
 
-def ready_to_look(shop: Workshop) -> list[Order]:
+def ready_to_look(shop: BatchState) -> list[BatchItem]:
     """Return what can be looked at; before that, ask for those of which the answer to the submit was lost; free."""
     unanswered = {
         record.client_business_id: order
-        for order in shop.former
+        for order in shop.former_items
         if (record := shop.entry(order).record) and _open(shop.entry(order))
         if record.image_task_id is None and record.client_business_id is not None
     }
-    for sighting in look_at(shop.hook, list(unanswered)) if unanswered else ():
+    for sighting in poll_once(shop.hook, list(unanswered)) if unanswered else ():
         order = unanswered[sighting.id]
         record, found = shop.entry(order).record, sighting.image_task
         assert record is not None
         if found is not None:
-            shop.ledger.update(order.key, record=record.moved(RecordState.SUBMITTED, image_task_id=found.id))
-            shop.bought(order, found)
-        elif isinstance(sighting.error, ImageTaskNotFound) and not shop.blind and _old_enough(shop, record):
+            shop.ledger.update(order.key, record=record.with_state(RecordState.SUBMITTED, image_task_id=found.id))
+            shop.mark_submitted(order, found)
+        elif (
+            isinstance(sighting.error, ImageTaskNotFound)
+            and not shop.client_ids_unsupported
+            and _old_enough(shop, record)
+        ):
             # It was written ahead and never left.
             shop.never_sent.add(order.key)
-    return [order for order in shop.former if _open(shop.entry(order)) and shop.image_task_id(order)]
+    return [order for order in shop.former_items if _open(shop.entry(order)) and shop.image_task_id(order)]
 
 
-def awaited(shop: Workshop) -> list[Order]:
+def awaited(shop: BatchState) -> list[BatchItem]:
     """Return what is still worth a wait: it is under way, and not for longer than an image usually takes."""
     now = shop.hook.clock()
-    orders = (order for order in shop.former if _open(shop.entry(order)) and shop.image_task_id(order))
+    orders = (order for order in shop.former_items if _open(shop.entry(order)) and shop.image_task_id(order))
     return [order for order in orders if now < shop.deadline(order)]
 
 
-def landed(shop: Workshop) -> list[dict[str, Any]]:
+def landed(shop: BatchState) -> list[dict[str, Any]]:
     """Return what was landed of the list before the clear, as plain JSON for the manifest."""
-    entries = [(order, shop.entry(order)) for order in shop.former]
+    entries = [(order, shop.entry(order)) for order in shop.former_items]
     return [
-        {**_record(shop, order.key, entry, order.name), "uri": shop.retrieval.landing.uri(entry.landed.name)}
+        {**_record(shop, order.key, entry, order.name), "uri": shop.downloader.landing.uri(entry.stored.name)}
         for order, entry in entries
-        if entry.landed is not None
+        if entry.stored is not None
     ]
 
 
-def abandoned(shop: Workshop) -> list[dict[str, Any]]:
+def abandoned(shop: BatchState) -> list[dict[str, Any]]:
     """Return what is paid, or may be, of earlier lists and is not landed, as plain JSON for result and manifest.
 
     ``id`` is the image task's, or the ``client_business_id`` under which the service may know it; ``expires_at`` is
     about when its link dies, in epoch seconds.
     """
-    known = {order.key: order for order in shop.former}
-    wanted, now = {order.key for order in shop.orders}, shop.hook.clock()
+    known = {order.key: order for order in shop.former_items}
+    wanted, now = {order.key for order in shop.items}, shop.hook.clock()
     return [
         _record(shop, key, entry, known[key].name if key in known else None)
         for key, entry in shop.ledger.items()
@@ -111,7 +115,7 @@ def abandoned(shop: Workshop) -> list[dict[str, Any]]:
     ]
 
 
-def tell(shop: Workshop, left: list[dict[str, Any]]) -> None:
+def tell(shop: BatchState, left: list[dict[str, Any]]) -> None:
     """Say in the log what is left behind, and what can be done about it."""
     if left:
         log.warning(
@@ -123,7 +127,7 @@ def tell(shop: Workshop, left: list[dict[str, Any]]) -> None:
         )
 
 
-def _record(shop: Workshop, key: str, entry: Entry, name: str | None) -> dict[str, Any]:
+def _record(shop: BatchState, key: str, entry: LedgerEntry, name: str | None) -> dict[str, Any]:
     record = entry.record
     return {
         "id": record and (record.image_task_id or record.client_business_id),
@@ -134,24 +138,24 @@ def _record(shop: Workshop, key: str, entry: Entry, name: str | None) -> dict[st
     }
 
 
-def _unlanded(entry: Entry) -> bool:
+def _unlanded(entry: LedgerEntry) -> bool:
     """Whether something was sent for an order, was not refunded as far as anyone knows, and has not been landed."""
     sent = entry.record is not None and entry.record.state is not RecordState.QUEUED
     return sent and (_open(entry) or (entry.status == "failed" and not entry.refunded))
 
 
-def _open(entry: Entry) -> bool:
+def _open(entry: LedgerEntry) -> bool:
     return entry.status == "open"
 
 
-def _submitted_at(entry: Entry) -> float:
-    return entry.submitted_at or (entry.record.at if entry.record else 0.0)
+def _submitted_at(entry: LedgerEntry) -> float:
+    return entry.submitted_at or (entry.record.may_have_left_at if entry.record else 0.0)
 
 
-def _old_enough(shop: Workshop, record: Record) -> bool:
+def _old_enough(shop: BatchState, record: SubmissionRecord) -> bool:
     """Whether the service would show by now what a submit bought."""
-    return shop.hook.clock() > record.at + shop.rules.unseen_for
+    return shop.hook.clock() > record.may_have_left_at + shop.rules.visibility_delay
 
 
-def _gone(entry: Entry, now: float) -> bool:
+def _gone(entry: LedgerEntry, now: float) -> bool:
     return now > _submitted_at(entry) + _GONE

@@ -6,19 +6,19 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
-from airflow_provider_nanobanana.batch.cost_tracker import OverBudget, Unbilled
-from airflow_provider_nanobanana.batch.outcome import Failed
-from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded, Unbilled
+from airflow_provider_nanobanana.batch.outcome import FailedItem
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.items import Order
-    from airflow_provider_nanobanana.batch.state import Workshop
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.batch.state import BatchState
 
 log = logging.getLogger(__name__)
 
 #: An order's turn has come; it has not come yet; it is left out; no further order is bought.
-Turn = Literal["now", "not yet", "never", "end"]
+Admission = Literal["now", "not yet", "never", "end"]
 
 #: What concerns the account and not one order.
 _HALTS: Final = (
@@ -36,28 +36,28 @@ _LIMITS: Final = (errors.RateLimited, errors.ServiceUnavailable)
 _MOST_IN_A_ROW: Final = 5
 
 
-class Undecided(errors.ToApisError):
+class SubmitDeferred(errors.ToApisError):
     """Nothing is bought within a limit, of cost or of the balance, before it is known what is paid already."""
 
 
-class Gate:
+class AdmissionControl:
     """Lets orders through to be looked for and bought; for the one thread that drives them, but ``check``."""
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: BatchState) -> None:
         self._shop = shop
         self._in_a_row = 0
         self._limited = False
         self._in_doubt: set[str] = set()
 
-    def begin(self, orders: Iterable[Order]) -> None:
+    def begin(self, orders: Iterable[BatchItem]) -> None:
         """Take note of the orders that earlier attempts may have bought."""
         if self._shop.budget.max_cost_usd is not None or self._shop.preflight is not None:
-            self._in_doubt = {order.key for order in orders if self._shop.doubtful(order)}
+            self._in_doubt = {order.key for order in orders if self._shop.needs_lookup(order)}
 
     @property
-    def shut(self) -> bool:
+    def closed(self) -> bool:
         """Whether nothing more is started in this stretch, not even a look."""
-        halt = self._shop.halt
+        halt = self._shop.account_error
         refused = halt is not None and not isinstance(halt, errors.InsufficientCredits)
         return refused or self._limited or self._in_a_row >= _MOST_IN_A_ROW
 
@@ -66,88 +66,88 @@ class Gate:
         """Whether it is still being found out what earlier attempts have paid, and there is a limit."""
         return bool(self._in_doubt)
 
-    def turn(self, order: Order, *, alone: bool) -> Turn:
+    def decide(self, order: BatchItem, *, alone: bool) -> Admission:
         """Say whether an order's turn has come: to be looked for always, to be bought while that is allowed.
 
         :param alone: Whether no other order is under way.
         """
         shop = self._shop
-        if shop.doubtful(order):
+        if shop.needs_lookup(order):
             return "now"
-        if order.request.model in shop.refusals:
+        if order.request.model in shop.model_errors:
             return "never"
-        if shop.halt is not None or shop.broke or shop.blocked:
+        if shop.account_error is not None or shop.budget_exhausted or shop.storage_blocked:
             return "end"
         if self._in_doubt or not (alone or shop.ids_known):
             return "not yet"
         return self._pay_for(order)
 
-    def _pay_for(self, order: Order) -> Turn:
+    def _pay_for(self, order: BatchItem) -> Admission:
         """Count an order's price, if balance and limit let it be bought now."""
         shop = self._shop
         if not shop.funded():
             return "end"
         try:
-            shop.till.about_to_buy(order)
-        except OverBudget:
-            shop.broke = True
+            shop.costs.reserve(order)
+        except BudgetExceeded:
+            shop.budget_exhausted = True
             return "end"
         except Unbilled:
             return "not yet"
         return "now"
 
-    def check(self, order: Order) -> None:
+    def check(self, order: BatchItem) -> None:
         """Make sure right before a POST that it may leave; any thread may ask.
 
         :raises ToApisError: It may not; nothing was sent.
         """
         shop = self._shop
-        if refusal := shop.halt or shop.refusals.get(order.request.model):
+        if refusal := shop.account_error or shop.model_errors.get(order.request.model):
             raise refusal
-        if shop.blocked:
-            raise Undecided("the destination took none of the last images; nothing was sent for it")
-        if shop.blind and _answer_lost(shop.entry(order).record):
+        if shop.storage_blocked:
+            raise SubmitDeferred("the destination took none of the last images; nothing was sent for it")
+        if shop.client_ids_unsupported and _answer_lost(shop.entry(order).record):
             raise errors.SubmissionUnknown("The service does not resolve client ids: nothing was sent anew.")
         if self._in_doubt - {order.key} or shop.preflight is not None:
-            raise Undecided("it is being found out what earlier attempts have paid; nothing was sent for it")
+            raise SubmitDeferred("it is being found out what earlier attempts have paid; nothing was sent for it")
         try:
-            shop.till.about_to_buy(order)
+            shop.costs.reserve(order)
         except Unbilled as soon:
-            raise Undecided(soon.message) from soon
+            raise SubmitDeferred(soon.message) from soon
 
-    def decided(self, order: Order) -> None:
+    def on_known(self, order: BatchItem) -> None:
         """Take note that it is known what an order has cost so far."""
         self._in_doubt.discard(order.key)
 
-    def accepted(self, order: Order) -> None:
+    def on_submitted(self, order: BatchItem) -> None:
         """Take note that an order has its image task."""
         self._in_a_row = 0
-        self.decided(order)
+        self.on_known(order)
 
-    def met(self, order: Order, error: errors.ToApisError) -> None:
+    def on_error(self, order: BatchItem, error: errors.ToApisError) -> None:
         """Take note of what an order met instead of an image task."""
         shop = self._shop
         if error.charged == "no":
-            shop.till.settled(order)
+            shop.costs.release(order)
         of_model = isinstance(error, _OF_MODEL) and error.charged == "no"
         if isinstance(error, _HALTS) and not of_model:
-            shop.troubles[order.key] = shop.halt = error
+            shop.last_errors[order.key] = shop.account_error = error
         elif isinstance(error, _PASSES):
             log.warning("Request %s: %s", order.label, error.message)
-            shop.troubles[order.key] = error
+            shop.last_errors[order.key] = error
             self._in_a_row += 1
             self._limited = self._limited or isinstance(error, _LIMITS)
         else:
             self._in_a_row = 0
-            self.decided(order)
+            self.on_known(order)
             if of_model:
-                shop.refuse_model(order, error)
+                shop.model_failed(order, error)
             if isinstance(error, errors.SubmissionUnfindable):
                 log.error("Request %s: %s", order.label, error.message)  # whole: it says what to adopt
-            cost = shop.till.cost(order)
-            shop.failed(Failed.raised(order, error, cost=cost, on_expired=shop.rules.on_expired))
+            cost = shop.costs.cost(order)
+            shop.mark_failed(FailedItem.from_error(order, error, cost=cost, on_expired=shop.rules.on_expired))
 
 
-def _answer_lost(record: Record | None) -> bool:
+def _answer_lost(record: SubmissionRecord | None) -> bool:
     """Whether a submit left with a client id, and it is not known what became of it."""
     return record is not None and record.state is RecordState.INTENT and record.client_business_id is not None

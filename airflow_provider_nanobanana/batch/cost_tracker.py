@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.costs import Budget, Cost, Kind, Spent, dollars, kind
+from airflow_provider_nanobanana.batch.costs import Budget, Cost, Kind, Spent, format_usd, kind
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.costs import Bills
-    from airflow_provider_nanobanana.batch.items import Order
-    from airflow_provider_nanobanana.durable.ledger_entry import Entry
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _SUNK: Final = "sunk"
 _UNTESTED: Final = 10
 
 
-class OverBudget(ToApisError):
+class BudgetExceeded(ToApisError):
     """The next image would pass ``max_cost_usd``; nothing was sent for it."""
 
 
@@ -36,7 +36,7 @@ class Unbilled(ToApisError):
     """With a limit, nothing more is bought before it is seen what the service bills for what is under way."""
 
 
-class Till:
+class CostTracker:
     """Costs by order and image task, so that an order that is paid, lost and bought anew counts twice; thread-safe.
 
     Against the limit counts what the service billed; until then the list price, or the highest bill seen for the same
@@ -46,7 +46,9 @@ class Till:
     :param orders: Those that the entries are of, as far as they are known: their bills tell what others will cost.
     """
 
-    def __init__(self, budget: Budget, entries: Iterable[tuple[str, Entry]], orders: Iterable[Order] = ()) -> None:
+    def __init__(
+        self, budget: Budget, entries: Iterable[tuple[str, LedgerEntry]], orders: Iterable[BatchItem] = ()
+    ) -> None:
         self._budget = budget
         self._lock = threading.Lock()
         self._spent = Spent()
@@ -60,10 +62,10 @@ class Till:
         known = {order.key: order for order in orders}
         for key, entry in entries:
             if (order := known.get(key)) is not None:
-                self._learn(order, None if entry.listed else entry.cost, tested=_told_its_cost(entry))
-            parts = {_SUNK: Cost(entry.sunk, entry.sunk_listed)} if entry.sunk else {}
-            if entry.cost is not None or entry.listed:
-                parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.listed)
+                self._learn(order, None if entry.is_list_price else entry.cost, tested=_told_its_cost(entry))
+            parts = {_SUNK: Cost(entry.sunk_cost, entry.sunk_is_list_price)} if entry.sunk_cost else {}
+            if entry.cost is not None or entry.is_list_price:
+                parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.is_list_price)
             if parts:
                 self._set(key, parts)
 
@@ -82,17 +84,22 @@ class Till:
         with self._lock:
             return self._spent.totals()
 
-    def cost(self, order: Order) -> Cost:
+    def cost(self, order: BatchItem) -> Cost:
         """Return what an order has cost in all."""
         with self._lock:
             return _sum(self._parts.get(order.key, {}))
 
-    def fields(self, order: Order, image_task_id: str | None) -> dict[str, Any]:
+    def ledger_fields(self, order: BatchItem, image_task_id: str | None) -> dict[str, Any]:
         """Return the ledger's fields of money for an order whose image task now is this one."""
         with self._lock:
             parts = {key: cost for key, cost in self._parts.get(order.key, {}).items() if key != _PENDING}
         now, sunk = parts.pop(image_task_id or "", Cost()), _sum(parts)
-        return {"cost": now.usd, "listed": now.listed, "sunk": sunk.usd or 0.0, "sunk_listed": sunk.listed}
+        return {
+            "cost": now.usd,
+            "is_list_price": now.listed,
+            "sunk_cost": sunk.usd or 0.0,
+            "sunk_is_list_price": sunk.listed,
+        }
 
     @property
     def bills(self) -> Bills:
@@ -106,7 +113,7 @@ class Till:
         with self._lock:
             return self._feared.usd > self._counted.usd
 
-    def saw(self, order: Order, image_task_id: str, image_task: ImageTask | None) -> None:
+    def observe(self, order: BatchItem, image_task_id: str, image_task: ImageTask | None) -> None:
         """Count what an image task costs as far as the service tells; None stands for one that may be under way."""
         cost = Cost.of(image_task, self._budget.price(order))
         ended = image_task is not None and image_task.status is ImageTaskStatus.COMPLETED
@@ -114,12 +121,12 @@ class Till:
             self._learn(order, None if cost.listed else cost.usd, tested=ended)
             self._set(order.key, {**self._parts.get(order.key, {}), image_task_id: cost})
 
-    def gave_up(self, order: Order) -> None:
+    def gave_up(self, order: BatchItem) -> None:
         """Take note that an order has ended without an image: no other waits for its bill."""
         with self._lock:
             self._learn(order, None, tested=True)
 
-    def about_to_buy(self, order: Order) -> None:
+    def reserve(self, order: BatchItem) -> None:
         """Count the price that is expected of an order from now on.
 
         :raises OverBudget: It would pass the limit.
@@ -129,31 +136,31 @@ class Till:
             known = _without_pending(self._parts.get(order.key, {}))
             self._set(order.key, known)
             if not self._budget.may_buy(order, self._counted, self._bills):
-                raise OverBudget("the next image would pass max_cost_usd; nothing was sent for it")
+                raise BudgetExceeded("the next image would pass max_cost_usd; nothing was sent for it")
             if not self._safe_to_buy(order):
                 raise Unbilled("it is not known yet what the images under way are billed at; nothing was sent for it")
             self._learn(order, None, tested=False)
             self._set(order.key, {**known, _PENDING: Cost(self._budget.price(order), listed=True)})
 
-    def affords(self, order: Order) -> bool:
+    def can_afford(self, order: BatchItem) -> bool:
         """Whether an order could be bought now without passing the limit."""
         with self._lock:
             return self._budget.may_buy(order, self._counted, self._bills)
 
-    def settled(self, order: Order) -> None:
+    def release(self, order: BatchItem) -> None:
         """Take back what :meth:`about_to_buy` counted: its image task counts by itself, or there is none."""
         with self._lock:
             if order.key in self._parts:
                 self._set(order.key, _without_pending(self._parts[order.key]))
 
-    def _safe_to_buy(self, order: Order) -> bool:
+    def _safe_to_buy(self, order: BatchItem) -> bool:
         """Whether the limit holds whatever the service bills, in reason; one image at least is always tried."""
         if self._feared.usd <= self._counted.usd:
             return True
         factor = 1 if kind(order) in self._tested else _UNTESTED
         return self._budget.fits((self._budget.expected(order, self._bills) or 0.0) * factor, self._feared)
 
-    def _learn(self, order: Order, billed: float | None, *, tested: bool) -> None:
+    def _learn(self, order: BatchItem, billed: float | None, *, tested: bool) -> None:
         """Take note of a bill, and of whether what images of this kind cost was seen by now."""
         if self._budget.max_cost_usd is None:
             return
@@ -166,7 +173,7 @@ class Till:
             log.warning(
                 "The service bills %s for an image of %s at %s, not %s: from now on max_cost_usd counts that for each "
                 "that is not billed yet.",
-                *(dollars(billed), *sort, dollars(known)),
+                *(format_usd(billed), *sort, format_usd(known)),
             )
         if dearer or (tested and sort not in self._tested):
             self._tested |= {sort} if tested else set()
@@ -192,7 +199,7 @@ class Till:
         self._feared.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))
 
 
-def _told_its_cost(entry: Entry) -> bool:
+def _told_its_cost(entry: LedgerEntry) -> bool:
     """Whether an order ended so that its bill was seen, or is waited for no more; a refund tells nothing of prices."""
     refunded = entry.status == "failed" and entry.error is not None and entry.error.charged == "no"
     return entry.status in ("landed", "failed") and not refunded

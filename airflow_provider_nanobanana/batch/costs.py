@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from airflow_provider_nanobanana.batch.items import Order
+from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
@@ -26,17 +26,17 @@ Bills = Mapping[Kind, float]
 _NO_BILLS: Final[Bills] = {}
 
 
-def price(order: Order, overrides: catalogue.Prices | None = None) -> float | None:
+def price(order: BatchItem, overrides: catalogue.Prices | None = None) -> float | None:
     """Return the list price in USD of an order's image, by model and resolution as sent; None where none is known."""
     return catalogue.list_price(*kind(order), overrides)
 
 
-def kind(order: Order) -> Kind:
+def kind(order: BatchItem) -> Kind:
     """Return what decides the price of an order's image: model, and resolution as it is sent."""
     return order.request.model or catalogue.DEFAULT_MODEL, sent_shape(order.request)[1]
 
 
-def dollars(usd: float) -> str:
+def format_usd(usd: float) -> str:
     """Return an amount as people read it: two decimals, up to six where they are needed."""
     whole, _, decimals = f"{usd:,.6f}".partition(".")
     return f"${whole}.{decimals.rstrip('0').ljust(2, '0')}"
@@ -144,11 +144,11 @@ class Estimate:
     def line(self) -> str:
         """Return the estimate in words, for the log."""
         prices = "the highest prices billed so far" if self.above_list else "list prices"
-        text = f"Estimate: {self.images:,} images to buy, {dollars(self.total_usd)} at {prices}"
+        text = f"Estimate: {self.images:,} images to buy, {format_usd(self.total_usd)} at {prices}"
         if self.unknown:
             text += f" and {self.unknown:,} images without a known price"
         if self.within_images < self.images:
-            text += f"; max_cost_usd stops after {self.within_images:,} of them, {dollars(self.within_usd)}"
+            text += f"; max_cost_usd stops after {self.within_images:,} of them, {format_usd(self.within_usd)}"
         return f"{text}."
 
 
@@ -173,16 +173,16 @@ class Budget:
                 "and nothing was charged; a retry would meet the same."
             )
 
-    def price(self, order: Order) -> float | None:
+    def price(self, order: BatchItem) -> float | None:
         """Return the list price of an order's image in USD, None where none is known."""
         return price(order, self.prices)
 
-    def expected(self, order: Order, bills: Bills = _NO_BILLS) -> float | None:
+    def expected(self, order: BatchItem, bills: Bills = _NO_BILLS) -> float | None:
         """Return what an order's image counts as before its own bill is seen: its list price, or a higher bill seen."""
         known, billed = self.price(order), bills.get(kind(order), 0.0)
         return known if known is None else max(known, billed)
 
-    def estimate(self, orders: Iterable[Order], spent: Spent | None = None, bills: Bills = _NO_BILLS) -> Estimate:
+    def estimate(self, orders: Iterable[BatchItem], spent: Spent | None = None, bills: Bills = _NO_BILLS) -> Estimate:
         """Return what orders would cost, and how far the limit lets them go.
 
         :param orders: Those to buy, in the order of buying.
@@ -203,7 +203,7 @@ class Budget:
                 within_images, within = images, total
         return Estimate(images, total / _MILLION, unknown, within_images, within / _MILLION, above_list)
 
-    def may_buy(self, order: Order, spent: Spent, bills: Bills = _NO_BILLS) -> bool:
+    def may_buy(self, order: BatchItem, spent: Spent, bills: Bills = _NO_BILLS) -> bool:
         """Whether an order keeps within the limit; ``spent`` holds what is under way at the price expected for it.
 
         :param bills: The highest bill seen of each kind.
@@ -216,7 +216,7 @@ class Budget:
         """Whether an amount more keeps within the limit."""
         return self.max_cost_usd is None or _micros(spent.usd) + _micros(usd) <= _micros(self.max_cost_usd)
 
-    def _checked(self, order: Order, bills: Bills) -> float | None:
+    def _checked(self, order: BatchItem, bills: Bills) -> float | None:
         known = self.expected(order, bills)
         if known is None and self.max_cost_usd is not None:
             model, resolution = kind(order)
@@ -238,9 +238,9 @@ def check_balance(balance: Balance, estimate: Estimate) -> None:
     if has is None or _micros(needs) <= _micros(has):
         return
     raise InsufficientCredits(
-        f"{estimate.within_images:,} images to buy cost {dollars(needs)} at the prices known, and the account has "
-        f"{dollars(has)} left ({balance.remain_credits:,.0f} credits): {dollars(needs - has)} too little. This attempt "
-        "submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
+        f"{estimate.within_images:,} images to buy cost {format_usd(needs)} at the prices known, and the account has "
+        f"{format_usd(has)} left ({balance.remain_credits:,.0f} credits): {format_usd(needs - has)} too little. This "
+        "attempt submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
         "preflight_balance=False to buy as far as it goes, then clear the task; a retry by itself cannot help."
     )
 

@@ -6,28 +6,28 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from airflow_provider_nanobanana.landing.reuse import find_landed
+from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.toapis.image_search import MOST_IMAGES
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.state import Workshop
+    from airflow_provider_nanobanana.batch.state import BatchState
     from airflow_provider_nanobanana.landing import StoredImage
 
 log = logging.getLogger(__name__)
 
 
-def take_over(shop: Workshop) -> None:
+def take_over(shop: BatchState) -> None:
     """Forget the further images that are gone, and after a clear those that no retry brings: a person was told.
 
     A further image that is gone, or lost, is no reason to take an order up again: that may buy its first one anew.
     """
-    wanted = {order.key: shop.entry(order) for order in shop.orders}
+    wanted = {order.key: shop.entry(order) for order in shop.items}
     names = {file.stem for entry in wanted.values() for file in entry.extras}
-    present = shop.retrieval.landing.present(names) if names else set()
+    present = shop.downloader.landing.present(names) if names else set()
     gone = 0
     for key, entry in wanted.items():
         extras = tuple(file for file in entry.extras if file.stem in present)
-        lost = tuple(one for one in entry.lost if one.fault.again or not shop.attempt.cleared)
+        lost = tuple(one for one in entry.lost if one.fault.retryable or not shop.attempt.cleared)
         if (extras, lost) != (entry.extras, entry.lost):
             gone += len(entry.extras) + len(entry.lost) - len(extras) - len(lost)
             shop.ledger.update(key, extras=extras, lost=lost)
@@ -35,7 +35,7 @@ def take_over(shop: Workshop) -> None:
         log.warning("%d images that came beside others are gone from the destination, or were given up", gone)
 
 
-def find(shop: Workshop, stems: Mapping[str, str], enough: Callable[[], bool]) -> dict[str, list[StoredImage]]:
+def find(shop: BatchState, stems: Mapping[str, str], enough: Callable[[], bool]) -> dict[str, list[StoredImage]]:
     """Return the further images that earlier runs landed beside the first ones, verified, by order key.
 
     :param stems: Of the first ones, by order key.
@@ -47,7 +47,7 @@ def find(shop: Workshop, stems: Mapping[str, str], enough: Callable[[], bool]) -
         if not left or enough():
             break
         wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]
-        images = find_landed(shop.retrieval.landing, wanted, enough=enough).images
+        images = find_existing(shop.downloader.landing, wanted, enough=enough).images
         for key, image in images.items():
             found.setdefault(key, []).append(image.model_copy(update={"index": index}))
         # They are numbered without a gap, so that one listing is enough where there are none.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from airflow_provider_nanobanana.batch.requests import Draft, Drafts, label, read_drafts
+from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
@@ -25,12 +25,12 @@ Content = str | InvalidRequest
 Each = Callable[[Callable[[str], Content], Iterable[str]], Iterable[Content]]
 
 
-class NothingToMake(InvalidRequest):
+class EmptyBatch(InvalidRequest):
     """The list of requests is empty: no mistake, and nothing to do."""
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchItem:
     """One wanted image of a batch.
 
     :param index: Position in the list as given this time, from 0; for people, never part of the identity.
@@ -76,14 +76,14 @@ class Order:
         return f"{stem}-{tag}" if tag else stem
 
 
-def take_orders(
+def build_items(
     given: Any,
     *,
     defaults: Mapping[str, Any],
     default_model: str,
     digest_of: Callable[[str], str],
     each: Each = map,
-) -> list[Order]:
+) -> list[BatchItem]:
     """Return the orders of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
 
     :param given: A request is a mapping of :data:`FIELDS` (or an ``ImageRequest``); a blank field (None, NaN, white
@@ -95,11 +95,11 @@ def take_orders(
     :param each: Asks for the digests; an executor's ``map`` reads references side by side.
     :raises InvalidRequest: with the faults of all requests; nothing was sent.
     """
-    drafts = read_drafts(given, defaults, default_model)
+    drafts = parse_requests(given, defaults, default_model)
     digests = _digests(drafts, digest_of, each)
     drafts.check()
     return [
-        Order(draft.index, draft.request, draft.name, occurrence, digest)
+        BatchItem(draft.index, draft.request, draft.name, occurrence, digest)
         for draft, digest, occurrence in zip(drafts.parsed, digests, _occurrences(drafts.parsed, digests), strict=True)
     ]
 
@@ -109,7 +109,7 @@ def is_link(reference: str) -> bool:
     return urlsplit(reference.strip()).scheme.lower() in ("http", "https")
 
 
-def _digests(drafts: Drafts, digest_of: Callable[[str], str], each: Each) -> list[str]:
+def _digests(drafts: ParsedRequests, digest_of: Callable[[str], str], each: Each) -> list[str]:
     """Return the hash of each parsed request, and note the references that are none."""
 
     def ask(uri: str) -> Content:
@@ -132,11 +132,11 @@ def _digests(drafts: Drafts, digest_of: Callable[[str], str], each: Each) -> lis
     return digests
 
 
-def _stored(draft: Draft) -> list[str]:
+def _stored(draft: ParsedRequest) -> list[str]:
     return [uri for uri in draft.request.reference_images if not is_link(uri)]
 
 
-def _occurrences(drafts: list[Draft], digests: list[str]) -> list[int]:
+def _occurrences(drafts: list[ParsedRequest], digests: list[str]) -> list[int]:
     """Number identical requests: first those with a name, by name, so that a new order of the list changes nothing."""
     alike: defaultdict[str, list[int]] = defaultdict(list)
     for position, digest in enumerate(digests):

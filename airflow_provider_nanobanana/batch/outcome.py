@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
-from airflow_provider_nanobanana.batch.costs import Cost, dollars
-from airflow_provider_nanobanana.batch.items import Order
-from airflow_provider_nanobanana.polling.result import short
+from airflow_provider_nanobanana.batch.costs import Cost, format_usd
+from airflow_provider_nanobanana.batch.items import BatchItem
+from airflow_provider_nanobanana.polling.result import truncate_json
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.text import one_line
 
 OnExpired = Literal["fail", "resubmit"]
 
@@ -33,7 +33,7 @@ _SEEN: Final[Mapping[str, tuple[errors.Charged, bool]]] = {
 
 
 @dataclass(frozen=True)
-class Landed:
+class StoredItem:
     """An image in place: the one an order asked for, or a further one of its image task.
 
     :param image: What landing says of it: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width``,
@@ -44,7 +44,7 @@ class Landed:
     :param extra: Whether it came beside the image that was asked for.
     """
 
-    order: Order
+    item: BatchItem
     image: Mapping[str, Any]
     cost: Cost = field(default_factory=Cost)
     reused: bool = False
@@ -53,11 +53,11 @@ class Landed:
 
     def record(self) -> dict[str, Any]:
         """Return the plain JSON for XCom."""
-        return {**self.image, "request": self.order.index, "cost_usd": self.cost.usd, "reused": self.reused}
+        return {**self.image, "request": self.item.index, "cost_usd": self.cost.usd, "reused": self.reused}
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedItem:
     """An order without an image, or a further image of its image task that is not in place.
 
     :param id: Its image task, where there is one.
@@ -72,12 +72,12 @@ class Failed:
     :param extra: Whether it came beside the image that was asked for, which is in place.
     """
 
-    order: Order
+    item: BatchItem
     id: str | None
     code: str
     message: str
     charged: errors.Charged
-    again: bool
+    retryable: bool
     cost: Cost = field(default_factory=Cost)
     billed: float = 0.0
     kept: Mapping[str, Any] | None = None
@@ -86,9 +86,9 @@ class Failed:
     extra: bool = False
 
     @classmethod
-    def seen(
+    def from_poll(
         cls,
-        order: Order,
+        order: BatchItem,
         record: Mapping[str, Any],
         *,
         cost: Cost,
@@ -119,8 +119,8 @@ class Failed:
         )
 
     @classmethod
-    def raised(
-        cls, order: Order, error: errors.ToApisError, *, cost: Cost | None = None, on_expired: OnExpired = "fail"
+    def from_error(
+        cls, order: BatchItem, error: errors.ToApisError, *, cost: Cost | None = None, on_expired: OnExpired = "fail"
     ) -> Self:
         """Return what an error that concerns this order alone amounts to."""
         code, again = error.code or _words(type(error).__name__), error.retryable
@@ -130,11 +130,11 @@ class Failed:
             code = NO_CREDITS
         elif isinstance(error, errors.ResultExpired):
             code, again = EXPIRED, on_expired == "resubmit"
-        message = short(clean(error.message))
+        message = truncate_json(one_line(error.message))
         return cls(
             order,
             error.image_task_id,
-            short(clean(code), 60),
+            truncate_json(one_line(code), 60),
             message,
             error.charged,
             again,
@@ -143,16 +143,16 @@ class Failed:
         )
 
     @classmethod
-    def over_budget(cls, order: Order, max_cost_usd: float) -> Self:
+    def over_budget(cls, order: BatchItem, max_cost_usd: float) -> Self:
         """Return what becomes of an order that was not submitted because the limit is reached."""
-        message = f"not submitted: it would pass max_cost_usd={dollars(max_cost_usd)}"
-        return cls(order, None, OVER_BUDGET, message, "no", again=False)
+        message = f"not submitted: it would pass max_cost_usd={format_usd(max_cost_usd)}"
+        return cls(order, None, OVER_BUDGET, message, "no", retryable=False)
 
     @property
-    def money(self) -> str:
+    def charged_text(self) -> str:
         """What became of the money, in words."""
         if self.billed:
-            return f"charged {dollars(self.billed)} although failed"
+            return f"charged {format_usd(self.billed)} although failed"
         if self.charged == "no":
             return "refunded" if self.id else "not charged"
         return "paid" if self.charged == "yes" else "unknown"
@@ -160,8 +160,8 @@ class Failed:
     def record(self) -> dict[str, Any]:
         """Return the plain JSON for XCom."""
         return {
-            "request": self.order.index,
-            "name": self.order.name,
+            "request": self.item.index,
+            "name": self.item.name,
             "id": self.id,
             "code": self.code,
             "message": self.message,
@@ -170,17 +170,17 @@ class Failed:
 
     def quarantined(self) -> dict[str, Any] | None:
         """Return the record of its bytes in quarantine with the request's position, or None where nothing was kept."""
-        return None if self.kept is None else {**self.kept, "request": self.order.index}
+        return None if self.kept is None else {**self.kept, "request": self.item.index}
 
 
-Outcome = Landed | Failed
+Outcome = StoredItem | FailedItem
 
 
-def in_order(outcomes: Iterable[Outcome]) -> tuple[list[Landed], list[Failed]]:
+def in_order(outcomes: Iterable[Outcome]) -> tuple[list[StoredItem], list[FailedItem]]:
     """Return the images and the failures, each in the order of the requests, further images behind the first."""
-    ordered = sorted(outcomes, key=lambda outcome: (outcome.order.index, outcome.extra))
-    landed = [outcome for outcome in ordered if isinstance(outcome, Landed)]
-    return landed, [outcome for outcome in ordered if isinstance(outcome, Failed)]
+    ordered = sorted(outcomes, key=lambda outcome: (outcome.item.index, outcome.extra))
+    landed = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
+    return landed, [outcome for outcome in ordered if isinstance(outcome, FailedItem)]
 
 
 def _words(class_name: str) -> str:

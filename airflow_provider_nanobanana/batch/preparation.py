@@ -12,28 +12,28 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch import extra_images
-from airflow_provider_nanobanana.batch.abandoned import left_over, take_up
-from airflow_provider_nanobanana.batch.cost_tracker import Till
-from airflow_provider_nanobanana.batch.costs import Budget, check_balance, dollars
-from airflow_provider_nanobanana.batch.items import NothingToMake, Order, take_orders
+from airflow_provider_nanobanana.batch.abandoned import left_over, restore_former_items
+from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
+from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
+from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
 from airflow_provider_nanobanana.batch.outcome import EXPIRED
-from airflow_provider_nanobanana.batch.state import Workshop
+from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.durable import checkpoint
-from airflow_provider_nanobanana.durable.checkpoint import Notebook
+from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
-from airflow_provider_nanobanana.landing.reuse import find_landed
-from airflow_provider_nanobanana.submission.references import References
+from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.submission.references import ReferenceUploader
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.attempt import Attempt
-    from airflow_provider_nanobanana.durable.ledger_entry import Entry
-    from airflow_provider_nanobanana.durable.reconcile import Rules
-    from airflow_provider_nanobanana.durable.state_store import Shelf
+    from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+    from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
+    from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
+    from airflow_provider_nanobanana.durable.state_store import StateStore
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-    from airflow_provider_nanobanana.landing.downloader import Retrieval
-    from airflow_provider_nanobanana.landing.reuse import Reusable
+    from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.landing.reuse import ReuseSearch
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _SEARCH_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
-class Commission:
+class BatchSpec:
     """What a user asked for.
 
     :param given: Returns a prompt, a request, or an iterable of both; not asked when an earlier attempt is continued.
@@ -68,7 +68,7 @@ class Commission:
 
 
 @dataclass(frozen=True)
-class Opening:
+class BatchPreparation:
     """Opens the workshop of a task instance.
 
     :param scope: dag id, run id, task id, map index.
@@ -79,18 +79,18 @@ class Opening:
     """
 
     hook: NanoBananaHook
-    retrieval: Retrieval
-    shelf: Shelf
-    commission: Commission
+    retrieval: ImageDownloader
+    shelf: StateStore
+    spec: BatchSpec
     scope: tuple[str, ...]
-    attempt: Attempt
+    attempt: TaskAttempt
     retries: int
     try_number: int
-    rules: Rules
+    rules: SubmissionPolicy
     resumed: bool
     pauses: bool
 
-    def open(self) -> Workshop:
+    def prepare(self) -> BatchState:
         """Return the workshop, ready for a stretch of work.
 
         What failed before is taken up again, what earlier runs landed is found, and the rest is estimated.
@@ -106,21 +106,21 @@ class Opening:
         content, book = self._content(book, ledger, first=first)
         orders, former, digests = _unpack(content)
         uploads = checkpoint.load_uploads(self.shelf, self.attempt.max_tries)
-        references = References.of(self.hook, digests=digests, urls=uploads, bound=True)
+        references = ReferenceUploader.of(self.hook, digests=digests, urls=uploads, bound=True)
         shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
             self._tell_of_another_list(book)
-            reopen(shop)
-            take_up(shop)
-        if not resumed or (noted and noted.searching):
-            searched = reuse(
+            _reopen_items(shop)
+            restore_former_items(shop)
+        if not resumed or (noted and noted.reuse_pending):
+            searched = _reuse_stored(
                 shop,
                 until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf,
                 verify=self.attempt.cleared and book.try_number == self.try_number,
             )
-            shop.notebook.keep(searching=bool(shop.unverified), searched=searched)
+            shop.checkpoints.keep(searching=bool(shop.reuse_unverified), searched=searched)
             self._estimate(shop)
-        if self.commission.preflight_balance and shop.halt is None and any(map(shop.doubtful, shop.unsent())):
+        if self.spec.preflight_balance and shop.account_error is None and any(map(shop.needs_lookup, shop.pending())):
             shop.preflight = lambda: self._check_balance(shop)
         ledger.save()
         # Built now: what keeps any call from being sent is known before anything is written ahead, and the ledger
@@ -129,36 +129,36 @@ class Opening:
         return shop
 
     def _content(
-        self, book: checkpoint.Book | None, ledger: Ledger, *, first: bool
-    ) -> tuple[dict[str, Any], checkpoint.Book]:
+        self, book: checkpoint.InputSnapshot | None, ledger: Ledger, *, first: bool
+    ) -> tuple[dict[str, Any], checkpoint.InputSnapshot]:
         """Return what this round is to make, and the book it is kept in; kept now if this is the round's beginning."""
         if book is not None:
             return book.content, book
-        references = References.of(self.hook, bound=True)
+        references = ReferenceUploader.of(self.hook, bound=True)
         with ThreadPoolExecutor(_THREADS) as pool:
-            orders = take_orders(
-                self.commission.given(),
-                defaults=self.commission.defaults,
+            orders = build_items(
+                self.spec.given(),
+                defaults=self.spec.defaults,
                 default_model=self.hook.settings.model,
                 digest_of=references.digest,
                 each=pool.map,
             )
         if not orders:
-            raise NothingToMake("There is nothing to make: the list of requests is empty. Nothing was charged.")
+            raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")
         check_room(self.shelf, len(orders))
         content = _pack(orders, references.digests, self._left_over(orders, ledger))
-        book = checkpoint.Book(
+        book = checkpoint.InputSnapshot(
             self.attempt.max_tries,
             first,
             content,
             retries=self.retries,
             try_number=self.try_number,
-            given=self.commission.digest(),
+            given=self.spec.digest(),
         )
         checkpoint.save_input(self.shelf, book)
         return content, book
 
-    def _left_over(self, orders: list[Order], ledger: Ledger) -> list[Order]:
+    def _left_over(self, orders: list[BatchItem], ledger: Ledger) -> list[BatchItem]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
         earlier = checkpoint.load_earlier_input(self.shelf, self.attempt.max_tries, self.retries)
         if earlier is None:
@@ -170,9 +170,9 @@ class Opening:
             return []
         return left_over(before, older, orders, ledger, self.hook.clock())
 
-    def _tell_of_another_list(self, book: checkpoint.Book) -> None:
+    def _tell_of_another_list(self, book: checkpoint.InputSnapshot) -> None:
         """Say that an attempt goes on with the list it has, where another one is given by now."""
-        given = self.commission.digest()
+        given = self.spec.digest()
         if None not in (given, book.given) and given != book.given:
             log.warning(
                 "What is asked for now differs from what try %d was asked for. This attempt goes on with the list of "
@@ -182,96 +182,101 @@ class Opening:
 
     def _workshop(
         self,
-        orders: list[Order],
-        references: References,
+        orders: list[BatchItem],
+        references: ReferenceUploader,
         ledger: Ledger,
-        noted: checkpoint.Note | None,
+        noted: checkpoint.AttemptCheckpoint | None,
         *,
         resumed: bool,
-        former: list[Order],
-    ) -> Workshop:
+        former: list[BatchItem],
+    ) -> BatchState:
         note = self._note(noted, resumed=resumed)
         attempt = replace(self.attempt, started_at=note.started_at)
-        if self.resumed and not ledger.whole:
+        if self.resumed and not ledger.complete:
             attempt = replace(attempt, retry=True)
         anew = "|".join((*self.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
-        budget = replace(self.commission.budget, prices=self.hook.settings.prices)
-        return Workshop(
+        budget = replace(self.spec.budget, prices=self.hook.settings.prices)
+        return BatchState(
             hook=self.hook,
-            orders=orders,
+            items=orders,
             ledger=ledger,
-            retrieval=self.retrieval,
+            downloader=self.retrieval,
             references=references,
             budget=budget,
-            till=Till(budget, ledger.items(), [*orders, *former]),
+            costs=CostTracker(budget, ledger.items(), [*orders, *former]),
             attempt=attempt,
             rules=self.rules,
             scope=self.scope,
-            timeout=self.commission.timeout,
-            notebook=Notebook(
+            timeout=self.spec.timeout,
+            checkpoints=CheckpointStore(
                 self.shelf,
                 note,
                 base_url=self.hook.settings.base_url,
                 max_tries=self.attempt.max_tries,
                 uploads=len(references.urls),
             ),
-            tag="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
-            adopt=self.commission.adopt,
-            former=former,
-            halt=InsufficientCredits(note.halted) if note.halted else None,
+            name_suffix="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
+            adopt=self.spec.adopt,
+            former_items=former,
+            account_error=InsufficientCredits(note.stop_reason) if note.stop_reason else None,
         )
 
-    def _note(self, noted: checkpoint.Note | None, *, resumed: bool) -> checkpoint.Note:
+    def _note(self, noted: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
         """Return the note of this attempt: the last process's, or a new one with what was learnt before."""
-        note = checkpoint.Note(self.try_number, self.attempt.started_at)
+        note = checkpoint.AttemptCheckpoint(self.try_number, self.attempt.started_at)
         if noted is None:
             return note
-        learnt = replace(note, blind=noted.blind, proved=noted.proved, blocked=noted.blocked)
+        learnt = replace(
+            note,
+            client_ids_unsupported=noted.client_ids_unsupported,
+            client_ids_supported=noted.client_ids_supported,
+            storage_blocked=noted.storage_blocked,
+        )
         return noted if resumed else learnt
 
-    def _estimate(self, shop: Workshop) -> None:
+    def _estimate(self, shop: BatchState) -> None:
         """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
-        if shop.unverified:
+        if shop.reuse_unverified:
             return
-        unsent = shop.unsent()
-        estimate = shop.budget.estimate(filter(shop.to_buy, unsent), shop.till.counted, shop.till.bills)
+        unsent = shop.pending()
+        estimate = shop.budget.estimate(filter(shop.to_buy, unsent), shop.costs.counted, shop.costs.bills)
         log.info("%s", estimate.line())
         doubtful = [order for order in unsent if not shop.to_buy(order)]
         if doubtful:
-            perhaps = shop.budget.estimate(filter(shop.perhaps_to_buy, doubtful), bills=shop.till.bills)
+            perhaps = shop.budget.estimate(filter(shop.perhaps_to_buy, doubtful), bills=shop.costs.bills)
             log.info(
                 "%d more may have been bought by an earlier attempt: they are looked for before any is. Up to %d of "
                 "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
-                *(len(doubtful), perhaps.images, dollars(perhaps.total_usd)),
+                *(len(doubtful), perhaps.images, format_usd(perhaps.total_usd)),
             )
-        if self.commission.preflight_balance and estimate.images:
+        if self.spec.preflight_balance and estimate.images:
             try:
                 check_balance(self.hook.balance(), estimate)
             except InsufficientCredits as poor:
-                if not doubtful and not shop.running() and not shop.former:
+                if not doubtful and not shop.running() and not shop.former_items:
                     raise
                 shop.stop_buying(poor)
 
-    def _check_balance(self, shop: Workshop) -> None:
+    def _check_balance(self, shop: BatchState) -> None:
         """Compare the account with what is to be bought, now that nothing is in doubt any more."""
-        to_buy = [order for order in shop.unsent() if not shop.doubtful(order)]
-        check_balance(self.hook.balance(), shop.budget.estimate(to_buy, shop.till.counted, shop.till.bills))
+        to_buy = [order for order in shop.pending() if not shop.needs_lookup(order)]
+        check_balance(self.hook.balance(), shop.budget.estimate(to_buy, shop.costs.counted, shop.costs.bills))
 
 
-def _pack(orders: list[Order], digests: Mapping[str, str], former: list[Order]) -> dict[str, Any]:
+def _pack(orders: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
     return {"orders": [_plain(order) for order in orders], "digests": dict(digests), "former": [*map(_plain, former)]}
 
 
-def _plain(order: Order) -> list[Any]:
+def _plain(order: BatchItem) -> list[Any]:
     return [order.request.model_dump(mode="json", exclude_defaults=True), order.name, order.occurrence, order.digest]
 
 
-def _unpack(content: Any) -> tuple[list[Order], list[Order], dict[str, str]]:
+def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
     """Return the orders, those that an earlier list left over, and the digests of their references."""
     try:
         orders, former = (
             [
-                Order(index, ImageRequest.model_validate(request), name, occurrence, digest)
+                BatchItem(index, ImageRequest.model_validate(request), name, occurrence, digest)
                 for index, (request, name, occurrence, digest) in enumerate(rows)
             ]
             for rows in (content["orders"], content.get("former", ()))
@@ -285,21 +290,21 @@ def _unpack(content: Any) -> tuple[list[Order], list[Order], dict[str, str]]:
         ) from error
 
 
-def reopen(shop: Workshop) -> None:
+def _reopen_items(shop: BatchState) -> None:
     """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
-    landed = [(order, entry.landed) for order in shop.orders if (entry := shop.entry(order)).landed is not None]
+    landed = [(order, entry.stored) for order in shop.items if (entry := shop.entry(order)).stored is not None]
     # By the name it has: a request that got another name keeps its picture.
     stems = {order.key: PurePosixPath(file.name).stem for order, file in landed if file}
-    present = shop.retrieval.landing.present(set(stems.values()))
+    present = shop.downloader.landing.present(set(stems.values()))
     gone = [order for order, _ in landed if order.key in stems and stems[order.key] not in present]
     lost = {order.key for order in gone}
-    for order in shop.orders:
+    for order in shop.items:
         entry = shop.entry(order)
         anew = shop.bought_again(order)
         if entry.status == "failed" and _again(shop, entry):
             expired = entry.error is not None and entry.error.code == EXPIRED
             shop.reopen(order, anew=anew or entry.refunded or expired)
-        elif entry.landed is not None and (order.key in lost or _wanted_anew(shop, entry)):
+        elif entry.stored is not None and (order.key in lost or _wanted_anew(shop, entry)):
             shop.reopen(order, anew=anew or entry.record is None or _wanted_anew(shop, entry))
         elif entry.status == "open" and entry.submitted_at is not None:
             shop.reopen(order, anew=anew)
@@ -307,7 +312,7 @@ def reopen(shop: Workshop) -> None:
     extra_images.take_over(shop)
 
 
-def _tell_lost(shop: Workshop, lost: Sequence[Order], how: str) -> None:
+def _tell_lost(shop: BatchState, lost: Sequence[BatchItem], how: str) -> None:
     if lost:
         anew = sum(shop.to_buy(order) for order in lost)
         log.warning(
@@ -317,54 +322,54 @@ def _tell_lost(shop: Workshop, lost: Sequence[Order], how: str) -> None:
         )
 
 
-def _again(shop: Workshop, entry: Entry) -> bool:
+def _again(shop: BatchState, entry: LedgerEntry) -> bool:
     """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
     cleared = shop.attempt.cleared and _before_clear(shop, entry)
-    return entry.error is None or entry.error.again or entry.error.charged == "unknown" or cleared
+    return entry.error is None or entry.error.retryable or entry.error.charged == "unknown" or cleared
 
 
-def _wanted_anew(shop: Workshop, entry: Entry) -> bool:
+def _wanted_anew(shop: BatchState, entry: LedgerEntry) -> bool:
     """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
     made_for = entry.record.regeneration if entry.record else 0
     # What was bought before the clear and landed after it serves, too.
     return not shop.rules.reuse_existing and made_for != shop.regeneration and _before_clear(shop, entry)
 
 
-def _before_clear(shop: Workshop, entry: Entry) -> bool:
+def _before_clear(shop: BatchState, entry: LedgerEntry) -> bool:
     return entry.record is None or shop.attempt.seems_cleared_since(entry.record)
 
 
-def reuse(shop: Workshop, until: float, *, verify: bool) -> int:
+def _reuse_stored(shop: BatchState, until: float, *, verify: bool) -> int:
     """Find what earlier runs landed for the same requests: it is verified and costs nothing.
 
     :param verify: Whether to look at what this run landed, too: a clear relies on no file that may have been cut short
         or replaced since.
     :return: How many orders the search has come past.
     """
-    ahead = shop.orders[shop.notebook.note.searched :]
+    ahead = shop.items[shop.checkpoints.note.reuse_position :]
     # A broken file leaves no other trace than that the search came past it.
     blank = [order for order in ahead if shop.rules.reuse_existing and shop.untouched(order)]
-    landed = {order.key: file for order in ahead if verify and (file := shop.entry(order).landed)}
+    landed = {order.key: file for order in ahead if verify and (file := shop.entry(order).stored)}
     wanted = [(order.key, order.stem()) for order in blank]
     wanted += [(key, PurePosixPath(file.name).stem) for key, file in landed.items()]
     if not wanted:
-        return len(shop.orders)
-    found = find_landed(shop.retrieval.landing, wanted, enough=lambda: shop.hook.clock() >= until)
+        return len(shop.items)
+    found = find_existing(shop.downloader.landing, wanted, enough=lambda: shop.hook.clock() >= until)
     beside = extra_images.find(
         shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.hook.clock() >= until
     )
     for order in blank:
         if image := found.images.get(order.key):
-            shop.reused(order, image, beside.get(order.key, ()))
+            shop.mark_reused(order, image, beside.get(order.key, ()))
     _take_back(shop, [order for order in ahead if order.key in landed], found)
-    shop.unverified = frozenset(found.unverified)
+    shop.reuse_unverified = frozenset(found.unverified)
     if reused := sum(order.key in found.images for order in blank):
-        log.info("%d of %d images are in place already and cost nothing", reused, len(shop.orders))
-    left = (position for position, order in enumerate(shop.orders) if order.key in found.unverified)
-    return next(left, len(shop.orders))
+        log.info("%d of %d images are in place already and cost nothing", reused, len(shop.items))
+    left = (position for position, order in enumerate(shop.items) if order.key in found.unverified)
+    return next(left, len(shop.items))
 
 
-def _take_back(shop: Workshop, landed: Sequence[Order], found: Reusable) -> None:
+def _take_back(shop: BatchState, landed: Sequence[BatchItem], found: ReuseSearch) -> None:
     """Take up again what lies under its name and is no whole image; another whole image there is left as it is."""
     for order in landed:
         if (image := found.images.get(order.key)) is not None:

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_nanobanana.batch.costs import dollars
+from airflow_provider_nanobanana.batch.costs import format_usd
 
 #: Seconds of submitting in one stretch; with landing and start-up an attempt holds a worker for less than two minutes.
-STRETCH_SECONDS: Final = 100.0
+SLICE_SECONDS: Final = 100.0
 #: Longest pause between two stretches, in seconds: at most a fourth of the time the account's rate is left unused.
 LONGEST_PAUSE: Final = 30.0
 #: Longest pause when nothing is left to submit: links live for a day, and what has ended is landed meanwhile.
@@ -23,7 +23,7 @@ _TELLING: Final = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchProgress:
     """How far a batch has come; every order is in exactly one count.
 
     :param unsent: Still to be submitted.
@@ -32,23 +32,23 @@ class Plan:
     :param failed: Ended otherwise.
     """
 
-    unsent: int = 0
+    pending: int = 0
     running: int = 0
-    landed: int = 0
+    stored: int = 0
     failed: int = 0
 
     @property
     def total(self) -> int:
         """All orders."""
-        return self.unsent + self.running + self.landed + self.failed
+        return self.pending + self.running + self.stored + self.failed
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return not (self.unsent or self.running)
+        return not (self.pending or self.running)
 
 
-def wave_size(rate: float, seconds: float = STRETCH_SECONDS) -> int:
+def submits_per_slice(rate: float, seconds: float = SLICE_SECONDS) -> int:
     """Return how many submits one stretch takes on, at least one.
 
     :param rate: The account's submits per second.
@@ -56,7 +56,7 @@ def wave_size(rate: float, seconds: float = STRETCH_SECONDS) -> int:
     return max(1, math.floor(rate * seconds))
 
 
-def enough(running: int, more_to_do: int) -> int:
+def min_finished_to_wake(running: int, more_to_do: int) -> int:
     """Return how many of the running image tasks must have ended before it pays to wake.
 
     All when nothing is left to do; otherwise half, rounded up, so that the account's rate is not left unused.
@@ -66,12 +66,12 @@ def enough(running: int, more_to_do: int) -> int:
     return math.ceil(running / 2) if more_to_do else running
 
 
-def wake_by(now: float, deadline: float, more_to_do: int) -> float:
+def wake_at(now: float, deadline: float, more_to_do: int) -> float:
     """Return the latest moment to wake, in epoch seconds: soon while there is more to do, else within the hour."""
     return min(deadline, now + (LONGEST_PAUSE if more_to_do else LONGEST_WATCH))
 
 
-class Progress:
+class ProgressLog:
     """What a log says of a batch while a stretch works on it, at a human pace.
 
     :param started_at: When the stretch began; any clock in seconds, the same as for :meth:`line`.
@@ -80,13 +80,13 @@ class Progress:
     :param every: Least seconds between two lines.
     """
 
-    def __init__(self, started_at: float, plan: Plan, rate: float, every: float = 10.0) -> None:
+    def __init__(self, started_at: float, plan: BatchProgress, rate: float, every: float = 10.0) -> None:
         self._started_at = self._spoken_at = started_at
         self._before = plan
         self._rate = rate
         self._every = every
 
-    def line(self, now: float, plan: Plan, cost_usd: float, *, last: bool = False) -> str | None:
+    def line(self, now: float, plan: BatchProgress, cost_usd: float, *, last: bool = False) -> str | None:
         """Return what there is to say now, or None when the last line is too recent.
 
         :param last: Say it in any case: the stretch is over.
@@ -94,20 +94,20 @@ class Progress:
         if not last and now - self._spoken_at < self._every:
             return None
         self._spoken_at = now
-        parts = [f"{plan.landed:,}/{plan.total:,} images in place"]
+        parts = [f"{plan.stored:,}/{plan.total:,} images in place"]
         parts += [f"{plan.failed:,} failed"] if plan.failed else []
         parts += [f"{plan.running:,} under way"] if plan.running else []
-        parts.append(f"{dollars(cost_usd)} so far")
-        if plan.unsent:
+        parts.append(f"{format_usd(cost_usd)} so far")
+        if plan.pending:
             parts.append(f"about {_duration(self.seconds_left(now, plan))} of submitting left")
         return ", ".join(parts)
 
-    def seconds_left(self, now: float, plan: Plan) -> float:
+    def seconds_left(self, now: float, plan: BatchProgress) -> float:
         """Return about how long it takes to submit the rest, pauses between stretches included."""
-        sent, elapsed = self._before.unsent - plan.unsent, now - self._started_at
+        sent, elapsed = self._before.pending - plan.pending, now - self._started_at
         pace = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
-        pauses = (plan.unsent - 1) // wave_size(self._rate) if plan.unsent else 0
-        return plan.unsent / pace + pauses * LONGEST_PAUSE
+        pauses = (plan.pending - 1) // submits_per_slice(self._rate) if plan.pending else 0
+        return plan.pending / pace + pauses * LONGEST_PAUSE
 
 
 def _duration(seconds: float) -> str:

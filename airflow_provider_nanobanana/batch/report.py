@@ -9,19 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.costs import dollars
-from airflow_provider_nanobanana.batch.items import Order
+from airflow_provider_nanobanana.batch.costs import format_usd
+from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.batch.outcome import (
     EXPIRED,
     NO_CREDITS,
     OVER_BUDGET,
     REFUSED,
-    Failed,
-    Landed,
+    FailedItem,
     Outcome,
+    StoredItem,
     in_order,
 )
-from airflow_provider_nanobanana.polling.result import LATE, short
+from airflow_provider_nanobanana.polling.result import NOT_READY_CODES, truncate_json
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.scalars import storable
 
@@ -49,7 +49,7 @@ class BatchIncomplete(errors.ImageTaskFailed):
     retryable = True
 
 
-def result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mapping[str, Any]) -> dict[str, Any]:
+def build_result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mapping[str, Any]) -> dict[str, Any]:
     """Return what goes through XCom: at most 600 bytes of JSON for each image, no lists above 500 of them.
 
     ``count`` is of requests whose image is in place, ``extra_count`` of further images of the same image tasks.
@@ -77,7 +77,7 @@ def result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mappin
     return value
 
 
-def failure_table(failed: Sequence[Failed]) -> str:
+def failure_table(failed: Sequence[FailedItem]) -> str:
     """Return which requests brought no image and why, one line each, the first 20 of them; empty for none.
 
     What may be paid has the id of its image task beside it.
@@ -94,21 +94,21 @@ def failure_table(failed: Sequence[Failed]) -> str:
     return "\n".join([*lines, *_quotes(failed)])
 
 
-def _row(failure: Failed) -> tuple[str, str, str, str, str]:
+def _row(failure: FailedItem) -> tuple[str, str, str, str, str]:
     message = f"image {failure.index}: {failure.message}" if failure.extra else failure.message
     if failure.kept is not None:
         message += f" Its bytes are kept: {failure.kept.get('uri')}"
     paid = failure.id if failure.charged != "no" else None
-    return failure.order.label, failure.code, failure.money, paid or "", message
+    return failure.item.label, failure.code, failure.charged_text, paid or "", message
 
 
-def _quotes(failed: Sequence[Failed]) -> list[str]:
+def _quotes(failed: Sequence[FailedItem]) -> list[str]:
     """Return the answers in which no image was found: a person may still find it."""
-    answers = [(failure.order.label, failure.answer) for failure in failed if failure.answer]
-    return [f"answer for {label}: {short(answer, _LONGEST_QUOTE)}" for label, answer in answers[:_MOST_QUOTED]]
+    answers = [(failure.item.label, failure.answer) for failure in failed if failure.answer]
+    return [f"answer for {label}: {truncate_json(answer, _LONGEST_QUOTE)}" for label, answer in answers[:_MOST_QUOTED]]
 
 
-def conclude(
+def batch_error(
     outcomes: Iterable[Outcome], *, allow_partial: bool, manifest_uri: str | None, totals: Mapping[str, Any]
 ) -> errors.ToApisError | None:
     """Return the error that a finished batch amounts to, or None for success.
@@ -141,14 +141,14 @@ def conclude(
 
 def _paid(totals: Mapping[str, Any]) -> str:
     listed = totals.get("of_which_listed_usd") or 0.0
-    part = f", {dollars(listed)} of it at list price" if listed else ""
-    return f"The batch has cost {dollars(totals['cost_usd'])}{part}."
+    part = f", {format_usd(listed)} of it at list price" if listed else ""
+    return f"The batch has cost {format_usd(totals['cost_usd'])}{part}."
 
 
-def _next_steps(failed: Sequence[Failed]) -> str:
+def _next_steps(failed: Sequence[FailedItem]) -> str:
     """Say what a retry repeats, and what only a person can change."""
-    steps = Counter(_step(failure) for failure in failed if failure.again)
-    final = [failure for failure in failed if not failure.again]
+    steps = Counter(_step(failure) for failure in failed if failure.retryable)
+    final = [failure for failure in failed if not failure.retryable]
     sentences = []
     if steps:
         parts = ", ".join(step.format(n) for step, n in steps.most_common())
@@ -159,7 +159,7 @@ def _next_steps(failed: Sequence[Failed]) -> str:
     return " ".join(sentences)
 
 
-def _way_out(final: Sequence[Failed]) -> str:
+def _way_out(final: Sequence[FailedItem]) -> str:
     """Say what a person can do about what no retry changes; a clear alone buys anew what expired."""
     codes = {failure.code: None for failure in final if not failure.extra}
     remedies = dict.fromkeys(_REMEDIES.get(code, "mend what the table names") for code in codes if code != EXPIRED)
@@ -169,7 +169,7 @@ def _way_out(final: Sequence[Failed]) -> str:
     return f"{', '.join(remedies)}, then {clear}" if remedies else clear
 
 
-def _step(failure: Failed) -> str:
+def _step(failure: FailedItem) -> str:
     if failure.billed:
         return "submits, and pays, {:,} anew that the service failed and charged all the same"
     if failure.code == EXPIRED:
@@ -181,15 +181,15 @@ def _step(failure: Failed) -> str:
     }[failure.charged]
 
 
-def _error_class(failed: Sequence[Failed]) -> type[errors.ToApisError]:
-    if all(failure.code in LATE and failure.again and failure.charged != "no" for failure in failed):
+def _error_class(failed: Sequence[FailedItem]) -> type[errors.ToApisError]:
+    if all(failure.code in NOT_READY_CODES and failure.retryable and failure.charged != "no" for failure in failed):
         return errors.ImageTaskTimeout
-    if any(failure.again for failure in failed):
+    if any(failure.retryable for failure in failed):
         return BatchIncomplete
     return errors.ResultExpired if all(failure.code == EXPIRED for failure in failed) else errors.ImageTaskFailed
 
 
-def _charged(failed: Sequence[Failed], *, bought: bool) -> errors.Charged:
+def _charged(failed: Sequence[FailedItem], *, bought: bool) -> errors.Charged:
     charges = {failure.charged for failure in failed}
     if bought or "yes" in charges:
         return "yes"
@@ -210,7 +210,7 @@ VERSION: Final = 1
 _LINK: Final = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
 
 
-def manifest(
+def build_manifest(
     outcomes: Iterable[Outcome],
     *,
     run: Mapping[str, Any],
@@ -256,10 +256,10 @@ def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None)
     return "-".join(["manifest", *parts[: 3 if index < 0 else 4], digest])
 
 
-def _image(image: Landed) -> dict[str, Any]:
+def _image(image: StoredItem) -> dict[str, Any]:
     return {
         **image.image,
-        **_identity(image.order),
+        **_identity(image.item),
         "cost_usd": image.cost.usd,
         "cost_is_listed": image.cost.listed,
         "reused": image.reused,
@@ -267,19 +267,19 @@ def _image(image: Landed) -> dict[str, Any]:
     }
 
 
-def _failure(failure: Failed) -> dict[str, Any]:
+def _failure(failure: FailedItem) -> dict[str, Any]:
     return {
         **failure.record(),
-        **_identity(failure.order),
+        **_identity(failure.item),
         "cost_usd": failure.cost.usd,
         "cost_is_listed": failure.cost.listed,
-        "retry_may_help": failure.again,
+        "retry_may_help": failure.retryable,
         "index": failure.index,
         **({"answer": failure.answer} if failure.answer else {}),
     }
 
 
-def _identity(order: Order) -> dict[str, Any]:
+def _identity(order: BatchItem) -> dict[str, Any]:
     """Return which request it was: position, name, identity, and the fields as they were asked for."""
     fields = order.request.model_dump(mode="json")
     return {

@@ -28,7 +28,7 @@ _GENERATED: Final = re.compile(r"[0-9a-f]{16}-\d+(-.*)?", re.IGNORECASE)
 _SUFFIX: Final = re.compile(r"\.(png|jpe?g|webp|gif|avif|json)", re.IGNORECASE)
 
 
-def name_fault(name: Any) -> str | None:
+def name_error(name: Any) -> str | None:
     """Return what is wrong with a name and what is allowed, or None for a good one."""
     if not isinstance(name, str):
         return f"name is {type(name).__name__}, not a text; {_rule()}"
@@ -59,7 +59,7 @@ _LONGEST_FAULT: Final = 300
 
 
 @dataclass(frozen=True)
-class Draft:
+class ParsedRequest:
     """A request that could be parsed, before its references are known by content."""
 
     index: int
@@ -68,7 +68,7 @@ class Draft:
 
 
 @dataclass
-class Drafts:
+class ParsedRequests:
     """What became of a list of requests: the parsed ones, and the first fault of each of the others.
 
     :param total: How many were given.
@@ -76,7 +76,7 @@ class Drafts:
     """
 
     total: int
-    parsed: list[Draft] = field(default_factory=list)
+    parsed: list[ParsedRequest] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
 
@@ -98,13 +98,13 @@ class Drafts:
         )
 
 
-def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> Drafts:
+def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) -> ParsedRequests:
     """Parse what a user gave: a prompt, a request, or any iterable of both.
 
     :raises InvalidRequest: it is nothing of that, a table, or more than :data:`MAX_REQUESTS`; other faults are noted.
     """
     entries = _entries(given)
-    drafts = Drafts(len(entries))
+    drafts = ParsedRequests(len(entries))
     common = given_fields(defaults)
     for index, entry in enumerate(entries):
         try:
@@ -112,13 +112,13 @@ def read_drafts(given: Any, defaults: Mapping[str, Any], default_model: str) -> 
                 fields = {**common, **_own_fields(entry)}
             name = as_text(fields.pop("name", None))
             if name is not None:
-                if fault := name_fault(name):
+                if fault := name_error(name):
                     raise InvalidRequest(fault)
                 drafts.names[index] = name
             request = ImageRequest.parse(fields, default_model, frame="{faults}")
             if fault := _count_fault(submit_body(request).get("n", 1)):
                 raise InvalidRequest(fault)
-            drafts.parsed.append(Draft(index, request, name))
+            drafts.parsed.append(ParsedRequest(index, request, name))
         except InvalidRequest as error:
             drafts.note(index, error)
     _check_unique(drafts)
@@ -173,7 +173,7 @@ def _count_fault(count: Any) -> str | None:
     return None if count == 1 else f"extra_body asks for n={count} images; a request is one: give it {count} times"
 
 
-def _check_unique(drafts: Drafts) -> None:
+def _check_unique(drafts: ParsedRequests) -> None:
     """Some file systems do not tell names apart by case, so neither do we; a faulty request has its name as well."""
     owners: dict[str, int] = {}
     for index, name in drafts.names.items():

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch import abandoned
-from airflow_provider_nanobanana.batch.collector import Collector
-from airflow_provider_nanobanana.batch.progress import STRETCH_SECONDS, Progress, enough, wake_by
+from airflow_provider_nanobanana.batch.collector import ResultCollector
+from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLog, min_finished_to_wake, wake_at
 from airflow_provider_nanobanana.batch.state import Killed
-from airflow_provider_nanobanana.batch.submitter import Buyer
-from airflow_provider_nanobanana.polling.latency import kind_of
+from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
+from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_nanobanana.batch.items import Order
-    from airflow_provider_nanobanana.batch.state import Workshop
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.batch.state import BatchState
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _PATIENT: Final = (errors.RateLimited, errors.ServiceUnavailable, errors.Submiss
 
 
 @dataclass(frozen=True)
-class Pause:
+class WaitSpec:
     """What a batch waits for between two stretches; moments are epoch seconds.
 
     :param image_task_ids: What runs; empty when the account's limit alone is waited for.
@@ -52,103 +52,103 @@ class Pause:
     enough: int
 
 
-class Stretch:
+class BatchRunner:
     """The work of one process: stretch after stretch, if nothing else wakes it."""
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: BatchState) -> None:
         self._shop = shop
-        self._collector = Collector(shop)
-        self._progress = Progress(shop.hook.clock(), shop.plan(), shop.hook.settings.submit_rate)
+        self._collector = ResultCollector(shop)
+        self._progress = ProgressLog(shop.hook.clock(), shop.progress(), shop.hook.settings.submit_rate)
         self._stuck = self._unlanded = False
         self._first = True
 
-    def run(self) -> None:
+    def run_slice(self) -> None:
         """Work until the stretch is over or nothing is left to do.
 
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
         shop = self._shop
-        before, over = shop.plan(), shop.hook.clock() + STRETCH_SECONDS
-        shop.troubles, shop.broke, self._unlanded = {}, False, False
+        before, over = shop.progress(), shop.hook.clock() + SLICE_SECONDS
+        shop.last_errors, shop.budget_exhausted, self._unlanded = {}, False, False
         with self._saving():
             if self._first:
                 self._first = False
                 self._collector.complete()
-            blocked = shop.blocked
-            if shop.till.waits_for_bills:
+            blocked = shop.storage_blocked
+            if shop.costs.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.
                 self._collector.collect(shop.running(), lambda: shop.hook.clock() >= over)
                 self._collect_former(over)
             if wanted := self._wanted():
                 self._buy(wanted, over)
             last = shop.hook.clock() + _LAST_ROUNDS
-            if blocked or shop.plan().unsent == before.unsent:
+            if blocked or shop.progress().pending == before.pending:
                 late = max(over, last)
                 self._unlanded = not self._collector.collect(shop.running(), lambda: shop.hook.clock() >= late)
-            elif not shop.unsent():
+            elif not shop.pending():
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
-                self._collector.collect_ripe(lambda: shop.hook.clock() >= last)
+                self._collector.collect_due(lambda: shop.hook.clock() >= last)
             self._collect_former(max(over, last))
-        if isinstance(shop.halt, Killed):
-            raise shop.halt.reworded(
+        if isinstance(shop.account_error, Killed):
+            raise shop.account_error.reworded(
                 f"Airflow ended this attempt: nothing more was bought. {len(shop.running())} image tasks are under way "
                 "and stay paid; the next attempt, or a clear, finds and lands them.",
                 charged="yes" if shop.running() else "unknown",
             )
-        moved = shop.plan() != before
-        self._stuck = bool(shop.troubles) and not moved
-        if shop.broke and moved and (rest := shop.unsent()):
+        moved = shop.progress() != before
+        self._stuck = bool(shop.last_errors) and not moved
+        if shop.budget_exhausted and moved and (rest := shop.pending()):
             # A refund may have made room for it.
-            shop.broke = not shop.till.affords(rest[0])
+            shop.budget_exhausted = not shop.costs.can_afford(rest[0])
 
-    def pause(self) -> Pause | None:
+    def next_wait(self) -> WaitSpec | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         shop = self._shop
-        running, unsent = [*shop.running(), *abandoned.awaited(shop)], shop.unsent()
-        stopped = shop.halt or shop.broke or shop.blocked
-        more = 0 if stopped else sum(order.request.model not in shop.refusals for order in unsent)
+        running, unsent = [*shop.running(), *abandoned.awaited(shop)], shop.pending()
+        stopped = shop.account_error or shop.budget_exhausted or shop.storage_blocked
+        more = 0 if stopped else sum(order.request.model not in shop.model_errors for order in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
             return None
         now = shop.hook.clock()
         # With nothing under way the account's limit alone is waited for.
         deadline = max(map(shop.deadline, running), default=now + _LIMIT_PAUSE)
-        return Pause(
+        return WaitSpec(
             image_task_ids=[shop.image_task_id(order) or "" for order in running],
             created_at=[shop.entry(order).submitted_at for order in running],
-            kinds=[kind_of(order.request.model, order.request.resolution) for order in running],
-            wake_at=wake_by(now, deadline, more + self._unlanded + (shop.blocked and bool(unsent))),
-            enough=enough(len(running), more + self._unlanded),
+            kinds=[latency_key(order.request.model, order.request.resolution) for order in running],
+            wake_at=wake_at(now, deadline, more + self._unlanded + (shop.storage_blocked and bool(unsent))),
+            enough=min_finished_to_wake(len(running), more + self._unlanded),
         )
 
-    def say(self, *, last: bool = False) -> None:
+    def log_progress(self, *, last: bool = False) -> None:
         """Tell how far the batch has come, if that was not told lately.
 
         :param last: In any case.
         """
         shop = self._shop
-        if line := self._progress.line(shop.hook.clock(), shop.plan(), shop.till.usd, last=last):
+        if line := self._progress.line(shop.hook.clock(), shop.progress(), shop.costs.usd, last=last):
             log.info("%s", line)
 
-    def _patient(self, running: Sequence[Order]) -> bool:
+    def _patient(self, running: Sequence[BatchItem]) -> bool:
         """Whether a stretch that met trouble and came nowhere is followed by another in this attempt."""
         shop = self._shop
-        if any(order.key not in shop.troubles for order in running):
+        if any(order.key not in shop.last_errors for order in running):
             return True
-        limited = any(isinstance(error, _PATIENT) for error in shop.troubles.values())
+        limited = any(isinstance(error, _PATIENT) for error in shop.last_errors.values())
         return limited and shop.hook.clock() < shop.last_progress() + shop.timeout
 
-    def _wanted(self) -> list[Order]:
+    def _wanted(self) -> list[BatchItem]:
         """Return what is to be bought, or at least looked for."""
         shop = self._shop
-        poor = isinstance(shop.halt, errors.InsufficientCredits)
-        if shop.unverified or (shop.halt and not poor):
+        poor = isinstance(shop.account_error, errors.InsufficientCredits)
+        if shop.reuse_unverified or (shop.account_error and not poor):
             return []
-        unsent = shop.unsent()
-        doubtful = [order for order in unsent if shop.doubtful(order)]
-        if shop.blocked and not doubtful and not shop.running():
+        unsent = shop.pending()
+        doubtful = [order for order in unsent if shop.needs_lookup(order)]
+        if shop.storage_blocked and not doubtful and not shop.running():
             shop.unblock()
         # What an earlier attempt may have bought is found and landed, whatever else cannot be had.
-        return doubtful if poor or shop.blocked else unsent
+        return doubtful if poor or shop.storage_blocked else unsent
 
     def _collect_former(self, until: float) -> None:
         """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
@@ -159,26 +159,26 @@ class Stretch:
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
         awaited = {order.key for order in abandoned.awaited(shop)}
-        for order in shop.former:
-            shop.troubles.pop(order.key, None)
+        for order in shop.former_items:
+            shop.last_errors.pop(order.key, None)
             if order.key not in awaited:
                 # Nobody waits for it any more, and so nothing is held back until its bill is seen.
-                shop.till.gave_up(order)
+                shop.costs.gave_up(order)
 
-    def _buy(self, wanted: list[Order], until: float) -> None:
+    def _buy(self, wanted: list[BatchItem], until: float) -> None:
         shop, over = self._shop, threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
             collecting = side.submit(self._collect_until, over)
             try:
-                Buyer(shop).buy(wanted, until)
+                BatchSubmitter(shop).submit(wanted, until)
             finally:
                 over.set()
             collecting.result()
 
     def _collect_until(self, over: threading.Event) -> None:
         while not over.wait(_BETWEEN_ROUNDS):
-            self._collector.collect_ripe(over.is_set)
-            self.say()
+            self._collector.collect_due(over.is_set)
+            self.log_progress()
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
@@ -187,7 +187,7 @@ class Stretch:
             yield
         except BaseException as error:
             if isinstance(error, errors.ToApisError):
-                self._shop.halt = error
+                self._shop.account_error = error
             with suppress(errors.TransientFailure):
                 self._shop.save()
             raise

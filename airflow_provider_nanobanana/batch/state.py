@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.batch.costs import Cost
-from airflow_provider_nanobanana.batch.outcome import EXPIRED, Failed, Landed, Outcome
-from airflow_provider_nanobanana.batch.progress import Plan
-from airflow_provider_nanobanana.durable.ledger_entry import Fault, LandedFile, Lost
+from airflow_provider_nanobanana.batch.outcome import EXPIRED, FailedItem, Outcome, StoredItem
+from airflow_provider_nanobanana.batch.progress import BatchProgress
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.polling.result import LATE
+from airflow_provider_nanobanana.polling.result import NOT_READY_CODES
 from airflow_provider_nanobanana.toapis.errors import (
     Charged,
     InsufficientCredits,
@@ -27,18 +27,18 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.cost_tracker import Till
+    from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
     from airflow_provider_nanobanana.batch.costs import Budget
-    from airflow_provider_nanobanana.batch.items import Order
-    from airflow_provider_nanobanana.durable.attempt import Attempt
-    from airflow_provider_nanobanana.durable.checkpoint import Notebook
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+    from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
     from airflow_provider_nanobanana.durable.ledger import Ledger
-    from airflow_provider_nanobanana.durable.ledger_entry import Entry
-    from airflow_provider_nanobanana.durable.reconcile import Rules
+    from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
+    from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.landing import StoredImage
-    from airflow_provider_nanobanana.landing.downloader import Retrieval
-    from airflow_provider_nanobanana.submission.references import References
+    from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Killed(TransientFailure):
 
 
 @dataclass
-class Workshop:
+class BatchState:
     """The state of one task instance's batch, in one process; the ledger is what other attempts see of it.
 
     :param scope: dag id, run id, task id, map index.
@@ -85,118 +85,120 @@ class Workshop:
     """
 
     hook: NanoBananaHook
-    orders: Sequence[Order]
+    items: Sequence[BatchItem]
     ledger: Ledger
-    retrieval: Retrieval
-    references: References
+    downloader: ImageDownloader
+    references: ReferenceUploader
     budget: Budget
-    till: Till
-    attempt: Attempt
-    rules: Rules
+    costs: CostTracker
+    attempt: TaskAttempt
+    rules: SubmissionPolicy
     scope: tuple[str, ...]
     timeout: float
-    notebook: Notebook
-    former: Sequence[Order] = ()
+    checkpoints: CheckpointStore
+    former_items: Sequence[BatchItem] = ()
     preflight: Callable[[], None] | None = None
-    tag: str = ""
+    name_suffix: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
-    halt: ToApisError | None = None
-    refusals: dict[str | None, ToApisError] = field(default_factory=dict)
-    broke: bool = False
-    troubles: dict[str, ToApisError] = field(default_factory=dict)
+    account_error: ToApisError | None = None
+    model_errors: dict[str | None, ToApisError] = field(default_factory=dict)
+    budget_exhausted: bool = False
+    last_errors: dict[str, ToApisError] = field(default_factory=dict)
     never_sent: set[str] = field(default_factory=set)
-    unverified: frozenset[str] = frozenset()
+    reuse_unverified: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._anew: set[str] = set()
-        self._former = {order.key for order in self.former}
+        self._former = {order.key for order in self.former_items}
         self._told = 0
         self._unstored: set[str] = set()
-        self.blocked = self.notebook.note.blocked
+        self.storage_blocked = self.checkpoints.note.storage_blocked
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
-    def entry(self, order: Order) -> Entry:
+    def entry(self, order: BatchItem) -> LedgerEntry:
         """Return what the ledger knows of an order."""
         return self.ledger.get(order.key)
 
-    def unsent(self) -> list[Order]:
+    def pending(self) -> list[BatchItem]:
         """Return the orders that this attempt has no image task for yet, in the order of the requests."""
-        return [order for order in self.orders if self._stage(order) == "unsent"]
+        return [order for order in self.items if self._stage(order) == "unsent"]
 
-    def running(self) -> list[Order]:
+    def running(self) -> list[BatchItem]:
         """Return the orders with an image task that has not landed yet."""
-        return [order for order in self.orders if self._stage(order) == "running"]
+        return [order for order in self.items if self._stage(order) == "running"]
 
-    def untouched(self, order: Order) -> bool:
+    def untouched(self, order: BatchItem) -> bool:
         """Whether nothing was sent for an order as far as the ledger knows, and nothing is in place."""
         entry = self.entry(order)
         unsent = entry.record is None or entry.record.state is RecordState.QUEUED
         return unsent and entry.status == "open"
 
-    def image_task_id(self, order: Order) -> str | None:
+    def image_task_id(self, order: BatchItem) -> str | None:
         """Return the image task of an order, if it has one."""
         record = self.entry(order).record
         return record.image_task_id if record else None
 
-    def deadline(self, order: Order) -> float:
+    def deadline(self, order: BatchItem) -> float:
         """Return until when an order is waited for, in epoch seconds."""
         most = _FORMER_SECONDS if order.key in self._former else math.inf
         return self.waited_since(order) + min(self.timeout, most)
 
-    def waited_since(self, order: Order) -> float:
+    def waited_since(self, order: BatchItem) -> float:
         """Return from when an order is waited for, in epoch seconds; one that nobody wants any more from its submit."""
         if order.key in self._former:
             entry = self.entry(order)
-            return entry.submitted_at or (entry.record.at if entry.record else 0.0)
+            return entry.submitted_at or (entry.record.may_have_left_at if entry.record else 0.0)
         return max(self.entry(order).submitted_at or 0.0, self.attempt.started_at)
 
     def last_progress(self) -> float:
         """Return when something was submitted last, or the attempt began, in epoch seconds."""
-        return max(map(self.waited_since, self.orders), default=self.attempt.started_at)
+        return max(map(self.waited_since, self.items), default=self.attempt.started_at)
 
-    def plan(self) -> Plan:
+    def progress(self) -> BatchProgress:
         """Return how far the batch has come."""
-        counts = Counter(self._stage(order) for order in self.orders)
-        return Plan(counts["unsent"], counts["running"], counts["landed"], counts["failed"])
+        counts = Counter(self._stage(order) for order in self.items)
+        return BatchProgress(counts["unsent"], counts["running"], counts["landed"], counts["failed"])
 
-    def _stage(self, order: Order) -> Stage:
+    def _stage(self, order: BatchItem) -> Stage:
         entry = self.entry(order)
         if entry.status != "open":
             return "failed" if entry.status == "failed" else "landed"
         # One that is taken up again has an image task, but nothing was submitted for it by this attempt.
         return "unsent" if entry.submitted_at is None or self.image_task_id(order) is None else "running"
 
-    def doubtful(self, order: Order) -> bool:
+    def needs_lookup(self, order: BatchItem) -> bool:
         """Whether an earlier attempt may have bought what is unsent by this one: it is looked for before any POST."""
         record = self.entry(order).record
         if record is None:
-            return not self.ledger.whole and (self.attempt.retry or self.attempt.cleared)
+            return not self.ledger.complete and (self.attempt.retry or self.attempt.cleared)
         return record.state is not RecordState.QUEUED
 
-    def to_buy(self, order: Order) -> bool:
+    def to_buy(self, order: BatchItem) -> bool:
         """Whether an unsent order will be bought, as far as anyone can tell."""
-        return order.key in self._anew or not self.doubtful(order) or self.bought_again(order)
+        return order.key in self._anew or not self.needs_lookup(order) or self.bought_again(order)
 
-    def bought_again(self, order: Order) -> bool:
+    def bought_again(self, order: BatchItem) -> bool:
         """Whether what was sent for an order is certainly lost by now, and is bought anew without asking."""
         return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS + _SURELY
 
-    def perhaps_to_buy(self, order: Order) -> bool:
+    def perhaps_to_buy(self, order: BatchItem) -> bool:
         """Whether an order that is looked for first may be bought after all, without anything failing meanwhile."""
         if self.image_task_id(order) is None:
             return True
         return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS - _SURELY
 
-    def _anew_when_lost(self, order: Order) -> bool:
+    def _anew_when_lost(self, order: BatchItem) -> bool:
         record = self.entry(order).record
         cleared = record is not None and self.attempt.seems_cleared_since(record)
         return record is not None and (cleared or self.rules.on_expired == "resubmit")
 
-    def _link_age(self, order: Order) -> float:
+    def _link_age(self, order: BatchItem) -> float:
         """Return the seconds since the last moment at which the image task of an order can have been submitted."""
         entry = self.entry(order)
-        return self.hook.clock() - max(entry.record.at if entry.record else 0.0, entry.submitted_at or 0.0)
+        return self.hook.clock() - max(
+            entry.record.may_have_left_at if entry.record else 0.0, entry.submitted_at or 0.0
+        )
 
     def funded(self) -> bool:
         """Whether the account can pay for what is to be bought, where that was to be asked; if not, nothing is."""
@@ -206,29 +208,29 @@ class Workshop:
                 ask()
         except InsufficientCredits as poor:
             self.stop_buying(poor)
-        return self.halt is None
+        return self.account_error is None
 
     def stop_buying(self, poor: InsufficientCredits) -> None:
         """Buy nothing in this attempt; what is paid already is landed first, then it fails."""
         log.warning("%s What is paid already is looked for and landed.", poor.message)
-        self.halt = poor
-        self.notebook.keep(halted=poor.message)
+        self.account_error = poor
+        self.checkpoints.keep(halted=poor.message)
 
     @property
-    def blind(self) -> bool:
+    def client_ids_unsupported(self) -> bool:
         """Whether nothing can be found again by its client id."""
-        return self.notebook.blind or not self.rules.client_ids
+        return self.checkpoints.blind or not self.rules.client_ids
 
     @property
     def ids_known(self) -> bool:
         """Whether it is known if what was bought can be found again by its client id."""
-        return self.blind or self.notebook.proved
+        return self.client_ids_unsupported or self.checkpoints.proved
 
     def unblock(self) -> None:
         """Forget that: no image is left that the destination did not take."""
-        self._unstored, self.blocked = set(), False
+        self._unstored, self.storage_blocked = set(), False
 
-    def identity(self, order: Order, regeneration: int) -> SubmissionIdentity:
+    def identity(self, order: BatchItem, regeneration: int) -> SubmissionIdentity:
         """Return what makes the submission of an order this one."""
         return SubmissionIdentity(self.scope, order.fingerprint, order.occurrence, regeneration)
 
@@ -245,39 +247,39 @@ class Workshop:
         :raises TransientFailure: It is not known to be kept, or another attempt is at work.
         """
         self.ledger.save()
-        self.notebook.save(self.references.urls, blocked=self.blocked)
+        self.checkpoints.save(self.references.urls, blocked=self.storage_blocked)
 
-    def bought(self, order: Order, image_task: ImageTask) -> None:
+    def mark_submitted(self, order: BatchItem, image_task: ImageTask) -> None:
         """Note the image task of an order."""
-        self.till.saw(order, image_task.id, image_task)
-        self.till.settled(order)
+        self.costs.observe(order, image_task.id, image_task)
+        self.costs.release(order)
         now = self.hook.clock()
         # A service whose clock is ahead must not make us wait longer.
         submitted_at = self.entry(order).submitted_at or min(image_task.created_at or now, now)
-        self.ledger.update(order.key, submitted_at=submitted_at, **self.till.fields(order, image_task.id))
+        self.ledger.update(order.key, submitted_at=submitted_at, **self.costs.ledger_fields(order, image_task.id))
 
-    def reused(self, order: Order, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
+    def mark_reused(self, order: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
         """Note that an earlier run landed the image of an order, and further ones beside it."""
         self.ledger.update(
             order.key,
             status="reused",
-            landed=_file(image),
+            stored=_file(image),
             cost=0.0,
-            listed=False,
+            is_list_price=False,
             error=None,
             extras=tuple(map(_file, extras)),
             lost=(),
         )
 
-    def verified(self, order: Order, image: StoredImage) -> None:
+    def verified(self, order: BatchItem, image: StoredImage) -> None:
         """Note what lies under the name of an order's image; a person may have put another image there."""
-        landed = self.entry(order).landed
+        landed = self.entry(order).stored
         if landed is not None and landed.sha256 != image.sha256:
             log.warning("%s is another image than was landed there; it is left as it is", image.uri)
-            self.ledger.update(order.key, landed=_file(image))
+            self.ledger.update(order.key, stored=_file(image))
 
-    def landed(
-        self, order: Order, image: StoredImage, extras: Sequence[StoredImage] = (), lost: Sequence[Failed] = ()
+    def mark_stored(
+        self, order: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = (), lost: Sequence[FailedItem] = ()
     ) -> None:
         """Note that the image of an order is in place.
 
@@ -285,21 +287,21 @@ class Workshop:
         :param lost: Those that are not.
         """
         record = self.entry(order).record
-        self.troubles.pop(order.key, None)
+        self.last_errors.pop(order.key, None)
         self.unblock()
         self.ledger.update(
             order.key,
-            record=record.moved(RecordState.DONE) if record else None,
+            record=record.with_state(RecordState.DONE) if record else None,
             status="landed",
-            landed=_file(image),
+            stored=_file(image),
             error=None,
             extras=tuple(map(_file, extras)),
             lost=tuple(map(_lost, lost)),
-            **self.till.fields(order, self.image_task_id(order)),
+            **self.costs.ledger_fields(order, self.image_task_id(order)),
         )
         count_ended(self, order)
 
-    def landed_further(self, order: Order, extras: Sequence[StoredImage], lost: Sequence[Failed]) -> None:
+    def landed_further(self, order: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
         """Note what became of images beside the first one that were not in place before."""
         entry = self.entry(order)
         tried = {image.index for image in extras} | {failure.index for failure in lost}
@@ -309,52 +311,52 @@ class Workshop:
             lost=(*(one for one in entry.lost if one.index not in tried), *map(_lost, lost)),
         )
 
-    def unstored(self, order: Order, trouble: ToApisError) -> None:
+    def storage_failed(self, order: BatchItem, trouble: ToApisError) -> None:
         """Note that the image of an order is there and could not be landed for now."""
-        self.troubles[order.key] = trouble
+        self.last_errors[order.key] = trouble
         if isinstance(trouble, StorageFailed):
             self._unstored.add(order.key)
-            self.blocked = self.blocked or len(self._unstored) >= _UNSTORED
+            self.storage_blocked = self.storage_blocked or len(self._unstored) >= _UNSTORED
 
-    def refuse_model(self, order: Order, refusal: ToApisError) -> None:
+    def model_failed(self, order: BatchItem, refusal: ToApisError) -> None:
         """Note that no order with the model of this one would be accepted."""
         words = f"Not sent, as another request with model {order.request.model} was refused: {refusal.message}"
-        self.refusals.setdefault(order.request.model, refusal.reworded(words))
+        self.model_errors.setdefault(order.request.model, refusal.reworded(words))
 
-    def failed(self, failure: Failed) -> None:
+    def mark_failed(self, failure: FailedItem) -> None:
         """Note that an order ended without an image."""
         if failure.charged != "no":
-            self.till.gave_up(failure.order)
+            self.costs.gave_up(failure.item)
         self._told += 1
         level = logging.WARNING if self._told <= _MOST_TOLD else logging.DEBUG
-        label = failure.order.label + (" of the list before the clear" if failure.order.key in self._former else "")
-        log.log(level, "Request %s: %s (%s): %s", label, failure.code, failure.money, failure.message)
-        self.troubles.pop(failure.order.key, None)
+        label = failure.item.label + (" of the list before the clear" if failure.item.key in self._former else "")
+        log.log(level, "Request %s: %s (%s): %s", label, failure.code, failure.charged_text, failure.message)
+        self.last_errors.pop(failure.item.key, None)
         self.ledger.update(
-            failure.order.key,
+            failure.item.key,
             status="failed",
             error=_fault(failure),
-            **self.till.fields(failure.order, self.image_task_id(failure.order)),
+            **self.costs.ledger_fields(failure.item, self.image_task_id(failure.item)),
         )
-        count_ended(self, failure.order)
+        count_ended(self, failure.item)
 
-    def reopen(self, order: Order, *, anew: bool = False) -> None:
+    def reopen(self, order: BatchItem, *, anew: bool = False) -> None:
         """Take an order up again; it goes through the decision anew, which looks before it buys.
 
         :param anew: Whether another image task will have to be bought.
         """
         if anew:
             self._anew.add(order.key)
-        self.ledger.update(order.key, status="open", landed=None, error=None, submitted_at=None)
+        self.ledger.update(order.key, status="open", stored=None, error=None, submitted_at=None)
 
     def kill(self) -> list[str]:
         """Let nothing more be bought, and return the ids of the image tasks that go on and stay paid; never waits."""
-        self.halt = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
+        self.account_error = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
         return [image_task_id for order in self.running() if (image_task_id := self.image_task_id(order))]
 
     def outcomes(self) -> list[Outcome]:
         """Return how each order ended; those that were never submitted ended with what kept them from it."""
-        return [outcome for order in self.orders for outcome in outcomes_of(self, order)]
+        return [outcome for order in self.items for outcome in outcomes_of(self, order)]
 
 
 def name_ids(ids: Iterable[str]) -> str:
@@ -364,38 +366,38 @@ def name_ids(ids: Iterable[str]) -> str:
     return f"{', '.join(every[:_MOST_NAMED])}{more}"
 
 
-def _file(image: StoredImage) -> LandedFile:
+def _file(image: StoredImage) -> StoredFile:
     name = PurePosixPath(image.uri).name
-    return LandedFile(name, image.sha256, image.bytes, image.format, image.width, image.height, image.index)
+    return StoredFile(name, image.sha256, image.bytes, image.format, image.width, image.height, image.index)
 
 
-def _fault(failure: Failed) -> Fault:
-    return Fault(
+def _fault(failure: FailedItem) -> ItemError:
+    return ItemError(
         failure.code,
         failure.message,
         failure.charged,
-        failure.again,
+        failure.retryable,
         failure.billed > 0,
         failure.kept,
         failure.answer,
     )
 
 
-def _lost(failure: Failed) -> Lost:
+def _lost(failure: FailedItem) -> Lost:
     return Lost(failure.index, _fault(failure))
 
 
-def outcomes_of(shop: Workshop, order: Order) -> list[Outcome]:
+def outcomes_of(shop: BatchState, order: BatchItem) -> list[Outcome]:
     """Return how an order ended, and behind it each further image of its image task.
 
     One that has not ended did so with what holds it up.
     """
-    entry, cost = shop.entry(order), shop.till.cost(order)
-    if entry.landed is not None and entry.status in ("landed", "reused"):
+    entry, cost = shop.entry(order), shop.costs.cost(order)
+    if entry.stored is not None and entry.status in ("landed", "reused"):
         times, reused = {"submitted_at": entry.submitted_at}, entry.status == "reused"
         landed = [
-            Landed(order, _image(shop, order, entry.landed), cost, reused, times),
-            *(Landed(order, _image(shop, order, file), Cost(), reused, times, extra=True) for file in entry.extras),
+            StoredItem(order, _image(shop, order, entry.stored), cost, reused, times),
+            *(StoredItem(order, _image(shop, order, file), Cost(), reused, times, extra=True) for file in entry.extras),
         ]
         return [*landed, *(_failed(shop, order, lost.fault, Cost(), lost.index) for lost in entry.lost)]
     if entry.error is not None and entry.status == "failed":
@@ -403,9 +405,9 @@ def outcomes_of(shop: Workshop, order: Order) -> list[Outcome]:
     return [_held_up(shop, order, cost)]
 
 
-def _image(shop: Workshop, order: Order, file: LandedFile) -> dict[str, Any]:
+def _image(shop: BatchState, order: BatchItem, file: StoredFile) -> dict[str, Any]:
     return {
-        "uri": shop.retrieval.landing.uri(file.name),
+        "uri": shop.downloader.landing.uri(file.name),
         "id": shop.image_task_id(order),
         "index": file.index,
         "sha256": file.sha256,
@@ -416,18 +418,18 @@ def _image(shop: Workshop, order: Order, file: LandedFile) -> dict[str, Any]:
     }
 
 
-def _failed(shop: Workshop, order: Order, fault: Fault, cost: Cost, index: int = 0) -> Failed:
+def _failed(shop: BatchState, order: BatchItem, fault: ItemError, cost: Cost, index: int = 0) -> FailedItem:
     """Return the failure that a fault of the ledger stands for.
 
     :param index: Not 0 for an image beside the one that was asked for.
     """
-    return Failed(
+    return FailedItem(
         order,
         shop.image_task_id(order),
         fault.code,
         fault.message,
         fault.charged,
-        fault.again,
+        fault.retryable,
         cost,
         billed=(shop.entry(order).cost or 0.0) if fault.billed else 0.0,
         kept=fault.kept,
@@ -437,48 +439,53 @@ def _failed(shop: Workshop, order: Order, fault: Fault, cost: Cost, index: int =
     )
 
 
-def _held_up(shop: Workshop, order: Order, cost: Cost) -> Failed:
+def _held_up(shop: BatchState, order: BatchItem, cost: Cost) -> FailedItem:
     """Return the outcome of an order that is neither landed nor failed."""
-    trouble = shop.troubles.get(order.key) or shop.refusals.get(order.request.model)
+    trouble = shop.last_errors.get(order.key) or shop.model_errors.get(order.request.model)
     image_task_id, charged = shop.image_task_id(order), _charged(shop, order)
-    if trouble is None and shop.halt is None and shop.broke and shop.budget.max_cost_usd is not None:
-        failure = Failed.over_budget(order, shop.budget.max_cost_usd)
+    if (
+        trouble is None
+        and shop.account_error is None
+        and shop.budget_exhausted
+        and shop.budget.max_cost_usd is not None
+    ):
+        failure = FailedItem.over_budget(order, shop.budget.max_cost_usd)
         return replace(failure, id=image_task_id, charged=charged, cost=cost)
-    why = trouble or shop.halt or _others(shop)
+    why = trouble or shop.account_error or _others(shop)
     own = trouble.image_task_id if trouble else None
-    return replace(Failed.raised(order, why, cost=cost), id=image_task_id or own, charged=charged)
+    return replace(FailedItem.from_error(order, why, cost=cost), id=image_task_id or own, charged=charged)
 
 
-def _others(shop: Workshop) -> ToApisError:
+def _others(shop: BatchState) -> ToApisError:
     """Return what kept an attempt from an order that met nothing itself."""
-    met = next(iter(shop.troubles.values()), None)
+    met = next(iter(shop.last_errors.values()), None)
     if met is None:
         return TransientFailure("not submitted by this attempt")
-    cause = "the destination took no image" if shop.blocked else "others met"
+    cause = "the destination took no image" if shop.storage_blocked else "others met"
     return met.reworded(f"not submitted by this attempt: {cause}: {met.message}")
 
 
-def _charged(shop: Workshop, order: Order) -> Charged:
+def _charged(shop: BatchState, order: BatchItem) -> Charged:
     if shop.image_task_id(order) is not None:
         return "yes"
     record = shop.entry(order).record
     # An intent on the shelf that was never used is no submit: what counts is what this attempt knows.
     sent = record is not None and record.state is RecordState.INTENT
-    return "unknown" if sent or shop.doubtful(order) else "no"
+    return "unknown" if sent or shop.needs_lookup(order) else "no"
 
 
-def count_ended(shop: Workshop, order: Order) -> None:
+def count_ended(shop: BatchState, order: BatchItem) -> None:
     """Count an order that has just ended; what merely takes longer is counted again when it lands."""
     entry = shop.entry(order)
     tags: dict[str, Any] = {"conn_id": shop.hook.nanobanana_conn_id, "model": order.request.model}
     if entry.error is None:
         metrics.count("completed", **tags)
-    elif entry.error.code in LATE:
+    elif entry.error.code in NOT_READY_CODES:
         metrics.count("timed_out", **tags)
         return
     else:
         metrics.count("failed", **tags, code=metrics.code_tag(entry.error.code))
-        if entry.error.again and entry.error.code != EXPIRED:
+        if entry.error.retryable and entry.error.code != EXPIRED:
             return
     if micros := metrics.micro_usd(entry.cost):
         metrics.count("cost_micro_usd", micros, **tags)

@@ -12,26 +12,26 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch.admission import Gate, Undecided
-from airflow_provider_nanobanana.batch.cost_tracker import OverBudget
+from airflow_provider_nanobanana.batch.admission import AdmissionControl, SubmitDeferred
+from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded
 from airflow_provider_nanobanana.batch.state import Killed, name_ids
-from airflow_provider_nanobanana.durable.ledger import LedgerJournal, foresee
-from airflow_provider_nanobanana.submission.client_ids import found_by_client_id
-from airflow_provider_nanobanana.submission.rate_limiter import Pace
-from airflow_provider_nanobanana.submission.workflow import Observer, Submission
+from airflow_provider_nanobanana.durable.ledger import LedgerRecordStore, foresee
+from airflow_provider_nanobanana.submission.client_ids import mark_supported
+from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
+from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.items import Order
-    from airflow_provider_nanobanana.batch.state import Workshop
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.batch.state import BatchState
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
 
 #: Seconds of submits that are written ahead with one write; after a kill so many are looked up.
-_WAVE_SECONDS: Final = 5.0
+_WRITE_AHEAD_SECONDS: Final = 5.0
 #: A submit of a wave leaves within so many seconds of the write, or is written anew.
-_WAVE_LASTS: Final = 45.0
+_WRITE_AHEAD_VALID_SECONDS: Final = 45.0
 _FEWEST_THREADS, _MOST_THREADS = 4, 48
 #: Seconds a submit may take while others are sent: decides the number of threads.
 _SLOW_SUBMIT: Final = 1.0
@@ -42,29 +42,29 @@ _IN_DOUBT: Final = "It is not known yet whether an earlier submit of it was acce
 Steps = Generator[float, None, "ImageTask"]
 
 
-class Buyer:
+class BatchSubmitter:
     """Submits the orders of a workshop that have no image task yet, or finds what earlier attempts bought for them."""
 
-    def __init__(self, shop: Workshop) -> None:
+    def __init__(self, shop: BatchState) -> None:
         self._shop = shop
-        self._pace = Pace.of(shop.hook.settings)
+        self._pace = SubmitRateLimiter.of(shop.hook.settings)
         rate = shop.hook.settings.submit_rate
-        self._wave = max(_FEWEST_THREADS, math.ceil(rate * _WAVE_SECONDS))
+        self._wave = max(_FEWEST_THREADS, math.ceil(rate * _WRITE_AHEAD_SECONDS))
         self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * _SLOW_SUBMIT)), _MOST_THREADS)
         self._numbers = count()
-        self._gate = Gate(shop)
-        self._reserved: deque[Order] = deque()
-        self._postponed: deque[Order] = deque()
-        self._sleeping: list[tuple[float, int, Order, Steps]] = []
+        self._gate = AdmissionControl(shop)
+        self._reserved: deque[BatchItem] = deque()
+        self._postponed: deque[BatchItem] = deque()
+        self._sleeping: list[tuple[float, int, BatchItem, Steps]] = []
         self._bought: list[str] = []
-        self._active: dict[Future[float | ImageTask], tuple[Order, Steps]] = {}
+        self._active: dict[Future[float | ImageTask], tuple[BatchItem, Steps]] = {}
 
-    def buy(self, orders: Iterable[Order], until: float) -> None:
+    def submit(self, orders: Iterable[BatchItem], until: float) -> None:
         """Buy one order after another; after ``until`` (epoch seconds) only calls under way are brought to their end.
 
         What may be paid already is looked for first, so that the limit of cost counts it.
         """
-        wanted = sorted(orders, key=lambda order: not self._shop.doubtful(order))
+        wanted = sorted(orders, key=lambda order: not self._shop.needs_lookup(order))
         self._gate.begin(wanted)
         feed = deque(wanted)
         try:
@@ -85,20 +85,20 @@ class Buyer:
         if now >= until:
             # Their records say that they are to be looked for; so the next stretch does.
             for _, _, order, _ in self._sleeping:
-                self._shop.troubles.setdefault(order.key, errors.SubmissionUnknown(_IN_DOUBT))
+                self._shop.last_errors.setdefault(order.key, errors.SubmissionUnknown(_IN_DOUBT))
             self._sleeping.clear()
         while self._sleeping and self._sleeping[0][0] <= now and self._room():
             _, _, order, steps = heapq.heappop(self._sleeping)
             self._go(pool, order, steps)
 
-    def _start_new(self, pool: ThreadPoolExecutor, feed: deque[Order], until: float) -> None:
+    def _start_new(self, pool: ThreadPoolExecutor, feed: deque[BatchItem], until: float) -> None:
         if not self._gate.in_doubt:
             self._reserved.extendleft(reversed(self._postponed))
             self._postponed.clear()
-        while self._room() and not self._gate.shut and self._shop.hook.clock() < until:
+        while self._room() and not self._gate.closed and self._shop.hook.clock() < until:
             if not self._reserved and not self._reserve(feed):
                 return
-            turn = self._gate.turn(self._reserved[0], alone=not self._active)
+            turn = self._gate.decide(self._reserved[0], alone=not self._active)
             if turn == "not yet":
                 return
             order = self._reserved.popleft()
@@ -114,9 +114,9 @@ class Buyer:
     @property
     def _strict(self) -> bool:
         """Whether each submit has a write of its own: what it bought may not be found again by its client id."""
-        return self._shop.blind or not self._shop.ids_known
+        return self._shop.client_ids_unsupported or not self._shop.ids_known
 
-    def _reserve(self, feed: deque[Order]) -> bool:
+    def _reserve(self, feed: deque[BatchItem]) -> bool:
         """Write the next wave ahead, together with what became of the last; say whether there is one."""
         shop = self._shop
         if feed:
@@ -124,7 +124,7 @@ class Buyer:
         # One after another until it is known that what was bought can be found again by its client id.
         wave = self._wave if shop.ids_known else 1
         self._reserved.extend(feed.popleft() for _ in range(min(wave, len(feed))))
-        fresh = [order for order in self._reserved if not shop.doubtful(order)]
+        fresh = [order for order in self._reserved if not shop.needs_lookup(order)]
         intents = {
             order.key: foresee(
                 shop.identity(order, shop.regeneration),
@@ -134,7 +134,7 @@ class Buyer:
             )
             for order in fresh
         }
-        shop.ledger.reserve(intents, until=shop.hook.clock() + _WAVE_LASTS)
+        shop.ledger.reserve(intents, until=shop.hook.clock() + _WRITE_AHEAD_VALID_SECONDS)
         if self._strict:
             # What was written ahead could not be told from what was sent, so each submit has a write of its own.
             shop.ledger.release(intents)
@@ -147,22 +147,22 @@ class Buyer:
             log.info("%d image tasks are paid: %s", len(self._bought), name_ids(self._bought))
         self._bought = []
 
-    def _steps(self, order: Order) -> Steps:
+    def _steps(self, order: BatchItem) -> Steps:
         shop = self._shop
         return Submission(
             shop.hook,
             order.request,
             identity=shop.identity(order, shop.regeneration),
             attempt=shop.attempt,
-            rules=replace(shop.rules, on_unknown_submission="fail") if shop.blind else shop.rules,
-            journal=LedgerJournal(shop.ledger, order.key, strict=self._strict),
+            rules=replace(shop.rules, on_unknown_submission="fail") if shop.client_ids_unsupported else shop.rules,
+            journal=LedgerRecordStore(shop.ledger, order.key, strict=self._strict),
             pace=self._pace,
             references=shop.references,
             adopt=shop.adopt,
-            observer=_Listener(shop, self._gate, order),
+            observer=_ItemListener(shop, self._gate, order),
         ).steps()
 
-    def _go(self, pool: ThreadPoolExecutor, order: Order, steps: Steps) -> None:
+    def _go(self, pool: ThreadPoolExecutor, order: BatchItem, steps: Steps) -> None:
         self._active[pool.submit(_advance, steps)] = (order, steps)
 
     def _await_one(self) -> None:
@@ -176,31 +176,31 @@ class Buyer:
             order, steps = self._active.pop(future)
             self._conclude(order, steps, future)
 
-    def _conclude(self, order: Order, steps: Steps, future: Future[float | ImageTask]) -> None:
+    def _conclude(self, order: BatchItem, steps: Steps, future: Future[float | ImageTask]) -> None:
         shop = self._shop
         try:
             said = future.result()
-        except OverBudget:
-            shop.broke = True
-            self._gate.decided(order)
-        except Undecided:
+        except BudgetExceeded:
+            shop.budget_exhausted = True
+            self._gate.on_known(order)
+        except SubmitDeferred:
             self._postponed.append(order)
-            self._gate.decided(order)
+            self._gate.on_known(order)
         except errors.ToApisError as error:
-            self._gate.met(order, error)
+            self._gate.on_error(order, error)
         else:
             if isinstance(said, float):
                 heapq.heappush(self._sleeping, (shop.hook.clock() + said, next(self._numbers), order, steps))
             else:
-                self._gate.accepted(order)
-                shop.bought(order, said)
+                self._gate.on_submitted(order)
+                shop.mark_submitted(order, said)
                 self._bought.append(said.id)
 
 
-class _Listener(Observer):
+class _ItemListener(SubmissionListener):
     """Keeps the till of one order right; ten thousand of them say nothing at a person's level."""
 
-    def __init__(self, shop: Workshop, gate: Gate, order: Order) -> None:
+    def __init__(self, shop: BatchState, gate: AdmissionControl, order: BatchItem) -> None:
         self._shop, self._gate, self._order = shop, gate, order
 
     def says(self, line: str) -> None:
@@ -209,15 +209,15 @@ class _Listener(Observer):
     def saw(self, image_task: ImageTask) -> None:
         shop = self._shop
         if shop.image_task_id(self._order) is None and not shop.adopt:
-            found_by_client_id(shop.hook)
-        shop.till.saw(self._order, image_task.id, image_task)
+            mark_supported(shop.hook)
+        shop.costs.observe(self._order, image_task.id, image_task)
 
     def about_to_buy(self) -> None:
         self._gate.check(self._order)
 
     def turn_came(self) -> None:
-        if isinstance(self._shop.halt, Killed):
-            raise self._shop.halt
+        if isinstance(self._shop.account_error, Killed):
+            raise self._shop.account_error
 
 
 def _advance(steps: Steps) -> float | ImageTask:

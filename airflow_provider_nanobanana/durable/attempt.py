@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.record import Record
+    from airflow_provider_nanobanana.durable.record import SubmissionRecord
 
 
 @dataclass(frozen=True)
-class Attempt:
+class TaskAttempt:
     """Where a task instance stands: Airflow counts tries on, and sets ``max_tries`` at every clear.
 
     :param started_at: Epoch seconds; nothing that this attempt does not know of can have left later.
@@ -26,7 +26,7 @@ class Attempt:
     try_number: int = 0
 
     @classmethod
-    def of(cls, *, try_number: int, max_tries: int, retries: int, started_at: float) -> Attempt:
+    def of(cls, *, try_number: int, max_tries: int, retries: int, started_at: float) -> TaskAttempt:
         """Return the standing: at first ``max_tries`` is ``retries``; a clear sets it to the tries so far plus that.
 
         ``retries`` is that of the worker's DAG, which somebody may have edited since ``max_tries`` was counted. What
@@ -42,14 +42,14 @@ class Attempt:
         """Whether the user cleared the task since its first run, as far as the counts tell without a record."""
         return self.tries_before_clear > 0
 
-    def cleared_since(self, record: Record) -> bool:
+    def cleared_since(self, record: SubmissionRecord) -> bool:
         """Whether the user certainly cleared the task after a record was written: only a clear sets ``max_tries``."""
         if not (self.try_number and record.try_number):
             return self.max_tries > record.max_tries
         # An attempt from before the clear may still live, and find the record of one from after it.
         return self.try_number > record.try_number and self.max_tries != record.max_tries
 
-    def seems_cleared_since(self, record: Record) -> bool:
+    def seems_cleared_since(self, record: SubmissionRecord) -> bool:
         """As :meth:`cleared_since`; also where ``retries`` was lowered so that a clear left ``max_tries`` as it was.
 
         A retry after such an edit can look the same.

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.submission.client_ids import known_not_to_resolve, known_to_resolve
+from airflow_provider_nanobanana.submission.client_ids import known_supported, known_unsupported
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.state_store import Shelf
+    from airflow_provider_nanobanana.durable.state_store import StateStore
 
 NAME: Final = "nanobanana_orders"
 ATTEMPT: Final = "nanobanana_attempt"
@@ -27,7 +27,7 @@ _DAMAGE: Final = (ValueError, KeyError, TypeError, zlib.error)
 
 
 @dataclass(frozen=True)
-class Book:
+class InputSnapshot:
     """What one round of a task instance is to make; a clear begins another round.
 
     :param max_tries: Airflow's count of the round.
@@ -52,7 +52,7 @@ class Book:
 
 
 @dataclass(frozen=True)
-class Note:
+class AttemptCheckpoint:
     """Which attempt is at work.
 
     :param started_at: Epoch seconds.
@@ -66,15 +66,15 @@ class Note:
 
     try_number: int
     started_at: float
-    searching: bool = False
-    searched: int = 0
-    blind: bool = False
-    proved: bool = False
-    blocked: bool = False
-    halted: str = ""
+    reuse_pending: bool = False
+    reuse_position: int = 0
+    client_ids_unsupported: bool = False
+    client_ids_supported: bool = False
+    storage_blocked: bool = False
+    stop_reason: str = ""
 
 
-def save_input(shelf: Shelf, book: Book) -> int:
+def save_input(shelf: StateStore, book: InputSnapshot) -> int:
     """Keep what a round is to make, whatever its size, and return the number of values written.
 
     :raises TransientFailure: It is not known to be kept.
@@ -93,7 +93,7 @@ def save_input(shelf: Shelf, book: Book) -> int:
     )
 
 
-def load_input(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
+def load_input(shelf: StateStore, max_tries: int, retries: int) -> InputSnapshot | None:
     """Return what was kept in this round, or None where there certainly is nothing.
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
@@ -105,7 +105,7 @@ def load_input(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
     return replace(book, content=_content(shelf, NAME, index))
 
 
-def load_earlier_input(shelf: Shelf, max_tries: int, retries: int) -> Book | None:
+def load_earlier_input(shelf: StateStore, max_tries: int, retries: int) -> InputSnapshot | None:
     """Return what an earlier round was to make; None where there was none, or where it cannot be understood any more.
 
     :raises TransientFailure: It could not be read.
@@ -119,7 +119,7 @@ def load_earlier_input(shelf: Shelf, max_tries: int, retries: int) -> Book | Non
         return None
 
 
-def _index(shelf: Shelf) -> tuple[Book | None, dict[str, Any]]:
+def _index(shelf: StateStore) -> tuple[InputSnapshot | None, dict[str, Any]]:
     """Return what was kept last, without its content, and where that is."""
     index = _value(shelf, NAME)
     if index is None:
@@ -128,15 +128,15 @@ def _index(shelf: Shelf) -> tuple[Book | None, dict[str, Any]]:
         raise _unreadable(NAME, ValueError("it names no round"))
     facts = {name: index.get(name) for name in ("retries", "given")}
     first, try_number = index.get("first") is True, index.get("try_number") or 0
-    return Book(index["max_tries"], first, None, try_number=try_number, **facts), index
+    return InputSnapshot(index["max_tries"], first, None, try_number=try_number, **facts), index
 
 
-def save_uploads(shelf: Shelf, urls: dict[str, str], max_tries: int) -> None:
+def save_uploads(shelf: StateStore, urls: dict[str, str], max_tries: int) -> None:
     """Keep where references were uploaded."""
     _write(shelf, UPLOADS, urls, max_tries=max_tries)
 
 
-def load_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
+def load_uploads(shelf: StateStore, max_tries: int) -> dict[str, str]:
     """Return where references were uploaded in this round; nobody says how long an upload lives.
 
     Nothing where that is damaged, since an upload costs nothing.
@@ -148,26 +148,26 @@ def load_uploads(shelf: Shelf, max_tries: int) -> dict[str, str]:
         return {}
 
 
-def save_checkpoint(shelf: Shelf, attempt: Note) -> None:
+def save_checkpoint(shelf: StateStore, attempt: AttemptCheckpoint) -> None:
     """Keep which attempt is at work."""
     shelf.write(ATTEMPT, json.dumps({"version": _VERSION, **asdict(attempt)}))
 
 
-def load_checkpoint(shelf: Shelf) -> Note | None:
+def load_checkpoint(shelf: StateStore) -> AttemptCheckpoint | None:
     """Return which attempt was at work last; None where nothing says so."""
     value = _value(shelf, ATTEMPT)
     if value is None:
         return None
     try:
-        return Note(
+        return AttemptCheckpoint(
             try_number=int(value["try_number"]),
             started_at=float(value["started_at"]),
-            searching=value["searching"] is True,
-            searched=int(value["searched"]),
-            blind=value["blind"] is True,
-            proved=value["proved"] is True,
-            blocked=value["blocked"] is True,
-            halted=str(value["halted"]),
+            reuse_pending=value["reuse_pending"] is True,
+            reuse_position=int(value["reuse_position"]),
+            client_ids_unsupported=value["client_ids_unsupported"] is True,
+            client_ids_supported=value["client_ids_supported"] is True,
+            storage_blocked=value["storage_blocked"] is True,
+            stop_reason=str(value["stop_reason"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(ATTEMPT, error) from error
@@ -182,7 +182,7 @@ def input_digest(given: Any) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _write(shelf: Shelf, name: str, content: Any, *, stamped: bool = False, **facts: Any) -> int:
+def _write(shelf: StateStore, name: str, content: Any, *, stamped: bool = False, **facts: Any) -> int:
     """Write content in chunks and, last, their index.
 
     :param stamped: Whether the chunks are named by their content.
@@ -199,7 +199,7 @@ def _write(shelf: Shelf, name: str, content: Any, *, stamped: bool = False, **fa
     return len(chunks) + 1
 
 
-def _value(shelf: Shelf, name: str) -> dict[str, Any] | None:
+def _value(shelf: StateStore, name: str) -> dict[str, Any] | None:
     text = shelf.read(name)
     if text is None:
         return None
@@ -212,14 +212,14 @@ def _value(shelf: Shelf, name: str) -> dict[str, Any] | None:
     return value
 
 
-def _content(shelf: Shelf, name: str, index: dict[str, Any]) -> Any:
+def _content(shelf: StateStore, name: str, index: dict[str, Any]) -> Any:
     try:
         return _joined(shelf, name, index)
     except _DAMAGE as error:
         raise _unreadable(name, error) from error
 
 
-def _joined(shelf: Shelf, name: str, index: dict[str, Any]) -> Any:
+def _joined(shelf: StateStore, name: str, index: dict[str, Any]) -> Any:
     stamp = index.get("stamp", "")  # earlier versions named chunks by their number alone
     joined = "".join(shelf.read(f"{name}{stamp}_{number}") or "" for number in range(index["chunks"]))
     if zlib.crc32(joined.encode()) != index["check"]:
@@ -235,7 +235,7 @@ def _unreadable(name: str, error: Exception) -> TransientFailure:
     )
 
 
-class Notebook:
+class CheckpointStore:
     """The note of an attempt, and the uploads of its round; any thread may use it.
 
     :param note: As the last process left it, or a new one.
@@ -245,24 +245,26 @@ class Notebook:
     :ivar note: What is known by now.
     """
 
-    def __init__(self, shelf: Shelf, note: Note, *, base_url: str, max_tries: int, uploads: int) -> None:
+    def __init__(
+        self, shelf: StateStore, note: AttemptCheckpoint, *, base_url: str, max_tries: int, uploads: int
+    ) -> None:
         self.note = note
         self._shelf = shelf
         self._base_url = base_url
         self._max_tries = max_tries
         self._uploads = uploads
-        self._kept: Note | None = None
+        self._kept: AttemptCheckpoint | None = None
         self._lock = threading.RLock()
 
     @property
     def blind(self) -> bool:
         """Whether the service does not resolve client ids."""
-        return self.note.blind or known_not_to_resolve(self._base_url)
+        return self.note.client_ids_unsupported or known_unsupported(self._base_url)
 
     @property
     def proved(self) -> bool:
         """Whether what was bought is known to be found again by its client id."""
-        return self.note.proved or known_to_resolve(self._base_url)
+        return self.note.client_ids_supported or known_supported(self._base_url)
 
     def keep(self, **changes: Any) -> None:
         """Change the note; nothing is written where nothing changes.

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.durable.ledger_entry import Entry
-from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.attempt import Attempt
+    from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-    from airflow_provider_nanobanana.durable.state_store import Shelf
+    from airflow_provider_nanobanana.durable.state_store import StateStore
 
 VERSION: Final = 1
 #: An entry takes 170 to 300 bytes, 580 at its very worst: a chunk stays below 48 kB, and below Airflow's 65,535 always.
@@ -25,7 +25,7 @@ MAX_KEYS: Final = 100
 MAX_ENTRY_BYTES: Final = 600
 
 
-class Chunk:
+class LedgerChunk:
     """Entries stored under one name; a key never moves to another chunk.
 
     :param name: Its name on the shelf.
@@ -35,12 +35,12 @@ class Chunk:
     def __init__(self, name: str) -> None:
         self.name = name
         self.keys: list[str] = []
-        self._saved: Mapping[str, Entry] | None = {}
+        self._saved: Mapping[str, LedgerEntry] | None = {}
         #: What the shelf may hold, if nobody else wrote: more than one text after a write of unknown outcome.
         self._texts: set[str | None] = {None}
 
     @classmethod
-    def read(cls, shelf: Shelf, name: str) -> Chunk | None:
+    def read(cls, shelf: StateStore, name: str) -> LedgerChunk | None:
         """Return the chunk of this name, or None where there is none.
 
         :raises TransientFailure: It could not be read, or not be understood.
@@ -51,7 +51,7 @@ class Chunk:
         chunk = cls(name)
         value = parse(name, text)
         try:
-            saved = {key: Entry.from_json(entry) for key, entry in value["entries"].items()}
+            saved = {key: LedgerEntry.from_json(entry) for key, entry in value["entries"].items()}
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise unreadable(name, f"{type(error).__name__}: {error}") from error
         chunk.keys = list(saved)
@@ -64,15 +64,15 @@ class Chunk:
         """Whether the shelf certainly lists every key, in whatever form."""
         return self._saved is not None and len(self._saved) == len(self.keys)
 
-    def saved(self, key: str) -> Entry | None:
+    def saved(self, key: str) -> LedgerEntry | None:
         """Return the form that the shelf certainly holds; None where there is none or where that is not certain."""
         return None if self._saved is None else self._saved.get(key)
 
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Mapping[str, LedgerEntry]:
         """Return what was read."""
         return {} if self._saved is None else self._saved
 
-    def write(self, shelf: Shelf, writer: str, entries: Mapping[str, Entry]) -> bool:
+    def write(self, shelf: StateStore, writer: str, entries: Mapping[str, LedgerEntry]) -> bool:
         """Write the entries, if they are not what the shelf holds, and say whether anything was written.
 
         :param writer: Tells this attempt's text from those of others.
@@ -82,7 +82,7 @@ class Chunk:
             return False
         if shelf.read(self.name) not in self._texts:
             self._saved = None
-            raise overtaken(self.name)
+            raise concurrent_write(self.name)
         stored = {"version": VERSION, "writer": writer, "entries": {key: entries[key].to_json() for key in self.keys}}
         text = json.dumps(stored, separators=(",", ":"), allow_nan=False)
         # Until the shelf says that it kept the text, it may hold either, and neither can be relied on.
@@ -109,7 +109,7 @@ def parse(name: str, text: str) -> dict[str, Any]:
     return dict(value)
 
 
-def overtaken(name: str) -> TransientFailure:
+def concurrent_write(name: str) -> TransientFailure:
     """Return the error for a text that somebody else wrote since we read or wrote it."""
     return TransientFailure(
         f"Another attempt of this task instance is at work: it wrote {name!r} meanwhile. This one stops; what it "
@@ -127,28 +127,30 @@ def unreadable(name: str, why: str) -> TransientFailure:
     )
 
 
-def foresee(identity: SubmissionIdentity, attempt: Attempt, entry: Entry, *, client_ids: bool) -> Record:
+def foresee(
+    identity: SubmissionIdentity, attempt: TaskAttempt, entry: LedgerEntry, *, client_ids: bool
+) -> SubmissionRecord:
     """Return the intent that the next POST of an order will most likely write; a wrong guess costs a write, no more.
 
     :param client_ids: Whether submits carry a ``client_business_id``.
     """
     kept = entry.record
-    if kept is None or not kept.fits(identity):
+    if kept is None or not kept.matches(identity):
         generation = 0
     else:
         generation = kept.generation + (kept.state in (RecordState.SUBMITTED, RecordState.DONE))
     before = attempt.retry or attempt.cleared
-    return Record(
+    return SubmissionRecord(
         state=RecordState.INTENT,
         fingerprint=identity.fingerprint,
         regeneration=identity.regeneration,
         generation=generation,
         client_business_id=identity.client_business_id(generation) if client_ids else None,
         image_task_id=None,
-        at=attempt.started_at,
+        may_have_left_at=attempt.started_at,
         max_tries=attempt.max_tries,
         writer="",
-        replaced=before if kept is None else kept.replaced or not kept.fits(identity),
+        replaced=before if kept is None else kept.replaced or not kept.matches(identity),
         try_number=attempt.try_number,
     )
 
@@ -160,23 +162,23 @@ class Reservation:
     :param intent: What is saved; its ``at`` is the last moment at which the POST may leave.
     """
 
-    intent: Record
+    intent: SubmissionRecord
 
-    def saved_form(self, entry: Entry) -> Entry:
+    def saved_form(self, entry: LedgerEntry) -> LedgerEntry:
         """Return what to save for an entry: the intent, unless that would hide what the entry's record knows."""
         record = entry.record
-        if record is None or entry.landed is not None:
+        if record is None or entry.stored is not None:
             return entry
         if record.state is RecordState.INTENT and same_submit(record, self.intent):
-            later = max(record.at, self.intent.at)
-            careful = replace(self.intent, at=later, replaced=record.replaced or self.intent.replaced)
+            later = max(record.may_have_left_at, self.intent.may_have_left_at)
+            careful = replace(self.intent, may_have_left_at=later, replaced=record.replaced or self.intent.replaced)
         elif self._follows(entry, record):
             careful = self.intent
         else:
             return entry
         return replace(entry, record=careful, status="open", error=None)
 
-    def _follows(self, entry: Entry, record: Record) -> bool:
+    def _follows(self, entry: LedgerEntry, record: SubmissionRecord) -> bool:
         """Whether the intent is what comes right after a record: a generation left out would never be looked for."""
         if (record.fingerprint, record.regeneration) != (self.intent.fingerprint, self.intent.regeneration):
             return False
@@ -185,20 +187,20 @@ class Reservation:
         return entry.refunded and record.generation + 1 == self.intent.generation
 
 
-def covers(saved: Record | None, intent: Record) -> bool:
+def covers(saved: SubmissionRecord | None, intent: SubmissionRecord) -> bool:
     """Whether a saved record is at least as careful as an intent: whoever finds it looks for that very POST."""
     return (
         saved is not None
         and saved.state is RecordState.INTENT
-        and saved.at >= intent.at
+        and saved.may_have_left_at >= intent.may_have_left_at
         and saved.replaced >= intent.replaced
         and same_submit(saved, intent)
     )
 
 
-def same_submit(one: Record, other: Record) -> bool:
+def same_submit(one: SubmissionRecord, other: SubmissionRecord) -> bool:
     """Whether two intents differ at most in their moment, their writer and try, and what came before them."""
-    first, second = (replace(it, at=0.0, writer="", replaced=False, try_number=0) for it in (one, other))
+    first, second = (replace(it, may_have_left_at=0.0, writer="", replaced=False, try_number=0) for it in (one, other))
     return first == second
 
 
@@ -219,30 +221,30 @@ class Ledger:
         record. It is not where the shelf was lost, or ended with an earlier try (Airflow before 3.3).
     """
 
-    def __init__(self, shelf: Shelf, *, whole: bool = False) -> None:
+    def __init__(self, shelf: StateStore, *, whole: bool = False) -> None:
         """Begin an empty ledger; use :meth:`load` wherever there may be one already."""
-        self.whole = whole
+        self.complete = whole
         self._shelf = shelf
         self._writer = uuid.uuid4().hex
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, LedgerEntry] = {}
         self._reserved: dict[str, Reservation] = {}
-        self._chunks: list[Chunk] = []
-        self._home: dict[str, Chunk] = {}
+        self._chunks: list[LedgerChunk] = []
+        self._home: dict[str, LedgerChunk] = {}
         self._dirty: set[str] = set()
         self._indexed: int | None = None
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, shelf: Shelf, *, first: bool = False) -> Ledger:
+    def load(cls, shelf: StateStore, *, first: bool = False) -> Ledger:
         """Return what earlier attempts saved, or an empty ledger where there certainly is none.
 
         :param first: Whether no earlier attempt may have sent anything: neither a retry nor a cleared task.
         :raises TransientFailure: It could not be read, or not be understood; nothing was sent.
         """
         ledger = cls(shelf)
-        ledger._indexed, ledger.whole = _read_index(shelf)
+        ledger._indexed, ledger.complete = _read_index(shelf)
         # Chunks are written before they are counted: a kill between the two leaves some that the index does not count.
-        while chunk := Chunk.read(shelf, f"{NAME}_{len(ledger._chunks)}"):
+        while chunk := LedgerChunk.read(shelf, f"{NAME}_{len(ledger._chunks)}"):
             ledger._chunks.append(chunk)
             ledger._home |= dict.fromkeys(chunk.keys, chunk)
             ledger._entries |= chunk.entries()
@@ -250,7 +252,7 @@ class Ledger:
             missing = f"{NAME}_{len(ledger._chunks)}"
             raise unreadable(missing, f"it is missing, and there were {ledger._indexed} chunks")
         if ledger._indexed is None and not ledger._chunks:
-            ledger.whole = first
+            ledger.complete = first
         return ledger
 
     def __len__(self) -> int:
@@ -261,35 +263,35 @@ class Ledger:
         """Whether it knows the order."""
         return key in self._entries
 
-    def get(self, key: str) -> Entry:
+    def get(self, key: str) -> LedgerEntry:
         """Return the entry as this attempt knows it; a blank one for an order that is not in the ledger."""
-        return self._entries.get(key) or Entry()
+        return self._entries.get(key) or LedgerEntry()
 
-    def items(self) -> list[tuple[str, Entry]]:
+    def items(self) -> list[tuple[str, LedgerEntry]]:
         """Return every order, also those of earlier attempts that this one does not want, in the order they came."""
         with self._lock:
             return list(self._entries.items())
 
-    def put(self, key: str, entry: Entry) -> None:
+    def put(self, key: str, entry: LedgerEntry) -> None:
         """Replace an entry in memory; the next :meth:`save` writes it."""
         with self._lock:
             self._entries[key] = entry
             chunk = self._home.get(key)
             if chunk is None:
                 if not self._chunks or len(self._chunks[-1].keys) >= MAX_KEYS:
-                    self._chunks.append(Chunk(f"{NAME}_{len(self._chunks)}"))
+                    self._chunks.append(LedgerChunk(f"{NAME}_{len(self._chunks)}"))
                 chunk = self._home[key] = self._chunks[-1]
                 chunk.keys.append(key)
             self._dirty.add(chunk.name)
 
-    def update(self, key: str, **changes: Any) -> Entry:
+    def update(self, key: str, **changes: Any) -> LedgerEntry:
         """Change fields of an entry in memory, and return it; the next :meth:`save` writes it."""
         with self._lock:
             entry = replace(self.get(key), **changes)
             self.put(key, entry)
             return entry
 
-    def reserve(self, intents: Mapping[str, Record], until: float) -> None:
+    def reserve(self, intents: Mapping[str, SubmissionRecord], until: float) -> None:
         """Let these orders be POSTed up to a moment without a write for each, once :meth:`save` has returned.
 
         From then on the shelf says that a POST may have left, while :meth:`get` says what really happened. An order
@@ -303,10 +305,10 @@ class Ledger:
         with self._lock:
             for key, intent in intents.items():
                 entry = self.get(key)
-                if entry.record is None and self.whole and entry.landed is None:
+                if entry.record is None and self.complete and entry.stored is None:
                     entry = replace(entry, record=replace(intent, state=RecordState.QUEUED))
                 if entry.record is not None:
-                    self._reserved[key] = Reservation(replace(intent, state=RecordState.INTENT, at=until))
+                    self._reserved[key] = Reservation(replace(intent, state=RecordState.INTENT, may_have_left_at=until))
                     self.put(key, entry)
 
     def release(self, keys: Iterable[str]) -> None:
@@ -316,7 +318,7 @@ class Ledger:
                 if self._reserved.pop(key, None) is not None:
                     self.put(key, self.get(key))
 
-    def covers(self, key: str, intent: Record) -> bool:
+    def covers(self, key: str, intent: SubmissionRecord) -> bool:
         """Whether the shelf certainly leads whoever reads it to the very POST of this intent."""
         with self._lock:
             chunk = self._home.get(key)
@@ -331,7 +333,7 @@ class Ledger:
         with self._lock:
             wanted = {self._home[key].name for key in keys} if keys else self._dirty
             written = 0
-            if self._indexed is None and (self._chunks or self.whole):
+            if self._indexed is None and (self._chunks or self.complete):
                 # Before anything else: whether the ledger is whole must not be lost in a kill, nor when the attempt
                 # ends before its first order.
                 written += self._write_index(0)
@@ -346,19 +348,19 @@ class Ledger:
             return written
 
     def _write_index(self, chunks: int) -> int:
-        text = json.dumps({"version": VERSION, "chunks": chunks, "whole": self.whole})
+        text = json.dumps({"version": VERSION, "chunks": chunks, "whole": self.complete})
         if self._indexed is None and self._shelf.read(NAME) not in (None, text):
-            raise overtaken(NAME)
+            raise concurrent_write(NAME)
         self._shelf.write(NAME, text)
         self._indexed = chunks
         return 1
 
-    def _saved_form(self, key: str) -> Entry:
+    def _saved_form(self, key: str) -> LedgerEntry:
         reservation, entry = self._reserved.get(key), self._entries[key]
         return reservation.saved_form(entry) if reservation else entry
 
 
-def check_room(shelf: Shelf, orders: int) -> None:
+def check_room(shelf: StateStore, orders: int) -> None:
     """Find out before anything is bought whether the shelf keeps values as large as a ledger of so many orders has.
 
     :raises TransientFailure: It does not: such a ledger would fail in the middle of the buying.
@@ -379,7 +381,7 @@ def check_room(shelf: Shelf, orders: int) -> None:
     shelf.write(PROBE, "-")
 
 
-class LedgerJournal:
+class LedgerRecordStore:
     """The record of one order, as a :class:`~.journal.Journal`: in the ledger's memory, saved where it has to be.
 
     :param strict: Whether every record is saved at once: for a connection without client ids, where nothing can be
@@ -391,23 +393,23 @@ class LedgerJournal:
         self._key = key
         self._strict = strict
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         """Return the record as this attempt knows it; other attempts show when the ledger is saved."""
         return self._ledger.get(self._key).record
 
-    def write(self, record: Record) -> None:
+    def write(self, record: SubmissionRecord) -> None:
         """Replace the record; an intent is on the shelf when this returns, or something just as careful.
 
         :raises TransientFailure: It had to be saved and is not known to be.
         """
         anew = record.state in (RecordState.QUEUED, RecordState.INTENT)
-        before: dict[str, Any] = {"status": "open", "landed": None, "error": None} if anew else {}
+        before: dict[str, Any] = {"status": "open", "stored": None, "error": None} if anew else {}
         self._ledger.update(self._key, record=record, **before)
         if self._strict or (record.state is RecordState.INTENT and not self._ledger.covers(self._key, record)):
             self._ledger.save(self._key)
 
 
-def _read_index(shelf: Shelf) -> tuple[int | None, bool]:
+def _read_index(shelf: StateStore) -> tuple[int | None, bool]:
     """Return the number of chunks that there must be, and whether the ledger is whole."""
     text = shelf.read(NAME)
     if text is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis.errors import Charged
 
 Status = Literal["open", "landed", "failed", "reused"]
@@ -35,7 +35,7 @@ _MOST_LOST: Final[Mapping[Detail, int]] = {"whole": 20, "short": 20, "least": 3,
 _SUFFIXES: Final[Mapping[str, str]] = {"jpeg": "jpg"}
 
 
-class Fault(NamedTuple):
+class ItemError(NamedTuple):
     """Why an order has no image, what became of its money, and whether another attempt may bring it.
 
     The stored form cuts long texts.
@@ -48,14 +48,14 @@ class Fault(NamedTuple):
     code: str
     message: str
     charged: Charged
-    again: bool = True
+    retryable: bool = True
     billed: bool = False
     kept: Mapping[str, Any] | None = None
     answer: str | None = None
 
 
 @dataclass(frozen=True)
-class LandedFile:
+class StoredFile:
     """An image in place.
 
     Where one order has many, the stored form knows no more than the name of those beside the first.
@@ -88,11 +88,11 @@ class Lost:
     """
 
     index: int
-    fault: Fault
+    fault: ItemError
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One order of a batch.
 
     :param record: The write-ahead record of its submission; None while it has none.
@@ -105,16 +105,16 @@ class Entry:
     :param lost: Images that came beside it and are not in place.
     """
 
-    record: Record | None = None
+    record: SubmissionRecord | None = None
     status: Status = "open"
-    landed: LandedFile | None = None
+    stored: StoredFile | None = None
     cost: float | None = None
-    listed: bool = False
-    error: Fault | None = None
+    is_list_price: bool = False
+    error: ItemError | None = None
     submitted_at: float | None = None
-    sunk: float = 0.0
-    sunk_listed: bool = False
-    extras: tuple[LandedFile, ...] = ()
+    sunk_cost: float = 0.0
+    sunk_is_list_price: bool = False
+    extras: tuple[StoredFile, ...] = ()
     lost: tuple[Lost, ...] = ()
 
     @property
@@ -139,13 +139,13 @@ class Entry:
         return [
             _STATUSES.index(self.status),
             None if self.record is None else _record_to_json(self.record),
-            None if self.landed is None else _landed_to_json(self.landed),
+            None if self.stored is None else _landed_to_json(self.stored),
             self.cost,
-            1 if self.listed else None,
+            1 if self.is_list_price else None,
             None if self.error is None else _fault_to_json(self.error),
             self.submitted_at,
-            self.sunk or None,
-            1 if self.sunk_listed else None,
+            self.sunk_cost or None,
+            1 if self.sunk_is_list_price else None,
             self._more(detail) or None,
         ]
 
@@ -159,7 +159,7 @@ class Entry:
         return {key: value for key, value in more.items() if value}
 
     @classmethod
-    def from_json(cls, value: Any) -> Entry:
+    def from_json(cls, value: Any) -> LedgerEntry:
         """Return the entry.
 
         :raises ValueError: It is none of ours, or damaged; so say TypeError and IndexError.
@@ -168,23 +168,23 @@ class Entry:
         fields += [None] * (_FIELDS - len(fields))
         status, record, landed, cost, listed, error, submitted_at, sunk, sunk_listed, more = fields
         more = more or {}
-        file = None if landed is None else LandedFile(landed[0], _unpack(landed[1]), *landed[2:])
+        file = None if landed is None else StoredFile(landed[0], _unpack(landed[1]), *landed[2:])
         return cls(
             record=None if record is None else _record_from_json(record),
             status=_STATUSES[status],
-            landed=file,
+            stored=file,
             cost=cost,
-            listed=bool(listed),
+            is_list_price=bool(listed),
             error=None if error is None else _fault_from_json(error, more.get("f")),
             submitted_at=submitted_at,
-            sunk=sunk or 0.0,
-            sunk_listed=bool(sunk_listed),
+            sunk_cost=sunk or 0.0,
+            sunk_is_list_price=bool(sunk_listed),
             extras=tuple(_extra_from_json(extra, file) for extra in more.get("x", ())),
             lost=tuple(Lost(lost[0], _fault_from_json(lost[1:5], lost[5])) for lost in more.get("l", ())),
         )
 
 
-def _record_to_json(record: Record) -> list[Any]:
+def _record_to_json(record: SubmissionRecord) -> list[Any]:
     client_id = record.client_business_id
     return [
         _STATES.index(record.state),
@@ -193,23 +193,23 @@ def _record_to_json(record: Record) -> list[Any]:
         record.generation,
         None if client_id is None else _pack(client_id, _CLIENT_ID),
         record.image_task_id,
-        record.at,
+        record.may_have_left_at,
         record.max_tries,
         int(record.replaced),
         record.try_number,
     ]
 
 
-def _record_from_json(value: Any) -> Record:
+def _record_from_json(value: Any) -> SubmissionRecord:
     state, fingerprint, regeneration, generation, client_id, image_task_id, at, max_tries, replaced, *later = value
-    return Record(
+    return SubmissionRecord(
         state=_STATES[state],
         fingerprint=_unpack(fingerprint),
         regeneration=regeneration,
         generation=generation,
         client_business_id=None if client_id is None else _unpack(client_id, _CLIENT_ID),
         image_task_id=image_task_id,
-        at=at,
+        may_have_left_at=at,
         max_tries=max_tries,
         # Whoever wrote it is known for the chunk as a whole.
         writer="",
@@ -218,22 +218,22 @@ def _record_from_json(value: Any) -> Record:
     )
 
 
-def _landed_to_json(landed: LandedFile) -> list[Any]:
+def _landed_to_json(landed: StoredFile) -> list[Any]:
     return [landed.name, _pack(landed.sha256 or ""), landed.bytes, landed.format, landed.width, landed.height]
 
 
-def _extra_to_json(file: LandedFile, detail: Detail) -> list[Any]:
+def _extra_to_json(file: StoredFile, detail: Detail) -> list[Any]:
     """Return a further image without its name: that is the first one's but for the index."""
     if detail != "whole" or file.sha256 is None:
         return [file.index, file.format]
     return [file.index, file.format, _pack(file.sha256), file.bytes, file.width, file.height]
 
 
-def _extra_from_json(value: Any, first: LandedFile | None) -> LandedFile:
+def _extra_from_json(value: Any, first: StoredFile | None) -> StoredFile:
     index, image_format, *measures = value
     sha256, size, width, height = measures or (None, None, None, None)
     name = f"{first.stem if first else ''}.{index}.{_SUFFIXES.get(image_format, image_format)}"
-    return LandedFile(name, sha256 and _unpack(sha256), size, image_format, width, height, index)
+    return StoredFile(name, sha256 and _unpack(sha256), size, image_format, width, height, index)
 
 
 def _lost_to_json(lost: Lost, detail: Detail) -> list[Any]:
@@ -241,11 +241,11 @@ def _lost_to_json(lost: Lost, detail: Detail) -> list[Any]:
     return [lost.index, *_fault_to_json(fault), _details(fault, detail)]
 
 
-def _fault_to_json(fault: Fault) -> list[Any]:
-    return [_cut(fault.code, _LONGEST_CODE), _cut(fault.message, _LONGEST_MESSAGE), fault.charged, int(fault.again)]
+def _fault_to_json(fault: ItemError) -> list[Any]:
+    return [_cut(fault.code, _LONGEST_CODE), _cut(fault.message, _LONGEST_MESSAGE), fault.charged, int(fault.retryable)]
 
 
-def _details(fault: Fault, detail: Detail) -> dict[str, Any]:
+def _details(fault: ItemError, detail: Detail) -> dict[str, Any]:
     """Return what few faults have."""
     kept = fault.kept if detail == "whole" or fault.kept is None else {"uri": fault.kept.get("uri")}
     details = {
@@ -256,11 +256,11 @@ def _details(fault: Fault, detail: Detail) -> dict[str, Any]:
     return {key: value for key, value in details.items() if value}
 
 
-def _fault_from_json(value: Any, details: Any) -> Fault:
+def _fault_from_json(value: Any, details: Any) -> ItemError:
     code, message, charged, again = value
     details = details or {}
     kept, answer = details.get("kept"), details.get("answer")
-    return Fault(code, message, charged, bool(again), bool(details.get("billed")), kept, answer)
+    return ItemError(code, message, charged, bool(again), bool(details.get("billed")), kept, answer)
 
 
 def _pack(text: str, prefix: str = "") -> str:

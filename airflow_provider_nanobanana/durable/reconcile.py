@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
@@ -89,7 +89,7 @@ OnExpired = Literal["fail", "resubmit"]
 
 #: "Not there" is believed when asked this often, and this long after the last moment at which a submit may have left:
 #: an accepted submit may stay invisible for half a minute, and the HTTP call itself may have been under way.
-LOOKS_TO_BELIEVE: Final = 4
+MIN_LOOKUPS: Final = 4
 VISIBLE_AFTER_SECONDS: Final = 60.0
 #: Clocks of workers differ by less: a moment that lies further back was written that long ago, whatever clock it is of.
 CLOCKS_DIFFER_SECONDS: Final = 300.0
@@ -102,7 +102,7 @@ MOST_GENERATIONS: Final = 10 * MAX_GENERATIONS
 
 
 @dataclass(frozen=True)
-class Rules:
+class SubmissionPolicy:
     """What user and connection allow.
 
     A result that has expired is paid and lost. It is bought anew with ``on_expired="resubmit"``, by a clear with
@@ -121,22 +121,22 @@ class Rules:
     clear_rebuys: bool = False
 
     @property
-    def unseen_for(self) -> float:
+    def visibility_delay(self) -> float:
         """Seconds for which what a POST bought may stay out of sight, from the moment at which the POST left."""
         return self.http_timeout + VISIBLE_AFTER_SECONDS
 
 
 @dataclass(frozen=True)
-class Seen:
+class Lookup:
     """What the service answered when asked for ``target``: the image task, or so many times "not there"."""
 
     target: str
     image_task: ImageTask | None = None
-    looks: int = 1
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
-class Situation:
+class ReconcileInput:
     """All that :func:`decide` goes by.
 
     :param generation: The generation being looked at while there is no record.
@@ -146,24 +146,24 @@ class Situation:
     """
 
     identity: SubmissionIdentity
-    attempt: Attempt
-    rules: Rules
-    record: Record | None = None
-    seen: Seen | None = None
+    attempt: TaskAttempt
+    rules: SubmissionPolicy
+    record: SubmissionRecord | None = None
+    lookup: Lookup | None = None
     generation: int = 0
     vouched: bool = False
     read_at: float | None = None
 
 
-class Verb(StrEnum):
+class Action(StrEnum):
     """What to do next; the first three end well, the last ends badly."""
 
     USE = "use"
     REATTACH = "re-attach"
     ADOPT = "adopt"
-    LOOK = "look"
+    LOOK_UP = "look"
     WAIT = "wait"
-    WALK = "walk to the next generation"
+    NEXT_GENERATION = "walk to the next generation"
     SUBMIT = "submit"
     FAIL = "fail"
 
@@ -177,7 +177,7 @@ class Decision:
     :param seconds: How long to wait before the next look.
     """
 
-    verb: Verb
+    action: Action
     reason: str
     target: str = ""
     generation: int = 0
@@ -185,7 +185,7 @@ class Decision:
     error: errors.ToApisError | None = None
 
 
-def decide(situation: Situation, now: float) -> Decision:
+def reconcile(situation: ReconcileInput, now: float) -> Decision:
     """Return the next step; ``now`` is epoch seconds."""
     record = situation.record
     if record is None:
@@ -197,11 +197,11 @@ def decide(situation: Situation, now: float) -> Decision:
         cleared = "the task was cleared after its outcome could not be found out"
         blind = _fail(_unfindable(_key(situation), sent_ids=False), record.generation)
         return _submit(record.generation, cleared) if _surely_cleared(situation) else blind
-    if situation.seen is None or situation.seen.target != target:
-        return Decision(Verb.LOOK, f"the record is {record.state}", target=target)
-    if situation.seen.image_task is not None:
-        return _decide_found(situation, situation.seen.image_task, now)
-    return _decide_absent(situation, now, since=_by_our_clock(record.at, situation.read_at))
+    if situation.lookup is None or situation.lookup.target != target:
+        return Decision(Action.LOOK_UP, f"the record is {record.state}", target=target)
+    if situation.lookup.image_task is not None:
+        return _decide_found(situation, situation.lookup.image_task, now)
+    return _decide_absent(situation, now, since=_by_our_clock(record.may_have_left_at, situation.read_at))
 
 
 def _by_our_clock(at: float, read_at: float | None) -> float:
@@ -214,14 +214,14 @@ def _by_our_clock(at: float, read_at: float | None) -> float:
     return min(max(at, read_at), read_at + _WRITTEN_AHEAD)
 
 
-def _decide_unsent(situation: Situation, record: Record) -> Decision:
+def _decide_unsent(situation: ReconcileInput, record: SubmissionRecord) -> Decision:
     """The record says that nothing was sent."""
-    if not record.fits(situation.identity):
+    if not record.matches(situation.identity):
         return _submit_wish(situation, "nothing of the recorded request was sent")
     return _submit(record.generation, "the record says that nothing was sent")
 
 
-def _decide_unrecorded(situation: Situation, now: float) -> Decision:
+def _decide_unrecorded(situation: ReconcileInput, now: float) -> Decision:
     """Without a record: submit, unless an earlier attempt may have done so."""
     attempt = situation.attempt
     if not (attempt.retry or attempt.cleared or situation.vouched):
@@ -231,23 +231,23 @@ def _decide_unrecorded(situation: Situation, now: float) -> Decision:
             return _fail(_unfindable(_key(situation), sent_ids=False))
         return _submit(0, "the task was cleared, and without client ids nothing can be looked up")
     target = situation.identity.client_business_id(situation.generation)
-    if situation.seen is None or situation.seen.target != target:
-        return Decision(Verb.LOOK, "there is no record of earlier attempts", target=target)
-    if situation.seen.image_task is not None:
-        return _decide_found(situation, situation.seen.image_task, now)
+    if situation.lookup is None or situation.lookup.target != target:
+        return Decision(Action.LOOK_UP, "there is no record of earlier attempts", target=target)
+    if situation.lookup.image_task is not None:
+        return _decide_found(situation, situation.lookup.image_task, now)
     # An attempt that goes on after a pause may have begun on another machine.
     latest = attempt.started_at if situation.read_at is None else situation.read_at + _WRITTEN_AHEAD
     return _decide_absent(situation, now, since=min(attempt.started_at, latest))
 
 
-def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
+def _decide_absent(situation: ReconcileInput, now: float, since: float) -> Decision:
     """The service does not show it: wait until that can be believed, then as the user wants."""
-    seen, record, rules = situation.seen, situation.record, situation.rules
+    seen, record, rules = situation.lookup, situation.record, situation.rules
     assert seen is not None
-    if not situation.vouched and (seen.looks < LOOKS_TO_BELIEVE or now < since + rules.unseen_for):
-        pause = min(_FIRST_PAUSE * 2 ** min(seen.looks - 1, _DOUBLINGS), _LONGEST_PAUSE)
-        reason = f"{seen.target} is not there yet (look {seen.looks})"
-        return Decision(Verb.WAIT, reason, target=seen.target, seconds=pause)
+    if not situation.vouched and (seen.attempts < MIN_LOOKUPS or now < since + rules.visibility_delay):
+        pause = min(_FIRST_PAUSE * 2 ** min(seen.attempts - 1, _DOUBLINGS), _LONGEST_PAUSE)
+        reason = f"{seen.target} is not there yet (look {seen.attempts})"
+        return Decision(Action.WAIT, reason, target=seen.target, seconds=pause)
     cleared = _surely_cleared(situation)
     if record is not None and record.image_task_id is not None:
         if cleared and not rules.reuse_existing:
@@ -255,14 +255,16 @@ def _decide_absent(situation: Situation, now: float, since: float) -> Decision:
         return _fail(_unknown_id(record.image_task_id))
     if rules.on_unknown_submission == "fail" and not (cleared or situation.vouched):
         return _fail(_unfindable(_key(situation), sent_ids=True), _generation(situation))
-    if record is not None and not record.fits(situation.identity):
-        return _submit_wish(situation, f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
-    return _submit(_generation(situation), f"{seen.target} is not there after {seen.looks} looks: nothing was bought")
+    if record is not None and not record.matches(situation.identity):
+        return _submit_wish(situation, f"{seen.target} is not there after {seen.attempts} looks: nothing was bought")
+    return _submit(
+        _generation(situation), f"{seen.target} is not there after {seen.attempts} looks: nothing was bought"
+    )
 
 
-def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decision:
+def _decide_found(situation: ReconcileInput, found: ImageTask, now: float) -> Decision:
     """The service shows an image task: does it serve what is wanted now?"""
-    record, wished_anew = situation.record, _wished_anew(situation)
+    record, wished_anew = situation.record, _cleared_since(situation)
     changed = record is not None and record.fingerprint != situation.identity.fingerprint
     if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
         return _decide_failed(situation, found, wished_anew)
@@ -284,15 +286,15 @@ def _decide_found(situation: Situation, found: ImageTask, now: float) -> Decisio
     return Decision(_verb_for(record, found), f"image task {found.id}: {reason}", target=found.id)
 
 
-def _verb_for(record: Record | None, found: ImageTask) -> Verb:
+def _verb_for(record: SubmissionRecord | None, found: ImageTask) -> Action:
     if record is None or record.image_task_id is None:
-        return Verb.ADOPT
-    return Verb.USE if found.status is ImageTaskStatus.COMPLETED else Verb.REATTACH
+        return Action.ADOPT
+    return Action.USE if found.status is ImageTaskStatus.COMPLETED else Action.REATTACH
 
 
-def _decide_expired(situation: Situation, found: ImageTask) -> Decision:
+def _decide_expired(situation: ReconcileInput, found: ImageTask) -> Decision:
     """The image is paid and lost: whatever replaces it is paid once more, and never without being asked for."""
-    rules, wished_anew = situation.rules, _wished_anew(situation)
+    rules, wished_anew = situation.rules, _cleared_since(situation)
     # Without a record the id looked under tells: what a clear without reuse bought has one of its own.
     told = wished_anew and not rules.reuse_existing and situation.record is not None
     if told or rules.on_expired == "resubmit" or (wished_anew and rules.clear_rebuys):
@@ -300,60 +302,60 @@ def _decide_expired(situation: Situation, found: ImageTask) -> Decision:
     return _fail(_expired(found, clear_rebuys=rules.clear_rebuys))
 
 
-def _decide_failed(situation: Situation, found: ImageTask, wished_anew: bool) -> Decision:
+def _decide_failed(situation: ReconcileInput, found: ImageTask, wished_anew: bool) -> Decision:
     error = found.error
     if error and content_refused(error.code, error.message) and not wished_anew:
         return _fail(_refused(found))
     return _next(situation, f"image task {found.id} failed at the service and was refunded")
 
 
-def _wished_anew(situation: Situation) -> bool:
+def _cleared_since(situation: ReconcileInput) -> bool:
     """Whether the user cleared the task after what was found had been submitted, as far as it can be told."""
     record, attempt = situation.record, situation.attempt
     return attempt.cleared if record is None else attempt.seems_cleared_since(record)
 
 
-def _surely_cleared(situation: Situation) -> bool:
+def _surely_cleared(situation: ReconcileInput) -> bool:
     """As :func:`_wished_anew`, where a mistake could buy what nobody can see."""
     record, attempt = situation.record, situation.attempt
     return attempt.cleared and not attempt.retry if record is None else attempt.cleared_since(record)
 
 
-def _next(situation: Situation, reason: str) -> Decision:
+def _next(situation: ReconcileInput, reason: str) -> Decision:
     """Go on to what comes after a finished generation."""
     record, identity = situation.record, situation.identity
     if record is None:
-        return _bounded(situation, Verb.WALK, situation.generation + 1, reason)
-    if record.fits(identity):
-        return _bounded(situation, Verb.SUBMIT, record.generation + 1, reason)
+        return _bounded(situation, Action.NEXT_GENERATION, situation.generation + 1, reason)
+    if record.matches(identity):
+        return _bounded(situation, Action.SUBMIT, record.generation + 1, reason)
     return _submit_wish(situation, reason)
 
 
-def _submit_wish(situation: Situation, reason: str) -> Decision:
+def _submit_wish(situation: ReconcileInput, reason: str) -> Decision:
     """The wish is another one than the record's: its own generations begin at 0 and may exist from before."""
-    return Decision(Verb.WALK if situation.rules.client_ids else Verb.SUBMIT, reason)
+    return Decision(Action.NEXT_GENERATION if situation.rules.client_ids else Action.SUBMIT, reason)
 
 
-def _bounded(situation: Situation, verb: Verb, generation: int, reason: str) -> Decision:
+def _bounded(situation: ReconcileInput, verb: Action, generation: int, reason: str) -> Decision:
     """Go on to a generation; a clear begins the count of failures anew."""
     last = generation >= MOST_GENERATIONS
-    if last or (generation % MAX_GENERATIONS == 0 and not _wished_anew(situation)):
+    if last or (generation % MAX_GENERATIONS == 0 and not _cleared_since(situation)):
         return _fail(_too_many_failures(generation, clear_goes_on=not last))
     return Decision(verb, reason, generation=generation)
 
 
 def _submit(generation: int, reason: str) -> Decision:
-    return Decision(Verb.SUBMIT, reason, generation=generation)
+    return Decision(Action.SUBMIT, reason, generation=generation)
 
 
-def _generation(situation: Situation) -> int:
+def _generation(situation: ReconcileInput) -> int:
     return situation.record.generation if situation.record else situation.generation
 
 
-def _key(situation: Situation) -> str:
+def _key(situation: ReconcileInput) -> str:
     """Return the derived id under which a person can say which image task this submission became."""
     return situation.identity.client_business_id(_generation(situation))
 
 
 def _fail(error: errors.ToApisError, generation: int = 0) -> Decision:
-    return Decision(Verb.FAIL, error.message, generation=generation, error=error)
+    return Decision(Action.FAIL, error.message, generation=generation, error=error)

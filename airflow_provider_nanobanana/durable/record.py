@@ -49,7 +49,7 @@ class SubmissionIdentity:
 
 
 @dataclass(frozen=True)
-class Record:
+class SubmissionRecord:
     """What is known of a task instance's submission; plain JSON in the store, and no secret in it.
 
     :param at: Epoch seconds of the last moment at which a POST may have left.
@@ -66,21 +66,21 @@ class Record:
     generation: int
     client_business_id: str | None
     image_task_id: str | None
-    at: float
+    may_have_left_at: float
     max_tries: int
     writer: str
     replaced: bool = False
     try_number: int = 0
 
-    def fits(self, identity: SubmissionIdentity) -> bool:
+    def matches(self, identity: SubmissionIdentity) -> bool:
         """Whether this is about the very wish of ``identity``."""
         return (self.fingerprint, self.regeneration) == (identity.fingerprint, identity.regeneration)
 
     def vouches(self, now: float, unseen_for: float) -> bool:
         """Whether nothing of another wish can be out of sight: there was none, or it left before this long enough."""
-        return not self.replaced or now >= self.at + unseen_for
+        return not self.replaced or now >= self.may_have_left_at + unseen_for
 
-    def moved(self, state: RecordState, **changes: Any) -> Self:
+    def with_state(self, state: RecordState, **changes: Any) -> Self:
         """Return the record in another state."""
         return replace(self, state=state, **changes)
 
@@ -89,7 +89,7 @@ class Record:
         return {"version": VERSION, **asdict(self), "state": str(self.state)}
 
     @classmethod
-    def from_json(cls, value: Any) -> Record:
+    def from_json(cls, value: Any) -> SubmissionRecord:
         """Return the record; what cannot be read is never "no record".
 
         :raises TransientFailure: for another version or form; nothing was sent.
@@ -108,7 +108,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class NamedIdentity(SubmissionIdentity):
+class CallerIdentity(SubmissionIdentity):
     """The identity of a submission whose client id the caller chose: the first part of its scope."""
 
     def client_business_id(self, generation: int) -> str:

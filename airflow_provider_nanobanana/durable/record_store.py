@@ -7,38 +7,38 @@ import uuid
 from dataclasses import replace
 from typing import Any, Protocol
 
-from airflow_provider_nanobanana.durable.record import KEY, Record, RecordState
+from airflow_provider_nanobanana.durable.record import KEY, RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 
-class Journal(Protocol):
+class RecordStore(Protocol):
     """Keeps one record. It is never deleted: a task killed after its end must still find its result."""
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         """Return the record, or None where there certainly is none."""
         ...
 
-    def write(self, record: Record) -> None:
+    def write(self, record: SubmissionRecord) -> None:
         """Replace the record; it is kept when this returns."""
         ...
 
 
-class MemoryJournal:
+class InMemoryRecordStore:
     """Forgets with the attempt: Airflow before 3.3, and callers of the hook. Derived client ids carry on then."""
 
     def __init__(self) -> None:
-        self._record: Record | None = None
+        self._record: SubmissionRecord | None = None
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         """Return what this attempt wrote."""
         return self._record
 
-    def write(self, record: Record) -> None:
+    def write(self, record: SubmissionRecord) -> None:
         """Keep it for this attempt."""
         self._record = record
 
 
-class StateStoreJournal:
+class TaskStateRecordStore:
     """The record in ``task_state_store``: it survives retries, kills, deferrals and a clear.
 
     :param store: ``context["task_state_store"]``.
@@ -47,7 +47,7 @@ class StateStoreJournal:
     def __init__(self, store: Any) -> None:
         self._store = store
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         """Return the record.
 
         :raises TransientFailure: It could not be read, which is never the same as "there is none".
@@ -60,9 +60,9 @@ class StateStoreJournal:
                 "nothing was sent now. A retry reads it again.",
                 charged="unknown",
             ) from error
-        return None if value is None else Record.from_json(value)
+        return None if value is None else SubmissionRecord.from_json(value)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: SubmissionRecord) -> None:
         """Write the record and read it back: the store's own ``set`` ignores an error of the API server (3.3.2).
 
         :raises TransientFailure: It was not kept.
@@ -86,47 +86,47 @@ class StateStoreJournal:
             )
 
 
-def journal_for(context: Any) -> Journal:
+def record_store_for(context: Any) -> RecordStore:
     """Return the journal of a running task instance."""
     store = context.get("task_state_store")
-    return MemoryJournal() if store is None else StateStoreJournal(store)
+    return InMemoryRecordStore() if store is None else TaskStateRecordStore(store)
 
 
 log = logging.getLogger(__name__)
 
 
-class Logbook:
+class OptimisticRecord:
     """Reads and writes the record, and never writes over another attempt's without having read it.
 
     :ivar kept: The record as last read or written.
     :ivar writer: Tells this attempt's records from those of others.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: RecordStore) -> None:
         self._journal = journal
-        self.kept: Record | None = None
+        self.current: SubmissionRecord | None = None
         self.writer = uuid.uuid4().hex
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         """Return the record.
 
         :raises TransientFailure: It could not be read.
         """
-        self.kept = self._journal.read()
-        return self.kept
+        self.current = self._journal.read()
+        return self.current
 
-    def still_ours(self) -> bool:
+    def is_current(self) -> bool:
         """Whether no other attempt wrote since we last read; the window that remains is a few milliseconds.
 
         :raises TransientFailure: The record could not be read.
         """
-        before = self.kept
+        before = self.current
         if self.read() == before:
             return True
         log.warning("Another attempt wrote the record meanwhile; deciding anew.")
         return False
 
-    def overtaken(self, before: Record | None) -> bool:
+    def overtaken(self, before: SubmissionRecord | None) -> bool:
         """Whether another attempt wrote since we knew this record, and may have bought what we did not.
 
         :raises TransientFailure: The record could not be read.
@@ -135,29 +135,29 @@ class Logbook:
         changed = now is not None and now != before and now.writer != self.writer
         return changed and now is not None and now.state is not RecordState.QUEUED
 
-    def keep(self, record: Record) -> None:
+    def save(self, record: SubmissionRecord) -> None:
         """Write the record; call :meth:`still_ours` first.
 
         :raises TransientFailure: It was not kept.
         """
         record = replace(record, writer=self.writer)
         self._journal.write(record)
-        self.kept = record
+        self.current = record
 
-    def note(self, record: Record) -> bool:
+    def try_save(self, record: SubmissionRecord) -> bool:
         """Write what is good to know, and say whether the record is still ours; without it the intent leads there."""
         try:
-            if not self.still_ours():
+            if not self.is_current():
                 return False
-            self.keep(record)
+            self.save(record)
         except TransientFailure as error:
             log.warning("Not noted (%s): %s", record.state, error.message)
         return True
 
-    def keep_bought(self, record: Record) -> None:
+    def save_submitted(self, record: SubmissionRecord) -> None:
         """Write the id of what was just paid, whoever wrote meanwhile; failing to is loud but not fatal."""
         try:
-            self.keep(record)
+            self.save(record)
         except TransientFailure as error:
             log.error("Image task %s is bought, but: %s", record.image_task_id, error.message)
-            self.kept = record
+            self.current = record

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
-from airflow_provider_nanobanana.compat import SUPERVISOR_LINE
+from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 
-class Shelf(Protocol):
+class StateStore(Protocol):
     """Keeps texts under names, for one task instance."""
 
     def read(self, name: str) -> str | None:
@@ -27,7 +27,7 @@ class Shelf(Protocol):
         ...
 
 
-class MemoryShelf:
+class InMemoryStateStore:
     """Forgets with the process: tests, and callers without a task instance.
 
     :param texts: What lies on it already.
@@ -45,7 +45,7 @@ class MemoryShelf:
         self.texts[name] = text
 
 
-class _AirflowShelf(ABC):
+class _VerifiedStore(ABC):
     """What both of Airflow's places have in common: anything may fail, and a write counts once it is read back.
 
     Safe to use from several threads, whatever else they ask Airflow for.
@@ -65,7 +65,7 @@ class _AirflowShelf(ABC):
         :raises TransientFailure: It could not be read, or is no text.
         """
         try:
-            with SUPERVISOR_LINE:
+            with SUPERVISOR_LOCK:
                 value = self._get(name)
         except Exception as error:
             raise _unread(name, f"{type(error).__name__}: {error}") from error
@@ -79,7 +79,7 @@ class _AirflowShelf(ABC):
         :raises TransientFailure: It was not kept.
         """
         try:
-            with SUPERVISOR_LINE:
+            with SUPERVISOR_LOCK:
                 self._set(name, text)
                 kept = self._get(name)
         except Exception as error:
@@ -88,7 +88,7 @@ class _AirflowShelf(ABC):
             raise _unwritten(name, f"{self._place} did not keep it")
 
 
-class StateStoreShelf(_AirflowShelf):
+class TaskStateStore(_VerifiedStore):
     """Airflow's task state store (3.3 and later): it survives retries, kills, deferrals and a clear.
 
     Its ``set`` ignores an error of the API server (3.3.2). A value holds 65,535 bytes of JSON by default
@@ -112,7 +112,7 @@ class StateStoreShelf(_AirflowShelf):
         self._store.set(name, text, retention=NEVER_EXPIRE)
 
 
-class XComShelf(_AirflowShelf):
+class XComStateStore(_VerifiedStore):
     """XComs of this very task instance, for Airflow before 3.3: they survive a deferral and end with the try.
 
     :param ti: ``context["ti"]``.
@@ -131,10 +131,10 @@ class XComShelf(_AirflowShelf):
         self._ti.xcom_push(key=name, value=text)
 
 
-def shelf_for(context: Any) -> Shelf:
+def state_store_for(context: Any) -> StateStore:
     """Return the shelf of a running task instance."""
     store = context.get("task_state_store")
-    return XComShelf(context["ti"]) if store is None else StateStoreShelf(store)
+    return XComStateStore(context["ti"]) if store is None else TaskStateStore(store)
 
 
 def _unread(name: str, why: str) -> TransientFailure:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.emulator.server import Ports, url_host
-from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
 _EPILOG = """Words in a prompt make an image task misbehave: [[fail]] [[fail=CODE]] [[refuse]] [[refuse-late]]
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_of(options)
     except ValueError as error:
         line.error(str(error))
-    gateway = Gateway(settings, time.time, _echo)
+    gateway = EmulatedService(settings, time.time, _echo)
     try:
         # Next to a port that happened to be free there need not be another.
         files_port = 0 if options.files_port is None and options.port == 0 else options.files_port

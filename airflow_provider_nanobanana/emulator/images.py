@@ -310,7 +310,7 @@ def _fitted(text: str, room: float, tall: float) -> tuple[int, list[str]]:
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 
 
-class Darkroom:
+class ImageCache:
     """A bounded cache of drawn pictures over one drawing thread.
 
     One, because a 4K picture takes some 150 MB while it is drawn, and because every further thread keeps the event

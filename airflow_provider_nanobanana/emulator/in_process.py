@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from airflow_provider_nanobanana.emulator import routes_control
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.server import Ports
-from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Emulator:
         **settings: Any,
     ) -> None:
         self._address = (host, port, files_port)
-        self.gateway = Gateway(Settings().changed(**settings), clock, echo)
+        self.gateway = EmulatedService(Settings().changed(**settings), clock, echo)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:

@@ -97,7 +97,7 @@ class ImageTask:
 
 
 @dataclass
-class Bank:
+class TaskLedger:
     """All image tasks of one emulator, by id and by client id.
 
     :param rng: Source of ids and latencies.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.emulator.service import Gateway
+    from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 MAX_ENTRIES = 50_000
 NOTE = "emulator.note"  # scope key of the function that notes a status which ASGI does not see; the first one counts
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LoggedRequest:
     """One request.
 
     :param at: Epoch seconds of arrival (real time, also where the emulator's clock is a test's).
@@ -40,17 +40,17 @@ class Entry:
     status: int
 
 
-class Journal:
+class RequestLog:
     """The newest requests in full, and counts of all of them."""
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque(maxlen=MAX_ENTRIES)
+        self.entries: deque[LoggedRequest] = deque(maxlen=MAX_ENTRIES)
         self.by_point: Counter[tuple[str, int]] = Counter()
         self.by_kind: Counter[tuple[str, int]] = Counter()
         self.peaks: dict[str, int] = {}
         self._second: dict[str, tuple[int, int]] = {}
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: LoggedRequest) -> None:
         """Add one request."""
         self.entries.append(entry)
         self.by_point[entry.point, entry.status] += 1
@@ -91,13 +91,13 @@ def point_of(kind: str, method: str, path: str) -> str:
     return "upload" if path == "/v1/uploads/images" else exact.get(path, "other")
 
 
-class Recorder:
+class RequestLogMiddleware:
     """ASGI wrapper that notes every request but those to the control API.
 
     :param gateway: Where the current journal and key are found; both change with a reset.
     """
 
-    def __init__(self, app: ASGIApp, kind: str, gateway: Gateway) -> None:
+    def __init__(self, app: ASGIApp, kind: str, gateway: EmulatedService) -> None:
         self.app = app
         self.kind = kind
         self.gateway = gateway
@@ -135,7 +135,7 @@ class Recorder:
         path = scope["path"]
         query = scope["query_string"]
         self.gateway.journal.note(
-            Entry(
+            LoggedRequest(
                 at=at,
                 kind=self.kind,
                 point=point_of(self.kind, scope["method"], path),

@@ -14,7 +14,7 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _MIME_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """A submission the service does not accept; nothing is charged.
 
     :param status: HTTP status of the answer.
@@ -68,17 +68,19 @@ def parse(body: Any, settings: Settings) -> Submission:
     :raises Refused: The body breaks a documented rule.
     """
     if not isinstance(body, dict):
-        raise Refused("request body must be a JSON object")
+        raise RequestRejected("request body must be a JSON object")
     metadata = body.get("metadata") or {}
     if not isinstance(metadata, dict):
-        raise Refused("metadata must be an object", param="metadata")
+        raise RequestRejected("metadata must be an object", param="metadata")
     name, model = _model(body)
     guide = model.dialect == "guide"
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise Refused("prompt is required", param="prompt")
+        raise RequestRejected("prompt is required", param="prompt")
     if body.get("callback_url"):
-        raise Refused("no webhook is configured for this key", code="webhook_not_configured", param="callback_url")
+        raise RequestRejected(
+            "no webhook is configured for this key", code="webhook_not_configured", param="callback_url"
+        )
     return Submission(
         model=name,
         prompt=prompt,
@@ -95,38 +97,38 @@ def parse(body: Any, settings: Settings) -> Submission:
 def _model(body: dict[str, Any]) -> tuple[str, Model]:
     name = body.get("model")
     if not isinstance(name, str) or not name:
-        raise Refused("model is required", param="model")
+        raise RequestRejected("model is required", param="model")
     if name not in MODELS:
         message = f"No available channel for model {name} under group default"
-        raise Refused(message, status=503, code="model_not_found")
+        raise RequestRejected(message, status=503, code="model_not_found")
     return name, MODELS[name]
 
 
 def _choice(value: Any, allowed: tuple[str, ...], param: str) -> str:
     if value not in allowed:
-        raise Refused(f"unsupported {param} {value!r}, must be one of: {', '.join(allowed)}", param=param)
+        raise RequestRejected(f"unsupported {param} {value!r}, must be one of: {', '.join(allowed)}", param=param)
     return str(value)
 
 
 def _count(value: Any, model: Model) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise Refused("n must be a number, not a string", param="n")
+        raise RequestRejected("n must be a number, not a string", param="n")
     if not 1 <= value <= model.max_count:
-        raise Refused(f"n must be between 1 and {model.max_count}", param="n")
+        raise RequestRejected(f"n must be between 1 and {model.max_count}", param="n")
     return value
 
 
 def _references(body: dict[str, Any], read: str) -> tuple[str, ...]:
     for name in ("reference_images", "image_urls"):
         if _urls(body, name) and len(_urls(body, name)) > MAX_REFERENCES:
-            raise Refused(f"too many images, at most {MAX_REFERENCES}", param=name)
+            raise RequestRejected(f"too many images, at most {MAX_REFERENCES}", param=name)
     return _urls(body, read)
 
 
 def _urls(body: dict[str, Any], name: str) -> tuple[str, ...]:
     given = body.get(name) or []
     if not isinstance(given, list):
-        raise Refused(f"{name} must be an array", param=name)
+        raise RequestRejected(f"{name} must be an array", param=name)
     return tuple(_url(item.get("url") if isinstance(item, dict) else item, name) for item in given)
 
 
@@ -134,8 +136,8 @@ def _url(value: Any, name: str) -> str:
     if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
         return value
     if isinstance(value, str) and value.lower().startswith("data:"):
-        raise Refused("base64 image is not allowed, upload the file and pass its url", param=name)
-    raise Refused("invalid image_url, must be a public http(s) url", param=name)
+        raise RequestRejected("base64 image is not allowed, upload the file and pass its url", param=name)
+    raise RequestRejected("invalid image_url, must be a public http(s) url", param=name)
 
 
 def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Settings) -> str | None:
@@ -143,9 +145,9 @@ def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Setting
     if value is None:
         return None
     if settings.reject_client_ids:
-        raise Refused("unknown parameter: client_business_id", param="client_business_id")
+        raise RequestRejected("unknown parameter: client_business_id", param="client_business_id")
     if not isinstance(value, str) or not _CLIENT_ID.fullmatch(value):
-        raise Refused("client_business_id must be 1 to 128 of A-Za-z0-9._:-", param="client_business_id")
+        raise RequestRejected("client_business_id must be 1 to 128 of A-Za-z0-9._:-", param="client_business_id")
     return value
 
 
@@ -155,5 +157,5 @@ def _picture_format(metadata: dict[str, Any]) -> str | None:
     if mime is None:
         return None
     if mime not in _MIME_FORMATS:
-        raise Refused(f"unsupported mimeType {mime!r}", param="metadata.imageOutputOptions.mimeType")
+        raise RequestRejected(f"unsupported mimeType {mime!r}", param="metadata.imageOutputOptions.mimeType")
     return _MIME_FORMATS[mime]

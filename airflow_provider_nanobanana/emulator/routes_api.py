@@ -21,14 +21,14 @@ from airflow_provider_nanobanana.emulator.faults.effects import distorted, repla
 from airflow_provider_nanobanana.emulator.faults.kinds import COMPLETED_ONLY
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.ledger import ImageTask
-from airflow_provider_nanobanana.emulator.requests import Refused, parse, read_json
-from airflow_provider_nanobanana.emulator.service import Gateway, Upload, failure_of
+from airflow_provider_nanobanana.emulator.requests import RequestRejected, parse, read_json
+from airflow_provider_nanobanana.emulator.service import EmulatedService, Upload, failure_of
 
 UPLOAD_LIMIT = 10_000_000
 _SUFFIXES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/gif": "gif"}
 
 
-def build(gateway: Gateway) -> Starlette:
+def build(gateway: EmulatedService) -> Starlette:
     """Return the application of the API port."""
     routes = [
         Route("/v1/images/generations", partial(submit, gateway), methods=["POST"]),
@@ -47,12 +47,16 @@ async def _invalid_url(request: Request, exc: Exception) -> Response:
     return responses.invalid_url(request.method, request.url.path)
 
 
-def _stranger(gateway: Gateway, request: Request) -> bool:
+def _stranger(gateway: EmulatedService, request: Request) -> bool:
     return request.headers.get("authorization") != f"Bearer {gateway.settings.api_key}"
 
 
 async def _faulty(
-    gateway: Gateway, point: str, subject: str, right: Callable[[], Awaitable[Response]], request: Request | None = None
+    gateway: EmulatedService,
+    point: str,
+    subject: str,
+    right: Callable[[], Awaitable[Response]],
+    request: Request | None = None,
 ) -> Response:
     """Answer a request as the faults at its point will have it, else rightly."""
     rule = gateway.faults.take(point, subject, ("answer", "distort"))
@@ -69,7 +73,7 @@ async def _faulty(
     return late if gone else await right()
 
 
-async def submit(gateway: Gateway, request: Request) -> Response:
+async def submit(gateway: EmulatedService, request: Request) -> Response:
     """Accept and charge an image task, or refuse it."""
     raw = await request.body()
     if _stranger(gateway, request):
@@ -90,7 +94,7 @@ async def submit(gateway: Gateway, request: Request) -> Response:
     return await _faulty(gateway, "submit", prompt, right, request)
 
 
-async def _hung_up(gateway: Gateway, request: Request, prompt: str) -> bool:
+async def _hung_up(gateway: EmulatedService, request: Request, prompt: str) -> bool:
     """Take the time that accepting takes; say whether the client's going away undid the submit."""
     delay = gateway.commit_delay()
     if not delay:
@@ -101,12 +105,12 @@ async def _hung_up(gateway: Gateway, request: Request, prompt: str) -> bool:
     return await request.is_disconnected() and gateway.rng.random() >= gateway.settings.orphan_share
 
 
-async def _accept(gateway: Gateway, body: Any) -> Response:
+async def _accept(gateway: EmulatedService, body: Any) -> Response:
     try:
         submission = parse(body, gateway.settings)
         shapes = gateway.faults.shapes("submit", submission.prompt)
         task = gateway.accept(submission, shapes)
-    except Refused as refused:
+    except RequestRejected as refused:
         if refused.code == "insufficient_quota":
             return responses.no_credits()
         if refused.code == "model_not_found":
@@ -118,7 +122,7 @@ async def _accept(gateway: Gateway, body: Any) -> Response:
     return JSONResponse(answer)
 
 
-async def query(gateway: Gateway, request: Request) -> Response:
+async def query(gateway: EmulatedService, request: Request) -> Response:
     """Say where an image task stands, asked by its id or by its client id."""
     if _stranger(gateway, request):
         return responses.numbered_refusal(401, "Invalid API key", "authentication_error")
@@ -132,14 +136,14 @@ async def query(gateway: Gateway, request: Request) -> Response:
     return await _faulty(gateway, "status", task.prompt if task else "", right)
 
 
-async def _known(gateway: Gateway, task: ImageTask) -> Response:
+async def _known(gateway: EmulatedService, task: ImageTask) -> Response:
     if task.hidden_polls > 0 or gateway.clock() < task.hidden_until:
         task.hidden_polls = max(0, task.hidden_polls - 1)
         return responses.not_found(task.hidden_spelling)
     return JSONResponse(await _status_body(gateway, task))
 
 
-async def _status_body(gateway: Gateway, task: ImageTask) -> dict[str, Any]:
+async def _status_body(gateway: EmulatedService, task: ImageTask) -> dict[str, Any]:
     now = gateway.clock()
     leave = frozenset() if task.state(now) == "completed" else COMPLETED_ONLY
     leave |= frozenset() if task.state(now) == "failed" else {"failure_word"}
@@ -153,7 +157,7 @@ async def _status_body(gateway: Gateway, task: ImageTask) -> dict[str, Any]:
     return responses.status(task, now, gateway.settings, data, shapes)
 
 
-async def _data(gateway: Gateway, task: ImageTask, shapes: dict[str, Rule]) -> list[dict[str, Any]]:
+async def _data(gateway: EmulatedService, task: ImageTask, shapes: dict[str, Rule]) -> list[dict[str, Any]]:
     if task.submission.response_format == "b64_json":
         return [{"b64_json": await _encoded(gateway, task, index, shapes)} for index in range(task.served)]
     if "url" in shapes:
@@ -162,7 +166,7 @@ async def _data(gateway: Gateway, task: ImageTask, shapes: dict[str, Rule]) -> l
     return [{"url": gateway.link(task, index, suffix)} for index in range(task.served)]
 
 
-async def _encoded(gateway: Gateway, task: ImageTask, index: int, shapes: dict[str, Rule]) -> str:
+async def _encoded(gateway: EmulatedService, task: ImageTask, index: int, shapes: dict[str, Rule]) -> str:
     text = base64.b64encode(await gateway.darkroom.develop(gateway.picture(task, index))).decode()
     bent = shapes["bad_b64"]["value"] if "bad_b64" in shapes else ""
     if bent == "data_uri":
@@ -170,7 +174,7 @@ async def _encoded(gateway: Gateway, task: ImageTask, index: int, shapes: dict[s
     return "*not base64*" + text[:-3] if bent == "invalid" else text
 
 
-async def models(gateway: Gateway, request: Request) -> Response:
+async def models(gateway: EmulatedService, request: Request) -> Response:
     """List models; without ``type=image`` only the text models."""
     if _stranger(gateway, request):
         return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
@@ -181,7 +185,7 @@ async def models(gateway: Gateway, request: Request) -> Response:
     return await _faulty(gateway, "models", "", right)
 
 
-async def balance(gateway: Gateway, request: Request) -> Response:
+async def balance(gateway: EmulatedService, request: Request) -> Response:
     """Say how many credits are left."""
     if _stranger(gateway, request):
         return responses.numbered_refusal(401, "Invalid API key", "authentication_error")
@@ -192,7 +196,7 @@ async def balance(gateway: Gateway, request: Request) -> Response:
     return await _faulty(gateway, "balance", "", right)
 
 
-async def upload(gateway: Gateway, request: Request) -> Response:
+async def upload(gateway: EmulatedService, request: Request) -> Response:
     """Keep a reference image and give it a public address."""
     if _stranger(gateway, request):
         return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
@@ -210,7 +214,7 @@ async def upload(gateway: Gateway, request: Request) -> Response:
     return await _faulty(gateway, "upload", name, right)
 
 
-def _stored(gateway: Gateway, name: str, content: bytes | None) -> Response:
+def _stored(gateway: EmulatedService, name: str, content: bytes | None) -> Response:
     if not content:
         return _upload_refused("file is required")
     if len(content) > UPLOAD_LIMIT:

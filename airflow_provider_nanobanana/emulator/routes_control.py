@@ -13,10 +13,10 @@ from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.requests import read_json
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.emulator.service import Gateway
+    from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 
-def routes(gateway: Gateway) -> list[Route]:
+def routes(gateway: EmulatedService) -> list[Route]:
     """Return the control routes."""
     return [
         Route("/emulator/ledger", partial(ledger, gateway), methods=["GET"]),
@@ -29,29 +29,29 @@ def routes(gateway: Gateway) -> list[Route]:
     ]
 
 
-def stats(gateway: Gateway) -> dict[str, Any]:
+def stats(gateway: EmulatedService) -> dict[str, Any]:
     """Return counts of requests and of image tasks by status, and the prompts that are being accepted."""
     books = gateway.bank.ledger(gateway.clock())
     tasks = {name: books[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
     return gateway.journal.stats() | {"image_tasks": tasks, "pending": list(gateway.pending)}
 
 
-async def ledger(gateway: Gateway, request: Request) -> Response:
+async def ledger(gateway: EmulatedService, request: Request) -> Response:
     """Show every image task with what it cost."""
     return JSONResponse(gateway.bank.ledger(gateway.clock()))
 
 
-async def requests(gateway: Gateway, request: Request) -> Response:
+async def requests(gateway: EmulatedService, request: Request) -> Response:
     """Show the newest requests."""
     return JSONResponse({"requests": gateway.journal.as_list()})
 
 
-async def statistics(gateway: Gateway, request: Request) -> Response:
+async def statistics(gateway: EmulatedService, request: Request) -> Response:
     """Show the counts."""
     return JSONResponse(stats(gateway))
 
 
-async def faults(gateway: Gateway, request: Request) -> Response:
+async def faults(gateway: EmulatedService, request: Request) -> Response:
     """Show, replace or delete the rules; a list that does not parse changes nothing."""
     if request.method == "DELETE":
         gateway.faults.rules = []
@@ -66,7 +66,7 @@ async def faults(gateway: Gateway, request: Request) -> Response:
     return JSONResponse({"faults": [rule.as_dict() for rule in gateway.faults.rules]})
 
 
-async def settings(gateway: Gateway, request: Request) -> Response:
+async def settings(gateway: EmulatedService, request: Request) -> Response:
     """Show or change the settings."""
     if request.method == "POST":
         try:
@@ -82,12 +82,12 @@ async def settings(gateway: Gateway, request: Request) -> Response:
     return JSONResponse(gateway.settings.as_dict())
 
 
-async def complete(gateway: Gateway, request: Request) -> Response:
+async def complete(gateway: EmulatedService, request: Request) -> Response:
     """Let everything that runs be done now."""
     return JSONResponse({"completed": gateway.bank.complete_all(gateway.clock())})
 
 
-async def reset(gateway: Gateway, request: Request) -> Response:
+async def reset(gateway: EmulatedService, request: Request) -> Response:
     """Forget everything."""
     gateway.reset()
     return JSONResponse({"reset": True})

@@ -19,14 +19,14 @@ from airflow_provider_nanobanana.emulator.faults.kinds import REDIRECTS
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.images import PictureSpec
 from airflow_provider_nanobanana.emulator.ledger import ImageTask
-from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 _NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d{1,4})\.\w+")
 _MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _CHUNK = 64 * 1024
 
 
-def build(gateway: Gateway) -> Starlette:
+def build(gateway: EmulatedService) -> Starlette:
     """Return the application of the file port."""
     routes = [
         Route("/generated/{name}", partial(result, gateway), methods=["GET"]),
@@ -37,7 +37,7 @@ def build(gateway: Gateway) -> Starlette:
     return Starlette(routes=routes)
 
 
-def _asked(gateway: Gateway, name: str) -> tuple[ImageTask, int] | None:
+def _asked(gateway: EmulatedService, name: str) -> tuple[ImageTask, int] | None:
     found = _NAME.fullmatch(name)
     task = gateway.bank.image_tasks.get(found[1]) if found else None
     if found is None or task is None or int(found[2]) >= task.served:
@@ -47,7 +47,7 @@ def _asked(gateway: Gateway, name: str) -> tuple[ImageTask, int] | None:
     return (task, int(found[2])) if alive else None
 
 
-async def result(gateway: Gateway, request: Request) -> Response:
+async def result(gateway: EmulatedService, request: Request) -> Response:
     """Serve a result picture as the faults will have it, else rightly."""
     name = request.path_params["name"]
     asked = _asked(gateway, name)
@@ -65,7 +65,7 @@ async def result(gateway: Gateway, request: Request) -> Response:
     return await _spoiled(gateway, rule, spec, name)
 
 
-async def _spoiled(gateway: Gateway, rule: Rule, spec: PictureSpec, name: str) -> Response:
+async def _spoiled(gateway: EmulatedService, rule: Rule, spec: PictureSpec, name: str) -> Response:
     if rule.kind == "expired":
         return _missing(rule["status"])
     if rule.kind == "redirect":
@@ -83,7 +83,7 @@ async def _spoiled(gateway: Gateway, rule: Rule, spec: PictureSpec, name: str) -
     return await _picture(gateway, replace(spec, width=rule["width"], height=rule["height"]))
 
 
-async def hop(gateway: Gateway, request: Request) -> Response:
+async def hop(gateway: EmulatedService, request: Request) -> Response:
     """Redirect so many more times, then serve the picture."""
     hops, status, name = (request.path_params[part] for part in ("hops", "status", "name"))
     if status not in REDIRECTS:
@@ -94,7 +94,7 @@ async def hop(gateway: Gateway, request: Request) -> Response:
     return await _picture(gateway, gateway.picture(*asked)) if asked else _missing(404)
 
 
-async def loop(gateway: Gateway, request: Request) -> Response:
+async def loop(gateway: EmulatedService, request: Request) -> Response:
     """Redirect to itself for ever."""
     status, name = request.path_params["status"], request.path_params["name"]
     if status not in REDIRECTS:
@@ -102,13 +102,13 @@ async def loop(gateway: Gateway, request: Request) -> Response:
     return _moved(f"{gateway.files_url}/loop/{status}/{name}", status)
 
 
-async def uploaded(gateway: Gateway, request: Request) -> Response:
+async def uploaded(gateway: EmulatedService, request: Request) -> Response:
     """Serve an upload."""
     found = gateway.uploads.get(request.url.path)
     return Response(found.content, media_type=found.mime_type) if found else _missing(404)
 
 
-async def _picture(gateway: Gateway, spec: PictureSpec) -> Response:
+async def _picture(gateway: EmulatedService, spec: PictureSpec) -> Response:
     return Response(await gateway.darkroom.develop(spec), media_type=_MIME_TYPES[spec.format])
 
 

@@ -14,8 +14,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_provider_nanobanana.emulator import routes_api, routes_files
 from airflow_provider_nanobanana.emulator.faults.wire import TRANSPORT
-from airflow_provider_nanobanana.emulator.request_log import NOTE, Recorder
-from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.request_log import NOTE, RequestLogMiddleware
+from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 
 class WireProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn picks the base at import
@@ -81,7 +81,7 @@ class Ports:
     """
 
     def __init__(
-        self, gateway: Gateway, host: str, port: int, files_port: int | None = 0, public_files_url: str = ""
+        self, gateway: EmulatedService, host: str, port: int, files_port: int | None = 0, public_files_url: str = ""
     ) -> None:
         self._sockets = [_listening(host, port)]
         self.port: int = self._sockets[0].getsockname()[1]
@@ -96,8 +96,8 @@ class Ports:
         self.files_url = public_files_url.rstrip("/") or f"http://{shown}:{self.files_port}"
         gateway.files_url = self.files_url
         self._servers = [
-            _Port(_config(Recorder(routes_api.build(gateway), "api", gateway))),
-            _Port(_config(Recorder(routes_files.build(gateway), "files", gateway))),
+            _Port(_config(RequestLogMiddleware(routes_api.build(gateway), "api", gateway))),
+            _Port(_config(RequestLogMiddleware(routes_files.build(gateway), "files", gateway))),
         ]
 
     async def serve(self) -> None:

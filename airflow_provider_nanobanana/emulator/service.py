@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
-from airflow_provider_nanobanana.emulator.faults.rules import FaultBook, Rule
-from airflow_provider_nanobanana.emulator.images import Darkroom, PictureSpec
-from airflow_provider_nanobanana.emulator.ledger import Bank, Failure, ImageTask
+from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Rule
+from airflow_provider_nanobanana.emulator.images import ImageCache, PictureSpec
+from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask, TaskLedger
 from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
-from airflow_provider_nanobanana.emulator.request_log import Journal
-from airflow_provider_nanobanana.emulator.requests import Refused, Submission
+from airflow_provider_nanobanana.emulator.request_log import RequestLog
+from airflow_provider_nanobanana.emulator.requests import RequestRejected, Submission
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 MAX_UPLOAD_BYTES = 128 * 1024 * 1024
@@ -30,7 +30,7 @@ class Upload:
     content: bytes
 
 
-class Gateway:
+class EmulatedService:
     """Settings, bank, faults, allowances, log and files of one emulator.
 
     All methods run on the event loop's thread; nothing here is locked.
@@ -47,18 +47,18 @@ class Gateway:
         self.clock = clock
         self.echo = echo
         self.files_url = ""
-        self.darkroom = Darkroom()
+        self.darkroom = ImageCache()
         self.reset()
 
     def reset(self) -> None:
         """Forget everything and go back to the settings of the start."""
-        self.faults = FaultBook()
-        self.journal = Journal()
+        self.faults = FaultRules()
+        self.journal = RequestLog()
         self.uploads: OrderedDict[str, Upload] = OrderedDict()
         self.darkroom.clear()
         self.pending: list[str] = []  # prompts of the submits that are being accepted
         self.rng = random.Random(self.initial.seed)
-        self.bank = Bank(self.rng)
+        self.bank = TaskLedger(self.rng)
         self.settings = self.initial
         self.submit_bucket = TokenBucket(self.settings.submit_rate, self.clock())
         self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
@@ -82,7 +82,7 @@ class Gateway:
         now, settings = self.clock(), self.settings
         price = CREDITS[submission.resolution] * submission.count
         if settings.credits is not None and settings.credits - self.bank.spent(now) < price:
-            raise Refused("user quota is not enough", status=402, code="insufficient_quota")
+            raise RequestRejected("user quota is not enough", status=402, code="insufficient_quota")
         task = self.bank.accept(submission, now, self._latency(shapes))
         task.lookup_spread = self._upto(settings.lookup_spread)
         if "late_404" in shapes:

@@ -23,7 +23,7 @@ _MOST_USD: Final = 1000
 _KINDS: Final = ((str, "a text"), (bool, "true or false"), ((int, float), "a number"), ((list, tuple), "a list"))
 
 
-class ConnectionSettings(BaseModel):
+class ToApisSettings(BaseModel):
     """The fields of DESIGN section 3, with their defaults; unknown extras are ignored.
 
     :param base_url: Without ``/v1`` and trailing slash.
@@ -73,7 +73,7 @@ class ConnectionSettings(BaseModel):
         return prices
 
     @classmethod
-    def read(cls, connection: Connection, extra: Any) -> ConnectionSettings:
+    def read(cls, connection: Connection, extra: Any) -> ToApisSettings:
         """Return the settings of a connection; ``extra`` is its decoded extra (async callers fetch it differently).
 
         :raises ConfigurationError: naming the field, what is wrong and what is allowed; never the key.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_nanobanana.compat import SUPERVISOR_LINE
+from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.toapis import errors
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import os
     from datetime import datetime
 
-    from airflow_provider_nanobanana.durable.reconcile import Rules
-    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+    from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
+    from airflow_provider_nanobanana.hooks.connection import ToApisSettings
     from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
     from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageRequest, ImageTask
@@ -48,7 +48,7 @@ class NanoBananaHook(BaseHook):
     def __init__(self, nanobanana_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.nanobanana_conn_id = nanobanana_conn_id
-        self._settings: ConnectionSettings | None = None
+        self._settings: ToApisSettings | None = None
         self._client: ToApisClient | None = None
         self._building = threading.Lock()
         self._async_client: AsyncToApisClient | None = None
@@ -65,27 +65,27 @@ class NanoBananaHook(BaseHook):
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
     @property
-    def settings(self) -> ConnectionSettings:
+    def settings(self) -> ToApisSettings:
         """The connection, read once per hook."""
         if self._settings is None:
-            from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+            from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 
-            with SUPERVISOR_LINE, airflow_errors():
+            with SUPERVISOR_LOCK, airflow_errors():
                 connection = self.get_connection(self.nanobanana_conn_id)
-                self._settings = ConnectionSettings.read(connection, connection.extra_dejson)
+                self._settings = ToApisSettings.read(connection, connection.extra_dejson)
         return self._settings
 
-    async def asettings(self) -> ConnectionSettings:
+    async def asettings(self) -> ToApisSettings:
         """Return the connection, looked up without blocking the event loop."""
         if self._settings is None:
             from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
-            from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+            from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 
             connection = await get_async_connection(self.nanobanana_conn_id, hook=self)
             extra = await get_async_extra_dejson(connection)
             with airflow_errors():
-                self._settings = ConnectionSettings.read(connection, extra)
+                self._settings = ToApisSettings.read(connection, extra)
         return self._settings
 
     @property
@@ -175,21 +175,21 @@ class NanoBananaHook(BaseHook):
             sight for 90 s more. None: there was none, or long ago.
         :raises NanoBananaException: refused, not accepted, or (``charged == "unknown"``) not known to be.
         """
-        from airflow_provider_nanobanana.submission.standalone import submit_directly
+        from airflow_provider_nanobanana.submission.standalone import submit_standalone
 
         parsed = self.parse(request)
         with airflow_errors():
-            return submit_directly(self, parsed, client_business_id, submitted_before)
+            return submit_standalone(self, parsed, client_business_id, submitted_before)
 
-    def rules(self, **choices: Any) -> Rules:
+    def rules(self, **choices: Any) -> SubmissionPolicy:
         """Return what this connection allows a submission to do, with the user's choices."""
-        from airflow_provider_nanobanana.durable.reconcile import Rules
-        from airflow_provider_nanobanana.submission.client_ids import known_not_to_resolve
+        from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
+        from airflow_provider_nanobanana.submission.client_ids import known_unsupported
 
         settings = self.settings
-        if known_not_to_resolve(settings.base_url):
+        if known_unsupported(settings.base_url):
             choices["on_unknown_submission"] = "fail"
-        return Rules(client_ids=settings.client_ids, http_timeout=settings.timeout, **choices)
+        return SubmissionPolicy(client_ids=settings.client_ids, http_timeout=settings.timeout, **choices)
 
     def get_task(self, image_task_id: str) -> ImageTask:
         """Ask for one image task; free, and repeated on transient failures."""
@@ -200,11 +200,11 @@ class NanoBananaHook(BaseHook):
 
     async def aget_task(self, image_task_id: str) -> ImageTask:
         """As :meth:`get_task`, for triggers, without repeats: the caller polls again anyway."""
-        from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
+        from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
 
         client = await self.aclient()
         with airflow_errors():
-            return await client.call(status_call(image_task_id), NO_REPEATS)
+            return await client.call(status_call(image_task_id), NO_RETRY)
 
     def upload(self, path_or_uri: str | os.PathLike[str]) -> str:
         """Upload a reference image (JPEG, PNG or WebP, at most 10 MB) and return its public URL; free.
@@ -232,12 +232,12 @@ class NanoBananaHook(BaseHook):
         :param request: What was asked for; an image of another pixel size is landed with a warning, and none of its own
             references is taken for a result.
         """
-        from airflow_provider_nanobanana.landing.downloader import Retrieval
+        from airflow_provider_nanobanana.landing.downloader import ImageDownloader
         from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
         asked = None if request is None else self.parse(request)
         pixels, sent = (None, None) if asked is None else (sent_pixels(asked), sent_links(asked))
-        with airflow_errors(), Retrieval(self, destination) as retrieval:
+        with airflow_errors(), ImageDownloader(self, destination) as retrieval:
             return retrieval.land(image, pixels, sent=sent)
 
     # --- account ---------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[...,
     return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."
 
 
-def with_host(error: errors.ToApisError, settings: ConnectionSettings | None) -> str:
+def with_host(error: errors.ToApisError, settings: ToApisSettings | None) -> str:
     """Return what went wrong, with the host where that may be the cause."""
     wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
     if settings is None or not wrong_host:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_nanobanana.landing.image_file import decode_b64
-from airflow_provider_nanobanana.landing.image_store import Landing, StoredImage, safe_name, stem_for
-from airflow_provider_nanobanana.landing.reuse import Reusable, find_landed
+from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage, safe_name, stem_for
+from airflow_provider_nanobanana.landing.reuse import ReuseSearch, find_existing
 
-__all__ = ["Landing", "Reusable", "StoredImage", "decode_b64", "find_landed", "safe_name", "stem_for"]
+__all__ = ["ImageStore", "ReuseSearch", "StoredImage", "decode_b64", "find_existing", "safe_name", "stem_for"]

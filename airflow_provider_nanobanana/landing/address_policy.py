@@ -28,7 +28,7 @@ class Route:
     proxy: EnvironmentProxy | None = None
 
 
-def find_route(link: LinkHost, policy: LinkPolicy, resolve: Resolve) -> Route:
+def find_route(link: LinkTarget, policy: AddressPolicy, resolve: Resolve) -> Route:
     """Look the host up once and check every address it has; the connection goes to those and to no other.
 
     :raises UnsafeAddress: Any of the addresses is kept out by the policy: a host with mixed answers is not trusted.
@@ -68,7 +68,7 @@ Resolve = Callable[[str, int], list[str]]
 
 
 @dataclass(frozen=True)
-class LinkPolicy:
+class AddressPolicy:
     """What links of one connection may lead to, besides public https addresses.
 
     ``allow_http``: plain http is taken (the connection's own base URL is http). ``reach``: "private" adds private
@@ -80,7 +80,7 @@ class LinkPolicy:
 
 
 @dataclass(frozen=True)
-class LinkHost:
+class LinkTarget:
     """What a connection needs of a checked link: ``host`` without brackets, ``literal`` where it is an address."""
 
     scheme: str
@@ -131,7 +131,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NETLOC: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
-def check_url(url: str, policy: LinkPolicy) -> LinkHost:
+def check_url(url: str, policy: AddressPolicy) -> LinkTarget:
     """Judge a link as it is written.
 
     :raises UnsafeAddress: Another scheme than https (or http where allowed), user information, a host written in a
@@ -155,10 +155,10 @@ def check_url(url: str, policy: LinkPolicy) -> LinkHost:
         _check_name(host, policy)
     else:
         check_address(literal, policy)
-    return LinkHost(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), literal)
+    return LinkTarget(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), literal)
 
 
-def check_address(address: str | IPAddress, policy: LinkPolicy) -> None:
+def check_address(address: str | IPAddress, policy: AddressPolicy) -> None:
     """Judge one address, and the IPv4 address inside it where it carries one.
 
     :raises UnsafeAddress: Private or loopback beyond the policy's reach; link-local, metadata, unspecified,
@@ -175,7 +175,7 @@ def check_address(address: str | IPAddress, policy: LinkPolicy) -> None:
             raise UnsafeAddress(f"The link leads to {one}{inside}, {_WHY[kind]}")
 
 
-def policy_for(base_url: str, resolve: Resolve) -> LinkPolicy:
+def policy_for(base_url: str, resolve: Resolve) -> AddressPolicy:
     """Derive the policy from where the connection itself leads.
 
     :param base_url: The connection's normalised base URL.
@@ -197,7 +197,7 @@ def policy_for(base_url: str, resolve: Resolve) -> LinkPolicy:
         reach = "loopback"
     elif kinds == {"private"}:
         reach = "private"
-    return LinkPolicy(allow_http=parts.scheme == "http", reach=reach)
+    return AddressPolicy(allow_http=parts.scheme == "http", reach=reach)
 
 
 _Kind = Literal["public", "private", "loopback", "never"]
@@ -259,7 +259,7 @@ def _literal(parts: SplitResult, host: str) -> IPAddress | None:
     return None
 
 
-def _check_name(host: str, policy: LinkPolicy) -> None:
+def _check_name(host: str, policy: AddressPolicy) -> None:
     labels = host.split(".")
     if not host or len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise UnsafeAddress(f"The link's host {host[:80]!r} is not a host name")

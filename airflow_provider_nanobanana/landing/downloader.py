@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from airflow_provider_nanobanana.landing import Landing, StoredImage, decode_b64, stem_for
+from airflow_provider_nanobanana.landing import ImageStore, StoredImage, decode_b64, stem_for
 from airflow_provider_nanobanana.landing.address_policy import policy_for, system_resolve
 from airflow_provider_nanobanana.landing.link_fetcher import MAX_BYTES, LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
@@ -31,7 +31,7 @@ _MAX_INDEX: Final = 9_999
 _LOST: Final = (errors.DownloadFailed, errors.ImageInvalid, errors.UnsafeAddress, errors.ResultMissing)
 
 
-class Retrieval:
+class ImageDownloader:
     """Lands images of one account in one destination; safe to use from several threads.
 
     :param hook: Asks for fresh links; its API key goes to the gateway only.
@@ -41,14 +41,14 @@ class Retrieval:
     def __init__(self, hook: NanoBananaHook, destination: str) -> None:
         self._hook = hook
         #: The destination itself: what is in place there, and the manifest.
-        self.landing = Landing(destination)
+        self.landing = ImageStore(destination)
         self.landing.check_writable()
         self._policy = policy_for(hook.settings.base_url, system_resolve)
         self._timeout = hook.settings.timeout
         self._idle: deque[LinkFetcher] = deque()
         self._sleep = hook.sleep
 
-    def __enter__(self) -> Retrieval:
+    def __enter__(self) -> ImageDownloader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -92,7 +92,7 @@ class ImageFacts:
     height: int
 
 
-def sniff(head: bytes) -> ImageFormat | None:
+def detect_format(head: bytes) -> ImageFormat | None:
     """Name the format of which ``head`` (at least 12 bytes) is the beginning, or None; of those the service knows."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
@@ -113,7 +113,7 @@ def suffix_for(data: bytes) -> str:
 
 
 def _format(head: bytes) -> ImageFormat | None:
-    return "avif" if is_avif(head) else sniff(head)
+    return "avif" if is_avif(head) else detect_format(head)
 
 
 def inspect_image(path: str | os.PathLike[str]) -> ImageFacts:
@@ -200,7 +200,7 @@ def check_reference(source: str | os.PathLike[str] | bytes, *, name: str = "refe
     else:
         with open(source, "rb") as file:
             data, size = file.read(MAX_REFERENCE_BYTES + 1), os.fstat(file.fileno()).st_size
-    found = sniff(data[:_HEAD])
+    found = detect_format(data[:_HEAD])
     if found not in _SENT_AS_REFERENCE:
         what = f"a {found.upper()}" if found else _kind(data[:_HEAD])
         raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")

@@ -92,7 +92,7 @@ class StoredImage(BaseModel):
         return self.model_dump()
 
 
-class Landing:
+class ImageStore:
     """Lands images in one destination.
 
     :param destination: An ``ObjectStoragePath`` URI (``file:///...``, ``s3://conn_id@bucket/...``) or an absolute path.

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_nanobanana.landing.address_policy import (
-    LinkHost,
-    LinkPolicy,
+    AddressPolicy,
+    LinkTarget,
     Resolve,
     Route,
     check_url,
     find_route,
     system_resolve,
 )
-from airflow_provider_nanobanana.toapis.error_body import read_retry_after
+from airflow_provider_nanobanana.toapis.error_body import parse_retry_after
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, ImageInvalid, UnsafeAddress
-from airflow_provider_nanobanana.toapis.http import Cutoff
+from airflow_provider_nanobanana.toapis.http import ConnectionDeadline
 
 if TYPE_CHECKING:
     import ssl
@@ -68,7 +68,7 @@ def check_status(status: int, headers: Mapping[str, str], where: str) -> None:
         return
     hint = "; the link is dead or was taken back, a fresh one has to be asked for" if status in (403, 404, 410) else ""
     raise DownloadFailed(
-        f"{where} answered {status}{hint}", http_status=status, retry_after=read_retry_after(headers, time.time())
+        f"{where} answered {status}{hint}", http_status=status, retry_after=parse_retry_after(headers, time.time())
     )
 
 
@@ -170,7 +170,7 @@ class LinkFetcher:
 
     def __init__(
         self,
-        policy: LinkPolicy,
+        policy: AddressPolicy,
         *,
         ssl_context: ssl.SSLContext | None = None,
         timeout: float = 30.0,
@@ -188,7 +188,7 @@ class LinkFetcher:
         self._max_hops = max_hops
         self._resolve = resolve
         self._clock = clock
-        self._cutoff = Cutoff()
+        self._cutoff = ConnectionDeadline()
         # One pool for each name: a pool reuses connections by address, and two names may share one (a CDN), while
         # only one of them was verified in the TLS handshake.
         self._transports: OrderedDict[tuple[str, str, int, EnvironmentProxy | None], httpx.HTTPTransport] = (
@@ -205,7 +205,7 @@ class LinkFetcher:
         """Close every connection."""
         while self._transports:
             self._transports.popitem()[1].close()
-        self._cutoff.forget()
+        self._cutoff.clear()
 
     def fetch(self, url: str, sink: BinaryIO) -> FetchedLink:
         """Write what the link serves into ``sink``, in chunks; after a failure a seekable sink is as it was before.
@@ -219,7 +219,7 @@ class LinkFetcher:
         start = sink.tell() if sink.seekable() else None
         try:
             deadline = self._clock() + self._total
-            with _unlogged(), self._cutoff.after(self._total + _CUTOFF_SLACK):
+            with _unlogged(), self._cutoff.limit(self._total + _CUTOFF_SLACK):
                 return self._follow(url, sink, deadline)
         except BaseException:
             if start is not None:
@@ -243,7 +243,7 @@ class LinkFetcher:
                 return self._read(response, sink, link.host, where, deadline)
         raise UnsafeAddress(f"The link was redirected more than {self._max_hops} times, last by {link.host}")
 
-    def _open(self, url: str, link: LinkHost, where: str, deadline: float) -> httpx.Response:
+    def _open(self, url: str, link: LinkTarget, where: str, deadline: float) -> httpx.Response:
         """Connect to the checked addresses in turn until one takes the connection, and send the request there."""
         from airflow_provider_nanobanana.toapis.http import httpx
 
@@ -268,7 +268,7 @@ class LinkFetcher:
             raise DownloadFailed(f"{where} was not served whole within {self._total:g} seconds")
         return left
 
-    def _request(self, url: str, link: LinkHost, address: str | None, left: float) -> httpx.Request:
+    def _request(self, url: str, link: LinkTarget, address: str | None, left: float) -> httpx.Request:
         from airflow_provider_nanobanana.toapis.http import USER_AGENT, httpx
 
         try:
@@ -278,7 +278,7 @@ class LinkFetcher:
             raise UnsafeAddress(f"The link to {link.host} is not a URL") from error
         seconds = min(self._timeout, left)
         timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
-        extensions: dict[str, object] = {"timeout": timeout.as_dict(), "trace": self._cutoff.notice}
+        extensions: dict[str, object] = {"timeout": timeout.as_dict(), "trace": self._cutoff.trace}
         if address is not None and link.literal is None:
             extensions["sni_hostname"] = link.host  # the certificate is verified against the name
         return httpx.Request(
@@ -293,7 +293,7 @@ class LinkFetcher:
             extensions=extensions,
         )
 
-    def _transport(self, link: LinkHost, route: Route) -> httpx.HTTPTransport:
+    def _transport(self, link: LinkTarget, route: Route) -> httpx.HTTPTransport:
         from airflow_provider_nanobanana.toapis.http import httpx, open_transport_through, shared_ssl_context
 
         key = (link.scheme, link.host, link.port, route.proxy)

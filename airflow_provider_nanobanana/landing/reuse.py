@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
-    from airflow_provider_nanobanana.landing.image_store import Landing, StoredImage
+    from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 
 
 @dataclass(frozen=True)
-class Reusable:
+class ReuseSearch:
     """What is in place of the wanted images.
 
     ``images`` holds the whole ones by key; their ``id`` is empty, the name of a file does not tell whose it was.
@@ -31,13 +31,13 @@ class Reusable:
     unverified: dict[str, str] = field(default_factory=dict)
 
 
-def find_landed(
-    landing: Landing,
+def find_existing(
+    landing: ImageStore,
     wanted: Iterable[tuple[str, str]],
     *,
     enough: Callable[[], bool] = lambda: False,
     threads: int = 4,
-) -> Reusable:
+) -> ReuseSearch:
     """Find the wanted images that lie at the destination, each decoded fully; a broken one does not count.
 
     Not a lock: another run may land, or buy, the same image at the same time.
@@ -57,11 +57,11 @@ def find_landed(
             if image is not None:
                 images[key] = image
             del left[key]
-    return Reusable(images, left)
+    return ReuseSearch(images, left)
 
 
 def _verified(
-    landing: Landing, present: dict[str, str], enough: Callable[[], bool], threads: int
+    landing: ImageStore, present: dict[str, str], enough: Callable[[], bool], threads: int
 ) -> Iterator[tuple[str, StoredImage | None]]:
     """Yield each key with its image, or None for a broken file, until it is enough; few are under way at once."""
     todo = iter(list(present.items()))

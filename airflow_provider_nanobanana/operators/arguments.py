@@ -32,7 +32,7 @@ def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -
         raise InvalidRequest(f"Refused before sending: {'; '.join(faults)}. Nothing was charged.")
 
 
-def seconds_of(value: Any, name: str) -> float:
+def parse_seconds(value: Any, name: str) -> float:
     """Return a number of seconds or a timedelta as seconds.
 
     :raises InvalidRequest: it is neither, or negative, or more than 30 days.
@@ -45,7 +45,7 @@ def seconds_of(value: Any, name: str) -> float:
     return float(seconds)
 
 
-def usd_of(value: Any) -> Any:
+def parse_usd(value: Any) -> Any:
     """Return an amount as a number also where a template rendered it to text; what is none stays, to be refused.
 
     Only None stands for no limit: a text without a number is what a template makes of a misspelt name, and a limit that
@@ -82,7 +82,7 @@ def one_prompt(value: Any) -> Any:
     )
 
 
-def repeatable(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """Return what can be read once only as a list: each request reads it.
 
     :raises InvalidRequest: It fails on the way.
@@ -90,7 +90,7 @@ def repeatable(value: Any) -> Any:
     return listed(value, MAX_REFERENCE_IMAGES + 1, "reference_images") if isinstance(value, Iterator) else value
 
 
-def adoptions(context: Context, adopt: Any) -> dict[str, str]:
+def parse_adopt(context: Context, adopt: Any) -> dict[str, str]:
     """Return the image tasks chosen by a person: the run conf's ``nanobanana_adopt``, and the task's own on top.
 
     :raises InvalidRequest: one of them is no mapping of text to text.

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from airflow_provider_nanobanana.compat import was_skipped
-from airflow_provider_nanobanana.error_boundary import only_tree_errors
+from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.generate import manifest_uri, push, run_of, with_refusal, write_manifest
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.scalars import read_number, storable
+from airflow_provider_nanobanana.toapis.scalars import parse_number, storable
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_nanobanana.landing.downloader import Retrieval
+    from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
 Record = dict[str, Any]
 Lost = tuple[Record, errors.ToApisError]
@@ -83,14 +83,14 @@ class NanoBananaDownloadOperator(BaseOperator):
                 raise error
         return landed
 
-    def _land_all(self, retrieval: Retrieval, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
+    def _land_all(self, retrieval: ImageDownloader, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
         """Land what can be landed; whatever happens to one image is no reason to lose the others."""
         landed: list[Record] = []
         lost: list[Lost] = []
 
         def land(image: Record) -> Record | errors.ToApisError:
             try:
-                with only_tree_errors("The image was not landed", image_task_id=str(image["id"])):
+                with errors_of_the_tree_only("The image was not landed", image_task_id=str(image["id"])):
                     return retrieval.land(image).record()
             except errors.ToApisError as error:
                 self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
@@ -107,12 +107,12 @@ class NanoBananaDownloadOperator(BaseOperator):
         return landed, lost
 
 
-def _opened(hook: NanoBananaHook, destination: str) -> Retrieval:
+def _opened(hook: NanoBananaHook, destination: str) -> ImageDownloader:
     """Open the destination; where it cannot work, say what becomes of the images."""
-    from airflow_provider_nanobanana.landing.downloader import Retrieval
+    from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
     try:
-        return Retrieval(hook, destination)
+        return ImageDownloader(hook, destination)
     except (errors.InvalidRequest, errors.ConfigurationError) as error:
         waiting = "The images are paid and wait at the service until their links die; mend the destination and clear"
         raise error.reworded(f"{error.message} {waiting} this task.", charged="yes") from error
@@ -120,18 +120,20 @@ def _opened(hook: NanoBananaHook, destination: str) -> Retrieval:
 
 def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
     """Return the entries, with what was not ready in time as it is now, and what the service says of each; free."""
-    from airflow_provider_nanobanana.polling.result import Wait
-    from airflow_provider_nanobanana.polling.worker import look_at
+    from airflow_provider_nanobanana.polling.result import WaitWindow
+    from airflow_provider_nanobanana.polling.worker import poll_once
 
     now = time.time()
     ids = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}
-    sightings = {sighting.id: sighting for sighting in look_at(hook, list(ids))}
+    sightings = {sighting.id: sighting for sighting in poll_once(hook, list(ids))}
     facts = {
         sighting.id: sighting.image_task.model_dump(include=_FACTS)
         for sighting in sightings.values()
         if sighting.image_task is not None
     }
-    late = {id_: sightings[id_].record(Wait(now, now), now) for id_, status in ids.items() if status == "timeout"}
+    late = {
+        id_: sightings[id_].to_record(WaitWindow(now, now), now) for id_, status in ids.items() if status == "timeout"
+    }
     return [late.get(_id(entry), entry) for entry in entries], facts
 
 
@@ -189,7 +191,7 @@ def _manifest(
     context: Context, entries: Sequence[Record], facts: Facts, landed: Sequence[Record], lost: Sequence[Lost]
 ) -> Record:
     """Return what a person needs who finds the folder later; links are left out, they are secrets and die."""
-    costs = [cost for entry in entries if (cost := read_number(entry.get("cost_usd"))) is not None]
+    costs = [cost for entry in entries if (cost := parse_number(entry.get("cost_usd"))) is not None]
     content = {
         "version": 1,
         **run_of(context),

@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_nanobanana.batch import abandoned
-from airflow_provider_nanobanana.batch.costs import dollars
-from airflow_provider_nanobanana.batch.outcome import Failed
+from airflow_provider_nanobanana.batch.costs import format_usd
+from airflow_provider_nanobanana.batch.outcome import FailedItem
 from airflow_provider_nanobanana.batch.report import (
     MOST_IN_XCOM,
-    conclude,
+    batch_error,
+    build_manifest,
+    build_result,
     failure_table,
-    manifest,
     manifest_name,
-    result,
 )
 from airflow_provider_nanobanana.compat import was_skipped
-from airflow_provider_nanobanana.error_boundary import only_tree_errors
+from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.image_store import safe_name
 from airflow_provider_nanobanana.operators.arguments import (
-    adoptions,
+    as_list,
     check_choices,
     one_prompt,
-    repeatable,
-    seconds_of,
-    usd_of,
+    parse_adopt,
+    parse_seconds,
+    parse_usd,
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_nanobanana.batch.outcome import Outcome
-    from airflow_provider_nanobanana.batch.preparation import Commission
-    from airflow_provider_nanobanana.batch.runner import Pause
-    from airflow_provider_nanobanana.batch.state import Workshop
+    from airflow_provider_nanobanana.batch.preparation import BatchSpec
+    from airflow_provider_nanobanana.batch.runner import WaitSpec
+    from airflow_provider_nanobanana.batch.state import BatchState
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
-    from airflow_provider_nanobanana.landing.downloader import Retrieval
+    from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "on_unknown_submission": ("resubmit", "fail"),
@@ -105,7 +105,7 @@ class NanoBananaGenerateOperator(RequestOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     ui_color = "#ffe066"
     #: The batch at work in this process, for :meth:`on_kill`.
-    _shop: Workshop | None = None
+    _shop: BatchState | None = None
     _killed = False
 
     def __init__(
@@ -163,36 +163,36 @@ class NanoBananaGenerateOperator(RequestOperator):
         )
 
     def _work(self, context: Context, *, resumed: bool) -> Any:
-        from airflow_provider_nanobanana.batch.items import NothingToMake
-        from airflow_provider_nanobanana.landing.downloader import Retrieval
+        from airflow_provider_nanobanana.batch.items import EmptyBatch
+        from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
         with airflow_errors():
             commission = self._commission(context)
-            with NanoBananaHook(self.nanobanana_conn_id) as hook, Retrieval(hook, self.destination) as retrieval:
+            with NanoBananaHook(self.nanobanana_conn_id) as hook, ImageDownloader(hook, self.destination) as retrieval:
                 try:
                     self._shop = shop = self._open(context, hook, retrieval, commission, resumed=resumed)
-                except NothingToMake as nothing:
+                except EmptyBatch as nothing:
                     raise AirflowSkipException(nothing.message) from nothing
                 if self._killed:
                     shop.kill()
                 return self._carry_out(context, shop)
 
-    def _carry_out(self, context: Context, shop: Workshop) -> Any:
-        from airflow_provider_nanobanana.batch.runner import Stretch
+    def _carry_out(self, context: Context, shop: BatchState) -> Any:
+        from airflow_provider_nanobanana.batch.runner import BatchRunner
         from airflow_provider_nanobanana.operators.generate import announce, log_standing, report
 
-        stretch = Stretch(shop)
+        stretch = BatchRunner(shop)
         while True:
             try:
-                stretch.run()
+                stretch.run_slice()
             except errors.ToApisError as error:
                 if not error.retryable:
                     with suppress(errors.ToApisError):
                         report(context, self, shop)
                 log_standing(shop)
                 raise
-            pause = stretch.pause()
-            stretch.say(last=self.deferrable or pause is None)
+            pause = stretch.next_wait()
+            stretch.log_progress(last=self.deferrable or pause is None)
             if pause is None:
                 break
             if self.deferrable:
@@ -204,27 +204,27 @@ class NanoBananaGenerateOperator(RequestOperator):
         announce(context, self, value)
         return value
 
-    def _commission(self, context: Context) -> Commission:
+    def _commission(self, context: Context) -> BatchSpec:
         """Check what only shows after rendering and mapping; nothing was sent."""
         from airflow_provider_nanobanana.batch.costs import Budget
-        from airflow_provider_nanobanana.batch.preparation import Commission
+        from airflow_provider_nanobanana.batch.preparation import BatchSpec
 
         check_choices(self, _CHOICES)
         self._poke_seconds()
-        return Commission(
+        return BatchSpec(
             given=lambda: self._given(context),
             defaults={
                 "size": self.size,
                 "resolution": self.resolution,
-                "reference_images": repeatable(self.reference_images),
+                "reference_images": as_list(self.reference_images),
                 "model": self.model,
                 "extra_body": self.extra_body,
                 "variant": self.variant,
             },
-            budget=Budget(usd_of(self.max_cost_usd)),
-            timeout=seconds_of(self.timeout, "timeout"),
+            budget=Budget(parse_usd(self.max_cost_usd)),
+            timeout=parse_seconds(self.timeout, "timeout"),
             preflight_balance=self.preflight_balance,
-            adopt=adoptions(context, self.adopt),
+            adopt=parse_adopt(context, self.adopt),
             at_hand=self._at_hand(),
         )
 
@@ -234,11 +234,11 @@ class NanoBananaGenerateOperator(RequestOperator):
         return given if isinstance(given, (str, list, tuple, dict)) else None
 
     def _given(self, context: Context) -> Any:
-        from airflow_provider_nanobanana.batch.items import NothingToMake
+        from airflow_provider_nanobanana.batch.items import EmptyBatch
 
         prompt = one_prompt(self.prompt)
         if prompt is None and self.requests is None and was_skipped(self, context):
-            raise NothingToMake("There is nothing to make: the tasks before were skipped. Nothing was charged.")
+            raise EmptyBatch("There is nothing to make: the tasks before were skipped. Nothing was charged.")
         if (prompt is None) == (self.requests is None):
             none = "both are None, as is the output of a task that was skipped or returned nothing"
             raise errors.InvalidRequest(
@@ -253,21 +253,27 @@ class NanoBananaGenerateOperator(RequestOperator):
         return prompt if self.requests is None else self.requests
 
     def _open(
-        self, context: Context, hook: NanoBananaHook, retrieval: Retrieval, commission: Commission, *, resumed: bool
-    ) -> Workshop:
-        from airflow_provider_nanobanana.batch.preparation import Opening
-        from airflow_provider_nanobanana.durable.attempt import Attempt
-        from airflow_provider_nanobanana.durable.state_store import shelf_for
+        self,
+        context: Context,
+        hook: NanoBananaHook,
+        retrieval: ImageDownloader,
+        commission: BatchSpec,
+        *,
+        resumed: bool,
+    ) -> BatchState:
+        from airflow_provider_nanobanana.batch.preparation import BatchPreparation
+        from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+        from airflow_provider_nanobanana.durable.state_store import state_store_for
 
         ti: Any = context["ti"]
-        attempt = Attempt.of(
+        attempt = TaskAttempt.of(
             try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
         )
-        return Opening(
+        return BatchPreparation(
             hook=hook,
             retrieval=retrieval,
-            shelf=shelf_for(context),
-            commission=commission,
+            shelf=state_store_for(context),
+            spec=commission,
             scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
             attempt=attempt,
             retries=self.retries or 0,
@@ -280,9 +286,9 @@ class NanoBananaGenerateOperator(RequestOperator):
             ),
             resumed=resumed,
             pauses=self.deferrable,
-        ).open()
+        ).prepare()
 
-    def _defer(self, shop: Workshop, pause: Pause) -> NoReturn:
+    def _defer(self, shop: BatchState, pause: WaitSpec) -> NoReturn:
         from airflow_provider_nanobanana.operators.generate import announcement, trigger_for
 
         now, poke = shop.hook.clock(), self._poke_seconds()
@@ -295,10 +301,10 @@ class NanoBananaGenerateOperator(RequestOperator):
         raise AssertionError("defer raises")
 
     def _poke_seconds(self) -> float:
-        return seconds_of(self.poke_interval, "poke_interval")
+        return parse_seconds(self.poke_interval, "poke_interval")
 
 
-def announcement(pause: Pause) -> str:
+def announcement(pause: WaitSpec) -> str:
     """Return what the log says of a pause."""
     latest = datetime.fromtimestamp(pause.wake_at, UTC).strftime("%H:%M:%S UTC")
     if not pause.image_task_ids:
@@ -306,7 +312,7 @@ def announcement(pause: Pause) -> str:
     return f"Waiting without a worker until {latest} at the latest; {len(pause.image_task_ids):,} under way."
 
 
-def trigger_for(pause: Pause, *, conn_id: str, poll_interval: float, now: float) -> BaseTrigger:
+def trigger_for(pause: WaitSpec, *, conn_id: str, poll_interval: float, now: float) -> BaseTrigger:
     """Return the trigger of a pause.
 
     :param poll_interval: Seconds between two polls of one image task.
@@ -338,29 +344,29 @@ _IDS_IN_A_LINE: Final = 50
 
 
 def report(
-    context: Context, operator: NanoBananaGenerateOperator, shop: Workshop
+    context: Context, operator: NanoBananaGenerateOperator, shop: BatchState
 ) -> tuple[dict[str, Any], errors.ToApisError | None]:
     """Leave the result in XCom, then the manifest beside the images; return the result and the error it amounts to.
 
     A manifest that cannot be written loses nothing: its sentence is added to the error, and alone it is an error that
     a retry mends for free.
     """
-    outcomes, totals = shop.outcomes(), shop.till.totals()
+    outcomes, totals = shop.outcomes(), shop.costs.totals()
     left = abandoned.abandoned(shop)
     abandoned.tell(shop, left)
-    uri = manifest_uri(context, shop.retrieval)
-    value = result(outcomes, uri, totals)
+    uri = manifest_uri(context, shop.downloader)
+    value = build_result(outcomes, uri, totals)
     # As the other lists: many are in the manifest only.
     value["abandoned"] = left if len(left) <= MOST_IN_XCOM else []
     push(context, operator, value)
-    content = manifest(outcomes, run=run_of(context), destination=shop.retrieval.landing.uri(""), totals=totals)
+    content = build_manifest(outcomes, run=run_of(context), destination=shop.downloader.landing.uri(""), totals=totals)
     content |= {"former": abandoned.landed(shop), "abandoned": left}
-    refusal = write_manifest(context, shop.retrieval, content)
+    refusal = write_manifest(context, shop.downloader, content)
     if refusal is not None:
         value, uri = {**value, "manifest": None}, None
         push(context, operator, value)
         log_paid(outcomes)
-    error = conclude(outcomes, allow_partial=operator.allow_partial, manifest_uri=uri, totals=totals)
+    error = batch_error(outcomes, allow_partial=operator.allow_partial, manifest_uri=uri, totals=totals)
     _say(value, totals)
     if error is None:
         _say_missing(outcomes)
@@ -379,15 +385,17 @@ def run_of(context: Context) -> dict[str, Any]:
     return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
 
 
-def manifest_uri(context: Context, retrieval: Retrieval) -> str | None:
+def manifest_uri(context: Context, retrieval: ImageDownloader) -> str | None:
     """Return where the manifest of a task instance is, or will be."""
     return retrieval.landing.uri(f"{safe_name(manifest_name(**run_of(context)))}.json")
 
 
-def write_manifest(context: Context, retrieval: Retrieval, content: Mapping[str, Any]) -> errors.ToApisError | None:
+def write_manifest(
+    context: Context, retrieval: ImageDownloader, content: Mapping[str, Any]
+) -> errors.ToApisError | None:
     """Write the manifest of a task instance; return what kept it from being written."""
     try:
-        with only_tree_errors("The manifest was not written"):
+        with errors_of_the_tree_only("The manifest was not written"):
             retrieval.write_manifest(manifest_name(**run_of(context)), content)
     except errors.ToApisError as error:
         log.warning("The manifest could not be written: %s", error.message)
@@ -414,17 +422,17 @@ def with_refusal(
 
 def log_paid(outcomes: Sequence[Outcome]) -> None:
     """Name in the log every image task that is, or may be, paid and whose image is not in place."""
-    failed = (outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.charged != "no")
+    failed = (outcome for outcome in outcomes if isinstance(outcome, FailedItem) and outcome.charged != "no")
     ids = list(dict.fromkeys(failure.id for failure in failed if failure.id))
     for start in range(0, len(ids), _IDS_IN_A_LINE):
         log.warning("Paid, and not in place: %s", ", ".join(ids[start : start + _IDS_IN_A_LINE]))
 
 
-def log_standing(shop: Workshop) -> None:
+def log_standing(shop: BatchState) -> None:
     """Say what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
-    plan, usd = shop.plan(), dollars(shop.till.usd)
-    there = f"{plan.landed:,} of {plan.total:,} images are in place, {plan.running:,} under way"
-    log.warning("%s, %d not submitted; the batch has cost %s so far.", there, plan.unsent, usd)
+    plan, usd = shop.progress(), format_usd(shop.costs.usd)
+    there = f"{plan.stored:,} of {plan.total:,} images are in place, {plan.running:,} under way"
+    log.warning("%s, %d not submitted; the batch has cost %s so far.", there, plan.pending, usd)
     log.warning("A retry, or a clear, goes on from here: nothing of it is bought again.")
     log_paid(shop.outcomes())
 
@@ -442,7 +450,7 @@ def announce(context: Context, operator: BaseOperator, value: Mapping[str, Any])
         if not isinstance(outlet, (Asset, AssetAlias)) and not type(outlet).__name__.endswith("Ref"):
             continue
         try:
-            with only_tree_errors(f"The event of {outlet} was not given"):
+            with errors_of_the_tree_only(f"The event of {outlet} was not given"):
                 events[outlet].extra.update(extra)
         except errors.ToApisError as error:
             log.warning("%s The images are in place all the same.", error.message)
@@ -455,7 +463,7 @@ def _say(value: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
             "%d images more than asked for came with the others; they lie beside them, with a number behind the name",
             value["extra_count"],
         )
-    in_place, cost = value["count"] + value["extra_count"], dollars(totals["cost_usd"])
+    in_place, cost = value["count"] + value["extra_count"], format_usd(totals["cost_usd"])
     log.info("%d images are in place, %d are not; the batch has cost %s", in_place, value["failed_count"], cost)
     where = f"All of it is in {value['manifest']}. " if value["manifest"] else ""
     log.info("%sA clear buys nothing again of what is in place.", where)
@@ -463,5 +471,5 @@ def _say(value: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
 
 def _say_missing(outcomes: Sequence[Outcome]) -> None:
     """Say in the log what a task that succeeds goes on without."""
-    if failed := [outcome for outcome in outcomes if isinstance(outcome, Failed)]:
+    if failed := [outcome for outcome in outcomes if isinstance(outcome, FailedItem)]:
         log.warning("Going on without:\n%s", failure_table(failed))

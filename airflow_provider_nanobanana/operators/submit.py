@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.arguments import (
-    adoptions,
+    as_list,
     check_choices,
     one_prompt,
-    repeatable,
-    seconds_of,
+    parse_adopt,
+    parse_seconds,
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
-    from airflow_provider_nanobanana.durable.record_store import Journal
-    from airflow_provider_nanobanana.submission.references import References
+    from airflow_provider_nanobanana.durable.record_store import RecordStore
+    from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.submission.workflow import Submission
     from airflow_provider_nanobanana.toapis.models import ImageRequest
 
@@ -142,8 +142,8 @@ class NanoBananaSubmitOperator(RequestOperator):
             submission = self._submission = self._open(context, hook)
             try:
                 with airflow_errors():
-                    image_task = submission.settle()
-                    submission.hand_on()
+                    image_task = submission.run()
+                    submission.mark_done()
             except NanoBananaException as failure:
                 if isinstance(failure.error, (errors.RateLimited, errors.ServiceUnavailable)):
                     self._queue(context, failure.error, queue_deadline)
@@ -152,21 +152,21 @@ class NanoBananaSubmitOperator(RequestOperator):
         return image_task.id
 
     def _open(self, context: Context, hook: NanoBananaHook) -> Submission:
-        from airflow_provider_nanobanana.durable.attempt import Attempt
+        from airflow_provider_nanobanana.durable.attempt import TaskAttempt
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-        from airflow_provider_nanobanana.durable.record_store import journal_for
-        from airflow_provider_nanobanana.submission.rate_limiter import Pace
-        from airflow_provider_nanobanana.submission.references import References
+        from airflow_provider_nanobanana.durable.record_store import record_store_for
+        from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
+        from airflow_provider_nanobanana.submission.references import ReferenceUploader
         from airflow_provider_nanobanana.submission.workflow import Submission
 
-        journal, references = journal_for(context), References.of(hook)
+        journal, references = record_store_for(context), ReferenceUploader.of(hook)
         with airflow_errors():
             check_choices(self, _CHOICES)
-            adopt = adoptions(context, self.adopt)
+            adopt = parse_adopt(context, self.adopt)
             request = hook.parse(self._request())
             fingerprint = _fingerprint(request, references, journal)
         ti: Any = context["ti"]
-        attempt = Attempt.of(
+        attempt = TaskAttempt.of(
             try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
         )
         return Submission(
@@ -184,7 +184,7 @@ class NanoBananaSubmitOperator(RequestOperator):
                 on_expired=self.on_expired,
             ),
             journal=journal,
-            pace=Pace.of(hook.settings),
+            pace=SubmitRateLimiter.of(hook.settings),
             references=references,
             adopt=adopt,
         )
@@ -194,7 +194,7 @@ class NanoBananaSubmitOperator(RequestOperator):
             "prompt": one_prompt(self.prompt),
             "size": self.size,
             "resolution": self.resolution,
-            "reference_images": repeatable(self.reference_images),
+            "reference_images": as_list(self.reference_images),
             "model": self.model,
             "response_format": self.response_format,
             "extra_body": self.extra_body,
@@ -203,7 +203,7 @@ class NanoBananaSubmitOperator(RequestOperator):
 
     def _timeout_seconds(self) -> float:
         with airflow_errors():
-            return seconds_of(self.timeout, "timeout")
+            return parse_seconds(self.timeout, "timeout")
 
     def _ticket(self, context: Context) -> str:
         """Return what tells this task instance's own queue events from those of others."""
@@ -228,7 +228,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         )
 
 
-def _fingerprint(request: ImageRequest, references: References, journal: Journal) -> str:
+def _fingerprint(request: ImageRequest, references: ReferenceUploader, journal: RecordStore) -> str:
     """Return the hash of a request with its storage references taken by content, as generate takes them.
 
     What was bought is found all the same, whatever has become of the files since.

@@ -19,7 +19,7 @@ _REMEMBERED: Final = 200
 _PLAUSIBLE: Final = (0.0, 3600.0)
 
 
-class Latencies:
+class LatencyEstimator:
     """The latencies of the kinds of images that one poller meets, in seconds."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Latencies:
             self._first[kind] = _quantile(sorted(self._of(kind)), _READY_AT_FIRST_POLL)
         return self._first[kind]
 
-    def learn(self, kind: str, seconds: float) -> None:
+    def observe(self, kind: str, seconds: float) -> None:
         """Take note of how long an image took."""
         shortest, longest = _PLAUSIBLE
         if shortest < seconds < longest:
@@ -58,6 +58,6 @@ def _quantile(ranked: Sequence[float], share: float) -> float:
     return ranked[lower] + (position - lower) * (ranked[upper] - ranked[lower])
 
 
-def kind_of(model: str | None, resolution: str | None = None) -> str:
+def latency_key(model: str | None, resolution: str | None = None) -> str:
     """Return the name of a kind of image: what decides how long it takes."""
     return "/".join(part for part in (model or catalogue.DEFAULT_MODEL, resolution) if part)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_nanobanana import metrics
-from airflow_provider_nanobanana.polling.latency import Latencies
-from airflow_provider_nanobanana.polling.result import Sighting
+from airflow_provider_nanobanana.polling.latency import LatencyEstimator
+from airflow_provider_nanobanana.polling.result import PollResult
 from airflow_provider_nanobanana.polling.schedule import PollQueue
-from airflow_provider_nanobanana.polling.status_client import Lines
+from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient
 from airflow_provider_nanobanana.toapis.errors import AuthenticationFailed, RateLimited, ToApisError
-from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RateSigns, TokenBucket
+from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RateLimitHeaders, RatePacer
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.polling.status_client import Line
-    from airflow_provider_nanobanana.polling.subscription import Watch
+    from airflow_provider_nanobanana.polling.status_client import StatusClient
+    from airflow_provider_nanobanana.polling.subscription import Subscription
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PERIOD: Final = 60.0
 
 
-class Tally:
+class PollerStats:
     """Counts between two summaries; ``clock`` is in seconds of a clock that nobody sets."""
 
     def __init__(self, nanobanana_conn_id: str, clock: float) -> None:
@@ -89,7 +89,7 @@ _LONGEST_REST: Final = 10.0
 _LONGEST_NAP: Final = 1.0
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
-_latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Latencies]] = WeakKeyDictionary()
+_latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, LatencyEstimator]] = WeakKeyDictionary()
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +125,11 @@ class Poller:
     """
 
     def __init__(
-        self, nanobanana_conn_id: str, *, now: Callable[[], float] = time.time, lines: Callable[..., Lines] = Lines
+        self,
+        nanobanana_conn_id: str,
+        *,
+        now: Callable[[], float] = time.time,
+        lines: Callable[..., RenewingStatusClient] = RenewingStatusClient,
     ) -> None:
         self.users = 0
         self.bug: Exception | None = None
@@ -133,16 +137,16 @@ class Poller:
         # Pacing goes by the loop's clock: the wall clock may be set at any time.
         self._clock = (loop := asyncio.get_running_loop()).time
         self._lines = lines(nanobanana_conn_id, self._heed, self._clock)
-        self._adopted: Line | None = None
-        self._bucket = TokenBucket(1.0)  # until the connection tells
+        self._adopted: StatusClient | None = None
+        self._bucket = RatePacer(1.0)  # until the connection tells
         self._queue = PollQueue()
         # Kept when the last watch leaves: with one wait at a time, nothing would ever be learnt.
-        self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, Latencies())
-        self._watches: dict[str, list[Watch]] = {}
+        self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, LatencyEstimator())
+        self._watches: dict[str, list[Subscription]] = {}
         self._kinds: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tally = Tally(nanobanana_conn_id, self._clock())
+        self._tally = PollerStats(nanobanana_conn_id, self._clock())
 
     def __len__(self) -> int:
         """Return how many image tasks are polled."""
@@ -151,7 +155,7 @@ class Poller:
     async def open(self) -> None:
         """Connect and begin, unless somebody did; raises as :func:`shared_poller`."""
         if await self._lines.open():
-            self._adopt()
+            self._switch_client()
             self._start(self._dispatch())
 
     async def aclose(self) -> None:
@@ -165,7 +169,7 @@ class Poller:
         self._tally.close(self._clock(), len(self), self._bucket.rate)
 
     @contextlib.contextmanager
-    def watching(self, watch: Watch) -> Iterator[None]:
+    def watching(self, watch: Subscription) -> Iterator[None]:
         """Poll for a watch, as long as this lasts."""
         if self.bug is not None:  # it came while this watch waited to be let in
             watch.fail(self.bug)
@@ -182,7 +186,7 @@ class Poller:
             for target in watch.targets:
                 self._leave(target.id, watch)
 
-    def _leave(self, image_task_id: str, watch: Watch) -> None:
+    def _leave(self, image_task_id: str, watch: Subscription) -> None:
         watches = self._watches.get(image_task_id, [])
         if watch in watches:
             watches.remove(watch)
@@ -202,12 +206,12 @@ class Poller:
 
     async def _dispatch(self) -> None:
         """Hand out what is due, one after another, as fast as the account allows."""
-        with self._bugs_shown():
+        with self._propagate_bugs():
             while True:
                 await self._until_due()
                 await (free := self._free).acquire()
                 await self._turn()
-                due = self._queue.take(self._clock(), self._bucket.rate)
+                due = self._queue.pop_due(self._clock(), self._bucket.rate)
                 if due is None:  # whoever waited for it has left
                     free.release()
                     continue
@@ -239,28 +243,28 @@ class Poller:
     def _keep_up(self) -> None:
         if self._tally.due(self._clock()):
             self._tally.close(self._clock(), len(self), self._bucket.rate)
-        if self._lines.old:
+        if self._lines.stale:
             self._start(self._refresh())
 
     async def _refresh(self) -> None:
-        with self._bugs_shown():
+        with self._propagate_bugs():
             if await self._lines.refresh():
-                self._adopt()
+                self._switch_client()
 
-    def _adopt(self) -> None:
+    def _switch_client(self) -> None:
         """Go by what the connection says now; a rest that the service asked for goes on."""
         if self._adopted is not (line := self._lines.current):
             self._adopted, self._free = line, asyncio.Semaphore(line.concurrency)
-            self._bucket = TokenBucket.resumed(line.settings.query_rate, self._bucket.state())
+            self._bucket = RatePacer.resumed(line.settings.query_rate, self._bucket.state())
 
     async def _poll(self, image_task_id: str, free: asyncio.Semaphore) -> None:
         try:
-            with self._bugs_shown(image_task_id):
-                self._tell(await self._sight(image_task_id))
+            with self._propagate_bugs(image_task_id):
+                self._publish(await self._poll_once(image_task_id))
         finally:
             free.release()
 
-    def _tell(self, sighting: Sighting) -> None:
+    def _publish(self, sighting: PollResult) -> None:
         """Pass a look on to everybody who waits for that image task, and plan the next."""
         self._learn(sighting)
         watches = list(self._watches.get(sighting.id, ()))
@@ -269,44 +273,44 @@ class Poller:
         asked = min((sighting.error.retry_after if sighting.error else None) or 0.0, LONGEST_WAIT)
         # Varied by a tenth either way, so that polls drift apart.
         interval = min(watch.interval for watch in watches) * random.uniform(0.9, 1.1)
-        self._queue.again(sighting.id, self._clock() + max(interval, asked))
+        self._queue.requeue(sighting.id, self._clock() + max(interval, asked))
         for watch in watches:
-            if watch.see(sighting):
+            if watch.notify(sighting):
                 self._leave(sighting.id, watch)
         self._changed.set()
 
-    async def _sight(self, image_task_id: str) -> Sighting:
+    async def _poll_once(self, image_task_id: str) -> PollResult:
         """Look; when the key is refused, again with the one that the connection holds by now."""
         while True:
             line, sent = self._lines.current, self._clock()
             try:
-                image_task = await line.look(image_task_id)
+                image_task = await line.poll(image_task_id)
             except AuthenticationFailed as error:
-                if not await self._lines.renewed(line):
-                    return Sighting(image_task_id, error=error)
-                self._adopt()
+                if not await self._lines.renew_refused(line):
+                    return PollResult(image_task_id, error=error)
+                self._switch_client()
             except ToApisError as error:
                 if isinstance(error, RateLimited):
                     self._tally.rate_limited()
-                    self._bucket.slow_down(self._clock(), error.retry_after or 1.0, sent)
-                return Sighting(image_task_id, error=error)
+                    self._bucket.on_rate_limited(self._clock(), error.retry_after or 1.0, sent)
+                return PollResult(image_task_id, error=error)
             else:
-                self._bucket.succeeded(self._clock())
-                return Sighting(image_task_id, image_task=image_task)
+                self._bucket.on_success(self._clock())
+                return PollResult(image_task_id, image_task=image_task)
 
-    def _learn(self, sighting: Sighting) -> None:
+    def _learn(self, sighting: PollResult) -> None:
         image_task = sighting.image_task
         if image_task is None or not image_task.terminal or image_task.completed_at is None:
             return
         self._tally.noticed(image_task, self._now())
         if image_task.images and image_task.created_at is not None:
-            self._latencies.learn(self._kinds.get(sighting.id, ""), image_task.completed_at - image_task.created_at)
+            self._latencies.observe(self._kinds.get(sighting.id, ""), image_task.completed_at - image_task.created_at)
 
     def _heed(self, headers: Mapping[str, str]) -> None:
-        self._bucket.heed(RateSigns.read(headers, "async_query"), self._clock())
+        self._bucket.apply_headers(RateLimitHeaders.read(headers, "async_query"), self._clock())
 
     @contextlib.contextmanager
-    def _bugs_shown(self, image_task_id: str | None = None) -> Iterator[None]:
+    def _propagate_bugs(self, image_task_id: str | None = None) -> Iterator[None]:
         """Let a bug end the watches of an image task, or all of them, with itself instead of leaving them waiting."""
         try:
             yield

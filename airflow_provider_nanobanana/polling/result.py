@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_nanobanana.polling.latency import kind_of
+from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content_refused
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.text import one_line
 
 #: An id may be unknown to the status route for a while after the submit (contract 10, row 11).
 NOT_FOUND_GRACE_SECONDS: Final = 60.0
@@ -25,15 +25,15 @@ _RECORD: Final = 600
 _NO_IMAGE: Final = ("result_missing", "completed, but names no image")
 
 #: The codes of what was merely not ready in time.
-LATE: Final = frozenset({"timeout", "not_seen"})
-_OUR_CODES: Final = LATE | {"expired", "look_refused", "result_missing", "task_not_found"}
+NOT_READY_CODES: Final = frozenset({"timeout", "not_seen"})
+_OUR_CODES: Final = NOT_READY_CODES | {"expired", "look_refused", "result_missing", "task_not_found"}
 
 #: What a look at any image task would meet as well, unless another look has just succeeded.
-REFUSALS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)
+ACCESS_ERRORS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)
 
 
 @dataclass(frozen=True)
-class Wait:
+class WaitWindow:
     """How long a wait may last; both moments are epoch seconds and survive restarts.
 
     :param started_at: When the watch began.
@@ -53,7 +53,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class PollResult:
     """What one look at an image task showed: the image task, or the error of the look."""
 
     id: str
@@ -68,26 +68,26 @@ class Sighting:
     @property
     def kind(self) -> str:
         """What decides how long it takes; an answer tells the model and no resolution."""
-        return kind_of(self.image_task.model) if self.image_task else ""
+        return latency_key(self.image_task.model) if self.image_task else ""
 
     @property
-    def refused(self) -> bool:
+    def access_denied(self) -> bool:
         """Whether the service refused to show the image task to this key."""
-        return isinstance(self.error, REFUSALS)
+        return isinstance(self.error, ACCESS_ERRORS)
 
-    def settled(self, wait: Wait, now: float) -> bool:
+    def is_final(self, wait: WaitWindow, now: float) -> bool:
         """Whether no further look can change the result; a failed look is never a failed image."""
         if self.image_task is not None:
             return self.image_task.terminal and not self._awaits_delivery(wait, now)
         return isinstance(self.error, errors.ImageTaskNotFound) and now - wait.started_at >= NOT_FOUND_GRACE_SECONDS
 
-    def _awaits_delivery(self, wait: Wait, now: float) -> bool:
+    def _awaits_delivery(self, wait: WaitWindow, now: float) -> bool:
         image_task = self.image_task
         if image_task is None or image_task.status is not ImageTaskStatus.COMPLETED or image_task.images:
             return False
         return now - (image_task.completed_at or wait.started_at) < RESULT_GRACE_SECONDS
 
-    def record(self, wait: Wait, now: float) -> dict[str, Any]:
+    def to_record(self, wait: WaitWindow, now: float) -> dict[str, Any]:
         """Return the plain record that travels through XCom, at most 600 bytes of JSON for one image task.
 
         What is completed and names no image has a third key in its ``error``: ``answer``, the beginning of the answer.
@@ -104,9 +104,9 @@ class Sighting:
         }
         if image_task is not None and images:
             return {**record, "status": "completed", "expires_at": int(image_task.expires(now))}
-        final = self.refused or self.settled(wait, now)
+        final = self.access_denied or self.is_final(wait, now)
         code, message = self._failure() if final else self._lateness()
-        error = {"code": code, "message": short(message)}
+        error = {"code": code, "message": truncate_json(message)}
         return self._with_answer({**record, "status": "failed" if final else "timeout", "error": error})
 
     def _with_answer(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -115,11 +115,11 @@ class Sighting:
             return record
         whole = {**record, "error": {**record["error"], "answer": ""}}
         room = _RECORD - len(json.dumps(whole))
-        return {**record, "error": {**record["error"], "answer": short(self.image_task.answer, max(0, room))}}
+        return {**record, "error": {**record["error"], "answer": truncate_json(self.image_task.answer, max(0, room))}}
 
     def _failure(self) -> tuple[str, str]:
         if self.image_task is None:
-            if self.error is not None and self.refused:
+            if self.error is not None and self.access_denied:
                 return "look_refused", self.error.message
             return "task_not_found", "the service does not know this id"
         if self.image_task.expired_at_service:
@@ -130,7 +130,7 @@ class Sighting:
         if content_refused(code, message):
             return REFUSED, message
         # The service's word for a refunded failure must not pass for one of ours, which may mean paid.
-        return (f"service_{code}" if code in _OUR_CODES else short(clean(code), 60)), message
+        return (f"service_{code}" if code in _OUR_CODES else truncate_json(one_line(code), 60)), message
 
     def _lateness(self) -> tuple[str, str]:
         if self.image_task is None:
@@ -153,7 +153,7 @@ def _links(images: Sequence[GeneratedImage]) -> list[dict[str, str | None]]:
     return links
 
 
-def short(message: str, budget: int = 160) -> str:
+def truncate_json(message: str, budget: int = 160) -> str:
     """Return a message cut so that its JSON form stays small; a Chinese character takes six bytes there."""
     size, fits = 0, 0
     for position, character in enumerate(message):

@@ -47,7 +47,7 @@ class PollQueue:
         if moment < self._valid.get(image_task_id, _ABSENT)[0]:
             self._push(image_task_id, moment)
 
-    def again(self, image_task_id: str, moment: float) -> None:
+    def requeue(self, image_task_id: str, moment: float) -> None:
         """Put an image task that was taken back for another poll, if it is still watched."""
         if image_task_id in self._valid:
             self._push(image_task_id, moment)
@@ -67,7 +67,7 @@ class PollQueue:
             moments.append(self._deadlines[0][0] - self._margin(rate))
         return min(moments, default=None)
 
-    def take(self, now: float, rate: float) -> tuple[str, float] | None:
+    def pop_due(self, now: float, rate: float) -> tuple[str, float] | None:
         """Take the image task to poll now, with the seconds it has been due; None when nothing is due."""
         self._clean()
         while self._deadlines and self._deadlines[0][0] - self._margin(rate) <= now:

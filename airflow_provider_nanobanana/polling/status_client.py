@@ -12,10 +12,10 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook, import_client
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+    from airflow_provider_nanobanana.hooks.connection import ToApisSettings
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
@@ -33,13 +33,13 @@ _FEWEST, _MOST = 8, 128
 _UNREADABLE: Final = (AirflowException, OSError, RuntimeError, ValueError)
 
 
-class Line:
+class StatusClient:
     """Asks for image tasks with one key.
 
     :param heed: Called with the headers of each answer.
     """
 
-    def __init__(self, settings: ConnectionSettings, heed: Heed, client: Any) -> None:
+    def __init__(self, settings: ToApisSettings, heed: Heed, client: Any) -> None:
         self.settings = settings
         self.concurrency = min(max(_FEWEST, math.ceil(settings.query_rate * _SLOW_ANSWER)), _MOST)
         self._client = client.AsyncToApisClient(
@@ -51,7 +51,7 @@ class Line:
         )
 
     @classmethod
-    async def open(cls, settings: ConnectionSettings, heed: Heed) -> Line:
+    async def open(cls, settings: ToApisSettings, heed: Heed) -> StatusClient:
         """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread.
 
         :raises NanoBananaException: no request can be made with such a key, host or environment.
@@ -59,12 +59,12 @@ class Line:
         with airflow_errors():
             return cls(settings, heed, await asyncio.to_thread(import_client))
 
-    async def look(self, image_task_id: str) -> ImageTask:
+    async def poll(self, image_task_id: str) -> ImageTask:
         """Ask for one image task, once.
 
         :raises ToApisError: the one error of the answer.
         """
-        image_task: ImageTask = await self._client.call(status_call(image_task_id), NO_REPEATS)
+        image_task: ImageTask = await self._client.call(status_call(image_task_id), NO_RETRY)
         return image_task
 
     async def aclose(self) -> None:
@@ -72,14 +72,14 @@ class Line:
         await self._client.aclose()
 
 
-async def read_settings(nanobanana_conn_id: str) -> ConnectionSettings:
+async def read_settings(nanobanana_conn_id: str) -> ToApisSettings:
     """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor."""
     # To its end, also when the trigger is cancelled: Airflow 3.0 would take the answer that nobody awaits for that to
     # its next question ("Response read out of order!"), which ends the triggerer.
     return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
 
 
-class Lines:
+class RenewingStatusClient:
     """The line in use; replaced when the connection holds something else.
 
     :param heed: Called with the headers of each answer.
@@ -92,24 +92,24 @@ class Lines:
         heed: Heed,
         clock: Callable[[], float],
         *,
-        read: Callable[[str], Awaitable[ConnectionSettings]] = read_settings,
-        dial: Callable[[ConnectionSettings, Heed], Awaitable[Line]] = Line.open,
+        read: Callable[[str], Awaitable[ToApisSettings]] = read_settings,
+        dial: Callable[[ToApisSettings, Heed], Awaitable[StatusClient]] = StatusClient.open,
     ) -> None:
         self._conn_id = nanobanana_conn_id
         self._heed, self._clock = heed, clock
         self._read, self._dial = read, dial
-        self._lines: list[Line] = []
+        self._lines: list[StatusClient] = []
         self._lock = asyncio.Lock()
         self._read_at = -math.inf
         self._refused_at = -math.inf
 
     @property
-    def current(self) -> Line:
+    def current(self) -> StatusClient:
         """The line in use; :meth:`open` came before."""
         return self._lines[-1]
 
     @property
-    def old(self) -> bool:
+    def stale(self) -> bool:
         """Whether the connection should be read again."""
         return self._clock() - self._read_at > _OLDEST
 
@@ -121,7 +121,7 @@ class Lines:
         async with self._lock:
             return not self._lines and await self._follow()
 
-    async def renewed(self, refused: Line) -> bool:
+    async def renew_refused(self, refused: StatusClient) -> bool:
         """Say whether another key has taken the place of a refused one; it is read at most every 10 s."""
         async with self._lock:
             if self.current is not refused:
@@ -134,7 +134,7 @@ class Lines:
     async def refresh(self) -> bool:
         """Read the connection again; say whether it holds something else now."""
         async with self._lock:
-            return self.old and await self._follow_if_readable()
+            return self.stale and await self._follow_if_readable()
 
     async def aclose(self) -> None:
         """Close the connections of every line."""

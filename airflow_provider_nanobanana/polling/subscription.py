@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.text import one_line
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.poller import Poller
-    from airflow_provider_nanobanana.polling.result import Sighting, Wait
+    from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 
 Outcome = Literal["finished", "enough", "timeout", "refused"]
 
@@ -27,7 +27,7 @@ _WORD: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
 
 
 @dataclass(frozen=True)
-class Target:
+class PollTarget:
     """An image task to watch.
 
     :param created_at: When it was submitted, in epoch seconds, as far as known.
@@ -39,7 +39,7 @@ class Target:
     kind: str = ""
 
 
-class Watch:
+class Subscription:
     """Image tasks that one trigger waits for, until all have settled, the wait is over, or the key is refused.
 
     A refusal is the key's, and ends the watch, when each image task left (ten are enough) was refused since the last
@@ -53,9 +53,9 @@ class Watch:
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        targets: Sequence[PollTarget],
         *,
-        wait: Wait,
+        wait: WaitWindow,
         interval: float,
         log: Any,
         not_before: float = 0.0,
@@ -91,19 +91,19 @@ class Watch:
         else:
             self.outcome = "timeout"
 
-    def first_poll(self, target: Target, age: float) -> float:
+    def first_poll(self, target: PollTarget, age: float) -> float:
         """Return from when on it pays to poll an image task, in epoch seconds; ``age`` is the seconds it takes."""
         now = self._now()
         # The service's clock may run ahead of ours; that must not postpone the first poll.
         return max(min(target.created_at or 0.0, now) + age, self.not_before, now)
 
-    def see(self, sighting: Sighting) -> bool:
+    def notify(self, sighting: PollResult) -> bool:
         """Take note of a look; say whether this watch needs no further one at that image task."""
         self._context.run(self._note, sighting)
-        settled = sighting.settled(self.wait, self._now())
+        settled = sighting.is_final(self.wait, self._now())
         if settled:
             self._left.discard(sighting.id)
-        self._judge(sighting)
+        self._check_access(sighting)
         if len(self._left) <= self._rest:
             self.outcome = "enough" if self._left else self.outcome
             self._end()
@@ -118,17 +118,17 @@ class Watch:
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
-    def _judge(self, sighting: Sighting) -> None:
+    def _check_access(self, sighting: PollResult) -> None:
         """End the watch when it is the key that is refused, not an image task."""
         if sighting.image_task is not None:
             self._refused.clear()
-        if sighting.error is not None and sighting.refused:
+        if sighting.error is not None and sighting.access_denied:
             self._refused.add(sighting.id)
             if len(self._refused) >= min(_ENOUGH_REFUSED, len(self._left)):
                 self.outcome, self.error_code = "refused", sighting.error.code or type(sighting.error).__name__
                 self._end()
 
-    def _note(self, sighting: Sighting) -> None:
+    def _note(self, sighting: PollResult) -> None:
         """Log changes of status: a line per poll, or per place in the service's queue, would bury them."""
         if sighting.image_task is not None:
             word, status = sighting.image_task.wire_status, str(sighting.image_task.status)
@@ -136,5 +136,5 @@ class Watch:
         else:
             status = f"not seen ({type(sighting.error).__name__})"
         if self.statuses.get(sighting.id) != status:
-            self._log.info("Image task %s: %s", clean(sighting.id), status)
+            self._log.info("Image task %s: %s", one_line(sighting.id), status)
             self.statuses[sighting.id] = status

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_nanobanana.polling.result import LATE
+from airflow_provider_nanobanana.polling.result import NOT_READY_CODES
 from airflow_provider_nanobanana.toapis import errors
 
 Records = Sequence[Mapping[str, Any]]
@@ -72,7 +72,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 }
 
 
-def conclude(records: Records, *, allow_partial: bool) -> errors.ToApisError | None:
+def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | None:
     """Return the error that final records amount to, or None for success.
 
     A remote failure outweighs a timeout. With ``allow_partial`` one completed image task is enough.
@@ -119,11 +119,11 @@ def _kind(status: str, code: str) -> str:
     """Return the kind; a service that fails an image task with a code like "timeout" has failed it all the same."""
     if (status, code) == ("timeout", "result_missing"):
         return "undelivered"
-    return code if code in _KINDS and (code in LATE) == (status == "timeout") else status
+    return code if code in _KINDS and (code in NOT_READY_CODES) == (status == "timeout") else status
 
 
 def _error_class(kinds: Mapping[str, object]) -> type[errors.ToApisError]:
-    failures = kinds.keys() - LATE - {"undelivered"}
+    failures = kinds.keys() - NOT_READY_CODES - {"undelivered"}
     if not failures:
         return errors.ImageTaskTimeout
     return errors.ResultExpired if failures == {"expired"} else errors.ImageTaskFailed

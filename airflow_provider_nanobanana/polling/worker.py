@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.error_boundary import Unexpected, only_tree_errors
-from airflow_provider_nanobanana.polling.result import Sighting, Wait
+from airflow_provider_nanobanana.error_boundary import Unexpected, errors_of_the_tree_only
+from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, RetryPolicy, status_call
-from airflow_provider_nanobanana.toapis.rate_limit import TokenBucket
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, RequestRetry, status_call
+from airflow_provider_nanobanana.toapis.rate_limit import RatePacer
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _THREADS: Final = 8
 
 
-def look_at(
+def poll_once(
     hook: NanoBananaHook, image_task_ids: Sequence[str], sent: Mapping[str, Collection[str] | None] | None = None
-) -> list[Sighting]:
+) -> list[PollResult]:
     """Look once at each image task, within the connection's query rate, and return the sightings in order; free.
 
     Inline images are left out of the sightings: a thousand of them would not fit into a worker. When the service stays
@@ -34,27 +34,27 @@ def look_at(
     :param sent: The links of each request by image task id, as far as they are known; none of them is a result.
     """
     # Client and connection are built here, once: the threads may not ask Airflow for them.
-    client, bucket, lock = hook.client, TokenBucket(hook.settings.query_rate), threading.Lock()
+    client, bucket, lock = hook.client, RatePacer(hook.settings.query_rate), threading.Lock()
     silence: list[ToApisError] = []
 
-    def look(image_task_id: str) -> Sighting:
+    def look(image_task_id: str) -> PollResult:
         with lock:
             if len(silence) >= _THREADS:
-                return Sighting(image_task_id, error=silence[-1])
+                return PollResult(image_task_id, error=silence[-1])
             wait = bucket.reserve(time.monotonic())
         hook.sleep(wait)
         try:
-            with only_tree_errors("The look was not answered", image_task_id=image_task_id):
-                image_task = client.call(status_call(image_task_id, (sent or {}).get(image_task_id)), NO_REPEATS)
+            with errors_of_the_tree_only("The look was not answered", image_task_id=image_task_id):
+                image_task = client.call(status_call(image_task_id, (sent or {}).get(image_task_id)), NO_RETRY)
         except ToApisError as error:
             with lock:
                 if isinstance(error, RateLimited):
-                    bucket.slow_down(time.monotonic(), error.retry_after or 1.0)
+                    bucket.on_rate_limited(time.monotonic(), error.retry_after or 1.0)
                 if error.http_status is None and not isinstance(error, Unexpected):
                     silence.append(error)
-            return Sighting(image_task_id, error=error)
+            return PollResult(image_task_id, error=error)
         silence.clear()
-        return Sighting(image_task_id, image_task=_light(image_task))
+        return PollResult(image_task_id, image_task=_light(image_task))
 
     if len(image_task_ids) == 1:
         return [look(image_task_ids[0])]
@@ -62,12 +62,12 @@ def look_at(
         return list(pool.map(look, image_task_ids))
 
 
-def look_again(hook: NanoBananaHook, sightings: Sequence[Sighting]) -> list[Sighting]:
+def poll_failed_again(hook: NanoBananaHook, sightings: Sequence[PollResult]) -> list[PollResult]:
     """Return the sightings with those that failed for a moment looked at again, all together, as ``RetryPolicy`` says.
 
     For the last look of a wait: no later poll makes up for a failed one.
     """
-    policy, latest, repeats = RetryPolicy(), {sighting.id: sighting for sighting in sightings}, 0
+    policy, latest, repeats = RequestRetry(), {sighting.id: sighting for sighting in sightings}, 0
     while True:
         delays = {
             sighting.id: delay
@@ -78,7 +78,7 @@ def look_again(hook: NanoBananaHook, sightings: Sequence[Sighting]) -> list[Sigh
         if not delays:
             return list(latest.values())
         hook.sleep(max(delays.values()))
-        latest.update((sighting.id, sighting) for sighting in look_at(hook, list(delays)))
+        latest.update((sighting.id, sighting) for sighting in poll_once(hook, list(delays)))
         repeats += 1
 
 
@@ -87,15 +87,15 @@ def _light(image_task: ImageTask) -> ImageTask:
     return image_task.model_copy(update={"images": images})
 
 
-class View:
+class PollTracker:
     """The latest sighting of each image task; what has settled is not asked about again.
 
     :param image_task_ids: In the order of the records to come.
     """
 
-    def __init__(self, image_task_ids: Sequence[str], wait: Wait) -> None:
+    def __init__(self, image_task_ids: Sequence[str], wait: WaitWindow) -> None:
         self.wait = wait
-        self._sightings = {image_task_id: Sighting(image_task_id) for image_task_id in image_task_ids}
+        self._sightings = {image_task_id: PollResult(image_task_id) for image_task_id in image_task_ids}
         # One moment for all that is said of one look.
         self._now = time.time()
 
@@ -104,29 +104,29 @@ class View:
         """The image tasks, in order."""
         return list(self._sightings)
 
-    def look(self, hook: NanoBananaHook) -> ToApisError | None:
+    def poll(self, hook: NanoBananaHook) -> ToApisError | None:
         """Look at what has not settled; the last look of a wait is repeated where it failed for a moment.
 
         Return the refusal when no look succeeded: then it is the key's. A refusal of some image tasks while others are
         shown is theirs alone.
         """
-        fresh = look_at(hook, [sighting.id for sighting in self.unsettled()])
+        fresh = poll_once(hook, [sighting.id for sighting in self.not_final()])
         self._now = time.time()
         if self.wait.over(self._now):
-            fresh = look_again(hook, fresh)
+            fresh = poll_failed_again(hook, fresh)
         self._sightings.update((sighting.id, sighting) for sighting in fresh)
         if any(sighting.image_task is not None for sighting in fresh):
             return None
-        return next((sighting.error for sighting in fresh if sighting.refused), None)
+        return next((sighting.error for sighting in fresh if sighting.access_denied), None)
 
-    def unsettled(self) -> list[Sighting]:
+    def not_final(self) -> list[PollResult]:
         """Return the sightings that another look may change."""
-        return [sighting for sighting in self._sightings.values() if not sighting.settled(self.wait, self._now)]
+        return [sighting for sighting in self._sightings.values() if not sighting.is_final(self.wait, self._now)]
 
     @property
     def over(self) -> bool:
         """Whether waiting is over: its time is up, or nothing is left but what this key is not shown."""
-        return self.wait.over(self._now) or all(sighting.refused for sighting in self.unsettled())
+        return self.wait.over(self._now) or all(sighting.access_denied for sighting in self.not_final())
 
     @property
     def models(self) -> dict[str, str | None]:
@@ -138,4 +138,4 @@ class View:
 
     def records(self) -> list[dict[str, Any]]:
         """Return one plain record for each image task, in order."""
-        return [sighting.record(self.wait, self._now) for sighting in self._sightings.values()]
+        return [sighting.to_record(self.wait, self._now) for sighting in self._sightings.values()]

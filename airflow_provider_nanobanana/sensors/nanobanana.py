@@ -26,8 +26,8 @@ from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisErro
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_nanobanana.polling.result import Sighting, Wait
-    from airflow_provider_nanobanana.polling.worker import View
+    from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
+    from airflow_provider_nanobanana.polling.worker import PollTracker
 
 
 def read_ids(value: Any) -> list[str]:
@@ -132,7 +132,7 @@ class NanoBananaSensor(BaseSensorOperator):
         self.allow_partial = allow_partial
         self.deferrable = deferrable
         self.nanobanana_conn_id = nanobanana_conn_id
-        self._view: View | None = None
+        self._view: PollTracker | None = None
 
     def execute(self, context: Context) -> Any:
         """Look once, then wait in the way that was asked for."""
@@ -142,14 +142,20 @@ class NanoBananaSensor(BaseSensorOperator):
             view = self._view = self._new_view(self._wait_of_attempt(context))
             if not view.ids and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to wait for: the tasks before were skipped.")
-            return self._go_on(context, view) if self.deferrable else self._undone(lambda: base(context), context)
+            return (
+                self._go_on(context, view)
+                if self.deferrable
+                else self._unwrap_base_class_errors(lambda: base(context), context)
+            )
 
-        return self._softened(start)
+        return self._apply_soft_fail(start)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
         base = super().resume_execution
-        return self._softened(lambda: self._undone(lambda: base(next_method, next_kwargs, context), context))
+        return self._apply_soft_fail(
+            lambda: self._unwrap_base_class_errors(lambda: base(next_method, next_kwargs, context), context)
+        )
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
@@ -165,19 +171,19 @@ class NanoBananaSensor(BaseSensorOperator):
         self._look(context, view)
         return PokeReturnValue(True, self._conclude(context, view)) if view.over else False
 
-    def _go_on(self, context: Context, view: View, *, refused: bool = False) -> Records:
+    def _go_on(self, context: Context, view: PollTracker, *, refused: bool = False) -> Records:
         """Look, then conclude or defer."""
         self._look(context, view)
         if view.over:
             return self._conclude(context, view)
-        waiting = view.unsettled()
+        waiting = view.not_final()
         if refused and any(sighting.image_task is not None for sighting in waiting):
             from airflow_provider_nanobanana.sensors.nanobanana import triggerer_refused
 
             self._fail(context, view, triggerer_refused(self.nanobanana_conn_id, view.ids))
         self._defer(waiting, view.wait)
 
-    def _defer(self, waiting: Sequence[Sighting], wait: Wait) -> NoReturn:
+    def _defer(self, waiting: Sequence[PollResult], wait: WaitWindow) -> NoReturn:
         from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 
         now = time.time()
@@ -199,22 +205,22 @@ class NanoBananaSensor(BaseSensorOperator):
         )
         raise AssertionError("defer raises")
 
-    def _look(self, context: Context, view: View) -> None:
+    def _look(self, context: Context, view: PollTracker) -> None:
         """Look at what has not settled; a refusal of all that was asked is raised."""
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            refusal = view.look(hook)
+            refusal = view.poll(hook)
         if refusal is not None:
             from airflow_provider_nanobanana.sensors.nanobanana import key_refused
 
             self._fail(context, view, key_refused(refusal, view.ids))
 
-    def _conclude(self, context: Context, view: View) -> Records:
+    def _conclude(self, context: Context, view: PollTracker) -> Records:
         """Return the records, or raise what they amount to."""
-        from airflow_provider_nanobanana.polling.verdict import conclude
+        from airflow_provider_nanobanana.polling.verdict import error_for
 
         records = view.records()
         count_results(self.nanobanana_conn_id, records, view.models)
-        error = conclude(records, allow_partial=self.allow_partial)
+        error = error_for(records, allow_partial=self.allow_partial)
         if error is not None:
             self._fail(context, view, error)
         incomplete = [record for record in records if record["status"] != "completed"]
@@ -224,30 +230,30 @@ class NanoBananaSensor(BaseSensorOperator):
             )
         return records
 
-    def _fail(self, context: Context, view: View, error: errors.ToApisError) -> NoReturn:
+    def _fail(self, context: Context, view: PollTracker, error: errors.ToApisError) -> NoReturn:
         """Raise; what was seen is in XCom all the same, so that what is paid and completed can be landed."""
         records = view.records()
         if records and self.do_xcom_push:
             context["ti"].xcom_push(key="return_value", value=records)
         raise sensor_exception(error) from error
 
-    def _new_view(self, wait: Wait) -> View:
-        from airflow_provider_nanobanana.polling.worker import View
+    def _new_view(self, wait: WaitWindow) -> PollTracker:
+        from airflow_provider_nanobanana.polling.worker import PollTracker
         from airflow_provider_nanobanana.sensors.nanobanana import read_ids
 
         with airflow_errors():
-            return View(read_ids(self.image_task_ids), wait)
+            return PollTracker(read_ids(self.image_task_ids), wait)
 
-    def _wait_of_attempt(self, context: Context) -> Wait:
-        from airflow_provider_nanobanana.polling.result import Wait
+    def _wait_of_attempt(self, context: Context) -> WaitWindow:
+        from airflow_provider_nanobanana.polling.result import WaitWindow
 
         rescheduled = (
             context["ti"].get_first_reschedule_date(context) if self.reschedule and not self.deferrable else None
         )
         started_at = rescheduled.timestamp() if rescheduled else time.time()
-        return Wait(started_at, started_at + self.timeout)
+        return WaitWindow(started_at, started_at + self.timeout)
 
-    def _softened(self, action: Callable[[], Any]) -> Any:
+    def _apply_soft_fail(self, action: Callable[[], Any]) -> Any:
         """Run, and skip only what ``soft_fail`` or ``never_fail`` may: one rule for every way of waiting."""
         try:
             return action()
@@ -256,7 +262,7 @@ class NanoBananaSensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
             raise
 
-    def _undone(self, action: Callable[[], Any], context: Context) -> Any:
+    def _unwrap_base_class_errors(self, action: Callable[[], Any], context: Context) -> Any:
         """Run, and undo what the base class made of it: its skips of any error, its clock, a trigger's crash."""
         try:
             return action()
@@ -274,31 +280,31 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def _after_timeout(self, context: Context) -> Records:
         """Conclude: Airflow's clock ran out a moment before ours, or its net behind our trigger held."""
-        from airflow_provider_nanobanana.polling.result import NOT_FOUND_GRACE_SECONDS, Wait
+        from airflow_provider_nanobanana.polling.result import NOT_FOUND_GRACE_SECONDS, WaitWindow
 
         now = time.time()
-        view = self._view or self._new_view(Wait(now - NOT_FOUND_GRACE_SECONDS, now))
-        view.wait = Wait(view.wait.started_at, now)
+        view = self._view or self._new_view(WaitWindow(now - NOT_FOUND_GRACE_SECONDS, now))
+        view.wait = WaitWindow(view.wait.started_at, now)
         self._look(context, view)
         return self._conclude(context, view)
 
     def _after_crash(self, context: Context, crash: Exception) -> Records:
         """Conclude if everything has settled by now; else fail so that a retry waits on."""
-        from airflow_provider_nanobanana.polling.result import Wait
+        from airflow_provider_nanobanana.polling.result import WaitWindow
         from airflow_provider_nanobanana.sensors.nanobanana import trigger_crashed
 
         now = time.time()
-        view = self._new_view(Wait(now, now))
+        view = self._new_view(WaitWindow(now, now))
         self._look(context, view)
-        if view.unsettled():
+        if view.not_final():
             self._fail(context, view, trigger_crashed(crash, self.nanobanana_conn_id, view.ids))
         return self._conclude(context, view)
 
 
-def _wait_of_event(event: dict[str, Any]) -> Wait | None:
-    from airflow_provider_nanobanana.polling.result import Wait
+def _wait_of_event(event: dict[str, Any]) -> WaitWindow | None:
+    from airflow_provider_nanobanana.polling.result import WaitWindow
 
     started_at, deadline = event.get("started_at"), event.get("deadline")
     if isinstance(started_at, (int, float)) and isinstance(deadline, (int, float)):
-        return Wait(started_at, deadline)
+        return WaitWindow(started_at, deadline)
     return None

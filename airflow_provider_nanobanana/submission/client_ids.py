@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -19,22 +19,22 @@ _PAUSES: Final = (0.0, 5.0, 10.0, 20.0)
 _checked: dict[str, bool] = {}
 
 
-def known_not_to_resolve(base_url: str) -> bool:
+def known_unsupported(base_url: str) -> bool:
     """Whether this process has seen that the service does not resolve client ids."""
     return _checked.get(base_url) is False
 
 
-def known_to_resolve(base_url: str) -> bool:
+def known_supported(base_url: str) -> bool:
     """Whether this process has seen that the service resolves client ids."""
     return _checked.get(base_url) is True
 
 
-def found_by_client_id(hook: NanoBananaHook) -> None:
+def mark_supported(hook: NanoBananaHook) -> None:
     """Take note that an image task was found by its client id."""
     _checked[hook.settings.base_url] = True
 
 
-def ids_resolve(hook: NanoBananaHook, client_business_id: str, image_task: ImageTask) -> None:
+def verify_support(hook: NanoBananaHook, client_business_id: str, image_task: ImageTask) -> None:
     """Look for the image task just bought by its client id; warn loudly when the service does not know it by that.
 
     An answer that repeats the id has shown that the field is understood; then one look suffices.
@@ -46,7 +46,7 @@ def ids_resolve(hook: NanoBananaHook, client_business_id: str, image_task: Image
         if pause:
             hook.sleep(pause)
         try:
-            found = hook.client.call(status_call(client_business_id, by_client_id=True), NO_REPEATS)
+            found = hook.client.call(status_call(client_business_id, by_client_id=True), NO_RETRY)
         except errors.ImageTaskNotFound:
             continue
         except errors.ToApisError:

@@ -16,22 +16,22 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.submission.shared_state import OwnSlate, SharedSlate, Slate, private_folder
+from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState, SharedState, private_folder
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited
-from airflow_provider_nanobanana.toapis.protocol import RetryPolicy
-from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, TokenBucket
+from airflow_provider_nanobanana.toapis.protocol import RequestRetry
+from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RatePacer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+    from airflow_provider_nanobanana.hooks.connection import ToApisSettings
     from airflow_provider_nanobanana.toapis.errors import ToApisError
 
 log = logging.getLogger(__name__)
 
 #: A wait longer than this, in seconds, is not sat out in a worker: the caller queues without a slot.
-LONGEST_SIT: Final = 10.0
+MAX_BLOCKING_WAIT: Final = 10.0
 #: The pause after a 429 that names none.
 _UNNAMED_PAUSE: Final = 1.0
 #: Beyond what pauses and reservations come to, a moment so many seconds ahead was written under another clock.
@@ -40,29 +40,29 @@ _CLOCK_SLACK: Final = 5.0
 #: Where the shared files lie; a test puts a folder of its own here.
 slate_folder: Callable[[], Path] = private_folder
 #: By account: what this process goes by where nothing can be shared.
-_own_slates: dict[str, Slate] = {}
+_process_states: dict[str, SharedState] = {}
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _LimiterState:
     """What is on the slate.
 
     :param refusals: How many 429s there were; every one makes the reservations from before it void.
     """
 
-    bucket: TokenBucket
+    bucket: RatePacer
     refusals: int = 0
 
     @classmethod
-    def read(cls, value: Any, rate: float, now: float) -> _Standing:
+    def read(cls, value: Any, rate: float, now: float) -> _LimiterState:
         """Return what is on the slate, or a fresh start for whatever cannot be true."""
-        fresh = TokenBucket(rate)
+        fresh = RatePacer(rate)
         try:
             refusals, share, *moments = (-math.inf if number is None else float(number) for number in value)
-            bucket = TokenBucket.resumed(rate, (share, *moments))
+            bucket = RatePacer.resumed(rate, (share, *moments))
         except (TypeError, ValueError):
             return cls(fresh)
-        latest = now + LONGEST_WAIT + LONGEST_SIT + 1 / bucket.rate + _CLOCK_SLACK
+        latest = now + LONGEST_WAIT + MAX_BLOCKING_WAIT + 1 / bucket.rate + _CLOCK_SLACK
         possible = 0 < share <= 1 and 0 <= refusals < math.inf and all(moment <= latest for moment in moments)
         return cls(bucket, int(refusals)) if possible else cls(fresh)
 
@@ -71,7 +71,7 @@ class _Standing:
         return [self.refusals, *(number if math.isfinite(number) else None for number in self.bucket.state())]
 
 
-class Pace:
+class SubmitRateLimiter:
     """The turns of one account; moments are epoch seconds of any one clock.
 
     :param rate: Submits per second that the account allows.
@@ -79,78 +79,78 @@ class Pace:
     :param spare: What this process goes by from then on where ``slate`` cannot be used.
     """
 
-    def __init__(self, rate: float, slate: Slate, spare: Slate | None = None) -> None:
+    def __init__(self, rate: float, slate: SharedState, spare: SharedState | None = None) -> None:
         self._rate = rate
         self._slate = slate
-        self._spare = spare or OwnSlate()
+        self._spare = spare or ProcessState()
         self._refusals = 0
 
     @classmethod
-    def of(cls, settings: ConnectionSettings) -> Pace:
+    def of(cls, settings: ToApisSettings) -> SubmitRateLimiter:
         """Return the pace of a connection's account: whoever has base URL and key in common keeps it together."""
         secret = f"{settings.base_url}\0{settings.api_key.get_secret_value()}"
         account = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-        spare = _own_slates.setdefault(account, OwnSlate())
+        spare = _process_states.setdefault(account, ProcessState())
         try:
-            return cls(settings.submit_rate, SharedSlate(slate_folder(), account), spare)
+            return cls(settings.submit_rate, FileState(slate_folder(), account), spare)
         except OSError as error:
             _say_alone("one for temporary files", str(error))
             return cls(settings.submit_rate, spare)
 
-    def turn(self, now: float) -> float | None:
+    def reserve(self, now: float) -> float | None:
         """Reserve the next free moment and return the seconds until it; None, and nothing, if it is too far away."""
         wait = 0.0
 
-        def reserve(standing: _Standing) -> _Standing | None:
+        def reserve(standing: _LimiterState) -> _LimiterState | None:
             nonlocal wait
             self._refusals = standing.refusals
             wait = standing.bucket.reserve(now)
-            return standing if wait <= LONGEST_SIT else None
+            return standing if wait <= MAX_BLOCKING_WAIT else None
 
         self._update(reserve, now)
-        return wait if wait <= LONGEST_SIT else None
+        return wait if wait <= MAX_BLOCKING_WAIT else None
 
-    def free_in(self, now: float) -> float:
+    def next_free_in(self, now: float) -> float:
         """Return the seconds until the next free moment, without reserving it."""
         return self._look(now).bucket.wait(now)
 
-    def stands(self, now: float) -> bool:
+    def still_valid(self, now: float) -> bool:
         """Whether the last turn still holds: a 429 that came after it sends all who wait to the end of the line."""
         return self._look(now).refusals == self._refusals
 
-    def refused(self, now: float, retry_after: float | None) -> None:
+    def on_rate_limited(self, now: float, retry_after: float | None) -> None:
         """Slow all processes down after a 429.
 
         :param retry_after: Seconds the service asked for, where it did.
         """
         pause = _UNNAMED_PAUSE if retry_after is None else retry_after
 
-        def slow_down(standing: _Standing) -> _Standing:
-            standing.bucket.slow_down(now, pause)
+        def slow_down(standing: _LimiterState) -> _LimiterState:
+            standing.bucket.on_rate_limited(now, pause)
             share, _, changed, *more = standing.bucket.state()
             # Reservations are void, the pause (until ``changed``) is not: that is where the line begins anew.
-            return _Standing(TokenBucket.resumed(self._rate, (share, changed, changed, *more)), standing.refusals + 1)
+            return _LimiterState(RatePacer.resumed(self._rate, (share, changed, changed, *more)), standing.refusals + 1)
 
         self._update(slow_down, now)
 
     def delay(self, now: float, refused: ToApisError, repeats: int) -> float | None:
         """Tell the other processes of a 429; return the seconds until this one tries again, None to give up."""
         if isinstance(refused, RateLimited):
-            self.refused(now, refused.retry_after)
-        delay = RetryPolicy().delay(CallKind.SUBMIT, refused, repeats, random.random())
-        return delay if delay is not None and delay <= LONGEST_SIT else None
+            self.on_rate_limited(now, refused.retry_after)
+        delay = RequestRetry().delay(CallKind.SUBMIT, refused, repeats, random.random())
+        return delay if delay is not None and delay <= MAX_BLOCKING_WAIT else None
 
-    def accepted(self, now: float) -> None:
+    def on_success(self, now: float) -> None:
         """Recover a little after a submit that passed."""
 
-        def recover(standing: _Standing) -> _Standing | None:
+        def recover(standing: _LimiterState) -> _LimiterState | None:
             before = standing.bucket.state()
-            standing.bucket.succeeded(now)
+            standing.bucket.on_success(now)
             return standing if standing.bucket.state() != before else None
 
         self._update(recover, now)
 
-    def wait(self, clock: Callable[[], float], sleep: Callable[[float], None], *, patient: bool) -> None:
+    def acquire(self, clock: Callable[[], float], sleep: Callable[[float], None], *, patient: bool) -> None:
         """Return when it is this caller's turn.
 
         :param patient: Whether to wait however long it takes.
@@ -159,21 +159,21 @@ class Pace:
         began = clock()
         while True:
             # Sent to the end of the line again and again, it has sat long enough.
-            late = not patient and clock() > began + LONGEST_SIT
-            wait = None if late else self.turn(clock())
+            late = not patient and clock() > began + MAX_BLOCKING_WAIT
+            wait = None if late else self.reserve(clock())
             if wait == 0:
                 return
             if wait is not None:
                 sleep(wait)
-                if self.stands(clock()):
+                if self.still_valid(clock()):
                     return
             elif patient:
-                sleep(min(self.free_in(clock()), LONGEST_SIT))
+                sleep(min(self.next_free_in(clock()), MAX_BLOCKING_WAIT))
             else:
                 raise self._too_far(clock())
 
     def _too_far(self, now: float) -> RateLimited:
-        free_in = self.free_in(now)
+        free_in = self.next_free_in(now)
         return RateLimited(
             f"Nothing was sent now: this machine paces its own submits ({self._rate:g} a second by the connection's "
             f"submit_rate, fewer after a 429), and the line is {free_in:.0f} s long. The next attempt gets in line "
@@ -181,20 +181,20 @@ class Pace:
             retry_after=free_in,
         )
 
-    def _look(self, now: float) -> _Standing:
-        seen: list[_Standing] = []
+    def _look(self, now: float) -> _LimiterState:
+        seen: list[_LimiterState] = []
         self._update(seen.append, now)
         return seen[-1]
 
-    def _update(self, change: Callable[[_Standing], _Standing | None], now: float) -> None:
+    def _update(self, change: Callable[[_LimiterState], _LimiterState | None], now: float) -> None:
         def rewrite(value: Any) -> list[float | None] | None:
-            changed = change(_Standing.read(value, self._rate, now))
+            changed = change(_LimiterState.read(value, self._rate, now))
             return None if changed is None else changed.write()
 
         try:
             self._slate.update(rewrite)
         except (OSError, ImportError) as error:
-            folder = self._slate.folder if isinstance(self._slate, SharedSlate) else "none"
+            folder = self._slate.folder if isinstance(self._slate, FileState) else "none"
             _say_alone(str(folder), f"{type(error).__name__}: {error}")
             self._slate = self._spare
             self._slate.update(rewrite)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 
-class Once(Generic[V]):
+class SingleFlight(Generic[V]):
     """Values by key, each made by the first who asks for it; the others wait for that one.
 
     A failure goes to everyone who waits and is forgotten: who asks later makes the value anew.
@@ -138,7 +138,7 @@ def _stored_path(uri: str) -> ObjectStoragePath:
     return path
 
 
-class References:
+class ReferenceUploader:
     """The reference images of one run: each storage URI is read once, and each content uploaded once.
 
     Safe to use from several threads. Of the bytes, the last 24 MiB are kept; what was dropped is read again for its
@@ -161,13 +161,13 @@ class References:
     ) -> None:
         self._send = send
         self._bound = bound
-        self._digests: Once[str] = Once(digests)
-        self._urls: Once[str] = Once(urls)
+        self._digests: SingleFlight[str] = SingleFlight(digests)
+        self._urls: SingleFlight[str] = SingleFlight(urls)
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._kept_lock = threading.Lock()
 
     @classmethod
-    def of(cls, hook: NanoBananaHook, **known: Any) -> References:
+    def of(cls, hook: NanoBananaHook, **known: Any) -> ReferenceUploader:
         """Return references that upload through a hook; ``known`` as for the class."""
         return cls(lambda upload: hook.client.call(upload_call(upload)), **known)
 

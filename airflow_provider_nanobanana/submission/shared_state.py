@@ -22,7 +22,7 @@ _LOCK_PAUSE: Final = 0.005
 _TEMPORARY: Final = ("/tmp", "/var/tmp", "/usr/tmp")
 
 
-class Slate(Protocol):
+class SharedState(Protocol):
     """Holds one small JSON value."""
 
     def update(self, change: Callable[[Any], Any]) -> None:
@@ -30,7 +30,7 @@ class Slate(Protocol):
         ...
 
 
-class OwnSlate:
+class ProcessState:
     """Known to this process alone, and to all of its threads."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class OwnSlate:
             self._value = self._value if changed is None else changed
 
 
-class SharedSlate:
+class FileState:
     """Known to every process of this user on this machine; the kernel frees the lock of a process that is killed.
 
     :param folder: Created with mode 0700 where it is missing.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.record import NamedIdentity
-from airflow_provider_nanobanana.durable.record_store import MemoryJournal
-from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.record import CallerIdentity
+from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
+from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 
-def submit_directly(
+def submit_standalone(
     hook: NanoBananaHook, request: ImageRequest, client_business_id: str | None, submitted_before: datetime | None
 ) -> ImageTask:
     """Buy the image of a parsed request, or find it under the id of an earlier call; waits as long as the pace asks.
@@ -33,16 +33,16 @@ def submit_directly(
     submission = Submission(
         hook,
         request,
-        identity=NamedIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
-        attempt=Attempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
+        identity=CallerIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
+        attempt=TaskAttempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
         rules=hook.rules(on_unknown_submission="fail" if submitted_before is None else "resubmit"),
-        journal=MemoryJournal(),
-        pace=Pace.of(hook.settings),
-        patient=True,
+        journal=InMemoryRecordStore(),
+        pace=SubmitRateLimiter.of(hook.settings),
+        wait_for_slot=True,
         vouched=again and submitted_before is None,
     )
     try:
-        return submission.settle()
+        return submission.run()
     except errors.ResultExpired as expired:
         raise expired.reworded(
             f"Image task {expired.image_task_id} of client_business_id {client_id!r} is paid and its link has expired. "

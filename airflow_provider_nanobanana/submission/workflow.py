@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.durable.reconcile import (
     CLOCKS_DIFFER_SECONDS,
+    Action,
     Decision,
-    Rules,
-    Seen,
-    Situation,
-    Verb,
-    decide,
+    Lookup,
+    ReconcileInput,
+    SubmissionPolicy,
+    reconcile,
 )
-from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.durable.record_store import Logbook
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
+from airflow_provider_nanobanana.durable.record_store import OptimisticRecord
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.metrics import count
-from airflow_provider_nanobanana.submission.client_ids import ids_resolve
+from airflow_provider_nanobanana.submission.client_ids import verify_support
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, status_call, submit_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call, submit_call
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.attempt import Attempt
+    from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-    from airflow_provider_nanobanana.durable.record_store import Journal
+    from airflow_provider_nanobanana.durable.record_store import RecordStore
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-    from airflow_provider_nanobanana.submission.rate_limiter import Pace
-    from airflow_provider_nanobanana.submission.references import References
+    from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
+    from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
 
 
-def look(hook: NanoBananaHook, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
+def look_up(hook: NanoBananaHook, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
     """Ask for an image task by its own or its client id; None when the service does not know it.
 
     :param by_client_id: As for :func:`~.protocol.status_call`: a client id that a user chose looks like any other.
@@ -61,20 +61,20 @@ def look(hook: NanoBananaHook, target: str, *, by_client_id: bool | None = None)
 log = logging.getLogger(__name__)
 
 
-class Observer:
+class SubmissionListener:
     """Hears of every step of one submission."""
 
-    def says(self, line: str) -> None:
+    def on_decision(self, line: str) -> None:
         """Take note of a decision, in words."""
         log.info("Submission: %s", line)
 
-    def saw(self, image_task: ImageTask) -> None:
+    def on_found(self, image_task: ImageTask) -> None:
         """Take note of an image task that was looked up, whatever its status."""
 
-    def about_to_buy(self) -> None:
+    def before_submit(self) -> None:
         """Take note that a POST follows; an error raised here keeps it from leaving."""
 
-    def turn_came(self) -> None:
+    def after_wait(self) -> None:
         """Take note that the wait for a turn is over and a POST leaves at once; an error raised here keeps it back."""
 
 
@@ -100,27 +100,27 @@ class Submission:
         request: ImageRequest,
         *,
         identity: SubmissionIdentity,
-        attempt: Attempt,
-        rules: Rules,
-        journal: Journal,
-        pace: Pace,
-        patient: bool = False,
-        references: References | None = None,
+        attempt: TaskAttempt,
+        rules: SubmissionPolicy,
+        journal: RecordStore,
+        pace: SubmitRateLimiter,
+        wait_for_slot: bool = False,
+        references: ReferenceUploader | None = None,
         adopt: Mapping[str, str] | None = None,
         vouched: bool = False,
-        observer: Observer | None = None,
+        observer: SubmissionListener | None = None,
     ) -> None:
         self._hook = hook
         self._request = request
-        self._book = Logbook(journal)
+        self._book = OptimisticRecord(journal)
         self._pace = pace
-        self._patient = patient
+        self._patient = wait_for_slot
         self._adopt = adopt or {}
         self._references = references
-        self._lost, self._observer = 0, observer or Observer()
-        self._start = Situation(identity, attempt, rules, vouched=vouched)
+        self._lost, self._observer = 0, observer or SubmissionListener()
+        self._start = ReconcileInput(identity, attempt, rules, vouched=vouched)
 
-    def settle(self) -> ImageTask:
+    def run(self) -> ImageTask:
         """Return the image task of the wish; what is recorded by then is ``submitted``.
 
         :raises ToApisError: ``RateLimited`` and ``ServiceUnavailable`` only where nothing is under way.
@@ -139,14 +139,14 @@ class Submission:
         situation = self._situation(self._book.read())
         self._check_client(situation)
         while True:
-            decision = decide(situation, self._hook.clock())
-            self._observer.says(f"{decision.verb}: {decision.reason}")
-            if decision.verb is Verb.WAIT:
+            decision = reconcile(situation, self._hook.clock())
+            self._observer.on_decision(f"{decision.action}: {decision.reason}")
+            if decision.action is Action.WAIT:
                 yield decision.seconds
-            if decision.verb in (Verb.LOOK, Verb.WAIT, Verb.WALK):
+            if decision.action in (Action.LOOK_UP, Action.WAIT, Action.NEXT_GENERATION):
                 situation = self._step(situation, decision)
                 continue
-            before = self._book.kept
+            before = self._book.current
             try:
                 if image_task := self._conclude(situation, decision):
                     return image_task
@@ -154,13 +154,13 @@ class Submission:
                 if error.charged != "no" or not self._book.overtaken(before):
                     raise
             # What we or another attempt just sent may be under way: no vouching for that.
-            situation = replace(self._situation(self._book.kept), vouched=False)
+            situation = replace(self._situation(self._book.current), vouched=False)
 
-    def _situation(self, record: Record | None) -> Situation:
+    def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return where things stand with a record that was just read or written."""
         return replace(self._start, record=record, read_at=self._hook.clock())
 
-    def _check_client(self, situation: Situation) -> None:
+    def _check_client(self, situation: ReconcileInput) -> None:
         """Say before anything is written ahead what keeps all calls from being made, and what earlier attempts left."""
         try:
             _ = self._hook.client
@@ -177,7 +177,7 @@ class Submission:
 
     def left_behind(self) -> str:
         """Return what this attempt leaves behind if it ends here: what may be paid, and what the next attempt does."""
-        record = self._book.kept
+        record = self._book.current
         if record is None or record.state is RecordState.QUEUED:
             return "Nothing was sent for this image by this attempt; the next one looks for what earlier ones sent."
         if record.image_task_id is not None:
@@ -185,14 +185,14 @@ class Submission:
         under = f" under client_business_id {record.client_business_id}" if record.client_business_id else ""
         return f"A submit may have left, and what it buys stays paid; the next attempt looks for it{under}."
 
-    def hand_on(self) -> None:
+    def mark_done(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
-        if self._book.kept is not None:
-            self._book.note(self._book.kept.moved(RecordState.DONE))
+        if self._book.current is not None:
+            self._book.try_save(self._book.current.with_state(RecordState.DONE))
 
-    def _conclude(self, situation: Situation, decision: Decision) -> ImageTask | None:
+    def _conclude(self, situation: ReconcileInput, decision: Decision) -> ImageTask | None:
         """Use, submit or fail; None when another attempt took over or the answer was lost: then decide anew."""
-        unknown = decision.verb is Verb.SUBMIT or isinstance(decision.error, errors.SubmissionUnfindable)
+        unknown = decision.action is Action.SUBMIT or isinstance(decision.error, errors.SubmissionUnfindable)
         chosen = self._chosen(situation, decision.generation) if unknown else None
         if chosen is not None:
             return self._adopted(situation, chosen)
@@ -200,48 +200,48 @@ class Submission:
             raise decision.error
         return self._submit(situation, decision.generation) if unknown else self._use(situation)
 
-    def _step(self, situation: Situation, decision: Decision) -> Situation:
+    def _step(self, situation: ReconcileInput, decision: Decision) -> ReconcileInput:
         """Look, or walk."""
-        if decision.verb is Verb.WALK:
-            record, unseen_for = situation.record, max(situation.rules.unseen_for, CLOCKS_DIFFER_SECONDS)
+        if decision.action is Action.NEXT_GENERATION:
+            record, unseen_for = situation.record, max(situation.rules.visibility_delay, CLOCKS_DIFFER_SECONDS)
             vouched = situation.vouched or (record is not None and record.vouches(self._hook.clock(), unseen_for))
-            return replace(situation, record=None, seen=None, generation=decision.generation, vouched=vouched)
-        looks = situation.seen.looks + 1 if situation.seen and situation.seen.target == decision.target else 1
+            return replace(situation, record=None, lookup=None, generation=decision.generation, vouched=vouched)
+        looks = situation.lookup.attempts + 1 if situation.lookup and situation.lookup.target == decision.target else 1
         record = situation.record
         by_client_id = record is None or record.image_task_id is None
-        return replace(situation, seen=Seen(decision.target, self._look(decision.target, by_client_id), looks))
+        return replace(situation, lookup=Lookup(decision.target, self._look(decision.target, by_client_id), looks))
 
     def _look(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
-        found = look(self._hook, target, by_client_id=by_client_id)
+        found = look_up(self._hook, target, by_client_id=by_client_id)
         if found is not None:
-            self._observer.saw(found)
+            self._observer.on_found(found)
         return found
 
-    def _use(self, situation: Situation) -> ImageTask | None:
-        found = situation.seen.image_task if situation.seen else None
+    def _use(self, situation: ReconcileInput) -> ImageTask | None:
+        found = situation.lookup.image_task if situation.lookup else None
         assert found is not None
-        if not self._book.still_ours():
+        if not self._book.is_current():
             return None
         record = situation.record or self._record(situation, RecordState.SUBMITTED, situation.generation)
-        used = record.moved(RecordState.SUBMITTED, image_task_id=found.id)
+        used = record.with_state(RecordState.SUBMITTED, image_task_id=found.id)
         attempt = self._start.attempt
         # An attempt from before a clear, still alive, must not undo the clear.
         if (attempt.try_number, attempt.max_tries) > (record.try_number, record.max_tries):
             used = replace(used, max_tries=attempt.max_tries, try_number=attempt.try_number)
-        self._book.keep(used)
+        self._book.save(used)
         if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
             count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
         return found
 
-    def _chosen(self, situation: Situation, generation: int) -> str | None:
+    def _chosen(self, situation: ReconcileInput, generation: int) -> str | None:
         """Return what a person says this submission became: by its id now, or by that of the recorded intent."""
-        identity, kept = situation.identity, self._book.kept
+        identity, kept = situation.identity, self._book.current
         keys = [identity.client_business_id(generation)]
         if kept is not None and kept.image_task_id is None and kept.fingerprint == identity.fingerprint:
             keys.append(replace(identity, regeneration=kept.regeneration).client_business_id(kept.generation))
         return next((self._adopt[key] for key in keys if key in self._adopt), None)
 
-    def _adopted(self, situation: Situation, chosen: str) -> ImageTask | None:
+    def _adopted(self, situation: ReconcileInput, chosen: str) -> ImageTask | None:
         """Use what a person says this submission became."""
         found = self._look(chosen)
         if found is None:
@@ -249,16 +249,16 @@ class Submission:
                 f"The image task {chosen} to adopt is unknown to this account; nothing was sent.", image_task_id=chosen
             )
         log.warning("Adopting image task %s, as told.", found.id)
-        return self._use(replace(situation, seen=Seen(chosen, found)))
+        return self._use(replace(situation, lookup=Lookup(chosen, found)))
 
-    def _submit(self, situation: Situation, generation: int) -> ImageTask | None:
+    def _submit(self, situation: ReconcileInput, generation: int) -> ImageTask | None:
         """Buy the image; None when the answer was lost, or when another attempt took over."""
         self._ask_leave(situation, generation)
-        if self._book.kept is None:
-            if not self._book.still_ours():
+        if self._book.current is None:
+            if not self._book.is_current():
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
-            self._book.keep(self._record(situation, RecordState.QUEUED, generation))
+            self._book.save(self._record(situation, RecordState.QUEUED, generation))
         # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
         client = self._hook.client
         request = self._with_uploads()
@@ -268,11 +268,11 @@ class Submission:
         repeats = 0
         while self._our_turn():
             intent = self._record(situation, RecordState.INTENT, generation)
-            self._book.keep(intent)
+            self._book.save(intent)
             try:
-                image_task = client.call(call, NO_REPEATS)
+                image_task = client.call(call, NO_RETRY)
             except errors.SubmissionUnknown as lost:
-                self._book.note(intent.moved(RecordState.INTENT, at=self._hook.clock()))
+                self._book.try_save(intent.with_state(RecordState.INTENT, at=self._hook.clock()))
                 self._lost += 1
                 if self._lost > _MOST_LOST:
                     raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
@@ -280,7 +280,7 @@ class Submission:
                 return None
             except errors.ToApisError as refused:
                 delay = self._pace.delay(self._hook.clock(), refused, repeats)
-                ours = self._book.note(intent.moved(RecordState.QUEUED))
+                ours = self._book.try_save(intent.with_state(RecordState.QUEUED))
                 if delay is None:
                     raise
                 if not ours:
@@ -292,45 +292,45 @@ class Submission:
             return image_task
         return None
 
-    def _ask_leave(self, situation: Situation, generation: int) -> None:
+    def _ask_leave(self, situation: ReconcileInput, generation: int) -> None:
         try:
-            self._observer.about_to_buy()
+            self._observer.before_submit()
         except errors.SubmissionUnknown:
             raise
         except errors.ToApisError:
             # It was found out that nothing is under way: whoever comes next need not look for it again.
-            self._book.keep(self._record(situation, RecordState.QUEUED, generation))
+            self._book.save(self._record(situation, RecordState.QUEUED, generation))
             raise
 
-    def _note_bought(self, intent: Record, image_task: ImageTask) -> None:
+    def _note_bought(self, intent: SubmissionRecord, image_task: ImageTask) -> None:
         """Write down what was just paid, then see whether the service resolves client ids."""
-        self._book.keep_bought(intent.moved(RecordState.SUBMITTED, image_task_id=image_task.id))
-        self._observer.says(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
+        self._book.save_submitted(intent.with_state(RecordState.SUBMITTED, image_task_id=image_task.id))
+        self._observer.on_decision(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
         count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
-        self._pace.accepted(self._hook.clock())
+        self._pace.on_success(self._hook.clock())
         if intent.client_business_id is not None:
-            ids_resolve(self._hook, intent.client_business_id, image_task)
+            verify_support(self._hook, intent.client_business_id, image_task)
 
     def _our_turn(self) -> bool:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
-        self._pace.wait(self._hook.clock, self._hook.sleep, patient=self._patient)
-        self._observer.turn_came()
-        return self._book.still_ours()
+        self._pace.acquire(self._hook.clock, self._hook.sleep, patient=self._patient)
+        self._observer.after_wait()
+        return self._book.is_current()
 
-    def _record(self, situation: Situation, state: RecordState, generation: int) -> Record:
-        identity, rules, kept = situation.identity, situation.rules, self._book.kept
+    def _record(self, situation: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
+        identity, rules, kept = situation.identity, situation.rules, self._book.current
         before = situation.attempt.retry or situation.attempt.cleared
-        return Record(
+        return SubmissionRecord(
             state=state,
             fingerprint=identity.fingerprint,
             regeneration=identity.regeneration,
             generation=generation,
             client_business_id=identity.client_business_id(generation) if rules.client_ids else None,
             image_task_id=None,
-            at=self._hook.clock(),
+            may_have_left_at=self._hook.clock(),
             max_tries=situation.attempt.max_tries,
             writer=self._book.writer,
-            replaced=before if kept is None else kept.replaced or not kept.fits(identity),
+            replaced=before if kept is None else kept.replaced or not kept.matches(identity),
             try_number=situation.attempt.try_number,
         )
 
@@ -339,7 +339,7 @@ class Submission:
         if not self._request.reference_images:
             return self._request
         if self._references is None:
-            from airflow_provider_nanobanana.submission.references import References
+            from airflow_provider_nanobanana.submission.references import ReferenceUploader
 
-            self._references = References.of(self._hook)
+            self._references = ReferenceUploader.of(self._hook)
         return self._references.uploaded(self._request)

@@ -57,7 +57,7 @@ Prices = Mapping[str, float | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Spelling:
+class RequestFormat:
     """Where one family of models wants each field of a request.
 
     :param resolution: ``top`` for a top-level ``resolution``, ``metadata`` for ``metadata.resolution``.
@@ -89,14 +89,14 @@ class Model:
     :param latency: How long its images take, before any answer has told.
     """
 
-    spelling: Spelling
+    spelling: RequestFormat
     ratios: tuple[str, ...]
     resolutions: tuple[str, ...]
     latency: LatencyPrior = LatencyPrior()
 
 
-_GUIDE: Final = Spelling(resolution="top", references="reference_images", response_format=True)
-_REFERENCE: Final = Spelling(resolution="metadata", references="image_urls", response_format=False)
+_GUIDE: Final = RequestFormat(resolution="top", references="reference_images", response_format=True)
+_REFERENCE: Final = RequestFormat(resolution="metadata", references="image_urls", response_format=False)
 
 _OFFICIAL_RATIOS: Final = tuple(ratio for ratio in REFERENCE_RATIOS if ratio not in ("1:4", "1:8"))
 _OFFICIAL: Final = Model(_REFERENCE, _OFFICIAL_RATIOS, ("1K", "2K", "4K"))
@@ -122,7 +122,7 @@ def model_for(model_id: str) -> Model:
     return _UNKNOWN_GEMINI if model_id.startswith("gemini-") else _UNKNOWN_GUIDE
 
 
-def refusals(model_id: str, size: str | None, resolution: str | None) -> list[str]:
+def validation_errors(model_id: str, size: str | None, resolution: str | None) -> list[str]:
     """Return why no model of this family takes a ratio or resolution, with what is allowed; None is not judged."""
     model, faults = model_for(model_id), []
     if size is not None and size not in model.ratios:

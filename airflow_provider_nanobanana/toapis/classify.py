@@ -12,9 +12,16 @@ from typing import Final
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
-from airflow_provider_nanobanana.toapis.error_body import Complaint, read_complaint, read_wait
-from airflow_provider_nanobanana.toapis.responses import Answer, NoAnswer, denies, names_image_task, readable, told_code
-from airflow_provider_nanobanana.toapis.text import LONGEST_MESSAGE, clean
+from airflow_provider_nanobanana.toapis.error_body import ErrorBody, parse_error_body, parse_wait
+from airflow_provider_nanobanana.toapis.responses import (
+    ApiResponse,
+    NoResponse,
+    denies,
+    names_image_task,
+    readable,
+    told_code,
+)
+from airflow_provider_nanobanana.toapis.text import LONGEST_MESSAGE, one_line
 
 
 class CallKind(StrEnum):
@@ -74,9 +81,9 @@ _WAITED_TEXT = re.compile(r"time[ds]?[ -]?out|deadline exceeded|超时", re.IGNO
 _SHORTEST_REASON: Final = 4
 
 
-def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
+def classify(answer: ApiResponse, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the one error that an answer is; ``now`` is epoch seconds, for ``Retry-After`` as a date."""
-    complaint = read_complaint(answer)
+    complaint = parse_error_body(answer)
     status = _told_status(answer, complaint, kind)
     charged: errors.Charged | None = None
     if _refused_on_the_way(status, complaint):
@@ -98,14 +105,14 @@ def classify(answer: Answer, kind: CallKind, now: float, image_task_id: str | No
         image_task_id=image_task_id,
         http_status=answer.status,
         code=complaint.code or None,
-        retry_after=read_wait(answer, now),
+        retry_after=parse_wait(answer, now),
         charged=charged,
     )
 
 
-def no_answer_error(failure: NoAnswer, kind: CallKind, image_task_id: str | None = None) -> errors.ToApisError:
+def no_response_error(failure: NoResponse, kind: CallKind, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the error of a call without an answer; only a submit of which bytes left is unknown."""
-    reason = clean(failure.reason)
+    reason = one_line(failure.reason)
     if not failure.sent:
         charged: errors.Charged | None = "yes" if kind is CallKind.STATUS else None
         return errors.ConnectionFailed(
@@ -122,7 +129,7 @@ def no_answer_error(failure: NoAnswer, kind: CallKind, image_task_id: str | None
     )
 
 
-def _told_status(answer: Answer, complaint: Complaint, kind: CallKind) -> int:
+def _told_status(answer: ApiResponse, complaint: ErrorBody, kind: CallKind) -> int:
     """Return the HTTP status that an answer is to be taken for: a 2xx may hold a refusal in its body.
 
     A code of 400 to 499 decides as that status would. So does ``success: false`` with a reason, unless the reason is
@@ -137,17 +144,17 @@ def _told_status(answer: Answer, complaint: Complaint, kind: CallKind) -> int:
     return 400 if refused and complaint.message and not _TROUBLE_TEXT.search(complaint.words) else answer.status
 
 
-def _refused_on_the_way(status: int, complaint: Complaint) -> bool:
+def _refused_on_the_way(status: int, complaint: ErrorBody) -> bool:
     """Whether a firewall, a proxy or a login page refused a call: the page is not the service's own JSON."""
     if status == 407 or (status == 403 and (complaint.page or complaint.silent or complaint.message == "empty body")):
         return True
     return complaint.page and 400 <= status < 500 and status not in _OWN_PAGES | _GAVE_UP
 
 
-def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
-    if complaint.named(_QUOTA_CODES):
+def _error_class(status: int, complaint: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
+    if complaint.has_code(_QUOTA_CODES):
         return errors.InsufficientCredits
-    if complaint.named(_MODEL_CODES) or complaint.message.startswith("pricing_failed"):
+    if complaint.has_code(_MODEL_CODES) or complaint.message.startswith("pricing_failed"):
         return errors.ModelNotFound
     if _content_refused(status, complaint, kind):
         return errors.ContentRefused
@@ -156,7 +163,7 @@ def _error_class(status: int, complaint: Complaint, kind: CallKind) -> type[erro
     return _server_error_class(status, complaint, kind)
 
 
-def _content_refused(status: int, complaint: Complaint, kind: CallKind) -> bool:
+def _content_refused(status: int, complaint: ErrorBody, kind: CallKind) -> bool:
     """Whether the content was refused: by its code always, by its words where a prompt or picture was sent."""
     if content_refused(complaint.code, "") or content_refused(complaint.type, ""):
         return True
@@ -164,9 +171,9 @@ def _content_refused(status: int, complaint: Complaint, kind: CallKind) -> bool:
     return by_words and not complaint.page and content_refused("", complaint.words)
 
 
-def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
+def _client_error_class(status: int, complaint: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
     if status == 429:
-        pattern = _EMPTY_TEXT if complaint.named(_RATE_CODES) else _QUOTA_TEXT
+        pattern = _EMPTY_TEXT if complaint.has_code(_RATE_CODES) else _QUOTA_TEXT
         empty = not complaint.page and pattern.search(complaint.message)
         return errors.InsufficientCredits if empty else errors.RateLimited
     if kind is CallKind.SUBMIT and (_repeats_a_submit(status, complaint) or _may_have_passed(status, complaint)):
@@ -184,12 +191,12 @@ def _client_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
     return errors.ConfigurationError if status < 400 else refused.get(status, errors.InvalidRequest)
 
 
-def _may_have_passed(status: int, complaint: Complaint) -> bool:
+def _may_have_passed(status: int, complaint: ErrorBody) -> bool:
     """Whether a client error tells of a wait that ended behind the gateway: what waits there may have been accepted."""
     return status in _GAVE_UP or (status in (400, 422) and bool(_WAITED_TEXT.search(complaint.words)))
 
 
-def _repeats_a_submit(status: int, complaint: Complaint) -> bool:
+def _repeats_a_submit(status: int, complaint: ErrorBody) -> bool:
     """Whether a submit was refused for an earlier one with the same client id, which may have bought the image."""
     if status == 409 or (status in (400, 422) and _REPEATED_TEXT.search(f"{complaint.code} {complaint.words}")):
         return True
@@ -197,7 +204,7 @@ def _repeats_a_submit(status: int, complaint: Complaint) -> bool:
     return bool(named) and not _UNKNOWN_FIELD_TEXT.search(complaint.words)
 
 
-def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> type[errors.ToApisError]:
+def _server_error_class(status: int, complaint: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
     if status == 503 and complaint.code.lower() == "rate_limit_unavailable":
         return errors.ServiceUnavailable
     if _means_not_found(complaint) and kind is CallKind.STATUS:
@@ -205,9 +212,9 @@ def _server_error_class(status: int, complaint: Complaint, kind: CallKind) -> ty
     return errors.SubmissionUnknown if kind is CallKind.SUBMIT else errors.TransientFailure
 
 
-def _means_not_found(complaint: Complaint) -> bool:
+def _means_not_found(complaint: ErrorBody) -> bool:
     """Whether the service says that the image task is not there: by code or type, or (E5) by a code in the message."""
-    return not complaint.page and (complaint.named(_MISSING_CODES) or bool(_MISSING_TEXT.search(complaint.message)))
+    return not complaint.page and (complaint.has_code(_MISSING_CODES) or bool(_MISSING_TEXT.search(complaint.message)))
 
 
 _UNKNOWN = (
@@ -235,7 +242,7 @@ _ADVICE: dict[type[errors.ToApisError], str] = {
 def _sentence(
     error_class: type[errors.ToApisError],
     status: int,
-    complaint: Complaint,
+    complaint: ErrorBody,
     kind: CallKind,
     image_task_id: str | None,
 ) -> str:
@@ -248,7 +255,7 @@ def _sentence(
     return f"{_call(kind, image_task_id)} answered {said}{quote}.{' ' + advice if advice else ''}"
 
 
-def _sentence_of_the_edge(answer: Answer, complaint: Complaint, kind: CallKind, image_task_id: str | None) -> str:
+def _sentence_of_the_edge(answer: ApiResponse, complaint: ErrorBody, kind: CallKind, image_task_id: str | None) -> str:
     if complaint.page:
         what = "HTML page" if b"<" in answer.body[:1000] else "page that is no JSON"
     else:

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
-from airflow_provider_nanobanana.toapis.classify import no_answer_error
+from airflow_provider_nanobanana.toapis.classify import no_response_error
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, ToApisError
 from airflow_provider_nanobanana.toapis.http import (
     USER_AGENT,
-    Cutoff,
+    ConnectionDeadline,
     httpx,
     in_words,
     open_transport,
     shared_ssl_context,
 )
-from airflow_provider_nanobanana.toapis.protocol import MAX_ANSWER_BYTES, ApiCall, RetryPolicy, checked_key
-from airflow_provider_nanobanana.toapis.responses import Answer, NoAnswer
+from airflow_provider_nanobanana.toapis.protocol import MAX_RESPONSE_BYTES, ApiCall, RequestRetry, checked_key
+from airflow_provider_nanobanana.toapis.responses import ApiResponse, NoResponse
 
 T = TypeVar("T")
 
@@ -32,16 +32,16 @@ _UNREACHED: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _NOT_SENT: Final = (*_UNREACHED, httpx.PoolTimeout)
 _CONNECT_SECONDS: Final = 10.0
 #: Connections of one httpx client (measured: 128 in one pool 34 calls/s, in 16 pools of 8 488 calls/s).
-_LANE_WIDTH: Final = 8
+_CONNECTIONS_PER_CLIENT: Final = 8
 _KEEP_ALIVE: Final = 60.0
-_LIMITS: Final = httpx.Limits(max_keepalive_connections=_LANE_WIDTH)
+_LIMITS: Final = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT)
 
 
-class _Base:
+class _BaseClient:
     """What both clients know: where to send, with which key, how long to wait."""
 
     def __init__(
-        self, base_url: str, api_key: str, *, timeout: float = 30.0, policy: RetryPolicy | None = None
+        self, base_url: str, api_key: str, *, timeout: float = 30.0, policy: RequestRetry | None = None
     ) -> None:
         self._key = checked_key(api_key)
         try:
@@ -50,7 +50,7 @@ class _Base:
             raise ConfigurationError("The host holds a name that cannot be looked up.") from error
         self._base_url = base_url
         self._timeout = timeout
-        self._policy = policy or RetryPolicy()
+        self._policy = policy or RequestRetry()
         self._headers = {
             "Authorization": f"Bearer {self._key}",
             "Accept": "application/json",
@@ -86,17 +86,17 @@ class _Base:
                 image_task_id=call.image_task_id,
             ) from error
 
-    def _answer(self, response: httpx.Response, body: bytes) -> Answer:
-        return Answer(response.status_code, dict(response.headers), body, self._key, self._base_url)
+    def _answer(self, response: httpx.Response, body: bytes) -> ApiResponse:
+        return ApiResponse(response.status_code, dict(response.headers), body, self._key, self._base_url)
 
     @staticmethod
     def _failed(error: Exception, call: ApiCall[Any]) -> ToApisError:
         """Return the error of a call on whose way something broke; what is not known to be unsent may have arrived."""
-        failure = NoAnswer(sent=not isinstance(error, _NOT_SENT), reason=in_words(error))
-        return no_answer_error(failure, call.kind, call.image_task_id)
+        failure = NoResponse(sent=not isinstance(error, _NOT_SENT), reason=in_words(error))
+        return no_response_error(failure, call.kind, call.image_task_id)
 
 
-class ToApisClient(_Base):
+class ToApisClient(_BaseClient):
     """The blocking client, for workers.
 
     :param base_url: As :func:`~airflow_provider_nanobanana.toapis.protocol.normalise_host` returns it.
@@ -111,7 +111,7 @@ class ToApisClient(_Base):
         api_key: str,
         *,
         timeout: float = 30.0,
-        policy: RetryPolicy | None = None,
+        policy: RequestRetry | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout, policy=policy)
@@ -122,7 +122,7 @@ class ToApisClient(_Base):
         # What keeps connections from being opened at all is to be known before anything is written ahead.
         self._idle.append(self._open())
 
-    def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
+    def call(self, call: ApiCall[T], policy: RequestRetry | None = None) -> T:
         """Send a call, repeat it as the policy allows, and return its result.
 
         :raises ToApisError: the one error of the last answer.
@@ -130,7 +130,7 @@ class ToApisClient(_Base):
         repeats = 0
         while True:
             try:
-                return call.conclude(self._exchange(call), time.time())
+                return call.parse(self._exchange(call), time.time())
             except ToApisError as error:
                 delay = (policy or self._policy).delay(call.kind, error, repeats, random.random())
                 if delay is None:
@@ -138,28 +138,28 @@ class ToApisClient(_Base):
             self._sleep(delay)
             repeats += 1
 
-    def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+    def _exchange(self, call: ApiCall[Any]) -> ApiResponse | NoResponse:
         if self._closed:
             raise RuntimeError("The client is closed.")
-        with self._line() as line:
-            request = self._request(call, trace=line.cutoff.notice)
+        with self._thread_client() as line:
+            request = self._request(call, trace=line.cutoff.trace)
             try:
                 with (
-                    line.cutoff.after(self._timeout),
+                    line.cutoff.limit(self._timeout),
                     contextlib.closing(line.http.handle_request(request)) as response,
                 ):
                     body = bytearray()
                     for chunk in response.iter_bytes():
                         body += chunk
-                        if len(body) > MAX_ANSWER_BYTES:
-                            return NoAnswer(sent=True, reason="the answer was too long")
+                        if len(body) > MAX_RESPONSE_BYTES:
+                            return NoResponse(sent=True, reason="the answer was too long")
                     return self._answer(response, bytes(body))
             except Exception as error:
                 # Whatever it is: a submit that may have arrived is never an error that forgets that.
                 raise self._failed(error, call) from error
 
     @contextlib.contextmanager
-    def _line(self) -> Iterator[_Line]:
+    def _thread_client(self) -> Iterator[_Line]:
         """Lend connections that no other call uses: one that is cut off must not take the calls of others with it."""
         try:
             line = self._idle.pop()
@@ -172,7 +172,7 @@ class ToApisClient(_Base):
 
     def _open(self) -> _Line:
         transport = open_transport(httpx.HTTPTransport, self._base_url, shared_ssl_context(), limits=_LIMITS)
-        line = _Line(transport, Cutoff())
+        line = _Line(transport, ConnectionDeadline())
         self._lines.append(line)
         return line
 
@@ -181,17 +181,17 @@ class ToApisClient(_Base):
         self._closed = True
         for line in self._lines:
             line.http.close()
-            line.cutoff.forget()
+            line.cutoff.clear()
 
 
 class _Line(NamedTuple):
     """The connections that one call at a time uses, and what ends it in time."""
 
     http: httpx.HTTPTransport
-    cutoff: Cutoff
+    cutoff: ConnectionDeadline
 
 
-class AsyncToApisClient(_Base):
+class AsyncToApisClient(_BaseClient):
     """The asyncio client, for triggers; parameters as :class:`ToApisClient`, and:
 
     :param concurrency: Calls under way at once for which there are connections.
@@ -204,20 +204,21 @@ class AsyncToApisClient(_Base):
         api_key: str,
         *,
         timeout: float = 30.0,
-        policy: RetryPolicy | None = None,
+        policy: RequestRetry | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        concurrency: int = _LANE_WIDTH,
-        heed: Callable[[Mapping[str, str]], None] | None = None,
+        concurrency: int = _CONNECTIONS_PER_CLIENT,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout, policy=policy)
         self._sleep = sleep
-        self._heed = heed
+        self._heed = on_headers
         # Longer than a poll interval, so that few waits do not open a connection for each poll; a submit that left on
         # a connection just closed would be unknown, so the blocking client keeps httpx's 5 s.
-        limits = httpx.Limits(max_keepalive_connections=_LANE_WIDTH, keepalive_expiry=_KEEP_ALIVE)
-        lanes, context = -(-concurrency // _LANE_WIDTH), shared_ssl_context()
+        limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT, keepalive_expiry=_KEEP_ALIVE)
+        lanes, context = -(-concurrency // _CONNECTIONS_PER_CLIENT), shared_ssl_context()
         self._lanes = [
-            _Lane(open_transport(httpx.AsyncHTTPTransport, base_url, context, limits=limits)) for _ in range(lanes)
+            _PooledClient(open_transport(httpx.AsyncHTTPTransport, base_url, context, limits=limits))
+            for _ in range(lanes)
         ]
         self._closed = False
         self._reached = False
@@ -225,7 +226,7 @@ class AsyncToApisClient(_Base):
         self._misses = 0
         self._miss: Exception | None = None
 
-    async def call(self, call: ApiCall[T], policy: RetryPolicy | None = None) -> T:
+    async def call(self, call: ApiCall[T], policy: RequestRetry | None = None) -> T:
         """Send a call, repeat it as the policy allows, and return its result.
 
         :raises ToApisError: the one error of the last answer.
@@ -233,7 +234,7 @@ class AsyncToApisClient(_Base):
         repeats = 0
         while True:
             try:
-                return call.conclude(await self._exchange(call), time.time())
+                return call.parse(await self._exchange(call), time.time())
             except ToApisError as error:
                 delay = (policy or self._policy).delay(call.kind, error, repeats, random.random())
                 if delay is None:
@@ -241,7 +242,7 @@ class AsyncToApisClient(_Base):
             await self._sleep(delay)
             repeats += 1
 
-    async def _exchange(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+    async def _exchange(self, call: ApiCall[Any]) -> ApiResponse | NoResponse:
         """Send a call; until a connection was made, and after one could not be, one at a time, for all who wait.
 
         Names are looked up in the event loop's few threads, which every other trigger needs, too.
@@ -255,7 +256,7 @@ class AsyncToApisClient(_Base):
                     return await self._send(call)
         return await self._send(call)
 
-    async def _send(self, call: ApiCall[Any]) -> Answer | NoAnswer:
+    async def _send(self, call: ApiCall[Any]) -> ApiResponse | NoResponse:
         if self._closed:
             raise RuntimeError("The client is closed.")
         request = self._request(call)
@@ -272,8 +273,8 @@ class AsyncToApisClient(_Base):
                     body = bytearray()
                     async for chunk in response.aiter_bytes():
                         body += chunk
-                        if len(body) > MAX_ANSWER_BYTES:
-                            return NoAnswer(sent=True, reason="the answer was too long")
+                        if len(body) > MAX_RESPONSE_BYTES:
+                            return NoResponse(sent=True, reason="the answer was too long")
                     return self._answer(response, bytes(body))
         except Exception as error:
             self._note(error)
@@ -295,7 +296,7 @@ class AsyncToApisClient(_Base):
 
 
 @dataclass
-class _Lane:
+class _PooledClient:
     """One transport: its pool looks at every connection for every call, so many small ones beat a large one."""
 
     http: httpx.AsyncHTTPTransport

@@ -10,11 +10,11 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.toapis.scalars import first_given, read_number, read_text, read_word
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.scalars import first_given, parse_number, parse_text, parse_word
+from airflow_provider_nanobanana.toapis.text import one_line
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.toapis.responses import Answer
+    from airflow_provider_nanobanana.toapis.responses import ApiResponse
 
 _TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _LONGEST_PAGE: Final = 16_000
@@ -41,7 +41,7 @@ _WAITS: Final = {
 
 
 @dataclass(frozen=True)
-class Complaint:
+class ErrorBody:
     """What the service said of a call it did not fulfil: its code, type and message as text, empty where absent.
 
     :param words: The message before it was cut: what decides by words looks here.
@@ -54,7 +54,7 @@ class Complaint:
     words: str = ""
     page: bool = False
 
-    def named(self, codes: frozenset[str]) -> bool:
+    def has_code(self, codes: frozenset[str]) -> bool:
         """Whether code or type is one of ``codes``."""
         return self.code.lower() in codes or self.type.lower() in codes
 
@@ -64,31 +64,31 @@ class Complaint:
         return not (self.code or self.type or self.message)
 
 
-def read_complaint(answer: Answer) -> Complaint:
+def parse_error_body(answer: ApiResponse) -> ErrorBody:
     """Return code, type and message from any of the envelopes E1 to E9; never fails."""
     body = answer.json()
     if body is not None:
-        return complaint_of(body, answer.secret)
+        return error_body_of(body, answer.secret)
     text = _TAG.sub(" ", answer.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
-    return Complaint(message=clean(text, answer.secret) or "empty body", page=bool(answer.body.strip()))
+    return ErrorBody(message=one_line(text, answer.secret) or "empty body", page=bool(answer.body.strip()))
 
 
-def complaint_of(body: Mapping[str, Any], secret: str = "") -> Complaint:
+def error_body_of(body: Mapping[str, Any], secret: str = "") -> ErrorBody:
     """Return what an envelope, or a failed image task, says of what went wrong; never fails."""
     error = first_given(body, *_ERRORS)
     source = error if isinstance(error, Mapping) else body
     said = list(dict.fromkeys([*_words(error), *_own_words(body)]))
-    code = read_word(first_given(source, *_CODES) or first_given(body, *_CODES), secret, 80) or ""
+    code = parse_word(first_given(source, *_CODES) or first_given(body, *_CODES), secret, 80) or ""
     code = "" if code.lower() in _NO_CODES else code
-    kind = read_word(source.get("type"), secret, 80) or ""
+    kind = parse_word(source.get("type"), secret, 80) or ""
     # E8: the task layer wraps the upstream's JSON in its own message; the inner words are the telling ones.
     inner = next((value for text in said if (value := _json_inside(text))), None)
     if inner is not None:
-        nested = complaint_of(inner, secret)
+        nested = error_body_of(inner, secret)
         if not nested.silent:
-            return Complaint(nested.code or code, nested.type or kind, nested.message, nested.words)
+            return ErrorBody(nested.code or code, nested.type or kind, nested.message, nested.words)
     words = ": ".join(said[:_MOST_WORDS])
-    return Complaint(code, kind, clean(words, secret), words[:_LONGEST_WORDS])
+    return ErrorBody(code, kind, one_line(words, secret), words[:_LONGEST_WORDS])
 
 
 def _own_words(body: Mapping[str, Any]) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _own_words(body: Mapping[str, Any]) -> Iterator[str]:
 def _words(value: Any, depth: int = 0) -> Iterator[str]:
     """Yield the texts of a reason, however deep it lies: a text, a mapping, or a list as validators give it."""
     if isinstance(value, str):
-        if text := read_text(value):
+        if text := parse_text(value):
             yield text
     elif isinstance(value, list) and depth < _DEEPEST:
         for entry in value[:_MOST_WORDS]:
@@ -123,9 +123,9 @@ def _json_inside(text: str) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_wait(answer: Answer, now: float) -> float | None:
+def parse_wait(answer: ApiResponse, now: float) -> float | None:
     """Return the seconds to wait that an answer asks for, by its header, else in its body; at most an hour."""
-    named = read_retry_after(answer.headers, now)
+    named = parse_retry_after(answer.headers, now)
     body = answer.json() if named is None else None
     if body is None:
         return named
@@ -135,13 +135,13 @@ def read_wait(answer: Answer, now: float) -> float | None:
             continue
         for key, unit in _WAITS.items():
             value = source.get(key)
-            seconds = read_number(value.strip().removesuffix("s") if isinstance(value, str) else value)
+            seconds = parse_number(value.strip().removesuffix("s") if isinstance(value, str) else value)
             if seconds is not None:
                 return min(seconds * unit, _LONGEST_RETRY_AFTER)
     return None
 
 
-def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds to wait from ``Retry-After`` (seconds, decimals or an HTTP date), or None."""
     text = headers.get("retry-after", "").strip()
     try:

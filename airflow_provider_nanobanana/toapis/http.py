@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
 
 
-class Cutoff:
+class ConnectionDeadline:
     """Shuts down every connection it has seen once the time is up.
 
     A read timeout starts anew with each byte, and while headers or a TLS handshake trickle in no code of ours runs
@@ -33,14 +33,14 @@ class Cutoff:
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
 
-    def notice(self, event: str, info: Mapping[str, Any]) -> None:
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Remember the socket of a connection that was just made."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._sockets = [one for one in self._sockets if one.fileno() >= 0]  # the others were closed
             self._sockets.append(info["return_value"].get_extra_info("socket"))
 
     @contextlib.contextmanager
-    def after(self, seconds: float) -> Iterator[None]:
+    def limit(self, seconds: float) -> Iterator[None]:
         """Cut the connections when the block takes longer than ``seconds``; the read in it fails then."""
         timer = threading.Timer(seconds, self._cut)
         timer.daemon = True
@@ -50,7 +50,7 @@ class Cutoff:
         finally:
             timer.cancel()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Let go of the sockets; the connections are closed."""
         self._sockets.clear()
 

@@ -158,7 +158,7 @@ class ImageRequest(BaseModel):
         model = request.extra_body.get("model") or request.model or default_model
         size = None if "size" in request.extra_body else request.size
         resolution = None if _overrides_resolution(request.extra_body) else request.resolution
-        if faults := catalogue.refusals(model, size, resolution):
+        if faults := catalogue.validation_errors(model, size, resolution):
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
         return request.model_copy(update={"model": model})
 

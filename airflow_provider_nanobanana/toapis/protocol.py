@@ -13,9 +13,9 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_nanobanana.toapis import catalogue, errors, responses
-from airflow_provider_nanobanana.toapis.classify import CallKind, classify, no_answer_error
+from airflow_provider_nanobanana.toapis.classify import CallKind, classify, no_response_error
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
-from airflow_provider_nanobanana.toapis.responses import Answer, Balance, NoAnswer
+from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance, NoResponse
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
 
 DEFAULT_HOST: Final = "https://toapis.com"
 #: Room for one 64 MiB image as base64; whatever is longer is cut, and then no JSON.
-MAX_ANSWER_BYTES: Final = 96 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 96 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ class ApiCall(Generic[T]):
     kind: CallKind
     method: str
     path: str
-    read: Callable[[Answer], T | None]
+    read: Callable[[ApiResponse], T | None]
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     upload: Upload | None = None
     image_task_id: str | None = None
 
-    def conclude(self, outcome: Answer | NoAnswer, now: float) -> T:
+    def parse(self, outcome: ApiResponse | NoResponse, now: float) -> T:
         """Return the result of an outcome; ``now`` is epoch seconds.
 
         :raises ToApisError: the one error that the outcome is.
         """
-        if isinstance(outcome, NoAnswer):
-            raise no_answer_error(outcome, self.kind, self.image_task_id)
+        if isinstance(outcome, NoResponse):
+            raise no_response_error(outcome, self.kind, self.image_task_id)
         body = outcome.json() if 200 <= outcome.status < 300 else None
         if body is not None and not responses.is_refusal(body):
             result = self.read(outcome)
@@ -77,7 +77,7 @@ class ApiCall(Generic[T]):
 def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:
     """Return the call that buys one image; the request must have come out of :meth:`ImageRequest.parse`."""
     body = submit_body(request, client_business_id)
-    read = partial(responses.read_submitted, client_business_id=client_business_id, sent=links_in(body))
+    read = partial(responses.parse_submitted, client_business_id=client_business_id, sent=links_in(body))
     return ApiCall(CallKind.SUBMIT, "POST", "/v1/images/generations", read, body=body)
 
 
@@ -140,7 +140,7 @@ def status_call(
     """
     chosen = image_task_id.startswith(_OUR_CLIENT_IDS) if by_client_id is None else by_client_id
 
-    def read(answer: Answer) -> ImageTask | None:
+    def read(answer: ApiResponse) -> ImageTask | None:
         if responses.speaks_of_another(answer, image_task_id, by_client_id=chosen):
             raise errors.TransientFailure(
                 f"The answer to a status call for image task {image_task_id} speaks of another one; it is not taken.",
@@ -148,7 +148,7 @@ def status_call(
                 http_status=answer.status,
                 charged="yes",
             )
-        return responses.read_looked_up(answer, image_task_id, sent)
+        return responses.parse_polled(answer, image_task_id, sent)
 
     # Half a character must not end a look in an error of its own; the service knows no such id.
     segment = quote(image_task_id, safe="", errors="surrogatepass")
@@ -160,22 +160,22 @@ def status_call(
 
 def models_call() -> ApiCall[list[str]]:
     """Return the free call that lists the image models this key sees (without ``type`` only text models are listed)."""
-    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/models", responses.read_model_ids, params={"type": "image"})
+    return ApiCall(CallKind.ACCOUNT, "GET", "/v1/models", responses.parse_model_ids, params={"type": "image"})
 
 
 def balance_call(*, of_key: bool = False) -> ApiCall[Balance]:
     """Return the free call that asks what the account has left, or what this key may still spend of it."""
     path = "/v1/balance" if of_key else "/v1/user/balance"
-    return ApiCall(CallKind.ACCOUNT, "GET", path, responses.read_balance)
+    return ApiCall(CallKind.ACCOUNT, "GET", path, responses.parse_balance)
 
 
 def upload_call(upload: Upload) -> ApiCall[str]:
     """Return the free call that uploads a reference image and answers with its public URL."""
-    return ApiCall(CallKind.UPLOAD, "POST", "/v1/uploads/images", responses.read_upload_url, upload=upload)
+    return ApiCall(CallKind.UPLOAD, "POST", "/v1/uploads/images", responses.parse_upload_url, upload=upload)
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
+class RequestRetry:
     """How often and how late a call is sent again within one attempt.
 
     :param delays: Seconds before each repeat when the service names none.
@@ -201,7 +201,7 @@ class RetryPolicy:
 
 
 #: For callers with a schedule of their own: a poll that fails is simply polled again later.
-NO_REPEATS: Final = RetryPolicy(delays=())
+NO_RETRY: Final = RequestRetry(delays=())
 
 
 def checked_key(api_key: str) -> str:

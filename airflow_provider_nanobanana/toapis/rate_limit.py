@@ -28,7 +28,7 @@ LONGEST_WAIT: Final = 60.0
 
 
 @dataclass(frozen=True)
-class RateSigns:
+class RateLimitHeaders:
     """What the headers of an answer tell of the account's limit (contract 6.5); None where they say nothing.
 
     :param rate: Calls per second that the account allows.
@@ -41,7 +41,7 @@ class RateSigns:
     some_left: bool = field(default=False, compare=False)
 
     @classmethod
-    def read(cls, headers: Mapping[str, str], category: str) -> RateSigns:
+    def read(cls, headers: Mapping[str, str], category: str) -> RateLimitHeaders:
         """Read headers (lower-case names); those of another category tell nothing of this one.
 
         The limits page counts per minute; a reset that is no plausible number of seconds is left unread.
@@ -66,7 +66,7 @@ def _number(headers: Mapping[str, str], name: str) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-class TokenBucket:
+class RatePacer:
     """Spaces calls evenly at a rate; slows down at once when told to, recovers gently.
 
     Evenly, without bursts: other triggers and workers share the account and are not known here.
@@ -86,7 +86,7 @@ class TokenBucket:
         self._paused_from: float | None = None
 
     @classmethod
-    def resumed(cls, rate: float, state: Sequence[float]) -> TokenBucket:
+    def resumed(cls, rate: float, state: Sequence[float]) -> RatePacer:
         """Return a bucket that goes on where :meth:`state` left off."""
         bucket = cls(rate)
         share, bucket._next, bucket._changed, bucket._halved = state
@@ -112,13 +112,13 @@ class TokenBucket:
         """Return the seconds until the next free moment, without taking it."""
         return max(0.0, self._next - now)
 
-    def succeeded(self, now: float) -> None:
+    def on_success(self, now: float) -> None:
         """A call passed: recover in proportion to the time since the last change."""
         if self._share < 1.0 and now > self._changed:
             self._share = min(1.0, self._share + min(_RECOVERY, self._rate / _RECOVERY_CALLS) * (now - self._changed))
             self._changed = now
 
-    def slow_down(self, now: float, seconds: float, sent: float = math.inf) -> None:
+    def on_rate_limited(self, now: float, seconds: float, sent: float = math.inf) -> None:
         """The service said 429: half the rate, once for all calls that met the same excess, and a pause.
 
         :param sent: When the call left: one that was on its way before the last halving met the same excess.
@@ -130,7 +130,7 @@ class TokenBucket:
         self._changed = max(self._changed, now + min(seconds, LONGEST_WAIT))
         self._next = max(self._next, now + min(seconds, LONGEST_WAIT))
 
-    def heed(self, signs: RateSigns, now: float) -> None:
+    def apply_headers(self, signs: RateLimitHeaders, now: float) -> None:
         """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left.
 
         Of the calls that passed, one can have been the last of a window. A service that says so of a second one does

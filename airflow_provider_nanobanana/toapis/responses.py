@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content_refused
-from airflow_provider_nanobanana.toapis.error_body import complaint_of
+from airflow_provider_nanobanana.toapis.error_body import error_body_of
 from airflow_provider_nanobanana.toapis.image_search import FoundImage, find_images
 from airflow_provider_nanobanana.toapis.models import (
     Billing,
@@ -26,17 +26,17 @@ from airflow_provider_nanobanana.toapis.models import (
     ImageTaskStatus,
 )
 from airflow_provider_nanobanana.toapis.scalars import (
+    parse_credits,
+    parse_id,
+    parse_number,
+    parse_text,
+    parse_time,
+    parse_usd_amount,
+    parse_word,
     plain_word,
-    read_credits,
-    read_id,
-    read_number,
-    read_text,
-    read_time,
-    read_usd,
-    read_word,
 )
-from airflow_provider_nanobanana.toapis.status_words import read_status, says_moderated
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.status_words import parse_status, says_moderated
+from airflow_provider_nanobanana.toapis.text import one_line
 
 #: Where other gateways put an image task, its id, and the word for its state; the documented key first.
 _ENVELOPES: Final = ("data", "task", "output", "result", "response")
@@ -59,7 +59,7 @@ _BILLED: Final = frozenset({"pending", "settled", "refunded"})
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """One HTTP answer: status, headers with lower-case names, body.
 
     :param secret: The API key the call was made with, to be blanked wherever the answer repeats it.
@@ -88,7 +88,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class NoAnswer:
+class NoResponse:
     """A call that brought no answer.
 
     :param sent: Whether any byte of the request may have reached the service.
@@ -117,8 +117,8 @@ class Balance(BaseModel):
         return self.remain_credits / self.credits_per_usd
 
 
-def read_submitted(
-    answer: Answer, client_business_id: str | None = None, sent: Collection[str] | None = None
+def parse_submitted(
+    answer: ApiResponse, client_business_id: str | None = None, sent: Collection[str] | None = None
 ) -> ImageTask | None:
     """Return the image task that the answer to a submit speaks of, or None where it names none that is surely ours.
 
@@ -132,7 +132,7 @@ def read_submitted(
     return _image_task(answer, _task_of(body), image_task_id, sent) if image_task_id else None
 
 
-def read_looked_up(answer: Answer, asked: str, sent: Collection[str] | None = None) -> ImageTask | None:
+def parse_polled(answer: ApiResponse, asked: str, sent: Collection[str] | None = None) -> ImageTask | None:
     """Return the image task that the answer to a look speaks of, or None where it speaks of none.
 
     :param asked: The id that was asked for: the image task's own, or the client id of its submit.
@@ -140,7 +140,7 @@ def read_looked_up(answer: Answer, asked: str, sent: Collection[str] | None = No
     """
     body = answer.json() or {}
     task = _task_of(body)
-    if not says_status(body):
+    if not is_image_task(body):
         return None
     ids = _ids(task, answer.secret)
     found = _image_task(answer, task, asked if asked in ids or not ids else ids[0], sent)
@@ -150,54 +150,56 @@ def read_looked_up(answer: Answer, asked: str, sent: Collection[str] | None = No
     return found
 
 
-def speaks_of_another(answer: Answer, asked: str, *, by_client_id: bool) -> bool:
+def speaks_of_another(answer: ApiResponse, asked: str, *, by_client_id: bool) -> bool:
     """Whether an answer is about another image task than the one asked for, as a mixed-up cache would send it.
 
     :param by_client_id: Whether ``asked`` is a client id: then the answer has an id of its own, and need not repeat it.
     """
     task = _task_of(answer.json() or {})
-    ids, client_id = _ids(task, answer.secret), read_text(task.get("client_business_id"))
+    ids, client_id = _ids(task, answer.secret), parse_text(task.get("client_business_id"))
     if not ids or asked in ids or asked == client_id:
         # Without an id of its own only the client id can tell.
         return not ids and by_client_id and client_id not in (None, asked)
     return client_id is not None or not by_client_id
 
 
-def _image_task(answer: Answer, body: Mapping[str, Any], image_task_id: str, sent: Collection[str] | None) -> ImageTask:
+def _image_task(
+    answer: ApiResponse, body: Mapping[str, Any], image_task_id: str, sent: Collection[str] | None
+) -> ImageTask:
     secret = answer.secret
     wire_status = _status_word(body, secret)
-    progress = read_number(body.get("progress"), highest=100)
+    progress = parse_number(body.get("progress"), highest=100)
     status, images = _outcome(answer, body, wire_status, progress, sent)
     missing = status is ImageTaskStatus.COMPLETED and not images
     return ImageTask(
         id=image_task_id,
         status=status,
         wire_status=wire_status,
-        model=read_word(body.get("model"), secret, 100),
+        model=parse_word(body.get("model"), secret, 100),
         progress=progress,
-        created_at=read_time(body.get("created_at")),
-        completed_at=read_time(body.get("completed_at")),
-        expires_at=read_time(body.get("expires_at")),
+        created_at=parse_time(body.get("created_at")),
+        completed_at=parse_time(body.get("completed_at")),
+        expires_at=parse_time(body.get("expires_at")),
         images=tuple(
             GeneratedImage(id=image_task_id, index=index, url=image.url, b64_json=image.b64_json)
             for index, image in enumerate(images)
         ),
         error=_task_error(body, wire_status, secret) if status is ImageTaskStatus.FAILED else None,
-        billing=_read_billing(body.get("billing")),
-        client_business_id=read_word(body.get("client_business_id"), secret, 200),
+        billing=_parse_billing(body.get("billing")),
+        client_business_id=parse_word(body.get("client_business_id"), secret, 200),
         answer=readable(answer) if missing else None,
     )
 
 
 def _outcome(
-    answer: Answer, body: Mapping[str, Any], wire_status: str, progress: float | None, sent: Collection[str] | None
+    answer: ApiResponse, body: Mapping[str, Any], wire_status: str, progress: float | None, sent: Collection[str] | None
 ) -> tuple[ImageTaskStatus, Sequence[FoundImage]]:
     """Return what the image task amounts to, and its images.
 
     A word that nobody knows is completed where an image is there and nothing says that it is not the last one; it has
     failed where an error is there instead. Otherwise it is running, until the deadline.
     """
-    status = read_status(wire_status)
+    status = parse_status(wire_status)
     if status in (ImageTaskStatus.FAILED, ImageTaskStatus.RUNNING):
         return status, ()
     images = find_images(body, answer.base_url, sent)
@@ -211,14 +213,14 @@ def _outcome(
     return (ImageTaskStatus.FAILED if failed else ImageTaskStatus.RUNNING), ()
 
 
-def says_status(body: Mapping[str, Any]) -> bool:
+def is_image_task(body: Mapping[str, Any]) -> bool:
     """Whether an answer speaks of an image task at all: it names its status, or its id (then it is running)."""
     task = _task_of(body)
     if _ids(task):
         return True
     word = _status_word(task)
     # {"status": "error", "message": ...} without anything else is how a service says that the call failed.
-    envelope = read_status(word) is ImageTaskStatus.FAILED and not any(key in task for key in _MARKS)
+    envelope = parse_status(word) is ImageTaskStatus.FAILED and not any(key in task for key in _MARKS)
     return bool(word) and not (envelope and plain_word(word) in ("error", "fail"))
 
 
@@ -226,7 +228,7 @@ def says_error(body: Mapping[str, Any]) -> bool:
     """Whether an answer names an error; an empty one is none."""
     error = body.get("error")
     if isinstance(error, (Mapping, list)):
-        complaint = complaint_of({"error": error})
+        complaint = error_body_of({"error": error})
         return bool(complaint.code or complaint.message)
     return bool(error)
 
@@ -236,7 +238,7 @@ def told_code(body: Mapping[str, Any]) -> int | None:
     error = body.get("error")
     inner = error.get("code") if isinstance(error, Mapping) else None
     for code in (body.get("code"), inner, body.get("status_code"), body.get("statusCode"), body.get("status")):
-        number = read_number(code)
+        number = parse_number(code)
         if number is not None and 400 <= number < 500 and number == int(number):
             return None if names_image_task(body) else int(number)
     return None
@@ -246,7 +248,7 @@ def is_refusal(body: Mapping[str, Any]) -> bool:
     """Whether a 2xx body is an error in disguise; a failed image task also has ``error`` but names its status."""
     if denies(body) or told_code(body) is not None:
         return not (names_image_task(body) and _status_word(_task_of(body)))
-    return says_error(body) and not says_status(body)
+    return says_error(body) and not is_image_task(body)
 
 
 def denies(body: Mapping[str, Any]) -> bool:
@@ -262,7 +264,7 @@ def names_image_task(body: Mapping[str, Any]) -> bool:
 
 def _task_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the image task of an answer, what stands around it in an envelope included."""
-    if any(read_text(body.get(key)) for key in ("id", "task_id")) and _status_word(body):
+    if any(parse_text(body.get(key)) for key in ("id", "task_id")) and _status_word(body):
         return body
     for key in _ENVELOPES:
         inner = body.get(key)
@@ -280,25 +282,25 @@ def _looks_like_a_task(inner: Mapping[str, Any], *, whole: bool) -> bool:
 
     :param whole: Whether the documentation knows this envelope.
     """
-    if any(read_text(inner.get(key)) for key in ("task_id", "taskId")) or _status_word(inner):
+    if any(parse_text(inner.get(key)) for key in ("task_id", "taskId")) or _status_word(inner):
         return True
-    return whole and bool(read_text(inner.get("id"))) and not inner.keys() & {"url", "b64_json"}
+    return whole and bool(parse_text(inner.get("id"))) and not inner.keys() & {"url", "b64_json"}
 
 
 def _status_word(body: Mapping[str, Any], secret: str = "") -> str:
     """Return the service's word for the state, cleaned; a number that is an HTTP status is none."""
     for key in _STATUSES:
         value = body.get(key)
-        number = read_number(value)
+        number = parse_number(value)
         if number is not None and 100 <= number < 600:
             continue
-        if word := read_word(value, secret):
+        if word := parse_word(value, secret):
             return word
     return ""
 
 
 def _ids(task: Mapping[str, Any], secret: str = "") -> list[str]:
-    return [found for key in _IDS if (found := read_id(task.get(key), secret))]
+    return [found for key in _IDS if (found := parse_id(task.get(key), secret))]
 
 
 def _submitted_id(body: Mapping[str, Any], client_business_id: str | None, secret: str) -> str | None:
@@ -308,22 +310,22 @@ def _submitted_id(body: Mapping[str, Any], client_business_id: str | None, secre
     no second id: what is taken for an id here is never bought again.
     """
     parts = list(_parts(body))
-    echoes = [part for part in parts if read_text(part.get("client_business_id"))]
-    ours = [part for part in echoes if read_text(part.get("client_business_id")) == client_business_id]
+    echoes = [part for part in parts if parse_text(part.get("client_business_id"))]
+    ours = [part for part in echoes if parse_text(part.get("client_business_id")) == client_business_id]
     if client_business_id is not None and echoes and not ours:
         return None
     data = body.get("data")
     documented = [body, data] if isinstance(data, Mapping) else [body]
     for part in documented:
         for key in ("id", "task_id"):
-            if found := read_id(part.get(key), secret):
+            if found := parse_id(part.get(key), secret):
                 return found
     beside = [found for part in ours for found in _ids(part, secret)]
     tasks = (part for part in parts if not part.keys() & {"url", "b64_json"})
     others = list(dict.fromkeys(found for part in tasks for found in _ids(part, secret)))
     if beside or len(others) == 1:
         return (beside or others)[0]
-    bare = [found for key in ("data", "result") if (found := read_id(body.get(key), secret)) and " " not in found]
+    bare = [found for key in ("data", "result") if (found := parse_id(body.get(key), secret)) and " " not in found]
     return bare[0] if ours and not others and len(bare) == 1 else None
 
 
@@ -344,62 +346,62 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         ]
 
 
-def read_balance(answer: Answer) -> Balance | None:
+def parse_balance(answer: ApiResponse) -> Balance | None:
     """Return the balance, or None when the answer holds none."""
     body = answer.json() or {}
-    remain = read_credits(body.get("remain_credits"), lowest=-_MOST_OWED)
+    remain = parse_credits(body.get("remain_credits"), lowest=-_MOST_OWED)
     unlimited = body.get("unlimited_quota") is True
     if remain is None and not unlimited:
         return None
     return Balance(
         remain_credits=None if remain is None else max(0.0, remain),
-        used_credits=read_credits(body.get("used_credits")),
-        credits_per_usd=read_number(body.get("credits_per_usd"), lowest=0.01, highest=1e6) or 200.0,
+        used_credits=parse_credits(body.get("used_credits")),
+        credits_per_usd=parse_number(body.get("credits_per_usd"), lowest=0.01, highest=1e6) or 200.0,
         unlimited=unlimited,
     )
 
 
-def read_model_ids(answer: Answer) -> list[str] | None:
+def parse_model_ids(answer: ApiResponse) -> list[str] | None:
     """Return the model ids of a list answer, or None when it holds no list."""
     entries = (answer.json() or {}).get("data")
     if not isinstance(entries, list):
         return None
-    ids = (read_word(entry.get("id"), answer.secret, 200) for entry in entries if isinstance(entry, Mapping))
+    ids = (parse_word(entry.get("id"), answer.secret, 200) for entry in entries if isinstance(entry, Mapping))
     return [model_id for model_id in ids if model_id]
 
 
-def read_upload_url(answer: Answer) -> str | None:
+def parse_upload_url(answer: ApiResponse) -> str | None:
     """Return the public URL of an uploaded reference image, or None."""
     data = (answer.json() or {}).get("data")
-    link = read_text(data.get("url")) if isinstance(data, Mapping) else None
+    link = parse_text(data.get("url")) if isinstance(data, Mapping) else None
     return urljoin(f"{answer.base_url}/", link) if link and link.startswith("/") and answer.base_url else link
 
 
-def readable(answer: Answer, limit: int = _LONGEST_ANSWER) -> str:
+def readable(answer: ApiResponse, limit: int = _LONGEST_ANSWER) -> str:
     """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long or that gives access."""
     # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
     text = json.dumps(_shortened(answer.json(), answer.secret), ensure_ascii=False)
-    return clean(text, answer.secret, limit)
+    return one_line(text, answer.secret, limit)
 
 
 def _shortened(value: Any, secret: str, depth: int = 0) -> Any:
     """Return JSON of the same shape in which every text is cleaned and nothing is long."""
     if isinstance(value, str):
         return (
-            clean(value, secret, 500)
+            one_line(value, secret, 500)
             if len(value) <= 500
-            else f"{clean(value, secret, 80)} ({len(value):,} characters)"
+            else f"{one_line(value, secret, 80)} ({len(value):,} characters)"
         )
     if depth >= 8:
         return "…"
     if isinstance(value, Mapping):
         entries = islice(value.items(), 40)
-        return {clean(str(key), secret, 80): _shortened(inner, secret, depth + 1) for key, inner in entries}
+        return {one_line(str(key), secret, 80): _shortened(inner, secret, depth + 1) for key, inner in entries}
     return [_shortened(inner, secret, depth + 1) for inner in value[:20]] if isinstance(value, list) else value
 
 
 def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> ImageTaskError:
-    complaint = complaint_of(body, secret)
+    complaint = error_body_of(body, secret)
     kind = complaint.type if isinstance(body.get("error"), Mapping) else ""
     code = complaint.code or kind or "generation_failed"
     # Decided here, where the words are still whole.
@@ -408,12 +410,12 @@ def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> Image
     return ImageTaskError(code=code, message=complaint.message or "no reason given")
 
 
-def _read_billing(value: Any) -> Billing | None:
-    if not isinstance(value, Mapping) or not (status := read_word(value.get("status"))):
+def _parse_billing(value: Any) -> Billing | None:
+    if not isinstance(value, Mapping) or not (status := parse_word(value.get("status"))):
         return None
     word = plain_word(status)
     return Billing(
         status=word if word in _BILLED else "unknown",
-        cost_usd=read_usd(value.get("cost_usd")),
-        credits=read_credits(value.get("credits")),
+        cost_usd=parse_usd_amount(value.get("cost_usd")),
+        credits=parse_credits(value.get("credits")),
     )

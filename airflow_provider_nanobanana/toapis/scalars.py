@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_nanobanana.toapis.text import clean, holds_key
+from airflow_provider_nanobanana.toapis.text import holds_key, one_line
 
 #: Longer than any id seen; it must fit into paths, logs and XCom.
 _LONGEST_ID: Final = 128
@@ -19,15 +19,15 @@ _NUMBER: Final = re.compile(r"[+-]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e[+-]?\d{1,3
 _DOLLARS: Final = re.compile(r"^(US)?\$\s*|^USD\s+|\s*(USD|US\$|\$)$", re.IGNORECASE)
 
 
-def read_id(value: Any, secret: str = "") -> str | None:
+def parse_id(value: Any, secret: str = "") -> str | None:
     """Return an id, or None for what no service calls one, such as an echo of the key."""
-    text = read_text(value)
+    text = parse_text(value)
     if not text or len(text) > _LONGEST_ID or not text.isascii() or not text.isprintable() or '"' in text:
         return None
     return None if holds_key(text, secret) else text
 
 
-def read_text(value: Any) -> str | None:
+def parse_text(value: Any) -> str | None:
     """Return a non-empty text; numbers are spelled out (ids and codes come as both)."""
     if isinstance(value, str):
         # A lone surrogate is legal JSON but cannot be stored, logged or sent on.
@@ -37,10 +37,10 @@ def read_text(value: Any) -> str | None:
     return None
 
 
-def read_word(value: Any, secret: str = "", limit: int = _LONGEST_WORD) -> str | None:
+def parse_word(value: Any, secret: str = "", limit: int = _LONGEST_WORD) -> str | None:
     """Return a short text such as a code, a status or a model name, cleaned, or None."""
-    text = read_text(value)
-    return (clean(text, secret, limit) or None) if text else None
+    text = parse_text(value)
+    return (one_line(text, secret, limit) or None) if text else None
 
 
 def plain_word(word: str) -> str:
@@ -49,7 +49,7 @@ def plain_word(word: str) -> str:
     return re.sub(r"[\W_]+", "_", apart).strip("_").lower()
 
 
-def read_number(value: Any, lowest: float = 0.0, highest: float = math.inf) -> float | None:
+def parse_number(value: Any, lowest: float = 0.0, highest: float = math.inf) -> float | None:
     """Return a finite number within the bounds from a number or a text such as ``"0.025"`` or ``"100%"``, or None."""
     if isinstance(value, str):
         text = value.strip().removesuffix("%").strip() if len(value) < 100 else ""
@@ -65,22 +65,22 @@ def read_number(value: Any, lowest: float = 0.0, highest: float = math.inf) -> f
     return number if math.isfinite(number) and lowest <= number <= highest else None
 
 
-def read_usd(value: Any) -> float | None:
+def parse_usd_amount(value: Any) -> float | None:
     """Return an amount in USD, at most a million, also from ``"$0.025"`` and ``"0.025 USD"``; else None.
 
     None stands for "not known", which is counted at the list price; an amount in another currency is not known.
     """
-    return read_number(_DOLLARS.sub("", value.strip()) if isinstance(value, str) else value, highest=_MOST_USD)
+    return parse_number(_DOLLARS.sub("", value.strip()) if isinstance(value, str) else value, highest=_MOST_USD)
 
 
-def read_credits(value: Any, lowest: float = 0.0) -> float | None:
+def parse_credits(value: Any, lowest: float = 0.0) -> float | None:
     """Return a number of credits within bounds that can be calculated with, or None."""
-    return read_number(value, lowest=lowest, highest=_MOST_CREDITS)
+    return parse_number(value, lowest=lowest, highest=_MOST_CREDITS)
 
 
-def read_time(value: Any) -> float | None:
+def parse_time(value: Any) -> float | None:
     """Return epoch seconds; milliseconds are recognised by their size, zero and nonsense are absent."""
-    number = read_number(value)
+    number = parse_number(value)
     if not number:
         return None
     seconds = number / 1000 if number > 1e11 else number

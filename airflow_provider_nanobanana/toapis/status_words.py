@@ -49,7 +49,7 @@ def bare_word(wire_status: str) -> str:
     return word
 
 
-def read_status(wire_status: str) -> ImageTaskStatus | None:
+def parse_status(wire_status: str) -> ImageTaskStatus | None:
     """Return what a wire status amounts to: no word is running; None for a word that nobody knows."""
     word = bare_word(wire_status)
     if word in _COMPLETED:

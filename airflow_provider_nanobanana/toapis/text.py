@@ -34,7 +34,7 @@ _SHORTEST_SECRET: Final = 8
 _SHORTEST_HALF: Final = 4
 
 
-def clean(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
+def one_line(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
     """Return a text as one printable line of at most ``limit`` characters, without keys and without links' queries.
 
     :param text: Anything; what is no text is empty.
@@ -45,7 +45,7 @@ def clean(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
     flat = text[:_LONGEST_LOOKED_AT]
     if not flat.isprintable():
         flat = _UNPRINTABLE.sub("", flat)
-    flat = blank(" ".join(flat.split()), secret)
+    flat = redact(" ".join(flat.split()), secret)
     lowered = flat.lower()
     if "sk-" in lowered or "bearer" in lowered:
         flat = _KEY.sub("***", flat)
@@ -59,7 +59,7 @@ def clean(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
     return flat if len(flat) <= limit else f"{flat[: max(0, limit - 1)]}…"
 
 
-def blank(text: str, secret: str) -> str:
+def redact(text: str, secret: str) -> str:
     """Return a text without the key, whole or in parts, in any case or as base64; a key too short to be one is left."""
     if len(secret) < _SHORTEST_SECRET or len(text) < _SHORTEST_HALF:
         return text
@@ -77,7 +77,7 @@ def blank(text: str, secret: str) -> str:
 
 def holds_key(text: str, secret: str) -> bool:
     """Whether a text repeats the key."""
-    return blank(text, secret) != text
+    return redact(text, secret) != text
 
 
 def _cut_key(text: str, secret: str, key: _Key) -> list[range]:

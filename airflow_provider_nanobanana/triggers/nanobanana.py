@@ -17,7 +17,7 @@ from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.polling.subscription import Watch
+    from airflow_provider_nanobanana.polling.subscription import Subscription
 
 #: An event is logged whole and stored; so many statuses, and bytes of them as JSON, keep it below 4 kB.
 _MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
@@ -110,22 +110,22 @@ class NanoBananaTrigger(BaseTrigger):
             ", ".join(self.image_task_ids),
         )
 
-    def _watch(self) -> Watch:
-        from airflow_provider_nanobanana.polling.result import Wait
-        from airflow_provider_nanobanana.polling.subscription import Target, Watch
+    def _watch(self) -> Subscription:
+        from airflow_provider_nanobanana.polling.result import WaitWindow
+        from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 
         created_at = self.created_at or [None] * len(self.image_task_ids)
         kinds = [self.kinds] * len(self.image_task_ids) if isinstance(self.kinds, str) else self.kinds
-        return Watch(
-            [Target(*facts) for facts in zip(self.image_task_ids, created_at, kinds, strict=True)],
-            wait=Wait(self.started_at or time.time(), self.deadline),
+        return Subscription(
+            [PollTarget(*facts) for facts in zip(self.image_task_ids, created_at, kinds, strict=True)],
+            wait=WaitWindow(self.started_at or time.time(), self.deadline),
             interval=self.poll_interval,
             not_before=self.not_before,
             enough=self.enough,
             log=self.log,
         )
 
-    def _event(self, watch: Watch) -> dict[str, Any]:
+    def _event(self, watch: Subscription) -> dict[str, Any]:
         """Return what wakes the worker: ids and statuses, and the moments that a deferral loses."""
         statuses = {image_task_id: watch.statuses.get(image_task_id, "unseen") for image_task_id in self.image_task_ids}
         return {

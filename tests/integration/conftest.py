@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.polling.latency import Latencies
+from airflow_provider_nanobanana.polling.latency import LatencyEstimator
 
 
 class ServiceClock:
@@ -72,7 +72,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture(autouse=True)
 def polls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The emulator is faster than the service: no waiting for the earliest expected result."""
-    monkeypatch.setattr(Latencies, "first_poll_age", lambda self, kind: 0.0)
+    monkeypatch.setattr(LatencyEstimator, "first_poll_age", lambda self, kind: 0.0)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from airflow_provider_nanobanana import error_boundary
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.polling import worker
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
@@ -31,14 +31,14 @@ def untold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: list[str], error: BaseException) -> None:
     """Raise when an image of one of the image tasks is landed."""
-    land_one = Retrieval.land
+    land_one = ImageDownloader.land
 
-    def landing(self: Retrieval, image: Any, *args: Any, **kwargs: Any) -> Any:
+    def landing(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
         if image["id"] in bad:
             raise error
         return land_one(self, image, *args, **kwargs)
 
-    monkeypatch.setattr(Retrieval, "land", landing)
+    monkeypatch.setattr(ImageDownloader, "land", landing)
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     def refused(*_: Any) -> str:
         raise error
 
-    monkeypatch.setattr(Retrieval, "write_manifest", refused)
+    monkeypatch.setattr(ImageDownloader, "write_manifest", refused)
     run = land(entries_of(*ids), folder)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
     assert "The manifest could not be written" in str(run.error) and landed_ids(run) == ids[bad:]
@@ -114,7 +114,7 @@ def test_the_records_are_in_xcom_before_the_manifest(
         raise KeyboardInterrupt
 
     entries = entries_of(image_task_id := buy())
-    monkeypatch.setattr(Retrieval, "write_manifest", killed)
+    monkeypatch.setattr(ImageDownloader, "write_manifest", killed)
     pushed: list[Any] = []
     monkeypatch.setattr("tests.integration.driver.TaskInstance.xcom_push", lambda _, key, value: pushed.append(value))
     with pytest.raises(KeyboardInterrupt):
@@ -186,7 +186,7 @@ def test_a_few_odd_answers_do_not_pass_for_silence(
 
     monkeypatch.setattr(worker, "status_call", poisoned)
     with NanoBananaHook() as hook:
-        seen = worker.look_at(hook, ids)
+        seen = worker.poll_once(hook, ids)
     assert [sighting.image_task is not None for sighting in seen] == [False] * 10 + [True] * 2
 
 
@@ -195,7 +195,7 @@ def test_the_log_of_something_unexpected_holds_no_key(caplog: pytest.LogCaptureF
     words = "Bearer sk-0123456789abcdef\nforged line"
     with (
         pytest.raises(error_boundary.Unexpected) as caught,
-        error_boundary.only_tree_errors("The look was not answered", image_task_id="tsk_1"),
+        error_boundary.errors_of_the_tree_only("The look was not answered", image_task_id="tsk_1"),
     ):
         raise ValueError(words)
     [record] = caplog.records

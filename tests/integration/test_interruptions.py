@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing import downloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
-from airflow_provider_nanobanana.polling.worker import look_at
+from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from tests.integration.driver import Run, TaskInstance, attempt, entries_of, land, resume, sensor, wait
 
@@ -120,7 +120,7 @@ def test_a_look_at_the_deadline_is_bounded(emulator: Emulator, buy: Buy, slept: 
 def test_a_silent_service_is_not_asked_about_everything(emulator: Emulator) -> None:
     emulator.fault(on="status", kind="drop")
     with NanoBananaHook() as hook:
-        sightings = look_at(hook, [f"tsk_{number}" for number in range(200)])
+        sightings = poll_once(hook, [f"tsk_{number}" for number in range(200)])
     assert len(sightings) == 200
     assert all(sighting.error is not None for sighting in sightings)
     assert len(emulator.requests()) < 50
@@ -128,7 +128,7 @@ def test_a_silent_service_is_not_asked_about_everything(emulator: Emulator) -> N
 
 def test_inline_images_are_not_kept_in_memory(emulator: Emulator, buy: Buy) -> None:
     with NanoBananaHook() as hook:
-        [sighting] = look_at(hook, [buy(response_format="b64_json")])
+        [sighting] = poll_once(hook, [buy(response_format="b64_json")])
     assert sighting.image_task is not None
     assert [(image.url, image.b64_json) for image in sighting.image_task.images] == [(None, None)]
 
@@ -144,14 +144,14 @@ class TestDownload:
     ) -> None:
         ids = [buy(name) for name in ("kite", "boat", "lamp")]
         entries = entries_of(*ids)
-        real, link = downloader.Retrieval.land, "https://files.example/secret-link"
+        real, link = downloader.ImageDownloader.land, "https://files.example/secret-link"
 
         def land_or_break(self: Any, image: Any, *rest: Any) -> Any:
             if image["id"] == ids[1]:
                 raise KeyError(link)
             return real(self, image, *rest)
 
-        monkeypatch.setattr(downloader.Retrieval, "land", land_or_break)
+        monkeypatch.setattr(downloader.ImageDownloader, "land", land_or_break)
         ti = TaskInstance(task_id="download")
         context: Any = {"ti": ti}
         operator = NanoBananaDownloadOperator(task_id="download", images=entries, destination=f"file://{folder}")

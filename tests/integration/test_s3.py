@@ -16,10 +16,10 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.landing import Landing, find_landed
-from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing import ImageStore, find_existing
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-from airflow_provider_nanobanana.submission.references import References, read_reference
+from airflow_provider_nanobanana.submission.references import ReferenceUploader, read_reference
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     ImageInvalid,
@@ -112,7 +112,7 @@ def bucket(running_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
 def test_an_image_is_one_object_with_its_type(bucket: Bucket, image_format: str) -> None:
     data = jpeg_with_provenance() if image_format == "jpeg" else picture(image_format)
-    landing = Landing(f"s3://store@{BUCKET}/run=1/a b")
+    landing = ImageStore(f"s3://store@{BUCKET}/run=1/a b")
     landing.check_writable()
     stored = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(data))
     (key,) = bucket.keys()
@@ -121,7 +121,7 @@ def test_an_image_is_one_object_with_its_type(bucket: Bucket, image_format: str)
     assert bucket.content_type(key) == f"image/{image_format}"
     assert stored.sha256 == hashlib.sha256(data).hexdigest()
     assert landing.find("hero", image_id="tsk_img_1") == stored
-    assert Landing(f"s3://store@{BUCKET}/run=1/a b/").land("hero", "tsk_img_1", 0, untouched) == stored
+    assert ImageStore(f"s3://store@{BUCKET}/run=1/a b/").land("hero", "tsk_img_1", 0, untouched) == stored
 
 
 def untouched(sink: object) -> None:
@@ -131,12 +131,12 @@ def untouched(sink: object) -> None:
 def test_the_uri_opens_in_the_next_task(bucket: Bucket) -> None:
     from airflow.sdk import ObjectStoragePath
 
-    stored = Landing(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
+    stored = ImageStore(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
     assert ObjectStoragePath(stored.uri).read_bytes() == PNG
 
 
 def test_another_worker_s_image_is_seen_at_once(bucket: Bucket) -> None:
-    landing = Landing(f"s3://store@{BUCKET}/x")
+    landing = ImageStore(f"s3://store@{BUCKET}/x")
     assert landing.find("hero") is None
     bucket.put("x/hero.png", PNG)
     found = landing.find("hero")
@@ -146,7 +146,7 @@ def test_another_worker_s_image_is_seen_at_once(bucket: Bucket) -> None:
 
 def test_half_an_object_does_not_count_and_is_replaced(bucket: Bucket) -> None:
     bucket.put("x/hero.jpg", PNG[:100])
-    landing = Landing(f"s3://store@{BUCKET}/x")
+    landing = ImageStore(f"s3://store@{BUCKET}/x")
     assert landing.find("hero") is None
     landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
     assert bucket.keys() == ["x/hero.png"]
@@ -154,18 +154,18 @@ def test_half_an_object_does_not_count_and_is_replaced(bucket: Bucket) -> None:
 
 def test_nothing_is_put_before_all_checks(bucket: Bucket) -> None:
     with pytest.raises(ImageInvalid):
-        Landing(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG[:-30]))
+        ImageStore(f"s3://store@{BUCKET}").land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG[:-30]))
     (key,) = bucket.keys()
     assert key.startswith(".nanobanana/quarantine/hero.")
     assert bucket.get(key) == PNG[:-30]
     assert bucket.content_type(key) == "application/octet-stream"
-    landing = Landing(f"s3://store@{BUCKET}")
+    landing = ImageStore(f"s3://store@{BUCKET}")
     assert landing.find("hero") is None
     assert landing.present({"hero", *(f"other-{number}" for number in range(40))}) == set()
 
 
 def test_a_manifest_is_replaced_by_the_next(bucket: Bucket) -> None:
-    landing = Landing(f"s3://store@{BUCKET}/x")
+    landing = ImageStore(f"s3://store@{BUCKET}/x")
     for count in (1, 2):
         uri = landing.write_manifest("run-1", {"count": count})
     assert uri == f"s3://store@{BUCKET}/x/run-1.json"
@@ -183,7 +183,7 @@ def test_what_lies_there_is_found_among_others(bucket: Bucket, many: int) -> Non
     bucket.put(f"x/{stems[1]}.webp", PNG[:50])
     bucket.put(f"x/{stems[2][:2]}/{stems[2]}.png", PNG)
     bucket.put("x/somebody.png", PNG)
-    found = find_landed(Landing(f"s3://store@{BUCKET}/x"), [(stem, stem) for stem in stems])
+    found = find_existing(ImageStore(f"s3://store@{BUCKET}/x"), [(stem, stem) for stem in stems])
     assert list(found.images) == stems[:1]
     assert found.images[stems[0]].uri == f"s3://store@{BUCKET}/x/{stems[0]}.png"
     assert found.unverified == {}
@@ -196,7 +196,7 @@ def test_a_listing_of_more_than_one_page(bucket: Bucket, monkeypatch: pytest.Mon
     for stem in there:
         bucket.put(f"{stem}.png", b"")
     assert len(bucket.keys()) == 4, "this is a page"
-    assert Landing(f"s3://store@{BUCKET}").present(wanted) == set(there)
+    assert ImageStore(f"s3://store@{BUCKET}").present(wanted) == set(there)
     monkeypatch.undo()
     bucket.empty()
 
@@ -214,24 +214,24 @@ def nobody_there(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nobody_there")
 def test_a_store_that_does_not_answer_is_not_empty() -> None:
     with pytest.raises(StorageFailed, match="EndpointConnectionError"):
-        Landing(f"s3://store@{BUCKET}").find("hero")
+        ImageStore(f"s3://store@{BUCKET}").find("hero")
     with pytest.raises(StorageFailed, match="Nothing was bought"):
-        find_landed(Landing(f"s3://store@{BUCKET}"), [(str(number), f"sku-{number}") for number in range(20)])
+        find_existing(ImageStore(f"s3://store@{BUCKET}"), [(str(number), f"sku-{number}") for number in range(20)])
     with pytest.raises(TransientFailure, match="a retry reads it again"):
         read_reference(f"s3://store@{BUCKET}/hat.png")
 
 
 def test_a_bucket_that_is_not_there_is_not_empty(bucket: Bucket) -> None:
     with pytest.raises(StorageFailed, match="bucket does not exist"):
-        Landing("s3://store@no-such-bucket/x").find("hero")
+        ImageStore("s3://store@no-such-bucket/x").find("hero")
     with pytest.raises(StorageFailed):
-        Landing("s3://store@no-such-bucket/x").land("hero", "t", 0, lambda sink: sink.write(PNG))
+        ImageStore("s3://store@no-such-bucket/x").land("hero", "t", 0, lambda sink: sink.write(PNG))
 
 
 @pytest.mark.usefixtures("bucket")
 def test_a_connection_that_is_not_there_is_no_reason_to_try_without() -> None:
     with pytest.raises(ConfigurationError, match="there is no connection 'stroe'"):
-        Landing(f"s3://stroe@{BUCKET}/x").check_writable()
+        ImageStore(f"s3://stroe@{BUCKET}/x").check_writable()
     with pytest.raises(ConfigurationError, match="there is no connection 'stroe'"):
         read_reference(f"s3://stroe@{BUCKET}/hat.png")
 
@@ -268,12 +268,12 @@ def test_from_a_reference_in_the_store_to_an_image_in_the_store(bucket: Bucket, 
     for name in ("hat", "the same hat"):
         bucket.put(f"refs/{name}.png", PNG)
     uris = [f"s3://store@{BUCKET}/refs/{name}.png" for name in ("hat", "the same hat")]
-    with NanoBananaHook() as hook, Retrieval(hook, f"s3://store@{BUCKET}/out") as retrieval:
-        references = References(lambda upload: hook.client.call(upload_call(upload)))
+    with NanoBananaHook() as hook, ImageDownloader(hook, f"s3://store@{BUCKET}/out") as retrieval:
+        references = ReferenceUploader(lambda upload: hook.client.call(upload_call(upload)))
         request = references.uploaded(hook.parse({"prompt": "a red hat", "reference_images": uris}))
         (image,) = completed(hook, hook.submit(request).id).images
         stored = retrieval.land(image, stem="0123456789abcdef-0")
-        found = find_landed(retrieval.landing, [("k", "0123456789abcdef-0")])
+        found = find_existing(retrieval.landing, [("k", "0123456789abcdef-0")])
     assert len(references.urls) == 1
     assert set(request.reference_images) == set(references.urls.values())
     assert found.images["k"] == stored.model_copy(update={"id": ""})

@@ -49,10 +49,10 @@ def test_a_raised_rate_costs_no_wait(emulator: Emulator, slept: list[float]) -> 
 def test_a_turn_too_far_away_is_queued_without_a_slot_and_nothing_is_sent(paced: Emulator, slept: list[float]) -> None:
     submit(0)
     with NanoBananaHook() as hook:
-        from airflow_provider_nanobanana.submission.rate_limiter import Pace
+        from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 
-        pace = Pace.of(hook.settings)
-        while pace.turn(hook.clock()) is not None:
+        pace = SubmitRateLimiter.of(hook.settings)
+        while pace.reserve(hook.clock()) is not None:
             pass  # others who are in the line already
     run = submit(1)
     assert run.error is None

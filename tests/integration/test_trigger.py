@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.polling.result import Sighting
+from airflow_provider_nanobanana.polling.result import PollResult
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.integration.driver import fire, rebuilt
@@ -74,7 +74,7 @@ def test_the_event_is_small_whatever_ids_and_statuses_look_like(name: str) -> No
     watch = watched._watch()
     for number, target in enumerate(watch.targets):
         word = f"\x1b[31m place {number} of 9\n[2026] ERROR"
-        watch.see(Sighting(target.id, image_task=image_task(status=word, result=None)))
+        watch.notify(PollResult(target.id, image_task=image_task(status=word, result=None)))
     event = watched._event(watch)
     assert len(json.dumps(event)) < 4096
     assert event["counts"] == {"running": 2000}
@@ -85,7 +85,7 @@ def test_no_word_of_the_service_makes_a_line_of_its_own_in_the_log(caplog: pytes
     watch._log = logging.getLogger("words")
     caplog.set_level(logging.INFO, "words")
     for word in ("queued", "place 9 of 9\nforged", "place 8 of 9\x1b[31m", "RUNNING"):
-        watch.see(Sighting("tsk_1\n2026 ERROR forged", image_task=image_task(status=word, result=None)))
+        watch.notify(PollResult("tsk_1\n2026 ERROR forged", image_task=image_task(status=word, result=None)))
     lines = [record.getMessage() for record in caplog.records]
     assert [line.rpartition(": ")[2] for line in lines] == ["queued", "running", "RUNNING"]
     assert not any("\n" in line or "\x1b" in line for line in lines)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_nanobanana.batch.costs import Cost
-from airflow_provider_nanobanana.batch.items import Order, take_orders
-from airflow_provider_nanobanana.batch.outcome import Failed, Landed
+from airflow_provider_nanobanana.batch.items import BatchItem, build_items
+from airflow_provider_nanobanana.batch.outcome import FailedItem, StoredItem
 
 MODEL = "nano_banana_2"
 
@@ -16,17 +16,17 @@ def no_storage(uri: str) -> str:
     raise AssertionError(f"{uri} was asked for")
 
 
-def orders(given: Any, **defaults: Any) -> list[Order]:
+def orders(given: Any, **defaults: Any) -> list[BatchItem]:
     """Take orders that name no storage reference."""
-    return take_orders(given, defaults=defaults, default_model=MODEL, digest_of=no_storage)
+    return build_items(given, defaults=defaults, default_model=MODEL, digest_of=no_storage)
 
 
-def order(index: int = 0, **fields: Any) -> Order:
+def order(index: int = 0, **fields: Any) -> BatchItem:
     """Return one order at a position of a longer batch."""
     return replace(orders({"prompt": f"picture {index}", **fields})[0], index=index)
 
 
-def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> Landed:
+def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> StoredItem:
     image = {
         "uri": f"s3://bucket/{index}.png",
         "id": f"tsk_{index}",
@@ -37,9 +37,9 @@ def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> Lande
         "width": 1024,
         "height": 1024,
     }
-    return Landed(order(index), image, cost or Cost(0.025), **changes)
+    return StoredItem(order(index), image, cost or Cost(0.025), **changes)
 
 
-def failed(index: int = 0, code: str = "generation_failed", status: str = "failed", **how: Any) -> Failed:
+def failed(index: int = 0, code: str = "generation_failed", status: str = "failed", **how: Any) -> FailedItem:
     record = {"id": f"tsk_{index}", "status": status, "error": {"code": code, "message": f"words of {index}"}}
-    return Failed.seen(order(index), record, cost=how.pop("cost", Cost()), **how)
+    return FailedItem.from_poll(order(index), record, cost=how.pop("cost", Cost()), **how)

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.reconcile import Rules
-from airflow_provider_nanobanana.durable.record import Record, SubmissionIdentity
-from airflow_provider_nanobanana.durable.record_store import MemoryJournal
-from airflow_provider_nanobanana.submission.rate_limiter import Pace
-from airflow_provider_nanobanana.submission.shared_state import OwnSlate
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
+from airflow_provider_nanobanana.durable.record import SubmissionIdentity, SubmissionRecord
+from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
+from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
+from airflow_provider_nanobanana.submission.shared_state import ProcessState
 from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -86,8 +86,8 @@ class World:
 
     now: float = 1_790_000_000.0
     books: list[Bought] = field(default_factory=list)
-    row: Record | None = None
-    slate: OwnSlate = field(default_factory=OwnSlate)
+    row: SubmissionRecord | None = None
+    slate: ProcessState = field(default_factory=ProcessState)
 
     def accept(self, client_id: str | None, want: int, fate: Fate) -> Bought:
         accepted = self.now + fate.commits_in
@@ -109,9 +109,17 @@ class Live:
     """
 
     def __init__(
-        self, world: World, want: int, request: ImageRequest, attempt: Attempt, rules: Rules, *, shared: bool,
-        regeneration: int = 0, ahead: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        world: World,
+        want: int,
+        request: ImageRequest,
+        attempt: TaskAttempt,
+        rules: SubmissionPolicy,
+        *,
+        shared: bool,
+        regeneration: int = 0,
+        ahead: float = 0.0,
+    ) -> None:
         self.world, self.want, self.shared = world, want, shared
         self.fate = Fate()
         self.wake = 0.0
@@ -125,7 +133,7 @@ class Live:
         )
         self._submission = Submission(
             stand_in, request, identity=identity, attempt=attempt, rules=rules,
-            journal=_Row(self) if shared else MemoryJournal(), pace=Pace(SUBMIT_RATE, world.slate),
+            journal=_Row(self) if shared else InMemoryRecordStore(), pace=SubmitRateLimiter(SUBMIT_RATE, world.slate),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)
 
@@ -155,8 +163,8 @@ class Live:
 
     def _run(self) -> None:
         try:
-            found = self._submission.settle()
-            self._submission.hand_on()
+            found = self._submission.run()
+            self._submission.mark_done()
             self.pause("return")
             self.bought = found
         except errors.ToApisError as error:
@@ -209,13 +217,13 @@ class _Row:
     def __init__(self, live: Live) -> None:
         self._live, self._just_read = live, False
 
-    def read(self) -> Record | None:
+    def read(self) -> SubmissionRecord | None:
         self._live.pause("read")
         self._just_read = True
         row = self._live.world.row
-        return None if row is None else Record.from_json(row.to_json())
+        return None if row is None else SubmissionRecord.from_json(row.to_json())
 
-    def write(self, record: Record) -> None:
+    def write(self, record: SubmissionRecord) -> None:
         if not self._just_read:
             self._live.pause("write")
         self._just_read = False

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from airflow_provider_nanobanana.durable.ledger import Ledger
-from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault, LandedFile
-from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.durable.state_store import MemoryShelf
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, StoredFile
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 NOW = 1_790_000_000.123
@@ -22,7 +22,7 @@ SCOPE = ("catalogue", "scheduled__2026-11-22T00:00:00+00:00", "pictures", "-1")
 Breakage = Literal["", "read", "refused", "kept", "lost"]
 
 
-class BrittleShelf(MemoryShelf):
+class BrittleShelf(InMemoryStateStore):
     """Counts, and breaks once it is told to.
 
     :ivar breaks: ``read`` fails; ``refused`` fails and does not write; ``kept`` fails and has written.
@@ -55,18 +55,18 @@ def key(number: int) -> str:
     return f"{identity(number).fingerprint[:20]}.0"
 
 
-def record(number: int, state: RecordState, generation: int = 0, **changes: Any) -> Record:
+def record(number: int, state: RecordState, generation: int = 0, **changes: Any) -> SubmissionRecord:
     wish = identity(number, changes.get("regeneration", 0))
     known = state in (RecordState.SUBMITTED, RecordState.DONE)
     return replace(
-        Record(
+        SubmissionRecord(
             state=state,
             fingerprint=wish.fingerprint,
             regeneration=0,
             generation=generation,
             client_business_id=wish.client_business_id(generation),
             image_task_id=f"task_01K9{number:022d}" if known else None,
-            at=NOW,
+            may_have_left_at=NOW,
             max_tries=2,
             writer="",
         ),
@@ -77,20 +77,20 @@ def record(number: int, state: RecordState, generation: int = 0, **changes: Any)
 INTENT = record(0, RecordState.INTENT)
 
 
-def landed(number: int, name: str = "") -> Entry:
+def landed(number: int, name: str = "") -> LedgerEntry:
     digest = identity(number).fingerprint
-    file = LandedFile(name or f"{digest[:16]}-0.png", digest[::-1], 1_734_512, "png", 1024, 1024)
+    file = StoredFile(name or f"{digest[:16]}-0.png", digest[::-1], 1_734_512, "png", 1024, 1024)
     done = record(number, RecordState.DONE)
-    return Entry(done, "landed", file, cost=0.025, listed=True, submitted_at=NOW + 0.5)
+    return LedgerEntry(done, "landed", file, cost=0.025, is_list_price=True, submitted_at=NOW + 0.5)
 
 
-def submitted(number: int) -> Entry:
-    return Entry(record(number, RecordState.SUBMITTED), cost=0.025, listed=True, submitted_at=NOW + 0.5)
+def submitted(number: int) -> LedgerEntry:
+    return LedgerEntry(record(number, RecordState.SUBMITTED), cost=0.025, is_list_price=True, submitted_at=NOW + 0.5)
 
 
-def failed(number: int, message: str = "the service failed", charged: Any = "no", **more: Any) -> Entry:
-    fault = Fault("generation_failed", message, charged, **more)
-    return Entry(record(number, RecordState.SUBMITTED), "failed", cost=0.0, error=fault, submitted_at=NOW + 0.5)
+def failed(number: int, message: str = "the service failed", charged: Any = "no", **more: Any) -> LedgerEntry:
+    fault = ItemError("generation_failed", message, charged, **more)
+    return LedgerEntry(record(number, RecordState.SUBMITTED), "failed", cost=0.0, error=fault, submitted_at=NOW + 0.5)
 
 
 def stored_size(text: str) -> int:
@@ -98,7 +98,7 @@ def stored_size(text: str) -> int:
     return len(json.dumps(text))
 
 
-def filled(shelf: MemoryShelf, count: int, entry: Callable[[int], Entry] = landed) -> Ledger:
+def filled(shelf: InMemoryStateStore, count: int, entry: Callable[[int], LedgerEntry] = landed) -> Ledger:
     """Return a ledger of so many orders that was saved."""
     ledger = Ledger.load(shelf)
     for number in range(count):
@@ -107,7 +107,7 @@ def filled(shelf: MemoryShelf, count: int, entry: Callable[[int], Entry] = lande
     return ledger
 
 
-def reserved(shelf: MemoryShelf, entry: Entry | None = None, intent: Record = INTENT) -> Ledger:
+def reserved(shelf: InMemoryStateStore, entry: LedgerEntry | None = None, intent: SubmissionRecord = INTENT) -> Ledger:
     """Return a whole ledger with a reservation for order 0 that was saved."""
     ledger = Ledger.load(shelf, first=True)
     if entry is not None:

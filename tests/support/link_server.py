@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from airflow_provider_nanobanana.landing.address_policy import LinkPolicy
+from airflow_provider_nanobanana.landing.address_policy import AddressPolicy
 from airflow_provider_nanobanana.landing.link_fetcher import FetchedLink, LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 
@@ -28,7 +28,7 @@ Send = Callable[[bytes], None]
 Answer = Callable[[str, Send], None]
 
 
-HERE = LinkPolicy(allow_http=True, reach="loopback")
+HERE = AddressPolicy(allow_http=True, reach="loopback")
 BODY = bytes(range(256)) * 1000
 SECRET = "?X-Amz-Signature=s3cret"
 
@@ -38,13 +38,13 @@ def resolver(*addresses: str) -> Callable[[str, int], list[str]]:
     return lambda host, port: list(addresses)
 
 
-def fetch_link(url: str, sink: BinaryIO, policy: LinkPolicy = HERE, **options: Any) -> FetchedLink:
+def fetch_link(url: str, sink: BinaryIO, policy: AddressPolicy = HERE, **options: Any) -> FetchedLink:
     """Fetch one link; options as :class:`LinkFetcher` takes them."""
     with LinkFetcher(policy, **options) as fetcher:
         return fetcher.fetch(url, sink)
 
 
-def failure(url: str, policy: LinkPolicy = HERE, **options: object) -> ToApisError:
+def failure(url: str, policy: AddressPolicy = HERE, **options: object) -> ToApisError:
     """Fetch, expect an error, and check what holds for every error: no secret, no byte left in the sink."""
     sink = io.BytesIO(b"before")
     sink.seek(0, io.SEEK_END)

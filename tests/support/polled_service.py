@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 from airflow_provider_nanobanana.polling import poller as poller_module
 from airflow_provider_nanobanana.polling.poller import Poller, shared_poller
-from airflow_provider_nanobanana.polling.result import Wait
-from airflow_provider_nanobanana.polling.status_client import Lines
-from airflow_provider_nanobanana.polling.subscription import Target, Watch
+from airflow_provider_nanobanana.polling.result import WaitWindow
+from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient
+from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.responses import COMPLETED, NOW, RUNNING, answer
@@ -59,7 +59,7 @@ class Service:
         said = self.scripts.get(image_task_id, self.default)(at, len(self.polls[image_task_id]))
         if isinstance(said, BaseException):
             raise said
-        return status_call(image_task_id).conclude(answer(200, {**said, "id": image_task_id}), NOW)
+        return status_call(image_task_id).parse(answer(200, {**said, "id": image_task_id}), NOW)
 
 
 class FakeLine:
@@ -67,7 +67,7 @@ class FakeLine:
 
     concurrency = 13
 
-    def __init__(self, service: Service, settings: ConnectionSettings) -> None:
+    def __init__(self, service: Service, settings: ToApisSettings) -> None:
         self.settings = settings
         self.closed = False
         self._service = service
@@ -90,24 +90,24 @@ class World:
     reads: int = 0
     lines: list[FakeLine] = field(default_factory=list)
 
-    async def read(self, nanobanana_conn_id: str) -> ConnectionSettings:
+    async def read(self, nanobanana_conn_id: str) -> ToApisSettings:
         self.reads += 1
         await asyncio.sleep(0.06)
         key = SecretStr(self.key)
-        return ConnectionSettings(base_url="https://toapis.com", api_key=key, query_rate=self.rate)
+        return ToApisSettings(base_url="https://toapis.com", api_key=key, query_rate=self.rate)
 
-    async def dial(self, settings: ConnectionSettings, heed: Any) -> Any:
+    async def dial(self, settings: ToApisSettings, heed: Any) -> Any:
         self.lines.append(FakeLine(self.service, settings))
         return self.lines[-1]
 
     def poller(self) -> Poller:
-        async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+        async def read(nanobanana_conn_id: str) -> ToApisSettings:
             return await self.read(nanobanana_conn_id)  # a test may put another one there while the poller runs
 
-        async def dial(settings: ConnectionSettings, heed: Any) -> Any:
+        async def dial(settings: ToApisSettings, heed: Any) -> Any:
             return await self.dial(settings, heed)
 
-        return Poller("nb", now=now, lines=partial(Lines, read=read, dial=dial))
+        return Poller("nb", now=now, lines=partial(RenewingStatusClient, read=read, dial=dial))
 
     @contextlib.asynccontextmanager
     async def polling(self) -> AsyncIterator[Poller]:
@@ -127,12 +127,12 @@ def made(
     first: float = 0,
     interval: float = 5.0,
     enough: int | None = None,
-) -> Watch:
+) -> Subscription:
     """A watch that begins to poll ``first`` seconds after the start."""
     names = [f"t{n}" for n in range(ids)] if isinstance(ids, int) else ids
-    return Watch(
-        [Target(name) for name in names],
-        wait=Wait(START, START + wait),
+    return Subscription(
+        [PollTarget(name) for name in names],
+        wait=WaitWindow(START, START + wait),
         interval=interval,
         not_before=START + first,
         enough=enough,
@@ -141,10 +141,10 @@ def made(
     )
 
 
-def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **options: Any) -> Watch:
+def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **options: Any) -> Subscription:
     """Run one watch to its end."""
 
-    async def go() -> Watch:
+    async def go() -> Subscription:
         one = made(ids, **options)
         async with World(service, rate).polling() as poller:
             await one.run(poller)
@@ -160,7 +160,7 @@ def shared_world(monkeypatch: pytest.MonkeyPatch, *, completed: float) -> World:
     return world
 
 
-async def wait_for(watch: Watch) -> Watch:
+async def wait_for(watch: Subscription) -> Subscription:
     """Run one watch to its end on the shared poller."""
     async with shared_poller("nb") as poller:
         await watch.run(poller)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis import protocol
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
-from airflow_provider_nanobanana.toapis.responses import Answer, Balance
+from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance
 
 NOW: Final = 1_790_000_100.0
 KEY: Final = "sk-live-0123456789abcdefSECRET"
@@ -111,12 +111,12 @@ CALLS: Final[dict[str, tuple[protocol.ApiCall[Any], type, list[dict[str, Any]]]]
 }
 
 
-def answer(status: int, body: Any = b"", **headers: str) -> Answer:
+def answer(status: int, body: Any = b"", **headers: str) -> ApiResponse:
     """Return an answer; a body that is no bytes is sent as JSON, header names are given with underscores."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
+    return ApiResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
 
 
 def image_task(**changes: Any) -> ImageTask:
     """Return the completed sample with fields of its JSON changed."""
-    return STATUS.conclude(answer(200, {**COMPLETED, **changes}), NOW)
+    return STATUS.parse(answer(200, {**COMPLETED, **changes}), NOW)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 
-from airflow_provider_nanobanana.durable.checkpoint import Note, Notebook
-from airflow_provider_nanobanana.durable.state_store import StateStoreShelf, XComShelf
+from airflow_provider_nanobanana.durable.checkpoint import AttemptCheckpoint, CheckpointStore
+from airflow_provider_nanobanana.durable.state_store import TaskStateStore, XComStateStore
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.landing.storage.object_store import RemoteStore
+from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage
 from airflow_provider_nanobanana.submission import references
 from tests.support.images import picture
 
@@ -73,20 +73,20 @@ class Path:
 
 
 ASKERS: dict[str, Callable[[Line], Any]] = {
-    "read the store": lambda line: StateStoreShelf(line).read("a"),
-    "write the store": lambda line: StateStoreShelf(line).write("b", "text"),
-    "read XCom": lambda line: XComShelf(line).read("c"),
-    "write XCom": lambda line: XComShelf(line).write("d", "text"),
+    "read the store": lambda line: TaskStateStore(line).read("a"),
+    "write the store": lambda line: TaskStateStore(line).write("b", "text"),
+    "read XCom": lambda line: XComStateStore(line).read("c"),
+    "write XCom": lambda line: XComStateStore(line).write("d", "text"),
     "note": lambda line: notebook(line).save({"content": "https://example.com/a.png"}, blocked=True),
     "connection": lambda line: NanoBananaHook().settings,
     "reference": lambda line: references.read_reference("mem://team@box/a.png"),
-    "destination": lambda line: RemoteStore(Path(line)).check(),  # type: ignore[arg-type]
+    "destination": lambda line: ObjectStorage(Path(line)).check(),  # type: ignore[arg-type]
 }
 
 
-def notebook(line: Line) -> Notebook:
-    note = Note(try_number=1, started_at=0.0, searching=False, searched=0)
-    return Notebook(StateStoreShelf(line), note, base_url="http://127.0.0.1", max_tries=0, uploads=0)
+def notebook(line: Line) -> CheckpointStore:
+    note = AttemptCheckpoint(try_number=1, started_at=0.0, reuse_pending=False, reuse_position=0)
+    return CheckpointStore(TaskStateStore(line), note, base_url="http://127.0.0.1", max_tries=0, uploads=0)
 
 
 @pytest.mark.parametrize("asker", ASKERS)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_nanobanana.batch.items import take_orders
+from airflow_provider_nanobanana.batch.items import build_items
 from airflow_provider_nanobanana.landing.image_file import check_reference
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 
@@ -75,7 +75,7 @@ def test_the_catalogue_asks_for_each_product_with_its_photo() -> None:
         assert check_reference(path) == "image/jpeg"
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    orders = take_orders(requests, defaults={"size": "4:3"}, default_model="nano_banana_2", digest_of=digest)
+    orders = build_items(requests, defaults={"size": "4:3"}, default_model="nano_banana_2", digest_of=digest)
     assert len({order.request.reference_images for order in orders}) == len(orders) == 3
     assert [order.name for order in orders] == ["espresso-cup", "wool-scarf", "desk-lamp"]
 
@@ -92,7 +92,7 @@ def test_the_refresh_asks_for_every_product_and_its_event_is_news() -> None:
     example = load("asset_refresh")
     event = type("Event", (), {"extra": {"count": 3, "cost_usd": 0.075, "manifest": "file:///m.json"}})
     assert example["announce"].function({example["PICTURES"]: [event]}) == "3 pictures for $0.075: file:///m.json"
-    drawn = take_orders(
+    drawn = build_items(
         example["pictures"].function(),
         defaults={},
         default_model="nano_banana_2",

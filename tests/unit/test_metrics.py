@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import metrics
-from airflow_provider_nanobanana.polling.result import Sighting, Wait
+from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.models import ImageTaskError, ImageTaskStatus
 from tests.support.responses import NOW, image_task
 
@@ -76,7 +76,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> BrokenStats:
 def record(image_task_id: str, **changes: Any) -> dict[str, Any]:
     """The record of an image task that has ended, or of one that runs on where there is no ``status``."""
     seen = image_task().model_copy(update={"id": image_task_id, **changes})
-    return Sighting(image_task_id, image_task=seen).record(Wait(NOW - 900, NOW), NOW)
+    return PollResult(image_task_id, image_task=seen).to_record(WaitWindow(NOW - 900, NOW), NOW)
 
 
 def failed(image_task_id: str, code: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Rule:
         return head | {"hits": self.hits} | self.params
 
 
-class FaultBook:
+class FaultRules:
     """The rules in force, in order of arrival; the first that fits wins, shapes add up."""
 
     def __init__(self) -> None:

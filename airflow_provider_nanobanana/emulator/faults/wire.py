@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.emulator.request_log import NOTE
 TRANSPORT = "emulator.transport"
 
 
-class WireAnswer(Response):
+class RawResponse(Response):
     """Bytes written straight to the connection, which is closed afterwards.
 
     :param pieces: Pairs of (seconds to wait before, bytes to write).
@@ -47,31 +47,31 @@ class WireAnswer(Response):
             pass
 
 
-def dropped(reset: bool = False) -> WireAnswer:
+def dropped(reset: bool = False) -> RawResponse:
     """Return an answer of no bytes at all."""
-    return WireAnswer(reset=reset)
+    return RawResponse(reset=reset)
 
 
-def cut(answer: Response, fraction: float, reset: bool = False) -> WireAnswer:
+def cut(answer: Response, fraction: float, reset: bool = False) -> RawResponse:
     """Return the answer with the right ``Content-Length`` and only a part of the body."""
     body = bytes(answer.body)
     # A reset discards what the kernel has not delivered yet, so the part gets a moment to arrive.
     pieces = [(0.0, head(answer) + body[: int(len(body) * fraction)]), (0.05 if reset else 0.0, b"")]
-    return WireAnswer(pieces, status=answer.status_code, reset=reset)
+    return RawResponse(pieces, status=answer.status_code, reset=reset)
 
 
-def dawdling(answer: Response, seconds: float) -> WireAnswer:
+def dawdling(answer: Response, seconds: float) -> RawResponse:
     """Return the answer with a pause between the status line and the other headers."""
     line, _, rest = head(answer).partition(b"\r\n")
-    return WireAnswer([(0.0, line + b"\r\n"), (seconds, rest + bytes(answer.body))], status=answer.status_code)
+    return RawResponse([(0.0, line + b"\r\n"), (seconds, rest + bytes(answer.body))], status=answer.status_code)
 
 
-def dripping(answer: Response, seconds: float, chunks: int) -> WireAnswer:
+def dripping(answer: Response, seconds: float, chunks: int) -> RawResponse:
     """Return the answer whose body arrives in equal parts over so many seconds."""
     body, chunks = bytes(answer.body), max(1, chunks)
     step = -(-len(body) // chunks) or 1
     parts = [(seconds / chunks, body[start : start + step]) for start in range(0, len(body), step)]
-    return WireAnswer([(0.0, head(answer)), *parts], status=answer.status_code)
+    return RawResponse([(0.0, head(answer)), *parts], status=answer.status_code)
 
 
 def head(answer: Response) -> bytes:

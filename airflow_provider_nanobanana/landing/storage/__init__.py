@@ -6,9 +6,9 @@ from typing import Any
 
 from airflow_provider_nanobanana.landing.storage.base import Storage, stems_present, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import MAX_DESTINATION, RESERVED, parse_destination, shown
-from airflow_provider_nanobanana.landing.storage.local import LocalFolder, local_path
+from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
 from airflow_provider_nanobanana.landing.storage.object_store import (
-    RemoteStore,
+    ObjectStorage,
     connection_id,
     file_system,
     object_path,
@@ -42,10 +42,10 @@ def open_storage(destination: Any) -> Storage:
     text = parse_destination(destination)
     folder = local_path(text)
     if folder is None:
-        return RemoteStore(object_path(text), text)
+        return ObjectStorage(object_path(text), text)
     if not folder.is_absolute():
         raise InvalidRequest(
             f"destination {shown(text)!r} must be an absolute path (file:///folder: workers run in different folders) "
             "or the URI of an object store (s3://bucket/folder)"
         )
-    return LocalFolder(folder)
+    return LocalStorage(folder)

@@ -35,7 +35,7 @@ def local_path(uri: str) -> Path | None:
 _FAILURES: Final = (OSError, ValueError)
 
 
-class LocalFolder(Storage):
+class LocalStorage(Storage):
     """A folder of this machine (or mounted on it)."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +45,8 @@ class LocalFolder(Storage):
     def uri(self, name: str) -> str:
         return f"file://{self.folder / name}"
 
-    def below(self, folder: str) -> LocalFolder:
-        return LocalFolder(self.folder / folder)
+    def below(self, folder: str) -> LocalStorage:
+        return LocalStorage(self.folder / folder)
 
     def check(self) -> None:
         with storage_failures(f"look at {self.folder}", *_FAILURES):

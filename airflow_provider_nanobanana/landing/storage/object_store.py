@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.compat import SUPERVISOR_LINE
+from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import refuse_credentials
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
@@ -60,7 +60,7 @@ def object_path(uri: str) -> ObjectStoragePath:
     return path
 
 
-class RemoteStore(Storage):
+class ObjectStorage(Storage):
     """An object store, or any other file system that fsspec reaches. A file is one PUT after all checks.
 
     :param given: The URI as the user wrote it, which ``root`` may spell differently; for messages.
@@ -83,8 +83,8 @@ class RemoteStore(Storage):
     def uri(self, name: str) -> str:
         return str(self._root / name)
 
-    def below(self, folder: str) -> RemoteStore:
-        return RemoteStore(self._root / folder, f"{self._given.rstrip('/')}/{folder}")
+    def below(self, folder: str) -> ObjectStorage:
+        return ObjectStorage(self._root / folder, f"{self._given.rstrip('/')}/{folder}")
 
     def check(self) -> None:
         _ = self._fs
@@ -188,7 +188,7 @@ def require_connection(path: ObjectStoragePath, given: str = "") -> None:
     if conn_id is None:
         return
     try:
-        with SUPERVISOR_LINE:
+        with SUPERVISOR_LOCK:
             BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
         raise ConfigurationError(
@@ -209,7 +209,7 @@ def file_system(path: ObjectStoragePath, given: str = "") -> Any:
     name = given or str(path)
     try:
         try:
-            with SUPERVISOR_LINE:
+            with SUPERVISOR_LOCK:
                 fs = path.fs
         except ValueError:  # no Airflow provider registers this scheme
             if connection_id(path) is not None:

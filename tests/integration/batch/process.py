@@ -23,7 +23,7 @@ from tests.integration.driver import TaskInstance
 # This bank shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
 reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
 reconcile._FIRST_PAUSE = 0.2
-submitter._WAVE_LASTS = 3.0  # type: ignore[misc]
+submitter._WRITE_AHEAD_VALID_SECONDS = 3.0  # type: ignore[misc]
 
 
 class FileStore:

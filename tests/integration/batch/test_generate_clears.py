@@ -12,9 +12,9 @@ import pytest
 
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.record import RecordState
-from airflow_provider_nanobanana.durable.state_store import StateStoreShelf
+from airflow_provider_nanobanana.durable.state_store import TaskStateStore
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.landing.image_store import Landing
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 from tests.integration.batch.world import World
 from tests.support.images import picture
 
@@ -174,15 +174,15 @@ def test_a_picture_that_a_person_put_there_stays_and_is_told(stored: World) -> N
 
 
 def test_a_long_verification_pauses_and_buys_nothing_meanwhile(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, find = stored, Landing.find
+    world, find = stored, ImageStore.find
     prompts = [f"picture {number}" for number in range(30)]
     world.attempt(requests=prompts)
 
-    def slowly(self: Landing, stem: str) -> Any:
+    def slowly(self: ImageStore, stem: str) -> Any:
         world.clock.sleep(10.0)
         return find(self, stem)
 
-    monkeypatch.setattr(Landing, "find", slowly)
+    monkeypatch.setattr(ImageStore, "find", slowly)
     (world.folder / world.files[-1]).write_bytes(b"")
     world.clear()
     bought: list[int] = []
@@ -260,7 +260,7 @@ def test_what_may_have_been_bought_a_moment_ago_is_named_by_its_client_id(stored
     """An accepted submit may stay out of sight for a minute and a half; how many are written ahead threads decide."""
     world = stored
     world.attempt(requests=OLD, crash_on=("submit under way", 2))
-    records = [entry.record for _, entry in Ledger.load(StateStoreShelf(world.store), first=False).items()]
+    records = [entry.record for _, entry in Ledger.load(TaskStateStore(world.store), first=False).items()]
     ahead = {record.client_business_id for record in records if record and record.state is RecordState.INTENT}
     world.clear()
     left = world.attempt(requests=NEW).result["abandoned"]

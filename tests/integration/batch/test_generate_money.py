@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis import responses
 from airflow_provider_nanobanana.toapis.models import Billing
-from airflow_provider_nanobanana.toapis.scalars import read_time
+from airflow_provider_nanobanana.toapis.scalars import parse_time
 from tests.integration.batch import world as worlds
 from tests.integration.batch.test_generate_clears import ids_of, said
 from tests.integration.batch.world import World
@@ -24,13 +24,13 @@ PROMPTS = [f"picture {number}" for number in range(40)]
 
 def bill(monkeypatch: pytest.MonkeyPatch, usd: float) -> None:
     """Let the service bill another amount than its price list says."""
-    read = responses._read_billing
+    read = responses._parse_billing
 
     def dear(value: Any) -> Billing | None:
         said = read(value)
         return said.model_copy(update={"cost_usd": usd}) if said and said.status == "settled" else said
 
-    monkeypatch.setattr(responses, "_read_billing", dear)
+    monkeypatch.setattr(responses, "_parse_billing", dear)
 
 
 # --- bills above the price list ------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_an_old_image_that_may_not_be_looked_at_holds_the_new_ones_no_longer_tha
 
 
 def test_a_service_that_bills_nothing_does_not_stop_the_batch(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responses, "_read_billing", lambda value: None)
+    monkeypatch.setattr(responses, "_parse_billing", lambda value: None)
     run = stored.attempt(requests=PROMPTS[:8], max_cost_usd=0.2)
     assert run.error is None and stored.posts == 8
 
@@ -153,13 +153,13 @@ def test_the_log_names_every_image_task_that_is_paid(stored: World, caplog: pyte
 def test_a_service_whose_clock_is_off_makes_nobody_wait_longer(
     stored: World, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
-    world, read = stored, read_time
+    world, read = stored, parse_time
 
     def shifted(value: Any) -> float | None:
         moment = read(value)
         return None if moment is None else moment + ahead
 
-    monkeypatch.setattr(responses, "read_time", shifted)
+    monkeypatch.setattr(responses, "parse_time", shifted)
     monkeypatch.setattr(worlds, "PAUSE", 3600.0)
     world.emulator.fault(on="submit", kind="latency", seconds=10**9)
     began = world.clock.now

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch import runner, submitter
-from airflow_provider_nanobanana.batch.progress import STRETCH_SECONDS
+from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.landing.downloader import Retrieval
-from airflow_provider_nanobanana.landing.image_store import Landing
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from tests.integration.batch import world as worlds
 from tests.integration.batch.test_generate_doubts import many
@@ -76,32 +76,32 @@ def test_nothing_more_is_bought_while_nothing_can_be_landed(stored: World, monke
     connection = world.emulator.connection_json(timeout=30, submit_rate=0.5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
     monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
-    land = Retrieval.land
+    land = ImageDownloader.land
 
-    def denied(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+    def denied(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
         raise StorageFailed("403 AccessDenied: s3:PutObject")
 
-    monkeypatch.setattr(Retrieval, "land", denied)
+    monkeypatch.setattr(ImageDownloader, "land", denied)
     run = world.attempt(requests=many(200))
     bought = world.posts
     assert bought < 100 and "AccessDenied" in str(run.error) and type(run.error) is NanoBananaException
     world.attempt(requests=many(200))
     assert world.posts == bought, "a retry tries the destination first"
-    monkeypatch.setattr(Retrieval, "land", land)
+    monkeypatch.setattr(ImageDownloader, "land", land)
     run = world.attempt(requests=many(200))
     assert run.error is None and world.charges == len(world.files) == 200
 
 
 def test_one_image_that_cannot_be_landed_stops_no_other(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is tried."""
-    world, land = stored, Retrieval.land
+    world, land = stored, ImageDownloader.land
 
-    def picky(self: Retrieval, image: Any, *args: Any, **kwargs: Any) -> Any:
+    def picky(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs["stem"].startswith("bad"):
             raise StorageFailed("IsADirectoryError: bad.png")
         return land(self, image, *args, **kwargs)
 
-    monkeypatch.setattr(Retrieval, "land", picky)
+    monkeypatch.setattr(ImageDownloader, "land", picky)
     world.emulator.fault(on="submit", kind="rate_limit", retry_after=20, skip=3)
     options: dict[str, Any] = {"requests": [{"prompt": "bad", "name": "bad"}, *many(20)], "timeout": 300}
     run = world.attempt(**options, deferrable=False)
@@ -117,10 +117,10 @@ def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
 ) -> None:
     world = stored
 
-    def denied(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+    def denied(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
         raise StorageFailed("403 AccessDenied: s3:PutObject")
 
-    monkeypatch.setattr(Retrieval, "land", denied)
+    monkeypatch.setattr(ImageDownloader, "land", denied)
     world.emulator.fault(on="submit", kind="failed", match="unlucky")
     orders = [*many(12), *(f"unlucky {number}" for number in range(30))]
     world.attempt(requests=orders)
@@ -133,19 +133,19 @@ def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
 def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
     stored: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, land = stored, Retrieval.land
+    world, land = stored, ImageDownloader.land
     connection = world.emulator.connection_json(timeout=30, submit_rate=5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
     monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
     monkeypatch.setattr(worlds, "PAUSE", 1e9)  # wakes at the latest moment only
     began = world.clock.now
 
-    def blip(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+    def blip(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
         if world.clock.now < began + 30:
             raise StorageFailed("503 SlowDown")
         return land(self, *args, **kwargs)
 
-    monkeypatch.setattr(Retrieval, "land", blip)
+    monkeypatch.setattr(ImageDownloader, "land", blip)
     world.attempt(requests=["[[stuck]] one", *many(150)], allow_partial=True)
     assert len(world.files) == 150
     assert max(sold["created"] for sold in world.emulator.ledger()["image_tasks"]) < began + 400
@@ -160,28 +160,28 @@ def test_a_search_among_broken_files_ends(stored: World, monkeypatch: pytest.Mon
     for path in list(world.folder.glob("*.png"))[:20]:
         path.write_bytes(b"broken")
     world.next_run("second")
-    find = Landing.find
+    find = ImageStore.find
 
-    def slowly(self: Landing, stem: str) -> Any:
+    def slowly(self: ImageStore, stem: str) -> Any:
         world.clock.sleep(10.0)
         return find(self, stem)
 
-    monkeypatch.setattr(Landing, "find", slowly)
+    monkeypatch.setattr(ImageStore, "find", slowly)
     run = world.attempt(requests=many(30))
     assert run.error is None and run.result["count"] == 30
     assert world.posts == 30 + 20, "what is whole is not bought again"
 
 
 def test_a_listing_that_takes_all_the_time_of_a_search_ends(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, present = stored, Landing.present
+    world, present = stored, ImageStore.present
     world.attempt(requests=many(5))
     world.next_run("second")
 
-    def slowly(self: Landing, stems: Any) -> Any:
+    def slowly(self: ImageStore, stems: Any) -> Any:
         world.clock.sleep(61.0)
         return present(self, stems)
 
-    monkeypatch.setattr(Landing, "present", slowly)
+    monkeypatch.setattr(ImageStore, "present", slowly)
     run = world.attempt(requests=many(6))
     assert run.error is None and world.posts == 6
 
@@ -199,7 +199,7 @@ def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pyte
     world, held, tiny = stored, [], picture("png", (8, 8))
     work = World.stretch
 
-    def slow(self: Retrieval, image: Any, sink: Any, **_: Any) -> None:
+    def slow(self: ImageDownloader, image: Any, sink: Any, **_: Any) -> None:
         world.clock.sleep(1.0)
         sink.write(tiny)
 
@@ -210,25 +210,25 @@ def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pyte
         finally:
             held.append(self.clock.now - began)
 
-    monkeypatch.setattr(Retrieval, "_write", slow)
+    monkeypatch.setattr(ImageDownloader, "_write", slow)
     monkeypatch.setattr(World, "stretch", timed)
     monkeypatch.setattr(worlds, "PAUSE", 250.0)  # by then all are ready at once
     world.emulator.fault(on="submit", kind="latency", seconds=200)
     run = world.attempt(requests=many(250))
     assert run.error is None and run.result["count"] == 250
     assert max(held) >= 90, "it is the time that ends a stretch"
-    assert max(held) <= STRETCH_SECONDS + 40 + 10
+    assert max(held) <= SLICE_SECONDS + 40 + 10
 
 
 def test_links_are_fetched_with_a_few_clients(real: World, monkeypatch: pytest.MonkeyPatch) -> None:
     clients: list[int] = []
-    leave = Retrieval.__exit__
+    leave = ImageDownloader.__exit__
 
-    def counted(self: Retrieval, *info: object) -> None:
+    def counted(self: ImageDownloader, *info: object) -> None:
         clients.append(len(self._idle))
         leave(self, *info)
 
-    monkeypatch.setattr(Retrieval, "__exit__", counted)
+    monkeypatch.setattr(ImageDownloader, "__exit__", counted)
     real.emulator.fault(on="submit", kind="latency", seconds=100)
     assert real.attempt(requests=many(60)).error is None
     assert 1 <= max(clients) <= 4

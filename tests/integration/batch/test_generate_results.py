@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow_provider_nanobanana import error_boundary
 from airflow_provider_nanobanana.emulator import responses, routes_api
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators import generate
 from airflow_provider_nanobanana.polling import worker
 from airflow_provider_nanobanana.toapis import errors
@@ -42,15 +42,15 @@ def come_with(monkeypatch: pytest.MonkeyPatch, further: int, prompt: str = "") -
     monkeypatch.setattr(routes_api, "_data", data)
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, trouble: Spoil, land: Any = Retrieval.land) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, trouble: Spoil, land: Any = ImageDownloader.land) -> None:
     """Raise when an image is landed what ``trouble`` has for its stem."""
 
-    def landing(self: Retrieval, image: Any, *args: Any, **kwargs: Any) -> Any:
+    def landing(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
         if (error := trouble(kwargs["stem"])) is not None:
             raise error
         return land(self, image, *args, **kwargs)
 
-    monkeypatch.setattr(Retrieval, "land", landing)
+    monkeypatch.setattr(ImageDownloader, "land", landing)
 
 
 def told(caplog: pytest.LogCaptureFixture) -> str:
@@ -107,14 +107,14 @@ def test_a_further_image_that_is_not_landed_is_told_of_and_takes_nothing_with_it
 ) -> None:
     world = stored
     come_with(monkeypatch, 2, "picture 1")
-    land = Retrieval.land
+    land = ImageDownloader.land
     spoil(monkeypatch, lambda stem: error if stem.endswith(".1") else None, land)
     run = world.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is kind and (xcom(run)["count"], xcom(run)["extra_count"]) == (4, 1)
     (failed,) = xcom(run)["failed"]
     assert failed["request"] == 1 and failed["charged"] == "yes" and failed["id"] in str(run.error)
     assert xcom(run)["cost_usd"] == pytest.approx(0.1)
-    monkeypatch.setattr(Retrieval, "land", land)
+    monkeypatch.setattr(ImageDownloader, "land", land)
     if kind is NanoBananaFailException:
         world.clear()
     again = world.attempt(requests=PROMPTS)
@@ -210,7 +210,7 @@ def test_whatever_landing_raises_ends_that_image_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = iter([UnicodeError("idna"), RecursionError("deep"), MemoryError(), *[ZeroDivisionError("a bug")] * 99])
-    land = Retrieval.land
+    land = ImageDownloader.land
     spoil(monkeypatch, lambda stem: next(odd) if stem.startswith("bad") else None, land)
     requests = [*({"prompt": f"x{n}", "name": f"bad-{n}"} for n in range(9)), *PROMPTS]
     run = world.attempt(requests=requests, timeout=60)
@@ -218,7 +218,7 @@ def test_whatever_landing_raises_ends_that_image_alone(
     assert {failed["charged"] for failed in xcom(run)["failed"]} == {"yes"} and "Traceback" not in str(run.error)
     assert told(caplog).count("Unexpected ZeroDivisionError: a bug") == 1, "once, not for each"
     assert "in landing" in told(caplog), "with the lines it came from"
-    monkeypatch.setattr(Retrieval, "land", land)
+    monkeypatch.setattr(ImageDownloader, "land", land)
     again = world.attempt(requests=requests)
     assert again.error is None and world.posts == 13
 
@@ -243,16 +243,16 @@ def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pyt
 def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
     stored: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_nanobanana.batch.cost_tracker import Till
+    from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 
-    saw = Till.saw
+    saw = CostTracker.observe
 
-    def counting(self: Till, order: Any, image_task_id: str, image_task: Any) -> None:
+    def counting(self: CostTracker, order: Any, image_task_id: str, image_task: Any) -> None:
         if image_task is not None and image_task.images and order.request.prompt == PROMPTS[2]:
             raise OverflowError("cannot convert float infinity to integer")
         saw(self, order, image_task_id, image_task)
 
-    monkeypatch.setattr(Till, "saw", counting)
+    monkeypatch.setattr(CostTracker, "observe", counting)
     run = stored.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
     assert "OverflowError" in str(run.error) and stored.manifest["count"] == 3
@@ -271,7 +271,7 @@ def refuse_manifests(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> N
     def refused(*_: Any) -> str:
         raise error
 
-    monkeypatch.setattr(Retrieval, "write_manifest", refused)
+    monkeypatch.setattr(ImageDownloader, "write_manifest", refused)
 
 
 @pytest.mark.parametrize("error", [errors.StorageFailed("403 AccessDenied"), OSError("gone"), ValueError("no JSON")])
@@ -279,13 +279,13 @@ def refuse_manifests(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> N
 def test_a_manifest_that_cannot_be_written_loses_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, allow_partial: bool
 ) -> None:
-    write = Retrieval.write_manifest
+    write = ImageDownloader.write_manifest
     refuse_manifests(monkeypatch, error)
     run = world.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
     assert "4 images are in place, and paid" in str(run.error) and "buys nothing again" in str(run.error)
     assert (xcom(run)["count"], xcom(run)["manifest"]) == (4, None)
-    monkeypatch.setattr(Retrieval, "write_manifest", write)
+    monkeypatch.setattr(ImageDownloader, "write_manifest", write)
     again = world.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert again.error is None and world.posts == 4 and world.manifest["count"] == 4
 
@@ -306,13 +306,13 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
 
 
 def test_the_result_is_in_xcom_before_the_manifest_is_written(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, before = Retrieval.write_manifest, []
+    write, before = ImageDownloader.write_manifest, []
 
-    def written(self: Retrieval, name: str, content: Any) -> str:
+    def written(self: ImageDownloader, name: str, content: Any) -> str:
         before.append(json.loads(json.dumps(stored.xcoms["return_value"])))
         return write(self, name, content)
 
-    monkeypatch.setattr(Retrieval, "write_manifest", written)
+    monkeypatch.setattr(ImageDownloader, "write_manifest", written)
     run = stored.attempt(requests=PROMPTS)
     assert before == [run.result] and Path(run.result["manifest"].removeprefix("file://")).is_file()
 

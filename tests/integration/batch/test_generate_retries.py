@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_nanobanana.batch import report
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.landing.image_store import Landing, StoredImage
+from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 from tests.integration.batch.world import World
 from tests.integration.driver import Run
 
@@ -194,13 +194,13 @@ def test_a_long_search_of_what_is_in_place_pauses_and_buys_nothing_meanwhile(
     prompts = [f"picture {number}" for number in range(30)]
     world.attempt(requests=prompts)
     world.next_run("second")
-    find = Landing.find
+    find = ImageStore.find
 
-    def slowly(self: Landing, stem: str) -> StoredImage | None:
+    def slowly(self: ImageStore, stem: str) -> StoredImage | None:
         world.clock.sleep(10.0)
         return find(self, stem)
 
-    monkeypatch.setattr(Landing, "find", slowly)
+    monkeypatch.setattr(ImageStore, "find", slowly)
     bought: list[int] = []
     world.on_pause = lambda: bought.append(world.posts)
     run = world.attempt(requests=[*prompts, "new"])

@@ -106,7 +106,7 @@ def test_two_live_attempts_pay_once(stored: World, monkeypatch: pytest.MonkeyPat
             started.set()
             line = threading.RLock()  # the second is another process
             for module in (state_store, nanobanana, object_store):
-                monkeypatch.setattr(module, "SUPERVISOR_LINE", line)
+                monkeypatch.setattr(module, "SUPERVISOR_LOCK", line)
             thread = threading.Thread(target=second)
             thread.start()
             thread.join()

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_nanobanana.batch import runner
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.integration.batch.world import World
@@ -68,19 +68,19 @@ def test_a_service_that_is_down_is_not_asked_twelve_times(stored: World) -> None
 
 
 def test_a_destination_that_fails_in_the_middle_loses_nothing(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, land, landed = stored, Retrieval.land, [0]
+    world, land, landed = stored, ImageDownloader.land, [0]
 
-    def breaking(self: Retrieval, *args: Any, **kwargs: Any) -> Any:
+    def breaking(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
         landed[0] += 1
         if landed[0] > 5:
             raise StorageFailed("disk full")
         return land(self, *args, **kwargs)
 
-    monkeypatch.setattr(Retrieval, "land", breaking)
+    monkeypatch.setattr(ImageDownloader, "land", breaking)
     run = world.attempt(requests=PROMPTS)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
     assert "5 of 12" in str(run.error) and "goes on with 7 that are paid" in str(run.error)
-    monkeypatch.setattr(Retrieval, "land", land)
+    monkeypatch.setattr(ImageDownloader, "land", land)
     again = world.attempt(requests=PROMPTS)
     assert again.error is None and world.posts == 12
 

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -247,15 +247,15 @@ def watch(
     for owner, names in (
         (Store, {"get": "read", "set": "write"}),
         (BatchInstance, {"xcom_pull": "read", "xcom_push": "write"}),
-        (Retrieval, {"land": "land", "write_manifest": "manifest"}),
+        (ImageDownloader, {"land": "land", "write_manifest": "manifest"}),
     ):
         for method, name in names.items():
             effect = getattr(owner, method)
-            if owner is not Retrieval:
+            if owner is not ImageDownloader:
                 effect = alone(effect, airflow)
             monkeypatch.setattr(owner, method, tape.around(name, effect))
     if not pictures:
         tiny = picture("png", (8, 8))
-        monkeypatch.setattr(Retrieval, "_write", lambda self, image, sink, **_: sink.write(tiny))
+        monkeypatch.setattr(ImageDownloader, "_write", lambda self, image, sink, **_: sink.write(tiny))
     monkeypatch.setattr(submitter, "_FEWEST_THREADS", 2)
     return tape

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.durable.record_store import MemoryJournal
+from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
 from airflow_provider_nanobanana.emulator import Emulator, responses
 from airflow_provider_nanobanana.emulator.requests import parse
-from airflow_provider_nanobanana.emulator.service import Gateway
+from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.protocol import ApiCall
-from airflow_provider_nanobanana.toapis.responses import Answer
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.integration.driver import Run, Store, TaskInstance, attempt
 
 #: A process that was killed while its POST was under way: the service takes it up to one HTTP timeout later.
@@ -119,18 +119,18 @@ class Stage:
         return len(self.tape.passed)
 
 
-def short_circuit(gateway: Gateway, call: ApiCall[Any]) -> Answer:
+def short_circuit(gateway: EmulatedService, call: ApiCall[Any]) -> ApiResponse:
     """Answer as the emulator does, without a socket: thousands of attempts in seconds."""
     if call.kind is CallKind.SUBMIT:
         body = responses.submitted(gateway.accept(parse(call.body, gateway.settings), {}), gateway.settings, {})
-        return Answer(200, body=json.dumps(body).encode())
+        return ApiResponse(200, body=json.dumps(body).encode())
     assert call.image_task_id is not None
     found = gateway.find(call.image_task_id)
     if found is None:
         missing = responses.not_found()
-        return Answer(missing.status_code, body=bytes(missing.body))
+        return ApiResponse(missing.status_code, body=bytes(missing.body))
     body = responses.status(found, gateway.clock(), gateway.settings, [{"url": "https://example.com/a.png"}], {})
-    return Answer(200, body=json.dumps(body).encode())
+    return ApiResponse(200, body=json.dumps(body).encode())
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, sockets: bool) -> Stage:
@@ -156,7 +156,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, 
     stage.client = client
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
-    for journal, read, write in ((Store, "get", "set"), (MemoryJournal, "read", "write")):
+    for journal, read, write in ((Store, "get", "set"), (InMemoryRecordStore, "read", "write")):
         monkeypatch.setattr(journal, read, tape.around("read", getattr(journal, read)))
         monkeypatch.setattr(journal, write, tape.around("write", getattr(journal, write)))
     return stage

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.toapis.protocol import submit_call
 from tests.integration.submission.crashing import HTTP_TIMEOUT, Stage
 
@@ -105,7 +105,7 @@ def test_one_crash_at_every_point_while_the_account_makes_submits_wait(
 
     def behind_another() -> Any:
         with NanoBananaHook() as hook:
-            Pace.of(hook.settings).turn(stage.clock.now)
+            SubmitRateLimiter.of(hook.settings).reserve(stage.clock.now)
         return ours()
 
     stage.emulator.configure(lookup_delay=shown_after)

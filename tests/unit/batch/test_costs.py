@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.batch.costs import Budget, Cost, Estimate, Spent, check_balance, dollars, price
+from airflow_provider_nanobanana.batch.costs import Budget, Cost, Estimate, Spent, check_balance, format_usd, price
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.responses import Balance
 from tests.support.batch import order, orders
@@ -20,7 +20,7 @@ UNPRICED = {"prompt": "a", "resolution": "0.5K", "model": GEMINI}
 
 
 def cost(body: dict[str, Any], list_price: float | None = 0.03, **changes: Any) -> Cost:
-    return Cost.of(STATUS.conclude(answer(200, {**body, **changes}), NOW), list_price)
+    return Cost.of(STATUS.parse(answer(200, {**body, **changes}), NOW), list_price)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_accounts_own_prices_win() -> None:
     [(0, "$0.00"), (0.025, "$0.025"), (0.5, "$0.50"), (1234.5, "$1,234.50"), (50.0, "$50.00"), (1e-6, "$0.000001")],
 )
 def test_amounts_are_written_as_people_read_them(usd: float, text: str) -> None:
-    assert dollars(usd) == text
+    assert format_usd(usd) == text
 
 
 # --- what it has cost -----------------------------------------------------------------------------------------------

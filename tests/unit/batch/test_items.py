@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.batch import requests as drafts
-from airflow_provider_nanobanana.batch.items import Order, take_orders
+from airflow_provider_nanobanana.batch.items import BatchItem, build_items
 from airflow_provider_nanobanana.batch.requests import FIELDS, MAX_REQUESTS
 from airflow_provider_nanobanana.landing.image_store import _STEM
 from airflow_provider_nanobanana.toapis import errors
@@ -47,11 +47,11 @@ class Shelf:
             raise errors.InvalidRequest(f"Reference image {uri!r} cannot be read.")
         return hashlib.sha256(self.contents[name].encode()).hexdigest()
 
-    def take(self, given: Any, **how: Any) -> list[Order]:
-        return take_orders(given, defaults={}, default_model=MODEL, digest_of=self.digest, **how)
+    def take(self, given: Any, **how: Any) -> list[BatchItem]:
+        return build_items(given, defaults={}, default_model=MODEL, digest_of=self.digest, **how)
 
 
-def pairs(taken: list[Order]) -> dict[str, tuple[str, str | None]]:
+def pairs(taken: list[BatchItem]) -> dict[str, tuple[str, str | None]]:
     return {order.key: (order.request.prompt, order.name) for order in taken}
 
 
@@ -70,7 +70,7 @@ def pairs(taken: list[Order]) -> dict[str, tuple[str, str | None]]:
 )
 def test_one_prompt_in_any_form_is_one_and_the_same_order(given: Any) -> None:
     (taken,) = orders(given)
-    assert taken == Order(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.digest)
+    assert taken == BatchItem(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.digest)
     assert taken.digest == taken.fingerprint == ImageRequest.parse({"prompt": "a kite"}).fingerprint()
     assert (taken.key, taken.label) == (f"{taken.digest[:20]}.0", "#0")
 
@@ -88,7 +88,7 @@ def test_what_a_request_leaves_open_is_filled_by_the_operator_then_by_the_connec
         ("3:4", "2K", "mine", MODEL),
         ("16:9", "4K", "day", MODEL),
     ]
-    other = take_orders(given[0], defaults={"model": GEMINI}, default_model=MODEL, digest_of=str)
+    other = build_items(given[0], defaults={"model": GEMINI}, default_model=MODEL, digest_of=str)
     assert other[0].request.model == GEMINI
 
 
@@ -223,7 +223,7 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
         raise errors.StorageFailed("no answer", charged="no")
 
     with pytest.raises(errors.StorageFailed):
-        take_orders(
+        build_items(
             [{"prompt": "a", "reference_images": ["s3://k/a"]}, ""],
             defaults={},
             default_model=MODEL,

@@ -9,36 +9,36 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent
-from airflow_provider_nanobanana.batch.items import take_orders
-from airflow_provider_nanobanana.batch.outcome import _SEEN, REFUSED, Failed, Landed, Outcome
+from airflow_provider_nanobanana.batch.items import build_items
+from airflow_provider_nanobanana.batch.outcome import _SEEN, REFUSED, FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.report import (
     BatchIncomplete,
-    conclude,
+    batch_error,
+    build_manifest,
+    build_result,
     failure_table,
-    manifest,
     manifest_name,
-    result,
 )
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
 from airflow_provider_nanobanana.landing.image_store import StoredImage
 from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
 from airflow_provider_nanobanana.polling import verdict
-from airflow_provider_nanobanana.polling.result import Sighting, Wait
+from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from tests.support.batch import failed, landed, order
 from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, answer
 
 URI = "s3://bucket/manifest-x.json"
 RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
-WAIT = Wait(NOW - 900, NOW)
+WAIT = WaitWindow(NOW - 900, NOW)
 
 
 def totals(outcomes: list[Outcome]) -> dict[str, Any]:
-    return Spent({outcome.order.key: outcome.cost for outcome in outcomes}).totals()
+    return Spent({outcome.item.key: outcome.cost for outcome in outcomes}).totals()
 
 
 def verdict_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError | None:
-    return conclude(list(outcomes), allow_partial=partial, manifest_uri=URI, totals=totals(list(outcomes)))
+    return batch_error(list(outcomes), allow_partial=partial, manifest_uri=URI, totals=totals(list(outcomes)))
 
 
 def error_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError:
@@ -50,7 +50,7 @@ def error_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError:
 REFUSAL = failed(1, REFUSED)
 REMOTE = failed(2)
 LATE = failed(3, "timeout", "timeout", cost=Cost(0.025, listed=True))
-OVER = Failed.over_budget(order(4), 0.5)
+OVER = FailedItem.over_budget(order(4), 0.5)
 LOST = failed(5, "expired", cost=Cost(0.025))
 UNSEEN = failed(6, "not_seen", "timeout", cost=Cost(0.025, listed=True))
 OK = landed(0)
@@ -70,12 +70,12 @@ OK = landed(0)
     ],
 )
 def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
-    sighting = Sighting(ID, STATUS.conclude(answer(200, body), NOW))
-    failure = Failed.seen(order(7), sighting.record(WAIT, NOW), cost=Cost(0.025))
-    assert (failure.code, failure.charged, failure.again) == (code, charged, again)
+    sighting = PollResult(ID, STATUS.parse(answer(200, body), NOW))
+    failure = FailedItem.from_poll(order(7), sighting.to_record(WAIT, NOW), cost=Cost(0.025))
+    assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
     assert failure.record()["request"] == 7 and failure.record()["id"] == ID
-    resubmitted = Failed.seen(order(7), sighting.record(WAIT, NOW), cost=Cost(0.025), on_expired="resubmit")
-    assert resubmitted.again == (again or code == "expired")
+    resubmitted = FailedItem.from_poll(order(7), sighting.to_record(WAIT, NOW), cost=Cost(0.025), on_expired="resubmit")
+    assert resubmitted.retryable == (again or code == "expired")
 
 
 @pytest.mark.parametrize("code", _SEEN)
@@ -103,13 +103,13 @@ def test_the_money_is_judged_as_the_sensor_judges_it(code: str) -> None:
     ],
 )
 def test_what_an_error_amounts_to(error: errors.ToApisError, code: str, charged: str, again: bool) -> None:
-    failure = Failed.raised(order(), error)
-    assert (failure.code, failure.charged, failure.again) == (code, charged, again)
-    assert Failed.raised(order(), error, on_expired="resubmit").again == (again or code == "expired")
+    failure = FailedItem.from_error(order(), error)
+    assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
+    assert FailedItem.from_error(order(), error, on_expired="resubmit").retryable == (again or code == "expired")
 
 
 def test_words_of_the_service_are_cut_and_cleaned() -> None:
-    failure = Failed.raised(order(), errors.InvalidRequest("坏\n" * 500 + "Bearer sk-abcdef", code="c" * 500))
+    failure = FailedItem.from_error(order(), errors.InvalidRequest("坏\n" * 500 + "Bearer sk-abcdef", code="c" * 500))
     assert len(json.dumps(failure.message)) <= 162 and len(failure.code) <= 60 and "\n" not in failure.message
 
 
@@ -150,7 +150,7 @@ def test_the_verdict(outcomes: list[Outcome], partial: bool, expected: type | No
 @pytest.mark.parametrize(
     ("failure", "retried"), [(REFUSAL, False), (REMOTE, True), (LATE, True), (OVER, False), (LOST, False)]
 )
-def test_airflow_retries_as_long_as_a_retry_may_bring_an_image(failure: Failed, retried: bool) -> None:
+def test_airflow_retries_as_long_as_a_retry_may_bring_an_image(failure: FailedItem, retried: bool) -> None:
     for others in ([], [OK], [REFUSAL]):
         exception = airflow_exception(error_of(*others, failure))
         assert isinstance(exception, NanoBananaFailException) != retried
@@ -179,17 +179,17 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
         (LOST, "any of them: clear the task, which keeps what is in place and buys anew what expired."),
         (failed(1, "expired", on_expired="resubmit", cost=Cost(0.025)), "buys 1 anew whose paid results are lost"),
         (UNSEEN, "finds out about 1 before it submits anything for them"),
-        (Failed.raised(order(), errors.InsufficientCredits("empty")), "top up the account"),
+        (FailedItem.from_error(order(), errors.InsufficientCredits("empty")), "top up the account"),
         (
-            Failed.raised(order(), errors.InvalidRequest("size")),
+            FailedItem.from_error(order(), errors.InvalidRequest("size")),
             "mend what the table names, then clear the task",
         ),
     ],
 )
-def test_the_advice_fits_the_failure(failure: Failed, words: str) -> None:
+def test_the_advice_fits_the_failure(failure: FailedItem, words: str) -> None:
     error = error_of(OK, failure)
     assert words in error.message
-    assert ("A retry" in error.message) == failure.again == error.retryable
+    assert ("A retry" in error.message) == failure.retryable == error.retryable
 
 
 def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
@@ -205,7 +205,7 @@ def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
 
 def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> None:
     outcomes: list[Outcome] = [REMOTE, landed(9), REFUSAL, OK]
-    small = result(outcomes, URI, totals(outcomes))
+    small = build_result(outcomes, URI, totals(outcomes))
     assert [image["request"] for image in small["images"]] == [0, 9]
     assert small["images"][0] == {**OK.image, "request": 0, "cost_usd": 0.025, "reused": False}
     assert [failure["request"] for failure in small["failed"]] == [1, 2]
@@ -232,15 +232,15 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
 
 def test_above_five_hundred_requests_nothing_is_listed() -> None:
     outcomes: list[Outcome] = [OK, REFUSAL] * 250
-    assert len(result(outcomes, URI, totals(outcomes))["images"]) == 250
+    assert len(build_result(outcomes, URI, totals(outcomes))["images"]) == 250
     outcomes.append(REFUSAL)
-    more = result(outcomes, URI, totals(outcomes))
+    more = build_result(outcomes, URI, totals(outcomes))
     assert more["images"] == more["failed"] == [] and more["truncated"]
     assert (more["count"], more["failed_count"]) == (250, 251)
     assert len(json.dumps(more)) < 300
 
 
-def longest(id_length: int, stem: str) -> Landed:
+def longest(id_length: int, stem: str) -> StoredItem:
     stored = StoredImage(
         uri=f"s3://{'x' * (MAX_DESTINATION - 5)}/{stem}.webp",
         id="A" * id_length,
@@ -251,7 +251,7 @@ def longest(id_length: int, stem: str) -> Landed:
         width=12288,
         height=12288,
     )
-    return Landed(order(19_999), stored.record(), Cost(0.123456, listed=True))
+    return StoredItem(order(19_999), stored.record(), Cost(0.123456, listed=True))
 
 
 @pytest.mark.parametrize("id_length", [0, 40, 128])
@@ -259,20 +259,20 @@ def longest(id_length: int, stem: str) -> Landed:
 def test_no_record_is_over_600_bytes(id_length: int, stem: str) -> None:
     """What makes room is never the URI: without it a downstream task has nothing."""
     image = longest(id_length, stem)
-    (record,) = result([image], URI, totals([image]))["images"]
+    (record,) = build_result([image], URI, totals([image]))["images"]
     assert len(json.dumps(record)) <= 600
     assert record.keys() == image.record().keys() and record["uri"] == image.image["uri"]
 
 
 def test_a_usual_record_keeps_everything() -> None:
     image = longest(36, "f" * 16 + "-0")
-    assert result([image], URI, totals([image]))["images"] == [image.record()]
+    assert build_result([image], URI, totals([image]))["images"] == [image.record()]
 
 
 def test_no_failure_is_over_600_bytes() -> None:
     named = order(prompt="p", name="n" * 80)
-    failure = Failed.raised(named, errors.InvalidRequest("坏" * 99, code="坏" * 99, image_task_id="\\" * 128))
-    (record,) = result([failure], URI, totals([failure]))["failed"]
+    failure = FailedItem.from_error(named, errors.InvalidRequest("坏" * 99, code="坏" * 99, image_task_id="\\" * 128))
+    (record,) = build_result([failure], URI, totals([failure]))["failed"]
     assert len(json.dumps(record)) <= 600 and record["message"].startswith("坏") and record["code"].startswith("坏")
 
 
@@ -288,13 +288,13 @@ KEPT = {
 }
 
 
-def broken(index: int = 3, **changes: Any) -> Failed:
+def broken(index: int = 3, **changes: Any) -> FailedItem:
     error = errors.ImageInvalid("truncated", image_task_id=f"tsk_{index}")
     error.kept = KEPT
-    return replace(Failed.raised(order(index), error, cost=Cost(0.025)), **changes)
+    return replace(FailedItem.from_error(order(index), error, cost=Cost(0.025)), **changes)
 
 
-def further(index: int = 1) -> Landed:
+def further(index: int = 1) -> StoredItem:
     image = {**OK.image, "uri": f"s3://bucket/0.{index}.png", "index": index}
     return replace(OK, image=image, cost=Cost(), extra=True)
 
@@ -302,8 +302,8 @@ def further(index: int = 1) -> Landed:
 def test_further_images_are_listed_and_counted_apart() -> None:
     outcomes: list[Outcome] = [further(1), further(2), OK]
     for whole in (
-        result(outcomes, URI, totals([OK])),
-        manifest(outcomes, run=RUN, destination="", totals=totals([OK])),
+        build_result(outcomes, URI, totals([OK])),
+        build_manifest(outcomes, run=RUN, destination="", totals=totals([OK])),
     ):
         assert [(image["request"], image["index"]) for image in whole["images"]] == [(0, 0), (0, 1), (0, 2)]
         assert (whole["count"], whole["extra_count"]) == (1, 2)
@@ -312,13 +312,13 @@ def test_further_images_are_listed_and_counted_apart() -> None:
 
 def test_further_images_count_for_what_fits_into_xcom() -> None:
     outcomes = [OK, *(further(index) for index in range(1, 500))]
-    assert len(result(outcomes, URI, totals([OK]))["images"]) == 500
-    more = result([*outcomes, further(500)], URI, totals([OK]))
+    assert len(build_result(outcomes, URI, totals([OK]))["images"]) == 500
+    more = build_result([*outcomes, further(500)], URI, totals([OK]))
     assert more["images"] == [] and more["truncated"] and (more["count"], more["extra_count"]) == (1, 500)
 
 
 def test_a_further_image_that_is_lost_fails_the_task_and_says_that_a_clear_goes_on_without() -> None:
-    lost = Failed.raised(OK.order, errors.UnsafeAddress("inside", image_task_id="tsk_0"))
+    lost = FailedItem.from_error(OK.item, errors.UnsafeAddress("inside", image_task_id="tsk_0"))
     lost = replace(lost, index=1, extra=True)
     error = error_of(OK, lost)
     assert "image 1: inside" in error.message and not error.retryable
@@ -332,18 +332,21 @@ def test_a_further_image_that_is_lost_fails_the_task_and_says_that_a_clear_goes_
 
 def test_bytes_in_quarantine_are_listed_and_never_count_as_landed() -> None:
     outcomes: list[Outcome] = [OK, broken()]
-    for whole in (result(outcomes, URI, totals(outcomes)), manifest(outcomes, run=RUN, destination="", totals={})):
+    for whole in (
+        build_result(outcomes, URI, totals(outcomes)),
+        build_manifest(outcomes, run=RUN, destination="", totals={}),
+    ):
         assert whole["quarantined"] == [{**KEPT, "request": 3}]
         assert whole["count"] == 1 and whole["failed"][0]["code"] == "image_invalid"
         assert whole["failed"][0]["charged"] == "yes"
     assert f"Its bytes are kept: {KEPT['uri']}" in error_of(*outcomes).message
     assert verdict_of(*outcomes, partial=True) is None
-    assert result([broken()] * 501, URI, totals([]))["quarantined"] == []
+    assert build_result([broken()] * 501, URI, totals([]))["quarantined"] == []
 
 
 def test_no_record_of_quarantine_is_over_600_bytes() -> None:
     long = {**KEPT, "uri": f"s3://{'x' * 251}/.nanobanana/quarantine/{'n' * 90}", "id": "A" * 128, "reason": "坏" * 99}
-    (record,) = result([broken(kept=long)], URI, totals([]))["quarantined"]
+    (record,) = build_result([broken(kept=long)], URI, totals([]))["quarantined"]
     assert len(json.dumps(record)) <= 600 and record["uri"] == long["uri"] and record["request"] == 3
 
 
@@ -353,8 +356,8 @@ def test_no_record_of_quarantine_is_over_600_bytes() -> None:
 @pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])
 def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged: str) -> None:
     record = {"id": "tsk_1", "status": "failed", "error": {"code": "generation_failed", "message": "no"}}
-    failure = Failed.seen(order(1), record, cost=Cost(0.05), bill=bill)
-    assert failure.charged == charged and failure.again
+    failure = FailedItem.from_poll(order(1), record, cost=Cost(0.05), bill=bill)
+    assert failure.charged == charged and failure.retryable
     error = error_of(failure)
     assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
     assert ("submits, and pays, 1 anew" in error.message) == (charged == "yes")
@@ -370,12 +373,12 @@ def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Char
 def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
     text = json.dumps({"output": {"where": "https://files.example/a.png"}, "x": "y" * 3000})
     record = {"id": "t", "status": "failed", "error": {"code": "result_missing", "message": "none", "answer": text}}
-    failures = [replace(Failed.seen(order(n), record, cost=Cost(0.025)), id=f"t{n}") for n in range(5)]
+    failures = [replace(FailedItem.from_poll(order(n), record, cost=Cost(0.025)), id=f"t{n}") for n in range(5)]
     error = error_of(*failures)
     assert error.message.count("https://files.example/a.png") == 3 and len(error.message) < 3000
-    whole = manifest(failures, run=RUN, destination="", totals={})
+    whole = build_manifest(failures, run=RUN, destination="", totals={})
     assert [failure["answer"] for failure in whole["failed"]] == [text] * 5
-    assert all(len(json.dumps(record)) <= 600 for record in result(failures, URI, totals([]))["failed"])
+    assert all(len(json.dumps(record)) <= 600 for record in build_result(failures, URI, totals([]))["failed"])
 
 
 # --- what every store takes ------------------------------------------------------------------------------------------
@@ -383,8 +386,11 @@ def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
 
 def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
     named = order(0, name="cup")
-    odd = Failed(named, "t\0", "c\0de", "a\0b \ud800", "yes", again=False, answer="\0{}", kept={"uri": "u\0"})
-    for whole in (result([odd], URI, totals([])), manifest([odd], run=RUN, destination="s3://\0b", totals={})):
+    odd = FailedItem(named, "t\0", "c\0de", "a\0b \ud800", "yes", retryable=False, answer="\0{}", kept={"uri": "u\0"})
+    for whole in (
+        build_result([odd], URI, totals([])),
+        build_manifest([odd], run=RUN, destination="s3://\0b", totals={}),
+    ):
         text = json.dumps(whole, ensure_ascii=False)
         assert "\\u0000" not in text and "\0" not in text and text.encode()
         assert whole["failed"][0]["message"] == "ab ?"
@@ -396,13 +402,13 @@ def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
 def test_the_manifest_holds_request_cost_times_and_checks() -> None:
     image = landed(2, times={"submitted_at": 1.0, "landed_at": 2.0})
     outcomes: list[Outcome] = [image, LATE, landed(0, reused=True, cost=Cost())]
-    whole = manifest(outcomes, run=RUN, destination="s3://bucket", totals=totals(outcomes), unfinished=4)
+    whole = build_manifest(outcomes, run=RUN, destination="s3://bucket", totals=totals(outcomes), unfinished=4)
     assert whole["version"] == 1 and RUN.items() <= whole.items() and whole["destination"] == "s3://bucket"
     assert (whole["count"], whole["reused"], whole["unfinished"]) == (2, 1, 4)
     assert (whole["cost_usd"], whole["of_which_listed_usd"]) == (0.05, 0.025)
     entry = whole["images"][1]
     assert image.image.items() <= entry.items() and entry["times"] == {"submitted_at": 1.0, "landed_at": 2.0}
-    assert (entry["request"], entry["key"], entry["digest"]) == (2, image.order.key, image.order.digest)
+    assert (entry["request"], entry["key"], entry["digest"]) == (2, image.item.key, image.item.digest)
     assert (entry["model"], entry["cost_usd"], entry["cost_is_listed"]) == ("nano_banana_2", 0.025, False)
     assert entry["fields"]["prompt"] == "picture 2" and entry["reused"] is False
     (failure,) = whole["failed"]
@@ -417,7 +423,9 @@ def test_the_manifest_holds_no_secret_of_a_link() -> None:
         "extra_body": {"mask": {"urls": ["https://S3CRET@h/c.png?S3CRET", "http://[bad?S3CRET"]}, "text": "why? #1"},
         "prompt": "what is this? a #1 kite",
     }
-    whole = manifest([Landed(order(**fields), landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
+    whole = build_manifest(
+        [StoredItem(order(**fields), landed().image)], run=RUN, destination="s3://b", totals=Spent().totals()
+    )
     kept = whole["images"][0]["fields"]
     assert kept["reference_images"] == ["https://h/a.png", "HTTP://h/b.png"]
     assert kept["extra_body"]["mask"]["urls"][0] == "https://h/c.png" and kept["extra_body"]["text"] == "why? #1"
@@ -427,8 +435,8 @@ def test_the_manifest_holds_no_secret_of_a_link() -> None:
 
 def test_a_store_s_key_with_a_question_mark_stays_whole() -> None:
     given = {"prompt": "a", "reference_images": ["s3://bucket/hat?.png"]}
-    (taken,) = take_orders(given, defaults={}, default_model="nano_banana_2", digest_of=lambda _: "0" * 64)
-    whole = manifest([Landed(taken, landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
+    (taken,) = build_items(given, defaults={}, default_model="nano_banana_2", digest_of=lambda _: "0" * 64)
+    whole = build_manifest([StoredItem(taken, landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
     assert whole["images"][0]["fields"]["reference_images"] == ["s3://bucket/hat?.png"]
 
 

@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable import checkpoint
-from airflow_provider_nanobanana.durable.checkpoint import Book, Note, load_earlier_input, load_input
-from airflow_provider_nanobanana.durable.state_store import MemoryShelf
+from airflow_provider_nanobanana.durable.checkpoint import (
+    AttemptCheckpoint,
+    InputSnapshot,
+    load_earlier_input,
+    load_input,
+)
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import BrittleShelf, stored_size
 
@@ -26,8 +31,8 @@ BULKY = ["".join(random.Random(number).choices("abcdefghijklmnopqrstuvwxyz", k=1
 
 @given(content=plain, first=st.booleans(), max_tries=st.integers(0, 1000))
 def test_what_is_kept_comes_back(content: Any, first: bool, max_tries: int) -> None:
-    shelf = MemoryShelf()
-    book = Book(max_tries, first, content, retries=2, try_number=3, given="digest")
+    shelf = InMemoryStateStore()
+    book = InputSnapshot(max_tries, first, content, retries=2, try_number=3, given="digest")
     checkpoint.save_input(shelf, book)
     assert load_input(shelf, max_tries, 2) == book
 
@@ -35,9 +40,9 @@ def test_what_is_kept_comes_back(content: Any, first: bool, max_tries: int) -> N
 @pytest.mark.parametrize(("max_tries", "retries"), [(4, 2), (2, 1), (3, 3)])
 def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
     """Airflow sets ``max_tries`` to the tries so far plus ``retries``: after these were lowered it may not change."""
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     assert load_input(shelf, 2, 2) is None and load_earlier_input(shelf, 2, 2) is None
-    old, new = Book(2, True, ["old"], 2), Book(max_tries, False, ["new"], retries)
+    old, new = InputSnapshot(2, True, ["old"], 2), InputSnapshot(max_tries, False, ["new"], retries)
     checkpoint.save_input(shelf, old)
     assert load_input(shelf, max_tries, retries) is None
     assert load_earlier_input(shelf, max_tries, retries) == old
@@ -47,19 +52,23 @@ def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
 
 def test_a_book_of_an_earlier_version_is_read() -> None:
     """It named its chunks by number alone, and noted no retries."""
-    shelf = MemoryShelf()
-    checkpoint.save_input(shelf, Book(2, True, ["old"], 2, 1, "digest"))
+    shelf = InMemoryStateStore()
+    checkpoint.save_input(shelf, InputSnapshot(2, True, ["old"], 2, 1, "digest"))
     index = json.loads(shelf.texts[checkpoint.NAME])
     shelf.texts[f"{checkpoint.NAME}_0"] = shelf.texts.pop(f"{checkpoint.NAME}{index['stamp']}_0")
     kept = {name: index[name] for name in ("version", "chunks", "check", "max_tries", "first")}
     shelf.texts[checkpoint.NAME] = json.dumps(kept)
-    assert load_input(shelf, 2, 5) == Book(2, True, ["old"])
+    assert load_input(shelf, 2, 5) == InputSnapshot(2, True, ["old"])
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
 def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int) -> None:
     """The other one writes between any two of our writes; the list that is found is the one of the last index."""
-    shelf, ours, theirs = MemoryShelf(), Book(2, True, BULKY[:1500], 2), Book(2, True, BULKY[1500:], 2)
+    shelf, ours, theirs = (
+        InMemoryStateStore(),
+        InputSnapshot(2, True, BULKY[:1500], 2),
+        InputSnapshot(2, True, BULKY[1500:], 2),
+    )
     write, written = shelf.write, [0]
 
     def interleaved(name: str, text: str) -> None:
@@ -68,15 +77,15 @@ def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int
             checkpoint.save_input(other, theirs)
         write(name, text)
 
-    other = MemoryShelf(shelf.texts)
+    other = InMemoryStateStore(shelf.texts)
     shelf.write = interleaved  # type: ignore[method-assign]
     checkpoint.save_input(shelf, ours)
     assert written[0] > late and load_input(shelf, 2, 2) == ours
 
 
 def test_an_earlier_list_that_is_damaged_stops_no_clear() -> None:
-    shelf = MemoryShelf()
-    checkpoint.save_input(shelf, Book(2, True, ["old"], 2))
+    shelf = InMemoryStateStore()
+    checkpoint.save_input(shelf, InputSnapshot(2, True, ["old"], 2))
     shelf.texts = {name: text if name == checkpoint.NAME else "damaged" for name, text in shelf.texts.items()}
     assert load_earlier_input(shelf, 4, 2) is None and load_input(shelf, 4, 2) is None
 
@@ -94,17 +103,17 @@ def test_what_is_no_json_is_not_compared(given: Any) -> None:
 
 def test_every_value_fits_into_airflows_store() -> None:
     shelf = BrittleShelf()
-    written = checkpoint.save_input(shelf, Book(2, True, BULKY))
+    written = checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY))
     assert written == len(shelf.written) > 4
     assert shelf.written[-1] == checkpoint.NAME, "whoever finds the index finds all of it"
     assert max(stored_size(text) for text in shelf.texts.values()) < 65_535
-    assert load_input(shelf, 2, 2) == Book(2, True, BULKY)
+    assert load_input(shelf, 2, 2) == InputSnapshot(2, True, BULKY)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "swapped", "foreign", "none", "no round", "other version"])
 def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
-    shelf = MemoryShelf()
-    checkpoint.save_input(shelf, Book(2, True, BULKY))
+    shelf = InMemoryStateStore()
+    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY))
     index = json.loads(shelf.texts[checkpoint.NAME])
     first, second = (f"{checkpoint.NAME}{index['stamp']}_{number}" for number in (0, 1))
     if damage == "missing":
@@ -127,10 +136,10 @@ def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
 
 def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
     shelf = BrittleShelf()
-    checkpoint.save_input(shelf, Book(2, True, BULKY))
+    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY))
     shelf.breaks = "refused"
     with pytest.raises(TransientFailure):
-        checkpoint.save_input(shelf, Book(4, False, ["new"]))
+        checkpoint.save_input(shelf, InputSnapshot(4, False, ["new"]))
     shelf.breaks = ""
     assert load_input(shelf, 4, 2) is None
 
@@ -138,9 +147,11 @@ def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
 # --- beside it ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("noted", [Note(1, 1.5), Note(3, 1_790_000_000.25, True, 7, True, True, True, "why")])
-def test_the_attempt_at_work_is_noted(noted: Note) -> None:
-    shelf = MemoryShelf()
+@pytest.mark.parametrize(
+    "noted", [AttemptCheckpoint(1, 1.5), AttemptCheckpoint(3, 1_790_000_000.25, True, 7, True, True, True, "why")]
+)
+def test_the_attempt_at_work_is_noted(noted: AttemptCheckpoint) -> None:
+    shelf = InMemoryStateStore()
     assert checkpoint.load_checkpoint(shelf) is None
     checkpoint.save_checkpoint(shelf, noted)
     assert checkpoint.load_checkpoint(shelf) == noted
@@ -149,11 +160,11 @@ def test_the_attempt_at_work_is_noted(noted: Note) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "try_number": "x"}'])
 def test_a_note_that_cannot_be_read_stops_the_attempt(text: str) -> None:
     with pytest.raises(TransientFailure, match="nothing was sent"):
-        checkpoint.load_checkpoint(MemoryShelf({checkpoint.ATTEMPT: text}))
+        checkpoint.load_checkpoint(InMemoryStateStore({checkpoint.ATTEMPT: text}))
 
 
 def test_uploads_come_back_and_are_no_loss_when_damaged() -> None:
-    shelf, urls = MemoryShelf(), {"digest": "https://files.example/1"}
+    shelf, urls = InMemoryStateStore(), {"digest": "https://files.example/1"}
     assert checkpoint.load_uploads(shelf, 2) == {}
     checkpoint.save_uploads(shelf, urls, 2)
     assert checkpoint.load_uploads(shelf, 2) == urls

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerJournal
-from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault, LandedFile, Lost
-from airflow_provider_nanobanana.durable.record import Record, RecordState
-from airflow_provider_nanobanana.durable.state_store import MemoryShelf
+from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerRecordStore
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, Lost, StoredFile
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import (
     BrittleShelf,
@@ -31,19 +31,19 @@ hashes = st.one_of(st.binary(min_size=32, max_size=32).map(bytes.hex), texts)
 ids = st.none() | texts | st.binary(min_size=20, max_size=20).map(lambda raw: f"nb-{raw.hex()}")
 moments = st.floats(0, 4e9)
 records = st.builds(
-    Record, st.sampled_from(RecordState), hashes, st.integers(0, 9), st.integers(0, 25), ids, st.none() | texts,
-    moments, st.integers(0, 99), st.just(""), st.booleans(),
+    SubmissionRecord, st.sampled_from(RecordState), hashes, st.integers(0, 9), st.integers(0, 25), ids,
+    st.none() | texts, moments, st.integers(0, 99), st.just(""), st.booleans(),
 )  # fmt: skip
 numbers = st.integers(0, 2**40)
 faults = st.builds(
-    Fault, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown"), st.booleans(), st.booleans(),
+    ItemError, st.text("ab", max_size=9), st.text("cd", max_size=9), st.just("unknown"), st.booleans(), st.booleans(),
     st.none(), st.none(),
 )  # fmt: skip
 entries = st.builds(
-    Entry,
+    LedgerEntry,
     st.none() | records,
     st.sampled_from(["open", "landed", "failed", "reused"]),
-    st.none() | st.builds(LandedFile, texts, hashes, numbers, texts, numbers, numbers, st.just(0)),
+    st.none() | st.builds(StoredFile, texts, hashes, numbers, texts, numbers, numbers, st.just(0)),
     st.none() | st.floats(0, 1e6),
     st.booleans(),
     st.none() | faults,
@@ -55,8 +55,8 @@ entries = st.builds(
 
 
 @given(st.dictionaries(texts, entries, max_size=5))
-def test_whatever_was_saved_comes_back(kept: dict[str, Entry]) -> None:
-    shelf = MemoryShelf()
+def test_whatever_was_saved_comes_back(kept: dict[str, LedgerEntry]) -> None:
+    shelf = InMemoryStateStore()
     ledger = Ledger.load(shelf)
     for name, entry in kept.items():
         ledger.put(name, entry)
@@ -65,12 +65,12 @@ def test_whatever_was_saved_comes_back(kept: dict[str, Entry]) -> None:
 
 
 def test_an_order_that_nobody_knows_is_blank() -> None:
-    ledger = Ledger.load(MemoryShelf())
-    assert (ledger.get("x"), "x" in ledger, len(ledger)) == (Entry(), False, 0)
+    ledger = Ledger.load(InMemoryStateStore())
+    assert (ledger.get("x"), "x" in ledger, len(ledger)) == (LedgerEntry(), False, 0)
 
 
 def test_what_was_not_saved_is_not_there() -> None:
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     ledger = filled(shelf, 2)
     ledger.put(key(2), landed(2))
     ledger.put(key(1), failed(1))
@@ -79,7 +79,7 @@ def test_what_was_not_saved_is_not_there() -> None:
 
 
 def test_an_update_changes_fields_and_keeps_the_others() -> None:
-    ledger = filled(MemoryShelf(), 1, submitted)
+    ledger = filled(InMemoryStateStore(), 1, submitted)
     assert ledger.update(key(0), cost=0.5) == ledger.get(key(0)) == replace(submitted(0), cost=0.5)
 
 
@@ -87,8 +87,8 @@ def test_an_update_changes_fields_and_keeps_the_others() -> None:
 
 
 @pytest.mark.parametrize(("form", "most"), [(submitted, 230), (landed, 320), (failed, 270)])
-def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], Entry], most: int) -> None:
-    shelf = MemoryShelf()
+def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], LedgerEntry], most: int) -> None:
+    shelf = InMemoryStateStore()
     filled(shelf, 10_000, form)
     sizes = [stored_size(text) for text in shelf.texts.values()]
     print(f"10,000 {form.__name__}: {len(sizes) - 1} chunks, {sum(sizes):,} bytes, {sum(sizes) / 1e4:.0f} an order")
@@ -105,28 +105,28 @@ def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], Entry],
         lambda number: landed(number, name=f"{number:0100d}.webp"),
     ],
 )
-def test_the_longest_names_and_messages_fit_into_airflows_limit(worst: Callable[[int], Entry]) -> None:
-    shelf = MemoryShelf()
+def test_the_longest_names_and_messages_fit_into_airflows_limit(worst: Callable[[int], LedgerEntry]) -> None:
+    shelf = InMemoryStateStore()
     filled(shelf, 100, worst)
     assert len(shelf.texts) == 2
     assert max(map(stored_size, shelf.texts.values())) < 65_535
 
 
-def with_extras(number: int, extras: int, lost: int = 0, name: str = "") -> Entry:
+def with_extras(number: int, extras: int, lost: int = 0, name: str = "") -> LedgerEntry:
     entry = landed(number, name)
-    assert entry.landed is not None
+    assert entry.stored is not None
     files = [
-        replace(entry.landed, name=f"{entry.landed.stem}.{index}.jpg", format="jpeg", index=index)
+        replace(entry.stored, name=f"{entry.stored.stem}.{index}.jpg", format="jpeg", index=index)
         for index in range(1, extras + 1)
     ]
-    fault = Fault("download_failed", "不" * 50, "yes", kept={"uri": "s3://" + "b" * 300})
+    fault = ItemError("download_failed", "不" * 50, "yes", kept={"uri": "s3://" + "b" * 300})
     return replace(entry, extras=tuple(files), lost=tuple(Lost(index + 20, fault) for index in range(lost)))
 
 
 def test_what_few_faults_have_comes_back() -> None:
-    shelf, kept = MemoryShelf(), {"uri": "s3://b/.nanobanana/quarantine/a.bin", "index": 0, "bytes": 9}
+    shelf, kept = InMemoryStateStore(), {"uri": "s3://b/.nanobanana/quarantine/a.bin", "index": 0, "bytes": 9}
 
-    def entry(number: int) -> Entry:
+    def entry(number: int) -> LedgerEntry:
         return failed(number, charged="yes", billed=number == 1, kept=kept, answer='{"output": "x"}')
 
     filled(shelf, 3, entry)
@@ -135,7 +135,7 @@ def test_what_few_faults_have_comes_back() -> None:
 
 
 def test_further_images_come_back() -> None:
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     filled(shelf, 3, lambda number: with_extras(number, 2))
     assert Ledger.load(shelf).get(key(1)) == with_extras(1, 2)
 
@@ -152,9 +152,9 @@ def test_further_images_come_back() -> None:
     ],
 )
 def test_what_many_further_images_and_long_answers_take_fits_into_airflows_limit(
-    worst: Callable[[int], Entry],
+    worst: Callable[[int], LedgerEntry],
 ) -> None:
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     kept = filled(shelf, 100, worst)
     assert max(map(stored_size, shelf.texts.values())) < 65_535
     again = Ledger.load(shelf).get(key(7))
@@ -163,7 +163,7 @@ def test_what_many_further_images_and_long_answers_take_fits_into_airflows_limit
 
 
 def test_a_long_message_is_cut_in_the_stored_form() -> None:
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     ledger = filled(shelf, 1, lambda number: failed(number, message="不" * 500))
     error, whole = Ledger.load(shelf).get(key(0)).error, ledger.get(key(0)).error
     assert error is not None and whole is not None
@@ -211,14 +211,14 @@ def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None
 
 def test_new_orders_come_to_the_shelf_in_their_order() -> None:
     """Two attempts that put the same order into different chunks would miss each other's intent."""
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     filled(shelf, 50)
     one, other = Ledger.load(shelf), Ledger.load(shelf)
     for number in range(50, 110):
-        one.put(key(number), Entry())
-    LedgerJournal(one, key(109)).write(record(109, RecordState.INTENT))
+        one.put(key(number), LedgerEntry())
+    LedgerRecordStore(one, key(109)).write(record(109, RecordState.INTENT))
     with pytest.raises(TransientFailure, match="nother attempt"):
-        LedgerJournal(other, key(109)).write(record(109, RecordState.INTENT))
+        LedgerRecordStore(other, key(109)).write(record(109, RecordState.INTENT))
 
 
 # --- what cannot be understood is never "no ledger" -------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_new_orders_come_to_the_shelf_in_their_order() -> None:
 )  # fmt: skip
 def test_what_cannot_be_understood_is_an_error(name: str, content: str) -> None:
     text = f'{{"version":1,{content}}}' if content.startswith('"') else content
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     filled(shelf, 250)
     shelf.texts[name] = text
     with pytest.raises(TransientFailure, match="nothing was sent") as caught:
@@ -243,7 +243,7 @@ def test_what_cannot_be_understood_is_an_error(name: str, content: str) -> None:
 
 @pytest.mark.parametrize("missing", [0, 2])
 def test_a_chunk_that_is_gone_is_an_error(missing: int) -> None:
-    shelf = MemoryShelf()
+    shelf = InMemoryStateStore()
     filled(shelf, 250)
     del shelf.texts[f"{NAME}_{missing}"]
     with pytest.raises(TransientFailure, match="missing"):

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal
-from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault
-from airflow_provider_nanobanana.durable.record import Record, RecordState
+from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerRecordStore
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import NOW, Breakage, BrittleShelf, key, landed, record
 
@@ -50,7 +50,7 @@ class Worker:
     reserved: set[int] = field(default_factory=set)
     touched: set[int] = field(default_factory=set)
 
-    def entry(self, number: int) -> Entry:
+    def entry(self, number: int) -> LedgerEntry:
         return self.ledger.get(key(number))
 
 
@@ -115,8 +115,8 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         if not self._may_post(number, worker.entry(number)):
             return
         worker.touched.add(number)
-        intent = replace(self._next(number, worker.entry(number)), at=self.now)
-        journal = LedgerJournal(worker.ledger, key(number))
+        intent = replace(self._next(number, worker.entry(number)), may_have_left_at=self.now)
+        journal = LedgerRecordStore(worker.ledger, key(number))
         journal.write(replace(intent, state=RecordState.QUEUED))
         try:
             with self._broken(breaks):
@@ -143,12 +143,12 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
             return
         worker.touched.add(number)
         found = next((post for post in self.bank[number] if post.generation == kept.generation), None)
-        journal = LedgerJournal(worker.ledger, key(number))
+        journal = LedgerRecordStore(worker.ledger, key(number))
         if found and found.stands:
             journal.write(record(number, RecordState.SUBMITTED, kept.generation))
         elif found:
             journal.write(record(number, RecordState.SUBMITTED, kept.generation))
-            fault = Fault("generation_failed", "no", "no")
+            fault = ItemError("generation_failed", "no", "no")
             worker.ledger.update(key(number), status="failed", error=fault, cost=0.0)
 
     @precondition(lambda self: self.workers)
@@ -158,8 +158,8 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         kept = worker.entry(number).record
         if kept is not None and kept.state is RecordState.SUBMITTED and self._stands(number):
             worker.touched.add(number)
-            changes = {"status": "landed", "landed": landed(number).landed, "cost": 0.025}
-            worker.ledger.update(key(number), record=kept.moved(RecordState.DONE), **changes)
+            changes = {"status": "landed", "stored": landed(number).stored, "cost": 0.025}
+            worker.ledger.update(key(number), record=kept.with_state(RecordState.DONE), **changes)
 
     # --- the world ----------------------------------------------------------------------------------------------------
 
@@ -189,7 +189,9 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
                 kept = ledger.get(key(number)).record
                 assert kept is not None and kept.state is not RecordState.QUEUED, f"{number} is loaded as unsent"
                 assert kept.generation == post.generation, f"{number} is looked for under another id"
-                assert kept.state is not RecordState.INTENT or kept.at >= post.at, f"{number} is believed too early"
+                assert kept.state is not RecordState.INTENT or kept.may_have_left_at >= post.at, (
+                    f"{number} is believed too early"
+                )
 
     @invariant()
     def nothing_is_paid_twice(self) -> None:
@@ -205,16 +207,16 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
     def _stands(self, number: int) -> bool:
         return any(post.stands for post in self.bank[number])
 
-    def _may_post(self, number: int, entry: Entry) -> bool:
+    def _may_post(self, number: int, entry: LedgerEntry) -> bool:
         """As the decision core: not while something may be under way that cannot be seen yet."""
         kept = entry.record
         if kept is None or kept.state is RecordState.QUEUED or entry.refunded:
             return True
-        if kept.state is not RecordState.INTENT or self.now < kept.at + UNSEEN_FOR:
+        if kept.state is not RecordState.INTENT or self.now < kept.may_have_left_at + UNSEEN_FOR:
             return False
         return all(post.generation != kept.generation for post in self.bank[number])
 
-    def _next(self, number: int, entry: Entry) -> Record:
+    def _next(self, number: int, entry: LedgerEntry) -> SubmissionRecord:
         generation = entry.record.generation + entry.refunded if entry.record else 0
         return record(number, RecordState.INTENT, generation)
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerJournal, foresee
-from airflow_provider_nanobanana.durable.ledger_entry import Entry, Fault
-from airflow_provider_nanobanana.durable.reconcile import Rules, Situation, Verb, decide
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerRecordStore, foresee
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry
+from airflow_provider_nanobanana.durable.reconcile import Action, ReconcileInput, SubmissionPolicy, reconcile
 from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-from airflow_provider_nanobanana.durable.state_store import MemoryShelf
-from airflow_provider_nanobanana.submission.rate_limiter import Pace
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
+from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -28,7 +28,7 @@ from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Fate, Killed
 from tests.support.ledger import NOW
 
 ORDERS = 5
-RULES = Rules(http_timeout=HTTP_TIMEOUT)
+RULES = SubmissionPolicy(http_timeout=HTTP_TIMEOUT)
 REQUESTS = [ImageRequest.parse({"prompt": f"kite {number}"}) for number in range(ORDERS)]
 KEYS = [f"{request.fingerprint()[:20]}.0" for request in REQUESTS]
 
@@ -78,7 +78,7 @@ class Shop:
             self._batch(life)
 
     def _batch(self, life: Life) -> None:
-        attempt = Attempt.of(try_number=self.tries, max_tries=99, retries=99, started_at=self.world.now)
+        attempt = TaskAttempt.of(try_number=self.tries, max_tries=99, retries=99, started_at=self.world.now)
         ledger = Ledger.load(self, first=not (attempt.retry or attempt.cleared))
         self._take_stock(ledger)
         identities = [SubmissionIdentity(SCOPE, request.fingerprint()) for request in REQUESTS]
@@ -93,14 +93,14 @@ class Shop:
             hook: Any = SimpleNamespace(
                 clock=lambda: self.world.now, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
             )
-            journal = LedgerJournal(ledger, KEYS[number])
+            journal = LedgerRecordStore(ledger, KEYS[number])
             buy = Submission(
                 hook, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
-                pace=Pace(SUBMIT_RATE, self.world.slate), patient=True,
+                pace=SubmitRateLimiter(SUBMIT_RATE, self.world.slate), wait_for_slot=True,
             )  # fmt: skip
             self.number = number
             try:
-                buy.settle()
+                buy.run()
             except errors.ToApisError as error:
                 assert error.retryable, error
             ledger.release([KEYS[number]])
@@ -116,7 +116,7 @@ class Shop:
         for key, entry in ledger.items():
             found = self.world.find(entry.record.image_task_id or "") if entry.record else None
             if found and found.status is ImageTaskStatus.FAILED:
-                ledger.update(key, status="failed", error=Fault("generation_failed", "no", "no"), cost=0.0)
+                ledger.update(key, status="failed", error=ItemError("generation_failed", "no", "no"), cost=0.0)
 
     # --- side effects -------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Shop:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_echo() -> Iterator[None]:
-    with patch("airflow_provider_nanobanana.submission.workflow.ids_resolve"):
+    with patch("airflow_provider_nanobanana.submission.workflow.verify_support"):
         yield
 
 
@@ -211,14 +211,17 @@ def test_a_wave_that_outlasts_its_reservation_goes_on_with_a_write_an_order() ->
     assert (shop.writes, shop.paid()) == (ORDERS + 2, list(range(ORDERS)))
 
 
-@pytest.mark.parametrize(("whole", "verb"), [(True, Verb.SUBMIT), (False, Verb.LOOK)])
-def test_a_retry_looks_only_for_what_may_have_been_sent(whole: bool, verb: Verb) -> None:
-    shelf = MemoryShelf()
+@pytest.mark.parametrize(("whole", "verb"), [(True, Action.SUBMIT), (False, Action.LOOK_UP)])
+def test_a_retry_looks_only_for_what_may_have_been_sent(whole: bool, verb: Action) -> None:
+    shelf = InMemoryStateStore()
     first = Ledger.load(shelf, first=whole)
-    first.put("another", Entry())
+    first.put("another", LedgerEntry())
     first.save()
-    retry, identity = Attempt(NOW, max_tries=9, retry=True, tries_before_clear=0), SubmissionIdentity(SCOPE, "f" * 64)
+    retry, identity = (
+        TaskAttempt(NOW, max_tries=9, retry=True, tries_before_clear=0),
+        SubmissionIdentity(SCOPE, "f" * 64),
+    )
     ledger = Ledger.load(shelf)
-    ledger.reserve({"k": foresee(identity, retry, Entry(), client_ids=True)}, NOW + 45)
-    kept = LedgerJournal(ledger, "k").read()
-    assert decide(Situation(identity, retry, RULES, record=kept), NOW).verb is verb
+    ledger.reserve({"k": foresee(identity, retry, LedgerEntry(), client_ids=True)}, NOW + 45)
+    kept = LedgerRecordStore(ledger, "k").read()
+    assert reconcile(ReconcileInput(identity, retry, RULES, record=kept), NOW).action is verb

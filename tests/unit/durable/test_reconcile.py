@@ -7,63 +7,63 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.reconcile import (
-    LOOKS_TO_BELIEVE,
     MAX_GENERATIONS,
+    MIN_LOOKUPS,
     MOST_GENERATIONS,
+    Action,
     Decision,
-    Rules,
-    Seen,
-    Situation,
-    Verb,
-    decide,
+    Lookup,
+    ReconcileInput,
+    SubmissionPolicy,
+    reconcile,
 )
-from airflow_provider_nanobanana.durable.record import Record, RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
 from airflow_provider_nanobanana.toapis import errors
 from tests.support.responses import COMPLETED, FAILED, ID, NOW, RUNNING, image_task
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)
 CLIENT_ID = IDENTITY.client_business_id(0)
-FIRST = Attempt.of(try_number=1, max_tries=2, retries=2, started_at=NOW)
-RETRY = Attempt.of(try_number=2, max_tries=2, retries=2, started_at=NOW)
-CLEARED = Attempt.of(try_number=3, max_tries=4, retries=2, started_at=NOW)
+FIRST = TaskAttempt.of(try_number=1, max_tries=2, retries=2, started_at=NOW)
+RETRY = TaskAttempt.of(try_number=2, max_tries=2, retries=2, started_at=NOW)
+CLEARED = TaskAttempt.of(try_number=3, max_tries=4, retries=2, started_at=NOW)
 REFUSED = {"code": "content_policy_violation", "message": "no"}
 #: As the samples say it; ``image_task`` starts from the completed one.
 LIVING: list[dict[str, Any]] = [COMPLETED, {**COMPLETED, "result": None}]
-BELIEVED = NOW + Rules().unseen_for
+BELIEVED = NOW + SubmissionPolicy().visibility_delay
 
 
-def record(state: RecordState, **changes: Any) -> Record:
+def record(state: RecordState, **changes: Any) -> SubmissionRecord:
     known = state in (RecordState.SUBMITTED, RecordState.DONE)
     fields: dict[str, Any] = {
         "fingerprint": IDENTITY.fingerprint, "regeneration": 0, "generation": 0, "client_business_id": CLIENT_ID,
-        "image_task_id": ID if known else None, "at": NOW, "max_tries": 2, "writer": "w",
+        "image_task_id": ID if known else None, "may_have_left_at": NOW, "max_tries": 2, "writer": "w",
     }  # fmt: skip
-    return Record(state=state, **{**fields, **changes})
+    return SubmissionRecord(state=state, **{**fields, **changes})
 
 
-def step(attempt: Attempt, now: float = NOW, rules: Rules | None = None, **situation: Any) -> Decision:
-    return decide(Situation(IDENTITY, attempt, rules or Rules(), **situation), now)
+def step(attempt: TaskAttempt, now: float = NOW, rules: SubmissionPolicy | None = None, **situation: Any) -> Decision:
+    return reconcile(ReconcileInput(IDENTITY, attempt, rules or SubmissionPolicy(), **situation), now)
 
 
-def absent(target: str = CLIENT_ID, looks: int = LOOKS_TO_BELIEVE) -> Seen:
-    return Seen(target, looks=looks)
+def absent(target: str = CLIENT_ID, looks: int = MIN_LOOKUPS) -> Lookup:
+    return Lookup(target, attempts=looks)
 
 
-def found(target: str = ID, **changes: Any) -> Seen:
-    return Seen(target, image_task(**changes))
+def found(target: str = ID, **changes: Any) -> Lookup:
+    return Lookup(target, image_task(**changes))
 
 
 def test_a_first_attempt_submits_without_a_look() -> None:
     decision = step(FIRST)
-    assert (decision.verb, decision.generation) == (Verb.SUBMIT, 0)
+    assert (decision.action, decision.generation) == (Action.SUBMIT, 0)
 
 
 @pytest.mark.parametrize("attempt", [RETRY, CLEARED])
-def test_a_later_attempt_without_a_record_looks_under_the_derived_id(attempt: Attempt) -> None:
+def test_a_later_attempt_without_a_record_looks_under_the_derived_id(attempt: TaskAttempt) -> None:
     decision = step(attempt)
-    assert (decision.verb, decision.target) == (Verb.LOOK, CLIENT_ID)
+    assert (decision.action, decision.target) == (Action.LOOK_UP, CLIENT_ID)
 
 
 @pytest.mark.parametrize(
@@ -75,37 +75,37 @@ def test_a_later_attempt_without_a_record_looks_under_the_derived_id(attempt: At
         (record(RecordState.SUBMITTED, client_business_id=None), ID),
     ],
 )
-def test_a_record_says_what_to_look_at(kept: Record, target: str) -> None:
+def test_a_record_says_what_to_look_at(kept: SubmissionRecord, target: str) -> None:
     for seen in (None, absent("another")):
-        decision = step(RETRY, record=kept, seen=seen)
-        assert (decision.verb, decision.target) == (Verb.LOOK, target)
+        decision = step(RETRY, record=kept, lookup=seen)
+        assert (decision.action, decision.target) == (Action.LOOK_UP, target)
 
 
 @pytest.mark.parametrize("attempt", [RETRY, CLEARED])
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT), record(RecordState.DONE), None])
-def test_what_lives_is_used(attempt: Attempt, kept: Record | None) -> None:
+def test_what_lives_is_used(attempt: TaskAttempt, kept: SubmissionRecord | None) -> None:
     target = kept.image_task_id or CLIENT_ID if kept else CLIENT_ID
-    verb = Verb.USE if kept and kept.image_task_id else Verb.ADOPT
+    verb = Action.USE if kept and kept.image_task_id else Action.ADOPT
     for body in LIVING:
-        decision = step(attempt, record=kept, seen=found(target, **body))
-        assert (decision.verb, decision.target) == (verb, ID)
+        decision = step(attempt, record=kept, lookup=found(target, **body))
+        assert (decision.action, decision.target) == (verb, ID)
 
 
 def test_what_runs_is_attached_to() -> None:
     running = found(**{**RUNNING, "completed_at": None, "result": None})
-    assert step(RETRY, record=record(RecordState.SUBMITTED), seen=running).verb is Verb.REATTACH
+    assert step(RETRY, record=record(RecordState.SUBMITTED), lookup=running).action is Action.REATTACH
 
 
 @pytest.mark.parametrize(
     ("looks", "now", "believed"),
-    [(1, BELIEVED, False), (LOOKS_TO_BELIEVE, BELIEVED - 1, False), (LOOKS_TO_BELIEVE, BELIEVED, True)],
+    [(1, BELIEVED, False), (MIN_LOOKUPS, BELIEVED - 1, False), (MIN_LOOKUPS, BELIEVED, True)],
 )
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT), None])
 def test_not_there_is_believed_when_old_and_repeated(
-    kept: Record | None, looks: int, now: float, believed: bool
+    kept: SubmissionRecord | None, looks: int, now: float, believed: bool
 ) -> None:
-    decision = step(RETRY, now, record=kept, seen=absent(looks=looks))
-    assert decision.verb is (Verb.SUBMIT if believed else Verb.WAIT)
+    decision = step(RETRY, now, record=kept, lookup=absent(looks=looks))
+    assert decision.action is (Action.SUBMIT if believed else Action.WAIT)
     assert believed or 0 < decision.seconds <= 16
 
 
@@ -115,49 +115,49 @@ def test_not_there_is_believed_when_old_and_repeated(
 )
 def test_moments_of_another_clock_are_believed_when_long_past(behind: float, seconds: float) -> None:
     """Seconds from the first reading until "not there" is believed, by how far back the record's moment lies."""
-    kept = record(RecordState.INTENT, at=NOW - behind)
+    kept = record(RecordState.INTENT, may_have_left_at=NOW - behind)
 
-    def verb(after: float) -> Verb:
-        return step(RETRY, NOW + after, record=kept, seen=absent(), read_at=NOW).verb
+    def verb(after: float) -> Action:
+        return step(RETRY, NOW + after, record=kept, lookup=absent(), read_at=NOW).action
 
-    assert verb(seconds) is Verb.SUBMIT
-    assert not seconds or verb(seconds - 1) is Verb.WAIT
+    assert verb(seconds) is Action.SUBMIT
+    assert not seconds or verb(seconds - 1) is Action.WAIT
 
 
 def test_an_attempt_that_began_under_another_clock_does_not_wait_for_ever() -> None:
     late = replace(RETRY, started_at=NOW + 6 * 3600.0)
-    assert step(late, NOW + 149, seen=absent(), read_at=NOW).verb is Verb.WAIT
-    assert step(late, NOW + 150, seen=absent(), read_at=NOW).verb is Verb.SUBMIT
+    assert step(late, NOW + 149, lookup=absent(), read_at=NOW).action is Action.WAIT
+    assert step(late, NOW + 150, lookup=absent(), read_at=NOW).action is Action.SUBMIT
 
 
 @pytest.mark.parametrize("looks", [1, 5, 1025, 10**6])
 def test_pauses_are_bounded_however_often_it_was_asked(looks: int) -> None:
-    assert 0 < step(RETRY, NOW, record=record(RecordState.INTENT), seen=absent(looks=looks)).seconds <= 16
+    assert 0 < step(RETRY, NOW, record=record(RecordState.INTENT), lookup=absent(looks=looks)).seconds <= 16
 
 
 def test_fail_stops_a_retry_and_lets_a_clear_go_on() -> None:
-    rules = Rules(on_unknown_submission="fail")
-    stopped = step(RETRY, BELIEVED, rules, record=record(RecordState.INTENT), seen=absent())
+    rules = SubmissionPolicy(on_unknown_submission="fail")
+    stopped = step(RETRY, BELIEVED, rules, record=record(RecordState.INTENT), lookup=absent())
     assert isinstance(stopped.error, errors.SubmissionUnfindable)
     assert CLIENT_ID in stopped.reason
-    cleared = step(CLEARED, BELIEVED, rules, record=record(RecordState.INTENT), seen=absent())
-    assert cleared.verb is Verb.SUBMIT
+    cleared = step(CLEARED, BELIEVED, rules, record=record(RecordState.INTENT), lookup=absent())
+    assert cleared.action is Action.SUBMIT
 
 
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT, client_business_id=None), None])
-def test_without_client_ids_a_retry_stops_and_a_clear_submits(kept: Record | None) -> None:
-    rules = Rules(client_ids=False)
+def test_without_client_ids_a_retry_stops_and_a_clear_submits(kept: SubmissionRecord | None) -> None:
+    rules = SubmissionPolicy(client_ids=False)
     stopped = step(RETRY, rules=rules, record=kept)
-    assert (stopped.verb, stopped.error is not None and stopped.error.charged) == (Verb.FAIL, "unknown")
-    assert step(CLEARED, rules=rules, record=kept).verb is Verb.SUBMIT
+    assert (stopped.action, stopped.error is not None and stopped.error.charged) == (Action.FAIL, "unknown")
+    assert step(CLEARED, rules=rules, record=kept).action is Action.SUBMIT
 
 
 def test_a_failed_one_is_followed_by_the_next_generation() -> None:
     for attempt in (RETRY, CLEARED):
-        recorded = step(attempt, record=record(RecordState.DONE, generation=3), seen=found(**FAILED))
-        assert (recorded.verb, recorded.generation) == (Verb.SUBMIT, 4)
-        derived = step(attempt, seen=found(CLIENT_ID, **FAILED))
-        assert (derived.verb, derived.generation) == (Verb.WALK, 1)
+        recorded = step(attempt, record=record(RecordState.DONE, generation=3), lookup=found(**FAILED))
+        assert (recorded.action, recorded.generation) == (Action.SUBMIT, 4)
+        derived = step(attempt, lookup=found(CLIENT_ID, **FAILED))
+        assert (derived.action, derived.generation) == (Action.NEXT_GENERATION, 1)
 
 
 @pytest.mark.parametrize(
@@ -170,10 +170,10 @@ def test_a_failed_one_is_followed_by_the_next_generation() -> None:
         (MOST_GENERATIONS, CLEARED, False),
     ],
 )
-def test_failures_end_and_a_clear_begins_their_count_anew(failed: int, attempt: Attempt, goes_on: bool) -> None:
+def test_failures_end_and_a_clear_begins_their_count_anew(failed: int, attempt: TaskAttempt, goes_on: bool) -> None:
     last = record(RecordState.DONE, generation=failed - 1)
-    recorded = step(attempt, record=last, seen=found(**FAILED))
-    derived = step(attempt, generation=failed - 1, seen=found(IDENTITY.client_business_id(failed - 1), **FAILED))
+    recorded = step(attempt, record=last, lookup=found(**FAILED))
+    derived = step(attempt, generation=failed - 1, lookup=found(IDENTITY.client_business_id(failed - 1), **FAILED))
     for decision in (recorded, derived):
         assert isinstance(decision.error, errors.ImageTaskFailed) is not goes_on
     assert goes_on or ("variant" in recorded.reason) is (failed == MOST_GENERATIONS)
@@ -181,44 +181,44 @@ def test_failures_end_and_a_clear_begins_their_count_anew(failed: int, attempt: 
 
 def test_refused_content_is_final_for_a_retry_only() -> None:
     refused = found(**{**FAILED, "error": REFUSED})
-    stopped = step(RETRY, record=record(RecordState.DONE), seen=refused)
+    stopped = step(RETRY, record=record(RecordState.DONE), lookup=refused)
     assert isinstance(stopped.error, errors.ContentRefused)
-    assert step(CLEARED, record=record(RecordState.DONE), seen=refused).verb is Verb.SUBMIT
+    assert step(CLEARED, record=record(RecordState.DONE), lookup=refused).action is Action.SUBMIT
 
 
 @pytest.mark.parametrize("kept", [record(RecordState.DONE), record(RecordState.SUBMITTED), None])
 @pytest.mark.parametrize(
     ("attempt", "rules", "bought"),
     [
-        (RETRY, Rules(), False),
-        (CLEARED, Rules(), False),
-        (RETRY, Rules(reuse_existing=False), False),
-        (RETRY, Rules(clear_rebuys=True), False),
-        (CLEARED, Rules(clear_rebuys=True), True),
-        (RETRY, Rules(on_expired="resubmit"), True),
-        (CLEARED, Rules(on_expired="resubmit"), True),
+        (RETRY, SubmissionPolicy(), False),
+        (CLEARED, SubmissionPolicy(), False),
+        (RETRY, SubmissionPolicy(reuse_existing=False), False),
+        (RETRY, SubmissionPolicy(clear_rebuys=True), False),
+        (CLEARED, SubmissionPolicy(clear_rebuys=True), True),
+        (RETRY, SubmissionPolicy(on_expired="resubmit"), True),
+        (CLEARED, SubmissionPolicy(on_expired="resubmit"), True),
     ],
 )
 def test_what_expired_is_bought_anew_only_when_told_to(
-    kept: Record | None, attempt: Attempt, rules: Rules, bought: bool
+    kept: SubmissionRecord | None, attempt: TaskAttempt, rules: SubmissionPolicy, bought: bool
 ) -> None:
-    decision = step(attempt, COMPLETED["expires_at"], rules, record=kept, seen=found(ID if kept else CLIENT_ID))
-    verb = Verb.SUBMIT if kept else Verb.WALK
-    assert (decision.verb, decision.generation) == ((verb, 1) if bought else (Verb.FAIL, 0))
+    decision = step(attempt, COMPLETED["expires_at"], rules, record=kept, lookup=found(ID if kept else CLIENT_ID))
+    verb = Action.SUBMIT if kept else Action.NEXT_GENERATION
+    assert (decision.action, decision.generation) == ((verb, 1) if bought else (Action.FAIL, 0))
 
 
 def test_a_clear_without_reuse_replaces_what_expired_before_it() -> None:
-    rules, dead = Rules(reuse_existing=False), COMPLETED["expires_at"]
+    rules, dead = SubmissionPolicy(reuse_existing=False), COMPLETED["expires_at"]
     for state in (RecordState.DONE, RecordState.SUBMITTED):
-        assert step(CLEARED, dead, rules, record=record(state), seen=found()).verb is Verb.SUBMIT
+        assert step(CLEARED, dead, rules, record=record(state), lookup=found()).action is Action.SUBMIT
     # Without a record the id is one of this clear's own: what it finds was bought since.
-    assert step(CLEARED, dead, rules, seen=found(CLIENT_ID)).verb is Verb.FAIL
+    assert step(CLEARED, dead, rules, lookup=found(CLIENT_ID)).action is Action.FAIL
 
 
 def test_an_expired_result_stops_a_retry() -> None:
     dead, kept = COMPLETED["expires_at"], record(RecordState.DONE)
-    assert step(RETRY, dead - 1, record=kept, seen=found()).verb is Verb.USE
-    stopped = step(RETRY, dead, record=kept, seen=found())
+    assert step(RETRY, dead - 1, record=kept, lookup=found()).action is Action.USE
+    stopped = step(RETRY, dead, record=kept, lookup=found())
     assert stopped.error is not None
     assert (type(stopped.error), stopped.error.charged) == (errors.ResultExpired, "yes")
     assert ID in stopped.reason
@@ -226,45 +226,45 @@ def test_an_expired_result_stops_a_retry() -> None:
 
 def test_a_changed_request_is_another_wish_after_a_clear_only() -> None:
     kept = record(RecordState.DONE, fingerprint="e" * 64)
-    went_on = step(RETRY, record=replace(kept, try_number=1), seen=found())
-    assert went_on.verb is Verb.USE
+    went_on = step(RETRY, record=replace(kept, try_number=1), lookup=found())
+    assert went_on.action is Action.USE
     assert "the request of try 1" in went_on.reason
     assert "clear the task once more" in went_on.reason
-    cleared = step(CLEARED, record=kept, seen=found())
-    assert (cleared.verb, cleared.generation) == (Verb.WALK, 0)
+    cleared = step(CLEARED, record=kept, lookup=found())
+    assert (cleared.action, cleared.generation) == (Action.NEXT_GENERATION, 0)
     assert ID in cleared.reason
 
 
 def test_a_clear_that_may_have_been_none_asks_for_what_is_new_and_risks_nothing_unseen() -> None:
     """``retries`` lowered from 2 to 1 after the first try: a clear and a retry look the same."""
-    perhaps = Attempt.of(try_number=2, max_tries=2, retries=1, started_at=NOW)
+    perhaps = TaskAttempt.of(try_number=2, max_tries=2, retries=1, started_at=NOW)
     done = record(RecordState.DONE, fingerprint="e" * 64, try_number=1)
-    assert step(perhaps, record=done, seen=found()).verb is Verb.WALK
+    assert step(perhaps, record=done, lookup=found()).action is Action.NEXT_GENERATION
     sent = record(RecordState.INTENT, try_number=1)
-    unsure = step(perhaps, BELIEVED, Rules(on_unknown_submission="fail"), record=sent, seen=absent())
+    unsure = step(perhaps, BELIEVED, SubmissionPolicy(on_unknown_submission="fail"), record=sent, lookup=absent())
     assert isinstance(unsure.error, errors.SubmissionUnfindable)
-    blind = step(perhaps, rules=Rules(client_ids=False), record=replace(sent, client_business_id=None))
+    blind = step(perhaps, rules=SubmissionPolicy(client_ids=False), record=replace(sent, client_business_id=None))
     assert isinstance(blind.error, errors.SubmissionUnfindable)
 
 
-@pytest.mark.parametrize(("state", "verb"), [(RecordState.DONE, Verb.SUBMIT), (RecordState.SUBMITTED, Verb.USE)])
-def test_without_reuse_only_what_was_handed_on_is_bought_anew(state: RecordState, verb: Verb) -> None:
-    rules = Rules(reuse_existing=False)
-    assert step(CLEARED, rules=rules, record=record(state), seen=found()).verb is verb
-    assert step(RETRY, rules=rules, record=record(state), seen=found()).verb is Verb.USE
+@pytest.mark.parametrize(("state", "verb"), [(RecordState.DONE, Action.SUBMIT), (RecordState.SUBMITTED, Action.USE)])
+def test_without_reuse_only_what_was_handed_on_is_bought_anew(state: RecordState, verb: Action) -> None:
+    rules = SubmissionPolicy(reuse_existing=False)
+    assert step(CLEARED, rules=rules, record=record(state), lookup=found()).action is verb
+    assert step(RETRY, rules=rules, record=record(state), lookup=found()).action is Action.USE
 
 
 def test_a_queued_record_vouches_that_nothing_was_sent() -> None:
     decision = step(RETRY, record=record(RecordState.QUEUED, generation=2))
-    assert (decision.verb, decision.generation) == (Verb.SUBMIT, 2)
+    assert (decision.action, decision.generation) == (Action.SUBMIT, 2)
     changed = step(RETRY, record=record(RecordState.QUEUED, fingerprint="e" * 64))
-    assert (changed.verb, changed.generation) == (Verb.WALK, 0)
+    assert (changed.action, changed.generation) == (Action.NEXT_GENERATION, 0)
 
 
 def test_an_id_of_another_account_is_not_given_up_without_being_told() -> None:
     kept = record(RecordState.DONE)
-    stopped = step(CLEARED, BELIEVED, record=kept, seen=absent(ID))
+    stopped = step(CLEARED, BELIEVED, record=kept, lookup=absent(ID))
     assert isinstance(stopped.error, errors.ImageTaskNotFound)
     anew = replace(kept, max_tries=CLEARED.max_tries - 1)
-    told = step(CLEARED, BELIEVED, Rules(reuse_existing=False), record=anew, seen=absent(ID))
-    assert told.verb is Verb.SUBMIT
+    told = step(CLEARED, BELIEVED, SubmissionPolicy(reuse_existing=False), record=anew, lookup=absent(ID))
+    assert told.action is Action.SUBMIT

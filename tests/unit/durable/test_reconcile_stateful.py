@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS, Rules
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS, SubmissionPolicy
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTaskStatus
 from tests.support.durable import HTTP_TIMEOUT, Bought, Fate, Live, World
 
@@ -47,8 +47,8 @@ class PaidOnce(RuleBasedStateMachine):
         self.handed_on = self.settled = self.store = False
         #: Which requests attempts were started with, by want.
         self.asked: set[tuple[int, int]] = set()
-        self.allowed = Rules()
-        self._no_echo = patch("airflow_provider_nanobanana.submission.workflow.ids_resolve")
+        self.allowed = SubmissionPolicy()
+        self._no_echo = patch("airflow_provider_nanobanana.submission.workflow.verify_support")
         self._no_echo.start()
 
     @initialize(
@@ -60,7 +60,7 @@ class PaidOnce(RuleBasedStateMachine):
     )
     def begin(self, store: bool, reuse: bool, unknown: str, expired: str, clear_rebuys: bool) -> None:
         self.store = store
-        self.allowed = Rules(
+        self.allowed = SubmissionPolicy(
             reuse_existing=reuse,
             on_unknown_submission=unknown,  # type: ignore[arg-type]
             on_expired=expired,  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ class PaidOnce(RuleBasedStateMachine):
         """A first try, a retry, or, while another attempt lives, the work of a scheduler that took it for dead."""
         self.tries += 1
         self.asked.add((self.want, self.request))
-        attempt = Attempt.of(
+        attempt = TaskAttempt.of(
             try_number=self.tries, max_tries=self.max_tries, retries=self.retries, started_at=self.world.now + ahead
         )
         regeneration = 0 if self.allowed.reuse_existing else attempt.tries_before_clear

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.reconcile import Rules
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from tests.support.durable import Fate, Live, World
 
@@ -16,15 +16,15 @@ RETRIES = 3
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr("airflow_provider_nanobanana.submission.workflow.ids_resolve", lambda *_: None)
+    monkeypatch.setattr("airflow_provider_nanobanana.submission.workflow.verify_support", lambda *_: None)
     return World()
 
 
 def live(world: World, try_number: int, max_tries: int = RETRIES, prompt: str = "a kite", **rules: Any) -> Live:
-    attempt = Attempt.of(try_number=try_number, max_tries=max_tries, retries=RETRIES, started_at=world.now)
+    attempt = TaskAttempt.of(try_number=try_number, max_tries=max_tries, retries=RETRIES, started_at=world.now)
     request = ImageRequest.parse({"prompt": prompt})
     regeneration = 0 if rules.get("reuse_existing", True) else attempt.tries_before_clear
-    return Live(world, 0, request, attempt, Rules(**rules), shared=True, regeneration=regeneration)
+    return Live(world, 0, request, attempt, SubmissionPolicy(**rules), shared=True, regeneration=regeneration)
 
 
 def until(attempt: Live, at: str) -> None:

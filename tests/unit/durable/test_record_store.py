@@ -11,20 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable.attempt import Attempt
-from airflow_provider_nanobanana.durable.record import KEY, NamedIdentity, Record, RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.durable.record_store import MemoryJournal, StateStoreJournal, journal_for
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.record import (
+    KEY,
+    CallerIdentity,
+    RecordState,
+    SubmissionIdentity,
+    SubmissionRecord,
+)
+from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore, TaskStateRecordStore, record_store_for
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)
-RECORD = Record(
+RECORD = SubmissionRecord(
     state=RecordState.INTENT,
     fingerprint="f" * 64,
     regeneration=0,
     generation=2,
     client_business_id="nb-1",
     image_task_id=None,
-    at=1_790_000_000.5,
+    may_have_left_at=1_790_000_000.5,
     max_tries=3,
     writer="w",
 )
@@ -90,7 +96,7 @@ def test_a_lone_surrogate_in_a_run_id_is_hashed() -> None:
     ],
 )
 def test_where_an_attempt_stands(try_number: int, max_tries: int, retries: int, cleared: bool, retry: bool) -> None:
-    attempt = Attempt.of(try_number=try_number, max_tries=max_tries, retries=retries, started_at=1.0)
+    attempt = TaskAttempt.of(try_number=try_number, max_tries=max_tries, retries=retries, started_at=1.0)
     assert (attempt.cleared, attempt.retry) == (cleared, retry)
 
 
@@ -118,12 +124,12 @@ def test_a_clear_is_told_from_a_retry(
 ) -> None:
     """A clear sets ``max_tries`` to the tries so far plus ``retries``; a retry leaves it."""
     record = dataclasses.replace(RECORD, try_number=written_at[0], max_tries=written_at[1])
-    attempt = Attempt.of(try_number=now[0], max_tries=now[1], retries=now[2], started_at=1.0)
+    attempt = TaskAttempt.of(try_number=now[0], max_tries=now[1], retries=now[2], started_at=1.0)
     assert (attempt.cleared_since(record), attempt.seems_cleared_since(record)) == (surely, seems)
 
 
 def test_a_named_identity_keeps_the_callers_id() -> None:
-    named = NamedIdentity(scope=("mine",), fingerprint="f")
+    named = CallerIdentity(scope=("mine",), fingerprint="f")
     assert [named.client_business_id(generation) for generation in (0, 1)] == ["mine", "mine-1"]
 
 
@@ -155,8 +161,8 @@ def test_the_record_survives_its_stored_form() -> None:
     from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
 
     store = Store()
-    StateStoreJournal(store).write(RECORD)
-    assert StateStoreJournal(store).read() == RECORD
+    TaskStateRecordStore(store).write(RECORD)
+    assert TaskStateRecordStore(store).read() == RECORD
     assert store.retention is NEVER_EXPIRE
 
 
@@ -169,7 +175,7 @@ def test_the_stored_form_is_small_plain_and_versioned() -> None:
 def test_a_record_from_before_a_field_was_added_is_read() -> None:
     stored = RECORD.to_json()
     del stored["replaced"], stored["try_number"]
-    assert Record.from_json(stored) == RECORD
+    assert SubmissionRecord.from_json(stored) == RECORD
 
 
 @pytest.mark.parametrize(
@@ -180,13 +186,13 @@ def test_what_cannot_be_read_is_never_no_record(stored: Any) -> None:
     store = Store()
     store.rows[KEY] = stored
     with pytest.raises(TransientFailure, match="nothing was sent") as caught:
-        StateStoreJournal(store).read()
+        TaskStateRecordStore(store).read()
     assert caught.value.charged == "unknown"
 
 
 def test_a_store_that_cannot_be_read_is_never_an_empty_one() -> None:
     with pytest.raises(TransientFailure, match="no api server"):
-        StateStoreJournal(Store("get")).read()
+        TaskStateRecordStore(Store("get")).read()
 
 
 @pytest.mark.parametrize("broken", ["set", "lost"])
@@ -195,19 +201,19 @@ def test_a_write_that_is_not_kept_is_noticed(broken: str, image_task_id: str | N
     """The store's own ``set`` swallows an error of the API server (Airflow 3.3.2)."""
     record = dataclasses.replace(RECORD, image_task_id=image_task_id)
     with pytest.raises(TransientFailure) as caught:
-        StateStoreJournal(Store(broken)).write(record)
+        TaskStateRecordStore(Store(broken)).write(record)
     assert (caught.value.charged, caught.value.image_task_id) == (charged, image_task_id)
 
 
 def test_without_a_store_the_journal_forgets_with_the_attempt() -> None:
-    assert isinstance(journal_for({"task_state_store": Store()}), StateStoreJournal)
-    journal = journal_for({})
-    assert isinstance(journal, MemoryJournal)
+    assert isinstance(record_store_for({"task_state_store": Store()}), TaskStateRecordStore)
+    journal = record_store_for({})
+    assert isinstance(journal, InMemoryRecordStore)
     journal.write(RECORD)
     assert journal.read() == RECORD
-    assert journal_for({}).read() is None
+    assert record_store_for({}).read() is None
 
 
 @pytest.mark.parametrize(("replaced", "age", "vouches"), [(False, 0, True), (True, 89, False), (True, 90, True)])
 def test_a_record_vouches_for_wishes_that_cannot_be_out_of_sight(replaced: bool, age: float, vouches: bool) -> None:
-    assert dataclasses.replace(RECORD, replaced=replaced).vouches(RECORD.at + age, 90.0) is vouches
+    assert dataclasses.replace(RECORD, replaced=replaced).vouches(RECORD.may_have_left_at + age, 90.0) is vouches

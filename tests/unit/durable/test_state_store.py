@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.ledger import Ledger
-from airflow_provider_nanobanana.durable.state_store import MemoryShelf, Shelf, StateStoreShelf, XComShelf, shelf_for
+from airflow_provider_nanobanana.durable.state_store import (
+    InMemoryStateStore,
+    StateStore,
+    TaskStateStore,
+    XComStateStore,
+    state_store_for,
+)
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import key, landed
 
@@ -56,8 +62,8 @@ class Instance:
         return self.xcoms.get((task_ids, map_indexes, key))
 
 
-def shelf(kind: str, broken: str = "") -> Shelf:
-    return StateStoreShelf(Store(broken)) if kind == "store" else XComShelf(Instance(broken))
+def shelf(kind: str, broken: str = "") -> StateStore:
+    return TaskStateStore(Store(broken)) if kind == "store" else XComStateStore(Instance(broken))
 
 
 @pytest.mark.parametrize("kind", ["store", "xcom"])
@@ -99,7 +105,7 @@ def test_a_write_that_is_not_kept_is_noticed(kind: str, broken: str) -> None:
 def test_a_value_that_is_no_text_is_not_ours(value: Any) -> None:
     store, instance = Store(), Instance()
     store.rows["a"] = instance.xcoms["pictures", -1, "a"] = value
-    for kept in (StateStoreShelf(store), XComShelf(instance)):
+    for kept in (TaskStateStore(store), XComStateStore(instance)):
         with pytest.raises(TransientFailure, match="no text"):
             kept.read("a")
 
@@ -108,15 +114,15 @@ def test_the_ledger_never_expires() -> None:
     from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
 
     store = Store()
-    StateStoreShelf(store).write("a", TEXT)
+    TaskStateStore(store).write("a", TEXT)
     assert store.retention is NEVER_EXPIRE
 
 
 def test_mapped_instances_do_not_read_each_others_xcoms() -> None:
     one, other = Instance(map_index=0), Instance(map_index=1)
     other.xcoms = one.xcoms
-    XComShelf(one).write("a", TEXT)
-    assert (XComShelf(one).read("a"), XComShelf(other).read("a")) == (TEXT, None)
+    XComStateStore(one).write("a", TEXT)
+    assert (XComStateStore(one).read("a"), XComStateStore(other).read("a")) == (TEXT, None)
 
 
 def test_the_real_task_instance_pulls_what_it_pushed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,17 +141,17 @@ def test_the_real_task_instance_pulls_what_it_pushed_and_nothing_else(monkeypatc
     runtime = task_runner.RuntimeTaskInstance
     ti._normalize_xcom_pull_params = lambda *given: runtime._normalize_xcom_pull_params(ti, *given)
     ti.xcom_pull = lambda **given: runtime.xcom_pull(ti, **given)
-    assert XComShelf(ti).read("a") == TEXT
+    assert XComStateStore(ti).read("a") == TEXT
     assert asked == [{**place, "key": "a", "include_prior_dates": False}]
 
 
 def test_the_shelf_is_the_best_that_this_airflow_has() -> None:
-    assert isinstance(shelf_for({"task_state_store": Store(), "ti": Instance()}), StateStoreShelf)
-    assert isinstance(shelf_for({"ti": Instance()}), XComShelf)
+    assert isinstance(state_store_for({"task_state_store": Store(), "ti": Instance()}), TaskStateStore)
+    assert isinstance(state_store_for({"ti": Instance()}), XComStateStore)
 
 
 def test_a_memory_shelf_shares_the_texts_it_was_given() -> None:
     texts = {"a": TEXT}
-    MemoryShelf(texts).write("b", "other")
-    again = MemoryShelf(texts)
-    assert (again.read("a"), again.read("b"), MemoryShelf().read("a")) == (TEXT, "other", None)
+    InMemoryStateStore(texts).write("b", "other")
+    again = InMemoryStateStore(texts)
+    assert (again.read("a"), again.read("b"), InMemoryStateStore().read("a")) == (TEXT, "other", None)

@@ -13,7 +13,7 @@ from PIL import Image
 from airflow_provider_nanobanana.emulator import images
 from airflow_provider_nanobanana.emulator.catalogue import pixel_size
 from airflow_provider_nanobanana.emulator.faults.rules import without_words
-from airflow_provider_nanobanana.emulator.images import Darkroom, PictureSpec, render, wrap
+from airflow_provider_nanobanana.emulator.images import ImageCache, PictureSpec, render, wrap
 
 
 def spec(prompt: str = "a kite", width: int = 320, height: int = 200, **changes: Any) -> PictureSpec:
@@ -95,7 +95,7 @@ async def test_a_picture_is_drawn_once_for_many_and_memory_is_bounded(monkeypatc
 
     monkeypatch.setattr("airflow_provider_nanobanana.emulator.images.render", draw)
     monkeypatch.setattr("airflow_provider_nanobanana.emulator.images.MAX_CACHED_BYTES", 25)
-    darkroom = Darkroom()
+    darkroom = ImageCache()
     assert set(await asyncio.gather(*(darkroom.develop(spec("a")) for _ in range(5)))) == {b"a" * 10}
     assert drawn == ["a"]
     for prompt in ("b", "a", "c", "a", "b"):  # c pushes out b, the one not asked for longest

@@ -19,7 +19,7 @@ import pytest
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
 from airflow_provider_nanobanana.emulator.faults.kinds import CHOICES
-from airflow_provider_nanobanana.emulator.ledger import Bank
+from airflow_provider_nanobanana.emulator.ledger import TaskLedger
 from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
 from airflow_provider_nanobanana.emulator.requests import Submission
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
@@ -202,7 +202,7 @@ def test_latencies_have_the_median_that_was_set() -> None:
 
 
 def test_the_bank_counts_what_it_keeps() -> None:
-    bank = Bank(random.Random(1))
+    bank = TaskLedger(random.Random(1))
     first = bank.accept(Submission("m", "x", resolution="4K", client_business_id="a"), 0.0, 10.0)
     bank.accept(Submission("m", "y", client_business_id="a"), 0.0, 10.0)
     assert (bank.spent(0.0), bank.ledger(0.0)["duplicates"]) == (13, {"a": 2})

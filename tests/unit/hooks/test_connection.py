@@ -9,22 +9,22 @@ import pytest
 from airflow.models import Connection as ModelConnection
 from airflow.sdk import Connection as SdkConnection
 
-from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 
 KEY = "sk-live-0123456789"
 
 
-def read(connection: Any) -> ConnectionSettings:
-    return ConnectionSettings.read(connection, connection.extra_dejson)
+def read(connection: Any) -> ToApisSettings:
+    return ToApisSettings.read(connection, connection.extra_dejson)
 
 
-def from_uri(uri: str) -> list[ConnectionSettings]:
+def from_uri(uri: str) -> list[ToApisSettings]:
     """Return what Airflow's two connection classes make of a URI."""
     return [read(ModelConnection(conn_id="nb", uri=uri)), read(SdkConnection.from_uri(uri, "nb"))]
 
 
-def from_json(**fields: Any) -> list[ConnectionSettings]:
+def from_json(**fields: Any) -> list[ToApisSettings]:
     text = json.dumps({"conn_type": "nanobanana", "password": KEY, **fields})
     return [read(ModelConnection.from_json(text, "nb")), read(SdkConnection.from_json(text, "nb"))]
 

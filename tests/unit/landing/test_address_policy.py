@@ -6,10 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.landing.address_policy import LinkPolicy, Reach, check_address, check_url, policy_for
+from airflow_provider_nanobanana.landing.address_policy import (
+    AddressPolicy,
+    Reach,
+    check_address,
+    check_url,
+    policy_for,
+)
 from airflow_provider_nanobanana.toapis.errors import UnsafeAddress
 
-PUBLIC, PRIVATE, LOOPBACK = LinkPolicy(), LinkPolicy(reach="private"), LinkPolicy(reach="loopback")
+PUBLIC, PRIVATE, LOOPBACK = AddressPolicy(), AddressPolicy(reach="private"), AddressPolicy(reach="loopback")
 POLICIES = {"public": PUBLIC, "private": PRIVATE, "loopback": LOOPBACK}
 
 NEVER = (
@@ -34,14 +40,14 @@ OUTSIDE = (
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("address", NEVER)
-def test_never_whatever_the_policy(address: str, policy: LinkPolicy) -> None:
+def test_never_whatever_the_policy(address: str, policy: AddressPolicy) -> None:
     with pytest.raises(UnsafeAddress):
         check_address(address, policy)
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("address", OUTSIDE)
-def test_public_addresses_are_taken_by_every_policy(address: str, policy: LinkPolicy) -> None:
+def test_public_addresses_are_taken_by_every_policy(address: str, policy: AddressPolicy) -> None:
     check_address(address, policy)
 
 
@@ -80,7 +86,7 @@ def test_public_reach_never_takes_what_python_calls_special(address: ipaddress.I
             assert address.is_global
 
 
-def _refused(address: ipaddress.IPv4Address | ipaddress.IPv6Address, policy: LinkPolicy) -> bool:
+def _refused(address: ipaddress.IPv4Address | ipaddress.IPv6Address, policy: AddressPolicy) -> bool:
     try:
         check_address(address, policy)
     except UnsafeAddress:
@@ -116,7 +122,7 @@ def test_what_is_no_address_is_unsafe(text: str) -> None:
 def test_unsafe_however_it_is_written(url: str) -> None:
     for reach in POLICIES:
         with pytest.raises(UnsafeAddress):
-            check_url(url, LinkPolicy(allow_http=True, reach=reach))  # type: ignore[arg-type]
+            check_url(url, AddressPolicy(allow_http=True, reach=reach))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -140,13 +146,13 @@ def test_what_a_connection_needs_of_a_link() -> None:
         8443,
         ipaddress.ip_address("2606:4700::1111"),
     )
-    assert check_url("http://8.8.8.8/a", LinkPolicy(allow_http=True)).port == 80
+    assert check_url("http://8.8.8.8/a", AddressPolicy(allow_http=True)).port == 80
 
 
 def test_plain_http_only_where_the_connection_is_plain_http() -> None:
     with pytest.raises(UnsafeAddress, match="only https is taken"):
         check_url("http://files.toapis.com/a.png", PUBLIC)
-    assert check_url("http://files.toapis.com/a.png", LinkPolicy(allow_http=True)).scheme == "http"
+    assert check_url("http://files.toapis.com/a.png", AddressPolicy(allow_http=True)).scheme == "http"
 
 
 def test_messages_keep_path_and_query_to_themselves() -> None:
@@ -163,23 +169,23 @@ def test_messages_keep_path_and_query_to_themselves() -> None:
 @pytest.mark.parametrize(
     ("base_url", "addresses", "expected"),
     [
-        ("https://toapis.com", ["104.18.0.1", "2606:4700::1"], LinkPolicy(False, "public")),
-        ("http://127.0.0.1:8787", None, LinkPolicy(True, "loopback")),
-        ("http://[::1]:8787", None, LinkPolicy(True, "loopback")),
-        ("http://localhost:8787", ["127.0.0.1", "::1"], LinkPolicy(True, "loopback")),
-        ("http://emulator:8787", ["172.18.0.3"], LinkPolicy(True, "private")),
-        ("https://gateway.corp.example", ["10.1.1.1", "fd00::5"], LinkPolicy(False, "private")),
-        ("https://toapis.cn", ["198.18.0.7"], LinkPolicy(False, "private")),
-        ("https://mixed.example", ["10.1.1.1", "8.8.8.8"], LinkPolicy(False, "public")),
-        ("https://mixed.example", ["127.0.0.1", "10.0.0.1"], LinkPolicy(False, "public")),
-        ("https://odd.example", ["169.254.169.254"], LinkPolicy(False, "public")),
-        ("https://wrapped.example", ["64:ff9b::808:808"], LinkPolicy(False, "public")),
-        ("https://wrapped.example", ["64:ff9b::a00:1"], LinkPolicy(False, "private")),
-        ("https://nowhere.example", [], LinkPolicy(False, "public")),
+        ("https://toapis.com", ["104.18.0.1", "2606:4700::1"], AddressPolicy(False, "public")),
+        ("http://127.0.0.1:8787", None, AddressPolicy(True, "loopback")),
+        ("http://[::1]:8787", None, AddressPolicy(True, "loopback")),
+        ("http://localhost:8787", ["127.0.0.1", "::1"], AddressPolicy(True, "loopback")),
+        ("http://emulator:8787", ["172.18.0.3"], AddressPolicy(True, "private")),
+        ("https://gateway.corp.example", ["10.1.1.1", "fd00::5"], AddressPolicy(False, "private")),
+        ("https://toapis.cn", ["198.18.0.7"], AddressPolicy(False, "private")),
+        ("https://mixed.example", ["10.1.1.1", "8.8.8.8"], AddressPolicy(False, "public")),
+        ("https://mixed.example", ["127.0.0.1", "10.0.0.1"], AddressPolicy(False, "public")),
+        ("https://odd.example", ["169.254.169.254"], AddressPolicy(False, "public")),
+        ("https://wrapped.example", ["64:ff9b::808:808"], AddressPolicy(False, "public")),
+        ("https://wrapped.example", ["64:ff9b::a00:1"], AddressPolicy(False, "private")),
+        ("https://nowhere.example", [], AddressPolicy(False, "public")),
     ],
 )
 def test_policy_follows_the_connections_own_host(
-    base_url: str, addresses: list[str] | None, expected: LinkPolicy
+    base_url: str, addresses: list[str] | None, expected: AddressPolicy
 ) -> None:
     def resolve(host: str, port: int) -> list[str]:
         assert addresses is not None, "a literal address needs no look-up"

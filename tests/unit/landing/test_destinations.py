@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.landing import Landing
+from airflow_provider_nanobanana.landing import ImageStore
 from airflow_provider_nanobanana.landing.storage import local_path
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 def test_destinations_that_cannot_work(destination: str) -> None:
     with pytest.raises(InvalidRequest, match="destination"):
-        Landing(destination)
+        ImageStore(destination)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_a_missing_provider_is_named_before_anything_is_bought(
     for module in ("s3fs", "gcsfs", "adlfs"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match=words):
-        Landing(destination).check_writable()
+        ImageStore(destination).check_writable()
 
 
 def test_an_unknown_scheme_is_refused_before_anything_is_bought() -> None:
     with pytest.raises(ConfigurationError, match="bogus"):  # below Airflow 3.2 a path takes any scheme
-        Landing("bogus://x").check_writable()
+        ImageStore("bogus://x").check_writable()
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_an_unknown_scheme_is_refused_before_anything_is_bought() -> None:
 )  # fmt: skip
 def test_what_is_no_destination_is_refused_in_a_clear_sentence(destination: str) -> None:
     with pytest.raises(InvalidRequest, match="destination") as refused:
-        Landing(destination)
+        ImageStore(destination)
     assert refused.value.message.isprintable()
 
 
 def test_a_file_system_that_needs_more_than_a_uri_is_no_passing_trouble() -> None:
     with pytest.raises(ConfigurationError, match="github"):
-        Landing("github://x").check_writable()
+        ImageStore("github://x").check_writable()
 
 
 @pytest.mark.parametrize(
@@ -84,15 +84,15 @@ def test_a_file_system_that_needs_more_than_a_uri_is_no_passing_trouble() -> Non
 )
 def test_what_is_neither_text_nor_path_is_refused(destination: object) -> None:
     with pytest.raises(InvalidRequest, match="not a text or a path"):
-        Landing(destination)
+        ImageStore(destination)
 
 
 def test_path_objects_are_taken(tmp_path: Path) -> None:
     from airflow.sdk import ObjectStoragePath
 
     for given in (tmp_path / "x", ObjectStoragePath(f"file://{tmp_path}/x")):
-        assert Landing(given).uri("a.png") == f"file://{tmp_path}/x/a.png"
-    assert "bucket/x/a.png" in Landing(ObjectStoragePath("memory://bucket/x")).uri("a.png")
+        assert ImageStore(given).uri("a.png") == f"file://{tmp_path}/x/a.png"
+    assert "bucket/x/a.png" in ImageStore(ObjectStoragePath("memory://bucket/x")).uri("a.png")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_path_objects_are_taken(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_credentials_in_a_destination_are_refused_and_not_repeated(destination: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        Landing(destination)
+        ImageStore(destination)
     assert "s3cr" not in refused.value.message
     assert "etPW" not in refused.value.message
 
@@ -120,32 +120,32 @@ def test_credentials_in_a_destination_are_refused_and_not_repeated(destination: 
     ],
 )  # fmt: skip
 def test_odd_and_legal_destinations_are_taken(destination: str) -> None:
-    assert Landing(destination).uri("a.png").endswith("/a.png")
+    assert ImageStore(destination).uri("a.png").endswith("/a.png")
 
 
 def test_an_azure_uri_is_shown_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_CONTAINER", raising=False)
     written = "abfss://container@account.dfs.core.windows.net/x"
     with pytest.raises(ConfigurationError) as refused:
-        Landing(written).check_writable()
+        ImageStore(written).check_writable()
     assert written in refused.value.message
 
 
 def test_a_folder_whose_name_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_nanobanana.landing.storage.destination.MAX_DESTINATION", 1000)
     with pytest.raises(StorageFailed, match="File name too long"):
-        Landing(tmp_path / ("x" * 300)).check_writable()
+        ImageStore(tmp_path / ("x" * 300)).check_writable()
 
 
 def test_check_writable_tries_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "not yet" / "there"
-    Landing(str(folder)).check_writable()
+    ImageStore(str(folder)).check_writable()
     assert list(folder.iterdir()) == []
     (folder / "file").write_bytes(b"")
     with pytest.raises(StorageFailed, match="Could not write"):
-        Landing(str(folder / "file" / "sub")).check_writable()
+        ImageStore(str(folder / "file" / "sub")).check_writable()
     with pytest.raises(StorageFailed):
-        Landing("/proc/nanobanana").check_writable()
+        ImageStore("/proc/nanobanana").check_writable()
 
 
 @pytest.mark.parametrize(
@@ -181,11 +181,11 @@ def old_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("old_airflow")
 def test_folders_need_nothing_of_airflow(tmp_path: Path) -> None:
-    Landing(f"file://{tmp_path}/out").check_writable()
+    ImageStore(f"file://{tmp_path}/out").check_writable()
     assert (tmp_path / "out").is_dir()
 
 
 @pytest.mark.usefixtures("old_airflow")
 def test_a_store_that_this_airflow_cannot_reach_says_what_to_install() -> None:
     with pytest.raises(ConfigurationError, match=r'Install "universal-pathlib<0\.3"'):
-        Landing("s3://bucket/folder")
+        ImageStore("s3://bucket/folder")

@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
-from airflow_provider_nanobanana.landing.image_file import MAX_PIXELS, ImageFacts, check_reference, inspect_image, sniff
+from airflow_provider_nanobanana.landing.image_file import (
+    MAX_PIXELS,
+    ImageFacts,
+    check_reference,
+    detect_format,
+    inspect_image,
+)
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
 from tests.support.images import (
     FORMATS,
@@ -237,6 +243,6 @@ def test_reference_size(tmp_path: Path, size: int, warned: bool | None, caplog: 
 
 
 def test_sniff_needs_the_whole_mark() -> None:
-    assert sniff(b"\x89PNG") is None
-    assert sniff(b"RIFF1234WAVE") is None
-    assert sniff(b"\xff\xd8\xff\xe0") == "jpeg"
+    assert detect_format(b"\x89PNG") is None
+    assert detect_format(b"RIFF1234WAVE") is None
+    assert detect_format(b"\xff\xd8\xff\xe0") == "jpeg"

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import pytest
 
-from airflow_provider_nanobanana.landing import Landing, stem_for
+from airflow_provider_nanobanana.landing import ImageStore, stem_for
 from airflow_provider_nanobanana.landing.storage.staging import ABANDONED_SECONDS, QUIET_SECONDS, stage, sweep
 from tests.support.images import picture
 
@@ -52,7 +52,7 @@ def test_kill_in_the_middle_leaves_nothing_under_the_final_name(tmp_path: Path) 
         child.wait()
     assert names(tmp_path) == [leftover]
     assert leftover.startswith(f".{STEM}.")
-    landing = Landing(str(tmp_path))
+    landing = ImageStore(str(tmp_path))
     assert landing.find(STEM) is None
     stored = landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     assert names(tmp_path) == [f"{STEM}.png"], "the next attempt lands and clears up"
@@ -96,7 +96,7 @@ def test_two_landings_of_one_image_at_once_both_end_whole(tmp_path: Path) -> Non
         return sink.write(PNG[500:])
 
     def land() -> None:
-        results.append(Landing(str(tmp_path)).land(STEM, ID, 0, fetch))
+        results.append(ImageStore(str(tmp_path)).land(STEM, ID, 0, fetch))
 
     threads = [threading.Thread(target=land) for _ in range(2)]
     for thread in threads:
@@ -114,11 +114,11 @@ def test_one_landing_does_not_sweep_away_another(tmp_path: Path) -> None:
         (busy,) = (path for path in tmp_path.iterdir())
         old = time.time() - 10 * ABANDONED_SECONDS
         os.utime(busy, (old, old))
-        Landing(str(tmp_path)).land(stem_for(ID, 1), ID, 1, lambda other: other.write(PNG))
+        ImageStore(str(tmp_path)).land(stem_for(ID, 1), ID, 1, lambda other: other.write(PNG))
         assert busy.exists()
         return sink.write(PNG)
 
-    Landing(str(tmp_path)).land(STEM, ID, 0, outer)
+    ImageStore(str(tmp_path)).land(STEM, ID, 0, outer)
     assert names(tmp_path) == [f"{stem_for(ID, 0)}.png", f"{stem_for(ID, 1)}.png"]
 
 
@@ -136,5 +136,5 @@ def test_what_is_no_file_is_no_leftover_and_holds_nobody_up(tmp_path: Path, kind
     else:
         path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "nowhere")
     assert sweep(tmp_path, now=time.time() + 10 * ABANDONED_SECONDS) == []
-    Landing(str(tmp_path)).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    ImageStore(str(tmp_path)).land(STEM, ID, 0, lambda sink: sink.write(PNG))
     assert names(tmp_path) == [path.name, f"{STEM}.png"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from airflow_provider_nanobanana.landing.address_policy import LinkPolicy
+from airflow_provider_nanobanana.landing.address_policy import AddressPolicy
 from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
@@ -44,7 +44,7 @@ from tests.support.link_server import (
 )  # fmt: skip
 def test_any_redirect_ends_in_the_tree(location: str) -> None:
     with serve(fixed(respond(302, Location=location))) as server:
-        error = failure(server.url(), LinkPolicy(allow_http=True, reach="loopback"), timeout=2)
+        error = failure(server.url(), AddressPolicy(allow_http=True, reach="loopback"), timeout=2)
     assert isinstance(error, UnsafeAddress | DownloadFailed)
 
 
@@ -74,7 +74,7 @@ def test_mutated_links_end_in_the_tree() -> None:
         host.encode("idna")  # as the system's own resolver does
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    with LinkFetcher(LinkPolicy(allow_http=True, reach="public"), resolve=resolve) as fetcher:
+    with LinkFetcher(AddressPolicy(allow_http=True, reach="public"), resolve=resolve) as fetcher:
         for _ in range(3_000):
             url = list(rng.choice(("https://", "http://", "//", " https://", "ftp://", "")) + rng.choice(hosts))
             url += rng.choice(("", ":443", ":0", ":x")) + rng.choice(paths)
@@ -137,7 +137,7 @@ def test_https_does_not_fall_back_to_http(tmp_path: Path) -> None:
     with serve(fixed(respond(200, b"x"))) as plain:
         redirect = fixed(respond(302, Location=plain.url(host="files.example")))
         with serve(redirect, tls=tls.server) as server:
-            policy = LinkPolicy(allow_http=False, reach="loopback")
+            policy = AddressPolicy(allow_http=False, reach="loopback")
             url = server.url(host="files.example", scheme="https")
             error = failure(url, policy, ssl_context=tls.client, resolve=resolver("127.0.0.1"))
     assert isinstance(error, UnsafeAddress)
@@ -146,7 +146,7 @@ def test_https_does_not_fall_back_to_http(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("addresses", [["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:169.254.169.254"], ["nonsense"]])
 def test_a_name_is_refused_for_any_address_it_has(addresses: list[str]) -> None:
-    error = failure("https://files.example/a.png" + SECRET, LinkPolicy(), resolve=resolver(*addresses))
+    error = failure("https://files.example/a.png" + SECRET, AddressPolicy(), resolve=resolver(*addresses))
     assert isinstance(error, UnsafeAddress)
     assert "files.example" in error.message
 
@@ -206,7 +206,7 @@ def test_no_such_host(resolved: list[str] | None) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolved
 
-    error = failure("https://files.example/a.png" + SECRET, LinkPolicy(), resolve=resolve)
+    error = failure("https://files.example/a.png" + SECRET, AddressPolicy(), resolve=resolve)
     assert isinstance(error, DownloadFailed)
     assert error.retryable
 
@@ -216,7 +216,7 @@ def test_no_such_host(resolved: list[str] | None) -> None:
 
 def test_certificate_is_checked_against_the_name_not_the_address(tmp_path: Path) -> None:
     tls = certificates(tmp_path, "files.example")
-    policy = LinkPolicy(reach="loopback")
+    policy = AddressPolicy(reach="loopback")
     with serve(fixed(respond(200, BODY)), tls=tls.server) as server:
         fetched = fetch_link(
             server.url(host="files.example", scheme="https"),
@@ -246,7 +246,7 @@ def test_connections_are_reused_for_one_name_only(tmp_path: Path) -> None:
     tls = certificates(tmp_path, "files.example")
     with (
         serve(fixed(respond(200, BODY)), tls=tls.server, keep_alive=True) as server,
-        LinkFetcher(LinkPolicy(reach="loopback"), ssl_context=tls.client, resolve=resolver("127.0.0.1")) as fetcher,
+        LinkFetcher(AddressPolicy(reach="loopback"), ssl_context=tls.client, resolve=resolver("127.0.0.1")) as fetcher,
     ):
         for _ in range(3):
             fetcher.fetch(server.url(host="files.example", scheme="https"), io.BytesIO())
@@ -268,7 +268,7 @@ def test_proxy_of_the_environment_resolves_by_itself(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
         fetched = fetch_link("http://files.example/a.png", io.BytesIO(), HERE, resolve=resolve)
         assert isinstance(failure("http://169.254.169.254/latest/"), UnsafeAddress)
-        assert isinstance(failure("http://localhost/", LinkPolicy(allow_http=True)), UnsafeAddress)
+        assert isinstance(failure("http://localhost/", AddressPolicy(allow_http=True)), UnsafeAddress)
     assert fetched.bytes == len(BODY)
     assert [head.splitlines()[0] for head in proxy.requests] == ["GET http://files.example/a.png HTTP/1.1"]
 
@@ -276,7 +276,7 @@ def test_proxy_of_the_environment_resolves_by_itself(monkeypatch: pytest.MonkeyP
 def test_https_goes_through_the_proxy_as_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(fixed(respond(403, b"not that host"))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:pw@127.0.0.1:{proxy.port}")
-        error = failure("https://files.example/a.png" + SECRET, LinkPolicy())
+        error = failure("https://files.example/a.png" + SECRET, AddressPolicy())
     assert isinstance(error, DownloadFailed)
     head = proxy.requests[0]
     assert head.startswith("CONNECT files.example:443 HTTP/1.1")

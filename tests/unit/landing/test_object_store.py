@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_nanobanana.landing import Landing, stem_for
+from airflow_provider_nanobanana.landing import ImageStore, stem_for
 from airflow_provider_nanobanana.landing.storage import connection_id
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ImageInvalid, StorageFailed
 from tests.support.images import jpeg_with_provenance, picture
@@ -72,7 +72,7 @@ DESTINATIONS = ["memory://bucket/run=1", "memory://conn@bucket/run=1", "s3://con
 
 @pytest.mark.parametrize("destination", DESTINATIONS)
 def test_one_put_of_the_verbatim_bytes(store: Store, destination: str) -> None:
-    landing = Landing(destination)
+    landing = ImageStore(destination)
     landing.check_writable()
     data = jpeg_with_provenance()
     stored = landing.land(STEM, ID, 0, lambda sink: sink.write(data))
@@ -96,19 +96,19 @@ def _shown(destination: str) -> str:
 def test_the_uri_leads_back_to_the_file(store: Store, destination: str) -> None:
     from airflow.sdk import ObjectStoragePath
 
-    stored = Landing(destination).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    stored = ImageStore(destination).land(STEM, ID, 0, lambda sink: sink.write(PNG))
     path = ObjectStoragePath(stored.uri)
     assert path.fs.cat_file(path.path) == PNG
 
 
 def test_a_listing_by_prefix_is_one_request(store: Store) -> None:
-    Landing("s3://bucket/x").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    ImageStore("s3://bucket/x").land(STEM, ID, 0, lambda sink: sink.write(PNG))
     assert store.prefixes == [f"{STEM}."]
 
 
 def test_nothing_is_put_before_all_checks(store: Store) -> None:
     with pytest.raises(ImageInvalid):
-        Landing("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG[:-30]))
+        ImageStore("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG[:-30]))
     ((_, remote, _),) = store.puts
     assert remote.startswith("/bucket/.nanobanana/quarantine/")
 
@@ -117,7 +117,7 @@ def test_nothing_is_put_before_all_checks(store: Store) -> None:
 def test_a_broken_object_is_replaced(store: Store, destination: str) -> None:
     store.pipe_file(f"/bucket/{STEM}.jpg", b"half")
     store.pipe_file(f"/bucket/{STEM}.png", PNG[:-30])
-    landing = Landing(destination)
+    landing = ImageStore(destination)
     assert landing.find(STEM) is None
     stored = landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     assert [name for name in store.store if STEM in name] == [f"/bucket/{STEM}.png"]
@@ -127,7 +127,7 @@ def test_a_broken_object_is_replaced(store: Store, destination: str) -> None:
 def test_a_store_that_does_not_replace_unasked(store: Store) -> None:
     store.pipe_file(f"/bucket/{STEM}.png", PNG[:-30])
     store.trouble["put"] = FileExistsError("BlobAlreadyExists")
-    Landing("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    ImageStore("memory://bucket").land(STEM, ID, 0, lambda sink: sink.write(PNG))
     assert store.cat_file(f"/bucket/{STEM}.png") == PNG
 
 
@@ -139,24 +139,24 @@ class ClientError(Exception):
 def test_whatever_a_client_library_raises_is_a_storage_failure(store: Store, operation: str, destination: str) -> None:
     store.trouble[operation] = ClientError("no credentials")
     with pytest.raises(StorageFailed, match="ClientError: no credentials"):
-        Landing(destination).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+        ImageStore(destination).land(STEM, ID, 0, lambda sink: sink.write(PNG))
 
 
 def test_could_not_look_is_not_not_there(store: Store) -> None:
     store.trouble["info"] = PermissionError("AccessDenied")
     with pytest.raises(StorageFailed, match="AccessDenied"):
-        Landing("memory://b").find(STEM)
+        ImageStore("memory://b").find(STEM)
 
 
 def test_a_store_that_keeps_only_half(store: Store) -> None:
     store.limit = 100
     with pytest.raises(StorageFailed, match=f"100 bytes after writing {len(PNG)}"):
-        Landing("memory://b").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+        ImageStore("memory://b").land(STEM, ID, 0, lambda sink: sink.write(PNG))
 
 
 @pytest.mark.parametrize("destination", ["memory://bucket/x", "s3://bucket/x", "s3://conn@bucket/x"])
 def test_what_fails_a_check_is_one_put_into_the_quarantine(store: Store, destination: str) -> None:
-    landing = Landing(destination)
+    landing = ImageStore(destination)
     with pytest.raises(ImageInvalid) as caught:
         landing.land(STEM, ID, 0, lambda sink: sink.write(PNG[:-30]))
     ((_, remote, options),) = store.puts
@@ -174,14 +174,14 @@ def test_what_fails_a_check_is_one_put_into_the_quarantine(store: Store, destina
 def test_a_store_that_takes_no_quarantine_hides_nothing(store: Store) -> None:
     store.trouble["put"] = ClientError("AccessDenied")
     with pytest.raises(ImageInvalid, match=r"504 Gateway.*could not be kept.*AccessDenied") as caught:
-        Landing("s3://bucket").land(STEM, ID, 0, lambda sink: sink.write(b"<html>504 Gateway"))
+        ImageStore("s3://bucket").land(STEM, ID, 0, lambda sink: sink.write(b"<html>504 Gateway"))
     assert caught.value.kept is None
 
 
 def test_a_name_in_a_folder_below_is_not_there(store: Store) -> None:
     """A listing by prefix also brings what lies in folders whose names begin so."""
     store.pipe_file(f"bucket/{STEM}.old/{STEM}.png", PNG)
-    landing = Landing("s3://bucket")
+    landing = ImageStore("s3://bucket")
     assert landing.find(STEM) is None
     assert landing.present([STEM]) == set()
 
@@ -215,7 +215,7 @@ def test_the_connection_of_a_path_on_every_airflow(kind: Any, given: str | None,
 def test_whatever_reading_back_raises_is_a_storage_failure(
     store: Store, problem: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    landing = Landing("s3://bucket")
+    landing = ImageStore("s3://bucket")
     landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     monkeypatch.setattr(store, "get_file", lambda *_, **__: (_ for _ in ()).throw(problem))
     with pytest.raises(StorageFailed, match=type(problem).__name__):
@@ -223,7 +223,7 @@ def test_whatever_reading_back_raises_is_a_storage_failure(
 
 
 def test_manifest_in_a_store(store: Store) -> None:
-    uri = Landing("s3://bucket/x").write_manifest("run/1", {"b": 1, "a": 2})
+    uri = ImageStore("s3://bucket/x").write_manifest("run/1", {"b": 1, "a": 2})
     assert uri.startswith("s3://bucket/x/run-1.")
     assert store.puts[0][2] == {"ContentType": "application/json"}
     assert store.cat_file("/" + uri.removeprefix("s3://")) == b'{\n  "a": 2,\n  "b": 1\n}\n'
@@ -234,5 +234,5 @@ def test_a_connection_that_is_not_there_is_never_replaced_by_other_credentials(
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_CONN")
     with pytest.raises(ConfigurationError, match="there is no connection 'conn'"):
-        Landing("s3://conn@bucket/x").check_writable()
-    Landing("s3://bucket/x").check_writable()
+        ImageStore("s3://conn@bucket/x").check_writable()
+    ImageStore("s3://bucket/x").check_writable()

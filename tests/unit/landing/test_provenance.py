@@ -15,7 +15,7 @@ import fsspec
 import pytest
 from PIL import Image
 
-from airflow_provider_nanobanana.landing import Landing, find_landed
+from airflow_provider_nanobanana.landing import ImageStore, find_existing
 from tests.support.images import JUMBF, chunk, jpeg_with_provenance, picture, png_with_provenance
 
 XMP = b"<x:xmpmeta><Iptc4xmpExt:DigitalSourceType>trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType></x:xmpmeta>"
@@ -91,9 +91,9 @@ def test_marks_survive_landing_and_reuse(scheme: str, image_format: str, tmp_pat
     from airflow.sdk import ObjectStoragePath
 
     data, borne = PICTURES[image_format]
-    landing = Landing(f"{scheme}://{tmp_path}/images")
+    landing = ImageStore(f"{scheme}://{tmp_path}/images")
     stored = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(data))
-    (found,) = find_landed(landing, [("k", "hero")]).images.values()
+    (found,) = find_existing(landing, [("k", "hero")]).images.values()
     # Past Airflow, which below 3.2 serves no path of a scheme that only fsspec knows.
     kept = fsspec.filesystem(scheme).cat_file(str(ObjectStoragePath(found.uri).path))
     assert marks(kept) == borne

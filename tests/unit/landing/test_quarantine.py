@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from PIL import Image
 
-from airflow_provider_nanobanana.landing import Landing, find_landed, stem_for
-from airflow_provider_nanobanana.landing.downloader import Retrieval
+from airflow_provider_nanobanana.landing import ImageStore, find_existing, stem_for
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.storage import RESERVED
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
@@ -38,7 +38,7 @@ PNG = picture("png")
 HTML = b"<!DOCTYPE html><html><body>Bad gateway</body></html>"
 
 
-def refused(landing: Landing, data: bytes, stem: str = STEM) -> ImageInvalid:
+def refused(landing: ImageStore, data: bytes, stem: str = STEM) -> ImageInvalid:
     with pytest.raises(ImageInvalid) as caught:
         landing.land(stem, ID, 0, lambda sink: sink.write(data))
     return caught.value
@@ -71,7 +71,7 @@ def kept_in(folder: Path) -> list[Path]:
     ],
 )
 def test_what_fails_a_check_is_kept_with_the_reason(tmp_path: Path, data: bytes, suffix: str, reason: str) -> None:
-    error = refused(Landing(str(tmp_path)), data)
+    error = refused(ImageStore(str(tmp_path)), data)
     (path,) = kept_in(tmp_path)
     digest = hashlib.sha256(data).hexdigest()
     assert path.read_bytes() == data
@@ -86,24 +86,24 @@ def test_what_fails_a_check_is_kept_with_the_reason(tmp_path: Path, data: bytes,
 
 
 def test_other_bytes_get_another_name_and_the_same_are_kept_once(tmp_path: Path) -> None:
-    landing = Landing(str(tmp_path))
+    landing = ImageStore(str(tmp_path))
     for data in (PNG[:-30], PNG[:-31], PNG[:-30]):
         refused(landing, data)
     assert sorted(len(path.read_bytes()) for path in kept_in(tmp_path)) == [len(PNG) - 31, len(PNG) - 30]
 
 
 def test_what_is_kept_is_never_taken_for_an_image(tmp_path: Path) -> None:
-    landing = Landing(str(tmp_path))
+    landing = ImageStore(str(tmp_path))
     refused(landing, PNG[:-30])
     quarantine = tmp_path / RESERVED / "quarantine"
     (quarantine / f"{STEM}.png").write_bytes(PNG)
     many = {STEM, *(f"other-{number}" for number in range(40))}
     assert landing.present(many) == landing.present([STEM]) == set()
     assert landing.find(STEM) is None
-    assert find_landed(landing, [("k", STEM)]).images == {}
+    assert find_existing(landing, [("k", STEM)]).images == {}
     for inside in (quarantine, tmp_path / RESERVED, f"file://{quarantine}/x", f"s3://bucket/{RESERVED}"):
         with pytest.raises(InvalidRequest, match="own folder"):
-            Landing(inside)
+            ImageStore(inside)
     for stem in (RESERVED, f"{RESERVED}/quarantine/x", f"../{RESERVED}"):
         with pytest.raises(InvalidRequest, match="cannot name a file"):
             landing.land(stem, ID, 0, lambda sink: sink.write(PNG))
@@ -112,7 +112,7 @@ def test_what_is_kept_is_never_taken_for_an_image(tmp_path: Path) -> None:
 
 def test_a_quarantine_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / RESERVED).write_text("a file where the folder should be")
-    error = refused(Landing(str(tmp_path)), HTML)
+    error = refused(ImageStore(str(tmp_path)), HTML)
     assert error.kept is None
     assert "Bad gateway" in error.message
     assert "could not be kept: Could not write" in error.message
@@ -120,21 +120,21 @@ def test_a_quarantine_that_cannot_be_written_hides_nothing(tmp_path: Path) -> No
 
 
 def test_nothing_is_kept_of_nothing(tmp_path: Path) -> None:
-    error = refused(Landing(str(tmp_path)), b"")
+    error = refused(ImageStore(str(tmp_path)), b"")
     assert (error.kept, error.message) == (None, "The file is no image but empty")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_said_of_a_kept_file_is_small(tmp_path: Path) -> None:
     folder = tmp_path / ("ü" * 20) / ("x" * 60)
-    error = refused(Landing(folder), ("é" * 400).encode(), "s" * 100)
+    error = refused(ImageStore(folder), ("é" * 400).encode(), "s" * 100)
     assert error.kept is not None
     assert len(json.dumps(dict(error.kept))) <= 600
     assert error.kept["reason"].startswith("The file is no image")
 
 
 def test_too_little_memory_is_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    landing = Landing(str(tmp_path))
+    landing = ImageStore(str(tmp_path))
     landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(StorageFailed, match="MemoryError"):
@@ -158,11 +158,11 @@ class Service:
         return ImageTask(id=ID, status=ImageTaskStatus.COMPLETED, wire_status="completed", images=(image,))
 
 
-def retrieval(folder: Path, service: Service, waits: list[float] | None = None) -> Retrieval:
+def retrieval(folder: Path, service: Service, waits: list[float] | None = None) -> ImageDownloader:
     """A retrieval whose hook only asks for links, and may reach this machine."""
     settings = SimpleNamespace(base_url="http://127.0.0.1:1", timeout=5.0)
     sleep = (waits if waits is not None else []).append
-    return Retrieval(
+    return ImageDownloader(
         cast("NanoBananaHook", SimpleNamespace(client=service, settings=settings, sleep=sleep)), str(folder)
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_nanobanana.landing import Landing, StoredImage, find_landed
+from airflow_provider_nanobanana.landing import ImageStore, StoredImage, find_existing
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from tests.support.images import picture
 
@@ -96,7 +96,7 @@ def test_whole_images_count_and_nothing_else_does(tmp_path: Path, many: int) -> 
     for name in folder:
         (tmp_path / name).mkdir()
     (tmp_path / "somebody else's.png").write_bytes(PNG)
-    found = find_landed(Landing(str(tmp_path)), keyed(names))
+    found = find_existing(ImageStore(str(tmp_path)), keyed(names))
     assert sorted(found.images) == sorted(f"key of {name}" for name in whole)
     assert found.unverified == {}
     assert missing[0] not in str(found)
@@ -107,26 +107,26 @@ def test_whole_images_count_and_nothing_else_does(tmp_path: Path, many: int) -> 
 def test_a_broken_file_beside_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"half")
     (tmp_path / "a.jpg").write_bytes(JPEG)
-    assert find_landed(Landing(str(tmp_path)), [("k", "a")]).images["k"].uri.endswith("a.jpg")
+    assert find_existing(ImageStore(str(tmp_path)), [("k", "a")]).images["k"].uri.endswith("a.jpg")
 
 
 @pytest.mark.parametrize("many", [0, 1, 100])
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path, many: int) -> None:
     folder = tmp_path / "not yet"
-    assert find_landed(Landing(str(folder)), keyed(stems(many))).images == {}
+    assert find_existing(ImageStore(str(folder)), keyed(stems(many))).images == {}
     assert not folder.exists()
 
 
 def test_the_record_of_a_found_image_is_that_of_the_landed_one(tmp_path: Path) -> None:
-    landing = Landing(str(tmp_path))
+    landing = ImageStore(str(tmp_path))
     landed = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
-    found = find_landed(landing, [("k", "hero")]).images["k"]
+    found = find_existing(landing, [("k", "hero")]).images["k"]
     assert found == landed.model_copy(update={"id": ""})
 
 
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot name a file"):
-        find_landed(Landing(str(tmp_path)), [("k", "../hero")])
+        find_existing(ImageStore(str(tmp_path)), [("k", "../hero")])
 
 
 # --- stopping --------------------------------------------------------------------------------------------------------
@@ -136,11 +136,11 @@ def test_it_stops_when_told_and_goes_on_from_there(tmp_path: Path) -> None:
     names = stems(60)
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(PNG)
-    landing, seen = Landing(str(tmp_path)), dict[str, StoredImage]()
+    landing, seen = ImageStore(str(tmp_path)), dict[str, StoredImage]()
     wanted, rounds = keyed(names), 0
     while wanted:
         asked = iter(range(99))
-        found = find_landed(landing, wanted, enough=lambda turns=asked: next(turns) >= 10, threads=2)  # type: ignore[misc]
+        found = find_existing(landing, wanted, enough=lambda turns=asked: next(turns) >= 10, threads=2)  # type: ignore[misc]
         assert not seen.keys() & found.images.keys()
         assert found.images.keys() | found.unverified.keys() == {key for key, _ in wanted}
         seen |= found.images
@@ -153,9 +153,9 @@ def test_few_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     names = stems(40)
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(PNG)
-    now, most, lock, find = 0, 0, threading.Lock(), Landing.find
+    now, most, lock, find = 0, 0, threading.Lock(), ImageStore.find
 
-    def counted(self: Landing, stem: str, **options: Any) -> StoredImage | None:
+    def counted(self: ImageStore, stem: str, **options: Any) -> StoredImage | None:
         nonlocal now, most
         with lock:
             now += 1
@@ -166,8 +166,8 @@ def test_few_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             with lock:
                 now -= 1
 
-    monkeypatch.setattr(Landing, "find", counted)
-    assert len(find_landed(Landing(str(tmp_path)), keyed(names), threads=3).images) == 40
+    monkeypatch.setattr(ImageStore, "find", counted)
+    assert len(find_existing(ImageStore(str(tmp_path)), keyed(names), threads=3).images) == 40
     assert most <= 3
 
 
@@ -179,21 +179,21 @@ def test_few_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_could_not_ask_is_not_not_there(store: Listed, scheme: str, many: int) -> None:
     store.trouble = PermissionError("AccessDenied")
     with pytest.raises(StorageFailed, match=r"could not be found out: .*AccessDenied.* Nothing was bought") as failed:
-        find_landed(Landing(f"{scheme}://bucket/x"), keyed(stems(many)))
+        find_existing(ImageStore(f"{scheme}://bucket/x"), keyed(stems(many)))
     assert failed.value.charged == "no"
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(StorageFailed):
-        find_landed(Landing(str(tmp_path / "x")), keyed(stems(100)))
+        find_existing(ImageStore(str(tmp_path / "x")), keyed(stems(100)))
 
 
 def test_a_file_that_cannot_be_read_is_not_broken(tmp_path: Path) -> None:
     names = stems(30)
     (tmp_path / f"{names[0]}.png").symlink_to(tmp_path / f"{names[0]}.png")  # a loop: stat fails
     with pytest.raises(StorageFailed):
-        find_landed(Landing(str(tmp_path)), keyed(names))
+        find_existing(ImageStore(str(tmp_path)), keyed(names))
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_ten_thousand_names_in_a_store_are_few_listings(store: Listed, old: bool
     for name in [*names[:3], "0" * 16 + "-7"]:
         store.pipe_file(f"/bucket/x/{name}.png", PNG)
         store.pipe_file(f"/bucket/x/{name[:2]}/{names[3]}.png", PNG)
-    found = find_landed(Landing("s3://bucket/x"), keyed(names))
+    found = find_existing(ImageStore("s3://bucket/x"), keyed(names))
     assert sorted(found.images) == sorted(f"key of {name}" for name in names[:3])
     assert found.images[f"key of {names[0]}"].uri == f"s3://bucket/x/{names[0]}.png"
     listings = [call for call in store.asked if call.startswith("find ") and not call.endswith(".")]
@@ -217,27 +217,27 @@ def test_ten_thousand_names_in_a_store_are_few_listings(store: Listed, old: bool
 def test_names_by_hand_are_few_listings_too(store: Listed) -> None:
     names = [f"sku-{number:05d}" for number in range(9_000)]
     store.pipe_file("/bucket/sku-00123.webp", picture("webp", (8, 8)))
-    assert list(find_landed(Landing("s3://bucket"), keyed(names)).images) == ["key of sku-00123"]
+    assert list(find_existing(ImageStore("s3://bucket"), keyed(names)).images) == ["key of sku-00123"]
     assert len([call for call in store.asked if len(call) == len("find sku-000")]) == 90
 
 
 def test_a_store_without_prefixes_is_listed_once(store: Listed) -> None:
     names = stems(300)
     store.pipe_file(f"/bucket/x/{names[0]}.png", PNG)
-    assert len(find_landed(Landing("memory://bucket/x"), keyed(names)).images) == 1
+    assert len(find_existing(ImageStore("memory://bucket/x"), keyed(names)).images) == 1
     assert store.asked.count("ls") == 1
 
 
 def test_a_few_names_are_asked_for_one_by_one(store: Listed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    find_landed(Landing("s3://bucket/x"), keyed(stems(5)))
+    find_existing(ImageStore("s3://bucket/x"), keyed(stems(5)))
     assert sorted(store.asked) == sorted(f"find {name}." for name in stems(5))
     monkeypatch.setattr(os, "scandir", lambda _: pytest.fail("a folder may hold a million other files"))
-    find_landed(Landing(str(tmp_path)), keyed(stems(16)))
+    find_existing(ImageStore(str(tmp_path)), keyed(stems(16)))
 
 
 def test_a_folder_is_read_once_for_ten_thousand_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans, scan = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scan(path))  # type: ignore[func-returns-value]
     (tmp_path / f"{stems(1)[0]}.png").write_bytes(PNG)
-    assert len(find_landed(Landing(str(tmp_path)), keyed(stems(10_000))).images) == 1
+    assert len(find_existing(ImageStore(str(tmp_path)), keyed(stems(10_000))).images) == 1
     assert len(scans) == 1

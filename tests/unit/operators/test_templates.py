@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
-from airflow_provider_nanobanana.operators.arguments import one_prompt, usd_of
+from airflow_provider_nanobanana.operators.arguments import one_prompt, parse_usd
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
@@ -82,7 +82,7 @@ def test_other_arguments_are_rendered_as_airflow_renders_them(native: bool) -> N
         operator: Any = OPERATORS["generate"](prompt=None, requests="{{ params.p }}", max_cost_usd="{{ params.usd }}")
     rendered(operator, params={"p": ["a", "b"], "usd": 1.5})
     assert operator.requests == (["a", "b"] if native else "['a', 'b']")
-    assert usd_of(operator.max_cost_usd) == 1.5
+    assert parse_usd(operator.max_cost_usd) == 1.5
 
 
 def test_what_is_not_defined_is_an_error(make: Any) -> None:
@@ -122,4 +122,4 @@ def test_a_prompt_may_be_a_number_or_missing(value: Any, text: str | None) -> No
 @pytest.mark.parametrize("text", ["", " ", "None", "none", "null", "undefined", "$5", "5 USD", "1,5", "[]"])
 def test_a_limit_that_renders_to_no_number_is_an_error(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"max_cost_usd rendered to the text .* for no limit leave it out"):
-        usd_of(text)
+        parse_usd(text)

@@ -6,39 +6,39 @@ import random
 
 import pytest
 
-from airflow_provider_nanobanana.polling.latency import Latencies, kind_of
+from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latency_key
 from airflow_provider_nanobanana.toapis.catalogue import LatencyPrior
 
 
 def test_the_prior_is_the_lower_quantile_of_field_notes() -> None:
-    age = Latencies().first_poll_age("nano_banana_2/1K")
+    age = LatencyEstimator().first_poll_age("nano_banana_2/1K")
     assert age == pytest.approx(LatencyPrior().quantile(0.21), abs=0.3)
     assert LatencyPrior().quantile(0.5) == pytest.approx(25.0)
 
 
 @pytest.mark.parametrize("median", [8.0, 60.0])
 def test_it_learns_what_the_answers_tell(median: float) -> None:
-    chance, latencies, truth = random.Random(3), Latencies(), LatencyPrior(median)
+    chance, latencies, truth = random.Random(3), LatencyEstimator(), LatencyPrior(median)
     for _ in range(150):
-        latencies.learn("a", chance.lognormvariate(0, 0.4) * median)
+        latencies.observe("a", chance.lognormvariate(0, 0.4) * median)
     assert latencies.first_poll_age("a") == pytest.approx(truth.quantile(0.21), rel=0.2)
-    assert latencies.first_poll_age("b") == Latencies().first_poll_age("b"), "one kind says nothing of another"
+    assert latencies.first_poll_age("b") == LatencyEstimator().first_poll_age("b"), "one kind says nothing of another"
 
 
 def test_it_follows_a_change() -> None:
-    latencies = Latencies()
+    latencies = LatencyEstimator()
     for seconds in [10.0] * 1000 + [50.0] * 200:
-        latencies.learn("a", seconds)
+        latencies.observe("a", seconds)
     assert latencies.first_poll_age("a") == 50.0
 
 
 @pytest.mark.parametrize("absurd", [-5.0, 0.0, 1e9, float("nan"), float("inf")])
 def test_a_wrong_clock_teaches_nothing(absurd: float) -> None:
-    latencies = Latencies()
+    latencies = LatencyEstimator()
     for _ in range(300):
-        latencies.learn("a", absurd)
-    assert latencies.first_poll_age("a") == Latencies().first_poll_age("a")
+        latencies.observe("a", absurd)
+    assert latencies.first_poll_age("a") == LatencyEstimator().first_poll_age("a")
 
 
 def test_a_kind_is_model_and_resolution_as_far_as_known() -> None:
-    assert (kind_of("m", "2K"), kind_of("m"), kind_of(None, "4K")) == ("m/2K", "m", "nano_banana_2/4K")
+    assert (latency_key("m", "2K"), latency_key("m"), latency_key(None, "4K")) == ("m/2K", "m", "nano_banana_2/4K")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.polling.latency import Latencies
+from airflow_provider_nanobanana.polling.latency import LatencyEstimator
 from airflow_provider_nanobanana.polling.poller import shared_poller
-from airflow_provider_nanobanana.polling.result import Wait
-from airflow_provider_nanobanana.polling.subscription import Target, Watch
+from airflow_provider_nanobanana.polling.result import WaitWindow
+from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from tests.support.polled_service import LOG, World, made, shared_world, wait_for
 from tests.support.responses import COMPLETED
 from tests.support.virtual_time import START, now, run
@@ -64,7 +64,7 @@ def test_a_trigger_cancelled_while_it_closes_the_poller_leaves_nothing_open(worl
 
 
 def test_a_line_that_ends_badly_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def go() -> Watch:
+    async def go() -> Subscription:
         waiting = asyncio.create_task(wait_for(made(1)))
         await asyncio.sleep(1)
 
@@ -79,7 +79,9 @@ def test_a_line_that_ends_badly_loses_nothing(world: World, monkeypatch: pytest.
 
 
 def test_facts_of_a_foreign_version_leave_no_ghost(world: World) -> None:
-    broken = Watch([Target("a"), Target("b", "2026-11-22")], wait=Wait(START, NEVER), interval=5, log=LOG, now=now)  # type: ignore[arg-type]
+    broken = Subscription(
+        [PollTarget("a"), PollTarget("b", "2026-11-22")], wait=WaitWindow(START, NEVER), interval=5, log=LOG, now=now
+    )  # type: ignore[arg-type]
 
     async def go() -> int:
         async with shared_poller("nb") as poller:
@@ -94,7 +96,7 @@ def test_facts_of_a_foreign_version_leave_no_ghost(world: World) -> None:
 
 
 def test_a_newcomer_does_not_wait_for_the_turn_of_a_slower_watch(world: World) -> None:
-    async def go() -> Watch:
+    async def go() -> Subscription:
         slow = asyncio.create_task(wait_for(made(["a"], interval=3600, wait=9000)))
         await asyncio.sleep(10)
         quick = await wait_for(made(["a"], interval=5))
@@ -115,4 +117,4 @@ def test_what_was_learnt_outlives_a_wait(world: World) -> None:
         async with shared_poller("nb") as poller:
             return poller._latencies.first_poll_age("")
 
-    assert run(go()) == pytest.approx(70.0) != Latencies().first_poll_age("")
+    assert run(go()) == pytest.approx(70.0) != LatencyEstimator().first_poll_age("")

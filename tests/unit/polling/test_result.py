@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.polling.result import REFUSALS, Sighting, Wait
+from airflow_provider_nanobanana.polling.result import ACCESS_ERRORS, PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
 
-WAIT = Wait(started_at=NOW, deadline=NOW + 900)
+WAIT = WaitWindow(started_at=NOW, deadline=NOW + 900)
 NO_IMAGE = {key: value for key, value in COMPLETED.items() if key != "result"}
 
 
-def seen(body: dict[str, Any], **changes: Any) -> Sighting:
-    return Sighting(ID, image_task=STATUS.conclude(answer(200, {**body, **changes}), NOW))
+def seen(body: dict[str, Any], **changes: Any) -> PollResult:
+    return PollResult(ID, image_task=STATUS.parse(answer(200, {**body, **changes}), NOW))
 
 
-def missed(error: errors.ToApisError) -> Sighting:
-    return Sighting(ID, error=error)
+def missed(error: errors.ToApisError) -> PollResult:
+    return PollResult(ID, error=error)
 
 
 NOT_FOUND = missed(errors.ImageTaskNotFound("gone"))
@@ -50,30 +50,32 @@ def test_a_wait_is_over_at_its_deadline() -> None:
         (missed(errors.RateLimited("x")), 10_000, False),
         (missed(errors.InsufficientCredits("x")), 10_000, False),
         (missed(errors.InvalidRequest("x")), 10_000, False),
-        (Sighting(ID), 10_000, False),
+        (PollResult(ID), 10_000, False),
     ],
 )
-def test_only_a_terminal_status_or_an_unknown_id_settles(sighting: Sighting, after: float, settled: bool) -> None:
-    assert sighting.settled(WAIT, NOW + after) == settled
+def test_only_a_terminal_status_or_an_unknown_id_settles(sighting: PollResult, after: float, settled: bool) -> None:
+    assert sighting.is_final(WAIT, NOW + after) == settled
 
 
 @pytest.mark.parametrize("completed_at", [NOW - 10, None, NOW * 1000, NOW + 5])
 def test_a_completed_image_task_without_an_image_is_polled_a_while_and_then_failed(completed_at: float | None) -> None:
     """Contract 10, row 10: "poll a few times more, then fail with task id" - whether or not the answer has times."""
     sighting = seen(NO_IMAGE, completed_at=completed_at)
-    assert not sighting.settled(WAIT, NOW + 30)
-    assert sighting.settled(WAIT, NOW + 300)
-    record = sighting.record(WAIT, NOW + 300)
+    assert not sighting.is_final(WAIT, NOW + 30)
+    assert sighting.is_final(WAIT, NOW + 300)
+    record = sighting.to_record(WAIT, NOW + 300)
     assert (record["status"], record["error"]["code"]) == ("failed", "result_missing")
 
 
 def test_what_a_refusal_is() -> None:
-    assert {errors.AuthenticationFailed, errors.PermissionRefused} <= set(REFUSALS)
-    assert not issubclass(errors.TransientFailure, REFUSALS) and not issubclass(errors.ImageTaskNotFound, REFUSALS)
+    assert {errors.AuthenticationFailed, errors.PermissionRefused} <= set(ACCESS_ERRORS)
+    assert not issubclass(errors.TransientFailure, ACCESS_ERRORS) and not issubclass(
+        errors.ImageTaskNotFound, ACCESS_ERRORS
+    )
 
 
 def test_the_record_of_a_completed_image_task() -> None:
-    assert seen(COMPLETED).record(WAIT, NOW) == {
+    assert seen(COMPLETED).to_record(WAIT, NOW) == {
         "id": ID,
         "status": "completed",
         "images": [{"url": URL}],
@@ -84,14 +86,14 @@ def test_the_record_of_a_completed_image_task() -> None:
 
 
 def test_the_record_of_a_failed_image_task() -> None:
-    record = seen(FAILED).record(WAIT, NOW)
+    record = seen(FAILED).to_record(WAIT, NOW)
     assert (record["status"], record["cost_usd"], record["images"]) == ("failed", 0.0, [])
     assert record["error"]["code"] == "generation_failed" and "422" in record["error"]["message"]
 
 
 def test_a_refused_content_has_one_code() -> None:
     error = {"code": "generation_failed", "message": "violates our content policy"}
-    assert seen(FAILED, error=error).record(WAIT, NOW)["error"]["code"] == "content_policy_violation"
+    assert seen(FAILED, error=error).to_record(WAIT, NOW)["error"]["code"] == "content_policy_violation"
 
 
 @pytest.mark.parametrize(
@@ -99,23 +101,23 @@ def test_a_refused_content_has_one_code() -> None:
     [
         (seen(RUNNING), "still in_progress"),
         (missed(errors.TransientFailure("HTTP 502")), "HTTP 502"),
-        (Sighting(ID), "never asked"),
+        (PollResult(ID), "never asked"),
         (NOT_FOUND, "gone"),
     ],
 )
-def test_what_was_not_ready_is_a_timeout_that_says_what_was_last_seen(sighting: Sighting, said: str) -> None:
-    record = sighting.record(Wait(NOW - 10, NOW), NOW)
+def test_what_was_not_ready_is_a_timeout_that_says_what_was_last_seen(sighting: PollResult, said: str) -> None:
+    record = sighting.to_record(WaitWindow(NOW - 10, NOW), NOW)
     code = "timeout" if sighting.image_task else "not_seen"
     assert (record["status"], record["error"]["code"]) == ("timeout", code) and said in record["error"]["message"]
 
 
 def test_an_id_that_stays_unknown_is_a_failure() -> None:
-    record = NOT_FOUND.record(WAIT, NOW + 900)
+    record = NOT_FOUND.to_record(WAIT, NOW + 900)
     assert (record["status"], record["error"]["code"]) == ("failed", "task_not_found")
 
 
 def test_an_inline_image_never_reaches_the_record() -> None:
-    record = seen(COMPLETED, result={"data": [{"b64_json": "QUJD" * 10_000}]}).record(WAIT, NOW)
+    record = seen(COMPLETED, result={"data": [{"b64_json": "QUJD" * 10_000}]}).to_record(WAIT, NOW)
     assert record["images"] == [{"url": None}] and "QUJD" not in json.dumps(record)
 
 
@@ -130,7 +132,7 @@ def record_size(kind: str, url: str, code: str, message: str, status: str) -> in
         "failed": {"error": {"code": code, "message": message}},
         "timeout": {"status": f"x{status}"},
     }
-    record = seen(BODIES[kind], **changes[kind]).record(WAIT, NOW)
+    record = seen(BODIES[kind], **changes[kind]).to_record(WAIT, NOW)
     assert record["status"] == kind
     return len(json.dumps(record, allow_nan=False)) - len(ID) + 48
 
@@ -152,21 +154,21 @@ def test_a_record_of_the_worst_characters_stays_below_600_bytes(kind: str, chara
 def test_an_absurd_id_does_not_break_the_bound(image_task_id: str) -> None:
     """The service's ids are opaque; one too long to be one must not reach XCom as it is."""
     try:
-        image_task = STATUS.conclude(answer(200, {**RUNNING, "id": image_task_id}), NOW)
+        image_task = STATUS.parse(answer(200, {**RUNNING, "id": image_task_id}), NOW)
     except errors.ToApisError:
         return
-    record = Sighting(image_task.id, image_task=image_task).record(WAIT, NOW)
+    record = PollResult(image_task.id, image_task=image_task).to_record(WAIT, NOW)
     assert len(json.dumps(record)) <= 600
 
 
 def test_a_key_in_a_reason_is_blanked() -> None:
     sighting = seen(FAILED, error={"code": KEY, "message": f"bad key {KEY}"})
-    assert "0123456789" not in json.dumps(sighting.record(WAIT, NOW))
+    assert "0123456789" not in json.dumps(sighting.to_record(WAIT, NOW))
 
 
 def test_a_sighting_tells_what_decides_the_first_poll() -> None:
-    assert (seen(SUBMITTED, id=ID, created_at=NOW).created_at, Sighting(ID).created_at) == (NOW, None)
-    assert (seen(SUBMITTED, id=ID, model="m").kind, Sighting(ID).kind) == ("m", "")
+    assert (seen(SUBMITTED, id=ID, created_at=NOW).created_at, PollResult(ID).created_at) == (NOW, None)
+    assert (seen(SUBMITTED, id=ID, model="m").kind, PollResult(ID).kind) == ("m", "")
 
 
 def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:
@@ -176,21 +178,21 @@ def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:
 
 def test_a_refusal_of_one_image_task_is_its_failure_in_the_record_and_settles_nothing() -> None:
     sighting = missed(errors.PermissionRefused("not yours", code="forbidden"))
-    assert sighting.refused and not sighting.settled(WAIT, NOW + 10_000)
-    record = sighting.record(WAIT, NOW)
+    assert sighting.access_denied and not sighting.is_final(WAIT, NOW + 10_000)
+    record = sighting.to_record(WAIT, NOW)
     assert (record["status"], record["error"]) == ("failed", {"code": "look_refused", "message": "not yours"})
 
 
 def test_a_result_that_expired_at_the_service_is_a_failure_with_its_own_code() -> None:
-    expired = seen(FAILED, status="Expired").record(WAIT, NOW)
+    expired = seen(FAILED, status="Expired").to_record(WAIT, NOW)
     assert (expired["status"], expired["error"]["code"]) == ("failed", "expired")
 
 
 @pytest.mark.parametrize("after", [1, 300])
 def test_what_is_completed_and_names_no_image_is_told_as_that_with_its_answer(after: float) -> None:
     """At the deadline as well: it does not go on."""
-    wait = Wait(NOW - 10, NOW)
-    record = seen(NO_IMAGE, completed_at=NOW, result={"note": "see https://x.example/a?sig=S3CRET"}).record(
+    wait = WaitWindow(NOW - 10, NOW)
+    record = seen(NO_IMAGE, completed_at=NOW, result={"note": "see https://x.example/a?sig=S3CRET"}).to_record(
         wait, NOW + after
     )
     assert record["error"]["code"] == "result_missing"
@@ -204,16 +206,16 @@ def test_what_is_completed_and_names_no_image_is_told_as_that_with_its_answer(af
 def test_a_record_with_an_answer_stays_below_600_bytes(note: str, image_task_id: str) -> None:
     for length in (1, 50, 200, 1000):
         body = {**NO_IMAGE, "id": image_task_id, "result": {str(n): note * length for n in range(9)}}
-        image_task = status_call(image_task_id).conclude(answer(200, body), NOW)
+        image_task = status_call(image_task_id).parse(answer(200, body), NOW)
         for now in (NOW, NOW + 10_000):
-            record = Sighting(image_task_id, image_task=image_task).record(Wait(NOW - 10, NOW), now)
+            record = PollResult(image_task_id, image_task=image_task).to_record(WaitWindow(NOW - 10, NOW), now)
             assert len(json.dumps(record)) <= 600
 
 
 @pytest.mark.parametrize("count", [2, 4, 16, 40])
 def test_a_record_of_many_images_stays_below_600_bytes(count: int) -> None:
     data = [{"url": f"https://files.toapis.com/{number}/{'x' * 60}"} for number in range(count)]
-    record = seen(COMPLETED, result={"data": data}).record(WAIT, NOW)
+    record = seen(COMPLETED, result={"data": data}).to_record(WAIT, NOW)
     assert len(json.dumps(record)) <= 600
     kept = min(count, 16)
     assert len(record["images"]) == kept and record["images"][0]["url"] is not None if count < 16 else True
@@ -223,6 +225,8 @@ def test_a_record_of_many_images_stays_below_600_bytes(count: int) -> None:
 
 
 def test_a_status_word_is_one_clean_line_in_the_record() -> None:
-    record = seen(RUNNING, status=f"rendering\n[2026] ERROR - forged \x1b[31m {KEY}").record(Wait(NOW - 10, NOW), NOW)
+    record = seen(RUNNING, status=f"rendering\n[2026] ERROR - forged \x1b[31m {KEY}").to_record(
+        WaitWindow(NOW - 10, NOW), NOW
+    )
     message = record["error"]["message"]
     assert message.isprintable() and "rendering [2026] ERROR" in message

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.polling.schedule import PollQueue
-from airflow_provider_nanobanana.toapis.rate_limit import TokenBucket
+from airflow_provider_nanobanana.toapis.rate_limit import RatePacer
 
 START = 1_790_000_000.0
 NEVER = START + 1e9
@@ -24,10 +24,10 @@ def filled(count: int, deadline: float = NEVER) -> PollQueue:
 
 
 def simulate(
-    queue: PollQueue, *, seconds: float, rate: float, interval: float = 5.0, bucket: TokenBucket | None = None
+    queue: PollQueue, *, seconds: float, rate: float, interval: float = 5.0, bucket: RatePacer | None = None
 ) -> dict[str, list[float]]:
     """Return the moments at which each image task was polled, none of them ever ending."""
-    bucket, chance = bucket or TokenBucket(rate), random.Random(1)
+    bucket, chance = bucket or RatePacer(rate), random.Random(1)
     polls: dict[str, list[float]] = {name: [] for name in queue}
     now = START
     while now < START + seconds:
@@ -35,10 +35,10 @@ def simulate(
         assert moment is not None
         now = max(now, moment)
         now += bucket.reserve(now)
-        due = queue.take(now, bucket.rate)
+        due = queue.pop_due(now, bucket.rate)
         assert due is not None
         polls[due[0]].append(now)
-        queue.again(due[0], now + interval * chance.uniform(0.9, 1.1))
+        queue.requeue(due[0], now + interval * chance.uniform(0.9, 1.1))
     return polls
 
 
@@ -61,9 +61,9 @@ def test_a_few_image_tasks_keep_their_own_interval() -> None:
 
 
 def test_a_reduced_rate_starves_nobody() -> None:
-    bucket = TokenBucket(50.0)
+    bucket = RatePacer(50.0)
     for number in range(3):
-        bucket.slow_down(START + 2 * number, 0.0)
+        bucket.on_rate_limited(START + 2 * number, 0.0)
     assert bucket.rate == 6.25
     assert max(gaps(simulate(filled(100), seconds=600, rate=50.0, bucket=bucket))) <= 100 / 6.25 + 6
 
@@ -75,8 +75,8 @@ def test_the_earliest_comes_first_and_each_once(entries: list[tuple[str, float]]
         queue.add(name, moment, NEVER)
     taken: list[tuple[str, float]] = []
     while (next_moment := queue.next_moment(1.0)) is not None and next_moment < 2e6:
-        assert queue.take(next_moment - 1e-3, 1.0) is None, "nothing before it is due"
-        due = queue.take(next_moment + 3, 1.0)
+        assert queue.pop_due(next_moment - 1e-3, 1.0) is None, "nothing before it is due"
+        due = queue.pop_due(next_moment + 3, 1.0)
         assert due is not None and due[1] == pytest.approx(3)
         taken.append((due[0], next_moment))
     assert sorted(taken) == sorted(entries)
@@ -86,12 +86,12 @@ def test_the_earliest_comes_first_and_each_once(entries: list[tuple[str, float]]
 def test_what_joins_twice_is_polled_once_and_what_left_is_not_polled() -> None:
     queue = filled(2)
     queue.add("t0", START + 99, NEVER)
-    assert queue.take(START, 1.0) == ("t0", 0.0), "it keeps the turn it has"
+    assert queue.pop_due(START, 1.0) == ("t0", 0.0), "it keeps the turn it has"
     queue.add("t0", START, NEVER)
     queue.discard("t1")
-    assert len(queue) == 1 and queue.take(START, 1.0) is None, "it is being polled"
-    queue.again("t1", START)
-    queue.again("t0", START + 5)
+    assert len(queue) == 1 and queue.pop_due(START, 1.0) is None, "it is being polled"
+    queue.requeue("t1", START)
+    queue.requeue("t0", START + 5)
     assert queue.next_moment(1.0) == START + 5
     queue.discard("t0")
     assert len(queue) == 0 and queue.next_moment(1.0) is None
@@ -102,7 +102,7 @@ def test_one_that_left_and_came_back_has_one_turn() -> None:
     queue.discard("t0")
     queue.add("t0", START + 7, NEVER)
     assert queue.next_moment(1.0) == START + 7
-    assert queue.take(START + 7, 1.0) == ("t0", 0.0) and queue.take(NEVER / 2, 1.0) is None
+    assert queue.pop_due(START + 7, 1.0) == ("t0", 0.0) and queue.pop_due(NEVER / 2, 1.0) is None
 
 
 def test_a_last_look_jumps_the_queue_before_the_deadline() -> None:
@@ -118,10 +118,10 @@ def test_a_last_look_comes_two_seconds_before_the_deadline_when_there_is_time_fo
     queue = PollQueue()
     queue.add("a", START + 500, START + 100)
     queue.add("b", START + 10, START + 100)
-    assert queue.take(START + 10, 50.0) == ("b", 0.0)
+    assert queue.pop_due(START + 10, 50.0) == ("b", 0.0)
     assert queue.next_moment(50.0) == START + 98
-    assert queue.take(START + 98, 50.0) == ("a", 0.0)
-    assert queue.take(START + 99, 50.0) is None, "b is being looked at"
+    assert queue.pop_due(START + 98, 50.0) == ("a", 0.0)
+    assert queue.pop_due(START + 99, 50.0) is None, "b is being looked at"
 
 
 def test_many_deadlines_at_once_are_served_in_time() -> None:
@@ -136,7 +136,7 @@ def test_far_deadlines_of_what_has_left_do_not_stay() -> None:
         queue.add(f"t{number}", START + 5, NEVER)
         queue.discard(f"t{number}")
     assert len(queue._deadlines) + len(queue._due) <= 2500
-    assert queue.take(START, 1.0) == ("held", 0.0)
+    assert queue.pop_due(START, 1.0) == ("held", 0.0)
 
 
 def test_many_deadlines_of_one_image_task_cost_no_look_through_all_of_them_each_time() -> None:

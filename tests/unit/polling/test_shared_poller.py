@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.polling.latency import Latencies
+from airflow_provider_nanobanana.polling.latency import LatencyEstimator
 from airflow_provider_nanobanana.polling.poller import shared_poller
-from airflow_provider_nanobanana.polling.result import Wait
+from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.polling.schedule import PollQueue
-from airflow_provider_nanobanana.polling.subscription import Target, Watch
+from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from airflow_provider_nanobanana.toapis import errors
 from tests.support.polled_service import LOG, Service, World, made, shared_world, until, wait_for
 from tests.support.responses import COMPLETED, FAILED, RUNNING
@@ -29,7 +29,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_a_thousand_watches_share_one_line_and_the_rate(world: World) -> None:
-    async def go() -> list[Watch]:
+    async def go() -> list[Subscription]:
         return await asyncio.gather(*(wait_for(made([f"t{n}"])) for n in range(1000)))
 
     assert Counter(watch.outcome for watch in run(go())) == {"finished": 1000}
@@ -52,7 +52,7 @@ def test_the_last_to_leave_closes_it_and_the_next_opens_anew(world: World) -> No
 
 
 def test_an_image_task_of_two_watches_is_polled_once_at_the_shorter_interval(world: World) -> None:
-    async def go() -> list[Watch]:
+    async def go() -> list[Subscription]:
         watches = made(["a"], interval=5), made(["a", "b"], interval=20), made(["a"], wait=31)
         return await asyncio.gather(*map(wait_for, watches))
 
@@ -65,7 +65,7 @@ def test_an_image_task_of_two_watches_is_polled_once_at_the_shorter_interval(wor
 
 @pytest.mark.parametrize("moment", [0.03, 0.1, 5.3, 33.0])
 def test_one_that_is_cancelled_in_the_middle_of_a_poll_harms_no_other(world: World, moment: float) -> None:
-    async def go() -> Watch:
+    async def go() -> Subscription:
         victim = asyncio.create_task(wait_for(made(["a", "b"])))
         other = asyncio.create_task(wait_for(made(["b", "c"])))
         await asyncio.sleep(moment)
@@ -126,14 +126,14 @@ def test_a_bug_in_a_look_ends_those_who_wait_for_that_image_task_and_nobody_else
 def test_a_bug_of_the_poller_ends_all_who_wait_and_nobody_who_comes_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = PollQueue.take
+    take = PollQueue.pop_due
 
     def buggy(queue: PollQueue, at: float, rate: float) -> Any:
         if 0.5 < now() - START < 0.8:
             raise KeyError("a bug")
         return take(queue, at, rate)
 
-    monkeypatch.setattr(PollQueue, "take", buggy)
+    monkeypatch.setattr(PollQueue, "pop_due", buggy)
 
     async def go() -> list[Any]:
         waiting = [asyncio.create_task(wait_for(made([name], first=0.7))) for name in ("one", "two")]
@@ -160,7 +160,7 @@ def test_a_rotated_key_is_read_once_and_nobody_notices(world: World) -> None:
     keyed(world.service, "sk-2", since=20)
     world.service.latency = 0.0
 
-    async def go() -> list[Watch]:
+    async def go() -> list[Subscription]:
         async def rotate() -> None:
             await asyncio.sleep(19)
             world.key = "sk-2"
@@ -175,7 +175,7 @@ def test_a_rotated_key_is_read_once_and_nobody_notices(world: World) -> None:
 def test_a_refused_key_that_the_connection_still_holds_is_final_after_one_look_at_it(world: World) -> None:
     keyed(world.service, "sk-2", since=20)
 
-    async def go() -> list[Watch]:
+    async def go() -> list[Subscription]:
         return await asyncio.gather(*(wait_for(made([f"t{n}"])) for n in range(100)))
 
     assert {(watch.outcome, watch.error_code) for watch in run(go())} == {("refused", "unauthorized")}
@@ -206,7 +206,7 @@ def test_a_connection_that_vanishes_meanwhile_stops_nobody(world: World) -> None
     async def vanished(nanobanana_conn_id: str) -> Any:
         raise NanoBananaFailException(errors.ConfigurationError("gone"))
 
-    async def go() -> Watch:
+    async def go() -> Subscription:
         waiting = asyncio.create_task(wait_for(made(1)))
         await asyncio.sleep(10)
         world.read = vanished  # type: ignore[method-assign]
@@ -232,7 +232,11 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
     async def one(name: str) -> None:
         born[name] = now()
         world.service.scripts[name] = answer(name)
-        await wait_for(Watch([Target(name, now(), "m")], wait=Wait(now(), now() + 900), interval=5, log=LOG, now=now))
+        await wait_for(
+            Subscription(
+                [PollTarget(name, now(), "m")], wait=WaitWindow(now(), now() + 900), interval=5, log=LOG, now=now
+            )
+        )
 
     async def go() -> None:
         async with shared_poller("nb"):
@@ -241,7 +245,7 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
 
     run(go())
     ages = [world.service.polls[name][0] + START - born[name] for name in born]
-    assert ages[0] == pytest.approx(Latencies().first_poll_age("m"), abs=1)
+    assert ages[0] == pytest.approx(LatencyEstimator().first_poll_age("m"), abs=1)
     assert ages[-1] == pytest.approx(60, abs=1)
     assert len(world.service.polls["t59"]) <= 2 < len(world.service.polls["t0"])
 
@@ -250,7 +254,9 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
     ("created_at", "first"), [(START - 1000, 0.0), (START + 5000, 18.1), (None, 0.0), (START, 18.1)]
 )
 def test_a_clock_that_runs_ahead_postpones_nothing(world: World, created_at: float | None, first: float) -> None:
-    watch = Watch([Target("a", created_at)], wait=Wait(START, START + 900), interval=5, log=LOG, now=now)
+    watch = Subscription(
+        [PollTarget("a", created_at)], wait=WaitWindow(START, START + 900), interval=5, log=LOG, now=now
+    )
     run(wait_for(watch))
     assert world.service.moments[0] == pytest.approx(first, abs=1)
 
@@ -263,4 +269,4 @@ def test_a_failed_image_task_teaches_no_latency(world: World) -> None:
             await made(300).run(poller)
             return poller._latencies.first_poll_age("")
 
-    assert run(go()) == Latencies().first_poll_age("")
+    assert run(go()) == LatencyEstimator().first_poll_age("")

@@ -13,11 +13,11 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from pydantic import SecretStr
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.hooks.connection import ConnectionSettings
+from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.polling.poller import shared_poller
-from airflow_provider_nanobanana.polling.status_client import Line, Lines, read_settings
-from airflow_provider_nanobanana.polling.subscription import Watch
+from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient, StatusClient, read_settings
+from airflow_provider_nanobanana.polling.subscription import Subscription
 from airflow_provider_nanobanana.toapis import errors
 from tests.support.polled_service import World, made, shared_world, until, wait_for
 from tests.support.responses import COMPLETED, RUNNING
@@ -32,8 +32,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return shared_world(monkeypatch, completed=400)
 
 
-def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ConnectionSettings:
-    return ConnectionSettings(base_url=base_url, api_key=SecretStr(key))
+def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ToApisSettings:
+    return ToApisSettings(base_url=base_url, api_key=SecretStr(key))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_connection_that_cannot_be_read_anew_is_nobodys_end(world: World, erro
     async def unreadable(nanobanana_conn_id: str) -> Any:
         raise error
 
-    async def go() -> list[Watch]:
+    async def go() -> list[Subscription]:
         waiting = [asyncio.create_task(wait_for(made([name]))) for name in ("a", "b")]
         await asyncio.sleep(10)
         world.read = unreadable  # type: ignore[method-assign]
@@ -79,16 +79,16 @@ def test_what_a_secrets_backend_says_of_its_failure_is_not_logged(
 
 
 @pytest.mark.parametrize("changed", [settings("sk-ключ"), settings(base_url="https://" + "a" * 70 + ".com")])
-def test_a_key_or_host_that_no_request_can_be_made_with_is_not_followed(changed: ConnectionSettings) -> None:
+def test_a_key_or_host_that_no_request_can_be_made_with_is_not_followed(changed: ToApisSettings) -> None:
     """A slip while a key is rotated must not end every wait: the former key may be good for a while."""
     held = [settings()]
 
-    async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+    async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return held[-1]
 
-    async def go() -> tuple[bool, ConnectionSettings]:
+    async def go() -> tuple[bool, ToApisSettings]:
         clock = itertools.count(0.0, 301.0)
-        lines = Lines("nb", lambda headers: None, lambda: next(clock), read=read, dial=Line.open)
+        lines = RenewingStatusClient("nb", lambda headers: None, lambda: next(clock), read=read, dial=StatusClient.open)
         assert await lines.open()
         held.append(changed)
         try:
@@ -103,7 +103,7 @@ def test_a_look_up_is_ended_also_when_nobody_waits_for_it_any_more(monkeypatch: 
     """Airflow 3.0's triggerer dies of an answer to a question that was cancelled."""
     ended: list[str] = []
 
-    async def asettings(hook: NanoBananaHook) -> ConnectionSettings:
+    async def asettings(hook: NanoBananaHook) -> ToApisSettings:
         await asyncio.sleep(0.1)
         ended.append(hook.nanobanana_conn_id)
         return settings()
@@ -122,10 +122,10 @@ def test_a_look_up_is_ended_also_when_nobody_waits_for_it_any_more(monkeypatch: 
 
 
 def test_such_a_key_is_airflows_error_from_the_start() -> None:
-    async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+    async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return settings("sk-ключ")
 
-    lines = partial(Lines, "nb", lambda headers: None, lambda: 0.0, read=read)
+    lines = partial(RenewingStatusClient, "nb", lambda headers: None, lambda: 0.0, read=read)
     with pytest.raises(NanoBananaFailException, match="key"):
         asyncio.run(lines().open())
 
@@ -135,7 +135,7 @@ def test_a_connection_that_changes_with_every_look_piles_up_no_lines(world: Worl
     world.service.default = until(5000, RUNNING, COMPLETED)
     keys = itertools.count()
 
-    async def read(nanobanana_conn_id: str) -> ConnectionSettings:
+    async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return settings(f"sk-{next(keys)}")
 
     async def go() -> int:
@@ -167,7 +167,7 @@ def test_the_rate_is_followed_when_a_refused_key_made_us_look(world: World) -> N
 def test_a_higher_rate_brings_more_calls_at_once(world: World) -> None:
     world.service.latency = 0.5
 
-    async def dial(settings: ConnectionSettings, heed: Any) -> Any:
+    async def dial(settings: ToApisSettings, heed: Any) -> Any:
         line = await World.dial(world, settings, heed)
         line.concurrency = 13 if settings.query_rate == 50 else 125
         return line

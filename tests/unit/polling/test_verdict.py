@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.polling.verdict import conclude
+from airflow_provider_nanobanana.polling.verdict import error_for
 from airflow_provider_nanobanana.toapis import errors
 
 
@@ -39,7 +39,7 @@ F, T = record("f", "failed"), record("t", "timeout")
     ],
 )
 def test_the_verdict(records: list[dict[str, Any]], partial: bool, expected: type | None, charged: str) -> None:
-    error = conclude(records, allow_partial=partial)
+    error = error_for(records, allow_partial=partial)
     assert type(error) is (expected or type(None))
     if error is not None:
         assert error.charged == charged
@@ -48,12 +48,12 @@ def test_the_verdict(records: list[dict[str, Any]], partial: bool, expected: typ
 
 def test_a_result_that_expired_at_the_service_is_lost_and_not_refunded() -> None:
     expired = record("e", "failed", "expired")
-    error = conclude([expired], allow_partial=False)
+    error = error_for([expired], allow_partial=False)
     assert type(error) is errors.ResultExpired and error.charged == "yes"
     assert (
         "refunded" not in error.message and "clear the submit tasks concerned, then wait and download" in error.message
     )
-    assert type(conclude([expired, F], allow_partial=False)) is errors.ImageTaskFailed
+    assert type(error_for([expired, F], allow_partial=False)) is errors.ImageTaskFailed
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_result_that_expired_at_the_service_is_lost_and_not_refunded() -> None
 )
 def test_the_advice_is_true_for_each_kind(status: str, code: str, charged: str, clear_submit: bool) -> None:
     """A code that the service chose for its own failure changes nothing: what it failed is refunded."""
-    error = conclude([record("x", status, code)], allow_partial=False)
+    error = error_for([record("x", status, code)], allow_partial=False)
     assert error is not None and error.charged == charged
     assert ("refunded" in error.message) == (charged == "no")
     assert ("clear the submit tasks concerned" in error.message) == clear_submit
@@ -81,14 +81,14 @@ def test_the_advice_is_true_for_each_kind(status: str, code: str, charged: str, 
 
 
 def test_what_was_never_seen_is_listed_apart_from_what_goes_on() -> None:
-    error = conclude([T, record("n", "timeout", "not_seen")], allow_partial=False)
+    error = error_for([T, record("n", "timeout", "not_seen")], allow_partial=False)
     assert type(error) is errors.ImageTaskTimeout and error.charged == "yes"
     going_on, _, unseen = error.message.partition("Not seen in time")
     assert "t (timeout: m)" in going_on and "n (not_seen: m)" in unseen and "not_seen" not in going_on
 
 
 def test_the_message_names_what_is_paid_and_what_to_clear() -> None:
-    error = conclude([A, F, T], allow_partial=False)
+    error = error_for([A, F, T], allow_partial=False)
     assert error is not None
     for part in (
         "1 of 3",
@@ -103,13 +103,13 @@ def test_the_message_names_what_is_paid_and_what_to_clear() -> None:
 
 def test_a_thousand_records_make_a_short_message() -> None:
     records = [record(f"{status}-{n}", status) for n in range(1000) for status in ("completed", "failed", "timeout")]
-    error = conclude(records, allow_partial=False)
+    error = error_for(records, allow_partial=False)
     assert error is not None and len(error.message) < 2500 and "and 990 more" in error.message
 
 
 def test_what_is_completed_without_an_image_at_the_deadline_may_still_come() -> None:
     undelivered = record("u", "timeout", "result_missing")
-    error = conclude([A, undelivered], allow_partial=False)
+    error = error_for([A, undelivered], allow_partial=False)
     assert type(error) is errors.ImageTaskTimeout and error.charged == "yes" and error.retryable
     assert "Completed without an image so far, and paid" in error.message and "going on" not in error.message
-    assert type(conclude([undelivered, F], allow_partial=False)) is errors.ImageTaskFailed
+    assert type(error_for([undelivered, F], allow_partial=False)) is errors.ImageTaskFailed

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_nanobanana.submission import references as reference
-from airflow_provider_nanobanana.submission.references import Once, References, read_reference
+from airflow_provider_nanobanana.submission.references import ReferenceUploader, SingleFlight, read_reference
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.protocol import Upload
@@ -56,7 +56,7 @@ def test_one_upload_for_each_content_and_one_read_for_each_uri(
     tmp_path: Path, service: Service, reads: list[str]
 ) -> None:
     red, same, blue = saved(tmp_path, "red.png"), saved(tmp_path, "same.png"), saved(tmp_path, "blue.png", 9)
-    references = References(service)
+    references = ReferenceUploader(service)
     assert (
         references.digest(red) == references.digest(f" {same} ") == hashlib.sha256(picture("png", (8, 8))).hexdigest()
     )
@@ -73,7 +73,7 @@ def test_one_upload_for_each_content_and_one_read_for_each_uri(
 
 def test_a_link_passes_through_and_is_never_read(service: Service, reads: list[str]) -> None:
     link = "https://shop.example/a.png?signature=1"
-    references = References(service)
+    references = ReferenceUploader(service)
     assert references.url(link) == link
     with pytest.raises(ValueError, match="http"):
         references.digest(link)
@@ -83,7 +83,7 @@ def test_a_link_passes_through_and_is_never_read(service: Service, reads: list[s
 def test_a_request_is_sent_with_links_only(tmp_path: Path, service: Service) -> None:
     link, red = "https://shop.example/a.png", saved(tmp_path, "red.png")
     request = ImageRequest.parse({"prompt": "a hat", "reference_images": [red, link, red]}, "nano_banana_2")
-    sent = References(service).uploaded(request)
+    sent = ReferenceUploader(service).uploaded(request)
     assert sent.reference_images == ("https://files.example/1.png", link, "https://files.example/1.png")
     assert sent.model_copy(update={"reference_images": request.reference_images}) == request
 
@@ -94,13 +94,13 @@ def test_nothing_is_uploaded_before_all_of_a_request_are_checked(tmp_path: Path,
         {"prompt": "a hat", "reference_images": [saved(tmp_path, "a.png"), f"file://{tmp_path}/b.png"]}, "m"
     )
     with pytest.raises(InvalidRequest, match=r"b\.png"):
-        References(service).uploaded(request)
+        ReferenceUploader(service).uploaded(request)
     assert service.uploads == []
 
 
 def test_threads_that_want_the_same_wait_for_one_upload(tmp_path: Path, service: Service, reads: list[str]) -> None:
     uris = [saved(tmp_path, f"{number}.png") for number in range(8)]
-    references = References(service)
+    references = ReferenceUploader(service)
     service.gate.clear()
     with ThreadPoolExecutor(8) as pool:
         urls = [pool.submit(references.url, uri) for uri in uris * 4]
@@ -112,7 +112,7 @@ def test_threads_that_want_the_same_wait_for_one_upload(tmp_path: Path, service:
 
 def test_a_failed_upload_is_tried_again_by_who_asks_again(tmp_path: Path, service: Service, reads: list[str]) -> None:
     service.trouble = [TransientFailure("502")]
-    references = References(service)
+    references = ReferenceUploader(service)
     red = saved(tmp_path, "red.png")
     with pytest.raises(TransientFailure, match="502"):
         references.url(red)
@@ -122,7 +122,7 @@ def test_a_failed_upload_is_tried_again_by_who_asks_again(tmp_path: Path, servic
 
 
 def test_a_reference_that_could_not_be_read_is_read_again(service: Service, reads: list[str], tmp_path: Path) -> None:
-    references, late = References(service), f"file://{tmp_path}/late.png"
+    references, late = ReferenceUploader(service), f"file://{tmp_path}/late.png"
     with pytest.raises(InvalidRequest, match="cannot be read"):
         references.digest(late)
     assert references.digests == {}
@@ -141,16 +141,16 @@ def test_many_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(reference, "read_reference", read)
     uris = [saved(tmp_path, f"{number}.png", number + 1) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(References(service).digest, uris))) == 8
+        assert len(set(pool.map(ReferenceUploader(service).digest, uris))) == 8
 
 
 def test_what_is_known_from_before_is_neither_read_nor_sent(tmp_path: Path, service: Service, reads: list[str]) -> None:
     red = saved(tmp_path, "red.png")
-    first = References(service)
+    first = ReferenceUploader(service)
     url = first.url(red)
     assert "red" not in str(first.digests), "a URI may hold a signature"
     (tmp_path / "red.png").unlink()
-    later = References(service, digests=first.digests, urls=first.urls)
+    later = ReferenceUploader(service, digests=first.digests, urls=first.urls)
     assert (later.digest(red), later.url(red)) == (first.digest(red), url)
     assert len(reads) == len(service.uploads) == 1
 
@@ -161,7 +161,7 @@ def test_few_bytes_are_kept_and_the_rest_is_read_again(
     uris = [saved(tmp_path, f"{number}.png", 30 + number) for number in range(10)]
     sizes = [(tmp_path / f"{number}.png").stat().st_size for number in range(10)]
     monkeypatch.setattr(reference, "_KEPT_BYTES", sum(sizes[-3:]))
-    references = References(service)
+    references = ReferenceUploader(service)
     for uri in uris:
         references.digest(uri)
     for uri in reversed(uris):
@@ -174,20 +174,20 @@ def test_a_file_that_changes_on_the_way_is_not_sent_under_the_old_hash(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "_KEPT_BYTES", 0)
-    references = References(service)
+    references = ReferenceUploader(service)
     red = saved(tmp_path, "red.png")
     references.digest(red)
     saved(tmp_path, "red.png", 9)
     with pytest.raises(TransientFailure, match="a retry takes the new content"):
         references.url(red)
-    bound = References(service, digests=references.digests, bound=True)
+    bound = ReferenceUploader(service, digests=references.digests, bound=True)
     with pytest.raises(InvalidRequest, match="clear the task"):
         bound.url(red)
     assert service.uploads == []
 
 
 def test_a_maker_that_is_killed_lets_the_others_go() -> None:
-    made: Once[str] = Once()
+    made: SingleFlight[str] = SingleFlight()
     started, go = threading.Event(), threading.Event()
 
     def killed() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.submission.shared_state import OwnSlate, SharedSlate, Slate, private_folder
+from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState, SharedState, private_folder
 
 fork = multiprocessing.get_context("fork")
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "slates"
 
 
-def value(held: Slate) -> Any:
+def value(held: SharedState) -> Any:
     seen: list[Any] = []
     held.update(seen.append)
     return seen[0]
@@ -34,12 +34,12 @@ def value(held: Slate) -> Any:
 
 def count(folder: Path, times: int) -> None:
     for _ in range(times):
-        SharedSlate(folder, "account").update(lambda before: [(before or [0])[0] + 1])
+        FileState(folder, "account").update(lambda before: [(before or [0])[0] + 1])
 
 
 @pytest.mark.parametrize("kind", ["own", "shared"])
 def test_a_value_is_kept_until_it_is_replaced(folder: Path, kind: str) -> None:
-    held: Slate = OwnSlate() if kind == "own" else SharedSlate(folder, "account")
+    held: SharedState = ProcessState() if kind == "own" else FileState(folder, "account")
     assert value(held) is None
     held.update(lambda _: [1.5, None])
     held.update(lambda _: None)
@@ -52,21 +52,21 @@ def test_nothing_is_lost_between_processes(folder: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert value(SharedSlate(folder, "account")) == [800]
+    assert value(FileState(folder, "account")) == [800]
 
 
 def test_accounts_do_not_meet(folder: Path) -> None:
-    SharedSlate(folder, "one").update(lambda _: [1])
-    assert value(SharedSlate(folder, "other")) is None
+    FileState(folder, "one").update(lambda _: [1])
+    assert value(FileState(folder, "other")) is None
 
 
 def test_nobody_else_may_read_or_write(folder: Path) -> None:
-    SharedSlate(folder, "account").update(lambda _: [1])
+    FileState(folder, "account").update(lambda _: [1])
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "account")] == [0o700, 0o600]
 
 
 def test_a_shorter_value_leaves_nothing_of_the_longer_one(folder: Path) -> None:
-    (held := SharedSlate(folder, "account")).update(lambda _: [1234567890.123456] * 8)
+    (held := FileState(folder, "account")).update(lambda _: [1234567890.123456] * 8)
     held.update(lambda _: [1])
     assert json.loads((folder / "account").read_text()) == [1]
 
@@ -75,7 +75,7 @@ def test_a_shorter_value_leaves_nothing_of_the_longer_one(folder: Path) -> None:
     "content", [b"", b"[1, 2", b"\x00" * 256, b"\xff\xfe", b"[" * 100_000, b"1" * 100_000, b"{}x", b" " * 256]
 )
 def test_what_cannot_be_read_counts_as_nothing(folder: Path, content: bytes) -> None:
-    held = SharedSlate(folder, "account")
+    held = FileState(folder, "account")
     held.update(lambda _: [1])
     (folder / "account").write_bytes(content)
     assert not isinstance(value(held), list)
@@ -105,21 +105,21 @@ def test_a_planted_place_is_refused_and_left_alone(folder: Path, plant: Callable
     plant(folder)
     before = sorted((path, path.is_file() and path.read_bytes()) for path in folder.parent.rglob("*"))
     with pytest.raises(OSError):
-        SharedSlate(folder, "account").update(lambda _: [1])
+        FileState(folder, "account").update(lambda _: [1])
     assert sorted((path, path.is_file() and path.read_bytes()) for path in folder.parent.rglob("*")) == before
 
 
 def test_somebody_elses_folder_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    SharedSlate(folder, "account").update(lambda _: [1])
+    FileState(folder, "account").update(lambda _: [1])
     stranger = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: stranger)
     with pytest.raises(PermissionError, match="somebody else's"):
-        SharedSlate(folder, "account").update(lambda _: [2])
+        FileState(folder, "account").update(lambda _: [2])
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        SharedSlate(tmp_path / "missing" / "slates", "account").update(lambda _: [1])
+        FileState(tmp_path / "missing" / "slates", "account").update(lambda _: [1])
 
 
 def hold(folder: Path, held: Connection) -> None:
@@ -127,7 +127,7 @@ def hold(folder: Path, held: Connection) -> None:
         held.send("locked")
         signal.pause()
 
-    SharedSlate(folder, "account").update(forever)
+    FileState(folder, "account").update(forever)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def holder(folder: Path) -> Any:
 def test_kill_9_frees_the_lock(folder: Path, holder: Any) -> None:
     holder.kill()
     holder.join()
-    held = SharedSlate(folder, "account")
+    held = FileState(folder, "account")
     held.update(lambda _: [1])
     assert value(held) == [1]
 
@@ -156,12 +156,12 @@ def test_a_holder_that_stands_still_does_not_stop_others(
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     with pytest.raises(TimeoutError, match="does not go on"):
-        SharedSlate(folder, "account").update(lambda _: [1])
+        FileState(folder, "account").update(lambda _: [1])
     assert sum(pauses) == pytest.approx(1.0)
 
 
 def test_a_change_that_fails_frees_the_lock(folder: Path) -> None:
-    held = SharedSlate(folder, "account")
+    held = FileState(folder, "account")
     with pytest.raises(ZeroDivisionError):
         held.update(lambda _: 1 / 0)
     held.update(lambda _: [1])

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
-from airflow_provider_nanobanana.toapis.error_body import read_complaint
+from airflow_provider_nanobanana.toapis.error_body import parse_error_body
 from airflow_provider_nanobanana.toapis.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -23,9 +23,9 @@ from airflow_provider_nanobanana.toapis.errors import (
     SubmissionUnknown,
     TransientFailure,
 )
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, RetryPolicy
-from airflow_provider_nanobanana.toapis.responses import NoAnswer
-from airflow_provider_nanobanana.toapis.text import clean
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, RequestRetry
+from airflow_provider_nanobanana.toapis.responses import NoResponse
+from airflow_provider_nanobanana.toapis.text import one_line
 from tests.support.responses import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, answer
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"
@@ -34,7 +34,7 @@ ID_URL = {"error": {"message": "Invalid URL (POST /v1/v1/x)", "type": "invalid_r
 
 def failure(call: ApiCall[Any], outcome: Any) -> errors.ToApisError:
     with pytest.raises(errors.ToApisError) as caught:
-        call.conclude(outcome, NOW)
+        call.parse(outcome, NOW)
     return caught.value
 
 
@@ -42,7 +42,7 @@ def coded(code: Any, message: str = "m", **fields: Any) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, **fields}}
 
 
-NOT_SENT, LOST = NoAnswer(False, "ConnectError: refused"), NoAnswer(True, "ReadTimeout: no details")
+NOT_SENT, LOST = NoResponse(False, "ConnectError: refused"), NoResponse(True, "ReadTimeout: no details")
 
 PRICING = {"message": "pricing_failed: no matching pricing rule x"}
 BUSY = {"message": "分组上游负载已饱和"}
@@ -93,9 +93,9 @@ def test_submit(row: tuple[str, Any, type, bool, str, type, bool]) -> None:
     _, outcome, expected, resent, charged, _, _ = row
     error = failure(SUBMIT, outcome)
     assert (type(error), error.charged) == (expected, charged)
-    again = RetryPolicy().delay(SUBMIT.kind, error, 0, 0.5)
+    again = RequestRetry().delay(SUBMIT.kind, error, 0, 0.5)
     assert (again is not None) == resent
-    assert RetryPolicy().delay(SUBMIT.kind, error, 3, 0.5) is None
+    assert RequestRetry().delay(SUBMIT.kind, error, 3, 0.5) is None
     assert isinstance(error, errors.NotAccepted) == resent
     assert type(pickle.loads(pickle.dumps(error))) is expected
 
@@ -106,9 +106,9 @@ def test_poll(row: tuple[str, Any, type, bool, str, type, bool]) -> None:
     error = failure(STATUS, outcome)
     assert isinstance(error, expected)
     assert error.retryable == polled_again
-    assert (RetryPolicy().delay(STATUS.kind, error, 0, 0.5) is not None) == polled_again
-    assert NO_REPEATS.delay(STATUS.kind, error, 0, 0.5) is None
-    assert (error.image_task_id, ID in error.message) == (ID, not isinstance(outcome, NoAnswer))
+    assert (RequestRetry().delay(STATUS.kind, error, 0, 0.5) is not None) == polled_again
+    assert NO_RETRY.delay(STATUS.kind, error, 0, 0.5) is None
+    assert (error.image_task_id, ID in error.message) == (ID, not isinstance(outcome, NoResponse))
     assert error.charged in ("yes", "unknown"), "a refused poll says nothing against a paid image task"
 
 
@@ -194,7 +194,7 @@ def test_a_failed_upload_may_be_repeated_and_costs_nothing() -> None:
     for outcome in (answer(500), answer(429), LOST, NOT_SENT):
         error = failure(UPLOAD, outcome)
         assert (error.retryable, error.charged) == (True, "no")
-        assert RetryPolicy().delay(UPLOAD.kind, error, 0, 0.0) is not None
+        assert RequestRetry().delay(UPLOAD.kind, error, 0, 0.0) is not None
 
 
 @pytest.mark.parametrize(
@@ -212,24 +212,24 @@ def test_a_failed_upload_may_be_repeated_and_costs_nothing() -> None:
     ],
 )
 def test_envelopes(envelope: str, code: str, kind: str, message: str) -> None:
-    complaint = read_complaint(answer(400, ENVELOPES[envelope]))
+    complaint = parse_error_body(answer(400, ENVELOPES[envelope]))
     assert (complaint.code, complaint.type, complaint.message) == (code, kind, message)
 
 
 def test_html_is_told_as_words() -> None:
-    assert read_complaint(answer(504, HTML)).message == "504 Gateway Time-out tengine"
-    assert read_complaint(answer(504, b"")).message == "empty body"
+    assert parse_error_body(answer(504, HTML)).message == "504 Gateway Time-out tengine"
+    assert parse_error_body(answer(504, b"")).message == "empty body"
 
 
 @pytest.mark.parametrize("wrap", ["{}", "Bearer {}", "bearer  {}.", '"{}"', "key={}\n", "<b>{}</b>", "({})"])
 def test_a_key_in_any_text_is_blanked(wrap: str) -> None:
-    assert "0123456789" not in clean(wrap.format(KEY))
+    assert "0123456789" not in one_line(wrap.format(KEY))
     body = {"error": {"code": wrap.format(KEY), "message": "x " * 120 + wrap.format(KEY), "type": wrap.format(KEY)}}
     assert "0123456789" not in repr(vars(failure(SUBMIT, answer(400, body)))) + str(failure(SUBMIT, answer(400, body)))
 
 
 def test_texts_are_one_bounded_line() -> None:
-    text = clean("a\nb\r\n\tc" + "\u2028 d" + "x" * 5000)
+    text = one_line("a\nb\r\n\tc" + "\u2028 d" + "x" * 5000)
     assert "\n" not in text and len(text) <= 301
 
 
@@ -302,7 +302,7 @@ def test_a_2xx_that_refuses_a_submit_is_what_its_code_says(body: dict[str, Any],
 
 def test_a_2xx_with_a_code_and_an_id_is_accepted() -> None:
     for code in (0, 1, 200, 401, 500):
-        assert SUBMIT.conclude(answer(200, {"code": code, "data": {"task_id": ID}}), NOW).id == ID
+        assert SUBMIT.parse(answer(200, {"code": code, "data": {"task_id": ID}}), NOW).id == ID
 
 
 def test_a_poll_answered_by_a_code_is_what_the_code_says_and_the_image_task_lives_on() -> None:
@@ -340,7 +340,7 @@ def test_a_page_of_an_edge_says_nothing_of_key_or_prompt_and_passes(call: Any, o
     assert f"an edge or proxy refused it (HTTP {outcome.status}, {what})" in error.message
     assert ("Nothing was bought" in error.message) == (call is SUBMIT)
     # A wall is not run against again and again within one attempt.
-    assert call is not SUBMIT or RetryPolicy().delay(SUBMIT.kind, error, 0, 0.5) is None
+    assert call is not SUBMIT or RequestRetry().delay(SUBMIT.kind, error, 0, 0.5) is None
 
 
 @pytest.mark.parametrize("outcome", [answer(404, HTML), answer(404, ID_URL), answer(405, HTML), answer(404, b"")])
@@ -486,14 +486,14 @@ def test_a_wall_and_a_limit_are_no_refused_content_whatever_their_words() -> Non
     ],
 )
 def test_the_reason_is_read_wherever_it_lies(body: dict[str, Any], said: str) -> None:
-    assert read_complaint(answer(400, body)).message == said
-    failed = STATUS.conclude(answer(200, {"id": ID, "status": "failed", **body}), NOW)
+    assert parse_error_body(answer(400, body)).message == said
+    failed = STATUS.parse(answer(200, {"id": ID, "status": "failed", **body}), NOW)
     assert failed.error is not None and failed.error.message == said
 
 
 def test_a_failed_image_task_refused_for_its_content_has_one_code_even_where_the_words_are_cut() -> None:
     for body in ({"error": {"message": "x " * 300 + "内容审核未通过"}}, {"status": "Request Moderated"}):
-        image_task = STATUS.conclude(answer(200, {"id": ID, "status": "failed", **body}), NOW)
+        image_task = STATUS.parse(answer(200, {"id": ID, "status": "failed", **body}), NOW)
         assert image_task.error is not None and image_task.error.code == "content_policy_violation"
 
 

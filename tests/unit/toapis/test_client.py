@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS, ApiCall, status_call, submit_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, status_call, submit_call
 from tests.support.responses import (
     BALANCE,
     BALANCE_CALL,
@@ -151,7 +151,7 @@ def test_the_waits_of_a_limited_submit() -> None:
     first, second = done.waits
     assert 7 <= first <= 8.75 and 2 <= second <= 2.5
     assert len(trace("sync", [reply(429)] * 9, SUBMIT).waits) == 3
-    assert trace("sync", [reply(429)] * 9, SUBMIT, policy=NO_REPEATS).waits == []
+    assert trace("sync", [reply(429)] * 9, SUBMIT, policy=NO_RETRY).waits == []
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -198,7 +198,7 @@ def test_a_link_without_a_host_is_completed_with_the_connection_s(shell: str) ->
 def test_no_redirect_is_followed(shell: str, status: int, call: ApiCall[Any]) -> None:
     with ScriptedServer([js(200, COMPLETED)] * 9) as elsewhere:
         for location in (f"http://{elsewhere.address}/x", f"//{elsewhere.address}/x", "http://[bad", "/v1/other", ""):
-            done = trace(shell, [reply(status, Location=location)] * 9, call, policy=NO_REPEATS)
+            done = trace(shell, [reply(status, Location=location)] * 9, call, policy=NO_RETRY)
             assert isinstance(done.result, errors.ToApisError) and len(done.requests) == 1
     assert elsewhere.requests == []
 
@@ -219,7 +219,7 @@ KEYS = [KEY, "sk-proj/AbCdEfGh+1234567=", "0a1b2c3d-4e5f/6789-abcdef"]
 @pytest.mark.parametrize("key", KEYS)
 def test_an_echoed_key_is_never_shown(shell: str, echo: int, key: str) -> None:
     for call in (SUBMIT, STATUS):
-        done = trace(shell, [ECHOES[echo](key)] * 9, call, key=key, policy=NO_REPEATS)
+        done = trace(shell, [ECHOES[echo](key)] * 9, call, key=key, policy=NO_RETRY)
         text = repr(done.result) + repr(getattr(done.result, "__dict__", "")) + repr(getattr(done.result, "error", ""))
         for secret in (key, key[3:], key.rpartition("/")[2]):
             assert secret not in text

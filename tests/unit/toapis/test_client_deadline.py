@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import ToApisClient
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY
 from tests.support.responses import KEY, STATUS, SUBMIT, SUBMITTED
 from tests.support.scripted_server import Request, ScriptedServer, drip, read_request
 from tests.unit.toapis.test_client import SHELLS, call_once
@@ -49,7 +49,7 @@ def test_a_slow_drip_ends_with_the_call_s_time(shell: str, where: str) -> None:
     """
     sent: list[bytes] = []
     with ScriptedServer([drip(DRIPS[where], 0.04, sent)]) as server:
-        result, _ = call_once(shell, f"http://{server.address}", SUBMIT, timeout=0.5, policy=NO_REPEATS)
+        result, _ = call_once(shell, f"http://{server.address}", SUBMIT, timeout=0.5, policy=NO_RETRY)
         assert isinstance(result, errors.SubmissionUnknown)
     assert len(sent) < len(DRIPS[where])
 
@@ -65,7 +65,7 @@ def test_a_reused_connection_is_cut_too() -> None:
 
     second: list[Request | None] = []
     with ScriptedServer([step]) as server:
-        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.5, policy=NO_REPEATS)
+        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.5, policy=NO_RETRY)
         with contextlib.closing(client):
             assert client.call(SUBMIT).id == SUBMITTED["id"]
             with pytest.raises(errors.SubmissionUnknown):
@@ -76,8 +76,8 @@ def test_a_reused_connection_is_cut_too() -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_endless_answer_is_cut(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(client_module, "MAX_RESPONSE_BYTES", 1_000_000)
     endless = itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b"x" * 65536))
     with ScriptedServer([drip(endless, 0.0, [])]) as server:
-        result, _ = call_once(shell, f"http://{server.address}", STATUS, policy=NO_REPEATS)
+        result, _ = call_once(shell, f"http://{server.address}", STATUS, policy=NO_RETRY)
     assert isinstance(result, errors.TransientFailure)

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import links_in, sent_links, status_call
-from airflow_provider_nanobanana.toapis.responses import Answer
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.responses import ID, KEY, NOW, URL
 
 BASE = "https://gateway.example/toapis"
@@ -21,7 +21,7 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode()
 
 def looked_up(body: dict[str, Any], sent: Any = None, **fields: Any) -> ImageTask:
     whole = {"id": ID, "status": "completed", **body, **fields}
-    return status_call(ID, sent).conclude(Answer(200, {}, json.dumps(whole).encode(), KEY, BASE), NOW)
+    return status_call(ID, sent).parse(ApiResponse(200, {}, json.dumps(whole).encode(), KEY, BASE), NOW)
 
 
 def links(body: dict[str, Any], sent: Any = None, **fields: Any) -> list[str | None]:
@@ -239,7 +239,7 @@ def test_an_unknown_word_is_what_stands_beside_it(fields: dict[str, Any], status
 def test_a_failed_call_is_never_a_failed_image_task(body: dict[str, Any]) -> None:
     """A failed image task is bought again."""
     with pytest.raises(TransientFailure):
-        status_call(ID).conclude(Answer(200, {}, json.dumps(body).encode()), NOW)
+        status_call(ID).parse(ApiResponse(200, {}, json.dumps(body).encode()), NOW)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_failed_call_is_never_a_failed_image_task(body: dict[str, Any]) -> Non
     ],
 )
 def test_an_image_task_is_read_out_of_its_envelope(body: dict[str, Any]) -> None:
-    image_task = status_call(ID).conclude(Answer(200, {}, json.dumps(body).encode()), NOW)
+    image_task = status_call(ID).parse(ApiResponse(200, {}, json.dumps(body).encode()), NOW)
     assert (image_task.id, image_task.status) == (ID, ImageTaskStatus.COMPLETED)
     assert [image.url for image in image_task.images] == [URL]
 

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ConnectionFailed
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
-from airflow_provider_nanobanana.toapis.protocol import NO_REPEATS
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY
 from airflow_provider_nanobanana.toapis.proxy import bypasses, find_proxy
 from tests.support.responses import KEY, STATUS
 
@@ -148,10 +148,10 @@ def test_no_entry_of_no_proxy_keeps_a_client_from_being_built(monkeypatch: pytes
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "fd00::/8,[::,[::1]:x,\\,127.0.0.1,%zz,http://[")
     with pytest.raises(ConnectionFailed):
-        ToApisClient("http://127.0.0.1:1", KEY).call(STATUS, NO_REPEATS)
+        ToApisClient("http://127.0.0.1:1", KEY).call(STATUS, NO_RETRY)
 
     async def look() -> None:
-        await AsyncToApisClient("http://127.0.0.1:1", KEY).call(STATUS, NO_REPEATS)
+        await AsyncToApisClient("http://127.0.0.1:1", KEY).call(STATUS, NO_RETRY)
 
     with pytest.raises(ConnectionFailed):
         asyncio.run(look())

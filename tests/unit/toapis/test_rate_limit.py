@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.rate_limit import RateSigns, TokenBucket
+from airflow_provider_nanobanana.toapis.rate_limit import RateLimitHeaders, RatePacer
 
 START = 1_790_000_000.0
 #: Float resolution at today's epoch seconds.
@@ -26,7 +26,7 @@ TOLERANCE = 0.05
     window=st.floats(0.01, 20),
 )
 def test_no_window_ever_holds_more_than_the_rate(rate: float, gaps: list[float], window: float) -> None:
-    bucket = TokenBucket(rate)
+    bucket = RatePacer(rate)
     moments = [now + bucket.reserve(now) for now in itertools.accumulate(gaps, initial=START)]
     assert moments == sorted(moments)
     for position, moment in enumerate(moments):
@@ -35,7 +35,7 @@ def test_no_window_ever_holds_more_than_the_rate(rate: float, gaps: list[float],
 
 
 def test_calls_are_spaced_evenly_and_idle_time_is_not_saved_up() -> None:
-    bucket = TokenBucket(10.0)
+    bucket = RatePacer(10.0)
     assert bucket.reserve(START) == 0.0
     waits = [bucket.reserve(START + 3600) for _ in range(50)]
     assert waits == pytest.approx([max(0.0, n / 10 - TOLERANCE) for n in range(50)], abs=EPSILON)
@@ -43,7 +43,7 @@ def test_calls_are_spaced_evenly_and_idle_time_is_not_saved_up() -> None:
 
 def test_late_wake_ups_lose_nothing() -> None:
     """At 500 calls a second a loop that wakes up 3 ms late each time would else send 200."""
-    bucket, now, sent = TokenBucket(500.0), START, 0
+    bucket, now, sent = RatePacer(500.0), START, 0
     while now < START + 10:
         wait = bucket.reserve(now)
         now += wait + (0.003 if wait else 0.0005)
@@ -54,50 +54,50 @@ def test_late_wake_ups_lose_nothing() -> None:
 @pytest.mark.parametrize("rate", [0, -1, float("-inf")])
 def test_a_rate_must_be_positive(rate: float) -> None:
     with pytest.raises(ValueError, match="positive"):
-        TokenBucket(rate)
+        RatePacer(rate)
 
 
 def test_a_429_stops_everybody_and_halves_the_rate_once() -> None:
-    bucket = TokenBucket(50.0)
+    bucket = RatePacer(50.0)
     bucket.reserve(START)
     for _ in range(8):  # calls under way together meet the same limit
-        bucket.slow_down(START, 7.0)
+        bucket.on_rate_limited(START, 7.0)
     assert bucket.rate == 25.0
     assert [bucket.reserve(START) for _ in range(3)] == pytest.approx([7.0, 7.04, 7.08], abs=EPSILON)
-    bucket.slow_down(START + 9, 0.0)
+    bucket.on_rate_limited(START + 9, 0.0)
     assert bucket.rate == 12.5
 
 
 def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
-    bucket = TokenBucket(50.0)
-    bucket.slow_down(START, 30.0)
-    bucket.slow_down(START + 1, 2.0)
+    bucket = RatePacer(50.0)
+    bucket.on_rate_limited(START, 30.0)
+    bucket.on_rate_limited(START + 1, 2.0)
     assert bucket.wait(START + 1) == bucket.reserve(START + 1) == pytest.approx(29.0, abs=EPSILON)
 
 
 def test_an_absurd_wait_is_obeyed_for_a_minute() -> None:
-    bucket = TokenBucket(50.0)
-    bucket.slow_down(START, 86_400.0)
+    bucket = RatePacer(50.0)
+    bucket.on_rate_limited(START, 86_400.0)
     assert bucket.wait(START) == pytest.approx(60.0)
 
 
 def test_the_rate_has_a_floor_and_recovers_a_hundredth_a_second_and_never_beyond_itself() -> None:
-    bucket = TokenBucket(64.0)
+    bucket = RatePacer(64.0)
     for number in range(20):
-        bucket.slow_down(START + 2 * number, 0.0)
+        bucket.on_rate_limited(START + 2 * number, 0.0)
     now = START + 38
     assert bucket.rate == pytest.approx(1.0)
     for tenth in range(1, 101):
-        bucket.succeeded(now + tenth / 10)
+        bucket.on_success(now + tenth / 10)
     assert bucket.rate == pytest.approx(1.0 + 6.4)
-    bucket.succeeded(now + 1000)
+    bucket.on_success(now + 1000)
     assert bucket.rate == 64.0
 
 
 @pytest.mark.parametrize("parties", [2, 5])
 def test_strangers_converge_on_one_account(parties: int) -> None:
     """Each believes that it has the account's whole rate; the account's bucket holds ten seconds' worth."""
-    rate, buckets = 50.0, [TokenBucket(50.0) for _ in range(parties)]
+    rate, buckets = 50.0, [RatePacer(50.0) for _ in range(parties)]
     tokens, at = 500.0, START
     refused: list[float] = []
     sent: list[list[float]] = [[] for _ in buckets]
@@ -110,10 +110,10 @@ def test_strangers_converge_on_one_account(parties: int) -> None:
         if tokens >= 1:
             tokens -= 1
             sent[party].append(now)
-            buckets[party].succeeded(now)
+            buckets[party].on_success(now)
         else:
             refused.append(now)
-            buckets[party].slow_down(now, 1.0)
+            buckets[party].on_rate_limited(now, 1.0)
         heapq.heappush(turns, (now + buckets[party].reserve(now) + network.uniform(0.001, 0.05), party))
     late = [moment for moment in refused if moment > START + 10]
     passed = sum(map(len, sent))
@@ -123,29 +123,29 @@ def test_strangers_converge_on_one_account(parties: int) -> None:
 
 
 def test_it_goes_on_in_another_process() -> None:
-    bucket = TokenBucket(50.0)
+    bucket = RatePacer(50.0)
     bucket.reserve(START)
-    bucket.slow_down(START, 3.0)
-    heir = TokenBucket.resumed(50.0, bucket.state())
+    bucket.on_rate_limited(START, 3.0)
+    heir = RatePacer.resumed(50.0, bucket.state())
     assert (heir.rate, heir.reserve(START), heir.state()[0]) == (25.0, 3.0, 0.5)
-    assert TokenBucket.resumed(50.0, (99.0, START, START, START)).rate == 50.0, "a state that cannot be"
+    assert RatePacer.resumed(50.0, (99.0, START, START, START)).rate == 50.0, "a state that cannot be"
 
 
 def test_a_service_that_always_says_nothing_is_left_is_obeyed_once() -> None:
-    bucket = TokenBucket(50.0)
-    empty = RateSigns.read(headers(remaining=0, reset=60), "async_query")
-    bucket.heed(empty, START)
+    bucket = RatePacer(50.0)
+    empty = RateLimitHeaders.read(headers(remaining=0, reset=60), "async_query")
+    bucket.apply_headers(empty, START)
     assert bucket.wait(START) == 60.0
-    bucket.heed(empty, START + 1)
+    bucket.apply_headers(empty, START + 1)
     assert bucket.wait(START + 1) == 0.0, "another call passed although nothing was left"
-    bucket.heed(empty, START + 61)
+    bucket.apply_headers(empty, START + 61)
     assert bucket.wait(START + 61) == 0.0
-    bucket.heed(RateSigns.read(headers(remaining=7), "async_query"), START + 62)
-    bucket.heed(empty, START + 63)
+    bucket.apply_headers(RateLimitHeaders.read(headers(remaining=7), "async_query"), START + 62)
+    bucket.apply_headers(empty, START + 63)
     assert bucket.wait(START + 63) == 60.0, "it counts after all"
-    bucket.heed(empty, START + 124)
-    bucket.slow_down(START + 125, 1.0)
-    bucket.heed(empty, START + 127)
+    bucket.apply_headers(empty, START + 124)
+    bucket.on_rate_limited(START + 125, 1.0)
+    bucket.apply_headers(empty, START + 127)
     assert bucket.wait(START + 127) == 60.0, "a 429 says that it meant it"
 
 
@@ -156,36 +156,36 @@ def headers(**values: object) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("given_headers", "signs"),
     [
-        ({}, RateSigns()),
-        (headers(limit=3000), RateSigns(rate=50.0)),
-        (headers(limit=3000, remaining=0, reset=2), RateSigns(rate=50.0, exhausted_for=2.0)),
-        (headers(limit=3000, remaining=7, reset=2), RateSigns(rate=50.0)),
-        (headers(remaining=0), RateSigns()),
-        (headers(remaining=0, reset=1_790_000_000), RateSigns()),  # a moment, not a number of seconds
-        (headers(limit=300, category="async_submit"), RateSigns()),
-        (headers(limit=0), RateSigns()),
-        (headers(limit="nan", remaining="-3", reset="soon"), RateSigns()),
+        ({}, RateLimitHeaders()),
+        (headers(limit=3000), RateLimitHeaders(rate=50.0)),
+        (headers(limit=3000, remaining=0, reset=2), RateLimitHeaders(rate=50.0, exhausted_for=2.0)),
+        (headers(limit=3000, remaining=7, reset=2), RateLimitHeaders(rate=50.0)),
+        (headers(remaining=0), RateLimitHeaders()),
+        (headers(remaining=0, reset=1_790_000_000), RateLimitHeaders()),  # a moment, not a number of seconds
+        (headers(limit=300, category="async_submit"), RateLimitHeaders()),
+        (headers(limit=0), RateLimitHeaders()),
+        (headers(limit="nan", remaining="-3", reset="soon"), RateLimitHeaders()),
     ],
 )
-def test_headers_are_read_as_far_as_they_are_plausible(given_headers: dict[str, str], signs: RateSigns) -> None:
-    assert RateSigns.read(given_headers, "async_query") == signs
+def test_headers_are_read_as_far_as_they_are_plausible(given_headers: dict[str, str], signs: RateLimitHeaders) -> None:
+    assert RateLimitHeaders.read(given_headers, "async_query") == signs
 
 
 def test_it_is_never_faster_than_the_account_and_silent_while_nothing_is_left() -> None:
-    bucket = TokenBucket(50.0)
-    bucket.heed(RateSigns(rate=5000.0), START)
+    bucket = RatePacer(50.0)
+    bucket.apply_headers(RateLimitHeaders(rate=5000.0), START)
     assert bucket.rate == 50.0, "the connection's own limit stays"
-    bucket.heed(RateSigns(rate=10.0, exhausted_for=3.0), START)
+    bucket.apply_headers(RateLimitHeaders(rate=10.0, exhausted_for=3.0), START)
     assert (bucket.rate, bucket.reserve(START)) == (10.0, 3.0)
 
 
 def test_slow_429s_of_one_excess_halve_the_rate_once() -> None:
     """Thirteen calls were under way; their 429s come in over six seconds."""
-    bucket = TokenBucket(50.0)
+    bucket = RatePacer(50.0)
     for number in range(13):
-        bucket.slow_down(START + number / 2, 1.0, sent=START - 5 + number / 100)
+        bucket.on_rate_limited(START + number / 2, 1.0, sent=START - 5 + number / 100)
     assert bucket.rate == 25.0
-    bucket.slow_down(START + 9, 1.0, sent=START + 8)
+    bucket.on_rate_limited(START + 9, 1.0, sent=START + 8)
     assert bucket.rate == 12.5
 
 
@@ -195,13 +195,13 @@ def test_slow_429s_of_one_excess_halve_the_rate_once() -> None:
     ids=["default", "a tenth", "more than ours", "calls a second", "nonsense"],
 )
 def test_a_limit_in_another_unit_does_not_slow_us_sixtyfold(limit: int, rate: float) -> None:
-    bucket = TokenBucket(50.0)
-    bucket.heed(RateSigns.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
+    bucket = RatePacer(50.0)
+    bucket.apply_headers(RateLimitHeaders.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
     assert bucket.rate == rate
 
 
 def test_one_odd_answer_does_not_slow_us_for_ever() -> None:
-    bucket = TokenBucket(50.0)
+    bucket = RatePacer(50.0)
     for limit in (300, 3000):
-        bucket.heed(RateSigns.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
+        bucket.apply_headers(RateLimitHeaders.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
     assert bucket.rate == 50.0

@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call
-from airflow_provider_nanobanana.toapis.responses import Answer
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.responses import (
     BALANCE,
     CALLS,
@@ -59,11 +59,11 @@ json_values = st.recursive(
 headers = st.dictionaries(st.sampled_from(["retry-after", "date", "content-type"]), st.text(max_size=40), max_size=3)
 
 
-def check(kind: str, outcome: Answer) -> None:
+def check(kind: str, outcome: ApiResponse) -> None:
     """A result that can be stored as JSON, or one error of the tree with a message that can."""
     call, expected, _ = CALLS[kind]
     try:
-        result = call.conclude(outcome, NOW)
+        result = call.parse(outcome, NOW)
     except ToApisError as error:
         json.dumps([error.message, error.code, error.retry_after], allow_nan=False)
         error.message.encode()
@@ -79,13 +79,13 @@ def check(kind: str, outcome: Answer) -> None:
 @pytest.mark.parametrize("kind", CALLS)
 @given(value=json_values, status=STATUSES | st.integers(100, 999), sent=headers)
 def test_any_json_is_a_result_or_one_error(kind: str, value: Any, status: int, sent: dict[str, str]) -> None:
-    check(kind, Answer(status, sent, json.dumps(value).encode()))
+    check(kind, ApiResponse(status, sent, json.dumps(value).encode()))
 
 
 @pytest.mark.parametrize("kind", CALLS)
 @given(body=st.binary(max_size=200) | st.text(max_size=60).map(lambda text: text.encode("utf-16")), status=STATUSES)
 def test_any_bytes_are_a_result_or_one_error(kind: str, body: bytes, status: int) -> None:
-    check(kind, Answer(status, {}, body))
+    check(kind, ApiResponse(status, {}, body))
 
 
 def paths(value: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -127,16 +127,16 @@ def test_any_mutation_of_a_documented_answer_is_read(kind: str, data: st.DataObj
 )
 def test_extremes_are_read(kind: str, body: bytes) -> None:
     for status in (200, 400, 503):
-        check(kind, Answer(status, {}, body))
+        check(kind, ApiResponse(status, {}, body))
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
 def test_truncated_json_is_no_result(cut: int) -> None:
     body = json.dumps(COMPLETED).encode()[:-cut]
     with pytest.raises(TransientFailure):
-        STATUS.conclude(answer(200, body), NOW)
+        STATUS.parse(answer(200, body), NOW)
     with pytest.raises(SubmissionUnknown):
-        SUBMIT.conclude(answer(200, body), NOW)
+        SUBMIT.parse(answer(200, body), NOW)
 
 
 WORDS = {
@@ -148,13 +148,13 @@ WORDS = {
 
 @pytest.mark.parametrize(("word", "status"), [(word, status) for status, words in WORDS.items() for word in words])
 def test_status_words(word: str, status: ImageTaskStatus) -> None:
-    assert STATUS.conclude(answer(200, {"id": ID, "status": word}), NOW).status is status
+    assert STATUS.parse(answer(200, {"id": ID, "status": word}), NOW).status is status
 
 
 @pytest.mark.parametrize("body", [{"id": ID}, {"id": ID, "status": ""}, {"id": ID, "status": None, "progress": 3}])
 def test_a_status_answer_without_a_word_is_running(body: dict[str, Any]) -> None:
     """Contract 4.2: "processing, running, empty, missing" are running."""
-    assert STATUS.conclude(answer(200, body), NOW).status is ImageTaskStatus.RUNNING
+    assert STATUS.parse(answer(200, body), NOW).status is ImageTaskStatus.RUNNING
 
 
 @pytest.mark.parametrize("key", ["id", "task_id"])
@@ -164,23 +164,23 @@ def test_the_id_is_found_wherever_it_sits(key: str, wrapped: bool, call: ApiCall
     body: dict[str, Any] = {key: "img_7", "status": "pending"}
     if wrapped:
         body = {"code": "success", "message": "", "data": body}
-    assert call.conclude(answer(200, body), NOW).id == "img_7"
+    assert call.parse(answer(200, body), NOW).id == "img_7"
 
 
 def test_a_numeric_id_and_an_echoed_client_id_are_read() -> None:
-    image_task = SUBMIT.conclude(answer(200, {**SUBMITTED, "id": 17, "client_business_id": "nb-1"}), NOW)
+    image_task = SUBMIT.parse(answer(200, {**SUBMITTED, "id": 17, "client_business_id": "nb-1"}), NOW)
     assert (image_task.id, image_task.client_business_id) == ("17", "nb-1")
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "queued"}, {"id": ""}, {"id": None}, {"data": {}}, [], 3])
 def test_a_submit_answer_without_an_id_is_unknown(body: Any) -> None:
     with pytest.raises(SubmissionUnknown) as caught:
-        SUBMIT.conclude(answer(200, body), NOW)
+        SUBMIT.parse(answer(200, body), NOW)
     assert caught.value.charged == "unknown"
 
 
 def test_a_submit_may_answer_completed_at_once() -> None:
-    image_task = SUBMIT.conclude(answer(200, COMPLETED), NOW)
+    image_task = SUBMIT.parse(answer(200, COMPLETED), NOW)
     assert (image_task.status, image_task.images[0].url) == (ImageTaskStatus.COMPLETED, URL)
 
 
@@ -197,14 +197,14 @@ PLACES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_url_is_found_wherever_it_sits_and_once(place: str) -> None:
-    image_task = STATUS.conclude(answer(200, {"id": ID, "status": "completed", **PLACES[place]}), NOW)
+    image_task = STATUS.parse(answer(200, {"id": ID, "status": "completed", **PLACES[place]}), NOW)
     assert [image.url for image in image_task.images] == [URL]
 
 
 def test_all_images_keep_their_order() -> None:
     data = [{"url": "https://a/1"}, {"url": "https://a/2"}, {"url": "https://a/1"}, {"b64_json": "QUJD"}, "junk", None]
     body = {"id": ID, "status": "completed", "result": {"data": data}, "url": "https://a/2"}
-    images = STATUS.conclude(answer(200, body), NOW).images
+    images = STATUS.parse(answer(200, body), NOW).images
     assert [(i.index, i.url, i.b64_json) for i in images] == [
         (0, "https://a/1", None), (1, "https://a/2", None), (2, None, "QUJD"),
     ]  # fmt: skip
@@ -212,12 +212,12 @@ def test_all_images_keep_their_order() -> None:
 
 def test_links_and_bytes_stay_out_of_reprs() -> None:
     body = {"id": ID, "status": "completed", "result": {"data": [{"url": URL, "b64_json": "QUJD"}]}}
-    assert URL not in repr(image_task := STATUS.conclude(answer(200, body), NOW)) and "QUJD" not in repr(image_task)
+    assert URL not in repr(image_task := STATUS.parse(answer(200, body), NOW)) and "QUJD" not in repr(image_task)
 
 
 def test_running_and_failed_answers_name_no_images() -> None:
     for sample in (RUNNING, FAILED):
-        assert STATUS.conclude(answer(200, {**sample, "url": URL}), NOW).images == ()
+        assert STATUS.parse(answer(200, {**sample, "url": URL}), NOW).images == ()
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_running_and_failed_answers_name_no_images() -> None:
     ],
 )
 def test_a_failed_image_task_is_an_answer_with_its_reason(change: dict[str, Any], code: str, message: str) -> None:
-    image_task = STATUS.conclude(answer(200, {**FAILED, **change}), NOW)
+    image_task = STATUS.parse(answer(200, {**FAILED, **change}), NOW)
     assert image_task.error is not None
     assert (image_task.status, image_task.error.code, image_task.error.message) == ("failed", code, message)
 
@@ -244,4 +244,4 @@ def test_a_failed_image_task_is_an_answer_with_its_reason(change: dict[str, Any]
 )
 def test_a_200_that_says_not_found_is_not_found(body: dict[str, Any]) -> None:
     with pytest.raises(ImageTaskNotFound):
-        STATUS.conclude(answer(200, body), NOW)
+        STATUS.parse(answer(200, body), NOW)

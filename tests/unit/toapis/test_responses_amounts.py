@@ -77,7 +77,7 @@ def test_times(value: Any, seconds: float | None) -> None:
 
 
 def test_a_bill_for_a_failed_image_task_is_kept() -> None:
-    failed = STATUS.conclude(
+    failed = STATUS.parse(
         answer(200, {"id": ID, "status": "failed", "billing": {"status": "settled", "cost_usd": 0.025}}), NOW
     )
     assert failed.cost_usd == 0.025
@@ -86,9 +86,9 @@ def test_a_bill_for_a_failed_image_task_is_kept() -> None:
 @pytest.mark.parametrize("value", [1e308, 1e13, "1e300", 10**300, float("inf"), float("nan"), True])
 def test_absurd_credits_are_no_balance_and_every_balance_can_be_calculated_with(value: Any) -> None:
     with pytest.raises(ToApisError):
-        BALANCE_CALL.conclude(answer(200, {**BALANCE, "remain_credits": value}), NOW)
+        BALANCE_CALL.parse(answer(200, {**BALANCE, "remain_credits": value}), NOW)
     odd = {**BALANCE, "remain_credits": 1e12, "credits_per_usd": 5e-324, "used_credits": value}
-    left = BALANCE_CALL.conclude(answer(200, odd), NOW)
+    left = BALANCE_CALL.parse(answer(200, odd), NOW)
     assert left.remain_usd == 5e9 and left.used_credits is None
 
 
@@ -116,54 +116,54 @@ def test_an_expiry_before_completion_is_not_believed(nonsense: int) -> None:
 
 
 def test_balance() -> None:
-    left = BALANCE_CALL.conclude(answer(200, BALANCE), NOW)
+    left = BALANCE_CALL.parse(answer(200, BALANCE), NOW)
     assert left == Balance(remain_credits=300, used_credits=100, credits_per_usd=200, unlimited=False)
     assert left.remain_usd == 1.5
 
 
 def test_an_unlimited_balance_is_no_amount() -> None:
     body = {**BALANCE, "unlimited_quota": True, "remain_balance": -1, "remain_credits": -200}
-    left = BALANCE_CALL.conclude(answer(200, body), NOW)
+    left = BALANCE_CALL.parse(answer(200, body), NOW)
     assert left.unlimited and left.remain_usd is None
 
 
 def test_a_balance_below_zero_is_no_credits() -> None:
     """Images are settled after they were made, so an account can owe; that is not an unreadable answer."""
-    left = BALANCE_CALL.conclude(answer(200, {**BALANCE, "remain_credits": -3}), NOW)
+    left = BALANCE_CALL.parse(answer(200, {**BALANCE, "remain_credits": -3}), NOW)
     assert left.remain_credits is not None and left.remain_credits <= 0
 
 
 @pytest.mark.parametrize("rate", [0, -1, None, "x"])
 def test_an_absurd_exchange_rate_falls_back_to_the_documented_one(rate: Any) -> None:
-    assert BALANCE_CALL.conclude(answer(200, {**BALANCE, "credits_per_usd": rate}), NOW).remain_usd == 1.5
+    assert BALANCE_CALL.parse(answer(200, {**BALANCE, "credits_per_usd": rate}), NOW).remain_usd == 1.5
 
 
 @pytest.mark.parametrize("body", [{"success": False, "message": "no"}, {"success": True}, {"remain_balance": 3}])
 def test_a_200_without_a_balance_is_an_error(body: dict[str, Any]) -> None:
     with pytest.raises(ToApisError) as caught:
-        BALANCE_CALL.conclude(answer(200, body), NOW)
+        BALANCE_CALL.parse(answer(200, body), NOW)
     assert caught.value.http_status == 200
 
 
 def test_model_ids() -> None:
     body = {**MODELS, "data": [*MODELS["data"], {"id": None}, "junk", {"id": "gemini-x"}]}
-    assert MODEL_LIST.conclude(answer(200, body), NOW) == ["nano_banana_2", "gemini-x"]
+    assert MODEL_LIST.parse(answer(200, body), NOW) == ["nano_banana_2", "gemini-x"]
 
 
 def test_no_models_at_all_is_an_empty_list() -> None:
-    assert MODEL_LIST.conclude(answer(200, {**MODELS, "data": []}), NOW) == []
+    assert MODEL_LIST.parse(answer(200, {**MODELS, "data": []}), NOW) == []
 
 
 def test_upload_url() -> None:
-    assert UPLOAD.conclude(answer(200, UPLOADED), NOW) == UPLOADED["data"]["url"]
+    assert UPLOAD.parse(answer(200, UPLOADED), NOW) == UPLOADED["data"]["url"]
 
 
 @pytest.mark.parametrize("status", [200, 400])
 def test_a_refused_upload_says_why(status: int) -> None:
     with pytest.raises(ToApisError, match="unsupported file type"):
-        UPLOAD.conclude(answer(status, {"success": False, "message": "unsupported file type"}), NOW)
+        UPLOAD.parse(answer(status, {"success": False, "message": "unsupported file type"}), NOW)
 
 
 def test_an_answer_to_an_unknown_status_keeps_the_service_s_word() -> None:
-    task = STATUS.conclude(answer(200, {"id": ID, "status": "reticulating"}), NOW)
+    task = STATUS.parse(answer(200, {"id": ID, "status": "reticulating"}), NOW)
     assert (task.wire_status, task.terminal) == ("reticulating", False)

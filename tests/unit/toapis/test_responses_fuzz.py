@@ -10,10 +10,10 @@ import pytest
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent
 from airflow_provider_nanobanana.polling import verdict
-from airflow_provider_nanobanana.polling.result import Sighting, Wait
+from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.responses import Answer
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.responses import (
     BALANCE,
     CALLS,
@@ -134,12 +134,12 @@ def bent(rng: random.Random, value: Any, depth: int = 0) -> Any:
     return [bent(rng, inner, depth + 1) for inner in value] if isinstance(value, list) else value
 
 
-def answer_of(rng: random.Random, kind: str) -> Answer:
+def answer_of(rng: random.Random, kind: str) -> ApiResponse:
     body = json.dumps(bent(rng, rng.choice(BODIES if rng.random() < 0.5 else CALLS[kind][2]))).encode()
     if rng.random() < 0.15:
         body = rng.choice([b"<html>" + body, body[: rng.randrange(len(body) + 1)], b"\xef\xbb\xbf" + body, b"[" * 9000])
     headers = {"retry-after": rng.choice(["7", "-1", "nan", "soon", "9" * 400])} if rng.random() < 0.2 else {}
-    return Answer(rng.choice(STATUSES), headers, body, KEY, "https://gateway.example")
+    return ApiResponse(rng.choice(STATUSES), headers, body, KEY, "https://gateway.example")
 
 
 def check_error(error: ToApisError) -> None:
@@ -155,13 +155,13 @@ def check_image_task(rng: random.Random, image_task: ImageTask, *, looked_up: bo
     ) <= 16
     assert image_task.answer is None or (len(image_task.answer) <= 2000 and "S3CRET" not in image_task.answer)
     ImageTask.model_validate_json(image_task.model_dump_json())
-    wait = Wait(NOW - rng.choice([0, 61, 500]), NOW + rng.choice([-1, 100]))
-    record = Sighting(ID, image_task=image_task).record(wait, NOW)
+    wait = WaitWindow(NOW - rng.choice([0, 61, 500]), NOW + rng.choice([-1, 100]))
+    record = PollResult(ID, image_task=image_task).to_record(wait, NOW)
     text = json.dumps(record, allow_nan=False)
     assert len(text) <= 600 and KEY not in text and "\\u0000" not in text
     words = record["error"] or {}
     assert all(word.isprintable() for word in words.values()) and "S3CRET" not in json.dumps(words)
-    verdict.conclude([record], allow_partial=False)
+    verdict.error_for([record], allow_partial=False)
     spent = Spent()
     spent.put("one", Cost.of(image_task, 0.025).plus(Cost(0.02)))
     json.dumps(spent.totals(), allow_nan=False)
@@ -175,7 +175,7 @@ def test_any_answer_is_one_result_or_one_error_that_can_be_kept(seed: int) -> No
         kind = rng.choice(["submit", "status", "status", *CALLS])
         outcome = answer_of(rng, kind)
         try:
-            value = CALLS[kind][0].conclude(outcome, NOW)
+            value = CALLS[kind][0].parse(outcome, NOW)
         except ToApisError as error:
             check_error(error)
             continue

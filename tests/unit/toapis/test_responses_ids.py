@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call, submit_call
-from airflow_provider_nanobanana.toapis.responses import Answer
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.responses import COMPLETED, ID, KEY, NOW, REQUEST, RUNNING, STATUS, SUBMIT, answer
 
 OURS = "nb-1"  # what SUBMIT sends
@@ -28,15 +28,15 @@ TAKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", TAKEN)
 @pytest.mark.parametrize("call", [SUBMIT, BLIND], ids=["client id", "no client id"])
 def test_the_one_id_of_a_submit_s_answer_is_taken(shape: str, call: Any) -> None:
-    assert call.conclude(answer(200, TAKEN[shape]), NOW).id == ID
+    assert call.parse(answer(200, TAKEN[shape]), NOW).id == ID
 
 
 def test_an_id_beside_our_client_id_is_taken_whatever_else_is_there() -> None:
     body = {"data": [{"taskId": "other"}, {"taskId": ID, "client_business_id": OURS}]}
-    assert SUBMIT.conclude(answer(200, body), NOW).id == ID
+    assert SUBMIT.parse(answer(200, body), NOW).id == ID
     with pytest.raises(errors.SubmissionUnknown):
-        BLIND.conclude(answer(200, body), NOW)
-    assert SUBMIT.conclude(answer(200, {"client_business_id": OURS, "result": ID}), NOW).id == ID
+        BLIND.parse(answer(200, body), NOW)
+    assert SUBMIT.parse(answer(200, {"client_business_id": OURS, "result": ID}), NOW).id == ID
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_an_id_beside_our_client_id_is_taken_whatever_else_is_there() -> None:
 def test_any_other_id_leaves_the_submit_unknown(body: dict[str, Any]) -> None:
     """What is taken for an id here is never bought again, so it has to be sure; ours is found by its client id."""
     with pytest.raises(errors.SubmissionUnknown) as caught:
-        SUBMIT.conclude(Answer(200, {}, json.dumps(body).encode(), KEY), NOW)
+        SUBMIT.parse(ApiResponse(200, {}, json.dumps(body).encode(), KEY), NOW)
     assert caught.value.charged == "unknown"
 
 
@@ -73,7 +73,7 @@ def test_any_other_id_leaves_the_submit_unknown(body: dict[str, Any]) -> None:
 )
 def test_an_answer_about_another_image_task_is_never_ours(body: dict[str, Any]) -> None:
     with pytest.raises(errors.TransientFailure, match="another one") as caught:
-        STATUS.conclude(answer(200, body), NOW)
+        STATUS.parse(answer(200, body), NOW)
     assert (caught.value.charged, caught.value.image_task_id) == ("yes", ID)
 
 
@@ -89,26 +89,26 @@ def test_an_answer_about_another_image_task_is_never_ours(body: dict[str, Any]) 
     ],
 )
 def test_an_answer_by_id_or_by_client_id_is_ours(asked: str, fields: dict[str, Any], found: str) -> None:
-    assert status_call(asked).conclude(answer(200, {**RUNNING, **fields}), NOW).id == found
+    assert status_call(asked).parse(answer(200, {**RUNNING, **fields}), NOW).id == found
 
 
 def test_a_client_id_that_the_answer_does_not_repeat_has_to_be_said_to_be_one() -> None:
-    assert status_call("order 7", by_client_id=True).conclude(answer(200, RUNNING), NOW).id == ID
+    assert status_call("order 7", by_client_id=True).parse(answer(200, RUNNING), NOW).id == ID
     for call in (status_call("order 7"), status_call("nb-7", by_client_id=False)):
         with pytest.raises(errors.TransientFailure):
-            call.conclude(answer(200, RUNNING), NOW)
+            call.parse(answer(200, RUNNING), NOW)
 
 
 @pytest.mark.parametrize("fields", [{"client_business_id": "nb-8"}, {"client_business_id": "nb-8", "id": None}])
 def test_a_look_by_client_id_that_shows_another_one_is_never_ours(fields: dict[str, Any]) -> None:
     with pytest.raises(errors.TransientFailure):
-        status_call("nb-7").conclude(answer(200, {**RUNNING, **fields}), NOW)
+        status_call("nb-7").parse(answer(200, {**RUNNING, **fields}), NOW)
 
 
 def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id() -> None:
     body = {"code": 1, "description": "ok", "result": ID, "link": "https://x.example/a?sig=S3CRET", "key": KEY}
     with pytest.raises(errors.SubmissionUnknown) as caught:
-        BLIND.conclude(Answer(200, {}, json.dumps(body).encode(), KEY), NOW)
+        BLIND.parse(ApiResponse(200, {}, json.dumps(body).encode(), KEY), NOW)
     assert f'"result": "{ID}"' in caught.value.message
     assert "S3CRET" not in caught.value.message and KEY not in caught.value.message
 
@@ -117,11 +117,11 @@ def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id
 @pytest.mark.parametrize("key", ["task_status", "state", "taskStatus"])
 def test_the_status_of_the_image_task_outweighs_that_of_the_call_around_it(word: str, key: str) -> None:
     around = {"status": word, "data": {"task_id": ID, key: "processing"}}
-    assert STATUS.conclude(answer(200, around), NOW).status == "running"
+    assert STATUS.parse(answer(200, around), NOW).status == "running"
 
 
 def test_a_result_that_only_the_query_tells_from_a_reference_is_taken_and_a_reference_signed_anew_is_not() -> None:
     call = status_call(ID, {"https://cdn.example/get?id=1"})
     for link, taken in (("https://cdn.example/get?id=2", 1), ("https://cdn.example/get?id=1&X-Amz-Signature=ab", 0)):
         body = {"id": ID, "status": "completed", "result": {"data": [{"url": link}]}}
-        assert len(call.conclude(answer(200, body), NOW).images) == taken
+        assert len(call.parse(answer(200, body), NOW).images) == taken

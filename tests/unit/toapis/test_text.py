@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from airflow_provider_nanobanana.toapis.responses import Answer
-from airflow_provider_nanobanana.toapis.text import blank, clean
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
+from airflow_provider_nanobanana.toapis.text import one_line, redact
 from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW
 
 PLAIN_KEY = "0a1b2c3d4e5f60718293a4b5"
@@ -43,36 +43,36 @@ SPELLINGS: dict[str, tuple[Callable[[str], str], int]] = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_key_is_blanked_however_it_is_spelt(key: str, spelling: str) -> None:
     spell, before = SPELLINGS[spelling]
-    shown, echo = clean(f"no such key: {spell(key)}", key), clean(spell(key))[before:].replace("***", "")
+    shown, echo = one_line(f"no such key: {spell(key)}", key), one_line(spell(key))[before:].replace("***", "")
     assert "***" in shown
     assert not [at for at in range(len(echo) - 5) if echo[at : at + 6] in shown]
 
 
 def test_a_key_is_blanked_before_the_text_is_cut() -> None:
     for filler in range(280, 305):
-        shown = clean("x" * filler + " " + PLAIN_KEY, PLAIN_KEY)
+        shown = one_line("x" * filler + " " + PLAIN_KEY, PLAIN_KEY)
         assert len(shown) <= 300 and PLAIN_KEY[:4] not in shown
     page = b"<b>" + b"x" * 15_980 + PLAIN_KEY.encode() + b"</b>"
-    assert PLAIN_KEY[:6] not in clean(page.decode(), PLAIN_KEY, 20_000)
+    assert PLAIN_KEY[:6] not in one_line(page.decode(), PLAIN_KEY, 20_000)
 
 
 def test_what_is_no_key_stays() -> None:
-    assert clean("task is in_progress", PLAIN_KEY) == "task is in_progress"
-    assert blank("a test of test", "test") == "a test of test"
+    assert one_line("task is in_progress", PLAIN_KEY) == "task is in_progress"
+    assert redact("a test of test", "test") == "a test of test"
 
 
 @pytest.mark.parametrize(
     "character", "\x00\x07\x1b\x7f\x85\x9f\u00ad\u200b\u200e\u202e\u2066\ufeff\ud800\udfff\U000e0041"
 )
 def test_what_cannot_be_printed_or_stored_is_dropped(character: str) -> None:
-    shown = clean(f"bad{character}byte")
+    shown = one_line(f"bad{character}byte")
     assert shown.replace(" ", "") == "badbyte" and shown.isprintable()
     shown.encode()
 
 
 def test_a_forged_log_line_stays_in_its_own() -> None:
     word = "rendering\n[2026-11-26T00:00:00] ERROR - forged\r\u2028\u2029\x1b[31m"
-    assert clean(word) == "rendering [2026-11-26T00:00:00] ERROR - forged [31m"
+    assert one_line(word) == "rendering [2026-11-26T00:00:00] ERROR - forged [31m"
 
 
 @pytest.mark.parametrize(
@@ -95,24 +95,24 @@ def test_a_forged_log_line_stays_in_its_own() -> None:
     ],
 )
 def test_what_gives_access_is_cut_out_of_links(link: str) -> None:
-    shown = clean(f'cannot fetch "{link}" now')
+    shown = one_line(f'cannot fetch "{link}" now')
     assert "S3CRET" not in shown and shown.startswith("cannot fetch") and shown.endswith("now")
 
 
 def test_a_question_is_no_query() -> None:
-    assert clean("what? a=b") == "what? a=b"
+    assert one_line("what? a=b") == "what? a=b"
 
 
 @pytest.mark.parametrize(
     "text", ["http://" * 3000, "?" * 9000, "a=" * 9000, "x" * 9_000_000, "sk-" * 3000, "a." * 4000]
 )
 def test_a_text_that_sets_patterns_searching_comes_to_an_end(text: str) -> None:
-    assert len(clean(text, PLAIN_KEY)) <= 300
+    assert len(one_line(text, PLAIN_KEY)) <= 300
 
 
 @given(st.text(max_size=400), st.integers(0, 300))
 def test_any_text_is_one_bounded_printable_line(text: str, limit: int) -> None:
-    shown = clean(text, PLAIN_KEY, limit)
+    shown = one_line(text, PLAIN_KEY, limit)
     assert len(shown) <= max(limit, 1) and len(shown.splitlines()) <= 1 and "\x00" not in shown
     shown.encode()
 
@@ -127,8 +127,10 @@ def test_every_word_of_an_answer_is_cleaned() -> None:
         "error": {"code": dirty, "message": dirty},
         "billing": {"status": dirty},
     }
-    failed = status_call(ID).conclude(Answer(200, {}, json.dumps(body).encode(), KEY), NOW)
-    odd = status_call(ID).conclude(Answer(200, {}, json.dumps({**COMPLETED, "status": dirty * 20}).encode(), KEY), NOW)
+    failed = status_call(ID).parse(ApiResponse(200, {}, json.dumps(body).encode(), KEY), NOW)
+    odd = status_call(ID).parse(
+        ApiResponse(200, {}, json.dumps({**COMPLETED, "status": dirty * 20}).encode(), KEY), NOW
+    )
     assert failed.error is not None and failed.billing is not None
     words = [failed.model, failed.client_business_id, failed.error.code, failed.error.message]
     assert words == ["ab ***"] * 4
