@@ -118,7 +118,7 @@ class BatchPreparation:
                 until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf,
                 verify=self.attempt.cleared and book.try_number == self.try_number,
             )
-            shop.checkpoints.keep(searching=bool(shop.reuse_unverified), searched=searched)
+            shop.checkpoints.keep(reuse_pending=bool(shop.reuse_unverified), reuse_position=searched)
             self._estimate(shop)
         if self.spec.preflight_balance and shop.account_error is None and any(map(shop.needs_lookup, shop.pending())):
             shop.preflight = lambda: self._check_balance(shop)

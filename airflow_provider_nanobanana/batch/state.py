@@ -214,7 +214,7 @@ class BatchState:
         """Buy nothing in this attempt; what is paid already is landed first, then it fails."""
         log.warning("%s What is paid already is looked for and landed.", poor.message)
         self.account_error = poor
-        self.checkpoints.keep(halted=poor.message)
+        self.checkpoints.keep(stop_reason=poor.message)
 
     @property
     def client_ids_unsupported(self) -> bool:

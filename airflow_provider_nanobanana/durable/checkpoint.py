@@ -288,4 +288,4 @@ class CheckpointStore:
             if len(urls) > self._uploads:
                 save_uploads(self._shelf, dict(urls), self._max_tries)
                 self._uploads = len(urls)
-            self.keep(blind=self.blind, proved=self.proved, blocked=blocked)
+            self.keep(client_ids_unsupported=self.blind, client_ids_supported=self.proved, storage_blocked=blocked)

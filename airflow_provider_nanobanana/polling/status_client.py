@@ -47,7 +47,7 @@ class StatusClient:
             settings.api_key.get_secret_value(),
             timeout=settings.timeout,
             concurrency=self.concurrency,
-            heed=heed,
+            on_headers=heed,
         )
 
     @classmethod

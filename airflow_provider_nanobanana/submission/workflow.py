@@ -272,7 +272,7 @@ class Submission:
             try:
                 image_task = client.call(call, NO_RETRY)
             except errors.SubmissionUnknown as lost:
-                self._book.try_save(intent.with_state(RecordState.INTENT, at=self._hook.clock()))
+                self._book.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._hook.clock()))
                 self._lost += 1
                 if self._lost > _MOST_LOST:
                     raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost

@@ -17,7 +17,7 @@ import psutil
 
 from dev.stack import sessions
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 _HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -62,7 +62,7 @@ class Service:
         return status_call(image_task_id).parse(answer(200, {**said, "id": image_task_id}), NOW)
 
 
-class FakeLine:
+class FakeStatusClient:
     """A line to the gateway above, with as many calls at once as a real one at the default rate."""
 
     concurrency = 13
@@ -72,7 +72,7 @@ class FakeLine:
         self.closed = False
         self._service = service
 
-    async def look(self, image_task_id: str) -> ImageTask:
+    async def poll(self, image_task_id: str) -> ImageTask:
         assert not self.closed
         return await self._service.look(image_task_id, self.settings.api_key.get_secret_value())
 
@@ -88,7 +88,7 @@ class World:
     rate: float = 50.0
     key: str = "sk-1"
     reads: int = 0
-    lines: list[FakeLine] = field(default_factory=list)
+    lines: list[FakeStatusClient] = field(default_factory=list)
 
     async def read(self, nanobanana_conn_id: str) -> ToApisSettings:
         self.reads += 1
@@ -97,7 +97,7 @@ class World:
         return ToApisSettings(base_url="https://toapis.com", api_key=key, query_rate=self.rate)
 
     async def dial(self, settings: ToApisSettings, heed: Any) -> Any:
-        self.lines.append(FakeLine(self.service, settings))
+        self.lines.append(FakeStatusClient(self.service, settings))
         return self.lines[-1]
 
     def poller(self) -> Poller:

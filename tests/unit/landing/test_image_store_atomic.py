@@ -25,13 +25,13 @@ PNG = picture("png")
 
 CHILD = """
 import sys
-from airflow_provider_nanobanana.landing import Landing
+from airflow_provider_nanobanana.landing import ImageStore
 def fetch(sink):
     sink.write(bytes.fromhex(sys.argv[2]))
     sink.flush()
     print("half", flush=True)
     sys.stdin.read()  # waits to be killed
-Landing(sys.argv[1]).land(sys.argv[3], "task_img_abc", 0, fetch)
+ImageStore(sys.argv[1]).land(sys.argv[3], "task_img_abc", 0, fetch)
 """
 
 
@@ -60,7 +60,7 @@ def test_kill_in_the_middle_leaves_nothing_under_the_final_name(tmp_path: Path) 
 
 
 def _environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
 

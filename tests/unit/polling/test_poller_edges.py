@@ -79,9 +79,10 @@ def test_a_line_that_ends_badly_loses_nothing(world: World, monkeypatch: pytest.
 
 
 def test_facts_of_a_foreign_version_leave_no_ghost(world: World) -> None:
+    foreign: Any = "2026-11-22"  # a version that wrote dates as text
     broken = Subscription(
-        [PollTarget("a"), PollTarget("b", "2026-11-22")], wait=WaitWindow(START, NEVER), interval=5, log=LOG, now=now
-    )  # type: ignore[arg-type]
+        [PollTarget("a"), PollTarget("b", foreign)], wait=WaitWindow(START, NEVER), interval=5, log=LOG, now=now
+    )
 
     async def go() -> int:
         async with shared_poller("nb") as poller:
