@@ -58,7 +58,7 @@ class Cost:
         """Return the cost of an image task as far as the service tells; None stands for one that may be under way.
 
         A settled or refunded amount counts; without one, what failed is refunded and anything else is paid: an absent
-        ``billing`` never means free (contract, section 4.3).
+        ``billing`` never means free (``docs/toapis.md``, "Billing").
         """
         if image_task is None:
             return cls(list_price, listed=True)

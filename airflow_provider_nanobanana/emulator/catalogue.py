@@ -1,6 +1,6 @@
 """Models, ratios, pixel sizes and prices as the public pages give them (data, with sources).
 
-Sources: the service's pages as summed up in the contract, sections 3.1 to 3.5; pixel sizes from Google's own table at
+Sources: ``docs/toapis.md``, "Models and sizes"; pixel sizes from Google's own table at
 https://ai.google.dev/gemini-api/docs/image-generation#aspect_ratios_and_image_size (read 2026-11).
 """
 

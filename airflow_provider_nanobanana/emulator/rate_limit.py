@@ -1,4 +1,4 @@
-"""The account's allowance: a token bucket as the limits page describes it (contract 6.6)."""
+"""The account's allowance: a token bucket, as ``docs/toapis.md`` has it under "Rate limits"."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TokenBucket:
         return True
 
     def headers(self, category: str) -> dict[str, str]:
-        """Return the headers of a limited answer (contract 6.5): limit per minute, seconds until a token is there."""
+        """Return the headers of a limited answer: limit per minute, seconds until a token is there."""
         wait = math.ceil(max(0.0, 1 - self.tokens) / self.rate) if self.rate else 0
         return {
             "Retry-After": str(max(1, wait)),

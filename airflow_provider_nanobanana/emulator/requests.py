@@ -1,4 +1,4 @@
-"""One submission: the body of ``POST /v1/images/generations``, checked as the service would (contract 3)."""
+"""One submission: the body of ``POST /v1/images/generations``, checked as the service would (``docs/toapis.md``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bodies of right answers and documented refusals, as contract sections 4 to 6 show them."""
+"""The bodies of right answers and documented refusals, as ``docs/toapis.md`` has them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def limited(headers: dict[str, str], text: str = "Too many requests", code: str 
 
 
 def no_credits(status: int = 402, text: str = "user quota is not enough") -> JSONResponse:
-    """Return the answer of an empty account, in the spelling that goes with the status (contract 10, no. 12)."""
+    """Return the answer of an empty account, in the spelling that goes with the status."""
     if status == 403:
         return gateway_refusal(403, "insufficient_user_quota", text)
     if status == 429:
@@ -189,7 +189,7 @@ def _echo(body: dict[str, Any], task: ImageTask, settings: Settings) -> None:
 
 
 def model_list(kind: str | None) -> dict[str, Any]:
-    """Return the model list; without ``type=image`` only text models are in it (contract 7)."""
+    """Return the model list; without ``type=image`` only text models are in it (``docs/toapis.md``, "Balance")."""
     names = tuple(MODELS) if kind == "image" else TEXT_MODELS if kind in (None, "", "text") else ()
     endpoint = "image-generation" if kind == "image" else "openai"
     shown = [

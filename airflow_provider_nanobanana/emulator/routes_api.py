@@ -1,4 +1,4 @@
-"""The API port: the routes of the service (contract sections 3 to 7)."""
+"""The API port: the routes of the service (``docs/toapis.md``)."""
 
 from __future__ import annotations
 

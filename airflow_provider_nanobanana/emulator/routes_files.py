@@ -1,4 +1,4 @@
-"""The file port: result pictures and uploads, public, without any key (contract 4.4 and 5)."""
+"""The file port: result pictures and uploads, public, without any key."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ class Settings:
     :param latency: Median seconds from acceptance to completion; 0 completes at the first query.
     :param sigma: Spread of the lognormal latency; 0 makes every latency exactly the median.
     :param time_scale: Multiplies every latency.
-    :param submit_rate: Submit allowance (contract 6.6: 5 for the default group); 0 lifts the limit.
-    :param query_rate: Status query allowance (contract 6.6: 50); 0 lifts the limit.
+    :param submit_rate: Submit allowance (``docs/toapis.md``: 5 for the default group); 0 lifts the limit.
+    :param query_rate: Status query allowance (50 for the default group); 0 lifts the limit.
     :param credits: Credits of the account (200 are one USD); ``None`` is unlimited.
     :param seed: Makes latencies and ids repeatable.
-    :param link_seconds: Life of a result link after completion (contract 4.3: 24 hours).
+    :param link_seconds: Life of a result link after completion (``docs/toapis.md``, "Result links": 24 hours).
     :param lookup_delay: Seconds after acceptance before a ``client_business_id`` resolves.
     :param lookup_spread: At most so many seconds more, another number for each image task.
     :param commit_delay: A submit is accepted at most so many seconds after it arrived, each after its own number of

@@ -24,7 +24,7 @@ _KINDS: Final = ((str, "a text"), (bool, "true or false"), ((int, float), "a num
 
 
 class ToApisSettings(BaseModel):
-    """The fields of DESIGN section 3, with their defaults; unknown extras are ignored.
+    """The fields of a ``nanobanana`` connection, with their defaults; unknown extras are ignored.
 
     :param base_url: Without ``/v1`` and trailing slash.
     :param timeout: Seconds for one HTTP call.

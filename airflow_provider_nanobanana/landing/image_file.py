@@ -345,7 +345,7 @@ def decode_b64(text: str, sink: BinaryIO, *, max_bytes: int = MAX_BYTES) -> int:
     Whatever loses nothing is taken: line breaks and blanks anywhere, padding or none, the URL-safe alphabet, quotes
     around it, a ``data:...;base64,`` prefix, escaped slashes and percent signs. Whether it is a picture is found out
     afterwards; what is not base64 at all is refused, because the service has been seen to send such values
-    (``toapis-contract.md`` 4.5).
+    (``docs/toapis.md``, "Result links").
 
     :raises ImageInvalid: Not base64, empty, or more than ``max_bytes`` (nothing is decoded then).
     """

@@ -1,4 +1,4 @@
-"""The operators, under the names of DESIGN section 3."""
+"""The operators, under the path that DAGs import them from."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.text import one_line
 
-#: An id may be unknown to the status route for a while after the submit (contract 10, row 11).
+#: An id may be unknown to the status route for a while after the submit (docs/toapis.md, "Status").
 NOT_FOUND_GRACE_SECONDS: Final = 60.0
 #: "completed" may come before the image can be delivered (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0

@@ -1,6 +1,6 @@
 """From an answer that is no result to the one error it is: HTTP status first, then code, then type; text last.
 
-Table and sources: ``reference/toapis-contract.md`` sections 6, 10.1 and 11.
+Table and sources: ``docs/toapis.md``, "Errors".
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _QUOTA_CODES = frozenset(
 )
 _RATE_CODES = frozenset({"rate_limit_exceeded", "rate_limit_error", "too_many_requests"})
 _MODEL_CODES = frozenset({"model_not_found", "pricing_failed"})
-#: The only texts that decide anything, and only where neither status nor code does (contract 10, rows 12 and 18).
+#: The only texts that decide anything, and only where neither status nor code does (docs/toapis.md, "Errors").
 _QUOTA_TEXT = re.compile(r"quota|credit|balance|余额|额度", re.IGNORECASE)
 #: A 429 may carry the rate limit's code and still mean an empty account; only a plain statement of that counts then.
 _EMPTY_TEXT = re.compile(

@@ -2,7 +2,8 @@
 
 Such a refusal is final: the same request is refused again. An outage of whatever checks the content is none, so a word
 such as "moderation" decides only together with what became of the request. The gateway passes on the words of Gemini,
-Vertex, Azure, Volcengine, Aliyun, Black Forest Labs and new-api, in the languages of contract 2.3.
+Vertex, Azure, Volcengine, Aliyun, Black Forest Labs and new-api, in the service's four
+languages (``docs/toapis.md``, "Errors").
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ _OUTAGE: Final = re.compile(
 
 
 def content_refused(code: str, message: str) -> bool:
-    """Whether a request was refused for its content; the code decides, then the text (contract 10, row 20)."""
+    """Whether a request was refused for its content; the code decides, then the text."""
     word = plain_word(code)
     if word in _CODES or _CODE.search(word):
         return True

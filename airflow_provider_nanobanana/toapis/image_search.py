@@ -1,7 +1,8 @@
 """Where the images stand in the answer of an image task that is over: documented places first, then one bounded search.
 
 The search takes links from below keys that name results and never from below keys that name what was asked for. Shapes
-of other gateways, and why a request's own links may be in the answer: contract 4.3 and 11.
+of other gateways, and why a request's own links may be in the answer: ``docs/toapis.md``,
+"Result links".
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ _RECOVERY_CALLS: Final = 2000
 _TOLERANCE: Final = 0.05
 #: 429s within a second of each other were caused by the same excess.
 _EPISODE: Final = 1.0
-#: The documented limits lie within a factor of ten (contract 6.6). A header that says far less than the connection
-#: counts in another unit than minutes, which nobody documents: believed, calls per second would slow us sixtyfold.
+#: The documented limits lie within a factor of ten (docs/toapis.md, "Rate limits"). A header that says far less than
+#: the connection counts in another unit than minutes, which nobody documents: believed, calls per second would slow
+#: us sixtyfold.
 _LEAST_BELIEVED: Final = 1 / 20
 #: Obedience to one header: an absurd one must not turn paid images into timeouts.
 LONGEST_WAIT: Final = 60.0
@@ -29,7 +30,7 @@ LONGEST_WAIT: Final = 60.0
 
 @dataclass(frozen=True)
 class RateLimitHeaders:
-    """What the headers of an answer tell of the account's limit (contract 6.5); None where they say nothing.
+    """What the headers of an answer tell of the account's limit (``docs/toapis.md``); None where they say nothing.
 
     :param rate: Calls per second that the account allows.
     :param exhausted_for: Seconds until the next call is allowed.

@@ -1,6 +1,6 @@
 """From the bytes of an answer to a model: every documented shape, and any other JSON without an exception of its own.
 
-Shapes and sources: docs.toapis.com (2026-08) and client code (to 2026-11), contract 4 and 11.
+Shapes and sources: ``docs/toapis.md``, "Submit", "Status", "Result links" and "Billing".
 """
 
 from __future__ import annotations

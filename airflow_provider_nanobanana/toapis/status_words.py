@@ -1,7 +1,7 @@
 """What the service's word for the state of an image task amounts to.
 
-The documented words are in contract 4.2; the others are those of other gateways of the same kind, which this one passes
-on. Only a whole word decides: to take an unknown one for a failure could buy the image a second time.
+The documented words are in ``docs/toapis.md``, "Status"; the others are those of other gateways of the same kind, which
+this one passes on. Only a whole word decides: to take an unknown one for a failure could buy the image a second time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The documented answers (``reference/toapis-contract.md`` sections 4 to 7) and the calls that meet them."""
+"""The documented answers (``docs/toapis.md``) and the calls that meet them."""
 
 from __future__ import annotations
 

@@ -111,7 +111,6 @@ FINAL = {
 
 @pytest.mark.parametrize("error_class", CLASSES)
 def test_airflow_retries_exactly_what_can_succeed_unchanged(error_class: type[errors.ToApisError]) -> None:
-    """DESIGN "Errors"."""
     edge = airflow_exception(error_class("x"))
     assert isinstance(edge, AirflowException)
     assert isinstance(edge, AirflowFailException) == (error_class in FINAL)

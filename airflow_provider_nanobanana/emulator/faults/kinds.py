@@ -116,7 +116,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("not_found", "spelling"): ("404", "400", "E5"),
     ("late_404", "spelling"): ("404", "400", "E5"),
     ("id_in_data", "field"): ("task_id", "id", "top", "taskId", "list"),
-    # as seen of this gateway and of its forks (contract 11)
+    # as seen of this gateway and of its forks (docs/toapis.md, "Result links")
     ("result_shape", "shape"): ("images", "result_images", "output", "results", "texts", "json_text"),
     ("picture_format", "format"): _FORMATS,
     ("wrong_format", "format"): _FORMATS,

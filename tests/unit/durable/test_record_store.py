@@ -68,7 +68,7 @@ def test_the_id_is_the_same_in_every_process() -> None:
 
 @given(st.tuples(*[st.text(max_size=50)] * 4), st.integers(0, 30))
 def test_the_id_fits_the_bounds_of_other_clients(scope: tuple[str, ...], generation: int) -> None:
-    """Contract 10, row 15: ``A-Za-z0-9._:-``, at most 128 characters."""
+    """``docs/toapis.md``, "Client ids": ``A-Za-z0-9._:-``, at most 128 characters."""
     client_id = SubmissionIdentity(scope, "f").client_business_id(generation)
     assert re.fullmatch(r"[A-Za-z0-9._:-]{10,43}", client_id)
 

@@ -1,4 +1,4 @@
-"""Models, balance, uploads, limits and files as the contract has them."""
+"""Models, balance, uploads, limits and files as ``docs/toapis.md`` has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Submit and status: shapes and refusals as the contract has them."""
+"""Submit and status: shapes and refusals as ``docs/toapis.md`` has them."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def test_a_pasted_route_is_cut_off_the_host(pasted: str, base_url: str) -> None:
 
 @pytest.mark.parametrize("form", ["uri", "json"])
 def test_environment_variables(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN section 3: ``AIRFLOW_CONN_NANOBANANA_DEFAULT`` works as URI and as JSON."""
+    """``AIRFLOW_CONN_NANOBANANA_DEFAULT`` works as URI and as JSON."""
     value = (
         f"nanobanana://:{KEY}@localhost:8787/?timeout=5"
         if form == "uri"

@@ -144,7 +144,7 @@ def test_a_429_halves_the_rate_and_it_recovers() -> None:
 
 @pytest.mark.parametrize("asked", [3600.0, 600.0])
 def test_an_absurd_retry_after_is_obeyed_for_a_minute(asked: float) -> None:
-    """Contract 8 and 10 row 17: capped at 60 to 120 s; otherwise one odd header turns paid images into a timeout."""
+    """``Retry-After`` is obeyed up to 60 s; otherwise one odd header turns paid images into a timeout."""
     limited = errors.RateLimited("429", retry_after=asked)
     service = Service(default=lambda t, n: limited if n == 1 else COMPLETED)
     assert watch(service, wait=600.0).outcome == "finished"

@@ -59,7 +59,7 @@ def test_only_a_terminal_status_or_an_unknown_id_settles(sighting: PollResult, a
 
 @pytest.mark.parametrize("completed_at", [NOW - 10, None, NOW * 1000, NOW + 5])
 def test_a_completed_image_task_without_an_image_is_polled_a_while_and_then_failed(completed_at: float | None) -> None:
-    """Contract 10, row 10: "poll a few times more, then fail with task id" - whether or not the answer has times."""
+    """``docs/toapis.md``, "Status": polled a while longer, then it fails - whether or not the answer has times."""
     sighting = seen(NO_IMAGE, completed_at=completed_at)
     assert not sighting.is_final(WAIT, NOW + 30)
     assert sighting.is_final(WAIT, NOW + 300)

@@ -69,7 +69,7 @@ def test_an_unknown_model_is_never_refused_here(model_id: str) -> None:
 
 
 def test_prices() -> None:
-    """Contract 3.5; what is not published is not guessed."""
+    """``docs/toapis.md``, "Models and sizes"; what is not published is not guessed."""
     assert {**LIST_PRICES} == {"1K": 0.025, "2K": 0.030, "4K": 0.040}
     assert list_price(DEFAULT_MODEL, "0.5K") is None
     assert list_price(DEFAULT_MODEL, "1K", {"1K": 0.02}) == 0.02

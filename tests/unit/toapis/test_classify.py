@@ -1,4 +1,4 @@
-"""From an answer to the one error it is: contract 6.1 to 6.3, 10 and 10.1, row by row."""
+"""From an answer to the one error it is: ``docs/toapis.md``, "Errors", row by row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BUSY = {"message": "分组上游负载已饱和"}
 DOWN = coded("rate_limit_unavailable")
 
 #: outcome -> class of a submit, resent, charged; class of a poll, polled again. A poll is ended by 401, 402, 403, a
-#: wrong model or content and the service's own "not there" alone (DESIGN "Polling"): other 4xx are asked again.
+#: wrong model or content and the service's own "not there" alone: other 4xx are asked again.
 TABLE: list[tuple[str, Any, type, bool, str, type, bool]] = [
     ("not sent", NOT_SENT, ConnectionFailed, True, "no", ConnectionFailed, True),
     ("429", answer(429, ENVELOPES["E3"]), RateLimited, True, "no", RateLimited, True),
@@ -57,7 +57,7 @@ TABLE: list[tuple[str, Any, type, bool, str, type, bool]] = [
     ("429 HTML", answer(429, HTML), RateLimited, True, "no", RateLimited, True),
     ("429 upstream busy", answer(429, BUSY), RateLimited, True, "no", RateLimited, True),
     ("503 limiter", answer(503, DOWN), ServiceUnavailable, True, "no", ServiceUnavailable, True),
-    # DESIGN "Submit" is stricter than contract 10.1: very likely is not certainly.
+    # Very likely not accepted is not certainly.
     ("503 no channel", answer(503, coded("no_channel")), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("503 circuit", answer(503, coded("circuit_broken")), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("503 model", answer(503, ENVELOPES["E4"]), ModelNotFound, False, "no", ModelNotFound, False),
@@ -146,8 +146,7 @@ def test_not_found_by_code_and_by_text(outcome: Any) -> None:
 def test_an_edge_page_or_a_wrong_path_is_never_not_there(outcome: Any) -> None:
     """A look-up by client id that hears "not there" leads to a second purchase, so only the service may say it.
 
-    Contract 10.1 (poll: HTML and unparsable JSON are transient) and 10 row 11 (by code or text as well as status);
-    DESIGN "Durability": "could not ask" is never "not there".
+    By code or words, never by status alone; "could not ask" is never "not there".
     """
     assert not isinstance(failure(STATUS, outcome), errors.ImageTaskNotFound)
 

@@ -1,4 +1,4 @@
-"""Where the images of a finished image task may stand, and which links of its answer are none (contract 4.3 and 11)."""
+"""Where the images of a finished image task may stand, and which links of its answer are none ("Result links")."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_a_single_text_is_no_list_of_references() -> None:
 
 @pytest.mark.parametrize("field", ["reference_images", "extra_body", "model"])
 def test_none_stands_for_the_default_as_in_the_operators(field: str) -> None:
-    """DESIGN section 3: the operators' own default of these arguments is None."""
+    """The operators' own default of these arguments is None."""
     assert ImageRequest.parse({"prompt": "x", field: None}) == ImageRequest.parse({"prompt": "x"})
 
 

@@ -24,7 +24,7 @@ def body(client_business_id: str | None = None, **fields: Any) -> dict[str, Any]
 
 
 def test_the_guide_s_spelling() -> None:
-    """Contract 3.4, spelling A."""
+    """The model guide's spelling (``docs/toapis.md``, "Models and sizes")."""
     assert body() == {
         "model": "nano_banana_2",
         "prompt": "a red kite over dunes",
@@ -36,7 +36,7 @@ def test_the_guide_s_spelling() -> None:
 
 
 def test_the_reference_s_spelling() -> None:
-    """Contract 3.4, spelling B; ``n`` is left out (row 7)."""
+    """The API reference's spelling; ``n`` is left out."""
     assert body("dag1.run1", model=GEMINI) == {
         "model": GEMINI,
         "prompt": "a red kite over dunes",

@@ -153,7 +153,7 @@ def test_status_words(word: str, status: ImageTaskStatus) -> None:
 
 @pytest.mark.parametrize("body", [{"id": ID}, {"id": ID, "status": ""}, {"id": ID, "status": None, "progress": 3}])
 def test_a_status_answer_without_a_word_is_running(body: dict[str, Any]) -> None:
-    """Contract 4.2: "processing, running, empty, missing" are running."""
+    """``docs/toapis.md``, "Status": processing, running, empty and missing are running."""
     assert STATUS.parse(answer(200, body), NOW).status is ImageTaskStatus.RUNNING
 
 

@@ -111,7 +111,7 @@ def test_expiry_is_a_day_after_completion_when_it_is_absent() -> None:
 
 @pytest.mark.parametrize("nonsense", [1790000053, 1790000000, 1])
 def test_an_expiry_before_completion_is_not_believed(nonsense: int) -> None:
-    """Contract 10, row 26: an ``expires_at`` in the past on a fresh image task means a day after completion."""
+    """An ``expires_at`` in the past on a fresh image task means a day after completion."""
     assert image_task(expires_at=nonsense).expires(NOW) == COMPLETED["completed_at"] + 86_400
 
 
