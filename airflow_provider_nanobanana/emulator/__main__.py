@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from airflow_provider_nanobanana.emulator.server import Ports, url_host
+from airflow_provider_nanobanana.emulator.server import Servers, url_host
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
@@ -63,23 +63,23 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
-def greeting(ports: Ports, settings: Settings) -> str:
+def greeting(servers: Servers, settings: Settings) -> str:
     """Return the line that says where the emulator is and how a DAG gets there."""
     # What others call this machine, where --public-files-url says so.
-    host = url_host(urlsplit(ports.files_url).hostname or "127.0.0.1")
-    connection = json.dumps(connection_json(f"http://{host}:{ports.port}", settings))
-    return f"API {ports.api_url}  files {ports.files_url}  AIRFLOW_CONN_NANOBANANA_DEFAULT='{connection}'"
+    host = url_host(urlsplit(servers.files_url).hostname or "127.0.0.1")
+    connection = json.dumps(connection_json(f"http://{host}:{servers.port}", settings))
+    return f"API {servers.api_url}  files {servers.files_url}  AIRFLOW_CONN_NANOBANANA_DEFAULT='{connection}'"
 
 
 def _echo(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
-async def _serve(ports: Ports) -> None:
+async def _serve(servers: Servers) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ports.end)
-    await ports.serve()
+        loop.add_signal_handler(number, servers.end)
+    await servers.serve()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,18 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_of(options)
     except ValueError as error:
         line.error(str(error))
-    gateway = EmulatedService(settings, time.time, _echo)
+    service = EmulatedService(settings, time.time, _echo)
     try:
         # Next to a port that happened to be free there need not be another.
         files_port = 0 if options.files_port is None and options.port == 0 else options.files_port
-        ports = Ports(gateway, options.host, options.port, files_port, options.public_files_url)
+        servers = Servers(service, options.host, options.port, files_port, options.public_files_url)
     except OSError as error:
         print(f"cannot listen on {options.host}:{options.port} (or the files port): {error}", file=sys.stderr)
         return 1
-    print(greeting(ports, settings), flush=True)
+    print(greeting(servers, settings), flush=True)
     sys.setswitchinterval(0.0005)  # the event loop takes the lock back from a picture being drawn within 0.5 ms
-    asyncio.run(_serve(ports))
-    gateway.darkroom.close()
+    asyncio.run(_serve(servers))
+    service.images.close()
     return 0
 
 

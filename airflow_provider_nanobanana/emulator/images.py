@@ -323,7 +323,7 @@ class ImageCache:
         self._size = 0
         self._drawing: dict[PictureSpec, asyncio.Future[bytes]] = {}
 
-    async def develop(self, spec: PictureSpec) -> bytes:
+    async def get(self, spec: PictureSpec) -> bytes:
         """Return the encoded picture; two requests for the same one draw it once."""
         if spec in self._cached:
             self._cached.move_to_end(spec)

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from airflow_provider_nanobanana.emulator import routes_control
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
-from airflow_provider_nanobanana.emulator.server import Ports
+from airflow_provider_nanobanana.emulator.server import Servers
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
@@ -45,11 +45,11 @@ class Emulator:
         **settings: Any,
     ) -> None:
         self._address = (host, port, files_port)
-        self.gateway = EmulatedService(Settings().changed(**settings), clock, echo)
+        self.service = EmulatedService(Settings().changed(**settings), clock, echo)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
-        self._ports = Ports(self.gateway, *self._address)  # bound and listening: clients may connect from here on
+        self._servers = Servers(self.service, *self._address)  # bound and listening: clients may connect from here on
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="toapis-emulator", daemon=True)
         self._thread.start()
@@ -59,15 +59,15 @@ class Emulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._call(self._ports.end)
+        self._call(self._servers.end)
         self._thread.join()
-        self.gateway.darkroom.close()
+        self.service.images.close()
 
     def _run(self, ready: threading.Event) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
             ready.set()
-            await self._ports.serve()
+            await self._servers.serve()
 
         try:
             asyncio.run(main())
@@ -88,34 +88,34 @@ class Emulator:
     @property
     def api_url(self) -> str:
         """Base URL of the API, without ``/v1``."""
-        return self._ports.api_url
+        return self._servers.api_url
 
     @property
     def files_url(self) -> str:
         """Base URL of result links and uploads."""
-        return self._ports.files_url
+        return self._servers.files_url
 
     @property
     def api_key(self) -> str:
         """The key that is accepted."""
-        return self.gateway.settings.api_key
+        return self.service.settings.api_key
 
     def connection_json(self, **extra: Any) -> str:
         """Return the value for ``AIRFLOW_CONN_NANOBANANA_DEFAULT``; ``extra`` is added to the connection's extra."""
-        return json.dumps(connection_json(self.api_url, self.gateway.settings, **extra))
+        return json.dumps(connection_json(self.api_url, self.service.settings, **extra))
 
     def ledger(self) -> dict[str, Any]:
         """Return ``image_tasks`` (a list), ``count``, ``by_status``, ``charged_usd``, ``refunded_usd``, ``net_usd`` and
         ``duplicates`` (client id -> how often charged, where more than once)."""
-        return self._call(lambda: self.gateway.bank.ledger(self.gateway.clock()))
+        return self._call(lambda: self.service.ledger.ledger(self.service.clock()))
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the newest requests, oldest first; fields as in :class:`journal.Entry`."""
-        return self._call(self.gateway.journal.as_list)
+        return self._call(self.service.request_log.as_list)
 
     def stats(self) -> dict[str, Any]:
         """Return ``requests``, ``by_kind``, ``by_point``, ``peak_per_second``, ``image_tasks`` and ``pending``."""
-        return self._call(lambda: routes_control.stats(self.gateway))
+        return self._call(lambda: routes_control.stats(self.service))
 
     def fault(self, *, on: str, kind: str, **params: Any) -> None:
         """Add one fault behind those in force; see :data:`faultkinds.KINDS` for kinds and parameters.
@@ -123,27 +123,27 @@ class Emulator:
         :raises ValueError: Point, kind or parameter is unknown.
         """
         rule = Rule.parse({"on": on, "kind": kind, **params})
-        self._call(lambda: self.gateway.faults.rules.append(rule))
+        self._call(lambda: self.service.faults.rules.append(rule))
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the rules in force, each with ``hits``, how often it struck."""
-        return self._call(lambda: [rule.as_dict() for rule in self.gateway.faults.rules])
+        return self._call(lambda: [rule.as_dict() for rule in self.service.faults.rules])
 
     def clear_faults(self) -> None:
         """Drop all faults."""
-        self._call(self.gateway.faults.rules.clear)
+        self._call(self.service.faults.rules.clear)
 
     def configure(self, **settings: Any) -> None:
         """Change settings; see :class:`Settings`.
 
         :raises ValueError: A name or value is wrong.
         """
-        self._call(lambda: self.gateway.configure(**settings))
+        self._call(lambda: self.service.configure(**settings))
 
     def complete_all(self) -> int:
         """Let everything that runs be done now; return how many that were."""
-        return self._call(lambda: self.gateway.bank.complete_all(self.gateway.clock()))
+        return self._call(lambda: self.service.ledger.complete_all(self.service.clock()))
 
     def reset(self) -> None:
         """Forget image tasks, faults, requests and files, and go back to the settings of the start."""
-        self._call(self.gateway.reset)
+        self._call(self.service.reset)

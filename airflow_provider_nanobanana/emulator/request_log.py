@@ -94,13 +94,13 @@ def point_of(kind: str, method: str, path: str) -> str:
 class RequestLogMiddleware:
     """ASGI wrapper that notes every request but those to the control API.
 
-    :param gateway: Where the current journal and key are found; both change with a reset.
+    :param service: Where the current journal and key are found; both change with a reset.
     """
 
-    def __init__(self, app: ASGIApp, kind: str, gateway: EmulatedService) -> None:
+    def __init__(self, app: ASGIApp, kind: str, service: EmulatedService) -> None:
         self.app = app
         self.kind = kind
-        self.gateway = gateway
+        self.service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and note it when its answer begins, or when it ends without one."""
@@ -131,10 +131,10 @@ class RequestLogMiddleware:
 
     def _note(self, scope: Scope, at: float, status: int) -> None:
         headers = dict(scope["headers"])
-        key = self.gateway.settings.api_key.encode()
+        key = self.service.settings.api_key.encode()
         path = scope["path"]
         query = scope["query_string"]
-        self.gateway.journal.note(
+        self.service.request_log.note(
             LoggedRequest(
                 at=at,
                 kind=self.kind,

@@ -16,57 +16,57 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 
-def routes(gateway: EmulatedService) -> list[Route]:
+def routes(service: EmulatedService) -> list[Route]:
     """Return the control routes."""
     return [
-        Route("/emulator/ledger", partial(ledger, gateway), methods=["GET"]),
-        Route("/emulator/requests", partial(requests, gateway), methods=["GET"]),
-        Route("/emulator/stats", partial(statistics, gateway), methods=["GET"]),
-        Route("/emulator/faults", partial(faults, gateway), methods=["GET", "POST", "DELETE"]),
-        Route("/emulator/settings", partial(settings, gateway), methods=["GET", "POST"]),
-        Route("/emulator/complete", partial(complete, gateway), methods=["POST"]),
-        Route("/emulator/reset", partial(reset, gateway), methods=["POST"]),
+        Route("/emulator/ledger", partial(ledger, service), methods=["GET"]),
+        Route("/emulator/requests", partial(requests, service), methods=["GET"]),
+        Route("/emulator/stats", partial(statistics, service), methods=["GET"]),
+        Route("/emulator/faults", partial(faults, service), methods=["GET", "POST", "DELETE"]),
+        Route("/emulator/settings", partial(settings, service), methods=["GET", "POST"]),
+        Route("/emulator/complete", partial(complete, service), methods=["POST"]),
+        Route("/emulator/reset", partial(reset, service), methods=["POST"]),
     ]
 
 
-def stats(gateway: EmulatedService) -> dict[str, Any]:
+def stats(service: EmulatedService) -> dict[str, Any]:
     """Return counts of requests and of image tasks by status, and the prompts that are being accepted."""
-    books = gateway.bank.ledger(gateway.clock())
+    books = service.ledger.ledger(service.clock())
     tasks = {name: books[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
-    return gateway.journal.stats() | {"image_tasks": tasks, "pending": list(gateway.pending)}
+    return service.request_log.stats() | {"image_tasks": tasks, "pending": list(service.pending)}
 
 
-async def ledger(gateway: EmulatedService, request: Request) -> Response:
+async def ledger(service: EmulatedService, request: Request) -> Response:
     """Show every image task with what it cost."""
-    return JSONResponse(gateway.bank.ledger(gateway.clock()))
+    return JSONResponse(service.ledger.ledger(service.clock()))
 
 
-async def requests(gateway: EmulatedService, request: Request) -> Response:
+async def requests(service: EmulatedService, request: Request) -> Response:
     """Show the newest requests."""
-    return JSONResponse({"requests": gateway.journal.as_list()})
+    return JSONResponse({"requests": service.request_log.as_list()})
 
 
-async def statistics(gateway: EmulatedService, request: Request) -> Response:
+async def statistics(service: EmulatedService, request: Request) -> Response:
     """Show the counts."""
-    return JSONResponse(stats(gateway))
+    return JSONResponse(stats(service))
 
 
-async def faults(gateway: EmulatedService, request: Request) -> Response:
+async def faults(service: EmulatedService, request: Request) -> Response:
     """Show, replace or delete the rules; a list that does not parse changes nothing."""
     if request.method == "DELETE":
-        gateway.faults.rules = []
+        service.faults.rules = []
     elif request.method == "POST":
         try:
             given = read_json(await request.body())
             if not isinstance(given, list) or not all(isinstance(rule, dict) for rule in given):
                 raise ValueError("send a list of rules, each an object with on, kind and parameters")
-            gateway.faults.rules = [Rule.parse(rule) for rule in given]
+            service.faults.rules = [Rule.parse(rule) for rule in given]
         except ValueError as error:
             return _bad(error)
-    return JSONResponse({"faults": [rule.as_dict() for rule in gateway.faults.rules]})
+    return JSONResponse({"faults": [rule.as_dict() for rule in service.faults.rules]})
 
 
-async def settings(gateway: EmulatedService, request: Request) -> Response:
+async def settings(service: EmulatedService, request: Request) -> Response:
     """Show or change the settings."""
     if request.method == "POST":
         try:
@@ -76,20 +76,20 @@ async def settings(gateway: EmulatedService, request: Request) -> Response:
             if "api_key" in changes:
                 # Nobody is asked for it here: whoever reaches this port could shut out whoever started it.
                 raise ValueError("api_key is set where the emulator is started")
-            gateway.configure(**changes)
+            service.configure(**changes)
         except ValueError as error:
             return _bad(error)
-    return JSONResponse(gateway.settings.as_dict())
+    return JSONResponse(service.settings.as_dict())
 
 
-async def complete(gateway: EmulatedService, request: Request) -> Response:
+async def complete(service: EmulatedService, request: Request) -> Response:
     """Let everything that runs be done now."""
-    return JSONResponse({"completed": gateway.bank.complete_all(gateway.clock())})
+    return JSONResponse({"completed": service.ledger.complete_all(service.clock())})
 
 
-async def reset(gateway: EmulatedService, request: Request) -> Response:
+async def reset(service: EmulatedService, request: Request) -> Response:
     """Forget everything."""
-    gateway.reset()
+    service.reset()
     return JSONResponse({"reset": True})
 
 

@@ -26,90 +26,90 @@ _MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _CHUNK = 64 * 1024
 
 
-def build(gateway: EmulatedService) -> Starlette:
+def build(service: EmulatedService) -> Starlette:
     """Return the application of the file port."""
     routes = [
-        Route("/generated/{name}", partial(result, gateway), methods=["GET"]),
-        Route("/hop/{hops:int}/{status:int}/{name}", partial(hop, gateway), methods=["GET"]),
-        Route("/loop/{status:int}/{name}", partial(loop, gateway), methods=["GET"]),
-        Route("/uploads/7/{name}", partial(uploaded, gateway), methods=["GET"]),
+        Route("/generated/{name}", partial(result, service), methods=["GET"]),
+        Route("/hop/{hops:int}/{status:int}/{name}", partial(hop, service), methods=["GET"]),
+        Route("/loop/{status:int}/{name}", partial(loop, service), methods=["GET"]),
+        Route("/uploads/7/{name}", partial(uploaded, service), methods=["GET"]),
     ]
     return Starlette(routes=routes)
 
 
-def _asked(gateway: EmulatedService, name: str) -> tuple[ImageTask, int] | None:
+def _asked(service: EmulatedService, name: str) -> tuple[ImageTask, int] | None:
     found = _NAME.fullmatch(name)
-    task = gateway.bank.image_tasks.get(found[1]) if found else None
+    task = service.ledger.image_tasks.get(found[1]) if found else None
     if found is None or task is None or int(found[2]) >= task.served:
         return None
-    now = gateway.clock()
-    alive = task.state(now) == "completed" and now < task.done + gateway.settings.link_seconds
+    now = service.clock()
+    alive = task.state(now) == "completed" and now < task.done + service.settings.link_seconds
     return (task, int(found[2])) if alive else None
 
 
-async def result(gateway: EmulatedService, request: Request) -> Response:
+async def result(service: EmulatedService, request: Request) -> Response:
     """Serve a result picture as the faults will have it, else rightly."""
     name = request.path_params["name"]
-    asked = _asked(gateway, name)
+    asked = _asked(service, name)
     if asked is None:
         return _missing(404)
     task, index = asked
-    rule = gateway.faults.take("result", task.prompt, ("answer", "distort", "picture"))
-    spec = gateway.picture(task, index)
+    rule = service.faults.take("result", task.prompt, ("answer", "distort", "picture"))
+    spec = service.picture(task, index)
     if rule is None:
-        return await _picture(gateway, spec)
+        return await _picture(service, spec)
     if rule.role == "answer":
         return replacement(rule)
     if rule.role == "distort":
-        return await distorted(rule, await _picture(gateway, spec))
-    return await _spoiled(gateway, rule, spec, name)
+        return await distorted(rule, await _picture(service, spec))
+    return await _spoiled(service, rule, spec, name)
 
 
-async def _spoiled(gateway: EmulatedService, rule: Rule, spec: PictureSpec, name: str) -> Response:
+async def _spoiled(service: EmulatedService, rule: Rule, spec: PictureSpec, name: str) -> Response:
     if rule.kind == "expired":
         return _missing(rule["status"])
     if rule.kind == "redirect":
         place = f"loop/{rule['status']}" if rule["loop"] else f"hop/{rule['hops'] - 1}/{rule['status']}"
-        return _moved(f"{gateway.files_url}/{place}/{name}", rule["status"])
+        return _moved(f"{service.files_url}/{place}/{name}", rule["status"])
     if rule.kind == "bomb":
         return Response(images.claiming(rule["width"], rule["height"]), media_type="image/png")
     if rule.kind == "oversized":
         return _oversized(rule)
     if rule.kind == "wrong_format":
         # The label keeps saying what was asked for: only the bytes tell.
-        answer = await _picture(gateway, replace(spec, format=rule["format"]))
+        answer = await _picture(service, replace(spec, format=rule["format"]))
         answer.headers["content-type"] = _MIME_TYPES[spec.format]
         return answer
-    return await _picture(gateway, replace(spec, width=rule["width"], height=rule["height"]))
+    return await _picture(service, replace(spec, width=rule["width"], height=rule["height"]))
 
 
-async def hop(gateway: EmulatedService, request: Request) -> Response:
+async def hop(service: EmulatedService, request: Request) -> Response:
     """Redirect so many more times, then serve the picture."""
     hops, status, name = (request.path_params[part] for part in ("hops", "status", "name"))
     if status not in REDIRECTS:
         return _missing(404)
     if hops > 0:
-        return _moved(f"{gateway.files_url}/hop/{hops - 1}/{status}/{name}", status)
-    asked = _asked(gateway, name)
-    return await _picture(gateway, gateway.picture(*asked)) if asked else _missing(404)
+        return _moved(f"{service.files_url}/hop/{hops - 1}/{status}/{name}", status)
+    asked = _asked(service, name)
+    return await _picture(service, service.picture(*asked)) if asked else _missing(404)
 
 
-async def loop(gateway: EmulatedService, request: Request) -> Response:
+async def loop(service: EmulatedService, request: Request) -> Response:
     """Redirect to itself for ever."""
     status, name = request.path_params["status"], request.path_params["name"]
     if status not in REDIRECTS:
         return _missing(404)
-    return _moved(f"{gateway.files_url}/loop/{status}/{name}", status)
+    return _moved(f"{service.files_url}/loop/{status}/{name}", status)
 
 
-async def uploaded(gateway: EmulatedService, request: Request) -> Response:
+async def uploaded(service: EmulatedService, request: Request) -> Response:
     """Serve an upload."""
-    found = gateway.uploads.get(request.url.path)
+    found = service.uploads.get(request.url.path)
     return Response(found.content, media_type=found.mime_type) if found else _missing(404)
 
 
-async def _picture(gateway: EmulatedService, spec: PictureSpec) -> Response:
-    return Response(await gateway.darkroom.develop(spec), media_type=_MIME_TYPES[spec.format])
+async def _picture(service: EmulatedService, spec: PictureSpec) -> Response:
+    return Response(await service.images.get(spec), media_type=_MIME_TYPES[spec.format])
 
 
 def _missing(status: int) -> Response:

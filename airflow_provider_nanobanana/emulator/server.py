@@ -70,8 +70,8 @@ class _Port(uvicorn.Server):
             connection.transport.abort()
 
 
-class Ports:
-    """The API port and the file port of one gateway.
+class Servers:
+    """The API port and the file port of one service.
 
     :param host: Address to listen on.
     :param port: API port; 0 takes a free one.
@@ -81,7 +81,7 @@ class Ports:
     """
 
     def __init__(
-        self, gateway: EmulatedService, host: str, port: int, files_port: int | None = 0, public_files_url: str = ""
+        self, service: EmulatedService, host: str, port: int, files_port: int | None = 0, public_files_url: str = ""
     ) -> None:
         self._sockets = [_listening(host, port)]
         self.port: int = self._sockets[0].getsockname()[1]
@@ -94,10 +94,10 @@ class Ports:
         shown = url_host("127.0.0.1" if host in ("0.0.0.0", "::", "") else host)
         self.api_url = f"http://{shown}:{self.port}"
         self.files_url = public_files_url.rstrip("/") or f"http://{shown}:{self.files_port}"
-        gateway.files_url = self.files_url
+        service.files_url = self.files_url
         self._servers = [
-            _Port(_config(RequestLogMiddleware(routes_api.build(gateway), "api", gateway))),
-            _Port(_config(RequestLogMiddleware(routes_files.build(gateway), "files", gateway))),
+            _Port(_config(RequestLogMiddleware(routes_api.build(service), "api", service))),
+            _Port(_config(RequestLogMiddleware(routes_files.build(service), "files", service))),
         ]
 
     async def serve(self) -> None:

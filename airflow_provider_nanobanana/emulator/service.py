@@ -1,4 +1,4 @@
-"""The gateway's whole state, shared by both ports and the control API."""
+"""The whole state of the emulated service, shared by both ports and the control API."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class EmulatedService:
         self.clock = clock
         self.echo = echo
         self.files_url = ""
-        self.darkroom = ImageCache()
+        self.images = ImageCache()
         self.reset()
 
     def reset(self) -> None:
         """Forget everything and go back to the settings of the start."""
         self.faults = FaultRules()
-        self.journal = RequestLog()
+        self.request_log = RequestLog()
         self.uploads: OrderedDict[str, Upload] = OrderedDict()
-        self.darkroom.clear()
+        self.images.clear()
         self.pending: list[str] = []  # prompts of the submits that are being accepted
         self.rng = random.Random(self.initial.seed)
-        self.bank = TaskLedger(self.rng)
+        self.ledger = TaskLedger(self.rng)
         self.settings = self.initial
         self.submit_bucket = TokenBucket(self.settings.submit_rate, self.clock())
         self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
@@ -81,9 +81,9 @@ class EmulatedService:
         """
         now, settings = self.clock(), self.settings
         price = CREDITS[submission.resolution] * submission.count
-        if settings.credits is not None and settings.credits - self.bank.spent(now) < price:
+        if settings.credits is not None and settings.credits - self.ledger.spent(now) < price:
             raise RequestRejected("user quota is not enough", status=402, code="insufficient_quota")
-        task = self.bank.accept(submission, now, self._latency(shapes))
+        task = self.ledger.accept(submission, now, self._latency(shapes))
         task.lookup_spread = self._upto(settings.lookup_spread)
         if "late_404" in shapes:
             rule = shapes["late_404"]
@@ -121,7 +121,7 @@ class EmulatedService:
     def find(self, key: str) -> ImageTask | None:
         """Return the image task a status path names, by id or by client id."""
         settings = self.settings
-        return self.bank.find(key, self.clock(), settings.lookup_delay, not settings.ignore_client_ids)
+        return self.ledger.find(key, self.clock(), settings.lookup_delay, not settings.ignore_client_ids)
 
     def announce(self, task: ImageTask) -> None:
         """Echo the end of an image task once, when it is first seen; a failed one is refunded by then."""

@@ -80,7 +80,7 @@ def test_a_reference_that_changed_asks_for_a_clear(stored: World, tmp_path: Path
     requests = [{"prompt": "with photo", "reference_images": [photo.as_uri()]}]
     world.emulator.fault(on="upload", kind="server_error")
     world.attempt(requests=requests, timeout=10)
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     photo.write_bytes(picture("png", (40, 40)))
     run = world.attempt(requests=requests, timeout=10)
     assert isinstance(run.error, NanoBananaFailException) and "changed" in str(run.error)

@@ -50,7 +50,7 @@ def test_a_clear_announces_what_it_buys_again(stored: World, caplog: pytest.LogC
     world.attempt(requests=PROMPTS, timeout=60, crash_on=crash)
     before = world.posts
     remove_all(world)
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     world.clock.sleep(MONTH)
     world.clear()
     world.emulator.configure(credits=0.0)

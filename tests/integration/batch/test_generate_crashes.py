@@ -17,7 +17,7 @@ BANKS = [(0, 0), (30, HTTP_TIMEOUT)]
 
 def forget(world: World) -> None:
     """Begin anew: an empty bank and folder, and a task instance that never ran."""
-    bank = world.emulator.gateway.bank
+    bank = world.emulator.service.ledger
     bank.image_tasks.clear()
     bank.by_client_id.clear()
     world.clock.under_way.clear()

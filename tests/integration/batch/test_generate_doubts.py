@@ -54,7 +54,7 @@ def test_the_limit_holds_after_a_look_that_failed(waves: World) -> None:
     world.attempt(**options, crash_on=("submit under way", 20))
     world.emulator.fault(on="status", kind="server_error", match="picture 1", times=4 * 4)
     world.attempt(**options)
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     world.attempt(**options)
     assert world.charges == len(world.files) == 25
 
@@ -104,7 +104,7 @@ def test_preflight_of_a_retry_lands_what_is_paid_before_it_fails(stored: World) 
     world.emulator.fault(on="submit", kind="failed", times=1, match="unlucky")
     world.emulator.fault(on="submit", kind="latency", seconds=100, match="picture")
     world.attempt(requests=prompts, timeout=60, preflight_balance=True)
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     assert world.charges == 5
     world.emulator.configure(credits=0.0)
     run = world.attempt(requests=prompts, timeout=60, preflight_balance=True)

@@ -26,7 +26,7 @@ def test_an_outage_of_submits_ends_with_the_timeout(stored: World, monkeypatch: 
     run = world.attempt(requests=many(4), timeout=60)
     assert type(run.error) is NanoBananaException and "1 of 4" in str(run.error)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"unknown"}
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     assert world.attempt(requests=many(4)).result["count"] == world.charges == 4
 
 
@@ -41,11 +41,11 @@ def test_a_model_that_is_refused_is_not_tried_ten_thousand_times(
     world.emulator.fault(on="submit", kind="model_not_found")
     run = world.attempt(requests=many(100))
     assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
-    assert world.emulator.gateway.faults.rules[0].hits <= 4
+    assert world.emulator.faults()[0]["hits"] <= 4
     failed = run.ti.xcoms["return_value"]["failed"]
     assert len(failed) == 100 and {failure["charged"] for failure in failed} == {"no"}
     assert "Not sent, as another request" in failed[99]["message"]
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     world.clear()
     assert world.attempt(requests=many(100)).result["count"] == world.charges == 100
 
@@ -58,7 +58,7 @@ def test_a_refused_model_is_not_that_of_others(stored: World, monkeypatch: pytes
     dear = [{"prompt": f"dear {number}", "model": "gemini-3.1-flash-image-official"} for number in range(40)]
     run = world.attempt(requests=[*dear, *many(60)], allow_partial=True)
     assert run.error is None and run.result["count"] == len(world.files) == 60
-    assert world.emulator.gateway.faults.rules[0].hits <= 4 * (1 + len(world.pauses))
+    assert world.emulator.faults()[0]["hits"] <= 4 * (1 + len(world.pauses))
 
 
 def test_faulty_requests_stop_no_other(stored: World) -> None:
@@ -107,7 +107,7 @@ def test_one_image_that_cannot_be_landed_stops_no_other(stored: World, monkeypat
     run = world.attempt(**options, deferrable=False)
     messages = {failed["message"] for failed in run.ti.xcoms["return_value"]["failed"] if not failed["id"]}
     assert messages and not any(message.startswith("IsADirectoryError") for message in messages)
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     world.attempt(**options, deferrable=False)
     assert len(world.files) == 20
 
@@ -124,7 +124,7 @@ def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
     world.emulator.fault(on="submit", kind="failed", match="unlucky")
     orders = [*many(12), *(f"unlucky {number}" for number in range(30))]
     world.attempt(requests=orders)
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     assert world.charges == 12
     run = world.attempt(requests=orders)
     assert world.charges == 12 and "AccessDenied" in str(run.error)

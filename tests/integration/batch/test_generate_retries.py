@@ -77,7 +77,7 @@ def test_an_account_that_runs_dry_lands_what_runs(world: World) -> None:
     assert set(codes(run).values()) == {"insufficient_credits"}
     assert run.ti.xcoms["return_value"]["cost_usd"] == pytest.approx(0.075)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     world.clear()
     assert world.attempt(requests=PROMPTS).result["count"] == 6
     assert world.charges == 6

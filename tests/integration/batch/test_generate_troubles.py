@@ -27,7 +27,7 @@ def test_one_orders_trouble_stops_no_other(world: World) -> None:
     assert type(run.error) is NanoBananaException and "11 of 12" in str(run.error)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert (failed["request"], failed["charged"]) == (3, "no")
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     again = world.attempt(requests=PROMPTS)
     assert again.error is None and world.posts == 12
 
@@ -39,7 +39,7 @@ def test_a_limit_that_persists_is_sat_out_without_a_worker(stored: World) -> Non
 
     def relent() -> None:
         if world.clock.now > began + 200:
-            world.emulator.gateway.faults.rules.clear()
+            world.emulator.clear_faults()
 
     world.on_pause = relent
     run = world.attempt(requests=PROMPTS)
@@ -62,7 +62,7 @@ def test_a_service_that_is_down_is_not_asked_twelve_times(stored: World) -> None
     run = world.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException
     assert len(run.ti.xcoms["return_value"]["failed"]) == 12
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     again = world.attempt(requests=PROMPTS)
     assert again.error is None and world.posts == 12
 
@@ -92,7 +92,7 @@ def test_a_link_that_fails_for_one_is_for_the_retry(real: World) -> None:
     assert type(run.error) is NanoBananaException and len(world.files) == 2
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert (failed["request"], failed["charged"]) == (1, "yes")
-    world.emulator.gateway.faults.rules.clear()
+    world.emulator.clear_faults()
     again = world.attempt(requests=PROMPTS[:3])
     assert again.error is None and world.posts == 3 and again.result["cost_usd"] == pytest.approx(0.075)
 

@@ -231,7 +231,7 @@ def watch(
         if sockets or call.kind not in (CallKind.SUBMIT, CallKind.STATUS):
             return exchange(self, call)
         with lock:
-            return short_circuit(emulator.gateway, call)
+            return short_circuit(emulator.service, call)
 
     def watched(self: ToApisClient, call: Any) -> Any:
         tape.point(f"before {call.kind}")

@@ -96,8 +96,8 @@ class Stage:
 
         :returns: The last attempt, and how many of the crashes came to pass.
         """
-        self.emulator.gateway.bank.image_tasks.clear()
-        self.emulator.gateway.bank.by_client_id.clear()
+        self.emulator.service.ledger.image_tasks.clear()
+        self.emulator.service.ledger.by_client_id.clear()
         self.clock.under_way.clear()
         row = Store() if store else None
         for number, crash_at in enumerate((*crashes, None)):
@@ -119,17 +119,17 @@ class Stage:
         return len(self.tape.passed)
 
 
-def short_circuit(gateway: EmulatedService, call: ApiCall[Any]) -> ApiResponse:
+def short_circuit(service: EmulatedService, call: ApiCall[Any]) -> ApiResponse:
     """Answer as the emulator does, without a socket: thousands of attempts in seconds."""
     if call.kind is CallKind.SUBMIT:
-        body = responses.submitted(gateway.accept(parse(call.body, gateway.settings), {}), gateway.settings, {})
+        body = responses.submitted(service.accept(parse(call.body, service.settings), {}), service.settings, {})
         return ApiResponse(200, body=json.dumps(body).encode())
     assert call.image_task_id is not None
-    found = gateway.find(call.image_task_id)
+    found = service.find(call.image_task_id)
     if found is None:
         missing = responses.not_found()
         return ApiResponse(missing.status_code, body=bytes(missing.body))
-    body = responses.status(found, gateway.clock(), gateway.settings, [{"url": "https://example.com/a.png"}], {})
+    body = responses.status(found, service.clock(), service.settings, [{"url": "https://example.com/a.png"}], {})
     return ApiResponse(200, body=json.dumps(body).encode())
 
 
@@ -137,7 +137,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, 
     """Put every side effect of a submit on a tape: journal, calls, waits."""
     tape = Tape(clock)
     stage = Stage(emulator, clock, tape)
-    exchange = ToApisClient._exchange if sockets else (lambda _, call: short_circuit(emulator.gateway, call))
+    exchange = ToApisClient._exchange if sockets else (lambda _, call: short_circuit(emulator.service, call))
 
     def watched(self: ToApisClient, call: Any) -> Any:
         tape.point(f"before {call.kind}")

@@ -69,7 +69,7 @@ def duplicates(stage: Stage, operator: Callable[[], Any], crashes: int, *, store
         run, came = stage.run(operator, storm, store=store)
         assert run.error is None, (storm, run.error)
         assert came == crashes
-        charged = stage.emulator.gateway.bank.image_tasks
+        charged = stage.emulator.service.ledger.image_tasks
         assert run.result in charged, storm
         count, beyond = count + 1, beyond + len(charged) - 1
         stage.clock.sleep(3600.0)

@@ -44,7 +44,7 @@ def acceptance(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     async def until_open(seconds: float) -> None:
         await asyncio.to_thread(gate.wait)
 
-    monkeypatch.setattr(emulator.gateway, "sleep", until_open)
+    monkeypatch.setattr(emulator.service, "sleep", until_open)
     yield gate
     gate.set()
 

@@ -95,10 +95,10 @@ async def test_a_picture_is_drawn_once_for_many_and_memory_is_bounded(monkeypatc
 
     monkeypatch.setattr("airflow_provider_nanobanana.emulator.images.render", draw)
     monkeypatch.setattr("airflow_provider_nanobanana.emulator.images.MAX_CACHED_BYTES", 25)
-    darkroom = ImageCache()
-    assert set(await asyncio.gather(*(darkroom.develop(spec("a")) for _ in range(5)))) == {b"a" * 10}
+    cache = ImageCache()
+    assert set(await asyncio.gather(*(cache.get(spec("a")) for _ in range(5)))) == {b"a" * 10}
     assert drawn == ["a"]
     for prompt in ("b", "a", "c", "a", "b"):  # c pushes out b, the one not asked for longest
-        await darkroom.develop(spec(prompt))
+        await cache.get(spec(prompt))
     assert drawn == ["a", "b", "c", "b"]
-    darkroom.close()
+    cache.close()

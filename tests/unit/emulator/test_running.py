@@ -165,7 +165,7 @@ def test_a_neighbouring_container_may_use_plain_http() -> None:
 
 def test_the_public_address_stands_in_links(clock: Any) -> None:
     with Emulator(latency=0, clock=clock) as emulator:
-        emulator.gateway.files_url = "http://emulator.test:9"
+        emulator.service.files_url = "http://emulator.test:9"
         headers = {"Authorization": "Bearer sk-emulator"}
         with httpx.Client(base_url=emulator.api_url, headers=headers, trust_env=False) as client:
             key = client.post("/v1/images/generations", json={"model": "nano_banana_2", "prompt": "x"}).json()["id"]
@@ -186,7 +186,7 @@ def test_the_bucket_follows_the_limits_page() -> None:
 def test_the_same_seed_gives_the_same_ids_and_latencies() -> None:
     def run(seed: int) -> list[Any]:
         with Emulator(seed=seed, clock=lambda: 1000.0) as emulator:
-            task = emulator.gateway.accept(Submission("nano_banana_2", "x"), {})
+            task = emulator.service.accept(Submission("nano_banana_2", "x"), {})
             return [task.id, task.done]
 
     assert run(5) == run(5)
@@ -195,7 +195,7 @@ def test_the_same_seed_gives_the_same_ids_and_latencies() -> None:
 
 def test_latencies_have_the_median_that_was_set() -> None:
     with Emulator(seed=1, latency=25, sigma=0.4, time_scale=2, clock=lambda: 0.0) as emulator:
-        done = sorted(emulator.gateway.accept(Submission("nano_banana_2", "x"), {}).done for _ in range(2001))
+        done = sorted(emulator.service.accept(Submission("nano_banana_2", "x"), {}).done for _ in range(2001))
     assert 48 < done[1000] < 52
     assert done[100] < 35
     assert done[1900] > 70
@@ -248,8 +248,8 @@ def test_on_ipv6_the_addresses_are_urls() -> None:
             ]
             link = client.get(f"/v1/images/generations/{key}").json()["result"]["data"][0]["url"]
         assert httpx.get(link, trust_env=False).status_code == 200
-        settings = emulator.gateway.settings
-        host = json.loads(greeting(emulator._ports, settings).partition("DEFAULT='")[2].rstrip("'"))["host"]
+        settings = emulator.service.settings
+        host = json.loads(greeting(emulator._servers, settings).partition("DEFAULT='")[2].rstrip("'"))["host"]
         assert host == emulator.api_url
 
 
