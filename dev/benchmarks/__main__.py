@@ -19,7 +19,7 @@ from rich.console import Console
 
 from dev.benchmarks import account, generate, memory, plot, poll, report, three_ways, triggerer
 from dev.benchmarks.scenario import FOLDER, Bench, Scenario
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO
 
 _MODULES = (poll, memory, account, triggerer, generate, three_ways)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS}

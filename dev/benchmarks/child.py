@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dev.stack.settings import REPO, inherited
+from dev.stack.processes import REPO, child_environment
 
 #: Seconds after which a process hangs and is killed.
 _LONGEST = 1800.0
@@ -88,7 +88,7 @@ def child(folder: Path, connection: str, module: str, *arguments: object) -> Ite
     temporary.mkdir(parents=True, exist_ok=True)
     log = folder / "process.log"
     env = {
-        **inherited(),
+        **child_environment(),
         "AIRFLOW_HOME": str(folder / "airflow"),
         "AIRFLOW_CONN_NANOBANANA_DEFAULT": connection,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -17,7 +17,7 @@ from rich.table import Table
 from tabulate import tabulate
 
 from dev.benchmarks.scenario import Measured, Scenario
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO
 
 PLOT = "benchmarks.svg"
 

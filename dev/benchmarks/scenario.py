@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any, Literal
 
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO
 
 #: Plain JSON.
 Figures = dict[str, Any]

@@ -28,8 +28,7 @@ from dev.benchmarks.emulator import Rates, account
 from dev.benchmarks.scenario import Bench, Figures, Goal, Measured, Scenario
 from dev.stack.airflow_api import FINISHED
 from dev.stack.airflow_stack import COMPONENTS, AirflowStack
-from dev.stack.sessions import members
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO, session_members
 
 _SLOTS = 8
 _IDLE_SECONDS = 30.0
@@ -162,7 +161,7 @@ def metered(stack: AirflowStack) -> Iterator[Used]:
 def _cpu_seconds(sessions: list[int]) -> float:
     """Return the CPU seconds of all processes, those included that have ended and were waited for."""
     total = 0.0
-    for pid in members(sessions):
+    for pid in session_members(sessions):
         try:
             total += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and those of its children
         except psutil.Error:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from dev.benchmarks.emulator import Rates, account
 from dev.benchmarks.scenario import SIDES, Bench, Figures, Goal, Measured, Scenario, Side, p99_and_max, spread
 from dev.stack.airflow_stack import AirflowStack
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO
 
 #: Nothing completes before it is told to: tasks need minutes to start and to defer.
 _RATES = Rates(latency=100_000.0, sigma=0.0)

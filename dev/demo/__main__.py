@@ -16,11 +16,10 @@ from types import FrameType
 
 from dev.demo.report import Line, gather, problems, sheet, table
 from dev.stack.airflow_api import AirflowApi
-from dev.stack.airflow_stack import AirflowStack
+from dev.stack.airflow_stack import USER, AirflowStack
 from dev.stack.console import Progress
 from dev.stack.emulator_process import Service, list_price, real_service, start_emulator
-from dev.stack.processes import ProcessDied, Processes
-from dev.stack.settings import REPO, USER
+from dev.stack.processes import REPO, ProcessDied, Processes
 
 HOME = REPO / ".demo"
 IMAGES = HOME / "images"

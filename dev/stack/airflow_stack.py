@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from dev.stack.airflow_api import AirflowApi, ApiError
-from dev.stack.processes import Command, ProcessDied, Processes
-from dev.stack.settings import USER, Ports, airflow_environment, free_ports
+from dev.stack.processes import Command, Processes, child_environment, free_ports
 
+USER = "admin"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 _HEALTH_NAMES = {"scheduler": "scheduler", "dag_processor": "dag-processor", "triggerer": "triggerer"}
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The TCP ports of one stack."""
+
+    api: int
+    scheduler_logs: int
+    triggerer_logs: int
 
 
 class AirflowStack:
@@ -137,4 +149,58 @@ class AirflowStack:
         return Command(name, ("-m", "airflow", *arguments), {**self.env, **(env or {})}, self.log(name))
 
 
-__all__ = ["COMPONENTS", "AirflowStack", "ProcessDied"]
+def airflow_environment(
+    home: Path, dag_folders: Sequence[Path], ports: Ports, password: str, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Give the environment of every process of a stack.
+
+    The values shorten what makes tests wait (Airflow's configuration reference): by default a new DAG file is found
+    after up to 300 s, and a finished task is seen after up to 5 s.
+
+    :param dag_folders: Each becomes a bundle of its own.
+    :param extra: Added last, for example ``AIRFLOW_CONN_NANOBANANA_DEFAULT``.
+    """
+    passwords = home / "passwords.json"
+    passwords.write_text(json.dumps({USER: password}))
+    passwords.chmod(0o600)
+    url = f"http://127.0.0.1:{ports.api}"
+    options = {
+        "API__BASE_URL": url,
+        "API__EXPOSE_CONFIG": "False",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(ports.api),
+        "API__SECRET_KEY": secrets.token_hex(32),
+        "API__WORKERS": "1",
+        "API_AUTH__JWT_SECRET": secrets.token_hex(64),
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # a scheduled DAG must not buy images unasked
+        "CORE__DAGS_FOLDER": str(dag_folders[0]),
+        "CORE__DEFAULT_TASK_RETRY_DELAY": "5",
+        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__PARALLELISM": "6",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([_bundle(folder) for folder in dag_folders]),
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "2",
+        "LOGGING__TRIGGER_LOG_SERVER_PORT": str(ports.triggerer_logs),
+        "LOGGING__WORKER_LOG_SERVER_PORT": str(ports.scheduler_logs),
+        "SCHEDULER__USE_JOB_SCHEDULE": "False",  # nor when it is unpaused for a run by hand
+        "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    }
+    settings = {f"AIRFLOW__{name}": value for name, value in options.items()}
+    return {**child_environment(), "AIRFLOW_HOME": str(home), **settings, **extra}
+
+
+def _bundle(folder: Path) -> dict[str, object]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no DAG folder {folder}")
+    return {
+        "name": "-".join(folder.parts[-2:]).strip("/"),
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(folder), "refresh_interval": 2},
+    }

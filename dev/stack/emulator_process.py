@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 
 from airflow_provider_nanobanana.toapis import catalogue
-from dev.stack.processes import Command, Processes
-from dev.stack.settings import free_ports, inherited
+from dev.stack.processes import Command, Processes, child_environment, free_ports
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def start_emulator(
     values |= {name.replace("_", "-"): value for name, value in options.items()}
     arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
     module = "airflow_provider_nanobanana.emulator"
-    processes.start(Command("emulator", ("-m", module, *arguments), inherited(), log))
+    processes.start(Command("emulator", ("-m", module, *arguments), child_environment(), log))
     url = f"http://127.0.0.1:{port}"
     _wait_until_up(url, processes)
     connection = {"conn_type": "nanobanana", "host": url, "password": key}

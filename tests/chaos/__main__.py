@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from dev.stack.console import Progress
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO
 from tests.chaos import programs, report
 from tests.chaos.bank import Temper
 from tests.chaos.campaign import Outcome, run

@@ -7,8 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from dev.stack.processes import Processes
-from dev.stack.settings import free_ports
+from dev.stack.processes import Processes, free_ports
 from tests.chaos.launch import hand_over, service
 from tests.chaos.programs import require
 

@@ -9,8 +9,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from dev.stack.processes import Command, Processes
-from dev.stack.settings import free_ports
+from dev.stack.processes import Command, Processes, free_ports
 from tests.chaos.launch import hand_over, service
 from tests.chaos.programs import find, require
 

@@ -165,7 +165,7 @@ class Hunter:
         if whole:
             self.site.processes.kill(name)
         else:
-            self._graves[self.site.processes.behead(name)] = time.monotonic() + self.rng.uniform(5, 40)
+            self._graves[self.site.processes.kill_leader(name)] = time.monotonic() + self.rng.uniform(5, 40)
         self._back[name] = time.monotonic() + self.rng.uniform(0.2, 8)
         return name if whole else f"{name} alone, its tasks live on"
 
@@ -185,7 +185,7 @@ class Hunter:
     def _mend(self) -> None:
         now = time.monotonic()
         for session in [session for session, at in self._graves.items() if now >= at]:
-            self.site.processes.bury(session)
+            self.site.processes.end_orphans(session)
             del self._graves[session]
         for name in self.site.processes.ended():
             if name not in self.site.airflow:

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dev.stack.processes import Command
-from dev.stack.settings import inherited
+from dev.stack.processes import Command, child_environment
 
 _CANDIDATES = ("postgres", "nobody")
 
@@ -43,7 +42,7 @@ def hand_over(path: Path) -> Path:
 def service(name: str, folder: Path, program: str, *arguments: str, log: Path) -> Command:
     """Give the command that runs a program as that user, in a folder of its own."""
     words = ("-m", "tests.chaos.launch", unprivileged(), str(folder), program, *arguments)
-    return Command(name, words, inherited(), log)
+    return Command(name, words, child_environment(), log)
 
 
 def main(words: Sequence[str]) -> None:

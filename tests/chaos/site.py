@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dev.stack.airflow_stack import COMPONENTS, AirflowStack, Say
-from dev.stack.processes import Command, Processes
-from dev.stack.settings import free_ports
+from dev.stack.processes import Command, Processes, free_ports
 from tests.chaos.broker import Broker
 from tests.chaos.cluster import Cluster
 from tests.chaos.settings import CELERY, FAST_DETECTION, environment

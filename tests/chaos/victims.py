@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from dev.stack import sessions
+from dev.stack.processes import session_members
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -34,7 +34,7 @@ def running_tasks(leaders: Iterable[int]) -> list[Victim]:
     """List the running tasks below these session leaders."""
     chosen = set(leaders)
     members = {}
-    for pid in sessions.members(chosen):
+    for pid in session_members(chosen):
         try:
             members[pid] = psutil.Process(pid)
         except psutil.Error:

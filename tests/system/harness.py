@@ -10,9 +10,8 @@ from typing import Any
 
 from airflow_provider_nanobanana.emulator import Emulator
 from dev.stack.airflow_api import AirflowApi, Record
-from dev.stack.airflow_stack import AirflowStack
+from dev.stack.airflow_stack import AirflowStack, Ports, airflow_environment
 from dev.stack.processes import Command, Processes
-from dev.stack.settings import Ports, airflow_environment
 
 
 @dataclass(frozen=True)

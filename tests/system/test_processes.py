@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.stack import sessions
-from dev.stack.processes import REPO, Command, ProcessDied, Processes
+from dev.stack.processes import REPO, Command, ProcessDied, Processes, session_members
 
 #: A leader with a child that moves to its own process group, as Airflow's tasks do, and ignores SIGTERM.
 FAMILY = """
@@ -49,21 +48,21 @@ def _family(log: Path) -> tuple[Processes, int]:
     processes.start(Command("family", ("-c", FAMILY), {}, log))
     session = processes.pid("family")
     _await(lambda: log.read_text().count("up") == 2, "the family")
-    assert len(sessions.members([session])) == 2
+    assert len(session_members([session])) == 2
     return processes, session
 
 
 def test_stop_ends_members_that_left_the_group_and_ignore_sigterm(tmp_path: Path) -> None:
     processes, session = _family(tmp_path / "log")
     processes.stop(grace=0.2)
-    assert sessions.members([session]) == set()
+    assert session_members([session]) == set()
 
 
 def test_kill_and_restart(tmp_path: Path) -> None:
     processes, session = _family(tmp_path / "log")
     try:
         processes.kill("family")
-        assert sessions.members([session]) == set()
+        assert session_members([session]) == set()
         processes.restart("family")
         assert processes.pid("family") != session
         processes.check()
@@ -71,25 +70,25 @@ def test_kill_and_restart(tmp_path: Path) -> None:
         processes.stop(grace=0)
 
 
-def test_a_beheaded_family_lives_on_until_it_is_buried(tmp_path: Path) -> None:
+def test_a_family_outlives_its_leader_until_the_orphans_are_ended(tmp_path: Path) -> None:
     processes, session = _family(tmp_path / "log")
     try:
-        assert processes.behead("family") == session
-        assert len(sessions.members([session])) == 1
+        assert processes.kill_leader("family") == session
+        assert len(session_members([session])) == 1
         assert processes.names() == processes.ended() == []
         processes.restart("family")
-        processes.bury(session)
-        assert sessions.members([session]) == set()
+        processes.end_orphans(session)
+        assert session_members([session]) == set()
         assert processes.names() == ["family"]
     finally:
         processes.stop(grace=0)
 
 
-def test_stop_also_ends_beheaded_families(tmp_path: Path) -> None:
+def test_stop_also_ends_families_without_a_leader(tmp_path: Path) -> None:
     processes, session = _family(tmp_path / "log")
-    processes.behead("family")
+    processes.kill_leader("family")
     processes.stop(grace=0)
-    assert sessions.members([session]) == set()
+    assert session_members([session]) == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -102,14 +101,14 @@ def test_nothing_is_left_when_the_program_is_killed(tmp_path: Path, number: sign
         _await(lambda: (tmp_path / "log").read_text().count("up") == 2, "the family")
         program.send_signal(number)
         program.wait(20)
-    _await(lambda: not sessions.members([session]), "the guardian")
+    _await(lambda: not session_members([session]), "the guardian")
 
 
 def test_an_early_death_is_reported_with_the_log(tmp_path: Path) -> None:
     processes = Processes()
     try:
         processes.start(Command("brief", ("-c", "raise SystemExit('no such table')"), {}, tmp_path / "log"))
-        _await(lambda: sessions.members([processes.pid("brief")]) == set(), "its end")
+        _await(lambda: session_members([processes.pid("brief")]) == set(), "its end")
         assert processes.ended() == ["brief"]
         with pytest.raises(ProcessDied, match=r"brief ended with exit code 1(.|\n)*no such table"):
             processes.check()

@@ -22,7 +22,7 @@ from dev.benchmarks.report import Result
 from dev.benchmarks.scenario import Measured, percentiles, spread
 from dev.benchmarks.three_ways import extrapolated, occupied
 from dev.benchmarks.triggerer import late
-from dev.stack.settings import REPO
+from dev.stack.processes import REPO
 
 # --- figures --------------------------------------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from PIL import Image
 from dev.demo.contact_sheet import CELL, Picture, draw_sheet
 from dev.demo.report import Line, problems, table
 from dev.stack.airflow_api import Record
+from dev.stack.airflow_stack import Ports, airflow_environment
 from dev.stack.console import Progress, describe
 from dev.stack.emulator_process import list_price, real_service
-from dev.stack.settings import Ports, airflow_environment, free_ports
+from dev.stack.processes import free_ports
 
 
 def _picture(folder: Path, size: tuple[int, int], colour: str) -> Path:
