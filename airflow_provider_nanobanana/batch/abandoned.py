@@ -65,7 +65,7 @@ def ready_to_look(shop: BatchState) -> list[BatchItem]:
         if (record := shop.entry(order).record) and _open(shop.entry(order))
         if record.image_task_id is None and record.client_business_id is not None
     }
-    for sighting in poll_once(shop.hook, list(unanswered)) if unanswered else ():
+    for sighting in poll_once(shop.session, list(unanswered)) if unanswered else ():
         order = unanswered[sighting.id]
         record, found = shop.entry(order).record, sighting.image_task
         assert record is not None
@@ -84,7 +84,7 @@ def ready_to_look(shop: BatchState) -> list[BatchItem]:
 
 def awaited(shop: BatchState) -> list[BatchItem]:
     """Return what is still worth a wait: it is under way, and not for longer than an image usually takes."""
-    now = shop.hook.clock()
+    now = shop.session.clock()
     orders = (order for order in shop.former_items if _open(shop.entry(order)) and shop.image_task_id(order))
     return [order for order in orders if now < shop.deadline(order)]
 
@@ -106,7 +106,7 @@ def abandoned(shop: BatchState) -> list[dict[str, Any]]:
     about when its link dies, in epoch seconds.
     """
     known = {order.key: order for order in shop.former_items}
-    wanted, now = {order.key for order in shop.items}, shop.hook.clock()
+    wanted, now = {order.key for order in shop.items}, shop.session.clock()
     return [
         _record(shop, key, entry, known[key].name if key in known else None)
         for key, entry in shop.ledger.items()
@@ -154,7 +154,7 @@ def _submitted_at(entry: LedgerEntry) -> float:
 
 def _old_enough(shop: BatchState, record: SubmissionRecord) -> bool:
     """Whether the service would show by now what a submit bought."""
-    return shop.hook.clock() > record.may_have_left_at + shop.rules.visibility_delay
+    return shop.session.clock() > record.may_have_left_at + shop.rules.visibility_delay
 
 
 def _gone(entry: LedgerEntry, now: float) -> bool:

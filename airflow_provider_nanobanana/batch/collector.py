@@ -51,7 +51,7 @@ class ResultCollector:
 
         :param enough: Asked between two rounds; true leaves the rest for later.
         """
-        now = self._shop.hook.clock()
+        now = self._shop.session.clock()
         return self.collect([order for order in self._shop.running() if self._ripe(order, now)], enough)
 
     def collect(self, orders: Sequence[BatchItem], enough: Callable[[], bool]) -> bool:
@@ -73,7 +73,7 @@ class ResultCollector:
         orders = [order for order in orders if shop.entry(order).status == "landed" and shop.image_task_id(order)]
         ids = [shop.image_task_id(order) or "" for order in orders]
         sent = {image_task_id: sent_links(order.request) for image_task_id, order in zip(ids, orders, strict=True)}
-        sightings = poll_once(shop.hook, ids, sent)
+        sightings = poll_once(shop.session, ids, sent)
         for order, sighting in zip(orders, sightings, strict=True):
             entry, shown = shop.entry(order), sighting.image_task.images if sighting.image_task else ()
             missing = {lost.index for lost in entry.lost}
@@ -93,11 +93,11 @@ class ResultCollector:
         shop = self._shop
         ids = {order.key: shop.image_task_id(order) or "" for order in orders}
         sent = {ids[order.key]: sent_links(order.request) for order in orders}
-        sightings = {sighting.id: sighting for sighting in poll_once(shop.hook, list(sent), sent)}
+        sightings = {sighting.id: sighting for sighting in poll_once(shop.session, list(sent), sent)}
         refused = [sighting.error for sighting in sightings.values() if sighting.access_denied]
         if refused and len(refused) == len(sightings):
             raise _blind(refused[0], len(shop.running()))
-        now = shop.hook.clock()
+        now = shop.session.clock()
         self._looked_at |= dict.fromkeys(ids, now)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="collector") as pool:
             list(pool.map(lambda order: self._take(order, sightings[ids[order.key]], now), orders))

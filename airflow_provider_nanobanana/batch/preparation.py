@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.durable.state_store import StateStore
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.landing.reuse import ReuseSearch
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class BatchPreparation:
     :param pauses: Whether there can be pauses at all.
     """
 
-    hook: NanoBananaHook
+    session: ToApisSession
     retrieval: ImageDownloader
     shelf: StateStore
     spec: BatchSpec
@@ -106,7 +106,7 @@ class BatchPreparation:
         content, book = self._content(book, ledger, first=first)
         orders, former, digests = _unpack(content)
         uploads = checkpoint.load_uploads(self.shelf, self.attempt.max_tries)
-        references = ReferenceUploader.of(self.hook, digests=digests, urls=uploads, bound=True)
+        references = ReferenceUploader.of(self.session, digests=digests, urls=uploads, bound=True)
         shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
             self._tell_of_another_list(book)
@@ -115,7 +115,7 @@ class BatchPreparation:
         if not resumed or (noted and noted.reuse_pending):
             searched = _reuse_stored(
                 shop,
-                until=self.hook.clock() + _SEARCH_SECONDS if self.pauses else math.inf,
+                until=self.session.clock() + _SEARCH_SECONDS if self.pauses else math.inf,
                 verify=self.attempt.cleared and book.try_number == self.try_number,
             )
             shop.checkpoints.keep(reuse_pending=bool(shop.reuse_unverified), reuse_position=searched)
@@ -125,7 +125,7 @@ class BatchPreparation:
         ledger.save()
         # Built now: what keeps any call from being sent is known before anything is written ahead, and the ledger
         # says that nothing was sent.
-        _ = self.hook.client
+        _ = self.session.client
         return shop
 
     def _content(
@@ -134,12 +134,12 @@ class BatchPreparation:
         """Return what this round is to make, and the book it is kept in; kept now if this is the round's beginning."""
         if book is not None:
             return book.content, book
-        references = ReferenceUploader.of(self.hook, bound=True)
+        references = ReferenceUploader.of(self.session, bound=True)
         with ThreadPoolExecutor(_THREADS) as pool:
             orders = build_items(
                 self.spec.given(),
                 defaults=self.spec.defaults,
-                default_model=self.hook.settings.model,
+                default_model=self.session.settings.model,
                 digest_of=references.digest,
                 each=pool.map,
             )
@@ -168,7 +168,7 @@ class BatchPreparation:
         except TransientFailure as unreadable:
             log.warning("%s What it holds is listed by its ids.", unreadable.message)
             return []
-        return left_over(before, older, orders, ledger, self.hook.clock())
+        return left_over(before, older, orders, ledger, self.session.clock())
 
     def _tell_of_another_list(self, book: checkpoint.InputSnapshot) -> None:
         """Say that an attempt goes on with the list it has, where another one is given by now."""
@@ -195,9 +195,9 @@ class BatchPreparation:
         if self.resumed and not ledger.complete:
             attempt = replace(attempt, retry=True)
         anew = "|".join((*self.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
-        budget = replace(self.spec.budget, prices=self.hook.settings.prices)
+        budget = replace(self.spec.budget, prices=self.session.settings.prices)
         return BatchState(
-            hook=self.hook,
+            session=self.session,
             items=orders,
             ledger=ledger,
             downloader=self.retrieval,
@@ -211,7 +211,7 @@ class BatchPreparation:
             checkpoints=CheckpointStore(
                 self.shelf,
                 note,
-                base_url=self.hook.settings.base_url,
+                base_url=self.session.settings.base_url,
                 max_tries=self.attempt.max_tries,
                 uploads=len(references.urls),
             ),
@@ -251,7 +251,7 @@ class BatchPreparation:
             )
         if self.spec.preflight_balance and estimate.images:
             try:
-                check_balance(self.hook.balance(), estimate)
+                check_balance(self.session.balance(), estimate)
             except InsufficientCredits as poor:
                 if not doubtful and not shop.running() and not shop.former_items:
                     raise
@@ -260,7 +260,7 @@ class BatchPreparation:
     def _check_balance(self, shop: BatchState) -> None:
         """Compare the account with what is to be bought, now that nothing is in doubt any more."""
         to_buy = [order for order in shop.pending() if not shop.needs_lookup(order)]
-        check_balance(self.hook.balance(), shop.budget.estimate(to_buy, shop.costs.counted, shop.costs.bills))
+        check_balance(self.session.balance(), shop.budget.estimate(to_buy, shop.costs.counted, shop.costs.bills))
 
 
 def _pack(orders: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
@@ -354,9 +354,9 @@ def _reuse_stored(shop: BatchState, until: float, *, verify: bool) -> int:
     wanted += [(key, PurePosixPath(file.name).stem) for key, file in landed.items()]
     if not wanted:
         return len(shop.items)
-    found = find_existing(shop.downloader.landing, wanted, enough=lambda: shop.hook.clock() >= until)
+    found = find_existing(shop.downloader.landing, wanted, enough=lambda: shop.session.clock() >= until)
     beside = extra_images.find(
-        shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.hook.clock() >= until
+        shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.session.clock() >= until
     )
     for order in blank:
         if image := found.images.get(order.key):

@@ -58,7 +58,7 @@ class BatchRunner:
     def __init__(self, shop: BatchState) -> None:
         self._shop = shop
         self._collector = ResultCollector(shop)
-        self._progress = ProgressLog(shop.hook.clock(), shop.progress(), shop.hook.settings.submit_rate)
+        self._progress = ProgressLog(shop.session.clock(), shop.progress(), shop.session.settings.submit_rate)
         self._stuck = self._unlanded = False
         self._first = True
 
@@ -68,7 +68,7 @@ class BatchRunner:
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
         shop = self._shop
-        before, over = shop.progress(), shop.hook.clock() + SLICE_SECONDS
+        before, over = shop.progress(), shop.session.clock() + SLICE_SECONDS
         shop.last_errors, shop.budget_exhausted, self._unlanded = {}, False, False
         with self._saving():
             if self._first:
@@ -77,17 +77,17 @@ class BatchRunner:
             blocked = shop.storage_blocked
             if shop.costs.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.
-                self._collector.collect(shop.running(), lambda: shop.hook.clock() >= over)
+                self._collector.collect(shop.running(), lambda: shop.session.clock() >= over)
                 self._collect_former(over)
             if wanted := self._wanted():
                 self._buy(wanted, over)
-            last = shop.hook.clock() + _LAST_ROUNDS
+            last = shop.session.clock() + _LAST_ROUNDS
             if blocked or shop.progress().pending == before.pending:
                 late = max(over, last)
-                self._unlanded = not self._collector.collect(shop.running(), lambda: shop.hook.clock() >= late)
+                self._unlanded = not self._collector.collect(shop.running(), lambda: shop.session.clock() >= late)
             elif not shop.pending():
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
-                self._collector.collect_due(lambda: shop.hook.clock() >= last)
+                self._collector.collect_due(lambda: shop.session.clock() >= last)
             self._collect_former(max(over, last))
         if isinstance(shop.account_error, Killed):
             raise shop.account_error.reworded(
@@ -109,7 +109,7 @@ class BatchRunner:
         more = 0 if stopped else sum(order.request.model not in shop.model_errors for order in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
             return None
-        now = shop.hook.clock()
+        now = shop.session.clock()
         # With nothing under way the account's limit alone is waited for.
         deadline = max(map(shop.deadline, running), default=now + _LIMIT_PAUSE)
         return WaitSpec(
@@ -126,7 +126,7 @@ class BatchRunner:
         :param last: In any case.
         """
         shop = self._shop
-        if line := self._progress.line(shop.hook.clock(), shop.progress(), shop.costs.usd, last=last):
+        if line := self._progress.line(shop.session.clock(), shop.progress(), shop.costs.usd, last=last):
             log.info("%s", line)
 
     def _patient(self, running: Sequence[BatchItem]) -> bool:
@@ -135,7 +135,7 @@ class BatchRunner:
         if any(order.key not in shop.last_errors for order in running):
             return True
         limited = any(isinstance(error, _PATIENT) for error in shop.last_errors.values())
-        return limited and shop.hook.clock() < shop.last_progress() + shop.timeout
+        return limited and shop.session.clock() < shop.last_progress() + shop.timeout
 
     def _wanted(self) -> list[BatchItem]:
         """Return what is to be bought, or at least looked for."""
@@ -155,7 +155,7 @@ class BatchRunner:
         shop = self._shop
         try:
             if left := abandoned.ready_to_look(shop):
-                self._collector.collect(left, lambda: shop.hook.clock() >= until)
+                self._collector.collect(left, lambda: shop.session.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
         awaited = {order.key for order in abandoned.awaited(shop)}

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger import Ledger
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageTask
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class BatchState:
     :ivar unverified: Orders that an earlier run may have landed; nothing is bought while there are any.
     """
 
-    hook: NanoBananaHook
+    session: ToApisSession
     items: Sequence[BatchItem]
     ledger: Ledger
     downloader: ImageDownloader
@@ -196,7 +196,7 @@ class BatchState:
     def _link_age(self, order: BatchItem) -> float:
         """Return the seconds since the last moment at which the image task of an order can have been submitted."""
         entry = self.entry(order)
-        return self.hook.clock() - max(
+        return self.session.clock() - max(
             entry.record.may_have_left_at if entry.record else 0.0, entry.submitted_at or 0.0
         )
 
@@ -253,7 +253,7 @@ class BatchState:
         """Note the image task of an order."""
         self.costs.observe(order, image_task.id, image_task)
         self.costs.release(order)
-        now = self.hook.clock()
+        now = self.session.clock()
         # A service whose clock is ahead must not make us wait longer.
         submitted_at = self.entry(order).submitted_at or min(image_task.created_at or now, now)
         self.ledger.update(order.key, submitted_at=submitted_at, **self.costs.ledger_fields(order, image_task.id))
@@ -477,7 +477,7 @@ def _charged(shop: BatchState, order: BatchItem) -> Charged:
 def count_ended(shop: BatchState, order: BatchItem) -> None:
     """Count an order that has just ended; what merely takes longer is counted again when it lands."""
     entry = shop.entry(order)
-    tags: dict[str, Any] = {"conn_id": shop.hook.nanobanana_conn_id, "model": order.request.model}
+    tags: dict[str, Any] = {"conn_id": shop.session.conn_id, "model": order.request.model}
     if entry.error is None:
         metrics.count("completed", **tags)
     elif entry.error.code in NOT_READY_CODES:

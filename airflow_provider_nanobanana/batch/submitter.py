@@ -47,8 +47,8 @@ class BatchSubmitter:
 
     def __init__(self, shop: BatchState) -> None:
         self._shop = shop
-        self._pace = SubmitRateLimiter.of(shop.hook.settings)
-        rate = shop.hook.settings.submit_rate
+        self._pace = SubmitRateLimiter.of(shop.session.settings)
+        rate = shop.session.settings.submit_rate
         self._wave = max(_FEWEST_THREADS, math.ceil(rate * _WRITE_AHEAD_SECONDS))
         self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * _SLOW_SUBMIT)), _MOST_THREADS)
         self._numbers = count()
@@ -81,7 +81,7 @@ class BatchSubmitter:
             self._tell_bought()
 
     def _start_due(self, pool: ThreadPoolExecutor, until: float) -> None:
-        now = self._shop.hook.clock()
+        now = self._shop.session.clock()
         if now >= until:
             # Their records say that they are to be looked for; so the next stretch does.
             for _, _, order, _ in self._sleeping:
@@ -95,7 +95,7 @@ class BatchSubmitter:
         if not self._gate.in_doubt:
             self._reserved.extendleft(reversed(self._postponed))
             self._postponed.clear()
-        while self._room() and not self._gate.closed and self._shop.hook.clock() < until:
+        while self._room() and not self._gate.closed and self._shop.session.clock() < until:
             if not self._reserved and not self._reserve(feed):
                 return
             turn = self._gate.decide(self._reserved[0], alone=not self._active)
@@ -134,7 +134,7 @@ class BatchSubmitter:
             )
             for order in fresh
         }
-        shop.ledger.reserve(intents, until=shop.hook.clock() + _WRITE_AHEAD_VALID_SECONDS)
+        shop.ledger.reserve(intents, until=shop.session.clock() + _WRITE_AHEAD_VALID_SECONDS)
         if self._strict:
             # What was written ahead could not be told from what was sent, so each submit has a write of its own.
             shop.ledger.release(intents)
@@ -150,7 +150,7 @@ class BatchSubmitter:
     def _steps(self, order: BatchItem) -> Steps:
         shop = self._shop
         return Submission(
-            shop.hook,
+            shop.session,
             order.request,
             identity=shop.identity(order, shop.regeneration),
             attempt=shop.attempt,
@@ -166,10 +166,10 @@ class BatchSubmitter:
         self._active[pool.submit(_advance, steps)] = (order, steps)
 
     def _await_one(self) -> None:
-        rest = self._sleeping[0][0] - self._shop.hook.clock() if self._sleeping else _LONGEST_REST
+        rest = self._sleeping[0][0] - self._shop.session.clock() if self._sleeping else _LONGEST_REST
         rest = min(max(rest, 0.0), _LONGEST_REST)
         if not self._active:
-            self._shop.hook.sleep(rest)
+            self._shop.session.sleep(rest)
             return
         done, _ = wait(self._active, timeout=rest, return_when=FIRST_COMPLETED)
         for future in done:
@@ -190,7 +190,7 @@ class BatchSubmitter:
             self._gate.on_error(order, error)
         else:
             if isinstance(said, float):
-                heapq.heappush(self._sleeping, (shop.hook.clock() + said, next(self._numbers), order, steps))
+                heapq.heappush(self._sleeping, (shop.session.clock() + said, next(self._numbers), order, steps))
             else:
                 self._gate.on_submitted(order)
                 shop.mark_submitted(order, said)
@@ -209,7 +209,7 @@ class _ItemListener(SubmissionListener):
     def saw(self, image_task: ImageTask) -> None:
         shop = self._shop
         if shop.image_task_id(self._order) is None and not shop.adopt:
-            mark_supported(shop.hook)
+            mark_supported(shop.session)
         shop.costs.observe(self._order, image_task.id, image_task)
 
     def about_to_buy(self) -> None:

@@ -1,4 +1,4 @@
-"""What a ``nanobanana`` connection holds, read once and checked before anything is sent."""
+"""How the forms of a ``nanobanana`` connection become settings: host, port, schema, password and extra."""
 
 from __future__ import annotations
 
@@ -8,90 +8,40 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import ValidationError
 
-from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.protocol import checked_key, is_loopback, normalise_host
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
 _VERSION_PATH = "v1"
-#: No image costs as much; what is far above is a slip of the pen.
-_MOST_USD: Final = 1000
 _KINDS: Final = ((str, "a text"), (bool, "true or false"), ((int, float), "a number"), ((list, tuple), "a list"))
 
 
-class ToApisSettings(BaseModel):
-    """The fields of a ``nanobanana`` connection, with their defaults; unknown extras are ignored.
+def read_connection(connection: Connection, extra: Any) -> ToApisSettings:
+    """Return the settings that a connection holds.
 
-    :param base_url: Without ``/v1`` and trailing slash.
-    :param timeout: Seconds for one HTTP call.
-    :param submit_rate: Submits per second that the account allows; all processes of one machine keep it together.
-    :param query_rate: Status calls per second that the account allows.
-    :param prices: USD per image by resolution (for every model), or by model and resolution, where the account's differ
-        from the list or none is known: the generate operator estimates with them, and ``max_cost_usd`` counts them
-        until the service says what was billed.
-    :param client_ids: Whether submits carry a ``client_business_id``.
+    :param connection: An Airflow connection; its extra is not read.
+    :param extra: Its extra, decoded: a mapping, JSON as text, or None. Async callers fetch it in another way.
+    :raises ConfigurationError: Names the field, what is wrong and what is allowed; never the key.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    base_url: str
-    api_key: SecretStr
-    model: str = Field(default=catalogue.DEFAULT_MODEL, min_length=1)
-    timeout: float = Field(default=30.0, gt=0, le=600)
-    submit_rate: float = Field(default=5.0, gt=0, le=10_000)
-    query_rate: float = Field(default=50.0, gt=0, le=10_000)
-    prices: dict[str, float | dict[str, float]] = Field(default_factory=dict)
-    client_ids: bool = True
-    allow_http: bool = Field(default=False, exclude=True)
-
-    @field_validator("timeout", "submit_rate", "query_rate", mode="before")
-    @classmethod
-    def _no_switch(cls, number: Any) -> Any:
-        if isinstance(number, bool):
-            raise ValueError(f"is a number, not {str(number).lower()}")
-        return number
-
-    @field_validator("prices", mode="before")
-    @classmethod
-    def _from_text(cls, prices: Any) -> Any:
-        # In the URI form of a connection every extra is a text.
-        try:
-            return json.loads(prices) if isinstance(prices, str) else prices
-        except ValueError:
-            raise ValueError('is no JSON; use a form like {"1K": 0.025}') from None
-
-    @field_validator("prices")
-    @classmethod
-    def _real_prices(cls, prices: dict[str, float | dict[str, float]]) -> dict[str, float | dict[str, float]]:
-        groups = (price.values() if isinstance(price, dict) else (price,) for price in prices.values())
-        if not all(0 <= price <= _MOST_USD for group in groups for price in group):
-            raise ValueError(f'holds a price that is none (0 to {_MOST_USD} USD); use a form like {{"1K": 0.025}}')
-        return prices
-
-    @classmethod
-    def read(cls, connection: Connection, extra: Any) -> ToApisSettings:
-        """Return the settings of a connection; ``extra`` is its decoded extra (async callers fetch it differently).
-
-        :raises ConfigurationError: naming the field, what is wrong and what is allowed; never the key.
-        """
-        name = f"Connection {connection.conn_id!r}"
-        if not (connection.password or "").strip():
-            hint = " (it seems to be in the login field)" if connection.login else ""
-            raise ConfigurationError(f"{name} holds no API key: put it into the password field{hint}.")
-        try:
-            key = checked_key(connection.password or "")
-            given = {field: value for field, value in _object(extra).items() if value not in (None, "")}
-            settings = cls.model_validate({**given, "base_url": _host(connection), "api_key": key})
-            base_url = normalise_host(settings.base_url, allow_http=settings.allow_http)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{name}: {error.message}") from None
-        except ValidationError as error:
-            raise ConfigurationError(f"{name}: {_explain(error)}.") from None
-        return settings.model_copy(update={"base_url": base_url})
+    name = f"Connection {connection.conn_id!r}"
+    if not (connection.password or "").strip():
+        hint = " (it seems to be in the login field)" if connection.login else ""
+        raise ConfigurationError(f"{name} holds no API key: put it into the password field{hint}.")
+    try:
+        key = checked_key(connection.password or "")
+        given = {field: value for field, value in _object(extra).items() if value not in (None, "")}
+        settings = ToApisSettings.model_validate({**given, "base_url": _host(connection), "api_key": key})
+        base_url = normalise_host(settings.base_url, allow_http=settings.allow_http)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error.message}") from None
+    except ValidationError as error:
+        raise ConfigurationError(f"{name}: {_explain(error)}.") from None
+    return settings.model_copy(update={"base_url": base_url})
 
 
 def _object(extra: Any) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import weakref
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
     import os
     from datetime import datetime
 
-    from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
-    from airflow_provider_nanobanana.hooks.connection import ToApisSettings
     from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
     from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageRequest, ImageTask
     from airflow_provider_nanobanana.toapis.responses import Balance
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
+    from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 
 class NanoBananaHook(BaseHook):
@@ -68,11 +67,11 @@ class NanoBananaHook(BaseHook):
     def settings(self) -> ToApisSettings:
         """The connection, read once per hook."""
         if self._settings is None:
-            from airflow_provider_nanobanana.hooks.connection import ToApisSettings
+            from airflow_provider_nanobanana.hooks.connection import read_connection
 
             with SUPERVISOR_LOCK, airflow_errors():
                 connection = self.get_connection(self.nanobanana_conn_id)
-                self._settings = ToApisSettings.read(connection, connection.extra_dejson)
+                self._settings = read_connection(connection, connection.extra_dejson)
         return self._settings
 
     async def asettings(self) -> ToApisSettings:
@@ -80,47 +79,59 @@ class NanoBananaHook(BaseHook):
         if self._settings is None:
             from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
-            from airflow_provider_nanobanana.hooks.connection import ToApisSettings
+            from airflow_provider_nanobanana.hooks.connection import read_connection
 
             connection = await get_async_connection(self.nanobanana_conn_id, hook=self)
             extra = await get_async_extra_dejson(connection)
             with airflow_errors():
-                self._settings = ToApisSettings.read(connection, extra)
+                self._settings = read_connection(connection, extra)
         return self._settings
 
     @property
-    def client(self) -> ToApisClient:
-        """The blocking client; its calls raise the service's own errors, not Airflow's.
+    def session(self) -> ToApisSession:
+        """The connection as everything below the hook uses it; its calls raise the gateway's errors, not Airflow's.
 
-        Building it checks key, host, proxy and certificates: whoever writes ahead takes it before.
+        :raises NanoBananaFailException: The connection cannot be used; nothing was sent.
+        """
+        from airflow_provider_nanobanana.toapis.session import ToApisSession
+
+        # Not kept: a session refers to its hook, and a hook that nobody else refers to closes its connections.
+        return ToApisSession(self.settings, self.nanobanana_conn_id, self._connect, self.clock, self.sleep)
+
+    @property
+    def client(self) -> ToApisClient:
+        """The blocking client; its calls raise the gateway's errors, not Airflow's.
 
         :raises NanoBananaFailException: The connection or the environment cannot be used; nothing was sent.
         """
+        with airflow_errors():
+            return self._connect()
+
+    def _connect(self) -> ToApisClient:
+        """Return the blocking client, built at the first call.
+
+        :raises ConfigurationError: Key, host, proxy or certificates cannot be used.
+        """
+        settings = self.settings
         with self._building:
             if self._client is None:
                 from airflow_provider_nanobanana.toapis.client import ToApisClient
 
-                settings = self.settings
-                with airflow_errors():
-                    self._client = ToApisClient(
-                        settings.base_url,
-                        settings.api_key.get_secret_value(),
-                        timeout=settings.timeout,
-                        sleep=self.sleep,
-                    )
+                self._client = ToApisClient(
+                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout, sleep=self.sleep
+                )
                 # Closed at the latest with the hook: in a @task function nobody thinks of close().
                 weakref.finalize(self, self._client.close)
             return self._client
 
     async def aclient(self) -> AsyncToApisClient:
         """Return the asyncio client; raises the service's own errors, not Airflow's."""
+        from airflow_provider_nanobanana.toapis.session import open_async_client
+
         settings = await self.asettings()
         if self._async_client is None:
             with airflow_errors():
-                client_module = await asyncio.to_thread(import_client)
-                self._async_client = client_module.AsyncToApisClient(
-                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout
-                )
+                self._async_client = await open_async_client(settings)
         return self._async_client
 
     def get_conn(self) -> ToApisClient:
@@ -179,24 +190,12 @@ class NanoBananaHook(BaseHook):
 
         parsed = self.parse(request)
         with airflow_errors():
-            return submit_standalone(self, parsed, client_business_id, submitted_before)
-
-    def rules(self, **choices: Any) -> SubmissionPolicy:
-        """Return what this connection allows a submission to do, with the user's choices."""
-        from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
-        from airflow_provider_nanobanana.submission.client_ids import known_unsupported
-
-        settings = self.settings
-        if known_unsupported(settings.base_url):
-            choices["on_unknown_submission"] = "fail"
-        return SubmissionPolicy(client_ids=settings.client_ids, http_timeout=settings.timeout, **choices)
+            return submit_standalone(self.session, parsed, client_business_id, submitted_before)
 
     def get_task(self, image_task_id: str) -> ImageTask:
         """Ask for one image task; free, and repeated on transient failures."""
-        from airflow_provider_nanobanana.toapis.protocol import status_call
-
         with airflow_errors():
-            return self.client.call(status_call(image_task_id))
+            return self.session.get_task(image_task_id)
 
     async def aget_task(self, image_task_id: str) -> ImageTask:
         """As :meth:`get_task`, for triggers, without repeats: the caller polls again anyway."""
@@ -213,10 +212,9 @@ class NanoBananaHook(BaseHook):
         :raises NanoBananaFailException: unreadable, too large or of another format; nothing is charged.
         """
         from airflow_provider_nanobanana.submission.references import read_reference
-        from airflow_provider_nanobanana.toapis.protocol import upload_call
 
         with airflow_errors():
-            return self.client.call(upload_call(read_reference(path_or_uri)))
+            return self.session.upload(read_reference(path_or_uri))
 
     def download(
         self,
@@ -237,44 +235,27 @@ class NanoBananaHook(BaseHook):
 
         asked = None if request is None else self.parse(request)
         pixels, sent = (None, None) if asked is None else (sent_pixels(asked), sent_links(asked))
-        with airflow_errors(), ImageDownloader(self, destination) as retrieval:
+        with airflow_errors(), ImageDownloader(self.session, destination) as retrieval:
             return retrieval.land(image, pixels, sent=sent)
 
     # --- account ---------------------------------------------------------------------------------------------------
 
     def balance(self, *, of_key: bool = False) -> Balance:
         """Return what the account has left, or what this key may still spend of it; free."""
-        from airflow_provider_nanobanana.toapis.protocol import balance_call
-
         with airflow_errors():
-            return self.client.call(balance_call(of_key=of_key))
+            return self.session.balance(of_key=of_key)
 
     def models(self) -> list[str]:
         """Return the ids of the image models that this key sees; free."""
-        from airflow_provider_nanobanana.toapis.protocol import models_call
-
         with airflow_errors():
-            return self.client.call(models_call())
+            return self.session.models()
 
     def test_connection(self) -> tuple[bool, str]:
         """Check key, host, credits and model with free calls; never buys an image, never shows the key."""
-        from airflow_provider_nanobanana.hooks.nanobanana import diagnose, with_host
-
         try:
             return diagnose(self.settings.model, self.models, self.balance)
         except NanoBananaException as failure:
             return False, with_host(failure.error, self._settings)
-
-
-def import_client() -> Any:
-    """Import what takes long, in a thread where an event loop runs, and return the client's module.
-
-    :raises ConfigurationError: The environment names certificates that cannot be used.
-    """
-    from airflow_provider_nanobanana.toapis import client, http
-
-    http.shared_ssl_context()
-    return client
 
 
 def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[..., Balance]) -> tuple[bool, str]:

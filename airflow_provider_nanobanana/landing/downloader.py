@@ -16,10 +16,9 @@ from airflow_provider_nanobanana.landing.link_fetcher import MAX_BYTES, LinkFetc
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.protocol import status_call
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +33,19 @@ _LOST: Final = (errors.DownloadFailed, errors.ImageInvalid, errors.UnsafeAddress
 class ImageDownloader:
     """Lands images of one account in one destination; safe to use from several threads.
 
-    :param hook: Asks for fresh links; its API key goes to the gateway only.
+    :param session: Asks for fresh links; its API key goes to the gateway only.
     :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
     """
 
-    def __init__(self, hook: NanoBananaHook, destination: str) -> None:
-        self._hook = hook
+    def __init__(self, session: ToApisSession, destination: str) -> None:
+        self._session = session
         #: The destination itself: what is in place there, and the manifest.
         self.landing = ImageStore(destination)
         self.landing.check_writable()
-        self._policy = policy_for(hook.settings.base_url, system_resolve)
-        self._timeout = hook.settings.timeout
+        self._policy = policy_for(session.settings.base_url, system_resolve)
+        self._timeout = session.settings.timeout
         self._idle: deque[LinkFetcher] = deque()
-        self._sleep = hook.sleep
+        self._sleep = session.sleep
 
     def __enter__(self) -> ImageDownloader:
         return self
@@ -130,7 +129,7 @@ class ImageDownloader:
             self._idle.append(fetcher)
 
     def _ask_again(self, image: GeneratedImage, sent: Collection[str] | None) -> GeneratedImage:
-        image_task = self._hook.client.call(status_call(image.id, sent))
+        image_task = self._session.get_task(image.id, sent)
         now = time.time()
         past = image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now)
         if past or image_task.expired_at_service:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 Record = dict[str, Any]
 Lost = tuple[Record, errors.ToApisError]
@@ -69,9 +70,9 @@ class NanoBananaDownloadOperator(BaseOperator):
             if not entries and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
             with NanoBananaHook(self.nanobanana_conn_id) as hook:
-                entries, facts = _asked_again(hook, entries)
+                entries, facts = _asked_again(hook.session, entries)
                 wanted = _wanted(entries)
-                with _opened(hook, self.destination) as retrieval:
+                with _opened(hook.session, self.destination) as retrieval:
                     landed, lost = self._land_all(retrieval, wanted)
                     push(context, self, landed)
                     content = _manifest(context, entries, facts, landed, lost)
@@ -107,25 +108,25 @@ class NanoBananaDownloadOperator(BaseOperator):
         return landed, lost
 
 
-def _opened(hook: NanoBananaHook, destination: str) -> ImageDownloader:
+def _opened(session: ToApisSession, destination: str) -> ImageDownloader:
     """Open the destination; where it cannot work, say what becomes of the images."""
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
     try:
-        return ImageDownloader(hook, destination)
+        return ImageDownloader(session, destination)
     except (errors.InvalidRequest, errors.ConfigurationError) as error:
         waiting = "The images are paid and wait at the service until their links die; mend the destination and clear"
         raise error.reworded(f"{error.message} {waiting} this task.", charged="yes") from error
 
 
-def _asked_again(hook: NanoBananaHook, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
+def _asked_again(session: ToApisSession, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
     """Return the entries, with what was not ready in time as it is now, and what the service says of each; free."""
     from airflow_provider_nanobanana.polling.result import WaitWindow
     from airflow_provider_nanobanana.polling.worker import poll_once
 
     now = time.time()
     ids = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}
-    sightings = {sighting.id: sighting for sighting in poll_once(hook, list(ids))}
+    sightings = {sighting.id: sighting for sighting in poll_once(session, list(ids))}
     facts = {
         sighting.id: sighting.image_task.model_dump(include=_FACTS)
         for sighting in sightings.values()

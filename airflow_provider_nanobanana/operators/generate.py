@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.state import BatchState
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     "on_unknown_submission": ("resubmit", "fail"),
@@ -168,9 +169,12 @@ class NanoBananaGenerateOperator(RequestOperator):
 
         with airflow_errors():
             commission = self._commission(context)
-            with NanoBananaHook(self.nanobanana_conn_id) as hook, ImageDownloader(hook, self.destination) as retrieval:
+            with (
+                NanoBananaHook(self.nanobanana_conn_id) as hook,
+                ImageDownloader(hook.session, self.destination) as retrieval,
+            ):
                 try:
-                    self._shop = shop = self._open(context, hook, retrieval, commission, resumed=resumed)
+                    self._shop = shop = self._open(context, hook.session, retrieval, commission, resumed=resumed)
                 except EmptyBatch as nothing:
                     raise AirflowSkipException(nothing.message) from nothing
                 if self._killed:
@@ -197,7 +201,7 @@ class NanoBananaGenerateOperator(RequestOperator):
                 break
             if self.deferrable:
                 self._defer(shop, pause)
-            shop.hook.sleep(min(self._poke_seconds(), max(0.0, pause.wake_at - shop.hook.clock())))
+            shop.session.sleep(min(self._poke_seconds(), max(0.0, pause.wake_at - shop.session.clock())))
         value, failure = report(context, self, shop)
         if failure is not None:
             raise failure
@@ -255,7 +259,7 @@ class NanoBananaGenerateOperator(RequestOperator):
     def _open(
         self,
         context: Context,
-        hook: NanoBananaHook,
+        session: ToApisSession,
         retrieval: ImageDownloader,
         commission: BatchSpec,
         *,
@@ -264,13 +268,14 @@ class NanoBananaGenerateOperator(RequestOperator):
         from airflow_provider_nanobanana.batch.preparation import BatchPreparation
         from airflow_provider_nanobanana.durable.attempt import TaskAttempt
         from airflow_provider_nanobanana.durable.state_store import state_store_for
+        from airflow_provider_nanobanana.submission.client_ids import policy_for
 
         ti: Any = context["ti"]
         attempt = TaskAttempt.of(
-            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
+            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=session.clock()
         )
         return BatchPreparation(
-            hook=hook,
+            session=session,
             retrieval=retrieval,
             shelf=state_store_for(context),
             spec=commission,
@@ -278,7 +283,8 @@ class NanoBananaGenerateOperator(RequestOperator):
             attempt=attempt,
             retries=self.retries or 0,
             try_number=ti.try_number,
-            rules=hook.rules(
+            rules=policy_for(
+                session,
                 on_unknown_submission=self.on_unknown_submission,
                 reuse_existing=self.reuse_existing,
                 on_expired=self.on_expired,
@@ -291,7 +297,7 @@ class NanoBananaGenerateOperator(RequestOperator):
     def _defer(self, shop: BatchState, pause: WaitSpec) -> NoReturn:
         from airflow_provider_nanobanana.operators.generate import announcement, trigger_for
 
-        now, poke = shop.hook.clock(), self._poke_seconds()
+        now, poke = shop.session.clock(), self._poke_seconds()
         self.log.info("%s", announcement(pause))
         self.defer(
             trigger=trigger_for(pause, conn_id=self.nanobanana_conn_id, poll_interval=poke, now=now),

@@ -155,11 +155,13 @@ class NanoBananaSubmitOperator(RequestOperator):
         from airflow_provider_nanobanana.durable.attempt import TaskAttempt
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
         from airflow_provider_nanobanana.durable.record_store import record_store_for
+        from airflow_provider_nanobanana.submission.client_ids import policy_for
         from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
         from airflow_provider_nanobanana.submission.references import ReferenceUploader
         from airflow_provider_nanobanana.submission.workflow import Submission
 
-        journal, references = record_store_for(context), ReferenceUploader.of(hook)
+        session = hook.session
+        journal, references = record_store_for(context), ReferenceUploader.of(session)
         with airflow_errors():
             check_choices(self, _CHOICES)
             adopt = parse_adopt(context, self.adopt)
@@ -167,10 +169,10 @@ class NanoBananaSubmitOperator(RequestOperator):
             fingerprint = _fingerprint(request, references, journal)
         ti: Any = context["ti"]
         attempt = TaskAttempt.of(
-            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=hook.clock()
+            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=session.clock()
         )
         return Submission(
-            hook,
+            session,
             request,
             identity=SubmissionIdentity(
                 scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
@@ -178,13 +180,14 @@ class NanoBananaSubmitOperator(RequestOperator):
                 regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
             attempt=attempt,
-            rules=hook.rules(
+            rules=policy_for(
+                session,
                 on_unknown_submission=self.on_unknown_submission,
                 reuse_existing=self.reuse_existing,
                 on_expired=self.on_expired,
             ),
             journal=journal,
-            pace=SubmitRateLimiter.of(hook.settings),
+            pace=SubmitRateLimiter.of(session.settings),
             references=references,
             adopt=adopt,
         )

@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.toapis.errors import AuthenticationFailed, Rate
 from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RateLimitHeaders, RatePacer
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.polling.status_client import StatusClient
+    from airflow_provider_nanobanana.polling.status_client import ReadSettings, StatusClient
     from airflow_provider_nanobanana.polling.subscription import Subscription
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
@@ -93,15 +93,16 @@ _latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, LatencyEstima
 
 
 @contextlib.asynccontextmanager
-async def shared_poller(nanobanana_conn_id: str) -> AsyncIterator[Poller]:
+async def shared_poller(nanobanana_conn_id: str, read_settings: ReadSettings) -> AsyncIterator[Poller]:
     """Give the poller of a connection in the running event loop; the last to leave closes it.
 
+    :param read_settings: Reads a connection by its id without blocking the event loop.
     :raises NanoBananaException: the connection cannot be used; what is wrong with it.
     """
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     poller = pollers.get(nanobanana_conn_id)
     if poller is None or poller.bug is not None:
-        poller = pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id)
+        poller = pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id, read_settings)
     poller.users += 1
     try:
         await poller.open()
@@ -127,6 +128,7 @@ class Poller:
     def __init__(
         self,
         nanobanana_conn_id: str,
+        read_settings: ReadSettings,
         *,
         now: Callable[[], float] = time.time,
         lines: Callable[..., RenewingStatusClient] = RenewingStatusClient,
@@ -136,7 +138,7 @@ class Poller:
         self._now = now
         # Pacing goes by the loop's clock: the wall clock may be set at any time.
         self._clock = (loop := asyncio.get_running_loop()).time
-        self._lines = lines(nanobanana_conn_id, self._heed, self._clock)
+        self._lines = lines(nanobanana_conn_id, read_settings, self._heed, self._clock)
         self._adopted: StatusClient | None = None
         self._bucket = RatePacer(1.0)  # until the connection tells
         self._queue = PollQueue()

@@ -6,21 +6,24 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
-from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook, import_client
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
+from airflow_provider_nanobanana.toapis.session import open_async_client
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.connection import ToApisSettings
+    from airflow_provider_nanobanana.toapis.client import AsyncToApisClient
     from airflow_provider_nanobanana.toapis.models import ImageTask
+    from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 log = logging.getLogger(__name__)
 
-Heed = Callable[[Mapping[str, str]], None]
+OnHeaders = Callable[[Mapping[str, str]], None]
+#: Reads a connection by its id without blocking the event loop.
+ReadSettings = Callable[[str], Awaitable["ToApisSettings"]]
 
 #: How old a connection may be, and how soon a refused key may make us read it again; seconds.
 _OLDEST: Final = 300.0
@@ -36,68 +39,60 @@ _UNREADABLE: Final = (AirflowException, OSError, RuntimeError, ValueError)
 class StatusClient:
     """Asks for image tasks with one key.
 
-    :param heed: Called with the headers of each answer.
+    :param concurrency: Calls under way at once.
     """
 
-    def __init__(self, settings: ToApisSettings, heed: Heed, client: Any) -> None:
+    def __init__(self, settings: ToApisSettings, client: AsyncToApisClient, concurrency: int) -> None:
         self.settings = settings
-        self.concurrency = min(max(_FEWEST, math.ceil(settings.query_rate * _SLOW_ANSWER)), _MOST)
-        self._client = client.AsyncToApisClient(
-            settings.base_url,
-            settings.api_key.get_secret_value(),
-            timeout=settings.timeout,
-            concurrency=self.concurrency,
-            on_headers=heed,
-        )
+        self.concurrency = concurrency
+        self._client = client
 
     @classmethod
-    async def open(cls, settings: ToApisSettings, heed: Heed) -> StatusClient:
-        """Open a line; the imports and the TLS context, 25 ms and more, are made in a thread.
+    async def open(cls, settings: ToApisSettings, on_headers: OnHeaders) -> StatusClient:
+        """Connect to an account.
 
-        :raises NanoBananaException: no request can be made with such a key, host or environment.
+        :param on_headers: Called with the headers of each answer.
+        :raises NanoBananaException: No request can be made with such a key, host or environment.
         """
+        concurrency = min(max(_FEWEST, math.ceil(settings.query_rate * _SLOW_ANSWER)), _MOST)
         with airflow_errors():
-            return cls(settings, heed, await asyncio.to_thread(import_client))
+            client = await open_async_client(settings, concurrency=concurrency, on_headers=on_headers)
+        return cls(settings, client, concurrency)
 
     async def poll(self, image_task_id: str) -> ImageTask:
         """Ask for one image task, once.
 
         :raises ToApisError: the one error of the answer.
         """
-        image_task: ImageTask = await self._client.call(status_call(image_task_id), NO_RETRY)
-        return image_task
+        return await self._client.call(status_call(image_task_id), NO_RETRY)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
 
-async def read_settings(nanobanana_conn_id: str) -> ToApisSettings:
-    """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor."""
-    # To its end, also when the trigger is cancelled: Airflow 3.0 would take the answer that nobody awaits for that to
-    # its next question ("Response read out of order!"), which ends the triggerer.
-    return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
-
-
 class RenewingStatusClient:
     """The line in use; replaced when the connection holds something else.
 
-    :param heed: Called with the headers of each answer.
+    :param read_settings: Reads the connection; asked again every five minutes, and when its key is refused.
+    :param on_headers: Called with the headers of each answer.
     :param clock: Seconds of a clock that nobody sets.
     """
 
     def __init__(
         self,
         nanobanana_conn_id: str,
-        heed: Heed,
+        read_settings: ReadSettings,
+        on_headers: OnHeaders,
         clock: Callable[[], float],
         *,
-        read: Callable[[str], Awaitable[ToApisSettings]] = read_settings,
-        dial: Callable[[ToApisSettings, Heed], Awaitable[StatusClient]] = StatusClient.open,
+        connect: Callable[[ToApisSettings, OnHeaders], Awaitable[StatusClient]] = StatusClient.open,
     ) -> None:
         self._conn_id = nanobanana_conn_id
-        self._heed, self._clock = heed, clock
-        self._read, self._dial = read, dial
+        self._read_settings = read_settings
+        self._on_headers = on_headers
+        self._clock = clock
+        self._connect = connect
         self._lines: list[StatusClient] = []
         self._lock = asyncio.Lock()
         self._read_at = -math.inf
@@ -152,11 +147,11 @@ class RenewingStatusClient:
 
     async def _follow(self) -> bool:
         self._read_at = self._clock()
-        settings = await self._read(self._conn_id)
+        settings = await self._read_settings(self._conn_id)
         if self._lines and settings == self.current.settings:
             return False
         # The former line stays open for the calls under way on it; those on the one before have ended.
-        self._lines.append(await self._dial(settings, self._heed))
+        self._lines.append(await self._connect(settings, self._on_headers))
         for line in self._lines[:-2]:
             self._lines.remove(line)
             await line.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import re
 import time
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow_provider_nanobanana.toapis.text import one_line
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.polling.poller import Poller
     from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 
 Outcome = Literal["finished", "enough", "timeout", "refused"]
@@ -76,19 +76,21 @@ class Subscription:
         self._now = now
         # Airflow tells triggers' logs apart by context; the poller runs in none of theirs.
         self._context = contextvars.copy_context()
-        self._over: asyncio.Future[None] | None = None
+        self._over = asyncio.Event()
+        self._bug: BaseException | None = None
 
-    async def run(self, poller: Poller) -> None:
-        """Wait until the watch is over; cancellation passes through and leaves nothing behind."""
-        if not self._left:
-            return
-        over = self._over = asyncio.get_running_loop().create_future()
-        with poller.watching(self):
-            while (remaining := self.wait.remaining(self._now())) > 0 and not over.done():
-                await asyncio.wait([over], timeout=min(remaining, _LONGEST_SLEEP))
-        if over.done():
-            over.result()
-        else:
+    async def wait_until_over(self) -> None:
+        """Wait for what a poller tells (``Poller.watching``), or for the deadline; then ``outcome`` says which it was.
+
+        :raises Exception: The poller met a bug.
+        """
+        while self._left and not self._over.is_set() and (remaining := self.wait.remaining(self._now())) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(remaining, _LONGEST_SLEEP)):
+                    await self._over.wait()
+        if self._bug is not None:
+            raise self._bug
+        if self._left and not self._over.is_set():
             self.outcome = "timeout"
 
     def first_poll(self, target: PollTarget, age: float) -> float:
@@ -106,17 +108,14 @@ class Subscription:
         self._check_access(sighting)
         if len(self._left) <= self._rest:
             self.outcome = "enough" if self._left else self.outcome
-            self._end()
+            self._over.set()
         return settled
 
     def fail(self, error: BaseException) -> None:
         """End the watch with an error that is nobody's outcome."""
-        if self._over is not None and not self._over.done():
-            self._over.set_exception(error)
-
-    def _end(self) -> None:
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+        if not self._over.is_set():
+            self._bug = error
+            self._over.set()
 
     def _check_access(self, sighting: PollResult) -> None:
         """End the watch when it is the key that is refused, not an image task."""
@@ -126,7 +125,7 @@ class Subscription:
             self._refused.add(sighting.id)
             if len(self._refused) >= min(_ENOUGH_REFUSED, len(self._left)):
                 self.outcome, self.error_code = "refused", sighting.error.code or type(sighting.error).__name__
-                self._end()
+                self._over.set()
 
     def _note(self, sighting: PollResult) -> None:
         """Log changes of status: a line per poll, or per place in the service's queue, would bury them."""

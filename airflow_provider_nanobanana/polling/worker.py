@@ -13,18 +13,18 @@ from airflow_provider_nanobanana.error_boundary import Unexpected, errors_of_the
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, RequestRetry, status_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, RequestRetry
 from airflow_provider_nanobanana.toapis.rate_limit import RatePacer
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageTask
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 _THREADS: Final = 8
 
 
 def poll_once(
-    hook: NanoBananaHook, image_task_ids: Sequence[str], sent: Mapping[str, Collection[str] | None] | None = None
+    session: ToApisSession, image_task_ids: Sequence[str], sent: Mapping[str, Collection[str] | None] | None = None
 ) -> list[PollResult]:
     """Look once at each image task, within the connection's query rate, and return the sightings in order; free.
 
@@ -33,8 +33,9 @@ def poll_once(
 
     :param sent: The links of each request by image task id, as far as they are known; none of them is a result.
     """
-    # Client and connection are built here, once: the threads may not ask Airflow for them.
-    client, bucket, lock = hook.client, RatePacer(hook.settings.query_rate), threading.Lock()
+    # Built here, once: what keeps every call from being sent is no result of a single image task.
+    _ = session.client
+    bucket, lock = RatePacer(session.settings.query_rate), threading.Lock()
     silence: list[ToApisError] = []
 
     def look(image_task_id: str) -> PollResult:
@@ -42,10 +43,10 @@ def poll_once(
             if len(silence) >= _THREADS:
                 return PollResult(image_task_id, error=silence[-1])
             wait = bucket.reserve(time.monotonic())
-        hook.sleep(wait)
+        session.sleep(wait)
         try:
             with errors_of_the_tree_only("The look was not answered", image_task_id=image_task_id):
-                image_task = client.call(status_call(image_task_id, (sent or {}).get(image_task_id)), NO_RETRY)
+                image_task = session.get_task(image_task_id, (sent or {}).get(image_task_id), retry=NO_RETRY)
         except ToApisError as error:
             with lock:
                 if isinstance(error, RateLimited):
@@ -62,7 +63,7 @@ def poll_once(
         return list(pool.map(look, image_task_ids))
 
 
-def poll_failed_again(hook: NanoBananaHook, sightings: Sequence[PollResult]) -> list[PollResult]:
+def poll_failed_again(session: ToApisSession, sightings: Sequence[PollResult]) -> list[PollResult]:
     """Return the sightings with those that failed for a moment looked at again, all together, as ``RetryPolicy`` says.
 
     For the last look of a wait: no later poll makes up for a failed one.
@@ -77,8 +78,8 @@ def poll_failed_again(hook: NanoBananaHook, sightings: Sequence[PollResult]) -> 
         }
         if not delays:
             return list(latest.values())
-        hook.sleep(max(delays.values()))
-        latest.update((sighting.id, sighting) for sighting in poll_once(hook, list(delays)))
+        session.sleep(max(delays.values()))
+        latest.update((sighting.id, sighting) for sighting in poll_once(session, list(delays)))
         repeats += 1
 
 
@@ -104,16 +105,16 @@ class PollTracker:
         """The image tasks, in order."""
         return list(self._sightings)
 
-    def poll(self, hook: NanoBananaHook) -> ToApisError | None:
+    def poll(self, session: ToApisSession) -> ToApisError | None:
         """Look at what has not settled; the last look of a wait is repeated where it failed for a moment.
 
         Return the refusal when no look succeeded: then it is the key's. A refusal of some image tasks while others are
         shown is theirs alone.
         """
-        fresh = poll_once(hook, [sighting.id for sighting in self.not_final()])
+        fresh = poll_once(session, [sighting.id for sighting in self.not_final()])
         self._now = time.time()
         if self.wait.over(self._now):
-            fresh = poll_failed_again(hook, fresh)
+            fresh = poll_failed_again(session, fresh)
         self._sightings.update((sighting.id, sighting) for sighting in fresh)
         if any(sighting.image_task is not None for sighting in fresh):
             return None

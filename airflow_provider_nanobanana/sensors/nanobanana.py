@@ -207,8 +207,8 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def _look(self, context: Context, view: PollTracker) -> None:
         """Look at what has not settled; a refusal of all that was asked is raised."""
-        with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            refusal = view.poll(hook)
+        with airflow_errors(), NanoBananaHook(self.nanobanana_conn_id) as hook:
+            refusal = view.poll(hook.session)
         if refusal is not None:
             from airflow_provider_nanobanana.sensors.nanobanana import key_refused
 

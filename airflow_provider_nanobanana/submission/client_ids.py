@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageTask
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +30,35 @@ def known_supported(base_url: str) -> bool:
     return _checked.get(base_url) is True
 
 
-def mark_supported(hook: NanoBananaHook) -> None:
+def mark_supported(session: ToApisSession) -> None:
     """Take note that an image task was found by its client id."""
-    _checked[hook.settings.base_url] = True
+    _checked[session.settings.base_url] = True
 
 
-def verify_support(hook: NanoBananaHook, client_business_id: str, image_task: ImageTask) -> None:
+def policy_for(session: ToApisSession, **choices: Any) -> SubmissionPolicy:
+    """Return what a submission through a connection may do.
+
+    :param choices: What the user chose, as fields of :class:`SubmissionPolicy`.
+    """
+    settings = session.settings
+    if known_unsupported(settings.base_url):
+        choices["on_unknown_submission"] = "fail"
+    return SubmissionPolicy(client_ids=settings.client_ids, http_timeout=settings.timeout, **choices)
+
+
+def verify_support(session: ToApisSession, client_business_id: str, image_task: ImageTask) -> None:
     """Look for the image task just bought by its client id; warn loudly when the service does not know it by that.
 
     An answer that repeats the id has shown that the field is understood; then one look suffices.
     """
-    base_url = hook.settings.base_url
+    base_url = session.settings.base_url
     if base_url in _checked:
         return
     for pause in _PAUSES[:1] if image_task.client_business_id == client_business_id else _PAUSES:
         if pause:
-            hook.sleep(pause)
+            session.sleep(pause)
         try:
-            found = hook.client.call(status_call(client_business_id, by_client_id=True), NO_RETRY)
+            found = session.get_task(client_business_id, by_client_id=True, retry=NO_RETRY)
         except errors.ImageTaskNotFound:
             continue
         except errors.ToApisError:

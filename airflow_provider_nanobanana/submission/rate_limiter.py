@@ -25,8 +25,8 @@ from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RatePace
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from airflow_provider_nanobanana.hooks.connection import ToApisSettings
     from airflow_provider_nanobanana.toapis.errors import ToApisError
+    from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 log = logging.getLogger(__name__)
 

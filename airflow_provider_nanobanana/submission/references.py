@@ -21,15 +21,15 @@ from airflow_provider_nanobanana.landing.storage import (
 )
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.input_values import as_reference
-from airflow_provider_nanobanana.toapis.protocol import Upload, upload_call
+from airflow_provider_nanobanana.toapis.protocol import Upload
 
 if TYPE_CHECKING:
     import os
 
     from airflow.sdk import ObjectStoragePath
 
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageRequest
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 V = TypeVar("V")
 
@@ -167,9 +167,9 @@ class ReferenceUploader:
         self._kept_lock = threading.Lock()
 
     @classmethod
-    def of(cls, hook: NanoBananaHook, **known: Any) -> ReferenceUploader:
-        """Return references that upload through a hook; ``known`` as for the class."""
-        return cls(lambda upload: hook.client.call(upload_call(upload)), **known)
+    def of(cls, session: ToApisSession, **known: Any) -> ReferenceUploader:
+        """Return references that upload through a session; ``known`` as for the class."""
+        return cls(session.upload, **known)
 
     @property
     def digests(self) -> dict[str, str]:

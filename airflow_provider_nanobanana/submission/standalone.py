@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.record import CallerIdentity
 from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
+from airflow_provider_nanobanana.submission.client_ids import policy_for
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
@@ -15,29 +16,29 @@ from airflow_provider_nanobanana.toapis import errors
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 
 def submit_standalone(
-    hook: NanoBananaHook, request: ImageRequest, client_business_id: str | None, submitted_before: datetime | None
+    session: ToApisSession, request: ImageRequest, client_business_id: str | None, submitted_before: datetime | None
 ) -> ImageTask:
     """Buy the image of a parsed request, or find it under the id of an earlier call; waits as long as the pace asks.
 
     :raises ToApisError: ``SubmissionUnknown`` says under which id to look for it with the next call.
     """
-    _check(hook, client_business_id, submitted_before)
+    _check(session, client_business_id, submitted_before)
     client_id = client_business_id or f"nb-{uuid.uuid4().hex}"
-    again, now = client_business_id is not None, hook.clock()
+    again, now = client_business_id is not None, session.clock()
     left_before = now if submitted_before is None else min(now, submitted_before.timestamp())
     submission = Submission(
-        hook,
+        session,
         request,
         identity=CallerIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
         attempt=TaskAttempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
-        rules=hook.rules(on_unknown_submission="fail" if submitted_before is None else "resubmit"),
+        rules=policy_for(session, on_unknown_submission="fail" if submitted_before is None else "resubmit"),
         journal=InMemoryRecordStore(),
-        pace=SubmitRateLimiter.of(hook.settings),
+        pace=SubmitRateLimiter.of(session.settings),
         wait_for_slot=True,
         vouched=again and submitted_before is None,
     )
@@ -51,7 +52,7 @@ def submit_standalone(
     except errors.SubmissionUnfindable as lost:
         how = (
             f"Call submit again with client_business_id={client_id!r} to look for it first."
-            if hook.settings.client_ids
+            if session.settings.client_ids
             else "This connection sends no client ids: look at the account's task list in the ToAPIs console."
         )
         raise errors.SubmissionUnknown(
@@ -59,9 +60,9 @@ def submit_standalone(
         ) from lost
 
 
-def _check(hook: NanoBananaHook, client_business_id: str | None, submitted_before: datetime | None) -> None:
+def _check(session: ToApisSession, client_business_id: str | None, submitted_before: datetime | None) -> None:
     """Refuse what could not be kept; nothing was sent."""
-    if client_business_id is not None and not hook.settings.client_ids:
+    if client_business_id is not None and not session.settings.client_ids:
         raise errors.ConfigurationError(
             "This connection sends no client ids (client_ids: false), so client_business_id cannot be used. Nothing "
             "was sent and nothing charged."

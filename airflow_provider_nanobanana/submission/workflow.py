@@ -18,30 +18,29 @@ from airflow_provider_nanobanana.durable.reconcile import (
 )
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.record_store import OptimisticRecord
-from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.submission.client_ids import verify_support
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call, submit_call
+from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, submit_call
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
     from airflow_provider_nanobanana.durable.record_store import RecordStore
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 
-def look_up(hook: NanoBananaHook, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
+def look_up(session: ToApisSession, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
     """Ask for an image task by its own or its client id; None when the service does not know it.
 
-    :param by_client_id: As for :func:`~.protocol.status_call`: a client id that a user chose looks like any other.
+    :param by_client_id: As for :meth:`ToApisSession.get_task`: a client id that a user chose looks like any other.
     :raises ToApisError: It could not be asked, which is never "not there"; nothing was sent.
     """
     try:
-        return hook.client.call(status_call(target, by_client_id=by_client_id))
+        return session.get_task(target, by_client_id=by_client_id)
     except errors.ImageTaskNotFound:
         return None
     except errors.ToApisError as unasked:
@@ -96,7 +95,7 @@ class Submission:
 
     def __init__(
         self,
-        hook: NanoBananaHook,
+        session: ToApisSession,
         request: ImageRequest,
         *,
         identity: SubmissionIdentity,
@@ -110,7 +109,7 @@ class Submission:
         vouched: bool = False,
         observer: SubmissionListener | None = None,
     ) -> None:
-        self._hook = hook
+        self._session = session
         self._request = request
         self._book = OptimisticRecord(journal)
         self._pace = pace
@@ -132,14 +131,14 @@ class Submission:
             except StopIteration as end:
                 image_task: ImageTask = end.value
                 return image_task
-            self._hook.sleep(seconds)
+            self._session.sleep(seconds)
 
     def steps(self) -> Generator[float, None, ImageTask]:
         """As :meth:`settle`, for callers with many wishes: yields the seconds to wait before each further look."""
         situation = self._situation(self._book.read())
         self._check_client(situation)
         while True:
-            decision = reconcile(situation, self._hook.clock())
+            decision = reconcile(situation, self._session.clock())
             self._observer.on_decision(f"{decision.action}: {decision.reason}")
             if decision.action is Action.WAIT:
                 yield decision.seconds
@@ -158,22 +157,22 @@ class Submission:
 
     def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return where things stand with a record that was just read or written."""
-        return replace(self._start, record=record, read_at=self._hook.clock())
+        return replace(self._start, record=record, read_at=self._session.clock())
 
     def _check_client(self, situation: ReconcileInput) -> None:
         """Say before anything is written ahead what keeps all calls from being made, and what earlier attempts left."""
         try:
-            _ = self._hook.client
-        except NanoBananaException as failure:
+            _ = self._session.client
+        except errors.ToApisError as refused:
             record, attempt = situation.record, situation.attempt
             earlier = attempt.retry or attempt.cleared if record is None else record.state is not RecordState.QUEUED
             if not earlier:
                 return  # met again where it is on record that nothing was sent, so that the next attempt need not look
-            words = f"{failure.error.message} {self.left_behind()}"
+            words = f"{refused.message} {self.left_behind()}"
             known = record.image_task_id if record else None
-            error = failure.error.reworded(words, charged="yes" if known else "unknown")
+            error = refused.reworded(words, charged="yes" if known else "unknown")
             error.image_task_id = known
-            raise error from failure
+            raise error from refused
 
     def left_behind(self) -> str:
         """Return what this attempt leaves behind if it ends here: what may be paid, and what the next attempt does."""
@@ -204,7 +203,7 @@ class Submission:
         """Look, or walk."""
         if decision.action is Action.NEXT_GENERATION:
             record, unseen_for = situation.record, max(situation.rules.visibility_delay, CLOCKS_DIFFER_SECONDS)
-            vouched = situation.vouched or (record is not None and record.vouches(self._hook.clock(), unseen_for))
+            vouched = situation.vouched or (record is not None and record.vouches(self._session.clock(), unseen_for))
             return replace(situation, record=None, lookup=None, generation=decision.generation, vouched=vouched)
         looks = situation.lookup.attempts + 1 if situation.lookup and situation.lookup.target == decision.target else 1
         record = situation.record
@@ -212,7 +211,7 @@ class Submission:
         return replace(situation, lookup=Lookup(decision.target, self._look(decision.target, by_client_id), looks))
 
     def _look(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
-        found = look_up(self._hook, target, by_client_id=by_client_id)
+        found = look_up(self._session, target, by_client_id=by_client_id)
         if found is not None:
             self._observer.on_found(found)
         return found
@@ -230,7 +229,7 @@ class Submission:
             used = replace(used, max_tries=attempt.max_tries, try_number=attempt.try_number)
         self._book.save(used)
         if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
-            count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
+            count("submitted", conn_id=self._session.conn_id, model=self._request.model)
         return found
 
     def _chosen(self, situation: ReconcileInput, generation: int) -> str | None:
@@ -260,7 +259,7 @@ class Submission:
             # From here on a retry knows that nothing was sent, whatever happens to the references.
             self._book.save(self._record(situation, RecordState.QUEUED, generation))
         # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
-        client = self._hook.client
+        client = self._session.client
         request = self._with_uploads()
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
@@ -272,20 +271,20 @@ class Submission:
             try:
                 image_task = client.call(call, NO_RETRY)
             except errors.SubmissionUnknown as lost:
-                self._book.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._hook.clock()))
+                self._book.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
                 self._lost += 1
                 if self._lost > _MOST_LOST:
                     raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
                 log.warning("%s", lost.message)
                 return None
             except errors.ToApisError as refused:
-                delay = self._pace.delay(self._hook.clock(), refused, repeats)
+                delay = self._pace.delay(self._session.clock(), refused, repeats)
                 ours = self._book.try_save(intent.with_state(RecordState.QUEUED))
                 if delay is None:
                     raise
                 if not ours:
                     return None
-                self._hook.sleep(delay)
+                self._session.sleep(delay)
                 repeats += 1
                 continue
             self._note_bought(intent, image_task)
@@ -306,14 +305,14 @@ class Submission:
         """Write down what was just paid, then see whether the service resolves client ids."""
         self._book.save_submitted(intent.with_state(RecordState.SUBMITTED, image_task_id=image_task.id))
         self._observer.on_decision(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
-        count("submitted", conn_id=self._hook.nanobanana_conn_id, model=self._request.model)
-        self._pace.on_success(self._hook.clock())
+        count("submitted", conn_id=self._session.conn_id, model=self._request.model)
+        self._pace.on_success(self._session.clock())
         if intent.client_business_id is not None:
-            verify_support(self._hook, intent.client_business_id, image_task)
+            verify_support(self._session, intent.client_business_id, image_task)
 
     def _our_turn(self) -> bool:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
-        self._pace.acquire(self._hook.clock, self._hook.sleep, patient=self._patient)
+        self._pace.acquire(self._session.clock, self._session.sleep, patient=self._patient)
         self._observer.after_wait()
         return self._book.is_current()
 
@@ -327,7 +326,7 @@ class Submission:
             generation=generation,
             client_business_id=identity.client_business_id(generation) if rules.client_ids else None,
             image_task_id=None,
-            may_have_left_at=self._hook.clock(),
+            may_have_left_at=self._session.clock(),
             max_tries=situation.attempt.max_tries,
             writer=self._book.writer,
             replaced=before if kept is None else kept.replaced or not kept.matches(identity),
@@ -341,5 +340,5 @@ class Submission:
         if self._references is None:
             from airflow_provider_nanobanana.submission.references import ReferenceUploader
 
-            self._references = ReferenceUploader.of(self._hook)
+            self._references = ReferenceUploader.of(self._session)
         return self._references.uploaded(self._request)

@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.subscription import Subscription
+    from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 #: An event is logged whole and stored; so many statuses, and bytes of them as JSON, keep it below 4 kB.
 _MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
@@ -98,8 +99,9 @@ class NanoBananaTrigger(BaseTrigger):
 
         # Every start begins anew from the arguments: a restarted triggerer knows nothing of the former one.
         watch = self._watch()
-        async with shared_poller(self.nanobanana_conn_id) as poller:
-            await watch.run(poller)
+        async with shared_poller(self.nanobanana_conn_id, read_settings) as poller:
+            with poller.watching(watch):
+                await watch.wait_until_over()
         yield TriggerEvent(self._event(watch))
 
     async def on_kill(self) -> None:
@@ -137,6 +139,13 @@ class NanoBananaTrigger(BaseTrigger):
             "counts": dict(Counter(statuses.values()).most_common(_MOST_COUNTED)),
             "statuses": _listed(statuses),
         }
+
+
+async def read_settings(nanobanana_conn_id: str) -> ToApisSettings:
+    """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor."""
+    # To its end, also when the trigger is cancelled: Airflow 3.0 would take the answer that nobody awaits for that to
+    # its next question ("Response read out of order!"), which ends the triggerer.
+    return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
 
 
 def _listed(statuses: Mapping[str, str]) -> dict[str, str]:

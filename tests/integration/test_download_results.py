@@ -186,7 +186,7 @@ def test_a_few_odd_answers_do_not_pass_for_silence(
 
     monkeypatch.setattr(worker, "status_call", poisoned)
     with NanoBananaHook() as hook:
-        seen = worker.poll_once(hook, ids)
+        seen = worker.poll_once(hook.session, ids)
     assert [sighting.image_task is not None for sighting in seen] == [False] * 10 + [True] * 2
 
 

@@ -28,7 +28,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.protocol import status_call, upload_call
+from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.integration.driver import Run, Store, TaskInstance, attempt
 from tests.support.images import jpeg_with_provenance, picture
 
@@ -268,8 +268,8 @@ def test_from_a_reference_in_the_store_to_an_image_in_the_store(bucket: Bucket, 
     for name in ("hat", "the same hat"):
         bucket.put(f"refs/{name}.png", PNG)
     uris = [f"s3://store@{BUCKET}/refs/{name}.png" for name in ("hat", "the same hat")]
-    with NanoBananaHook() as hook, ImageDownloader(hook, f"s3://store@{BUCKET}/out") as retrieval:
-        references = ReferenceUploader(lambda upload: hook.client.call(upload_call(upload)))
+    with NanoBananaHook() as hook, ImageDownloader(hook.session, f"s3://store@{BUCKET}/out") as retrieval:
+        references = ReferenceUploader.of(hook.session)
         request = references.uploaded(hook.parse({"prompt": "a red hat", "reference_images": uris}))
         (image,) = completed(hook, hook.submit(request).id).images
         stored = retrieval.land(image, stem="0123456789abcdef-0")

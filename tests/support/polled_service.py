@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 from airflow_provider_nanobanana.polling import poller as poller_module
 from airflow_provider_nanobanana.polling.poller import Poller, shared_poller
 from airflow_provider_nanobanana.polling.result import WaitWindow
@@ -22,6 +21,7 @@ from airflow_provider_nanobanana.polling.status_client import RenewingStatusClie
 from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 from tests.support.responses import COMPLETED, NOW, RUNNING, answer
 from tests.support.virtual_time import START, now, run
 
@@ -96,7 +96,7 @@ class World:
         key = SecretStr(self.key)
         return ToApisSettings(base_url="https://toapis.com", api_key=key, query_rate=self.rate)
 
-    async def dial(self, settings: ToApisSettings, heed: Any) -> Any:
+    async def connect(self, settings: ToApisSettings, on_headers: Any) -> Any:
         self.lines.append(FakeStatusClient(self.service, settings))
         return self.lines[-1]
 
@@ -104,10 +104,10 @@ class World:
         async def read(nanobanana_conn_id: str) -> ToApisSettings:
             return await self.read(nanobanana_conn_id)  # a test may put another one there while the poller runs
 
-        async def dial(settings: ToApisSettings, heed: Any) -> Any:
-            return await self.dial(settings, heed)
+        async def connect(settings: ToApisSettings, on_headers: Any) -> Any:
+            return await self.connect(settings, on_headers)
 
-        return Poller("nb", now=now, lines=partial(RenewingStatusClient, read=read, dial=dial))
+        return Poller("nb", read, now=now, lines=partial(RenewingStatusClient, connect=connect))
 
     @contextlib.asynccontextmanager
     async def polling(self) -> AsyncIterator[Poller]:
@@ -147,7 +147,7 @@ def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **o
     async def go() -> Subscription:
         one = made(ids, **options)
         async with World(service, rate).polling() as poller:
-            await one.run(poller)
+            await follow(one, poller)
         return one
 
     return run(go())
@@ -156,14 +156,29 @@ def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **o
 def shared_world(monkeypatch: pytest.MonkeyPatch, *, completed: float) -> World:
     """What ``shared_poller`` finds: a gateway whose image tasks are completed so many seconds after the start."""
     world = World(Service(default=until(completed, RUNNING, COMPLETED)))
-    monkeypatch.setattr(poller_module, "Poller", lambda conn_id: world.poller())
+    monkeypatch.setattr(poller_module, "Poller", lambda conn_id, read: world.poller())
     return world
+
+
+async def follow(watch: Subscription, poller: Poller) -> None:
+    """Run one watch to its end, as a trigger does."""
+    with poller.watching(watch):
+        await watch.wait_until_over()
+
+
+def shared(conn_id: str = "nb") -> contextlib.AbstractAsyncContextManager[Poller]:
+    """The shared poller; how it reads the connection is the world's (:func:`shared_world`)."""
+    return shared_poller(conn_id, never_read)
+
+
+async def never_read(nanobanana_conn_id: str) -> ToApisSettings:
+    raise AssertionError(f"{nanobanana_conn_id} is read by the world")
 
 
 async def wait_for(watch: Subscription) -> Subscription:
     """Run one watch to its end on the shared poller."""
-    async with shared_poller("nb") as poller:
-        await watch.run(poller)
+    async with shared() as poller:
+        await follow(watch, poller)
     return watch
 
 

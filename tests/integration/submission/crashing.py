@@ -152,7 +152,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, 
     client = ToApisClient(
         emulator.api_url, emulator.api_key, timeout=HTTP_TIMEOUT, sleep=tape.around("wait", clock.sleep)
     )
-    monkeypatch.setattr(NanoBananaHook, "client", client)
+    monkeypatch.setattr(NanoBananaHook, "_connect", lambda hook: client)
     stage.client = client
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))

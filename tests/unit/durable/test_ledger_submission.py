@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +25,7 @@ from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
 from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Fate, Killed, World
 from tests.support.ledger import NOW
+from tests.support.session import make_session
 
 ORDERS = 5
 RULES = SubmissionPolicy(http_timeout=HTTP_TIMEOUT)
@@ -90,12 +90,10 @@ class Shop:
         ledger.save()
         self.writes = 0
         for number, identity in enumerate(identities):
-            hook: Any = SimpleNamespace(
-                clock=lambda: self.world.now, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
-            )
+            session = make_session(self, clock=lambda: self.world.now, sleep=self._sleep)
             journal = LedgerRecordStore(ledger, KEYS[number])
             buy = Submission(
-                hook, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
+                session, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
                 pace=SubmitRateLimiter(SUBMIT_RATE, self.world.slate), wait_for_slot=True,
             )  # fmt: skip
             self.number = number

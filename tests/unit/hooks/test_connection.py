@@ -9,14 +9,15 @@ import pytest
 from airflow.models import Connection as ModelConnection
 from airflow.sdk import Connection as SdkConnection
 
-from airflow_provider_nanobanana.hooks.connection import ToApisSettings
+from airflow_provider_nanobanana.hooks.connection import read_connection
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 KEY = "sk-live-0123456789"
 
 
 def read(connection: Any) -> ToApisSettings:
-    return ToApisSettings.read(connection, connection.extra_dejson)
+    return read_connection(connection, connection.extra_dejson)
 
 
 def from_uri(uri: str) -> list[ToApisSettings]:

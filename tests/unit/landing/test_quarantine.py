@@ -7,8 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -28,9 +27,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
 from tests.support.images import picture
 from tests.support.link_server import Send, respond, serve
-
-if TYPE_CHECKING:
-    from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from tests.support.session import make_session
 
 ID = "tsk_img_01KXYZ"
 STEM = stem_for(ID, 0)
@@ -152,19 +149,16 @@ class Service:
         self.images = list(images)
         self.asked = 0
 
-    def call(self, call: object) -> Any:
+    def call(self, call: object, retry: object = None) -> Any:
         self.asked += 1
         image = self.images.pop(0) if len(self.images) > 1 else self.images[0]
         return ImageTask(id=ID, status=ImageTaskStatus.COMPLETED, wire_status="completed", images=(image,))
 
 
 def retrieval(folder: Path, service: Service, waits: list[float] | None = None) -> ImageDownloader:
-    """A retrieval whose hook only asks for links, and may reach this machine."""
-    settings = SimpleNamespace(base_url="http://127.0.0.1:1", timeout=5.0)
+    """A retrieval whose session only asks for links, and may reach this machine."""
     sleep = (waits if waits is not None else []).append
-    return ImageDownloader(
-        cast("NanoBananaHook", SimpleNamespace(client=service, settings=settings, sleep=sleep)), str(folder)
-    )
+    return ImageDownloader(make_session(service, sleep=sleep, timeout=5.0), str(folder))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
-from tests.support.polled_service import EPSILON, LOG, Service, World, made, until, watch
+from tests.support.polled_service import EPSILON, LOG, Service, World, follow, made, until, watch
 from tests.support.responses import COMPLETED, FAILED, RUNNING
 from tests.support.virtual_time import START, now, run
 
@@ -59,7 +59,7 @@ def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() 
 
     async def ended_at() -> float:
         async with World(service).polling() as poller:
-            await made(2, wait=30).run(poller)
+            await follow(made(2, wait=30), poller)
             return now() - START
 
     assert run(ended_at()) == pytest.approx(30.0, abs=0.1)
@@ -168,7 +168,7 @@ def test_cancellation_passes_through_and_leaves_nothing_behind() -> None:
 
     async def cancelled() -> float:
         async with World(service).polling() as poller:
-            task = asyncio.create_task(made(50).run(poller))
+            task = asyncio.create_task(follow(made(50), poller))
             await asyncio.sleep(33)
             at = now() - START
             task.cancel()

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
-from airflow_provider_nanobanana.polling.poller import shared_poller
 from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
-from tests.support.polled_service import LOG, World, made, shared_world, wait_for
+from tests.support.polled_service import LOG, World, follow, made, shared, shared_world, wait_for
 from tests.support.responses import COMPLETED
 from tests.support.virtual_time import START, now, run
 
@@ -30,10 +29,12 @@ def test_whoever_comes_in_after_a_bug_does_not_wait_for_nothing(world: World) ->
     """The bug comes while the newcomer stands at the door: the connection is being read at that moment."""
 
     async def go() -> list[Any]:
-        async with shared_poller("nb") as poller:
+        async with shared("nb") as poller:
             newcomer = made(["late"])
             poller.bug = KeyError("a bug")
-            return list(await asyncio.gather(newcomer.run(poller), wait_for(made(["later"])), return_exceptions=True))
+            return list(
+                await asyncio.gather(follow(newcomer, poller), wait_for(made(["later"])), return_exceptions=True)
+            )
 
     came_in, later = run(go())
     assert isinstance(came_in, KeyError) and later.outcome == "finished"
@@ -85,9 +86,9 @@ def test_facts_of_a_foreign_version_leave_no_ghost(world: World) -> None:
     )
 
     async def go() -> int:
-        async with shared_poller("nb") as poller:
+        async with shared("nb") as poller:
             with pytest.raises(TypeError):
-                await broken.run(poller)
+                await follow(broken, poller)
             return len(poller)
 
     assert run(go()) == 0
@@ -115,7 +116,7 @@ def test_what_was_learnt_outlives_a_wait(world: World) -> None:
     async def go() -> float:
         for number in range(250):
             await wait_for(made([f"t{number}"]))
-        async with shared_poller("nb") as poller:
+        async with shared("nb") as poller:
             return poller._latencies.first_poll_age("")
 
     assert run(go()) == pytest.approx(70.0) != LatencyEstimator().first_poll_age("")

@@ -11,12 +11,11 @@ import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
-from airflow_provider_nanobanana.polling.poller import shared_poller
 from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.polling.schedule import PollQueue
 from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from airflow_provider_nanobanana.toapis import errors
-from tests.support.polled_service import LOG, Service, World, made, shared_world, until, wait_for
+from tests.support.polled_service import LOG, Service, World, follow, made, shared, shared_world, until, wait_for
 from tests.support.responses import COMPLETED, FAILED, RUNNING
 from tests.support.virtual_time import START, now, run
 
@@ -40,11 +39,11 @@ def test_a_thousand_watches_share_one_line_and_the_rate(world: World) -> None:
 
 def test_the_last_to_leave_closes_it_and_the_next_opens_anew(world: World) -> None:
     async def go() -> None:
-        async with shared_poller("nb") as one:
-            async with shared_poller("nb") as two, shared_poller("other") as other:
+        async with shared("nb") as one:
+            async with shared("nb") as two, shared("other") as other:
                 assert one is two is not other
             assert [line.closed for line in world.lines] == [False, True]
-        async with shared_poller("nb") as three:
+        async with shared("nb") as three:
             assert three is not one
 
     run(go())
@@ -239,7 +238,7 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
         )
 
     async def go() -> None:
-        async with shared_poller("nb"):
+        async with shared("nb"):
             for number in range(60):
                 await one(f"t{number}")
 
@@ -265,8 +264,8 @@ def test_a_failed_image_task_teaches_no_latency(world: World) -> None:
     world.service.default = lambda t, n: {**FAILED, "created_at": START, "completed_at": START + 1}
 
     async def go() -> float:
-        async with shared_poller("nb") as poller:
-            await made(300).run(poller)
+        async with shared("nb") as poller:
+            await follow(made(300), poller)
             return poller._latencies.first_poll_age("")
 
     assert run(go()) == LatencyEstimator().first_poll_age("")

@@ -13,13 +13,13 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from pydantic import SecretStr
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.polling.poller import shared_poller
-from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient, StatusClient, read_settings
+from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient
 from airflow_provider_nanobanana.polling.subscription import Subscription
 from airflow_provider_nanobanana.toapis import errors
-from tests.support.polled_service import World, made, shared_world, until, wait_for
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
+from airflow_provider_nanobanana.triggers.nanobanana import read_settings
+from tests.support.polled_service import World, follow, made, shared, shared_world, until, wait_for
 from tests.support.responses import COMPLETED, RUNNING
 from tests.support.virtual_time import START, run
 
@@ -88,7 +88,7 @@ def test_a_key_or_host_that_no_request_can_be_made_with_is_not_followed(changed:
 
     async def go() -> tuple[bool, ToApisSettings]:
         clock = itertools.count(0.0, 301.0)
-        lines = RenewingStatusClient("nb", lambda headers: None, lambda: next(clock), read=read, dial=StatusClient.open)
+        lines = RenewingStatusClient("nb", read, lambda headers: None, lambda: next(clock))
         assert await lines.open()
         held.append(changed)
         try:
@@ -125,7 +125,7 @@ def test_such_a_key_is_airflows_error_from_the_start() -> None:
     async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return settings("sk-ключ")
 
-    lines = partial(RenewingStatusClient, "nb", lambda headers: None, lambda: 0.0, read=read)
+    lines = partial(RenewingStatusClient, "nb", read, lambda headers: None, lambda: 0.0)
     with pytest.raises(NanoBananaFailException, match="key"):
         asyncio.run(lines().open())
 
@@ -140,8 +140,8 @@ def test_a_connection_that_changes_with_every_look_piles_up_no_lines(world: Worl
 
     async def go() -> int:
         world.read = read  # type: ignore[method-assign]
-        async with shared_poller("nb") as poller:
-            watching = asyncio.create_task(made(3, wait=4000).run(poller))
+        async with shared("nb") as poller:
+            watching = asyncio.create_task(follow(made(3, wait=4000), poller))
             await asyncio.sleep(3900)
             watching.cancel()
             return sum(not line.closed for line in world.lines)
@@ -167,13 +167,13 @@ def test_the_rate_is_followed_when_a_refused_key_made_us_look(world: World) -> N
 def test_a_higher_rate_brings_more_calls_at_once(world: World) -> None:
     world.service.latency = 0.5
 
-    async def dial(settings: ToApisSettings, heed: Any) -> Any:
-        line = await World.dial(world, settings, heed)
+    async def connect(settings: ToApisSettings, on_headers: Any) -> Any:
+        line = await World.connect(world, settings, on_headers)
         line.concurrency = 13 if settings.query_rate == 50 else 125
         return line
 
     async def go() -> None:
-        world.dial = dial  # type: ignore[method-assign]
+        world.connect = connect  # type: ignore[method-assign]
         waiting = asyncio.create_task(wait_for(made(2000, wait=500)))
         await asyncio.sleep(100)
         world.rate = 500.0

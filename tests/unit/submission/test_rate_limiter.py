@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.hooks.connection import ToApisSettings
 from airflow_provider_nanobanana.submission import rate_limiter
 from airflow_provider_nanobanana.submission.rate_limiter import MAX_BLOCKING_WAIT, SubmitRateLimiter
 from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState
 from airflow_provider_nanobanana.toapis.errors import RateLimited
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 NOW = 1_790_000_000.0
 #: What a late wake-up may catch up, plus float resolution at today's epoch seconds.
