@@ -10,6 +10,9 @@ from datetime import timedelta
 from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
+from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES, failure_code
+from airflow_provider_nanobanana.toapis.scalars import MOST_USD
+
 log = logging.getLogger(__name__)
 
 #: Whole numbers only: Telegraf, gostatsd and OpenTelemetry's StatsD receiver cut ``0.025`` to 0 by default
@@ -18,24 +21,11 @@ Counter = Literal["submitted", "completed", "failed", "timed_out", "polls", "rat
 Timing = Literal["detection_delay"]
 
 #: The codes that become tags; the service may send any text, and each value is a time series of its own.
-_CODES: Final = frozenset(
-    {
-        "content_policy_violation",
-        "expired",
-        "generation_failed",
-        "look_refused",
-        "result_missing",
-        "task_not_found",
-    }
-)
-#: Not completed, and paid all the same (``toapis.verdict``).
-_LOST: Final = frozenset({"expired", "result_missing"})
+_TAGGED_CODES: Final = frozenset(row.code for row in FAILURE_CODES)
 #: What Airflow's StatsD logger takes in InfluxDB's notation; it drops a metric with any other character in a tag.
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 #: Three tags and a name stay below the 250 characters that it takes.
 _LONGEST_TAG: Final = 64
-#: Far above any image's cost; an infinity would end in an OverflowError, and a counter never forgets.
-_MOST_USD: Final = 1e6
 
 
 def count(name: Counter, amount: int = 1, **tags: str | None) -> None:
@@ -74,7 +64,7 @@ def count_results(conn_id: str, records: Sequence[Mapping[str, Any]], models: Ma
 
 def code_tag(code: str) -> str:
     """Return the code that becomes a tag: each value is a time series of its own."""
-    return code if code in _CODES else "other"
+    return code if code in _TAGGED_CODES else "other"
 
 
 def _outcome(record: Mapping[str, Any]) -> tuple[Counter, str | None]:
@@ -87,13 +77,13 @@ def _outcome(record: Mapping[str, Any]) -> tuple[Counter, str | None]:
 
 def _micro_usd(record: Mapping[str, Any]) -> int:
     """Return what the service settled; of a failed image task that is what it gives back."""
-    kept = record["status"] == "completed" or (record["error"] or {}).get("code") in _LOST
-    return micro_usd(record["cost_usd"]) if kept else 0
+    paid = record["status"] == "completed" or failure_code(record["error"]["code"]).charged == "yes"
+    return micro_usd(record["cost_usd"]) if paid else 0
 
 
 def micro_usd(cost: float | None) -> int:
     """Return a cost in USD as millionths; one that no image can have had counts as nothing."""
-    return round(cost * 1_000_000) if cost is not None and 0 <= cost <= _MOST_USD else 0
+    return round(cost * 1_000_000) if cost is not None and 0 <= cost <= MOST_USD else 0
 
 
 def _readable(tags: Mapping[str, str | None]) -> dict[str, str]:

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_nanobanana.batch.outcome import EXPIRED
 from airflow_provider_nanobanana.batch.state import name_ids
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.toapis.errors import ImageTaskNotFound
-from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
+from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
+from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Seconds after its submit from which on an image is not looked for any more: its link died an hour ago or more.
-_GONE = LINK_LIFETIME_SECONDS + 3600.0
+_GONE = LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
 
 def left_over(
@@ -47,7 +47,7 @@ def restore_former_items(shop: BatchState) -> None:
     """Make ready to land what is left over; what an earlier attempt gave up is looked at again."""
     for order in shop.former_items:
         entry = shop.entry(order)
-        if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED):
+        if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED.code):
             shop.ledger.update(order.key, status="open", error=None)
     if some := [order for order in shop.former_items if _unlanded(shop.entry(order))]:
         log.warning(

@@ -145,7 +145,9 @@ class AdmissionControl:
             if isinstance(error, errors.SubmissionUnfindable):
                 log.error("Request %s: %s", order.label, error.message)  # whole: it says what to adopt
             cost = shop.costs.cost(order)
-            shop.mark_failed(FailedItem.from_error(order, error, cost=cost, on_expired=shop.rules.on_expired))
+            shop.mark_failed(
+                FailedItem.from_error(order, error, cost=cost, rebuy_expired=shop.rules.on_expired == "resubmit")
+            )
 
 
 def _answer_lost(record: SubmissionRecord | None) -> bool:

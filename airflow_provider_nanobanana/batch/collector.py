@@ -120,21 +120,16 @@ class ResultCollector:
             self._latencies.observe(kind, image_task.completed_at - image_task.created_at)
         if image_task is not None and image_task.images:
             self._land(order, image_task, late=wait.over(now))
-        elif sighting.is_final(wait, now) or wait.over(now):
-            shop.mark_failed(self._seen(order, sighting, wait, now))
-
-    def _seen(self, order: BatchItem, sighting: PollResult, wait: WaitWindow, now: float) -> FailedItem:
-        """Return what the last look at an image task without an image amounts to."""
-        shop = self._shop
-        failure = FailedItem.from_poll(
-            order,
-            sighting.to_record(wait, now),
-            cost=shop.costs.cost(order),
-            bill=Cost.of(sighting.image_task, None) if sighting.image_task else None,
-            on_expired=shop.rules.on_expired,
-        )
-        # The record is short; whoever has to fetch the image by hand needs the whole of it.
-        return replace(failure, answer=(sighting.image_task and sighting.image_task.answer) or failure.answer)
+        elif (sighting.is_final(wait, now) or wait.over(now)) and (failure := sighting.failure(wait, now)):
+            shop.mark_failed(
+                FailedItem.from_poll(
+                    order,
+                    failure,
+                    cost=shop.costs.cost(order),
+                    bill=Cost.of(image_task, None) if image_task else None,
+                    rebuy_expired=shop.rules.on_expired == "resubmit",
+                )
+            )
 
     def _land(self, order: BatchItem, image_task: ImageTask, *, late: bool) -> None:
         """Land the image that was asked for, and those that came beside it, whatever becomes of one of them."""
@@ -183,7 +178,9 @@ class ResultCollector:
             shop.storage_failed(order, paid)
         else:
             shop.mark_failed(
-                FailedItem.from_error(order, paid, cost=shop.costs.cost(order), on_expired=shop.rules.on_expired)
+                FailedItem.from_error(
+                    order, paid, cost=shop.costs.cost(order), rebuy_expired=shop.rules.on_expired == "resubmit"
+                )
             )
 
 

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
+from typing import Any, Self
 
 from airflow_provider_nanobanana.batch.costs import Cost, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem
-from airflow_provider_nanobanana.polling.result import truncate_json
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.text import one_line
-
-OnExpired = Literal["fail", "resubmit"]
-
-REFUSED: Final = "content_policy_violation"
-EXPIRED: Final = "expired"
-OVER_BUDGET: Final = "max_cost_usd"
-NO_CREDITS: Final = "insufficient_credits"
-#: What a final record of a look means, by its code: what became of the money, and whether a retry can change it. Any
-#: other code of a failed record is the service's own word for what it refunds, and a retry submits anew.
-_SEEN: Final[Mapping[str, tuple[errors.Charged, bool]]] = {
-    REFUSED: ("no", False),
-    EXPIRED: ("yes", False),
-    "result_missing": ("yes", True),
-    "task_not_found": ("unknown", False),
-    "look_refused": ("unknown", False),
-    "timeout": ("yes", True),
-    "not_seen": ("unknown", True),
-}
+from airflow_provider_nanobanana.toapis.failure_codes import (
+    CONTENT_REFUSED,
+    EXPIRED,
+    NO_CREDITS,
+    OVER_BUDGET,
+    ImageTaskFailure,
+)
+from airflow_provider_nanobanana.toapis.scalars import plain_word
+from airflow_provider_nanobanana.toapis.text import one_line, truncate_json
 
 
 @dataclass(frozen=True)
@@ -88,56 +76,60 @@ class FailedItem:
     @classmethod
     def from_poll(
         cls,
-        order: BatchItem,
-        record: Mapping[str, Any],
+        item: BatchItem,
+        failure: ImageTaskFailure,
         *,
         cost: Cost,
         bill: Cost | None = None,
-        on_expired: OnExpired = "fail",
+        rebuy_expired: bool = False,
     ) -> Self:
-        """Return what the final record of a look amounts to (``Sighting.record``, status ``failed`` or ``timeout``).
+        """Return what the last poll of an item's image task amounts to.
 
-        :param cost: What the order has cost in all.
+        :param cost: What the item has cost in all.
         :param bill: What the service says of this very image task.
+        :param rebuy_expired: Whether a retry buys a new image task for one whose result expired.
         """
-        error = record["error"]
-        code, message, answer = str(error["code"]), str(error["message"]), error.get("answer")
-        charged, again = _SEEN.get(code, ("no", True))
-        if code == EXPIRED:
-            again = on_expired == "resubmit"
-        billed = bill.usd or 0.0 if charged == "no" and bill is not None and not bill.listed else 0.0
+        meaning = failure.meaning
+        billed = 0.0
+        if meaning.charged == "no" and bill is not None and not bill.listed:
+            billed = bill.usd or 0.0
         return cls(
-            order,
-            str(record["id"]),
-            code,
-            message,
-            "yes" if billed else charged,
-            again,
+            item,
+            failure.image_task_id,
+            failure.code,
+            failure.message,
+            "yes" if billed else meaning.charged,
+            rebuy_expired if meaning is EXPIRED else meaning.retryable,
             cost,
             billed=billed,
-            answer=str(answer) if answer else None,
+            answer=failure.answer,
         )
 
     @classmethod
     def from_error(
-        cls, order: BatchItem, error: errors.ToApisError, *, cost: Cost | None = None, on_expired: OnExpired = "fail"
+        cls, item: BatchItem, error: errors.ToApisError, *, cost: Cost | None = None, rebuy_expired: bool = False
     ) -> Self:
-        """Return what an error that concerns this order alone amounts to."""
-        code, again = error.code or _words(type(error).__name__), error.retryable
+        """Return what an error that concerns this item alone amounts to.
+
+        :param cost: What the item has cost in all.
+        :param rebuy_expired: As for :meth:`from_poll`.
+        """
+        code = error.code or plain_word(type(error).__name__)
+        retryable = error.retryable
         if isinstance(error, errors.ContentRefused):
-            code = REFUSED
+            code = CONTENT_REFUSED.code
         elif isinstance(error, errors.InsufficientCredits):
-            code = NO_CREDITS
+            code = NO_CREDITS.code
         elif isinstance(error, errors.ResultExpired):
-            code, again = EXPIRED, on_expired == "resubmit"
-        message = truncate_json(one_line(error.message))
+            code = EXPIRED.code
+            retryable = rebuy_expired
         return cls(
-            order,
+            item,
             error.image_task_id,
             truncate_json(one_line(code), 60),
-            message,
+            truncate_json(one_line(error.message)),
             error.charged,
-            again,
+            retryable,
             cost or Cost(),
             kept=error.kept,
         )
@@ -146,7 +138,7 @@ class FailedItem:
     def over_budget(cls, order: BatchItem, max_cost_usd: float) -> Self:
         """Return what becomes of an order that was not submitted because the limit is reached."""
         message = f"not submitted: it would pass max_cost_usd={format_usd(max_cost_usd)}"
-        return cls(order, None, OVER_BUDGET, message, "no", retryable=False)
+        return cls(order, None, OVER_BUDGET.code, message, "no", retryable=False)
 
     @property
     def charged_text(self) -> str:
@@ -181,7 +173,3 @@ def in_order(outcomes: Iterable[Outcome]) -> tuple[list[StoredItem], list[Failed
     ordered = sorted(outcomes, key=lambda outcome: (outcome.item.index, outcome.extra))
     landed = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
     return landed, [outcome for outcome in ordered if isinstance(outcome, FailedItem)]
-
-
-def _words(class_name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()

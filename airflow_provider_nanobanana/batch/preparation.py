@@ -16,7 +16,6 @@ from airflow_provider_nanobanana.batch.abandoned import left_over, restore_forme
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
-from airflow_provider_nanobanana.batch.outcome import EXPIRED
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
@@ -24,6 +23,7 @@ from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
 from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
+from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ def _reopen_items(shop: BatchState) -> None:
         entry = shop.entry(order)
         anew = shop.bought_again(order)
         if entry.status == "failed" and _again(shop, entry):
-            expired = entry.error is not None and entry.error.code == EXPIRED
+            expired = entry.error is not None and entry.error.code == EXPIRED.code
             shop.reopen(order, anew=anew or entry.refunded or expired)
         elif entry.stored is not None and (order.key in lost or _wanted_anew(shop, entry)):
             shop.reopen(order, anew=anew or entry.record is None or _wanted_anew(shop, entry))

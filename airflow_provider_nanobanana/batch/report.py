@@ -11,19 +11,11 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem
-from airflow_provider_nanobanana.batch.outcome import (
-    EXPIRED,
-    NO_CREDITS,
-    OVER_BUDGET,
-    REFUSED,
-    FailedItem,
-    Outcome,
-    StoredItem,
-    in_order,
-)
-from airflow_provider_nanobanana.polling.result import NOT_READY_CODES, truncate_json
+from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem, in_order
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES, failure_code
 from airflow_provider_nanobanana.toapis.scalars import storable
+from airflow_provider_nanobanana.toapis.text import truncate_json
 
 #: Above so many images and failures XCom holds nothing for each; the manifest does.
 MOST_IN_XCOM: Final = 500
@@ -35,12 +27,6 @@ _MOST_LISTED: Final = 20
 _DISPENSABLE: Final = ("id", "sha256", "message", "reason")
 #: Answers without an image that an error quotes, and bytes of JSON of each.
 _MOST_QUOTED, _LONGEST_QUOTE = 3, 400
-#: What a person can do about what no retry changes, by code.
-_REMEDIES: Final[Mapping[str, str]] = {
-    REFUSED: "change the refused prompts",
-    OVER_BUDGET: "raise max_cost_usd",
-    NO_CREDITS: "top up the account",
-}
 
 
 class BatchIncomplete(errors.ImageTaskFailed):
@@ -135,7 +121,9 @@ def batch_error(
         text,
         image_task_id=next((failure.id for failure in failed if failure.id), None),
         code=codes.pop() if len(codes) == 1 else None,
-        charged=_charged(failed, bought=any(not image.reused for image in landed)),
+        charged=errors.worst_charge(
+            [failure.charged for failure in failed], paid=any(not image.reused for image in landed)
+        ),
     )
 
 
@@ -161,9 +149,10 @@ def _next_steps(failed: Sequence[FailedItem]) -> str:
 
 def _way_out(final: Sequence[FailedItem]) -> str:
     """Say what a person can do about what no retry changes; a clear alone buys anew what expired."""
-    codes = {failure.code: None for failure in final if not failure.extra}
-    remedies = dict.fromkeys(_REMEDIES.get(code, "mend what the table names") for code in codes if code != EXPIRED)
-    clear = "clear the task, which keeps what is in place" + (" and buys anew what expired" if EXPIRED in codes else "")
+    codes = {failure.code: True for failure in final if not failure.extra}
+    expired = codes.pop(EXPIRED.code, False)
+    remedies = dict.fromkeys(failure_code(code).remedy for code in codes)
+    clear = "clear the task, which keeps what is in place" + (" and buys anew what expired" if expired else "")
     if any(failure.extra for failure in final):
         clear += " and goes on without the further images that are lost"
     return f"{', '.join(remedies)}, then {clear}" if remedies else clear
@@ -172,7 +161,7 @@ def _way_out(final: Sequence[FailedItem]) -> str:
 def _step(failure: FailedItem) -> str:
     if failure.billed:
         return "submits, and pays, {:,} anew that the service failed and charged all the same"
-    if failure.code == EXPIRED:
+    if failure.code == EXPIRED.code:
         return "buys {:,} anew whose paid results are lost"
     return {
         "no": "submits {:,} anew for which nothing is paid",
@@ -186,14 +175,7 @@ def _error_class(failed: Sequence[FailedItem]) -> type[errors.ToApisError]:
         return errors.ImageTaskTimeout
     if any(failure.retryable for failure in failed):
         return BatchIncomplete
-    return errors.ResultExpired if all(failure.code == EXPIRED for failure in failed) else errors.ImageTaskFailed
-
-
-def _charged(failed: Sequence[FailedItem], *, bought: bool) -> errors.Charged:
-    charges = {failure.charged for failure in failed}
-    if bought or "yes" in charges:
-        return "yes"
-    return "unknown" if "unknown" in charges else "no"
+    return errors.ResultExpired if all(failure.code == EXPIRED.code for failure in failed) else errors.ImageTaskFailed
 
 
 def _fitted(record: dict[str, Any]) -> dict[str, Any]:

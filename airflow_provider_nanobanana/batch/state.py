@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.batch.costs import Cost
-from airflow_provider_nanobanana.batch.outcome import EXPIRED, FailedItem, Outcome, StoredItem
+from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.progress import BatchProgress
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.polling.result import NOT_READY_CODES
 from airflow_provider_nanobanana.toapis.errors import (
     Charged,
     InsufficientCredits,
@@ -24,7 +23,8 @@ from airflow_provider_nanobanana.toapis.errors import (
     ToApisError,
     TransientFailure,
 )
-from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
+from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES
+from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
@@ -49,10 +49,6 @@ Stage = Literal["unsent", "running", "landed", "failed"]
 _MOST_TOLD = 20
 #: So many images in a row that the destination does not take, and no more are bought.
 _UNSTORED = 8
-#: A link is certainly dead so long after it was to die: an image is made in minutes, and clocks differ.
-_SURELY = 3600.0
-
-
 #: Seconds from its submit for which an image is waited for that nobody wants any more: most take less than a minute.
 _FORMER_SECONDS = 120.0
 #: Ids in one line of the log.
@@ -180,13 +176,13 @@ class BatchState:
 
     def bought_again(self, order: BatchItem) -> bool:
         """Whether what was sent for an order is certainly lost by now, and is bought anew without asking."""
-        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS + _SURELY
+        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
     def perhaps_to_buy(self, order: BatchItem) -> bool:
         """Whether an order that is looked for first may be bought after all, without anything failing meanwhile."""
         if self.image_task_id(order) is None:
             return True
-        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS - _SURELY
+        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
 
     def _anew_when_lost(self, order: BatchItem) -> bool:
         record = self.entry(order).record
@@ -485,7 +481,7 @@ def count_ended(shop: BatchState, order: BatchItem) -> None:
         return
     else:
         metrics.count("failed", **tags, code=metrics.code_tag(entry.error.code))
-        if entry.error.retryable and entry.error.code != EXPIRED:
+        if entry.error.retryable and entry.error.code != EXPIRED.code:
             return
     if micros := metrics.micro_usd(entry.cost):
         metrics.count("cost_micro_usd", micros, **tags)

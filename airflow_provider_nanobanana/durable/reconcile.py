@@ -15,7 +15,7 @@ from typing import Final, Literal
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.content_refusals import content_refused
+from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
 
 
@@ -304,7 +304,7 @@ def _decide_expired(situation: ReconcileInput, found: ImageTask) -> Decision:
 
 def _decide_failed(situation: ReconcileInput, found: ImageTask, wished_anew: bool) -> Decision:
     error = found.error
-    if error and content_refused(error.code, error.message) and not wished_anew:
+    if error and error.code == CONTENT_REFUSED.code and not wished_anew:
         return _fail(_refused(found))
     return _next(situation, f"image task {found.id} failed at the service and was refunded")
 

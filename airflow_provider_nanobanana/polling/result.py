@@ -9,24 +9,31 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content_refused
+from airflow_provider_nanobanana.toapis.failure_codes import (
+    ACCESS_DENIED,
+    CONTENT_REFUSED,
+    EXPIRED,
+    NOT_SEEN,
+    RESERVED_CODES,
+    RESULT_MISSING,
+    RESULT_PENDING,
+    SERVICE_FAILURE,
+    TASK_NOT_FOUND,
+    TIMEOUT,
+    FailureCode,
+    ImageTaskFailure,
+)
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.text import one_line
+from airflow_provider_nanobanana.toapis.text import one_line, truncate_json
 
 #: An id may be unknown to the status route for a while after the submit (docs/toapis.md, "Status").
 NOT_FOUND_GRACE_SECONDS: Final = 60.0
 #: "completed" may come before the image can be delivered (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0
 #: Bytes of JSON for the links of one record, and for all of it.
-_LINKS: Final = 300
-_RECORD: Final = 600
-
-#: Code and words of what is completed and names no image, whether it still may or not.
-_NO_IMAGE: Final = ("result_missing", "completed, but names no image")
-
-#: The codes of what was merely not ready in time.
-NOT_READY_CODES: Final = frozenset({"timeout", "not_seen"})
-_OUR_CODES: Final = NOT_READY_CODES | {"expired", "look_refused", "result_missing", "task_not_found"}
+_LONGEST_LINKS: Final = 300
+_LONGEST_RECORD: Final = 600
+_NO_IMAGE: Final = "completed, but names no image"
 
 #: What a look at any image task would meet as well, unless another look has just succeeded.
 ACCESS_ERRORS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)
@@ -87,63 +94,72 @@ class PollResult:
             return False
         return now - (image_task.completed_at or wait.started_at) < RESULT_GRACE_SECONDS
 
+    def failure(self, wait: WaitWindow, now: float) -> ImageTaskFailure | None:
+        """Return why there is no image when no further poll follows, or None where there is one."""
+        image_task = self.image_task
+        if image_task is not None and image_task.images:
+            return None
+        final = self.access_denied or self.is_final(wait, now)
+        meaning, message = self._why_failed() if final else self._why_unfinished()
+        code = meaning.code
+        if meaning is SERVICE_FAILURE and image_task is not None and image_task.error is not None:
+            code = image_task.error.code
+            # The service's word for a refunded failure must not pass for one of ours, which may mean paid.
+            code = f"service_{code}" if code in RESERVED_CODES else truncate_json(one_line(code), 60)
+        answer = image_task.answer if image_task else None
+        return ImageTaskFailure(self.id, meaning, code, truncate_json(message), answer)
+
     def to_record(self, wait: WaitWindow, now: float) -> dict[str, Any]:
         """Return the plain record that travels through XCom, at most 600 bytes of JSON for one image task.
 
         What is completed and names no image has a third key in its ``error``: ``answer``, the beginning of the answer.
         """
         image_task = self.image_task
-        images = image_task.images if image_task else ()
         record: dict[str, Any] = {
             "id": self.id,
-            "status": "timeout",
-            "images": _links(images),
-            "expires_at": None,
+            "status": "completed",
+            "images": _links(image_task.images if image_task else ()),
+            "expires_at": int(image_task.expires(now)) if image_task and image_task.images else None,
             "cost_usd": image_task.cost_usd if image_task else None,
             "error": None,
         }
-        if image_task is not None and images:
-            return {**record, "status": "completed", "expires_at": int(image_task.expires(now))}
-        final = self.access_denied or self.is_final(wait, now)
-        code, message = self._failure() if final else self._lateness()
-        error = {"code": code, "message": truncate_json(message)}
-        return self._with_answer({**record, "status": "failed" if final else "timeout", "error": error})
-
-    def _with_answer(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a record with as much of an answer without an image as there is room for."""
-        if self.image_task is None or self.image_task.answer is None:
+        failure = self.failure(wait, now)
+        if failure is None:
             return record
-        whole = {**record, "error": {**record["error"], "answer": ""}}
-        room = _RECORD - len(json.dumps(whole))
-        return {**record, "error": {**record["error"], "answer": truncate_json(self.image_task.answer, max(0, room))}}
+        record["status"] = "timeout" if failure.meaning.pending else "failed"
+        record["error"] = {"code": failure.code, "message": failure.message}
+        if failure.answer is not None:
+            record["error"]["answer"] = ""
+            room = _LONGEST_RECORD - len(json.dumps(record))
+            record["error"]["answer"] = truncate_json(failure.answer, max(0, room))
+        return record
 
-    def _failure(self) -> tuple[str, str]:
-        if self.image_task is None:
+    def _why_failed(self) -> tuple[FailureCode, str]:
+        image_task = self.image_task
+        if image_task is None:
             if self.error is not None and self.access_denied:
-                return "look_refused", self.error.message
-            return "task_not_found", "the service does not know this id"
-        if self.image_task.expired_at_service:
-            return "expired", "its result expired at the service before it was landed"
-        if self.image_task.error is None:
-            return _NO_IMAGE
-        code, message = self.image_task.error.code, self.image_task.error.message
-        if content_refused(code, message):
-            return REFUSED, message
-        # The service's word for a refunded failure must not pass for one of ours, which may mean paid.
-        return (f"service_{code}" if code in _OUR_CODES else truncate_json(one_line(code), 60)), message
+                return ACCESS_DENIED, self.error.message
+            return TASK_NOT_FOUND, "the service does not know this id"
+        if image_task.expired_at_service:
+            return EXPIRED, "its result expired at the service before it was landed"
+        if image_task.error is None:
+            return RESULT_MISSING, _NO_IMAGE
+        refused = image_task.error.code == CONTENT_REFUSED.code
+        return CONTENT_REFUSED if refused else SERVICE_FAILURE, image_task.error.message
 
-    def _lateness(self) -> tuple[str, str]:
+    def _why_unfinished(self) -> tuple[FailureCode, str]:
         if self.image_task is None:
-            return "not_seen", self.error.message if self.error else "never asked"
+            return NOT_SEEN, self.error.message if self.error else "never asked"
         if self.image_task.status is ImageTaskStatus.COMPLETED:
-            return _NO_IMAGE
-        return "timeout", f"still {self.image_task.wire_status or 'running'} at the deadline; it goes on and stays paid"
+            return RESULT_PENDING, _NO_IMAGE
+        status = self.image_task.wire_status or "running"
+        return TIMEOUT, f"still {status} at the deadline; it goes on and stays paid"
 
 
 def _links(images: Sequence[GeneratedImage]) -> list[dict[str, str | None]]:
     """Return the links of images as far as there is room; whoever downloads asks for the others again, for free."""
     # The first is there without its link already; each further one takes room of its own.
-    room = _LINKS - sum(len(json.dumps({"url": None})) + 2 for _ in images[1:])
+    room = _LONGEST_LINKS - sum(len(json.dumps({"url": None})) + 2 for _ in images[1:])
     links: list[dict[str, str | None]] = []
     for image in images:
         size = len(json.dumps(image.url))
@@ -151,15 +167,3 @@ def _links(images: Sequence[GeneratedImage]) -> list[dict[str, str | None]]:
         room -= size if fits else 0
         links.append({"url": image.url if fits else None})
     return links
-
-
-def truncate_json(message: str, budget: int = 160) -> str:
-    """Return a message cut so that its JSON form stays small; a Chinese character takes six bytes there."""
-    size, fits = 0, 0
-    for position, character in enumerate(message):
-        size += len(json.dumps(character)) - 2
-        if size <= budget - 3:
-            fits = position + 1
-        if size > budget:
-            return f"{message[:fits]}..."
-    return message

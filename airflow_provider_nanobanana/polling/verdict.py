@@ -2,74 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_nanobanana.polling.result import NOT_READY_CODES
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.failure_codes import (
+    EXPIRED,
+    FAILURE_CODES,
+    SERVICE_FAILURE,
+    FailureCode,
+    failure_code,
+)
 
 Records = Sequence[Mapping[str, Any]]
 
-#: What became of the money, the worst first.
-_CHARGES: Final[tuple[errors.Charged, ...]] = ("yes", "unknown", "no")
 _MOST_LISTED: Final = 10
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """One way not to be completed: what a person reads about it, and what became of the money."""
-
-    heading: str
-    advice: str
-    charged: errors.Charged
-
-
-#: By the error code of the record; each other code of a failed record is the service's own word, and refunded.
-_KINDS: Final[Mapping[str, _Kind]] = {
-    "failed": _Kind(
-        "Failed at the service and refunded",
-        "To make them anew, clear the submit tasks concerned (a refused prompt must be changed first), then wait and "
-        "download.",
-        "no",
-    ),
-    "expired": _Kind(
-        "Paid, and lost: expired at the service",
-        "To buy them anew, clear the submit tasks concerned, then wait and download.",
-        "yes",
-    ),
-    "result_missing": _Kind(
-        "Completed without an image, and paid",
-        "Clear this task to ask again for free; do not clear their submit tasks.",
-        "yes",
-    ),
-    "task_not_found": _Kind(
-        "Unknown to the service, so nothing is known of the money",
-        "Check that connection, host and account are those of the submit, then clear this task; do not clear their "
-        "submit tasks.",
-        "unknown",
-    ),
-    "look_refused": _Kind(
-        "Not shown to this key while others are, so nothing is known of the money",
-        "Check key and account, then clear this task; do not clear their submit tasks.",
-        "unknown",
-    ),
-    "timeout": _Kind(
-        "Not ready in time, paid and going on",
-        "Clear this task to wait again for free; do not clear their submit tasks.",
-        "yes",
-    ),
-    "undelivered": _Kind(
-        "Completed without an image so far, and paid",
-        "Clear this task to ask again for free; do not clear their submit tasks.",
-        "yes",
-    ),
-    "not_seen": _Kind(
-        "Not seen in time, so nothing is known of the money",
-        "Clear this task to look again for free; do not clear their submit tasks.",
-        "unknown",
-    ),
-}
 
 
 def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | None:
@@ -83,21 +30,20 @@ def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | 
             "Nothing is paid; clear the submit tasks, then this one."
         )
     completed = [record["id"] for record in records if record["status"] == "completed"]
-    groups = _by_kind(records)
+    groups = _by_meaning(records)
     if not groups or (allow_partial and completed):
         return None
     sentences = [f"{len(completed)} of {len(records)} image tasks completed."]
-    sentences += [f"{_KINDS[name].heading} {_listed(group)}. {_KINDS[name].advice}" for name, group in groups.items()]
+    sentences += [f"{meaning.heading} {_listed(group)}. {meaning.advice}" for meaning, group in groups.items()]
     if completed:
         sentences.append(
             f"Paid and completed: {listed_ids(completed)}. They are in this task's XCom; a download task with "
             "trigger_rule='all_done' lands them all the same."
         )
-    charges = {_KINDS[name].charged for name in groups} | ({"yes"} if completed else set())
     return _error_class(groups)(
         " ".join(sentences),
         image_task_id=next(iter(groups.values()))[0]["id"],
-        charged=next(charged for charged in _CHARGES if charged in charges),
+        charged=errors.worst_charge([meaning.charged for meaning in groups], paid=bool(completed)),
     )
 
 
@@ -106,27 +52,21 @@ def listed_ids(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_MOST_LISTED]) + _more(len(ids))
 
 
-def _by_kind(records: Records) -> dict[str, list[Mapping[str, Any]]]:
-    """Return what did not complete, by kind, in the order of the kinds: failures first."""
-    groups: dict[str, list[Mapping[str, Any]]] = {name: [] for name in _KINDS}
+def _by_meaning(records: Records) -> dict[FailureCode, list[Mapping[str, Any]]]:
+    """Return the records that are not completed by what they mean, failures first."""
+    groups: dict[FailureCode, list[Mapping[str, Any]]] = {meaning: [] for meaning in FAILURE_CODES}
     for record in records:
         if record["status"] != "completed":
-            groups[_kind(record["status"], record["error"]["code"])].append(record)
-    return {name: group for name, group in groups.items() if group}
+            meaning = failure_code(record["error"]["code"], pending=record["status"] == "timeout")
+            groups[SERVICE_FAILURE if meaning.charged == "no" else meaning].append(record)
+    return {meaning: group for meaning, group in groups.items() if group}
 
 
-def _kind(status: str, code: str) -> str:
-    """Return the kind; a service that fails an image task with a code like "timeout" has failed it all the same."""
-    if (status, code) == ("timeout", "result_missing"):
-        return "undelivered"
-    return code if code in _KINDS and (code in NOT_READY_CODES) == (status == "timeout") else status
-
-
-def _error_class(kinds: Mapping[str, object]) -> type[errors.ToApisError]:
-    failures = kinds.keys() - NOT_READY_CODES - {"undelivered"}
+def _error_class(meanings: Iterable[FailureCode]) -> type[errors.ToApisError]:
+    failures = {meaning for meaning in meanings if not meaning.pending}
     if not failures:
         return errors.ImageTaskTimeout
-    return errors.ResultExpired if failures == {"expired"} else errors.ImageTaskFailed
+    return errors.ResultExpired if failures == {EXPIRED} else errors.ImageTaskFailed
 
 
 def _listed(records: Records) -> str:

@@ -13,9 +13,6 @@ from typing import Final
 
 from airflow_provider_nanobanana.toapis.scalars import plain_word
 
-#: The one code by which a refused content is known further on.
-REFUSED: Final = "content_policy_violation"
-
 #: Codes and finish reasons, written as :func:`plain_word` writes them.
 _CODES: Final = frozenset(
     {

@@ -7,10 +7,21 @@ Messages never hold the API key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 Charged = Literal["no", "yes", "unknown"]
+
+
+def worst_charge(charges: Iterable[Charged], *, paid: bool = False) -> Charged:
+    """Return what became of the money of several image tasks together.
+
+    :param paid: Whether anything else was paid for, too.
+    """
+    found = set(charges)
+    if paid or "yes" in found:
+        return "yes"
+    return "unknown" if "unknown" in found else "no"
 
 
 class ToApisError(Exception):

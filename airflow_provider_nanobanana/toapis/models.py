@@ -34,6 +34,8 @@ _REFUSED = "Image request refused before sending: {faults}. Nothing was charged.
 
 #: Links live this long after completion (docs.toapis.com, image status, read 2026-08).
 LINK_LIFETIME_SECONDS = 86_400
+#: What a link's moment of death is uncertain by: an image is made in minutes, and clocks differ.
+LINK_MARGIN_SECONDS = 3600.0
 
 
 class ImageRequest(BaseModel):

@@ -15,8 +15,9 @@ from urllib.parse import urljoin
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_nanobanana.toapis.content_refusals import REFUSED, content_refused
+from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.error_body import error_body_of
+from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED, SERVICE_FAILURE
 from airflow_provider_nanobanana.toapis.image_search import FoundImage, find_images
 from airflow_provider_nanobanana.toapis.models import (
     Billing,
@@ -403,10 +404,10 @@ def _shortened(value: Any, secret: str, depth: int = 0) -> Any:
 def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> ImageTaskError:
     complaint = error_body_of(body, secret)
     kind = complaint.type if isinstance(body.get("error"), Mapping) else ""
-    code = complaint.code or kind or "generation_failed"
+    code = complaint.code or kind or SERVICE_FAILURE.code
     # Decided here, where the words are still whole.
     if says_moderated(wire_status) or content_refused(code, complaint.words):
-        code = REFUSED
+        code = CONTENT_REFUSED.code
     return ImageTaskError(code=code, message=complaint.message or "no reason given")
 
 

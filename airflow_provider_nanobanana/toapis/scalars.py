@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.toapis.text import holds_key, one_line
 _LONGEST_ID: Final = 128
 _LONGEST_WORD: Final = 64
 #: USD that one image task may cost, and credits that an account may hold: far beyond any, and safe to calculate with.
-_MOST_USD: Final = 1e6
+MOST_USD: Final = 1e6
 _MOST_CREDITS: Final = 1e12
 _NUMBER: Final = re.compile(r"[+-]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _DOLLARS: Final = re.compile(r"^(US)?\$\s*|^USD\s+|\s*(USD|US\$|\$)$", re.IGNORECASE)
@@ -70,7 +70,7 @@ def parse_usd_amount(value: Any) -> float | None:
 
     None stands for "not known", which is counted at the list price; an amount in another currency is not known.
     """
-    return parse_number(_DOLLARS.sub("", value.strip()) if isinstance(value, str) else value, highest=_MOST_USD)
+    return parse_number(_DOLLARS.sub("", value.strip()) if isinstance(value, str) else value, highest=MOST_USD)
 
 
 def parse_credits(value: Any, lowest: float = 0.0) -> float | None:

@@ -6,6 +6,7 @@ Whatever the gateway says (messages, codes, status words, model names) passes th
 from __future__ import annotations
 
 import base64
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,6 +58,18 @@ def one_line(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
         flat = _SIGNATURE.sub(r"\1\2***", _BARE_QUERY.sub(r"\1?…", flat))
     # A key is blanked before the text is cut: half a key would not be known for one.
     return flat if len(flat) <= limit else f"{flat[: max(0, limit - 1)]}…"
+
+
+def truncate_json(message: str, budget: int = 160) -> str:
+    """Return a message cut to ``budget`` bytes of JSON, in which a Chinese character takes six."""
+    size, fits = 0, 0
+    for position, character in enumerate(message):
+        size += len(json.dumps(character)) - 2
+        if size <= budget - 3:
+            fits = position + 1
+        if size > budget:
+            return f"{message[:fits]}..."
+    return message
 
 
 def redact(text: str, secret: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.items import BatchItem, build_items
 from airflow_provider_nanobanana.batch.outcome import FailedItem, StoredItem
+from airflow_provider_nanobanana.toapis.failure_codes import ImageTaskFailure, failure_code
 
 MODEL = "nano_banana_2"
 
@@ -41,5 +42,6 @@ def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> Store
 
 
 def failed(index: int = 0, code: str = "generation_failed", status: str = "failed", **how: Any) -> FailedItem:
-    record = {"id": f"tsk_{index}", "status": status, "error": {"code": code, "message": f"words of {index}"}}
-    return FailedItem.from_poll(order(index), record, cost=how.pop("cost", Cost()), **how)
+    meaning = failure_code(code, pending=status == "timeout")
+    failure = ImageTaskFailure(f"tsk_{index}", meaning, code, f"words of {index}")
+    return FailedItem.from_poll(order(index), failure, cost=how.pop("cost", Cost()), **how)

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent
 from airflow_provider_nanobanana.batch.items import build_items
-from airflow_provider_nanobanana.batch.outcome import _SEEN, REFUSED, FailedItem, Outcome, StoredItem
+from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.report import (
     BatchIncomplete,
     batch_error,
@@ -22,9 +22,14 @@ from airflow_provider_nanobanana.batch.report import (
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
 from airflow_provider_nanobanana.landing.image_store import StoredImage
 from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
-from airflow_provider_nanobanana.polling import verdict
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.failure_codes import (
+    CONTENT_REFUSED,
+    RESULT_MISSING,
+    SERVICE_FAILURE,
+    ImageTaskFailure,
+)
 from tests.support.batch import failed, landed, order
 from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, answer
 
@@ -47,6 +52,7 @@ def error_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError:
     return error
 
 
+REFUSED = CONTENT_REFUSED.code
 REFUSAL = failed(1, REFUSED)
 REMOTE = failed(2)
 LATE = failed(3, "timeout", "timeout", cost=Cost(0.025, listed=True))
@@ -70,18 +76,13 @@ OK = landed(0)
     ],
 )
 def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
-    sighting = PollResult(ID, STATUS.parse(answer(200, body), NOW))
-    failure = FailedItem.from_poll(order(7), sighting.to_record(WAIT, NOW), cost=Cost(0.025))
+    shown = PollResult(ID, STATUS.parse(answer(200, body), NOW)).failure(WAIT, NOW)
+    assert shown is not None
+    failure = FailedItem.from_poll(order(7), shown, cost=Cost(0.025))
     assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
     assert failure.record()["request"] == 7 and failure.record()["id"] == ID
-    resubmitted = FailedItem.from_poll(order(7), sighting.to_record(WAIT, NOW), cost=Cost(0.025), on_expired="resubmit")
+    resubmitted = FailedItem.from_poll(order(7), shown, cost=Cost(0.025), rebuy_expired=True)
     assert resubmitted.retryable == (again or code == "expired")
-
-
-@pytest.mark.parametrize("code", _SEEN)
-def test_the_money_is_judged_as_the_sensor_judges_it(code: str) -> None:
-    kind = verdict._kind("timeout" if code in ("timeout", "not_seen") else "failed", code)
-    assert _SEEN[code][0] == verdict._KINDS[kind].charged
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_the_money_is_judged_as_the_sensor_judges_it(code: str) -> None:
 def test_what_an_error_amounts_to(error: errors.ToApisError, code: str, charged: str, again: bool) -> None:
     failure = FailedItem.from_error(order(), error)
     assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
-    assert FailedItem.from_error(order(), error, on_expired="resubmit").retryable == (again or code == "expired")
+    assert FailedItem.from_error(order(), error, rebuy_expired=True).retryable == (again or code == "expired")
 
 
 def test_words_of_the_service_are_cut_and_cleaned() -> None:
@@ -177,7 +178,7 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
         (REFUSAL, "No retry changes any of them: change the refused prompts, then clear the task"),
         (OVER, "No retry changes any of them: raise max_cost_usd, then clear the task"),
         (LOST, "any of them: clear the task, which keeps what is in place and buys anew what expired."),
-        (failed(1, "expired", on_expired="resubmit", cost=Cost(0.025)), "buys 1 anew whose paid results are lost"),
+        (failed(1, "expired", rebuy_expired=True, cost=Cost(0.025)), "buys 1 anew whose paid results are lost"),
         (UNSEEN, "finds out about 1 before it submits anything for them"),
         (FailedItem.from_error(order(), errors.InsufficientCredits("empty")), "top up the account"),
         (
@@ -355,8 +356,8 @@ def test_no_record_of_quarantine_is_over_600_bytes() -> None:
 
 @pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])
 def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged: str) -> None:
-    record = {"id": "tsk_1", "status": "failed", "error": {"code": "generation_failed", "message": "no"}}
-    failure = FailedItem.from_poll(order(1), record, cost=Cost(0.05), bill=bill)
+    shown = ImageTaskFailure("tsk_1", SERVICE_FAILURE, "generation_failed", "no")
+    failure = FailedItem.from_poll(order(1), shown, cost=Cost(0.05), bill=bill)
     assert failure.charged == charged and failure.retryable
     error = error_of(failure)
     assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
@@ -372,8 +373,8 @@ def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Char
 
 def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
     text = json.dumps({"output": {"where": "https://files.example/a.png"}, "x": "y" * 3000})
-    record = {"id": "t", "status": "failed", "error": {"code": "result_missing", "message": "none", "answer": text}}
-    failures = [replace(FailedItem.from_poll(order(n), record, cost=Cost(0.025)), id=f"t{n}") for n in range(5)]
+    shown = [ImageTaskFailure(f"t{n}", RESULT_MISSING, "result_missing", "none", text) for n in range(5)]
+    failures = [FailedItem.from_poll(order(n), each, cost=Cost(0.025)) for n, each in enumerate(shown)]
     error = error_of(*failures)
     assert error.message.count("https://files.example/a.png") == 3 and len(error.message) < 3000
     whole = build_manifest(failures, run=RUN, destination="", totals={})
