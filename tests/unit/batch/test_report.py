@@ -183,7 +183,7 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
         (FailedItem.from_error(order(), errors.InsufficientCredits("empty")), "top up the account"),
         (
             FailedItem.from_error(order(), errors.InvalidRequest("size")),
-            "mend what the table names, then clear the task",
+            "fix what the table names, then clear the task",
         ),
     ],
 )
