@@ -74,7 +74,7 @@ def ready_to_look(shop: BatchState) -> list[BatchItem]:
             shop.mark_submitted(order, found)
         elif (
             isinstance(sighting.error, ImageTaskNotFound)
-            and not shop.client_ids_unsupported
+            and shop.client_ids_resolve is not False
             and _old_enough(shop, record)
         ):
             # It was written ahead and never left.

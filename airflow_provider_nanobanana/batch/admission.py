@@ -78,7 +78,7 @@ class AdmissionControl:
             return "never"
         if shop.account_error is not None or shop.budget_exhausted or shop.storage_blocked:
             return "end"
-        if self._in_doubt or not (alone or shop.ids_known):
+        if self._in_doubt or not (alone or shop.client_ids_resolve is not None):
             return "not yet"
         return self._pay_for(order)
 
@@ -106,7 +106,7 @@ class AdmissionControl:
             raise refusal
         if shop.storage_blocked:
             raise SubmitDeferred("the destination took none of the last images; nothing was sent for it")
-        if shop.client_ids_unsupported and _answer_lost(shop.entry(order).record):
+        if shop.client_ids_resolve is False and _answer_lost(shop.entry(order).record):
             raise errors.SubmissionUnknown("The service does not resolve client ids: nothing was sent anew.")
         if self._in_doubt - {order.key} or shop.preflight is not None:
             raise SubmitDeferred("it is being found out what earlier attempts have paid; nothing was sent for it")

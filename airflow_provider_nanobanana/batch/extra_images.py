@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.landing.reuse import find_existing
@@ -35,19 +35,18 @@ def take_over(shop: BatchState) -> None:
         log.warning("%d images that came beside others are gone from the destination, or were given up", gone)
 
 
-def find(shop: BatchState, stems: Mapping[str, str], enough: Callable[[], bool]) -> dict[str, list[StoredImage]]:
+def find(shop: BatchState, stems: Mapping[str, str]) -> dict[str, list[StoredImage]]:
     """Return the further images that earlier runs landed beside the first ones, verified, by order key.
 
     :param stems: Of the first ones, by order key.
-    :param enough: As for ``find_landed``; what is not looked at by then is left out.
     """
     found: dict[str, list[StoredImage]] = {}
     left = dict(stems)
     for index in range(1, MOST_IMAGES):
-        if not left or enough():
+        if not left:
             break
         wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]
-        images = find_existing(shop.downloader.landing, wanted, enough=enough).images
+        images = find_existing(shop.downloader.landing, wanted)
         for key, image in images.items():
             found.setdefault(key, []).append(image.model_copy(update={"index": index}))
         # They are numbered without a gap, so that one listing is enough where there are none.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,16 +30,13 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.durable.state_store import StateStore
+        from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-    from airflow_provider_nanobanana.landing.reuse import ReuseSearch
-    from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)
 
 #: References read at once.
 _THREADS: Final = 8
-#: Seconds of verifying what earlier runs landed (about 30 ms an image), then a pause without a worker.
-_SEARCH_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,6 @@ class BatchPreparation:
     :param attempt: As Airflow counts; its start is that of this process.
     :param retries: As the task has them now.
     :param resumed: Whether this process goes on after a pause, as Airflow says; it may be mistaken (its issue 62845).
-    :param pauses: Whether there can be pauses at all.
     """
 
     session: ToApisSession
@@ -88,7 +83,6 @@ class BatchPreparation:
     try_number: int
     rules: SubmissionPolicy
     resumed: bool
-    pauses: bool
 
     def prepare(self) -> BatchState:
         """Return the workshop, ready for a stretch of work.
@@ -105,20 +99,14 @@ class BatchPreparation:
         ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
         content, book = self._content(book, ledger, first=first)
         orders, former, digests = _unpack(content)
-        uploads = checkpoint.load_uploads(self.shelf, self.attempt.max_tries)
-        references = ReferenceUploader.of(self.session, digests=digests, urls=uploads, bound=True)
+        references = ReferenceUploader.of(self.session, digests=digests, bound=True)
         shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
             self._tell_of_another_list(book)
             _reopen_items(shop)
             restore_former_items(shop)
-        if not resumed or (noted and noted.reuse_pending):
-            searched = _reuse_stored(
-                shop,
-                until=self.session.clock() + _SEARCH_SECONDS if self.pauses else math.inf,
-                verify=self.attempt.cleared and book.try_number == self.try_number,
-            )
-            shop.checkpoints.keep(reuse_pending=bool(shop.reuse_unverified), reuse_position=searched)
+            # A process that goes on after a pause need not: none pauses before the search is over.
+            _reuse_stored(shop, verify=self.attempt.cleared and book.try_number == self.try_number)
             self._estimate(shop)
         if self.spec.preflight_balance and shop.account_error is None and any(map(shop.needs_lookup, shop.pending())):
             shop.preflight = lambda: self._check_balance(shop)
@@ -208,13 +196,7 @@ class BatchPreparation:
             rules=self.rules,
             scope=self.scope,
             timeout=self.spec.timeout,
-            checkpoints=CheckpointStore(
-                self.shelf,
-                note,
-                base_url=self.session.settings.base_url,
-                max_tries=self.attempt.max_tries,
-                uploads=len(references.urls),
-            ),
+            checkpoints=CheckpointStore(self.shelf, note),
             name_suffix="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
             adopt=self.spec.adopt,
             former_items=former,
@@ -226,18 +208,11 @@ class BatchPreparation:
         note = checkpoint.AttemptCheckpoint(self.try_number, self.attempt.started_at)
         if noted is None:
             return note
-        learnt = replace(
-            note,
-            client_ids_unsupported=noted.client_ids_unsupported,
-            client_ids_supported=noted.client_ids_supported,
-            storage_blocked=noted.storage_blocked,
-        )
+        learnt = replace(note, client_ids_resolve=noted.client_ids_resolve, storage_blocked=noted.storage_blocked)
         return noted if resumed else learnt
 
     def _estimate(self, shop: BatchState) -> None:
         """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
-        if shop.reuse_unverified:
-            return
         unsent = shop.pending()
         estimate = shop.budget.estimate(filter(shop.to_buy, unsent), shop.costs.counted, shop.costs.bills)
         log.info("%s", estimate.line())
@@ -339,42 +314,34 @@ def _before_clear(shop: BatchState, entry: LedgerEntry) -> bool:
     return entry.record is None or shop.attempt.seems_cleared_since(entry.record)
 
 
-def _reuse_stored(shop: BatchState, until: float, *, verify: bool) -> int:
-    """Find what earlier runs landed for the same requests: it is verified and costs nothing.
+def _reuse_stored(shop: BatchState, *, verify: bool) -> None:
+    """Find what earlier runs landed for the same requests: it is verified (about 30 ms an image) and costs nothing.
 
     :param verify: Whether to look at what this run landed, too: a clear relies on no file that may have been cut short
         or replaced since.
-    :return: How many orders the search has come past.
     """
-    ahead = shop.items[shop.checkpoints.note.reuse_position :]
-    # A broken file leaves no other trace than that the search came past it.
-    blank = [order for order in ahead if shop.rules.reuse_existing and shop.untouched(order)]
-    landed = {order.key: file for order in ahead if verify and (file := shop.entry(order).stored)}
+    blank = [order for order in shop.items if shop.rules.reuse_existing and shop.untouched(order)]
+    landed = [(order, file) for order in shop.items if verify and (file := shop.entry(order).stored)]
     wanted = [(order.key, order.stem()) for order in blank]
-    wanted += [(key, PurePosixPath(file.name).stem) for key, file in landed.items()]
+    wanted += [(order.key, PurePosixPath(file.name).stem) for order, file in landed]
     if not wanted:
-        return len(shop.items)
-    found = find_existing(shop.downloader.landing, wanted, enough=lambda: shop.session.clock() >= until)
-    beside = extra_images.find(
-        shop, {key: stem for key, stem in wanted if key in found.images}, lambda: shop.session.clock() >= until
-    )
+        return
+    found = find_existing(shop.downloader.landing, wanted)
+    beside = extra_images.find(shop, {key: stem for key, stem in wanted if key in found})
     for order in blank:
-        if image := found.images.get(order.key):
+        if image := found.get(order.key):
             shop.mark_reused(order, image, beside.get(order.key, ()))
-    _take_back(shop, [order for order in ahead if order.key in landed], found)
-    shop.reuse_unverified = frozenset(found.unverified)
-    if reused := sum(order.key in found.images for order in blank):
+    _take_back(shop, [order for order, _ in landed], found)
+    if reused := sum(order.key in found for order in blank):
         log.info("%d of %d images are in place already and cost nothing", reused, len(shop.items))
-    left = (position for position, order in enumerate(shop.items) if order.key in found.unverified)
-    return next(left, len(shop.items))
 
 
-def _take_back(shop: BatchState, landed: Sequence[BatchItem], found: ReuseSearch) -> None:
+def _take_back(shop: BatchState, landed: Sequence[BatchItem], found: Mapping[str, StoredImage]) -> None:
     """Take up again what lies under its name and is no whole image; another whole image there is left as it is."""
     for order in landed:
-        if (image := found.images.get(order.key)) is not None:
+        if image := found.get(order.key):
             shop.verified(order, image)
-    broken = [order for order in landed if order.key not in found.images and order.key not in found.unverified]
+    broken = [order for order in landed if order.key not in found]
     for order in broken:
         shop.reopen(order, anew=shop.bought_again(order) or shop.entry(order).record is None)
     _tell_lost(shop, broken, "no whole images any more")

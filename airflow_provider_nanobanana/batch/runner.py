@@ -141,7 +141,7 @@ class BatchRunner:
         """Return what is to be bought, or at least looked for."""
         shop = self._shop
         poor = isinstance(shop.account_error, errors.InsufficientCredits)
-        if shop.reuse_unverified or (shop.account_error and not poor):
+        if shop.account_error and not poor:
             return []
         unsent = shop.pending()
         doubtful = [order for order in unsent if shop.needs_lookup(order)]

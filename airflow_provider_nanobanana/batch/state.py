@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, Store
 from airflow_provider_nanobanana.batch.progress import BatchProgress
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.submission.client_ids import known_supported, known_unsupported
 from airflow_provider_nanobanana.toapis.errors import (
     Charged,
     InsufficientCredits,
@@ -77,7 +78,6 @@ class BatchState:
     :ivar blocked: Whether the destination took none of the last images: then nothing more is bought.
     :ivar troubles: What kept an order from being submitted or landed for now, by its key.
     :ivar never_sent: Keys of former orders that turned out not to have been submitted at all.
-    :ivar unverified: Orders that an earlier run may have landed; nothing is bought while there are any.
     """
 
     session: ToApisSession
@@ -101,14 +101,13 @@ class BatchState:
     budget_exhausted: bool = False
     last_errors: dict[str, ToApisError] = field(default_factory=dict)
     never_sent: set[str] = field(default_factory=set)
-    reuse_unverified: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._anew: set[str] = set()
         self._former = {order.key for order in self.former_items}
         self._told = 0
         self._unstored: set[str] = set()
-        self.storage_blocked = self.checkpoints.note.storage_blocked
+        self.storage_blocked = self.checkpoints.current.storage_blocked
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
@@ -210,17 +209,18 @@ class BatchState:
         """Buy nothing in this attempt; what is paid already is landed first, then it fails."""
         log.warning("%s What is paid already is looked for and landed.", poor.message)
         self.account_error = poor
-        self.checkpoints.keep(stop_reason=poor.message)
+        self.checkpoints.update(stop_reason=poor.message)
 
     @property
-    def client_ids_unsupported(self) -> bool:
-        """Whether nothing can be found again by its client id."""
-        return self.checkpoints.blind or not self.rules.client_ids
+    def client_ids_resolve(self) -> bool | None:
+        """Whether what was bought can be found again by its client id; None before the service was asked.
 
-    @property
-    def ids_known(self) -> bool:
-        """Whether it is known if what was bought can be found again by its client id."""
-        return self.client_ids_unsupported or self.checkpoints.proved
+        Once it was seen not to, that stands for the task instance: nobody can tell what was bought by then.
+        """
+        base_url, known = self.session.settings.base_url, self.checkpoints.current.client_ids_resolve
+        if not self.rules.client_ids or known is False or known_unsupported(base_url):
+            return False
+        return True if known or known_supported(base_url) else None
 
     def unblock(self) -> None:
         """Forget that: no image is left that the destination did not take."""
@@ -243,7 +243,7 @@ class BatchState:
         :raises TransientFailure: It is not known to be kept, or another attempt is at work.
         """
         self.ledger.save()
-        self.checkpoints.save(self.references.urls, blocked=self.storage_blocked)
+        self.checkpoints.update(client_ids_resolve=self.client_ids_resolve, storage_blocked=self.storage_blocked)
 
     def mark_submitted(self, order: BatchItem, image_task: ImageTask) -> None:
         """Note the image task of an order."""

@@ -114,7 +114,7 @@ class BatchSubmitter:
     @property
     def _strict(self) -> bool:
         """Whether each submit has a write of its own: what it bought may not be found again by its client id."""
-        return self._shop.client_ids_unsupported or not self._shop.ids_known
+        return not self._shop.client_ids_resolve
 
     def _reserve(self, feed: deque[BatchItem]) -> bool:
         """Write the next wave ahead, together with what became of the last; say whether there is one."""
@@ -122,7 +122,7 @@ class BatchSubmitter:
         if feed:
             self._tell_bought()
         # One after another until it is known that what was bought can be found again by its client id.
-        wave = self._wave if shop.ids_known else 1
+        wave = 1 if shop.client_ids_resolve is None else self._wave
         self._reserved.extend(feed.popleft() for _ in range(min(wave, len(feed))))
         fresh = [order for order in self._reserved if not shop.needs_lookup(order)]
         intents = {
@@ -154,7 +154,7 @@ class BatchSubmitter:
             order.request,
             identity=shop.identity(order, shop.regeneration),
             attempt=shop.attempt,
-            rules=replace(shop.rules, on_unknown_submission="fail") if shop.client_ids_unsupported else shop.rules,
+            rules=replace(shop.rules, on_unknown_submission="fail") if shop.client_ids_resolve is False else shop.rules,
             journal=LedgerRecordStore(shop.ledger, order.key, strict=self._strict),
             pace=self._pace,
             references=shop.references,

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from airflow_provider_nanobanana.landing.image_file import decode_b64
 from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage, safe_name, stem_for
-from airflow_provider_nanobanana.landing.reuse import ReuseSearch, find_existing
+from airflow_provider_nanobanana.landing.reuse import find_existing
 
-__all__ = ["ImageStore", "ReuseSearch", "StoredImage", "decode_b64", "find_existing", "safe_name", "stem_for"]
+__all__ = ["ImageStore", "StoredImage", "decode_b64", "find_existing", "safe_name", "stem_for"]

@@ -291,7 +291,6 @@ class NanoBananaGenerateOperator(RequestOperator):
                 clear_rebuys=True,
             ),
             resumed=resumed,
-            pauses=self.deferrable,
         ).prepare()
 
     def _defer(self, shop: BatchState, pause: WaitSpec) -> NoReturn:

@@ -142,12 +142,11 @@ class ReferenceUploader:
     """The reference images of one run: each storage URI is read once, and each content uploaded once.
 
     Safe to use from several threads. Of the bytes, the last 24 MiB are kept; what was dropped is read again for its
-    upload. ``digests`` and ``urls`` are plain JSON that a later attempt of the same run can be given; the service does
-    not say how long an upload lives, so a later run uploads anew.
+    upload. ``digests`` is plain JSON that a later process of the same run can be given. Uploads are free, and nobody
+    says how long one lives: each process uploads for itself.
 
     :param send: Uploads one image and returns its public URL.
     :param digests: Digests known from before, as in the property.
-    :param urls: Uploads known from before, as in the property.
     :param bound: Whether retries go on with these digests, too.
     """
 
@@ -156,13 +155,12 @@ class ReferenceUploader:
         send: Callable[[Upload], str],
         *,
         digests: Mapping[str, str] | None = None,
-        urls: Mapping[str, str] | None = None,
         bound: bool = False,
     ) -> None:
         self._send = send
         self._bound = bound
         self._digests: SingleFlight[str] = SingleFlight(digests)
-        self._urls: SingleFlight[str] = SingleFlight(urls)
+        self._urls: SingleFlight[str] = SingleFlight()
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._kept_lock = threading.Lock()
 
@@ -175,11 +173,6 @@ class ReferenceUploader:
     def digests(self) -> dict[str, str]:
         """The SHA-256 (64 hex digits) of every content read, by the first 16 hex digits of its URI's own."""
         return self._digests.values()
-
-    @property
-    def urls(self) -> dict[str, str]:
-        """The public URL of every upload, by the SHA-256 of its content."""
-        return self._urls.values()
 
     def digest(self, uri: str) -> str:
         """Return the SHA-256 of a storage reference's content, in hex; errors as of :func:`read_reference`."""

@@ -77,16 +77,11 @@ ASKERS: dict[str, Callable[[Line], Any]] = {
     "write the store": lambda line: TaskStateStore(line).write("b", "text"),
     "read XCom": lambda line: XComStateStore(line).read("c"),
     "write XCom": lambda line: XComStateStore(line).write("d", "text"),
-    "note": lambda line: notebook(line).save({"content": "https://example.com/a.png"}, blocked=True),
+    "save the checkpoint": lambda line: CheckpointStore(TaskStateStore(line), AttemptCheckpoint(1, 0.0)).update(),
     "connection": lambda line: NanoBananaHook().settings,
     "reference": lambda line: references.read_reference("mem://team@box/a.png"),
     "destination": lambda line: ObjectStorage(Path(line)).check(),  # type: ignore[arg-type]
 }
-
-
-def notebook(line: Line) -> CheckpointStore:
-    note = AttemptCheckpoint(try_number=1, started_at=0.0, reuse_pending=False, reuse_position=0)
-    return CheckpointStore(TaskStateStore(line), note, base_url="http://127.0.0.1", max_tries=0, uploads=0)
 
 
 @pytest.mark.parametrize("asker", ASKERS)

@@ -10,7 +10,6 @@ from airflow_provider_nanobanana.batch import runner, submitter
 from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from tests.integration.batch import world as worlds
 from tests.integration.batch.test_generate_doubts import many
@@ -152,38 +151,6 @@ def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
 
 
 # --- long work -----------------------------------------------------------------------------------------------------
-
-
-def test_a_search_among_broken_files_ends(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = stored
-    world.attempt(requests=many(30))
-    for path in list(world.folder.glob("*.png"))[:20]:
-        path.write_bytes(b"broken")
-    world.next_run("second")
-    find = ImageStore.find
-
-    def slowly(self: ImageStore, stem: str) -> Any:
-        world.clock.sleep(10.0)
-        return find(self, stem)
-
-    monkeypatch.setattr(ImageStore, "find", slowly)
-    run = world.attempt(requests=many(30))
-    assert run.error is None and run.result["count"] == 30
-    assert world.posts == 30 + 20, "what is whole is not bought again"
-
-
-def test_a_listing_that_takes_all_the_time_of_a_search_ends(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, present = stored, ImageStore.present
-    world.attempt(requests=many(5))
-    world.next_run("second")
-
-    def slowly(self: ImageStore, stems: Any) -> Any:
-        world.clock.sleep(61.0)
-        return present(self, stems)
-
-    monkeypatch.setattr(ImageStore, "present", slowly)
-    run = world.attempt(requests=many(6))
-    assert run.error is None and world.posts == 6
 
 
 def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_nanobanana.batch import report
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 from tests.integration.batch.world import World
 from tests.integration.driver import Run
 
@@ -187,26 +187,16 @@ def test_another_run_pays_for_what_changed(world: World) -> None:
     assert world.posts == 7 and changed.result["cost_usd"] == pytest.approx(0.025)
 
 
-def test_a_long_search_of_what_is_in_place_pauses_and_buys_nothing_meanwhile(
-    stored: World, monkeypatch: pytest.MonkeyPatch
+def test_a_kill_during_the_search_of_what_is_in_place_begins_it_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = stored
-    prompts = [f"picture {number}" for number in range(30)]
-    world.attempt(requests=prompts)
+    world.attempt(requests=PROMPTS)
     world.next_run("second")
-    find = ImageStore.find
-
-    def slowly(self: ImageStore, stem: str) -> StoredImage | None:
-        world.clock.sleep(10.0)
-        return find(self, stem)
-
-    monkeypatch.setattr(ImageStore, "find", slowly)
-    bought: list[int] = []
-    world.on_pause = lambda: bought.append(world.posts)
-    run = world.attempt(requests=[*prompts, "new"])
-    assert run.error is None and run.result["count"] == 31
-    assert bought[0] == 30 and len(world.pauses) > 2, "the first pauses come before all is verified"
-    assert world.posts == 31 and run.result["cost_usd"] == pytest.approx(0.025)
+    monkeypatch.setattr(ImageStore, "find", world.tape.around("find", ImageStore.find))
+    world.attempt(requests=[*PROMPTS, "new"], crash_on=("after find", 3))
+    assert world.posts == 6, "nothing is bought before the search is over"
+    run = world.attempt(requests=[*PROMPTS, "new"])
+    assert run.error is None and run.result["count"] == 7 and world.posts == 7
 
 
 def test_a_broken_file_is_made_anew(world: World) -> None:

@@ -42,8 +42,8 @@ def test_a_pause_that_lost_its_records_looks_before_it_buys(world: World) -> Non
     assert world.posts == 6
 
 
-@pytest.mark.parametrize("name", ["nanobanana_ledger", "nanobanana_ledger_0", "nanobanana_orders", "nanobanana_attempt",
-                                  "nanobanana_orders_0"])  # fmt: skip
+@pytest.mark.parametrize("name", ["nanobanana_ledger", "nanobanana_ledger_0", "nanobanana_input", "nanobanana_input_0",
+                                  "nanobanana_checkpoint"])  # fmt: skip
 @pytest.mark.parametrize("text", ["{", '{"version": 99}', "[]", '"x"', "12", '{"version": 1}'])
 def test_a_damaged_record_stops_everything(stored: World, name: str, text: str) -> None:
     world = stored

@@ -1,9 +1,10 @@
-"""What a batch was asked for: it comes back whole, or something says that it does not."""
+"""What a batch keeps beside its ledger: it comes back whole, or something says that it does not."""
 
 from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import (
     AttemptCheckpoint,
+    CheckpointStore,
     InputSnapshot,
+    load_checkpoint,
     load_earlier_input,
     load_input,
 )
@@ -42,7 +45,7 @@ def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
     """Airflow sets ``max_tries`` to the tries so far plus ``retries``: after these were lowered it may not change."""
     shelf = InMemoryStateStore()
     assert load_input(shelf, 2, 2) is None and load_earlier_input(shelf, 2, 2) is None
-    old, new = InputSnapshot(2, True, ["old"], 2), InputSnapshot(max_tries, False, ["new"], retries)
+    old, new = InputSnapshot(2, True, ["old"], 2, 1), InputSnapshot(max_tries, False, ["new"], retries, 3)
     checkpoint.save_input(shelf, old)
     assert load_input(shelf, max_tries, retries) is None
     assert load_earlier_input(shelf, max_tries, retries) == old
@@ -50,24 +53,13 @@ def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
     assert load_input(shelf, max_tries, retries) == new and load_earlier_input(shelf, max_tries, retries) is None
 
 
-def test_a_book_of_an_earlier_version_is_read() -> None:
-    """It named its chunks by number alone, and noted no retries."""
-    shelf = InMemoryStateStore()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, ["old"], 2, 1, "digest"))
-    index = json.loads(shelf.texts[checkpoint.NAME])
-    shelf.texts[f"{checkpoint.NAME}_0"] = shelf.texts.pop(f"{checkpoint.NAME}{index['stamp']}_0")
-    kept = {name: index[name] for name in ("version", "chunks", "check", "max_tries", "first")}
-    shelf.texts[checkpoint.NAME] = json.dumps(kept)
-    assert load_input(shelf, 2, 5) == InputSnapshot(2, True, ["old"])
-
-
 @pytest.mark.parametrize("late", [0, 1, 2])
 def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int) -> None:
     """The other one writes between any two of our writes; the list that is found is the one of the last index."""
     shelf, ours, theirs = (
         InMemoryStateStore(),
-        InputSnapshot(2, True, BULKY[:1500], 2),
-        InputSnapshot(2, True, BULKY[1500:], 2),
+        InputSnapshot(2, True, BULKY[:1500], 2, 1),
+        InputSnapshot(2, True, BULKY[1500:], 2, 1),
     )
     write, written = shelf.write, [0]
 
@@ -85,8 +77,8 @@ def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int
 
 def test_an_earlier_list_that_is_damaged_stops_no_clear() -> None:
     shelf = InMemoryStateStore()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, ["old"], 2))
-    shelf.texts = {name: text if name == checkpoint.NAME else "damaged" for name, text in shelf.texts.items()}
+    checkpoint.save_input(shelf, InputSnapshot(2, True, ["old"], 2, 1))
+    shelf.texts = {name: text if name == checkpoint.INPUT_NAME else "damaged" for name, text in shelf.texts.items()}
     assert load_earlier_input(shelf, 4, 2) is None and load_input(shelf, 4, 2) is None
 
 
@@ -103,19 +95,19 @@ def test_what_is_no_json_is_not_compared(given: Any) -> None:
 
 def test_every_value_fits_into_airflows_store() -> None:
     shelf = BrittleShelf()
-    written = checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY))
+    written = checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
     assert written == len(shelf.written) > 4
-    assert shelf.written[-1] == checkpoint.NAME, "whoever finds the index finds all of it"
+    assert shelf.written[-1] == checkpoint.INPUT_NAME, "whoever finds the index finds all of it"
     assert max(stored_size(text) for text in shelf.texts.values()) < 65_535
-    assert load_input(shelf, 2, 2) == InputSnapshot(2, True, BULKY)
+    assert load_input(shelf, 2, 2) == InputSnapshot(2, True, BULKY, 2, 1)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "swapped", "foreign", "none", "no round", "other version"])
 def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
     shelf = InMemoryStateStore()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY))
-    index = json.loads(shelf.texts[checkpoint.NAME])
-    first, second = (f"{checkpoint.NAME}{index['stamp']}_{number}" for number in (0, 1))
+    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
+    index = json.loads(shelf.texts[checkpoint.INPUT_NAME])
+    first, second = (f"{checkpoint.INPUT_NAME}_{index['stamp']}_{number}" for number in (0, 1))
     if damage == "missing":
         del shelf.texts[second]
     elif damage == "cut":
@@ -123,23 +115,23 @@ def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
     elif damage == "swapped":
         shelf.texts[first], shelf.texts[second] = shelf.texts[second], shelf.texts[first]
     elif damage == "foreign":
-        shelf.texts[checkpoint.NAME] = "[1]"
+        shelf.texts[checkpoint.INPUT_NAME] = "[1]"
     elif damage == "none":
-        shelf.texts[checkpoint.NAME] = "null"
+        shelf.texts[checkpoint.INPUT_NAME] = "null"
     elif damage == "no round":
-        shelf.texts[checkpoint.NAME] = json.dumps({**index, "max_tries": None})
+        shelf.texts[checkpoint.INPUT_NAME] = json.dumps({**index, "max_tries": None})
     else:
-        shelf.texts[checkpoint.NAME] = json.dumps({**index, "version": 2})
+        shelf.texts[checkpoint.INPUT_NAME] = json.dumps({**index, "version": 2})
     with pytest.raises(TransientFailure, match="nothing was sent"):
         load_input(shelf, 2, 2)
 
 
 def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
     shelf = BrittleShelf()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY))
+    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
     shelf.breaks = "refused"
     with pytest.raises(TransientFailure):
-        checkpoint.save_input(shelf, InputSnapshot(4, False, ["new"]))
+        checkpoint.save_input(shelf, InputSnapshot(4, False, ["new"], 2, 3))
     shelf.breaks = ""
     assert load_input(shelf, 4, 2) is None
 
@@ -148,26 +140,31 @@ def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
 
 
 @pytest.mark.parametrize(
-    "noted", [AttemptCheckpoint(1, 1.5), AttemptCheckpoint(3, 1_790_000_000.25, True, 7, True, True, True, "why")]
+    "changes",
+    [{}, {"client_ids_resolve": True}, {"client_ids_resolve": False, "storage_blocked": True, "stop_reason": "why"}],
 )
-def test_the_attempt_at_work_is_noted(noted: AttemptCheckpoint) -> None:
-    shelf = InMemoryStateStore()
-    assert checkpoint.load_checkpoint(shelf) is None
-    checkpoint.save_checkpoint(shelf, noted)
-    assert checkpoint.load_checkpoint(shelf) == noted
+def test_a_checkpoint_comes_back_and_is_written_when_it_changes(changes: dict[str, Any]) -> None:
+    store = BrittleShelf()
+    assert load_checkpoint(store) is None
+    checkpoints = CheckpointStore(store, AttemptCheckpoint(3, 1_790_000_000.25))
+    for _ in range(2):
+        checkpoints.update(**changes)
+    assert load_checkpoint(store) == checkpoints.current == replace(AttemptCheckpoint(3, 1_790_000_000.25), **changes)
+    assert len(store.written) == 1
+
+
+def test_a_checkpoint_that_may_not_be_kept_is_written_again() -> None:
+    store = BrittleShelf()
+    checkpoints = CheckpointStore(store, AttemptCheckpoint(1, 1.5))
+    store.breaks = "refused"
+    with pytest.raises(TransientFailure):
+        checkpoints.update(stop_reason="too little")
+    store.breaks = ""
+    checkpoints.update()
+    assert load_checkpoint(store) == AttemptCheckpoint(1, 1.5, stop_reason="too little")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"version": 1, "try_number": "x"}'])
 def test_a_note_that_cannot_be_read_stops_the_attempt(text: str) -> None:
     with pytest.raises(TransientFailure, match="nothing was sent"):
-        checkpoint.load_checkpoint(InMemoryStateStore({checkpoint.ATTEMPT: text}))
-
-
-def test_uploads_come_back_and_are_no_loss_when_damaged() -> None:
-    shelf, urls = InMemoryStateStore(), {"digest": "https://files.example/1"}
-    assert checkpoint.load_uploads(shelf, 2) == {}
-    checkpoint.save_uploads(shelf, urls, 2)
-    assert checkpoint.load_uploads(shelf, 2) == urls
-    assert checkpoint.load_uploads(shelf, 4) == {}, "a clear, perhaps weeks later, uploads anew"
-    shelf.texts[f"{checkpoint.UPLOADS}_0"] = "damaged"
-    assert checkpoint.load_uploads(shelf, 2) == {}
+        load_checkpoint(InMemoryStateStore({checkpoint.CHECKPOINT_NAME: text}))

@@ -93,7 +93,7 @@ def test_marks_survive_landing_and_reuse(scheme: str, image_format: str, tmp_pat
     data, borne = PICTURES[image_format]
     landing = ImageStore(f"{scheme}://{tmp_path}/images")
     stored = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(data))
-    (found,) = find_existing(landing, [("k", "hero")]).images.values()
+    (found,) = find_existing(landing, [("k", "hero")]).values()
     # Past Airflow, which below 3.2 serves no path of a scheme that only fsspec knows.
     kept = fsspec.filesystem(scheme).cat_file(str(ObjectStoragePath(found.uri).path))
     assert marks(kept) == borne

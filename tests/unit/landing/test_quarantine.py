@@ -97,7 +97,7 @@ def test_what_is_kept_is_never_taken_for_an_image(tmp_path: Path) -> None:
     many = {STEM, *(f"other-{number}" for number in range(40))}
     assert landing.present(many) == landing.present([STEM]) == set()
     assert landing.find(STEM) is None
-    assert find_existing(landing, [("k", STEM)]).images == {}
+    assert find_existing(landing, [("k", STEM)]) == {}
     for inside in (quarantine, tmp_path / RESERVED, f"file://{quarantine}/x", f"s3://bucket/{RESERVED}"):
         with pytest.raises(InvalidRequest, match="own folder"):
             ImageStore(inside)

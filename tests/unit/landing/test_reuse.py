@@ -97,30 +97,29 @@ def test_whole_images_count_and_nothing_else_does(tmp_path: Path, many: int) -> 
         (tmp_path / name).mkdir()
     (tmp_path / "somebody else's.png").write_bytes(PNG)
     found = find_existing(ImageStore(str(tmp_path)), keyed(names))
-    assert sorted(found.images) == sorted(f"key of {name}" for name in whole)
-    assert found.unverified == {}
+    assert sorted(found) == sorted(f"key of {name}" for name in whole)
     assert missing[0] not in str(found)
-    image = found.images[f"key of {whole[0]}"]
+    image = found[f"key of {whole[0]}"]
     assert (image.uri, image.bytes, image.width) == (f"file://{tmp_path}/{whole[0]}.jpg", len(JPEG), 8)
 
 
 def test_a_broken_file_beside_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"half")
     (tmp_path / "a.jpg").write_bytes(JPEG)
-    assert find_existing(ImageStore(str(tmp_path)), [("k", "a")]).images["k"].uri.endswith("a.jpg")
+    assert find_existing(ImageStore(str(tmp_path)), [("k", "a")])["k"].uri.endswith("a.jpg")
 
 
 @pytest.mark.parametrize("many", [0, 1, 100])
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path, many: int) -> None:
     folder = tmp_path / "not yet"
-    assert find_existing(ImageStore(str(folder)), keyed(stems(many))).images == {}
+    assert find_existing(ImageStore(str(folder)), keyed(stems(many))) == {}
     assert not folder.exists()
 
 
 def test_the_record_of_a_found_image_is_that_of_the_landed_one(tmp_path: Path) -> None:
     landing = ImageStore(str(tmp_path))
     landed = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(PNG))
-    found = find_existing(landing, [("k", "hero")]).images["k"]
+    found = find_existing(landing, [("k", "hero")])["k"]
     assert found == landed.model_copy(update={"id": ""})
 
 
@@ -129,24 +128,7 @@ def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
         find_existing(ImageStore(str(tmp_path)), [("k", "../hero")])
 
 
-# --- stopping --------------------------------------------------------------------------------------------------------
-
-
-def test_it_stops_when_told_and_goes_on_from_there(tmp_path: Path) -> None:
-    names = stems(60)
-    for name in names:
-        (tmp_path / f"{name}.png").write_bytes(PNG)
-    landing, seen = ImageStore(str(tmp_path)), dict[str, StoredImage]()
-    wanted, rounds = keyed(names), 0
-    while wanted:
-        asked = iter(range(99))
-        found = find_existing(landing, wanted, enough=lambda turns=asked: next(turns) >= 10, threads=2)  # type: ignore[misc]
-        assert not seen.keys() & found.images.keys()
-        assert found.images.keys() | found.unverified.keys() == {key for key, _ in wanted}
-        seen |= found.images
-        wanted, rounds = list(found.unverified.items()), rounds + 1
-    assert seen.keys() == {key for key, _ in keyed(names)}
-    assert 3 <= rounds <= 6
+# --- how it reads and what stops it -----------------------------------------------------------------------------------
 
 
 def test_few_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +149,7 @@ def test_few_files_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 now -= 1
 
     monkeypatch.setattr(ImageStore, "find", counted)
-    assert len(find_existing(ImageStore(str(tmp_path)), keyed(names), threads=3).images) == 40
+    assert len(find_existing(ImageStore(str(tmp_path)), keyed(names), threads=3)) == 40
     assert most <= 3
 
 
@@ -207,8 +189,8 @@ def test_ten_thousand_names_in_a_store_are_few_listings(store: Listed, old: bool
         store.pipe_file(f"/bucket/x/{name}.png", PNG)
         store.pipe_file(f"/bucket/x/{name[:2]}/{names[3]}.png", PNG)
     found = find_existing(ImageStore("s3://bucket/x"), keyed(names))
-    assert sorted(found.images) == sorted(f"key of {name}" for name in names[:3])
-    assert found.images[f"key of {names[0]}"].uri == f"s3://bucket/x/{names[0]}.png"
+    assert sorted(found) == sorted(f"key of {name}" for name in names[:3])
+    assert found[f"key of {names[0]}"].uri == f"s3://bucket/x/{names[0]}.png"
     listings = [call for call in store.asked if call.startswith("find ") and not call.endswith(".")]
     assert len(listings) == 256
     assert store.asked.count("get") == 3, "what is there is read once, what is not, never"
@@ -217,14 +199,14 @@ def test_ten_thousand_names_in_a_store_are_few_listings(store: Listed, old: bool
 def test_names_by_hand_are_few_listings_too(store: Listed) -> None:
     names = [f"sku-{number:05d}" for number in range(9_000)]
     store.pipe_file("/bucket/sku-00123.webp", picture("webp", (8, 8)))
-    assert list(find_existing(ImageStore("s3://bucket"), keyed(names)).images) == ["key of sku-00123"]
+    assert list(find_existing(ImageStore("s3://bucket"), keyed(names))) == ["key of sku-00123"]
     assert len([call for call in store.asked if len(call) == len("find sku-000")]) == 90
 
 
 def test_a_store_without_prefixes_is_listed_once(store: Listed) -> None:
     names = stems(300)
     store.pipe_file(f"/bucket/x/{names[0]}.png", PNG)
-    assert len(find_existing(ImageStore("memory://bucket/x"), keyed(names)).images) == 1
+    assert len(find_existing(ImageStore("memory://bucket/x"), keyed(names))) == 1
     assert store.asked.count("ls") == 1
 
 
@@ -239,5 +221,5 @@ def test_a_folder_is_read_once_for_ten_thousand_names(tmp_path: Path, monkeypatc
     scans, scan = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scan(path))  # type: ignore[func-returns-value]
     (tmp_path / f"{stems(1)[0]}.png").write_bytes(PNG)
-    assert len(find_existing(ImageStore(str(tmp_path)), keyed(stems(10_000))).images) == 1
+    assert len(find_existing(ImageStore(str(tmp_path)), keyed(stems(10_000)))) == 1
     assert len(scans) == 1
