@@ -203,19 +203,19 @@ class _ItemListener(SubmissionListener):
     def __init__(self, shop: BatchState, gate: AdmissionControl, order: BatchItem) -> None:
         self._shop, self._gate, self._order = shop, gate, order
 
-    def says(self, line: str) -> None:
+    def on_decision(self, line: str) -> None:
         log.debug("Request %s: %s", self._order.label, line)
 
-    def saw(self, image_task: ImageTask) -> None:
+    def on_found(self, image_task: ImageTask) -> None:
         shop = self._shop
         if shop.image_task_id(self._order) is None and not shop.adopt:
             mark_supported(shop.session)
         shop.costs.observe(self._order, image_task.id, image_task)
 
-    def about_to_buy(self) -> None:
+    def before_submit(self) -> None:
         self._gate.check(self._order)
 
-    def turn_came(self) -> None:
+    def after_wait(self) -> None:
         if isinstance(self._shop.account_error, Killed):
             raise self._shop.account_error
 
