@@ -14,11 +14,11 @@ from types import FrameType
 from dev.stack.console import Progress
 from dev.stack.processes import REPO
 from tests.chaos import programs, report
-from tests.chaos.bank import Temper
-from tests.chaos.campaign import Outcome, run
-from tests.chaos.cluster import Cluster
-from tests.chaos.plan import Campaign
-from tests.chaos.site import Plan
+from tests.chaos.campaigns import Campaign
+from tests.chaos.emulator import Temper
+from tests.chaos.installation import Plan
+from tests.chaos.postgres import Cluster
+from tests.chaos.runner import Outcome, run
 
 CAMPAIGNS = {
     campaign.name: campaign

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.chaos.bank import Temper
-from tests.chaos.site import Plan
+from tests.chaos.emulator import Temper
+from tests.chaos.installation import Plan
 
 #: How often each kind of kill occurs in a hundred or so.
 MIX = {

@@ -11,8 +11,8 @@ from types import TracebackType
 
 from dev.stack.airflow_stack import COMPONENTS, AirflowStack, Say
 from dev.stack.processes import Command, Processes, free_ports
-from tests.chaos.broker import Broker
-from tests.chaos.cluster import Cluster
+from tests.chaos.postgres import Cluster
+from tests.chaos.redis import Broker
 from tests.chaos.settings import CELERY, FAST_DETECTION, environment
 
 DAGS = Path(__file__).parent / "dags"

@@ -15,11 +15,11 @@ import psutil
 
 from dev.stack.airflow_stack import Say
 from dev.stack.processes import ProcessDied
-from tests.chaos import victims
-from tests.chaos.bank import Bank
-from tests.chaos.plan import Campaign
-from tests.chaos.site import Site
-from tests.chaos.victims import Victim
+from tests.chaos import process_tree
+from tests.chaos.campaigns import Campaign
+from tests.chaos.emulator import Bank
+from tests.chaos.installation import Site
+from tests.chaos.process_tree import Victim
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,15 @@ class Hunter:
 
     def _strike_task(self) -> str | None:
         victim = self._choose()
-        return self._describe(victim) if victim and victims.kill(victim.task) else None
+        return self._describe(victim) if victim and process_tree.kill(victim.task) else None
 
     def _strike_supervisor(self) -> str | None:
         victim = self._choose()
-        if victim is None or not victim.task.is_running() or not victims.kill(victim.supervisor):
+        if victim is None or not victim.task.is_running() or not process_tree.kill(victim.supervisor):
             return None
         alone = self.rng.random() < 0.5
         if not alone:
-            victims.kill(victim.task)
+            process_tree.kill(victim.task)
         return f"{self._describe(victim)}, {'its task lives on' if alone else 'and its task'}"
 
     def _choose(self) -> Victim | None:
@@ -144,7 +144,7 @@ class Hunter:
 
     def _tasks(self) -> list[Victim]:
         up = set(self.site.processes.names())
-        return victims.running_tasks(self.site.processes.pid(host) for host in self.site.task_hosts if host in up)
+        return process_tree.running_tasks(self.site.processes.pid(host) for host in self.site.task_hosts if host in up)
 
     def _describe(self, victim: Victim) -> str:
         return self.name_of(victim.key) or "a task"
@@ -155,7 +155,7 @@ class Hunter:
             return None
         if self.rng.random() < 0.2:  # the process that runs the triggers, whose supervisor lives on
             children = psutil.Process(self.site.processes.pid(name)).children()
-            return f"{name}'s runner" if children and victims.kill(children[0]) else None
+            return f"{name}'s runner" if children and process_tree.kill(children[0]) else None
         return self._strike_process(name, whole=True)
 
     def _strike_process(self, name: str, whole: bool | None = None) -> str | None:

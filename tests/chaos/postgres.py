@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dev.stack.processes import Command, Processes, free_ports
-from tests.chaos.launch import hand_over, service
 from tests.chaos.programs import find, require
+from tests.chaos.run_as import hand_over, service
 
 _NAME = "postgres"
 _ROLE = "airflow"

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from dev.stack.processes import Processes, free_ports
-from tests.chaos.launch import hand_over, service
 from tests.chaos.programs import require
+from tests.chaos.run_as import hand_over, service
 
 _NAME = "redis"
 

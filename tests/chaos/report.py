@@ -9,7 +9,7 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import Any
 
-from tests.chaos.campaign import Outcome
+from tests.chaos.runner import Outcome
 
 _KEPT = {"chaos_provider": "pays once", "chaos_strict": "pays at most once", "chaos_naive": ""}
 

@@ -1,4 +1,4 @@
-"""Become an unprivileged user, then become another program: ``python -m tests.chaos.launch USER FOLDER PROGRAM ...``.
+"""Become an unprivileged user, then become another program: ``python -m tests.chaos.run_as USER FOLDER PROGRAM ...``.
 
 PostgreSQL refuses to run as root. Starting it through here keeps it in a session of its own, which the demo's guardian
 ends whatever happens to the suite.
@@ -41,7 +41,7 @@ def hand_over(path: Path) -> Path:
 
 def service(name: str, folder: Path, program: str, *arguments: str, log: Path) -> Command:
     """Give the command that runs a program as that user, in a folder of its own."""
-    words = ("-m", "tests.chaos.launch", unprivileged(), str(folder), program, *arguments)
+    words = ("-m", "tests.chaos.run_as", unprivileged(), str(folder), program, *arguments)
     return Command(name, words, child_environment(), log)
 
 

@@ -12,11 +12,11 @@ from dev.demo.report import problems
 from dev.stack.airflow_api import FINISHED, AirflowApi, ApiError, Record
 from dev.stack.airflow_stack import Say
 from dev.stack.processes import Processes
-from tests.chaos.bank import Bank
-from tests.chaos.books import Books, reattached_attempts, reckon, sound_files
-from tests.chaos.hunter import Hunter, Kill
-from tests.chaos.plan import Campaign
-from tests.chaos.site import Site
+from tests.chaos.audit import Books, reattached_attempts, reckon, sound_files
+from tests.chaos.campaigns import Campaign
+from tests.chaos.emulator import Bank
+from tests.chaos.installation import Site
+from tests.chaos.killer import Hunter, Kill
 
 SUBMIT = "submit"
 

@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image
 
 from airflow_provider_nanobanana.landing.image_store import stem_for
-from tests.chaos.books import Books, reckon, sound_files
-from tests.chaos.campaign import Outcome
-from tests.chaos.hunter import deck
-from tests.chaos.plan import MIX, Campaign
+from tests.chaos.audit import Books, reckon, sound_files
+from tests.chaos.campaigns import MIX, Campaign
+from tests.chaos.killer import deck
 from tests.chaos.report import as_json, as_text, broken
+from tests.chaos.runner import Outcome
 
 
 def charge(key: str, prompt: str, created: float = 100.0, refunded: bool = False) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from dev.stack.console import Progress
-from tests.chaos.bank import Temper
-from tests.chaos.campaign import run
-from tests.chaos.cluster import Cluster
-from tests.chaos.plan import Campaign
+from tests.chaos.campaigns import Campaign
+from tests.chaos.emulator import Temper
+from tests.chaos.installation import Plan
+from tests.chaos.postgres import Cluster
 from tests.chaos.report import as_text, broken, kills_by_kind
-from tests.chaos.site import Plan
+from tests.chaos.runner import run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 

@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.polling import worker
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.integration.driver import KEPT, Run, entries_of, land, wait
+from tests.support.task_runner import KEPT, Run, entries_of, land, wait
 
 Buy = Callable[..., str]
 
@@ -116,7 +116,7 @@ def test_the_records_are_in_xcom_before_the_manifest(
     entries = entries_of(image_task_id := buy())
     monkeypatch.setattr(ImageDownloader, "write_manifest", killed)
     pushed: list[Any] = []
-    monkeypatch.setattr("tests.integration.driver.TaskInstance.xcom_push", lambda _, key, value: pushed.append(value))
+    monkeypatch.setattr("tests.support.task_runner.TaskInstance.xcom_push", lambda _, key, value: pushed.append(value))
     with pytest.raises(KeyboardInterrupt):
         land(entries, folder)
     assert [record["id"] for record in pushed[-1]] == [image_task_id]

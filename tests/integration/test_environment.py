@@ -14,8 +14,8 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
-from tests.integration.driver import Store, TaskInstance, attempt, fire
 from tests.integration.test_trigger import trigger
+from tests.support.task_runner import Store, TaskInstance, attempt, fire
 
 BROKEN = {"HTTP_PROXY": "socks://user:PASSWORD@proxy:1080", "SSL_CERT_FILE": "/nonexistent/ca.pem"}
 

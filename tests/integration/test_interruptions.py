@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.landing import downloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
-from tests.integration.driver import Run, TaskInstance, attempt, entries_of, land, resume, sensor, wait
+from tests.support.task_runner import Run, TaskInstance, attempt, entries_of, land, resume, sensor, wait
 
 Buy = Callable[..., str]
 MODES = [{"deferrable": True}, {"deferrable": False}]

@@ -15,8 +15,8 @@ import pytest
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import workflow
-from tests.integration.driver import Run, TaskInstance, attempt, resume, sensor
 from tests.support.statsd import Sent, StatsdServer
+from tests.support.task_runner import Run, TaskInstance, attempt, resume, sensor
 
 Buy = Callable[..., str]
 WAYS: dict[str, dict[str, Any]] = {

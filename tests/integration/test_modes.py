@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from tests.integration.driver import Run, TaskInstance, attempt, resume, sensor
+from tests.support.task_runner import Run, TaskInstance, attempt, resume, sensor
 
 Buy = Callable[..., str]
 WAYS: dict[str, dict[str, Any]] = {

@@ -14,8 +14,8 @@ from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from tests.integration.driver import Run, TaskInstance, attempt, land, wait
 from tests.support.images import pixels
+from tests.support.task_runner import Run, TaskInstance, attempt, land, wait
 
 Buy = Callable[..., str]
 

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.polling import result
-from tests.integration.driver import wait
+from tests.support.task_runner import wait
 
 Buy = Callable[..., str]
 MODES = [{"deferrable": True}, {"deferrable": False}]

@@ -22,7 +22,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateO
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
-from tests.integration.driver import Store, TaskInstance, attempt, land
+from tests.support.task_runner import Store, TaskInstance, attempt, land
 
 PACKAGE = Path(__file__).parents[2] / "airflow_provider_nanobanana"
 PROMISED: dict[str, Any] = json.loads((Path(__file__).parent / "public_surface.json").read_text())

@@ -16,8 +16,8 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from tests.integration.conftest import ServiceClock
-from tests.integration.driver import attempt, entries_of, land
 from tests.support.images import pixels
+from tests.support.task_runner import attempt, entries_of, land
 
 Buy = Callable[..., str]
 

@@ -29,8 +29,8 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.integration.driver import Run, Store, TaskInstance, attempt
 from tests.support.images import jpeg_with_provenance, picture
+from tests.support.task_runner import Run, Store, TaskInstance, attempt
 
 MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(

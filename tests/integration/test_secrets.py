@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from tests.integration.driver import Run, attempt
+from tests.support.task_runner import Run, attempt
 
 FAULTS: list[dict[str, Any]] = [
     {"on": "submit", "kind": "unauthorized"},

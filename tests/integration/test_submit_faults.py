@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from tests.integration.conftest import ServiceClock
-from tests.integration.driver import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, Store, TaskInstance, attempt
 
 
 def submit(ti: TaskInstance | None = None, **options: Any) -> Run:

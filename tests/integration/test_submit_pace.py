@@ -11,7 +11,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from tests.integration.driver import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, Store, TaskInstance, attempt
 
 
 class Killed(BaseException):

@@ -15,8 +15,8 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.polling.result import PollResult
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
-from tests.integration.driver import fire, rebuilt
 from tests.support.responses import image_task
+from tests.support.task_runner import fire, rebuilt
 
 Buy = Callable[..., str]
 

@@ -10,7 +10,7 @@ from airflow.sdk import DAG, Param, task
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from tests.chaos.naive import NaiveSubmitOperator
+from tests.chaos.baseline_operator import NaiveSubmitOperator
 
 
 def pipeline(dag_id: str, submitter: Callable[..., Any], **options: Any) -> DAG:

@@ -8,8 +8,8 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.batch.world import SharedClock, World, watch
-from tests.integration.driver import Store
+from tests.integration.batch.harness import SharedClock, World, watch
+from tests.support.task_runner import Store
 
 HTTP_TIMEOUT = 30
 

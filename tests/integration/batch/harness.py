@@ -22,9 +22,9 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateO
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
-from tests.integration.driver import Run, Store, TaskInstance
-from tests.integration.submission.crashing import Clock, Crash, Tape, short_circuit
+from tests.integration.submission.crash_points import Clock, Crash, Tape, short_circuit
 from tests.support.images import picture
+from tests.support.task_runner import Run, Store, TaskInstance
 
 #: Seconds that pass in a pause: the triggerer notices, a worker starts.
 PAUSE = 5.0

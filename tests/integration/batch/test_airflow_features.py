@@ -20,9 +20,9 @@ from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.get_provider_info import get_provider_info
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-from tests.integration.batch.world import World
-from tests.integration.driver import Run
+from tests.integration.batch.harness import World
 from tests.support.images import picture
+from tests.support.task_runner import Run
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 

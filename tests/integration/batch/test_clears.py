@@ -15,7 +15,7 @@ from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import TaskStateStore
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.landing.image_store import ImageStore
-from tests.integration.batch.world import World
+from tests.integration.batch.harness import World
 from tests.support.images import picture
 
 PROMPTS = [f"picture {number}" for number in range(6)]

@@ -14,10 +14,10 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis import responses
 from airflow_provider_nanobanana.toapis.models import Billing
 from airflow_provider_nanobanana.toapis.scalars import parse_time
-from tests.integration.batch import world as worlds
-from tests.integration.batch.test_generate_clears import ids_of, said
-from tests.integration.batch.world import World
-from tests.integration.driver import Store
+from tests.integration.batch import harness
+from tests.integration.batch.harness import World
+from tests.integration.batch.test_clears import ids_of, said
+from tests.support.task_runner import Store
 
 PROMPTS = [f"picture {number}" for number in range(40)]
 
@@ -160,7 +160,7 @@ def test_a_service_whose_clock_is_off_makes_nobody_wait_longer(
         return None if moment is None else moment + ahead
 
     monkeypatch.setattr(responses, "parse_time", shifted)
-    monkeypatch.setattr(worlds, "PAUSE", 3600.0)
+    monkeypatch.setattr(harness, "PAUSE", 3600.0)
     world.emulator.fault(on="submit", kind="latency", seconds=10**9)
     began = world.clock.now
     run = world.attempt(requests=["one"], timeout=900)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.batch.conftest import HTTP_TIMEOUT
-from tests.integration.batch.world import World
+from tests.integration.batch.harness import World
 
 PROMPTS = ["one", "two", "three", "one", "four"]
 #: Seconds until a client id resolves, and that a POST whose sender died takes to be accepted.

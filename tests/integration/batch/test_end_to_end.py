@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-from tests.integration.driver import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, Store, TaskInstance, attempt
 
 
 def generate(folder: Path, ti: TaskInstance | None = None, **options: Any) -> Run:

@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
-from tests.integration.batch.world import World
+from tests.integration.batch.harness import World
 from tests.support.images import picture
 
 PROMPTS = [f"picture {number}" for number in range(12)]

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from tests.integration.batch.world import World
+from tests.integration.batch.harness import World
 
 
 class Frame:

@@ -35,7 +35,14 @@ def test_a_batch_killed_at_random_moments(fast: Emulator, tmp_path: Path) -> Non
     images, store = tmp_path / "images", tmp_path / "store"
     store.mkdir()
 
-    command = [sys.executable, "-m", "tests.integration.batch.process", images.as_uri(), str(store), str(REQUESTS)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.integration.batch.worker_process",
+        images.as_uri(),
+        str(store),
+        str(REQUESTS),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     killed = 0
     with subprocess.Popen(command, cwd=REPO, env=environment, stdin=PIPE, stdout=PIPE, text=True) as workers:

@@ -20,8 +20,8 @@ from airflow_provider_nanobanana.operators import generate
 from airflow_provider_nanobanana.polling import worker
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.integration.batch.world import World
-from tests.integration.driver import KEPT
+from tests.integration.batch.harness import World
+from tests.support.task_runner import KEPT
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 

@@ -11,8 +11,8 @@ import pytest
 from airflow_provider_nanobanana.batch import report
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.landing.image_store import ImageStore
-from tests.integration.batch.world import World
-from tests.integration.driver import Run
+from tests.integration.batch.harness import World
+from tests.support.task_runner import Run
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 

@@ -13,9 +13,9 @@ from airflow_provider_nanobanana.durable import state_store
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks import nanobanana
 from airflow_provider_nanobanana.landing.storage import object_store
-from tests.integration.batch.world import World
-from tests.integration.driver import Store
-from tests.integration.submission.crashing import Crash
+from tests.integration.batch.harness import World
+from tests.integration.submission.crash_points import Crash
+from tests.support.task_runner import Store
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
-from tests.integration.batch.world import World
+from tests.integration.batch.harness import World
 
 
 def many(count: int) -> list[str]:

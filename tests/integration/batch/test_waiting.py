@@ -11,16 +11,16 @@ from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
-from tests.integration.batch import world as worlds
-from tests.integration.batch.test_generate_doubts import many
-from tests.integration.batch.world import World
+from tests.integration.batch import harness
+from tests.integration.batch.harness import World
+from tests.integration.batch.test_unknown_outcomes import many
 from tests.support.images import picture
 
 
 def test_an_outage_of_submits_ends_with_the_timeout(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is bought, then every submit answers 500 for hours."""
     world = stored
-    monkeypatch.setattr(worlds, "MOST_PAUSES", 8)
+    monkeypatch.setattr(harness, "MOST_PAUSES", 8)
     world.emulator.fault(on="submit", kind="server_error", skip=1)
     run = world.attempt(requests=many(4), timeout=60)
     assert type(run.error) is NanoBananaException and "1 of 4" in str(run.error)
@@ -136,7 +136,7 @@ def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
     connection = world.emulator.connection_json(timeout=30, submit_rate=5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
     monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
-    monkeypatch.setattr(worlds, "PAUSE", 1e9)  # wakes at the latest moment only
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
     began = world.clock.now
 
     def blip(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
@@ -157,7 +157,7 @@ def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(
     stored: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = stored
-    monkeypatch.setattr(worlds, "PAUSE", 1e9)  # wakes at the latest moment only
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
     world.attempt(requests=[*many(5), "[[stuck]] one"], timeout=2 * 86_400)
     assert len(world.files) == 5
 
@@ -179,7 +179,7 @@ def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pyte
 
     monkeypatch.setattr(ImageDownloader, "_write", slow)
     monkeypatch.setattr(World, "stretch", timed)
-    monkeypatch.setattr(worlds, "PAUSE", 250.0)  # by then all are ready at once
+    monkeypatch.setattr(harness, "PAUSE", 250.0)  # by then all are ready at once
     world.emulator.fault(on="submit", kind="latency", seconds=200)
     run = world.attempt(requests=many(250))
     assert run.error is None and run.result["count"] == 250

@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.durable import reconcile
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis import client  # noqa: F401
-from tests.integration.driver import TaskInstance
+from tests.support.task_runner import TaskInstance
 
 # This bank shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
 reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]

@@ -7,9 +7,9 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.driver import Store
-from tests.integration.submission.crashing import HTTP_TIMEOUT, Clock, Stage, watch
-from tests.integration.submission.story import Story
+from tests.integration.submission.crash_points import HTTP_TIMEOUT, Clock, Stage, watch
+from tests.integration.submission.harness import Story
+from tests.support.task_runner import Store
 
 
 @pytest.fixture(scope="session")

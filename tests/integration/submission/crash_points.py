@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.protocol import ApiCall
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
-from tests.integration.driver import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, Store, TaskInstance, attempt
 
 #: A process that was killed while its POST was under way: the service takes it up to one HTTP timeout later.
 HTTP_TIMEOUT = 30

@@ -8,8 +8,8 @@ from typing import Any
 from airflow_provider_nanobanana.durable.record import KEY
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.driver import Run, Store, TaskInstance, attempt
-from tests.integration.submission.crashing import Crash, Stage
+from tests.integration.submission.crash_points import Crash, Stage
+from tests.support.task_runner import Run, Store, TaskInstance, attempt
 
 
 @dataclass

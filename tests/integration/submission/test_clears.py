@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from tests.integration.submission.story import Story
+from tests.integration.submission.harness import Story
 from tests.support.images import picture
 
 

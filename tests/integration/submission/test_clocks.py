@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_provider_nanobanana.durable.record import KEY
-from tests.integration.submission.story import Story
+from tests.integration.submission.harness import Story
 
 HOUR = 3600.0
 

@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.toapis.protocol import submit_call
-from tests.integration.submission.crashing import HTTP_TIMEOUT, Stage
+from tests.integration.submission.crash_points import HTTP_TIMEOUT, Stage
 
 #: Seconds until a client id resolves, and seconds that a POST whose sender died takes to be accepted.
 BANKS = [(0, 0), (1, 0), (15, 0), (30, 0), (0, HTTP_TIMEOUT), (30, HTTP_TIMEOUT)]

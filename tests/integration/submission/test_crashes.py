@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from tests.integration.driver import TaskInstance, attempt
-from tests.integration.submission.story import Story
+from tests.integration.submission.harness import Story
+from tests.support.task_runner import TaskInstance, attempt
 
 
 def test_r01_before_the_post(story: Story) -> None:

@@ -14,7 +14,7 @@ def test_every_row_has_one_test_and_every_test_a_row() -> None:
     rows = [int(number) for number in re.findall(r"^\| R(\d+) \|", DOC.read_text(), re.MULTILINE)]
     tests = [
         int(number)
-        for path in HERE.glob("test_durability_*.py")
+        for path in HERE.glob("test_*.py")
         for number in re.findall(r"^def test_r(\d+)_", path.read_text(), re.MULTILINE)
     ]
     assert rows == sorted(rows)

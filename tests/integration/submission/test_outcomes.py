@@ -8,8 +8,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from tests.integration.driver import Store
-from tests.integration.submission.story import Story
+from tests.integration.submission.harness import Story
+from tests.support.task_runner import Store
 
 DAY = 86_400.0
 

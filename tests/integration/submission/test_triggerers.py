@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from tests.integration import driver
-from tests.integration.driver import fire, rebuilt, sensor
-from tests.integration.submission.story import Story
+from tests.integration.submission.harness import Story
+from tests.support import task_runner
+from tests.support.task_runner import fire, rebuilt, sensor
 
 REPO = Path(__file__).parents[3]
 #: A triggerer with one trigger: it knows nothing but the trigger's row in the database, and tells of the event.
@@ -85,7 +85,7 @@ def test_r09_a_queued_submit_under_dying_and_doubled_triggerers(story: Story, mo
         assert story.charges == []
         return events[0]
 
-    monkeypatch.setattr(driver, "fire", hostile)
+    monkeypatch.setattr(task_runner, "fire", hostile)
     story.stage.emulator.fault(on="submit", kind="rate_limit", retry_after=40, times=1)
     run = story.attempt()
     assert events[0] == events[1], "whichever of the two is heard, the attempt resumes in the same way"
@@ -107,8 +107,8 @@ def test_two_triggerers_watch_one_wait_and_one_dies(waiting: Story, monkeypatch:
         emulator.complete_all()
         return await second
 
-    monkeypatch.setattr(driver, "fire", hostile)
-    run = driver.attempt(sensor(bought, timeout=3600))
+    monkeypatch.setattr(task_runner, "fire", hostile)
+    run = task_runner.attempt(sensor(bought, timeout=3600))
     assert [event["counts"] for event in run.events] == [{"completed": 1}]
     assert [(entry["id"], entry["status"]) for entry in run.result] == [(bought, "completed")]
     assert waiting.charges == [bought]
@@ -131,8 +131,8 @@ def test_kill_9_of_a_triggerer_and_another_takes_over(
         assert not (tmp_path / "first").exists()
         return json.loads((tmp_path / "second").read_text())
 
-    monkeypatch.setattr(driver, "fire", hostile)
-    run = driver.attempt(sensor(bought, timeout=3600))
+    monkeypatch.setattr(task_runner, "fire", hostile)
+    run = task_runner.attempt(sensor(bought, timeout=3600))
     assert [event["counts"] for event in run.events] == [{"completed": 1}]
     assert [(entry["id"], entry["status"]) for entry in run.result] == [(bought, "completed")]
     assert waiting.charges == [bought]
