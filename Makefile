@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(BIN)/python -m uv
+# The Airflow that .venv gets; python -m dev.stack --airflow starts the others.
+CONSTRAINTS := constraints/constraints-3.3.2.txt
 
 # Tests and checks never touch ~/airflow, and nothing phones home.
 TEST_HOME := $(CURDIR)/.test-airflow
@@ -23,7 +25,7 @@ help: ## Show this list
 
 venv: $(STAMP) ## Install everything into .venv (done by every other target when needed)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; choose one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
@@ -31,8 +33,8 @@ $(STAMP): pyproject.toml constraints.txt
 		$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 			echo "$(PYTHON) -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing Airflow and the tools into $(VENV), about a minute the first time ..."
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt uv
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c $(CONSTRAINTS) uv
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $(STAMP)
 
 test: $(STAMP) ## Run all tests: unit, integration (emulator), system (real Airflow processes)
@@ -59,16 +61,16 @@ demo: $(STAMP) ## Make pictures with a real Airflow (KEEP=1: leave it up; TOAPIS
 	@exec $(BIN)/python -m dev.demo $(if $(KEEP),--keep)
 
 chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (CHAOS="local --seed 2": one of it)
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,chaos]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'
 	@exec $(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: $(STAMP) ## Measure the poller against the usual provider and write docs/benchmarks.md (BENCH="poll-60": one of it)
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[dev,bench]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,bench]'
 	@exec $(BIN)/python -m dev.benchmarks $(BENCH)
 
 emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too
-	rm -rf $(VENV) .bench .demo .chaos .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .demo .chaos .stack .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

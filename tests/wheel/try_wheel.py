@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -79,7 +80,7 @@ def _inspect(wheel: Path) -> None:
 def _install(wheel: Path, venv: Path) -> Path:
     python = venv / "bin" / "python"
     _uv("venv", "--quiet", "--python", sys.executable, str(venv))
-    constraints = str(REPO / "constraints.txt")
+    constraints = str(REPO / "constraints" / f"constraints-{version('apache-airflow')}.txt")
     _uv("pip", "install", "--quiet", "--python", str(python), "-c", constraints, str(wheel))
     return python
 
