@@ -9,17 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import time
-from types import FrameType
 
 from dev.demo.report import Line, gather, problems, sheet, table
 from dev.stack.airflow_api import AirflowApi
 from dev.stack.airflow_stack import USER, AirflowStack
-from dev.stack.console import Progress
+from dev.stack.console import Progress, run_program
 from dev.stack.emulator_process import Service, list_price, real_service, start_emulator
-from dev.stack.processes import REPO, ProcessDied, Processes
+from dev.stack.processes import REPO, Processes
 
 HOME = REPO / ".demo"
 IMAGES = HOME / "images"
@@ -40,32 +38,17 @@ def main(arguments: list[str] | None = None) -> int:
     :return: 0 if every image is on disk, 1 if one is missing, 2 if Airflow did not come up, 130 after Ctrl-C.
     """
     options = _options(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    progress = Progress()
-    processes = Processes()
-    try:
-        return _demo(processes, progress, keep=options.keep)
-    except KeyboardInterrupt:
-        paid = "; images already submitted stay paid" if real_service(os.environ) else ""
-        progress.say(f"interrupted{paid}")
-        return 130
-    except (ProcessDied, TimeoutError) as error:
-        progress.say(str(error))
-        return 2
-    finally:
-        progress.say("stopping everything that was started")
-        processes.stop()
+    paid = "; images already submitted stay paid" if real_service(os.environ) else ""
+    return run_program(
+        lambda processes, progress: _demo(processes, progress, keep=options.keep),
+        when_interrupted=f"interrupted{paid}",
+    )
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave Airflow up at the end, until Ctrl-C")
     return parser.parse_args(arguments)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _demo(processes: Processes, progress: Progress, *, keep: bool) -> int:

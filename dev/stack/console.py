@@ -1,14 +1,18 @@
-"""Lines that show what goes on: one that rewrites itself on a terminal, one per change elsewhere."""
+"""What a program with processes of its own shows (:class:`Progress`) and how it ends (:func:`run_program`)."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from types import FrameType
 from typing import TextIO
 
 from dev.stack.airflow_api import Record
+from dev.stack.processes import ProcessDied, Processes
 
 _SILENCE_SECONDS = 10.0
 _MEANING = {"deferred": "waiting in the triggerer, no worker held", "success": "done"}
@@ -16,6 +20,8 @@ _MEANING = {"deferred": "waiting in the triggerer, no worker held", "success": "
 
 class Progress:
     """Print progress with the seconds since the start.
+
+    On a terminal the last line rewrites itself; elsewhere there is a line for each change.
 
     :param out: Where to print.
     """
@@ -70,3 +76,29 @@ def _describe_task(name: str, states: Counter[str]) -> str:
         return f"{name}: {_MEANING.get(state, state)}"
     parts = [f"{count} {_MEANING.get(state, state)}" for state, count in sorted(states.items())]
     return f"{name}: {', '.join(parts)}"
+
+
+def run_program(work: Callable[[Processes, Progress], int], *, when_interrupted: str = "interrupted") -> int:
+    """Run what needs processes of its own, and end those whatever happens.
+
+    :return: What ``work`` returns; 2 where a process did not come up; 130 after Ctrl-C, SIGTERM or SIGHUP.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    progress = Progress()
+    processes = Processes()
+    try:
+        return work(processes, progress)
+    except KeyboardInterrupt:
+        progress.say(when_interrupted)
+        return 130
+    except (ProcessDied, TimeoutError) as error:
+        progress.say(str(error))
+        return 2
+    finally:
+        progress.say("stopping everything that was started")
+        processes.stop()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,51 @@
+"""A virtual environment with a chosen Airflow and this provider in it (:func:`make_venv`), made on first use.
+
+Standard library only: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+HOME = REPO / ".stack"
+_CONSTRAINTS = REPO / "constraints"
+
+
+def known_versions() -> list[str]:
+    """List the Airflow versions for which ``constraints/`` has a file."""
+    return sorted(path.stem.removeprefix("constraints-") for path in _CONSTRAINTS.glob("constraints-*.txt"))
+
+
+def make_venv(version: str, say: Callable[[str], None]) -> Path:
+    """Make ``.stack/<version>/venv``, or make it anew where the constraints or ``pyproject.toml`` have changed.
+
+    It holds what the constraint file of that version says, the extra ``dev`` and the provider as it stands in this
+    checkout (editable), for the Python that runs this.
+
+    :return: Its Python.
+    :raises subprocess.CalledProcessError: The installation failed; what pip or uv says is on standard error.
+    """
+    constraints = _CONSTRAINTS / f"constraints-{version}.txt"
+    venv = HOME / version / "venv"
+    python = venv / "bin" / "python"
+    stamp = venv / ".installed"
+    inputs = [constraints.read_bytes(), (REPO / "pyproject.toml").read_bytes(), sys.version.encode()]
+    wanted = hashlib.sha256(b"".join(inputs)).hexdigest()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    say(f"installing Airflow {version} into {venv.relative_to(REPO)}, about a minute the first time")
+    _run(sys.executable, "-m", "venv", "--clear", str(venv))
+    _run(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(constraints), "uv")
+    install = ("-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--compile-bytecode")
+    _run(str(python), *install, "-c", str(constraints), "-e", f"{REPO}[dev]")
+    stamp.write_text(wanted)
+    return python
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, cwd=REPO)
