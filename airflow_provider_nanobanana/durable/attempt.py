@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class TaskAttempt:
     """Where a task instance stands: Airflow counts tries on, and sets ``max_tries`` at every clear.
 
-    :param started_at: Epoch seconds; nothing that this attempt does not know of can have left later.
+    :param started_at: Epoch seconds; nothing that this attempt does not know of can have left later. Minus infinity
+        where nothing can have left at all.
     :param retry: Whether an earlier try since the last clear may have submitted.
     :param tries_before_clear: Tries spent before the last clear, 0 without one; names the wish behind it.
     :param try_number: Airflow's, from 1; 0 where there is none.

@@ -139,7 +139,6 @@ def foresee(
         generation = 0
     else:
         generation = kept.generation + (kept.state in (RecordState.SUBMITTED, RecordState.DONE))
-    before = attempt.retry or attempt.cleared
     return SubmissionRecord(
         state=RecordState.INTENT,
         fingerprint=identity.fingerprint,
@@ -150,7 +149,6 @@ def foresee(
         may_have_left_at=attempt.started_at,
         max_tries=attempt.max_tries,
         writer="",
-        replaced=before if kept is None else kept.replaced or not kept.matches(identity),
         try_number=attempt.try_number,
     )
 
@@ -171,7 +169,7 @@ class Reservation:
             return entry
         if record.state is RecordState.INTENT and same_submit(record, self.intent):
             later = max(record.may_have_left_at, self.intent.may_have_left_at)
-            careful = replace(self.intent, may_have_left_at=later, replaced=record.replaced or self.intent.replaced)
+            careful = replace(self.intent, may_have_left_at=later)
         elif self._follows(entry, record):
             careful = self.intent
         else:
@@ -193,14 +191,13 @@ def covers(saved: SubmissionRecord | None, intent: SubmissionRecord) -> bool:
         saved is not None
         and saved.state is RecordState.INTENT
         and saved.may_have_left_at >= intent.may_have_left_at
-        and saved.replaced >= intent.replaced
         and same_submit(saved, intent)
     )
 
 
 def same_submit(one: SubmissionRecord, other: SubmissionRecord) -> bool:
     """Whether two intents differ at most in their moment, their writer and try, and what came before them."""
-    first, second = (replace(it, may_have_left_at=0.0, writer="", replaced=False, try_number=0) for it in (one, other))
+    first, second = (replace(it, may_have_left_at=0.0, writer="", try_number=0) for it in (one, other))
     return first == second
 
 

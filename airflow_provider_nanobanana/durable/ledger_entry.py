@@ -195,13 +195,12 @@ def _record_to_json(record: SubmissionRecord) -> list[Any]:
         record.image_task_id,
         record.may_have_left_at,
         record.max_tries,
-        int(record.replaced),
         record.try_number,
     ]
 
 
 def _record_from_json(value: Any) -> SubmissionRecord:
-    state, fingerprint, regeneration, generation, client_id, image_task_id, at, max_tries, replaced, *later = value
+    state, fingerprint, regeneration, generation, client_id, image_task_id, at, max_tries, *later = value
     return SubmissionRecord(
         state=_STATES[state],
         fingerprint=_unpack(fingerprint),
@@ -213,7 +212,6 @@ def _record_from_json(value: Any) -> SubmissionRecord:
         max_tries=max_tries,
         # Whoever wrote it is known for the chunk as a whole.
         writer="",
-        replaced=bool(replaced),
         try_number=later[0] if later else 0,
     )
 

@@ -8,6 +8,7 @@ The table of cases, one test a row: ``docs/durability.md``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
@@ -140,7 +141,8 @@ class ReconcileInput:
     """All that :func:`decide` goes by.
 
     :param generation: The generation being looked at while there is no record.
-    :param vouched: Whether a record vouches that nothing of this wish is under way.
+    :param former: The record of another request or round that was settled before: nothing of this one can have left
+        later than what it names.
     :param read_at: Epoch seconds of our own clock at which we first read what is decided upon; None where moments in
         the record are of that clock.
     """
@@ -151,7 +153,7 @@ class ReconcileInput:
     record: SubmissionRecord | None = None
     lookup: Lookup | None = None
     generation: int = 0
-    vouched: bool = False
+    former: SubmissionRecord | None = None
     read_at: float | None = None
 
 
@@ -223,8 +225,8 @@ def _decide_unsent(situation: ReconcileInput, record: SubmissionRecord) -> Decis
 
 def _decide_unrecorded(situation: ReconcileInput, now: float) -> Decision:
     """Without a record: submit, unless an earlier attempt may have done so."""
-    attempt = situation.attempt
-    if not (attempt.retry or attempt.cleared or situation.vouched):
+    attempt, former = situation.attempt, situation.former
+    if not (attempt.retry or attempt.cleared or former):
         return _submit(0, "this is the first attempt")
     if not situation.rules.client_ids:
         if attempt.retry:
@@ -237,6 +239,8 @@ def _decide_unrecorded(situation: ReconcileInput, now: float) -> Decision:
         return _decide_found(situation, situation.lookup.image_task, now)
     # An attempt that goes on after a pause may have begun on another machine.
     latest = attempt.started_at if situation.read_at is None else situation.read_at + _WRITTEN_AHEAD
+    if former is not None:
+        latest = min(latest, _by_our_clock(former.may_have_left_at, situation.read_at))
     return _decide_absent(situation, now, since=min(attempt.started_at, latest))
 
 
@@ -244,7 +248,9 @@ def _decide_absent(situation: ReconcileInput, now: float, since: float) -> Decis
     """The service does not show it: wait until that can be believed, then as the user wants."""
     seen, record, rules = situation.lookup, situation.record, situation.rules
     assert seen is not None
-    if not situation.vouched and (seen.attempts < MIN_LOOKUPS or now < since + rules.visibility_delay):
+    # What another record was written over was settled then, and shows by now if it is there at all.
+    outcome_unknown = situation.former is None and since > -math.inf
+    if (outcome_unknown and seen.attempts < MIN_LOOKUPS) or now < since + rules.visibility_delay:
         pause = min(_FIRST_PAUSE * 2 ** min(seen.attempts - 1, _DOUBLINGS), _LONGEST_PAUSE)
         reason = f"{seen.target} is not there yet (look {seen.attempts})"
         return Decision(Action.WAIT, reason, target=seen.target, seconds=pause)
@@ -253,7 +259,7 @@ def _decide_absent(situation: ReconcileInput, now: float, since: float) -> Decis
         if cleared and not rules.reuse_existing:
             return _next(situation, f"image task {record.image_task_id} is unknown to this account")
         return _fail(_unknown_id(record.image_task_id))
-    if rules.on_unknown_submission == "fail" and not (cleared or situation.vouched):
+    if rules.on_unknown_submission == "fail" and outcome_unknown and not cleared:
         return _fail(_unfindable(_key(situation), sent_ids=True), _generation(situation))
     if record is not None and not record.matches(situation.identity):
         return _submit_wish(situation, f"{seen.target} is not there after {seen.attempts} looks: nothing was bought")

@@ -56,7 +56,6 @@ class SubmissionRecord:
     :param max_tries: Airflow's count when this was written; another one at a later try means that the user cleared
         the task.
     :param writer: The attempt that wrote it.
-    :param replaced: Whether another wish of this task instance was, or may have been, submitted before.
     :param try_number: The try that wrote it; 0 in records of earlier versions.
     """
 
@@ -69,16 +68,11 @@ class SubmissionRecord:
     may_have_left_at: float
     max_tries: int
     writer: str
-    replaced: bool = False
     try_number: int = 0
 
     def matches(self, identity: SubmissionIdentity) -> bool:
         """Whether this is about the very wish of ``identity``."""
         return (self.fingerprint, self.regeneration) == (identity.fingerprint, identity.regeneration)
-
-    def vouches(self, now: float, unseen_for: float) -> bool:
-        """Whether nothing of another wish can be out of sight: there was none, or it left before this long enough."""
-        return not self.replaced or now >= self.may_have_left_at + unseen_for
 
     def with_state(self, state: RecordState, **changes: Any) -> Self:
         """Return the record in another state."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ def submit_standalone(
     """
     _check(session, client_business_id, submitted_before)
     client_id = client_business_id or f"nb-{uuid.uuid4().hex}"
-    again, now = client_business_id is not None, session.clock()
-    left_before = now if submitted_before is None else min(now, submitted_before.timestamp())
+    again = client_business_id is not None
+    # Whoever names no earlier call vouches that none is under way; what one bought shows under its id all the same.
+    left_before = -math.inf if submitted_before is None else min(session.clock(), submitted_before.timestamp())
     submission = Submission(
         session,
         request,
@@ -40,7 +42,6 @@ def submit_standalone(
         journal=InMemoryRecordStore(),
         pace=SubmitRateLimiter.of(session.settings),
         wait_for_slot=True,
-        vouched=again and submitted_before is None,
     )
     try:
         return submission.run()

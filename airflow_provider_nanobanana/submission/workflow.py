@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.durable.reconcile import (
-    CLOCKS_DIFFER_SECONDS,
     Action,
     Decision,
     Lookup,
@@ -89,7 +88,6 @@ class Submission:
     :param patient: Whether to sit out any wait for a turn; otherwise a long one is raised, for the caller to queue.
     :param references: Uploads what lies in a storage; shared by many wishes, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
-    :param vouched: Whether the caller vouches that no earlier attempt is under way.
     :param observer: Hears of every step.
     """
 
@@ -106,7 +104,6 @@ class Submission:
         wait_for_slot: bool = False,
         references: ReferenceUploader | None = None,
         adopt: Mapping[str, str] | None = None,
-        vouched: bool = False,
         observer: SubmissionListener | None = None,
     ) -> None:
         self._session = session
@@ -117,7 +114,7 @@ class Submission:
         self._adopt = adopt or {}
         self._references = references
         self._lost, self._observer = 0, observer or SubmissionListener()
-        self._start = ReconcileInput(identity, attempt, rules, vouched=vouched)
+        self._start = ReconcileInput(identity, attempt, rules)
 
     def run(self) -> ImageTask:
         """Return the image task of the wish; what is recorded by then is ``submitted``.
@@ -152,8 +149,7 @@ class Submission:
             except errors.ToApisError as error:
                 if error.charged != "no" or not self._book.overtaken(before):
                     raise
-            # What we or another attempt just sent may be under way: no vouching for that.
-            situation = replace(self._situation(self._book.current), vouched=False)
+            situation = self._situation(self._book.current)
 
     def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return where things stand with a record that was just read or written."""
@@ -202,9 +198,8 @@ class Submission:
     def _step(self, situation: ReconcileInput, decision: Decision) -> ReconcileInput:
         """Look, or walk."""
         if decision.action is Action.NEXT_GENERATION:
-            record, unseen_for = situation.record, max(situation.rules.visibility_delay, CLOCKS_DIFFER_SECONDS)
-            vouched = situation.vouched or (record is not None and record.vouches(self._session.clock(), unseen_for))
-            return replace(situation, record=None, lookup=None, generation=decision.generation, vouched=vouched)
+            former = situation.record or situation.former
+            return replace(situation, record=None, former=former, lookup=None, generation=decision.generation)
         looks = situation.lookup.attempts + 1 if situation.lookup and situation.lookup.target == decision.target else 1
         record = situation.record
         by_client_id = record is None or record.image_task_id is None
@@ -317,8 +312,7 @@ class Submission:
         return self._book.is_current()
 
     def _record(self, situation: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
-        identity, rules, kept = situation.identity, situation.rules, self._book.current
-        before = situation.attempt.retry or situation.attempt.cleared
+        identity, rules = situation.identity, situation.rules
         return SubmissionRecord(
             state=state,
             fingerprint=identity.fingerprint,
@@ -329,7 +323,6 @@ class Submission:
             may_have_left_at=self._session.clock(),
             max_tries=situation.attempt.max_tries,
             writer=self._book.writer,
-            replaced=before if kept is None else kept.replaced or not kept.matches(identity),
             try_number=situation.attempt.try_number,
         )
 

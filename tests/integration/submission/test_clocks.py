@@ -16,7 +16,7 @@ def written_under_a_clock(story: Story, ahead: float) -> None:
     """Make the record one of a worker whose clock is ahead of the next one's by so many seconds."""
     assert story.store is not None
     record = json.loads(story.store.rows[KEY])
-    story.store.rows[KEY] = json.dumps({**record, "at": record["at"] + ahead})
+    story.store.rows[KEY] = json.dumps({**record, "may_have_left_at": record["may_have_left_at"] + ahead})
 
 
 @pytest.mark.parametrize("ahead", [-100.0, -30.0, 30.0, 100.0, 500.0, 6 * HOUR])

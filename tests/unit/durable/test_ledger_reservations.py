@@ -130,7 +130,6 @@ def test_a_reserved_post_costs_no_write() -> None:
         replace(INTENT, client_business_id=None),
         replace(INTENT, regeneration=1),
         replace(INTENT, max_tries=3),
-        replace(INTENT, replaced=True),
     ],
 )
 def test_a_post_that_was_not_foreseen_is_saved_first(intent: SubmissionRecord) -> None:
@@ -139,7 +138,7 @@ def test_a_post_that_was_not_foreseen_is_saved_first(intent: SubmissionRecord) -
     LedgerRecordStore(ledger, key(0)).write(intent)
     assert Ledger.load(shelf).get(key(0)).record == (
         replace(intent, may_have_left_at=max(intent.may_have_left_at, UNTIL))
-        if intent.replaced or intent.may_have_left_at > UNTIL
+        if intent.may_have_left_at > UNTIL
         else intent
     )
     assert ledger.covers(key(0), intent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -252,6 +253,31 @@ def test_without_reuse_only_what_was_handed_on_is_bought_anew(state: RecordState
     rules = SubmissionPolicy(reuse_existing=False)
     assert step(CLEARED, rules=rules, record=record(state), lookup=found()).action is verb
     assert step(RETRY, rules=rules, record=record(state), lookup=found()).action is Action.USE
+
+
+@pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED])
+@pytest.mark.parametrize("choice", ["resubmit", "fail"])
+@pytest.mark.parametrize(("age", "seconds"), [(0.0, 90.0), (299.0, 90.0), (300.0, 0.0)])
+def test_another_request_is_looked_for_once_what_was_sent_before_must_show(
+    attempt: TaskAttempt, choice: Any, age: float, seconds: float
+) -> None:
+    """The record of the former request bounds when one of this may have left, by clocks that differ."""
+    former = record(RecordState.DONE, fingerprint="e" * 64, may_have_left_at=NOW - age)
+    rules = SubmissionPolicy(on_unknown_submission=choice)
+
+    def verb(after: float, seen: Lookup | None) -> Action:
+        return step(attempt, NOW + after, rules, former=former, lookup=seen, read_at=NOW).action
+
+    assert verb(seconds, None) is Action.LOOK_UP
+    assert verb(seconds, absent(looks=1)) is Action.SUBMIT
+    assert not seconds or verb(seconds - 1, absent(looks=9)) is Action.WAIT
+
+
+def test_where_nothing_can_have_left_one_look_suffices() -> None:
+    never = replace(RETRY, started_at=-math.inf)
+    assert step(never, rules=SubmissionPolicy(on_unknown_submission="fail"), lookup=absent(looks=1)).action is (
+        Action.SUBMIT
+    )
 
 
 def test_a_queued_record_vouches_that_nothing_was_sent() -> None:

@@ -174,7 +174,7 @@ def test_the_stored_form_is_small_plain_and_versioned() -> None:
 
 def test_a_record_from_before_a_field_was_added_is_read() -> None:
     stored = RECORD.to_json()
-    del stored["replaced"], stored["try_number"]
+    del stored["try_number"]
     assert SubmissionRecord.from_json(stored) == RECORD
 
 
@@ -212,8 +212,3 @@ def test_without_a_store_the_journal_forgets_with_the_attempt() -> None:
     journal.write(RECORD)
     assert journal.read() == RECORD
     assert record_store_for({}).read() is None
-
-
-@pytest.mark.parametrize(("replaced", "age", "vouches"), [(False, 0, True), (True, 89, False), (True, 90, True)])
-def test_a_record_vouches_for_wishes_that_cannot_be_out_of_sight(replaced: bool, age: float, vouches: bool) -> None:
-    assert dataclasses.replace(RECORD, replaced=replaced).vouches(RECORD.may_have_left_at + age, 90.0) is vouches
