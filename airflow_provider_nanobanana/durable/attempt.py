@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.record import SubmissionRecord
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,33 @@ class TaskAttempt:
     def cleared(self) -> bool:
         """Whether the user cleared the task since its first run, as far as the counts tell without a record."""
         return self.tries_before_clear > 0
+
+    def intent(
+        self,
+        identity: SubmissionIdentity,
+        generation: int,
+        *,
+        client_ids: bool,
+        may_leave_at: float,
+        writer: str = "",
+    ) -> SubmissionRecord:
+        """Return the record that this attempt writes before the POST of a generation.
+
+        :param client_ids: Whether the POST carries a ``client_business_id``.
+        :param may_leave_at: Epoch seconds of the last moment at which the POST leaves.
+        """
+        return SubmissionRecord(
+            state=RecordState.INTENT,
+            fingerprint=identity.fingerprint,
+            regeneration=identity.regeneration,
+            generation=generation,
+            client_business_id=identity.client_business_id(generation) if client_ids else None,
+            image_task_id=None,
+            may_have_left_at=may_leave_at,
+            max_tries=self.max_tries,
+            writer=writer,
+            try_number=self.try_number,
+        )
 
     def cleared_since(self, record: SubmissionRecord) -> bool:
         """Whether the user certainly cleared the task after a record was written: only a clear sets ``max_tries``."""

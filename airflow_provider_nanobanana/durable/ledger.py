@@ -139,18 +139,7 @@ def foresee(
         generation = 0
     else:
         generation = kept.generation + (kept.state in (RecordState.SUBMITTED, RecordState.DONE))
-    return SubmissionRecord(
-        state=RecordState.INTENT,
-        fingerprint=identity.fingerprint,
-        regeneration=identity.regeneration,
-        generation=generation,
-        client_business_id=identity.client_business_id(generation) if client_ids else None,
-        image_task_id=None,
-        may_have_left_at=attempt.started_at,
-        max_tries=attempt.max_tries,
-        writer="",
-        try_number=attempt.try_number,
-    )
+    return attempt.intent(identity, generation, client_ids=client_ids, may_leave_at=attempt.started_at)
 
 
 @dataclass(frozen=True)

@@ -312,19 +312,14 @@ class Submission:
         return self._book.is_current()
 
     def _record(self, situation: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
-        identity, rules = situation.identity, situation.rules
-        return SubmissionRecord(
-            state=state,
-            fingerprint=identity.fingerprint,
-            regeneration=identity.regeneration,
-            generation=generation,
-            client_business_id=identity.client_business_id(generation) if rules.client_ids else None,
-            image_task_id=None,
-            may_have_left_at=self._session.clock(),
-            max_tries=situation.attempt.max_tries,
+        intent = situation.attempt.intent(
+            situation.identity,
+            generation,
+            client_ids=situation.rules.client_ids,
+            may_leave_at=self._session.clock(),
             writer=self._book.writer,
-            try_number=situation.attempt.try_number,
         )
+        return intent.with_state(state)
 
     def _with_uploads(self) -> ImageRequest:
         """Return the request with every storage reference read, checked and replaced by its public URL."""
