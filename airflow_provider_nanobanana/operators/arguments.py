@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.input_values import as_text, is_blank, listed
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
 
 #: A wait beyond it is a mistake; links live for a day.
 _LONGEST: Final = timedelta(days=30).total_seconds()
@@ -90,19 +86,15 @@ def as_list(value: Any) -> Any:
     return listed(value, MAX_REFERENCE_IMAGES + 1, "reference_images") if isinstance(value, Iterator) else value
 
 
-def parse_adopt(context: Context, adopt: Any) -> dict[str, str]:
-    """Return the image tasks chosen by a person: the run conf's ``nanobanana_adopt``, and the task's own on top.
+def parse_adopt(adopt: Any) -> dict[str, str]:
+    """Return the image tasks that a person chose for submits of unknown outcome, by ``client_business_id``.
 
-    :raises InvalidRequest: one of them is no mapping of text to text.
+    :raises InvalidRequest: It is no mapping of text to text.
     """
-    conf = getattr(context.get("dag_run"), "conf", None) or {}
-    chosen: dict[str, str] = {}
-    for name, given in (("the run conf's nanobanana_adopt", conf.get("nanobanana_adopt")), ("adopt", adopt)):
-        texts = isinstance(given, Mapping) and all(isinstance(text, str) for pair in given.items() for text in pair)
-        if given is not None and not texts:
-            raise InvalidRequest(
-                f"{name} is a mapping of client_business_id to image task id, both texts, not {given!r:.80}. Nothing "
-                "was sent and nothing was charged; a retry would meet the same."
-            )
-        chosen.update(given or {})
-    return chosen
+    texts = isinstance(adopt, Mapping) and all(isinstance(text, str) for pair in adopt.items() for text in pair)
+    if adopt is not None and not texts:
+        raise InvalidRequest(
+            f"adopt is a mapping of client_business_id to image task id, both texts, not {adopt!r:.80}. Nothing was "
+            "sent and nothing was charged; a retry would meet the same."
+        )
+    return dict(adopt or {})

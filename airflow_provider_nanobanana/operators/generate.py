@@ -228,7 +228,7 @@ class NanoBananaGenerateOperator(RequestOperator):
             budget=Budget(parse_usd(self.max_cost_usd)),
             timeout=parse_seconds(self.timeout, "timeout"),
             preflight_balance=self.preflight_balance,
-            adopt=parse_adopt(context, self.adopt),
+            adopt=parse_adopt(self.adopt),
             at_hand=self._at_hand(),
         )
 

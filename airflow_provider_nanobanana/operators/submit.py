@@ -62,7 +62,8 @@ class NanoBananaSubmitOperator(RequestOperator):
         ``fail``, or ``resubmit``, which pays again.
     :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
-        failed attempt named; also ``nanobanana_adopt`` in the run's conf.
+        failed attempt named. Templated: ``"{{ dag_run.conf.get('adopt') }}"`` takes it from the run's conf, where the
+        DAG renders templates as native objects.
     :param nanobanana_conn_id: Id of the connection.
     """
 
@@ -164,7 +165,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         journal, references = record_store_for(context), ReferenceUploader.of(session)
         with airflow_errors():
             check_choices(self, _CHOICES)
-            adopt = parse_adopt(context, self.adopt)
+            adopt = parse_adopt(self.adopt)
             request = hook.parse(self._request())
             fingerprint = _fingerprint(request, references, journal)
         ti: Any = context["ti"]

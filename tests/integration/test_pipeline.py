@@ -15,7 +15,7 @@ from PIL import Image
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from tests.support.images import pixels
-from tests.support.task_runner import Run, TaskInstance, attempt, land, wait
+from tests.support.task_runner import Run, attempt, land, wait
 
 Buy = Callable[..., str]
 
@@ -209,18 +209,11 @@ def test_a_bad_request_fails_before_money_is_spent(emulator: Emulator, options: 
 
 
 @pytest.mark.parametrize(
-    ("adopt", "conf", "said"),
-    [
-        (["nb-1"], {}, "adopt is a mapping"),
-        ({"nb-1": 2}, {}, "both texts"),
-        (None, {"nanobanana_adopt": "tsk_1"}, "the run conf's nanobanana_adopt is a mapping"),
-    ],
+    ("adopt", "said"),
+    [(["nb-1"], "adopt is a mapping"), ({"nb-1": 2}, "both texts"), ("None", "adopt is a mapping")],
 )
-def test_what_cannot_be_adopted_fails_before_money_is_spent(
-    emulator: Emulator, adopt: Any, conf: dict[str, Any], said: str
-) -> None:
-    ti = TaskInstance(task_id="submit", conf=conf)
-    run = attempt(NanoBananaSubmitOperator(task_id="submit", prompt="a kite", adopt=adopt), ti)
+def test_what_cannot_be_adopted_fails_before_money_is_spent(emulator: Emulator, adopt: Any, said: str) -> None:
+    run = submit(adopt=adopt)
     assert isinstance(run.error, AirflowFailException)
     assert said in str(run.error) and "nothing was charged" in str(run.error)
     assert emulator.requests() == []

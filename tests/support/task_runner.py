@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
@@ -61,7 +60,6 @@ class TaskInstance:
     xcoms: dict[str, Any] = field(default_factory=dict)
     upstream: dict[str, str] = field(default_factory=dict)
     store: Store | None = None
-    conf: dict[str, Any] = field(default_factory=dict)
 
     def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {run_ids[0]: {name: self.upstream[name] for name in task_ids}} if self.upstream else {}
@@ -87,7 +85,7 @@ class Run:
 def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
     """Execute once; follow every deferral through a serialised trigger; keep the result or what was raised."""
     run = Run(ti=ti or TaskInstance(task_id=operator.task_id))
-    context: Any = {"ti": run.ti, "task_instance": run.ti, "dag_run": SimpleNamespace(conf=run.ti.conf)}
+    context: Any = {"ti": run.ti, "task_instance": run.ti}
     if run.ti.store is not None:
         context["task_state_store"] = run.ti.store
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,7 +163,7 @@ class World:
         )
 
     def context(self, ti: BatchInstance) -> Any:
-        context: dict[str, Any] = {"ti": ti, "task_instance": ti, "dag_run": SimpleNamespace(conf=ti.conf)}
+        context: dict[str, Any] = {"ti": ti, "task_instance": ti}
         if self.store is not None:
             context["task_state_store"] = self.store
         if self.outlets is not None:

@@ -17,7 +17,6 @@ class Story:
     """One task instance: its store, if any, and Airflow's counts.
 
     :param options: The operator's, over ``prompt="a red kite"``.
-    :param conf: The run's.
     """
 
     stage: Stage
@@ -26,7 +25,6 @@ class Story:
     tries: int = 0
     max_tries: int = 3
     options: dict[str, Any] = field(default_factory=dict)
-    conf: dict[str, Any] = field(default_factory=dict)
 
     def attempt(self, crash_on: str = "", occurrence: int = 1) -> Run:
         """Run the next try, in a process of its own; it may crash, and has neither result nor error then."""
@@ -38,7 +36,7 @@ class Story:
         self.tries += 1
         tape, row = self.stage.tape, self.store
         tape.passed, tape.crash_on = [], (crash_on, occurrence) if crash_on else None
-        ti = TaskInstance(task_id="submit", try_number=self.tries, max_tries=self.max_tries, store=row, conf=self.conf)
+        ti = TaskInstance(task_id="submit", try_number=self.tries, max_tries=self.max_tries, store=row)
         try:
             run = attempt(self.operator(), ti)
             tape.point("returned")

@@ -83,19 +83,14 @@ def test_r23_a_reference_link_was_signed_anew(story: Story) -> None:
 
 
 @pytest.mark.parametrize("cleared", [True, False])
-@pytest.mark.parametrize("by", ["parameter", "conf"])
-def test_r24_unknown_and_told_to_fail(story: Story, by: str, cleared: bool) -> None:
+def test_r24_unknown_and_told_to_fail(story: Story, cleared: bool) -> None:
     story.stage.emulator.configure(ignore_client_ids=True)
     story.options = {"on_unknown_submission": "fail"}
     story.attempt(crash_on="submit under way")
     bought = story.charges
     key = named_id(stopped(story, "console", "unknown"))
     assert story.charges == bought
-    chosen = {key: bought[0]}
-    if by == "conf":
-        story.conf = {"nanobanana_adopt": chosen}
-    else:
-        story.options |= {"adopt": chosen}
+    story.options |= {"adopt": {key: bought[0]}}
     if cleared:
         story.clear()
     assert [story.attempt().result] == bought == story.charges
