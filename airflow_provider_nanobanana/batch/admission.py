@@ -20,19 +20,7 @@ log = logging.getLogger(__name__)
 #: An order's turn has come; it has not come yet; it is left out; no further order is bought.
 Admission = Literal["now", "not yet", "never", "end"]
 
-#: What concerns the account and not one order.
-_HALTS: Final = (
-    errors.AuthenticationFailed,
-    errors.PermissionRefused,
-    errors.InsufficientCredits,
-    errors.ConfigurationError,
-)
-#: What a submit of any order with the same model would meet as well.
-_OF_MODEL: Final = (errors.ModelNotFound, errors.PermissionRefused)
-#: What passes; orders that met it are taken up again later.
-_PASSES: Final = (errors.NotAccepted, errors.TransientFailure, errors.SubmissionUnknown)
-#: The account's limit, or so many troubles in a row, are not the order's own: the rest waits for the next stretch.
-_LIMITS: Final = (errors.RateLimited, errors.ServiceUnavailable)
+#: So many transient errors in a row are not the order's own: the rest waits for the next stretch.
 _MOST_IN_A_ROW: Final = 5
 
 
@@ -129,14 +117,14 @@ class AdmissionControl:
         shop = self._shop
         if error.charged == "no":
             shop.costs.release(order)
-        of_model = isinstance(error, _OF_MODEL) and error.charged == "no"
-        if isinstance(error, _HALTS) and not of_model:
+        of_model = isinstance(error, errors.MODEL_ERRORS) and error.charged == "no"
+        if isinstance(error, errors.ACCOUNT_ERRORS) and not of_model:
             shop.last_errors[order.key] = shop.account_error = error
-        elif isinstance(error, _PASSES):
+        elif isinstance(error, (*errors.TRANSIENT_ERRORS, errors.SubmissionUnknown)):
             log.warning("Request %s: %s", order.label, error.message)
             shop.last_errors[order.key] = error
             self._in_a_row += 1
-            self._limited = self._limited or isinstance(error, _LIMITS)
+            self._limited = self._limited or isinstance(error, errors.SUBMIT_LIMIT_ERRORS)
         else:
             self._in_a_row = 0
             self.on_known(order)

@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem
 from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latency_key
-from airflow_provider_nanobanana.polling.result import ACCESS_ERRORS, WaitWindow
+from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
@@ -35,7 +35,7 @@ _BETWEEN_LOOKS: Final = 10.0
 #: Orders looked at, landed and saved together.
 _ROUND: Final = 40
 #: What keeps a paid image from being landed and is not its own fault.
-_PASSES: Final = (errors.StorageFailed, errors.NotAccepted, errors.TransientFailure, *ACCESS_ERRORS)
+_NOT_THE_IMAGES: Final = (errors.StorageFailed, *errors.TRANSIENT_ERRORS, *errors.ACCESS_ERRORS)
 
 
 class ResultCollector:
@@ -166,14 +166,14 @@ class ResultCollector:
                 extras.append(self._landed(order, image_task_id, image, f"{stem}.{image.index}"))
             except errors.ToApisError as error:
                 failure = FailedItem.from_error(order, _paid(error))
-                again = failure.retryable or isinstance(error, _PASSES)
+                again = failure.retryable or isinstance(error, _NOT_THE_IMAGES)
                 lost.append(replace(failure, retryable=again, index=image.index, extra=True))
         return extras, lost
 
     def _not_landed(self, order: BatchItem, error: errors.ToApisError, *, late: bool) -> None:
         """Note what keeps an order from being landed; trouble that may pass ends it only when its time is over."""
         shop, paid = self._shop, _paid(error)
-        if isinstance(error, _PASSES) and not late:
+        if isinstance(error, _NOT_THE_IMAGES) and not late:
             # It is tried again; what is paid waits at the service.
             shop.storage_failed(order, paid)
         else:

@@ -33,7 +33,7 @@ _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _LIMIT_PAUSE: Final = 20.0
 #: What is sat out without a worker, as long as an attempt waits at all.
-_PATIENT: Final = (errors.RateLimited, errors.ServiceUnavailable, errors.SubmissionUnknown)
+_WORTH_WAITING: Final = (*errors.SUBMIT_LIMIT_ERRORS, errors.SubmissionUnknown)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class BatchRunner:
         shop = self._shop
         if any(order.key not in shop.last_errors for order in running):
             return True
-        limited = any(isinstance(error, _PATIENT) for error in shop.last_errors.values())
+        limited = any(isinstance(error, _WORTH_WAITING) for error in shop.last_errors.values())
         return limited and shop.session.clock() < shop.last_progress() + shop.timeout
 
     def _wanted(self) -> list[BatchItem]:

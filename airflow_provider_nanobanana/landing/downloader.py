@@ -27,7 +27,6 @@ _RETRY_DELAYS: Final = (1.0, 2.0, 4.0)
 #: What an entry of a sensor may say; ids of the service have some 30 characters, its results a handful of images.
 _MAX_ID: Final = 200
 _MAX_INDEX: Final = 9_999
-_LOST: Final = (errors.DownloadFailed, errors.ImageInvalid, errors.UnsafeAddress, errors.ResultMissing)
 
 
 class ImageDownloader:
@@ -77,7 +76,7 @@ class ImageDownloader:
             try:
                 write = partial(self._write, wanted, sent=sent)
                 return self.landing.land(name, wanted.id, wanted.index, write, expected_pixels)
-            except _LOST as error:
+            except errors.RESULT_ERRORS as error:
                 if delay is None or _came_before(error, seen):
                     raise
                 words = error.message.rstrip(".")

@@ -146,7 +146,7 @@ class NanoBananaSubmitOperator(RequestOperator):
                     image_task = submission.run()
                     submission.mark_done()
             except NanoBananaException as failure:
-                if isinstance(failure.error, (errors.RateLimited, errors.ServiceUnavailable)):
+                if isinstance(failure.error, errors.SUBMIT_LIMIT_ERRORS):
                     self._queue(context, failure.error, queue_deadline)
                 raise
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)

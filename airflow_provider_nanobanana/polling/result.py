@@ -35,9 +35,6 @@ _LONGEST_LINKS: Final = 300
 _LONGEST_RECORD: Final = 600
 _NO_IMAGE: Final = "completed, but names no image"
 
-#: What a look at any image task would meet as well, unless another look has just succeeded.
-ACCESS_ERRORS: Final = (errors.AuthenticationFailed, errors.PermissionRefused, errors.ConfigurationError)
-
 
 @dataclass(frozen=True)
 class WaitWindow:
@@ -80,7 +77,7 @@ class PollResult:
     @property
     def access_denied(self) -> bool:
         """Whether the service refused to show the image task to this key."""
-        return isinstance(self.error, ACCESS_ERRORS)
+        return isinstance(self.error, errors.ACCESS_ERRORS)
 
     def is_final(self, wait: WaitWindow, now: float) -> bool:
         """Whether no further look can change the result; a failed look is never a failed image."""

@@ -92,8 +92,6 @@ except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
 
 Records = list[dict[str, Any]]
 
-#: What became of the image tasks, which ``soft_fail`` may soften; a wrong key, say, stays loud.
-_OUTCOMES = (errors.ImageTaskFailed, errors.ImageTaskTimeout, errors.ResultExpired)
 #: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule.
 _NET_SECONDS = 60.0
 
@@ -258,7 +256,8 @@ class NanoBananaSensor(BaseSensorOperator):
         try:
             return action()
         except NanoBananaException as failure:
-            if self.never_fail or (self.soft_fail and isinstance(failure.error, _OUTCOMES)):
+            # A wrong key, say, stays loud.
+            if self.never_fail or (self.soft_fail and isinstance(failure.error, errors.OUTCOME_ERRORS)):
                 raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
             raise
 

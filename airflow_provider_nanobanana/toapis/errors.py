@@ -8,7 +8,7 @@ Messages never hold the API key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 Charged = Literal["no", "yes", "unknown"]
 
@@ -209,3 +209,23 @@ class StorageFailed(ToApisError):
 
     retryable = True
     charged: Charged = "yes"
+
+
+# --- families ------------------------------------------------------------------------------------------------------
+
+Family = tuple[type[ToApisError], ...]
+
+#: The key or the connection: any other call would meet the same.
+ACCESS_ERRORS: Final[Family] = (AuthenticationFailed, PermissionRefused, ConfigurationError)
+#: Any other submit of the account would meet the same.
+ACCOUNT_ERRORS: Final[Family] = (*ACCESS_ERRORS, InsufficientCredits)
+#: Any other submit with the same model would meet the same, where nothing is charged.
+MODEL_ERRORS: Final[Family] = (ModelNotFound, PermissionRefused)
+#: The account's submit limit is reached, or the service cannot check it; later the same submit is accepted.
+SUBMIT_LIMIT_ERRORS: Final[Family] = (RateLimited, ServiceUnavailable)
+#: The call, not what it asks for: the same call may succeed later.
+TRANSIENT_ERRORS: Final[Family] = (NotAccepted, TransientFailure)
+#: A new link to the same paid image may help.
+RESULT_ERRORS: Final[Family] = (DownloadFailed, ImageInvalid, UnsafeAddress, ResultMissing)
+#: What became of the image tasks that were waited for.
+OUTCOME_ERRORS: Final[Family] = (ImageTaskFailed, ImageTaskTimeout, ResultExpired)

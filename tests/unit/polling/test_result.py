@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.polling.result import ACCESS_ERRORS, PollResult, WaitWindow
+from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
@@ -65,13 +65,6 @@ def test_a_completed_image_task_without_an_image_is_polled_a_while_and_then_fail
     assert sighting.is_final(WAIT, NOW + 300)
     record = sighting.to_record(WAIT, NOW + 300)
     assert (record["status"], record["error"]["code"]) == ("failed", "result_missing")
-
-
-def test_what_a_refusal_is() -> None:
-    assert {errors.AuthenticationFailed, errors.PermissionRefused} <= set(ACCESS_ERRORS)
-    assert not issubclass(errors.TransientFailure, ACCESS_ERRORS) and not issubclass(
-        errors.ImageTaskNotFound, ACCESS_ERRORS
-    )
 
 
 def test_the_record_of_a_completed_image_task() -> None:
