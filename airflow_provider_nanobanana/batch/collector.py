@@ -35,7 +35,7 @@ _BETWEEN_LOOKS: Final = 10.0
 #: Orders looked at, landed and saved together.
 _ROUND: Final = 40
 #: What keeps a paid image from being landed and is not its own fault.
-_NOT_THE_IMAGES: Final = (errors.StorageFailed, *errors.TRANSIENT_ERRORS, *errors.ACCESS_ERRORS)
+_NOT_THE_IMAGES: Final[errors.Family] = (errors.StorageFailed, *errors.TRANSIENT_ERRORS, *errors.ACCESS_ERRORS)
 
 
 class ResultCollector:

@@ -33,7 +33,7 @@ _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _LIMIT_PAUSE: Final = 20.0
 #: What is sat out without a worker, as long as an attempt waits at all.
-_WORTH_WAITING: Final = (*errors.SUBMIT_LIMIT_ERRORS, errors.SubmissionUnknown)
+_WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.SubmissionUnknown)
 
 
 @dataclass(frozen=True)
