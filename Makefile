@@ -57,8 +57,8 @@ types: $(STAMP) ## Check types (mypy --strict)
 wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 	$(BIN)/python tests/wheel/try_wheel.py
 
-demo: $(STAMP) ## Make pictures with a real Airflow (KEEP=1: leave it up; TOAPIS_API_KEY=...: the real service)
-	@exec $(BIN)/python -m dev.demo $(if $(KEEP),--keep)
+demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave it up, TOAPIS_API_KEY=...: real pictures)
+	@exec $(BIN)/python -m dev.demo $(if $(FORM),--form $(FORM)) $(if $(KEEP),--keep)
 
 chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'
@@ -71,6 +71,6 @@ bench: $(STAMP) ## Measure the poller against the usual provider and write docs/
 emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
-clean: ## Remove what make created, .venv too
-	rm -rf $(VENV) .bench .demo .chaos .stack .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
+	rm -rf $(VENV) .bench .demo/airflow .demo/emulator .chaos .stack .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

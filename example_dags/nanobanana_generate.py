@@ -1,7 +1,7 @@
 """One task: prompts in, verified images out. The smallest way to use this provider, and what ``make demo`` runs.
 
-Run it again with the same prompts and destination: what is in place is verified and costs nothing. ``max_active_runs=1``
-belongs to that, because two runs at once would not see each other's purchases.
+Run it again with the same prompts and destination: what is in place is verified and costs nothing.
+``max_active_runs=1`` belongs to that, because two runs at once would not see each other's purchases.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ with DAG(
     default_args={"retries": 2},
     params={
         "prompts": Param(
-            ["a red kite over dunes", "a paper boat on a still lake"], type="array", items={"type": "string"}, minItems=1
+            ["a red kite over dunes", "a paper boat on a still lake"],
+            type="array",
+            items={"type": "string"},
+            minItems=1,
         ),
         "size": Param("16:9", type="string"),
         "destination": Param("file:///tmp/nanobanana-generate", type="string"),
     },
 ):
 
-    @task.nanobanana(destination="{{ params.destination }}", size="{{ params.size }}", max_cost_usd=1.00)
+    @task.nanobanana(destination="{{ params.destination }}", size="{{ params.size }}")
     def pictures(params: dict[str, list[str]]) -> list[str]:
         return params["prompts"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +11,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from PIL import Image
+from tabulate import SEPARATING_LINE, tabulate
 
 from dev.demo.contact_sheet import Picture, draw_sheet
 from dev.stack.airflow_api import AirflowApi, ApiError, Record
-
-SUBMIT, WAIT, DOWNLOAD = "submit", "wait", "download"
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,44 @@ class Line:
     problem: str = ""
 
 
-def gather(api: AirflowApi, dag_id: str, run_id: str, prompts: Sequence[str]) -> list[Line]:
-    """Give one line per prompt, in their order, whatever the run came to."""
-    submits = {instance["map_index"]: instance for instance in api.instances(dag_id, run_id, SUBMIT)}
-    waits = {entry["id"]: entry for entry in _xcom(api, dag_id, run_id, WAIT) or []}
-    landed = {record["id"]: record for record in _xcom(api, dag_id, run_id, DOWNLOAD) or []}
+def lines_of_generate(api: AirflowApi, dag_id: str, run_id: str, prompts: Sequence[str]) -> list[Line]:
+    """Return one line per prompt, in their order, of a run of one generate task, whatever it came to."""
+    result = _xcom(api, dag_id, run_id, "pictures") or {"images": [], "failed": [], "manifest": None}
+    stored = {image["request"]: image for image in reversed(result["images"])}  # the first of several images
+    failed = {failure["request"]: failure for failure in result["failed"]}
+    manifest = json.loads(_path(result["manifest"]).read_text()) if result["manifest"] else {"images": []}
+    submitted = {image["request"]: image["times"].get("submitted_at") for image in manifest["images"]}
     lines = []
     for index, prompt in enumerate(prompts):
-        image_task_id = _xcom(api, dag_id, run_id, SUBMIT, index)
-        lines.append(
-            _line(prompt, image_task_id, submits.get(index), waits.get(image_task_id), landed.get(image_task_id))
-        )
+        if image := stored.get(index):
+            lines.append(_checked(prompt, image, submitted.get(index), image["cost_usd"]))
+        elif failure := failed.get(index):
+            lines.append(Line(prompt, failure["id"], problem=f"{failure['code']}: {failure['message']}"))
+        else:
+            lines.append(Line(prompt, None, problem="the task ended without a result"))
+    return lines
+
+
+def lines_of_three_tasks(api: AirflowApi, dag_id: str, run_id: str, prompts: Sequence[str]) -> list[Line]:
+    """Return one line per prompt, in their order, of a run of submit, sensor and download, whatever it came to."""
+    submits = {instance["map_index"]: instance for instance in api.instances(dag_id, run_id, "submit")}
+    waits = {entry["id"]: entry for entry in _xcom(api, dag_id, run_id, "wait") or []}
+    stored = {record["id"]: record for record in _xcom(api, dag_id, run_id, "download") or []}
+    lines = []
+    for index, prompt in enumerate(prompts):
+        image_task_id = _xcom(api, dag_id, run_id, "submit", index)
+        submit = submits.get(index)
+        wait = waits.get(image_task_id)
+        cost = wait["cost_usd"] if wait else None
+        if image_task_id is None:
+            lines.append(Line(prompt, None, problem=f"not submitted ({submit['state'] if submit else 'no such task'})"))
+        elif image := stored.get(image_task_id):
+            started = submit["start_date"] if submit else None
+            lines.append(
+                _checked(prompt, image, datetime.fromisoformat(started).timestamp() if started else None, cost)
+            )
+        else:
+            lines.append(Line(prompt, image_task_id, cost_usd=cost, problem=_why_not_stored(wait)))
     return lines
 
 
@@ -54,63 +81,56 @@ def _xcom(api: AirflowApi, dag_id: str, run_id: str, task_id: str, map_index: in
         raise
 
 
-def _line(
-    prompt: str, image_task_id: str | None, submit: Record | None, wait: Record | None, landed: Record | None
-) -> Line:
-    if image_task_id is None:
-        return Line(prompt, None, problem=f"not submitted ({submit['state'] if submit else 'no such task'})")
-    cost = wait.get("cost_usd") if wait else None
-    if landed is None:
-        return Line(prompt, image_task_id, cost_usd=cost, problem=_why_not_landed(wait))
-    path = Path(unquote(urlsplit(landed["uri"]).path))
+def _path(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
+
+
+def _checked(prompt: str, image: Record, submitted_at: float | None, cost: float | None) -> Line:
+    """Return the line of an image that a task says is stored, decoded from the file that is there.
+
+    :param submitted_at: Epoch seconds; None for one that an earlier run bought.
+    """
+    path = _path(image["uri"])
     try:
-        with Image.open(path) as image:
-            image.load()
-            pixels = image.size
+        with Image.open(path) as opened:
+            opened.load()
+            pixels = opened.size
     except OSError as error:
-        return Line(prompt, image_task_id, cost_usd=cost, problem=f"unreadable: {error}")
+        return Line(prompt, image["id"], cost_usd=cost, problem=f"unreadable: {error}")
     status = path.stat()
-    return Line(prompt, image_task_id, path, pixels, status.st_size, _seconds(submit, status.st_mtime), cost)
+    seconds = None if submitted_at is None else status.st_mtime - submitted_at
+    return Line(prompt, image["id"], path, pixels, status.st_size, seconds, cost)
 
 
-def _why_not_landed(wait: Record | None) -> str:
+def _why_not_stored(wait: Record | None) -> str:
     if wait is None:
         return "submitted, but the wait left no record"
     error = wait.get("error") or {}
-    return f"{error['code']}: {error['message']}" if error else f"{wait['status']}, but not landed"
-
-
-def _seconds(submit: Record | None, landed_at: float) -> float | None:
-    if submit is None or not submit["start_date"]:
-        return None
-    return landed_at - datetime.fromisoformat(submit["start_date"]).timestamp()
+    return f"{error['code']}: {error['message']}" if error else f"{wait['status']}, but not stored"
 
 
 def table(lines: Sequence[Line], folder: Path) -> str:
-    """Set the lines as a table, what is missing explained below; files are named relative to ``folder``."""
-    head = ("file", "pixels", "kB", "seconds", "USD")
-    rows = [_cells(line, folder) for line in lines]
+    """Return the lines as a table, what is missing explained below; files are named relative to ``folder``."""
+    stored = sum(line.path is not None for line in lines)
     total = sum(line.cost_usd or 0 for line in lines)
-    rows.append((f"{sum(line.path is not None for line in lines)} of {len(lines)} images", "", "", "", f"{total:.3f}"))
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    rule = "  ".join("-" * width for width in widths)
-    set_rows = [_set(row, widths) for row in rows]
+    rows = [
+        *(_cells(line, folder) for line in lines),
+        SEPARATING_LINE,
+        [f"{stored} of {len(lines)} images", "", "", "", f"{total:.3f}"],
+    ]
+    align = ("left", "right", "right", "right", "right")
+    text = tabulate(rows, ["file", "pixels", "kB", "seconds", "USD"], disable_numparse=True, colalign=align)
     missing = [f"Missing: {line.prompt!r}: {line.problem}" for line in lines if line.path is None]
-    return "\n".join([_set(head, widths), rule, *set_rows[:-1], rule, set_rows[-1], *missing])
+    return "\n".join([text, *missing])
 
 
-def _cells(line: Line, folder: Path) -> tuple[str, ...]:
+def _cells(line: Line, folder: Path) -> list[str]:
     cost = "?" if line.cost_usd is None else f"{line.cost_usd:.3f}"
     if line.path is None:
-        return ("MISSING", "", "", "", cost if line.image_task_id else "")
+        return ["MISSING", "", "", "", cost if line.image_task_id else ""]
     name = str(line.path.relative_to(folder)) if line.path.is_relative_to(folder) else str(line.path)
-    seconds = "?" if line.seconds is None else f"{line.seconds:.1f}"
-    return (name, f"{line.pixels[0]} x {line.pixels[1]}", f"{line.size / 1000:.0f}", seconds, cost)
-
-
-def _set(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = zip(cells, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+    seconds = "reused" if line.seconds is None else f"{line.seconds:.1f}"
+    return [name, f"{line.pixels[0]} x {line.pixels[1]}", f"{line.size / 1000:.0f}", seconds, cost]
 
 
 def problems(entries: Sequence[Any]) -> list[str]:

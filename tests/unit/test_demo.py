@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from dev.demo.__main__ import Folders
 from dev.demo.contact_sheet import CELL, Picture, draw_sheet
 from dev.demo.report import Line, problems, table
 from dev.stack.airflow_api import Record
 from dev.stack.airflow_stack import Ports, airflow_environment
 from dev.stack.console import Progress, describe
 from dev.stack.emulator_process import list_price, real_service
-from dev.stack.processes import free_ports
+from dev.stack.processes import REPO, free_ports
 
 
 def _picture(folder: Path, size: tuple[int, int], colour: str) -> Path:
@@ -74,6 +76,28 @@ def test_the_key_decides_between_emulator_and_service() -> None:
     assert list_price(6) == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize("real", [True, False])
+def test_what_was_paid_outlives_the_next_demo(tmp_path: Path, real: bool) -> None:
+    bought = Folders(tmp_path, real=True)
+    drawn = Folders(tmp_path, real=False)
+    for folder in (bought.images, drawn.images, drawn.airflow):
+        folder.mkdir(parents=True)
+        (folder / "left.png").touch()
+    Folders(tmp_path, real=real).prepare()
+    assert (bought.images / "left.png").exists()
+    assert not (drawn.images / "left.png").exists() and not drawn.airflow.exists()
+
+
+def test_make_clean_deletes_nothing_that_was_paid(tmp_path: Path) -> None:
+    bought = Folders(tmp_path, real=True).images
+    bought.mkdir()
+    (bought / "paid.png").touch()
+    drawn = Folders(tmp_path, real=False).images
+    drawn.mkdir(parents=True)
+    subprocess.run(["make", "-f", REPO / "Makefile", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert (bought / "paid.png").exists() and not drawn.exists()
+
+
 def test_progress_names_tasks_in_the_order_of_their_start() -> None:
     instances = [
         _instance("download", None),
@@ -95,11 +119,13 @@ def test_off_a_terminal_only_changes_are_printed() -> None:
 
 def test_the_table_counts_what_is_there_and_explains_what_is_not(tmp_path: Path) -> None:
     there = Line("a", "t1", tmp_path / "a.png", (1376, 768), 175_400, 23.44, 0.025)
+    before = Line("d", None, tmp_path / "d.png", (1376, 768), 175_400, None, 0.0)
     lost = Line("b", "t2", cost_usd=0.025, problem="expired: gone")
-    text = table([there, lost, Line("c", None, problem="not submitted (failed)")], tmp_path)
+    text = table([there, before, lost, Line("c", None, problem="not submitted (failed)")], tmp_path)
     rows = text.splitlines()
     assert rows[2].split() == ["a.png", "1376", "x", "768", "175", "23.4", "0.025"]
-    assert "1 of 3 images" in text
+    assert rows[3].split() == ["d.png", "1376", "x", "768", "175", "reused", "0.000"]
+    assert "2 of 4 images" in text
     assert rows[-3].endswith("0.050")
     assert rows[-2:] == ["Missing: 'b': expired: gone", "Missing: 'c': not submitted (failed)"]
 

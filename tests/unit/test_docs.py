@@ -1,0 +1,229 @@
+"""README and docs/: what they show works as shown, what they list is what there is, and no link is dead."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from airflow.models.connection import Connection
+from airflow.sdk import DAG
+from PIL import Image
+
+from airflow_provider_nanobanana.emulator.__main__ import parser
+from airflow_provider_nanobanana.emulator.faults.rules import word_rules
+from airflow_provider_nanobanana.emulator.routes_control import routes
+from airflow_provider_nanobanana.get_provider_info import get_provider_info
+from airflow_provider_nanobanana.hooks.connection import read_connection
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.toapis import catalogue, errors
+from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES
+from tests.support.pages import PAGES, REPO, Snippet, anchors, links, page, quoted, snippets, table
+
+PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
+OPERATORS = "operators.nanobanana.NanoBanana"
+DAGS = [each for each in snippets("python") if "with DAG(" in each.text]
+CONNECTIONS = [each for each in snippets("sh") if each.text.startswith("export AIRFLOW_CONN_")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Any) -> None:
+    for link in links(path.read_text()):
+        if link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    contents = page("README.md").partition("## Documentation")[2]
+    assert {path.name for path in PAGES if path.parent.name == "docs"} <= {
+        link.removeprefix("docs/") for link in links(contents)
+    }
+
+
+def test_the_picture_of_the_readme_is_one_and_small() -> None:
+    (sheet,) = (REPO / link for link in links(page("README.md")) if link.endswith(".webp"))
+    with Image.open(sheet) as opened:
+        opened.load()
+        assert opened.width > opened.height > 500
+    assert sheet.stat().st_size < 300_000
+
+
+# --- snippets ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("snippet", DAGS, ids=str)
+def test_a_dag_that_is_shown_can_be_used(snippet: Snippet, declared_dags: list[DAG]) -> None:
+    exec(compile(snippet.text, str(snippet), "exec"), {})
+    assert len(declared_dags) == snippet.text.count("with DAG(")
+    for dag in declared_dags:
+        buyers = [task for task in dag.tasks if isinstance(task, NanoBananaGenerateOperator)]
+        assert dag.tasks and all(task.retries == 2 for task in dag.tasks)
+        assert dag.max_active_runs == 1 or not buyers
+
+
+@pytest.mark.parametrize("snippet", CONNECTIONS, ids=str)
+def test_a_connection_that_is_shown_can_be_read(snippet: Snippet) -> None:
+    for line in snippet.text.splitlines():
+        shown = subprocess.run(
+            ["bash", "-c", f'{line}\nprintf %s "$AIRFLOW_CONN_NANOBANANA_DEFAULT"'],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        connection = (
+            Connection.from_json(shown, conn_id="shown")
+            if shown.startswith("{")
+            else Connection(conn_id="shown", uri=shown)
+        )
+        settings = read_connection(connection, connection.extra_dejson)
+        assert (settings.api_key.get_secret_value(), settings.base_url) == ("sk-...", "https://toapis.com")
+        assert settings.timeout == 30
+
+
+@pytest.mark.parametrize("snippet", [each for each in snippets("sh") if "pip install" in each.text], ids=str)
+def test_what_pip_is_asked_for_exists(snippet: Snippet) -> None:
+    # Installed for real by `make wheel`, and from the README's own words by hand: it needs the network.
+    assert "-c constraints.txt" in snippet.text and (REPO / "constraints.txt").exists()
+    extras = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert "'.[emulator]'" in snippet.text and "[s3]" in page("README.md")
+    assert {"emulator", "s3"} <= set(extras)
+
+
+def test_every_shell_snippet_is_run_or_checked() -> None:
+    handled = ("export AIRFLOW_CONN_", "python3 -m venv", "export AIRFLOW_HOME", "python -m airflow_provider", "curl", "make ")
+    assert [str(each) for each in snippets("sh") if not each.text.startswith(handled)] == []
+
+
+def test_every_make_target_that_is_shown_exists() -> None:
+    targets = {line.split(":")[0] for line in (REPO / "Makefile").read_text().splitlines() if ": " in line}
+    shown = {words[1] for path in PAGES for text in quoted(path.read_text()) if (words := text.split())[:1] == ["make"]}
+    assert {"test", "demo"} <= shown <= targets
+
+
+# --- shapes --------------------------------------------------------------------------------------------------------
+
+
+def keys(value: Any) -> Any:
+    """Keep the keys of JSON, of a list those of its first entry."""
+    if isinstance(value, Mapping):
+        return {key: keys(inner) for key, inner in value.items()}
+    return [keys(value[0])] if isinstance(value, list) and value else type(value) if value == [] else None
+
+
+@pytest.mark.parametrize(("number", "name"), enumerate(["generate", "sensor", "download"]))
+def test_a_result_that_is_shown_has_the_keys_of_a_real_one(number: int, name: str) -> None:
+    shown = json.loads([each for each in snippets("json") if each.page == "results.md"][number].text)
+    assert keys(shown) == keys(PROMISED[name])
+
+
+@pytest.mark.parametrize("name", ["generate_manifest", "download_manifest"])
+def test_every_key_of_a_manifest_is_described(name: str) -> None:
+    described = set(quoted(page("results.md")))
+    assert set(PROMISED[name]) <= described
+
+
+# --- lists ---------------------------------------------------------------------------------------------------------
+
+
+def arguments(name: str) -> set[str]:
+    return {argument.split("=")[0] for argument in PROMISED["arguments"][name] if argument != "*"}
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "argument_names"),
+    [
+        ("generate.md", "## Parameters", arguments(f"{OPERATORS}GenerateOperator")),
+        ("three-tasks.md", "## `NanoBananaSubmitOperator`", arguments(f"{OPERATORS}SubmitOperator")),
+        ("three-tasks.md", "## `NanoBananaSensor`", arguments("sensors.nanobanana.NanoBananaSensor")),
+        ("three-tasks.md", "## `NanoBananaDownloadOperator`", arguments(f"{OPERATORS}DownloadOperator")),
+        ("hook.md", "# Hook", set(PROMISED["hook"])),
+        ("metrics.md", "# Metrics", {f"nanobanana.{name}" for name in PROMISED["metrics"]}),
+    ],
+)
+def test_a_table_lists_all_there_is(name: str, heading: str, argument_names: set[str]) -> None:
+    listed = [entry.split("(")[0] for row in table(name, heading) for entry in quoted(row[0])]
+    assert sorted(listed) == sorted(argument_names)
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "operator"),
+    [
+        ("generate.md", "## Parameters", "NanoBananaGenerateOperator"),
+        ("three-tasks.md", "## `NanoBananaSubmitOperator`", "NanoBananaSubmitOperator"),
+        ("three-tasks.md", "## `NanoBananaSensor`", "NanoBananaSensor"),
+        ("three-tasks.md", "## `NanoBananaDownloadOperator`", "NanoBananaDownloadOperator"),
+    ],
+)
+def test_the_templated_arguments_are_named(name: str, heading: str, operator: str) -> None:
+    section = page(name).partition(f"{heading}\n")[2]
+    sentence = section.partition("Templated: ")[2].partition(".")[0]
+    assert sorted(quoted(sentence)) == PROMISED["templates"][operator]
+
+
+def test_every_field_of_the_connection_is_described() -> None:
+    (connection,) = get_provider_info()["connection-types"]
+    fields = [quoted(row[0])[0] for row in table("connection.md", "# Connection")]
+    assert sorted(fields) == sorted(["password", "host", *connection["conn-fields"]])
+
+
+def test_sizes_and_prices_are_those_of_the_catalogue() -> None:
+    model = catalogue.model_for(catalogue.DEFAULT_MODEL)
+
+    def pixels(size: str, resolution: str) -> str:
+        return " x ".join(map(str, catalogue.pixel_size(size, resolution) or ()))
+
+    assert {quoted(row[0])[0]: row[1:] for row in table("requests.md", "## Sizes")} == {
+        size: [pixels(size, resolution) for resolution in model.resolutions] for size in model.ratios
+    }
+    assert {quoted(row[0])[0]: row[1:] for row in table("README.md", "## Sizes and costs")} == {
+        resolution: [
+            *(pixels(size, resolution) for size in ("1:1", "4:3", "16:9")),
+            f"{catalogue.LIST_PRICES[resolution]:.3f}",
+        ]
+        for resolution in model.resolutions
+    }
+    assert table("costs.md", "# Costs")[0][1:] == [f"{price:.3f}" for price in catalogue.LIST_PRICES.values()]
+
+
+def test_the_models_are_those_of_the_catalogue() -> None:
+    shown = {quoted(row[0])[0]: row[1:] for row in table("requests.md", "## Sizes", 1)}
+    assert shown.keys() == catalogue.MODELS.keys()
+    for name, (ratios, resolutions) in shown.items():
+        model = catalogue.MODELS[name]
+        assert resolutions == ", ".join(model.resolutions)
+        left_out = [ratio for ratio in catalogue.REFERENCE_RATIOS if ratio not in model.ratios]
+        listed = ", ".join(model.ratios) if len(model.ratios) < 10 else f"all but {', '.join(left_out)}"
+        assert ratios == (listed if left_out else "all 14")
+
+
+def test_every_error_is_described_with_what_follows_from_it() -> None:
+    tree = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    abstract = {"ToApisError", "NotAccepted"}
+    defined = {name: kind for name, kind in tree.items() if kind.__module__ == errors.__name__} | {}
+    shown = {quoted(row[0])[0]: row[2:] for row in table("failures.md", "## Errors", 1)}
+    assert shown == {
+        name: ["yes" if kind.retryable else "no", kind.charged]
+        for name, kind in defined.items()
+        if name not in abstract
+    }
+
+
+def test_every_failure_code_is_described() -> None:
+    shown = {code for row in table("failures.md", "## Codes") for code in quoted(row[0])}
+    assert shown == {row.code for row in FAILURE_CODES}
+
+
+def test_the_emulators_words_options_and_routes_are_its_own() -> None:
+    words = [word for row in table("emulator.md", "## Faults by words in the prompt") for word in quoted(row[0])]
+    assert words and all(word_rules(word) for word in words)
+    options = {option for row in table("emulator.md", "# The emulator: develop without a key") for option in quoted(row[0])}
+    assert options == {name for action in parser()._actions for name in action.option_strings} - {"-h", "--help"}
+    shown = {text.split()[-1] for row in table("emulator.md", "## Control routes") for text in quoted(row[0])}
+    assert {path for path in shown if path.startswith("/")} == {route.path for route in routes(None)}  # type: ignore[arg-type]
