@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from airflow.sdk import DAG
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("unit", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -15,3 +16,17 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def declared_dags(monkeypatch: pytest.MonkeyPatch) -> list[DAG]:
+    """The DAGs that the test declares."""
+    dags: list[DAG] = []
+    enter = DAG.__enter__
+
+    def declare(self: DAG) -> DAG:
+        dags.append(self)
+        return enter(self)
+
+    monkeypatch.setattr(DAG, "__enter__", declare)
+    return dags

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,9 @@ from airflow_provider_nanobanana.batch.items import build_items
 from airflow_provider_nanobanana.landing.image_file import check_reference
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 
-REPO = Path(__file__).parents[2]
-EXAMPLES = REPO / "example_dags"
-#: What the README shows as Python.
-SHOWN = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
 #: ``task_instance.rendered_map_index`` is a String(250); PostgreSQL refuses a longer text, after the image was paid.
 LONGEST_MAP_INDEX = 250
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[DAG]:
-    """The DAGs that the test declares."""
-    dags: list[DAG] = []
-    enter = DAG.__enter__
-
-    def declare(self: DAG) -> DAG:
-        dags.append(self)
-        return enter(self)
-
-    monkeypatch.setattr(DAG, "__enter__", declare)
-    return dags
 
 
 def buyers_of(dag: DAG) -> list[NanoBananaGenerateOperator]:
@@ -57,10 +39,10 @@ def test_the_name_of_a_mapped_task_fits_whatever_the_prompt(dag_id: str) -> None
     assert len(name) <= LONGEST_MAP_INDEX
 
 
-@pytest.mark.parametrize("name", ["catalogue", "partial_failure", "asset_refresh"])
-def test_where_pictures_are_reused_one_run_works_at_a_time_and_retries(name: str, made: list[DAG]) -> None:
+@pytest.mark.parametrize("name", ["generate", "catalogue", "partial_failure", "asset_refresh"])
+def test_where_pictures_are_reused_one_run_works_at_a_time_and_retries(name: str, declared_dags: list[DAG]) -> None:
     load(name)
-    [dag] = [dag for dag in made if buyers_of(dag)]
+    [dag] = [dag for dag in declared_dags if buyers_of(dag)]
     [buyer] = buyers_of(dag)
     assert dag.max_active_runs == 1
     assert buyer.retries == 2
@@ -99,12 +81,3 @@ def test_the_refresh_asks_for_every_product_and_its_event_is_news() -> None:
         digest_of=lambda uri: pytest.fail(f"no reference is wanted, and {uri} is one"),
     )
     assert [order.name for order in drawn] == ["espresso-cup", "wool-scarf", "desk-lamp"]
-
-
-@pytest.mark.parametrize("source", [pytest.param(source, id=str(number)) for number, source in enumerate(SHOWN)])
-def test_what_the_readme_shows_works_as_shown(source: str, made: list[DAG]) -> None:
-    exec(compile(source, "README.md", "exec"), {})
-    assert len(made) == source.count("with DAG(")
-    for dag in made:
-        assert dag.tasks and all(task.retries == 2 for task in dag.tasks)
-        assert dag.max_active_runs == 1 or not buyers_of(dag)
