@@ -17,7 +17,6 @@ from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
-from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
@@ -72,7 +71,7 @@ class ResultCollector:
         orders = [order for order in shop.items if any(lost.fault.retryable for lost in shop.entry(order).lost)]
         orders = [order for order in orders if shop.entry(order).status == "landed" and shop.image_task_id(order)]
         ids = [shop.image_task_id(order) or "" for order in orders]
-        sent = {image_task_id: sent_links(order.request) for image_task_id, order in zip(ids, orders, strict=True)}
+        sent = {image_task_id: order.request.sent_links() for image_task_id, order in zip(ids, orders, strict=True)}
         sightings = poll_once(shop.session, ids, sent)
         for order, sighting in zip(orders, sightings, strict=True):
             entry, shown = shop.entry(order), sighting.image_task.images if sighting.image_task else ()
@@ -92,7 +91,7 @@ class ResultCollector:
     def _collect_some(self, orders: Sequence[BatchItem]) -> None:
         shop = self._shop
         ids = {order.key: shop.image_task_id(order) or "" for order in orders}
-        sent = {ids[order.key]: sent_links(order.request) for order in orders}
+        sent = {ids[order.key]: order.request.sent_links() for order in orders}
         sightings = {sighting.id: sighting for sighting in poll_once(shop.session, list(sent), sent)}
         refused = [sighting.error for sighting in sightings.values() if sighting.access_denied]
         if refused and len(refused) == len(sightings):
@@ -136,7 +135,7 @@ class ResultCollector:
         shop, stem = self._shop, order.stem(self._shop.name_suffix)
         first, *further = sorted(image_task.images, key=lambda image: image.index)
         try:
-            stored = self._landed(order, image_task.id, first, stem, sent_pixels(order.request))
+            stored = self._landed(order, image_task.id, first, stem, order.request.expected_pixels())
         except errors.ToApisError as error:
             self._not_landed(order, error, late=late)
             _tell_of_further(order, *self._land_further(order, image_task.id, further, stem))
@@ -154,7 +153,7 @@ class ResultCollector:
     ) -> StoredImage:
         wanted = GeneratedImage(id=image_task_id, index=image.index, url=image.url)
         with errors_of_the_tree_only(f"Image {image.index} was not landed", image_task_id=image_task_id):
-            return self._shop.downloader.land(wanted, pixels, stem=stem, sent=sent_links(order.request))
+            return self._shop.downloader.land(wanted, pixels, stem=stem, sent=order.request.sent_links())
 
     def _land_further(
         self, order: BatchItem, image_task_id: str, images: Sequence[GeneratedImage], stem: str

@@ -14,7 +14,6 @@ from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.protocol import sent_shape
 from airflow_provider_nanobanana.toapis.responses import Balance
 
 _MILLION: Final = 1_000_000
@@ -33,7 +32,7 @@ def price(order: BatchItem, overrides: catalogue.Prices | None = None) -> float 
 
 def kind(order: BatchItem) -> Kind:
     """Return what decides the price of an order's image: model, and resolution as it is sent."""
-    return order.request.model or catalogue.DEFAULT_MODEL, sent_shape(order.request)[1]
+    return order.request.model or catalogue.DEFAULT_MODEL, order.request.sent_resolution
 
 
 def format_usd(usd: float) -> str:

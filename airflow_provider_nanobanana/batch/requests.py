@@ -17,7 +17,6 @@ from airflow_provider_nanobanana.toapis.input_values import (
     table_fault,
 )
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from airflow_provider_nanobanana.toapis.protocol import submit_body
 
 MAX_NAME: Final = 80
 """With ten digits of the hash and a tag of at most 8 characters a stem has the 100 characters that landing takes."""
@@ -116,7 +115,7 @@ def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) 
                     raise InvalidRequest(fault)
                 drafts.names[index] = name
             request = ImageRequest.parse(fields, default_model, frame="{faults}")
-            if fault := _count_fault(submit_body(request).get("n", 1)):
+            if fault := _count_fault(request.to_body().get("n", 1)):
                 raise InvalidRequest(fault)
             drafts.parsed.append(ParsedRequest(index, request, name))
         except InvalidRequest as error:

@@ -231,10 +231,9 @@ class NanoBananaHook(BaseHook):
             references is taken for a result.
         """
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-        from airflow_provider_nanobanana.toapis.protocol import sent_links, sent_pixels
 
         asked = None if request is None else self.parse(request)
-        pixels, sent = (None, None) if asked is None else (sent_pixels(asked), sent_links(asked))
+        pixels, sent = (None, None) if asked is None else (asked.expected_pixels(), asked.sent_links())
         with airflow_errors(), ImageDownloader(self.session, destination) as retrieval:
             return retrieval.land(image, pixels, sent=sent)
 

@@ -164,6 +164,48 @@ class ImageRequest(BaseModel):
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
         return request.model_copy(update={"model": model})
 
+    def to_body(self, client_business_id: str | None = None) -> dict[str, Any]:
+        """Return the JSON body of a submit in the format of its model; ``extra_body`` wins, also inside objects."""
+        model_id = self.model or catalogue.DEFAULT_MODEL
+        wanted = catalogue.model_for(model_id).spelling
+        body: dict[str, Any] = {"model": model_id, "prompt": self.prompt, "size": self.size}
+        if wanted.resolution == "top":
+            body["resolution"] = self.resolution
+        else:
+            body["metadata"] = {"resolution": self.resolution}
+        if self.reference_images:
+            body[wanted.references] = list(self.reference_images)
+        if wanted.response_format or self.response_format != "url":
+            body["response_format"] = self.response_format
+        if client_business_id is not None:
+            body["client_business_id"] = client_business_id
+        for key, value in self.extra_body.items():
+            ours = body.get(key)
+            body[key] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
+        return body
+
+    @property
+    def sent_resolution(self) -> str:
+        """The resolution as it is sent, which ``extra_body`` may set."""
+        return self._sent_shape()[1]
+
+    def expected_pixels(self) -> tuple[int, int] | None:
+        """Return the width and height that the request as it is sent stands for, or None for a shape we do not know."""
+        return catalogue.pixel_size(*self._sent_shape())
+
+    def _sent_shape(self) -> tuple[str, str]:
+        """Return ratio and resolution as they are sent."""
+        body = self.to_body()
+        metadata = body.get("metadata")
+        inner = metadata.get("resolution") if isinstance(metadata, Mapping) else None
+        return str(body.get("size")), str(body.get("resolution", inner))
+
+    def sent_links(self) -> frozenset[str] | None:
+        """Return the links in the body, or None where a reference is uploaded first: its link is not known yet."""
+        if all(urlsplit(reference).scheme.lower() in ("http", "https") for reference in self.reference_images):
+            return links_in(self.to_body())
+        return None
+
     def fingerprint(self, contents: Mapping[str, str] | None = None) -> str:
         """Return the hash that makes two requests the same one: 64 hex digits.
 
@@ -181,6 +223,18 @@ class ImageRequest(BaseModel):
         ]
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def links_in(body: Any) -> frozenset[str]:
+    """Return the http(s) links anywhere in the body of a submit; none of them is ever a result."""
+    if isinstance(body, str):
+        return frozenset({body} if body.strip().lower().startswith(("http://", "https://")) else ())
+    inner: Iterable[Any] = ()
+    if isinstance(body, Mapping):
+        inner = body.values()
+    elif isinstance(body, (list, tuple)):
+        inner = body
+    return frozenset().union(*(links_in(value) for value in inner))
 
 
 class ImageTaskStatus(StrEnum):

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_nanobanana.toapis import catalogue, errors, responses
+from airflow_provider_nanobanana.toapis import errors, responses
 from airflow_provider_nanobanana.toapis.classify import CallKind, classify, no_response_error
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, links_in
 from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance, NoResponse
 
 T = TypeVar("T")
@@ -76,58 +76,9 @@ class ApiCall(Generic[T]):
 
 def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:
     """Return the call that buys one image; the request must have come out of :meth:`ImageRequest.parse`."""
-    body = submit_body(request, client_business_id)
+    body = request.to_body(client_business_id)
     read = partial(responses.parse_submitted, client_business_id=client_business_id, sent=links_in(body))
     return ApiCall(CallKind.SUBMIT, "POST", "/v1/images/generations", read, body=body)
-
-
-def submit_body(request: ImageRequest, client_business_id: str | None = None) -> dict[str, Any]:
-    """Return the JSON body of a submit in the spelling of its model; ``extra_body`` wins, also inside objects."""
-    model_id = request.model or catalogue.DEFAULT_MODEL
-    spelling = catalogue.model_for(model_id).spelling
-    body: dict[str, Any] = {"model": model_id, "prompt": request.prompt, "size": request.size}
-    if spelling.resolution == "top":
-        body["resolution"] = request.resolution
-    else:
-        body["metadata"] = {"resolution": request.resolution}
-    if request.reference_images:
-        body[spelling.references] = list(request.reference_images)
-    if spelling.response_format or request.response_format != "url":
-        body["response_format"] = request.response_format
-    if client_business_id is not None:
-        body["client_business_id"] = client_business_id
-    for key, value in request.extra_body.items():
-        ours = body.get(key)
-        body[key] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
-    return body
-
-
-def sent_shape(request: ImageRequest) -> tuple[str, str]:
-    """Return ratio and resolution as they are sent, which ``extra_body`` may set."""
-    body = submit_body(request)
-    metadata = body.get("metadata")
-    inner = metadata.get("resolution") if isinstance(metadata, Mapping) else None
-    return str(body.get("size")), str(body.get("resolution", inner))
-
-
-def sent_pixels(request: ImageRequest) -> tuple[int, int] | None:
-    """Return the width and height that what is sent stands for, or None where we do not know them."""
-    return catalogue.pixel_size(*sent_shape(request))
-
-
-def links_in(sent: Any) -> frozenset[str]:
-    """Return the http(s) links of what is sent; none of them is ever a result."""
-    if isinstance(sent, str):
-        return frozenset({sent} if sent.strip().lower().startswith(("http://", "https://")) else ())
-    inner = sent.values() if isinstance(sent, Mapping) else sent if isinstance(sent, (list, tuple)) else ()
-    return frozenset().union(*(links_in(value) for value in inner))
-
-
-def sent_links(request: ImageRequest) -> frozenset[str] | None:
-    """Return the links that a request sends, or None where it uploads something first: that link is not known here."""
-    if all(urlsplit(reference).scheme.lower() in ("http", "https") for reference in request.reference_images):
-        return links_in(submit_body(request))
-    return None
 
 
 def status_call(
@@ -135,7 +86,7 @@ def status_call(
 ) -> ApiCall[ImageTask]:
     """Return the free call that asks for one image task, by its id or by its ``client_business_id``.
 
-    :param sent: The links of its request, where they are known (:func:`sent_links`); empty when it had none.
+    :param sent: The links of its request, where they are known (:meth:`ImageRequest.sent_links`); empty when it had none.
     :param by_client_id: Whether the id is a client id, which the answer need not repeat; by default one of ours is.
     """
     chosen = image_task_id.startswith(_OUR_CLIENT_IDS) if by_client_id is None else by_client_id

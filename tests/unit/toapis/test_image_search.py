@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.protocol import links_in, sent_links, status_call
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus, links_in
+from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.responses import ID, KEY, NOW, URL
 
@@ -148,9 +148,9 @@ def test_without_references_nothing_can_be_an_echo() -> None:
 
 def test_what_was_sent_is_known_unless_it_is_uploaded_first() -> None:
     request = ImageRequest.parse({"prompt": "x", "reference_images": [OURS], "extra_body": {"mask": {"url": URL}}})
-    assert sent_links(request) == frozenset({OURS, URL}) == links_in({"a": [OURS, "no link"], "b": {"c": URL}, "d": 3})
-    assert sent_links(ImageRequest.parse({"prompt": "x"})) == frozenset()
-    assert sent_links(ImageRequest.parse({"prompt": "x", "reference_images": ["s3://b/x.png"]})) is None
+    assert request.sent_links() == frozenset({OURS, URL}) == links_in({"a": [OURS, "no link"], "b": {"c": URL}, "d": 3})
+    assert ImageRequest.parse({"prompt": "x"}).sent_links() == frozenset()
+    assert ImageRequest.parse({"prompt": "x", "reference_images": ["s3://b/x.png"]}).sent_links() is None
 
 
 def test_all_images_are_returned_numbered_once_and_at_most_sixteen() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.toapis import protocol
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from airflow_provider_nanobanana.toapis.protocol import is_loopback, normalise_host, submit_body
+from airflow_provider_nanobanana.toapis.protocol import is_loopback, normalise_host
 
 GEMINI = "gemini-3.1-flash-image-preview"
 REFERENCE = "https://files.toapis.com/uploads/7/1_a.png"
@@ -20,7 +20,7 @@ FULL = {"prompt": "a red kite over dunes", "size": "16:9", "resolution": "2K", "
 
 
 def body(client_business_id: str | None = None, **fields: Any) -> dict[str, Any]:
-    return submit_body(ImageRequest.parse({**FULL, **fields}), client_business_id)
+    return ImageRequest.parse({**FULL, **fields}).to_body(client_business_id)
 
 
 def test_the_guide_s_spelling() -> None:
@@ -85,7 +85,7 @@ def test_extra_body_wins_inside_metadata_and_keeps_the_rest_of_it() -> None:
 def test_the_variant_is_never_sent_and_the_request_is_not_changed() -> None:
     request = ImageRequest.parse({**FULL, "variant": "2026-11-01", "extra_body": {"metadata": {"a": {"b": 1}}}})
     before = request.model_dump()
-    assert "variant" not in submit_body(request) and request.model_dump() == before
+    assert "variant" not in request.to_body() and request.model_dump() == before
 
 
 @pytest.mark.parametrize(
