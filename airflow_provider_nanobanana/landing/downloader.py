@@ -65,7 +65,7 @@ class ImageDownloader:
 
         :param expected_pixels: Width and height asked for; another size is landed with a warning.
         :param stem: Name without suffix; from the image task's id and the index when absent.
-        :param sent: The links of its request, where they are known (``ImageRequest.sent_links``); none of them is a result.
+        :param sent: ``ImageRequest.sent_links()`` of its request, where that is known; none of them is a result.
         :raises ToApisError: And nothing else, whatever the link, the file or the store does. ``ResultExpired`` when the
             paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice.
         """

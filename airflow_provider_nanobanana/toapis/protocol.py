@@ -86,7 +86,7 @@ def status_call(
 ) -> ApiCall[ImageTask]:
     """Return the free call that asks for one image task, by its id or by its ``client_business_id``.
 
-    :param sent: The links of its request, where they are known (:meth:`ImageRequest.sent_links`); empty when it had none.
+    :param sent: :meth:`ImageRequest.sent_links` of its request, where that is known.
     :param by_client_id: Whether the id is a client id, which the answer need not repeat; by default one of ours is.
     """
     chosen = image_task_id.startswith(_OUR_CLIENT_IDS) if by_client_id is None else by_client_id
