@@ -167,7 +167,7 @@ async def _data(service: EmulatedService, task: ImageTask, shapes: dict[str, Rul
 
 
 async def _encoded(service: EmulatedService, task: ImageTask, index: int, shapes: dict[str, Rule]) -> str:
-    text = base64.b64encode(await service.images.get(service.picture(task, index))).decode()
+    text = base64.b64encode(await service.images.get(service.image_spec(task, index))).decode()
     bent = shapes["bad_b64"]["value"] if "bad_b64" in shapes else ""
     if bent == "data_uri":
         return f"data:image/{task.picture_format.lower()};base64,{text}"

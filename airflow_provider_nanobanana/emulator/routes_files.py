@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.emulator import images
 from airflow_provider_nanobanana.emulator.faults.effects import distorted, replacement
 from airflow_provider_nanobanana.emulator.faults.kinds import REDIRECTS
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
-from airflow_provider_nanobanana.emulator.images import PictureSpec
+from airflow_provider_nanobanana.emulator.images import ImageSpec
 from airflow_provider_nanobanana.emulator.ledger import ImageTask
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 
@@ -55,7 +55,7 @@ async def result(service: EmulatedService, request: Request) -> Response:
         return _missing(404)
     task, index = asked
     rule = service.faults.take("result", task.prompt, ("answer", "distort", "picture"))
-    spec = service.picture(task, index)
+    spec = service.image_spec(task, index)
     if rule is None:
         return await _picture(service, spec)
     if rule.role == "answer":
@@ -65,14 +65,14 @@ async def result(service: EmulatedService, request: Request) -> Response:
     return await _spoiled(service, rule, spec, name)
 
 
-async def _spoiled(service: EmulatedService, rule: Rule, spec: PictureSpec, name: str) -> Response:
+async def _spoiled(service: EmulatedService, rule: Rule, spec: ImageSpec, name: str) -> Response:
     if rule.kind == "expired":
         return _missing(rule["status"])
     if rule.kind == "redirect":
         place = f"loop/{rule['status']}" if rule["loop"] else f"hop/{rule['hops'] - 1}/{rule['status']}"
         return _moved(f"{service.files_url}/{place}/{name}", rule["status"])
     if rule.kind == "bomb":
-        return Response(images.claiming(rule["width"], rule["height"]), media_type="image/png")
+        return Response(images.png_claiming(rule["width"], rule["height"]), media_type="image/png")
     if rule.kind == "oversized":
         return _oversized(rule)
     if rule.kind == "wrong_format":
@@ -91,7 +91,7 @@ async def hop(service: EmulatedService, request: Request) -> Response:
     if hops > 0:
         return _moved(f"{service.files_url}/hop/{hops - 1}/{status}/{name}", status)
     asked = _asked(service, name)
-    return await _picture(service, service.picture(*asked)) if asked else _missing(404)
+    return await _picture(service, service.image_spec(*asked)) if asked else _missing(404)
 
 
 async def loop(service: EmulatedService, request: Request) -> Response:
@@ -108,7 +108,7 @@ async def uploaded(service: EmulatedService, request: Request) -> Response:
     return Response(found.content, media_type=found.mime_type) if found else _missing(404)
 
 
-async def _picture(service: EmulatedService, spec: PictureSpec) -> Response:
+async def _picture(service: EmulatedService, spec: ImageSpec) -> Response:
     return Response(await service.images.get(spec), media_type=_MIME_TYPES[spec.format])
 
 

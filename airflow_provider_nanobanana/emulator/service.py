@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
-from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Rule
-from airflow_provider_nanobanana.emulator.images import ImageCache, PictureSpec
+from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Rule, without_words
+from airflow_provider_nanobanana.emulator.images import ImageCache, ImageSpec
 from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask, TaskLedger
 from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
 from airflow_provider_nanobanana.emulator.request_log import RequestLog
@@ -55,7 +55,6 @@ class EmulatedService:
         self.faults = FaultRules()
         self.request_log = RequestLog()
         self.uploads: OrderedDict[str, Upload] = OrderedDict()
-        self.images.clear()
         self.pending: list[str] = []  # prompts of the submits that are being accepted
         self.rng = random.Random(self.initial.seed)
         self.ledger = TaskLedger(self.rng)
@@ -133,21 +132,13 @@ class EmulatedService:
         outcome = "refunded" if task.refunded else "settled"
         self.echo(f"{state} {task.id} after {task.done - task.created:.1f} s, ${usd(task.credits)} {outcome}")
 
-    def picture(self, task: ImageTask, index: int) -> PictureSpec:
+    def image_spec(self, task: ImageTask, index: int) -> ImageSpec:
         """Return what a result file shows."""
         width, height = task.pixels
         asked = task.submission
-        return PictureSpec(
-            prompt=asked.prompt,
-            model=asked.model,
-            ratio=asked.size,
-            resolution=asked.resolution,
-            width=width,
-            height=height,
-            image_task_id=task.id,
-            index=index,
-            format=task.picture_format,
-        )
+        facts = (asked.model, asked.size, asked.resolution, f"{width} x {height}")
+        caption = "  \u00b7  ".join(facts) + f"\n{task.id}" + (f" #{index}" if index else "")
+        return ImageSpec(without_words(asked.prompt), caption, width, height, task.picture_format, index)
 
     def link(self, task: ImageTask, index: int, suffix: str = "") -> str:
         """Return the address of a result file; the suffix may lie."""
