@@ -9,28 +9,31 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from airflow_provider_nanobanana.emulator.server import Servers, url_host
-from airflow_provider_nanobanana.emulator.service import EmulatedService
-from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
+from airflow_provider_nanobanana.emulator.settings import Settings, connection_json, url_host
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.emulator.server import EmulatorServer
 
 _EPILOG = """Words in a prompt make an image task misbehave: [[fail]] [[fail=CODE]] [[refuse]] [[refuse-late]]
 [[slow=60]] [[stuck]] [[lost]] [[busy]] [[no-credits]] [[no-url]] [[bad-image]] [[wrong-size]] [[expired]] [[jpeg]]
-[[webp]]. Books and controls are below /emulator/ on the API port:
+[[webp]]. Ledger and controls are below /emulator/ on the API port:
 ledger, requests, stats, faults, settings, complete, reset."""
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    line = argparse.ArgumentParser(
+    command = argparse.ArgumentParser(
         prog="python -m airflow_provider_nanobanana.emulator",
         description="A local ToAPIs: submits, status queries, uploads and real pictures, without a key and for free.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = Settings()
-    add = line.add_argument
+    add = command.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 only inside a container (%(default)s)")
     add("--port", type=int, default=8787, help="API port, 0 for a free one (%(default)s)")
     add("--files-port", type=int, help="port of the result files, 0 for a free one (the API port + 1)")
@@ -43,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--query-rate", type=float, default=defaults.query_rate, help="queries a second, 0 lifts (%(default)s)")
     add("--credits", type=float, help="credits of the account, 200 are one USD (unlimited)")
     add("--seed", type=int, help="makes latencies and ids repeatable")
-    return line
+    return command
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -51,58 +54,65 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
     :raises ValueError: A value is out of range.
     """
-    return Settings(
-        api_key=options.api_key,
-        latency=options.latency,
-        sigma=options.sigma,
-        time_scale=options.time_scale,
-        submit_rate=options.submit_rate,
-        query_rate=options.query_rate,
-        credits=options.credits,
-        seed=options.seed,
-    )
+    given = {name: value for name, value in vars(options).items() if name in Settings.model_fields}
+    return Settings().changed(**given)
 
 
-def greeting(servers: Servers, settings: Settings) -> str:
+def greeting(server: EmulatorServer, settings: Settings) -> str:
     """Return the line that says where the emulator is and how a DAG gets there."""
     # What others call this machine, where --public-files-url says so.
-    host = url_host(urlsplit(servers.files_url).hostname or "127.0.0.1")
-    connection = json.dumps(connection_json(f"http://{host}:{servers.port}", settings))
-    return f"API {servers.api_url}  files {servers.files_url}  AIRFLOW_CONN_NANOBANANA_DEFAULT='{connection}'"
-
-
-def _echo(line: str) -> None:
-    print(time.strftime("%H:%M:%S"), line, flush=True)
-
-
-async def _serve(servers: Servers) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, servers.end)
-    await servers.serve()
+    host = url_host(urlsplit(server.files_url).hostname or "127.0.0.1")
+    connection = json.dumps(connection_json(f"http://{host}:{server.port}", settings))
+    return f"API {server.api_url}  files {server.files_url}  AIRFLOW_CONN_NANOBANANA_DEFAULT='{connection}'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the emulator; return the exit status."""
-    line = parser()
-    options = line.parse_args(arguments)
+    command = parser()
+    options = command.parse_args(arguments)
     try:
         settings = settings_of(options)
     except ValueError as error:
-        line.error(str(error))
-    service = EmulatedService(settings, time.time, _echo)
+        command.error(str(error))
+    missing = [name for name in ("starlette", "uvicorn", "python_multipart") if find_spec(name) is None]
+    if missing:
+        print(
+            f"The emulator needs {', '.join(missing)}. Airflow brings them today; the extra [emulator] of "
+            "airflow-provider-nanobanana installs them where it does not.",
+            file=sys.stderr,
+        )
+        return 1
+    return _run(options, settings)
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    from airflow_provider_nanobanana.emulator.server import EmulatorServer
+    from airflow_provider_nanobanana.emulator.service import EmulatedService
+
+    service = EmulatedService(settings, time.time, _print)
     try:
         # Next to a port that happened to be free there need not be another.
         files_port = 0 if options.files_port is None and options.port == 0 else options.files_port
-        servers = Servers(service, options.host, options.port, files_port, options.public_files_url)
+        server = EmulatorServer(service, options.host, options.port, files_port, options.public_files_url)
     except OSError as error:
         print(f"cannot listen on {options.host}:{options.port} (or the files port): {error}", file=sys.stderr)
         return 1
-    print(greeting(servers, settings), flush=True)
-    sys.setswitchinterval(0.0005)  # the event loop takes the lock back from a picture being drawn within 0.5 ms
-    asyncio.run(_serve(servers))
+    print(greeting(server, settings), flush=True)
+    sys.setswitchinterval(0.0005)  # the event loop takes the lock back from an image being drawn within 0.5 ms
+    asyncio.run(_serve(server))
     service.images.close()
     return 0
+
+
+def _print(line: str) -> None:
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+async def _serve(server: EmulatorServer) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.end)
+    await server.run_until_end()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ImageFormat = Literal["PNG", "JPEG", "WEBP"]
+MIME_TYPES: dict[ImageFormat, str] = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+
 CREDITS_PER_USD = 200
 MAX_REFERENCES = 14
 

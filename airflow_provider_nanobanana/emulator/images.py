@@ -20,6 +20,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from airflow_provider_nanobanana.emulator.catalogue import ImageFormat
+
 _WHITE = (255, 255, 255)
 _CAPTION_PAPER = (22, 22, 34)
 _CAPTION_INK = (214, 214, 224)
@@ -27,7 +29,11 @@ _LONGEST_PROMPT = 1200  # characters; more would be too small to read
 _SMALLEST_FONT = 8
 _LETTER_WIDTH = 0.55  # of the font size, on average
 _MESH = (4, 3)
-_SAVE_OPTIONS = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 88}, "WEBP": {"quality": 85, "method": 1}}
+_SAVE_OPTIONS: dict[ImageFormat, dict[str, int]] = {
+    "PNG": {"compress_level": 1},
+    "JPEG": {"quality": 88},
+    "WEBP": {"quality": 85, "method": 1},
+}
 _CACHED_IMAGES = 32
 
 
@@ -39,7 +45,6 @@ class ImageSpec:
     :param caption: Lines at the bottom of the image.
     :param width: In pixels.
     :param height: In pixels.
-    :param format: PNG, JPEG or WEBP.
     :param index: Place among the images of one image task.
     """
 
@@ -47,7 +52,7 @@ class ImageSpec:
     caption: str
     width: int
     height: int
-    format: str = "PNG"
+    format: ImageFormat = "PNG"
     index: int = 0
 
 

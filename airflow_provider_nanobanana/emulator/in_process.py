@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from airflow_provider_nanobanana.emulator import routes_control
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
-from airflow_provider_nanobanana.emulator.server import Servers
+from airflow_provider_nanobanana.emulator.server import EmulatorServer
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
@@ -49,7 +49,8 @@ class Emulator:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
-        self._servers = Servers(self.service, *self._address)  # bound and listening: clients may connect from here on
+        # Bound and listening: clients may connect from here on.
+        self._server = EmulatorServer(self.service, *self._address)
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="toapis-emulator", daemon=True)
         self._thread.start()
@@ -59,7 +60,7 @@ class Emulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._call(self._servers.end)
+        self._call(self._server.end)
         self._thread.join()
         self.service.images.close()
 
@@ -67,7 +68,7 @@ class Emulator:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
             ready.set()
-            await self._servers.serve()
+            await self._server.run_until_end()
 
         try:
             asyncio.run(main())
@@ -88,12 +89,12 @@ class Emulator:
     @property
     def api_url(self) -> str:
         """Base URL of the API, without ``/v1``."""
-        return self._servers.api_url
+        return self._server.api_url
 
     @property
     def files_url(self) -> str:
         """Base URL of result links and uploads."""
-        return self._servers.files_url
+        return self._server.files_url
 
     @property
     def api_key(self) -> str:
@@ -107,7 +108,7 @@ class Emulator:
     def ledger(self) -> dict[str, Any]:
         """Return ``image_tasks`` (a list), ``count``, ``by_status``, ``charged_usd``, ``refunded_usd``, ``net_usd`` and
         ``duplicates`` (client id -> how often charged, where more than once)."""
-        return self._call(lambda: self.service.ledger.ledger(self.service.clock()))
+        return self._call(lambda: self.service.ledger.as_dict(self.service.clock()))
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the newest requests, oldest first; fields as in :class:`journal.Entry`."""

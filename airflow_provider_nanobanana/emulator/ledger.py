@@ -1,15 +1,14 @@
-"""The bank: which image tasks were accepted, what they cost and what was given back. Pure; time is passed in."""
+"""Which image tasks were accepted, what they cost and what was refunded (:class:`TaskLedger`). Time is passed in."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from airflow_provider_nanobanana.emulator.catalogue import CREDITS, pixel_size, usd
+from airflow_provider_nanobanana.emulator.catalogue import CREDITS, ImageFormat, pixel_size, usd
 from airflow_provider_nanobanana.emulator.requests import Submission
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -22,16 +21,16 @@ class Failure:
     :param shape: ``object`` (code and message), ``string`` (the error is plain text) or ``fail_reason``.
     """
 
-    code: str = "generation_failed"
-    message: str = "call upstream API failed: upstream returned status 422"
-    shape: str = "object"
+    code: str
+    text: str
+    shape: str
 
 
 @dataclass(slots=True)
 class ImageTask:
     """One accepted, paid image task; times are epoch seconds.
 
-    :param served: Pictures that its answer names, as many as were asked for unless a fault says otherwise.
+    :param served: Images that its answer names, as many as were asked for unless a fault says otherwise.
     """
 
     id: str
@@ -39,9 +38,8 @@ class ImageTask:
     created: float
     done: float
     credits: int
-    picture_format: str = "PNG"
+    image_format: ImageFormat = "PNG"
     failure: Failure | None = None
-    refunded: bool = False
     announced: bool = False
     hidden_until: float = 0.0
     hidden_polls: int = 0
@@ -59,7 +57,7 @@ class ImageTask:
 
     @property
     def pixels(self) -> tuple[int, int]:
-        """Width and height of each picture."""
+        """Width and height of each image."""
         return pixel_size(self.submission.size, self.submission.resolution)
 
     def state(self, now: float) -> Literal["running", "completed", "failed"]:
@@ -76,9 +74,9 @@ class ImageTask:
         return max(0, min(99, int(100 * (now - self.created) / span)))
 
     def record(self, now: float) -> dict[str, Any]:
-        """Return the line of the ledger, plain JSON."""
+        """Return the image task as the ledger shows it, plain JSON."""
         asked = self.submission
-        finished = self.state(now) != "running"
+        state = self.state(now)
         return {
             "id": self.id,
             "client_business_id": asked.client_business_id,
@@ -88,11 +86,11 @@ class ImageTask:
             "resolution": asked.resolution,
             "count": asked.count,
             "references": list(asked.references),
-            "status": self.state(now),
+            "status": state,
             "charged_usd": float(usd(self.credits)),
-            "refunded": self.refunded,
+            "refunded": state == "failed",
             "created": self.created,
-            "completed": self.done if finished else None,
+            "completed": None if state == "running" else self.done,
         }
 
 
@@ -130,17 +128,10 @@ class TaskLedger:
         visible = [task for task in accepted if now >= task.created + lookup_delay + task.lookup_spread]
         return visible[-1] if visible else None
 
-    def settle(self, now: float) -> None:
-        """Refund whatever has failed by ``now``."""
-        for task in self.image_tasks.values():
-            if task.state(now) == "failed":
-                task.refunded = True
-
     def fail(self, task: ImageTask, failure: Failure, now: float) -> None:
         """Fail an image task at once and refund it."""
         task.failure = failure
         task.done = min(task.done, now)
-        task.refunded = True
 
     def complete_all(self, now: float) -> int:
         """Let everything that runs be done now; return how many that were."""
@@ -151,30 +142,26 @@ class TaskLedger:
 
     def spent(self, now: float) -> int:
         """Return the credits charged and not refunded."""
-        self.settle(now)
-        return sum(task.credits for task in self.image_tasks.values() if not task.refunded)
+        return sum(task.credits for task in self.image_tasks.values() if task.state(now) != "failed")
 
-    def ledger(self, now: float) -> dict[str, Any]:
+    def as_dict(self, now: float) -> dict[str, Any]:
         """Return every image task, the totals in USD and the client ids that were charged more than once."""
-        self.settle(now)
         tasks = self.image_tasks.values()
         charged = sum(task.credits for task in tasks)
-        refunded = sum(task.credits for task in tasks if task.refunded)
+        spent = self.spent(now)
         return {
             "image_tasks": [task.record(now) for task in tasks],
             "count": len(tasks),
             "by_status": dict(Counter(task.state(now) for task in tasks)),
             "charged_usd": float(usd(charged)),
-            "refunded_usd": float(usd(refunded)),
-            "net_usd": float(usd(charged - refunded)),
-            "duplicates": {key: len(found) for key, found in self._duplicates()},
+            "refunded_usd": float(usd(charged - spent)),
+            "net_usd": float(usd(spent)),
+            "duplicates": {key: len(found) for key, found in self.by_client_id.items() if len(found) > 1},
         }
 
-    def _duplicates(self) -> Iterator[tuple[str, list[ImageTask]]]:
-        return ((key, found) for key, found in self.by_client_id.items() if len(found) > 1)
-
     def _new_id(self, now: float) -> str:
-        stamp, text = int(now * 1000), ""
+        stamp = int(now * 1000)
+        text = ""
         for _ in range(10):
             stamp, digit = divmod(stamp, 32)
             text = _ALPHABET[digit] + text

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_nanobanana.emulator.catalogue import MAX_REFERENCES, MODELS, Model
+from airflow_provider_nanobanana.emulator.catalogue import MAX_REFERENCES, MIME_TYPES, MODELS, ImageFormat, Model
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_MIME_FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
+_FORMATS = {mime_type: name for name, mime_type in MIME_TYPES.items()}
 
 
 class RequestRejected(Exception):
@@ -20,22 +20,34 @@ class RequestRejected(Exception):
     :param status: HTTP status of the answer.
     :param code: The service's error code.
     :param param: The field at fault, where one is.
+    :param shape: Shape of the error body, see :func:`.responses.error`.
+    :param kind: The service's error type.
     """
 
-    def __init__(self, message: str, *, status: int = 400, code: str = "invalid_request", param: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_request",
+        param: str = "",
+        shape: str = "E2",
+        kind: str = "invalid_request_error",
+    ) -> None:
         super().__init__(message)
-        self.message = message
         self.status = status
         self.code = code
         self.param = param
+        self.shape = shape
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """What was asked for, after the dialect of the model has been read.
 
-    :param count: Pictures asked for (``n``).
-    :param picture_format: PNG, JPEG or WEBP where the request names one.
+    :param count: Images asked for (``n``).
+    :param image_format: Where the request names one.
     """
 
     model: str
@@ -46,7 +58,7 @@ class Submission:
     references: tuple[str, ...] = ()
     response_format: str = "url"
     client_business_id: str | None = None
-    picture_format: str | None = None
+    image_format: ImageFormat | None = None
 
 
 def read_json(raw: bytes) -> Any:
@@ -65,7 +77,7 @@ def read_json(raw: bytes) -> Any:
 def parse(body: Any, settings: Settings) -> Submission:
     """Return the submission a JSON body asks for.
 
-    :raises Refused: The body breaks a documented rule.
+    :raises RequestRejected: The body breaks a documented rule.
     """
     if not isinstance(body, dict):
         raise RequestRejected("request body must be a JSON object")
@@ -90,7 +102,7 @@ def parse(body: Any, settings: Settings) -> Submission:
         references=_references(body, "reference_images" if guide else "image_urls"),
         response_format=_choice(body.get("response_format", "url"), ("url", "b64_json"), "response_format"),
         client_business_id=_client_id(body, metadata, settings),
-        picture_format=_picture_format(metadata),
+        image_format=_image_format(metadata),
     )
 
 
@@ -100,7 +112,7 @@ def _model(body: dict[str, Any]) -> tuple[str, Model]:
         raise RequestRejected("model is required", param="model")
     if name not in MODELS:
         message = f"No available channel for model {name} under group default"
-        raise RequestRejected(message, status=503, code="model_not_found")
+        raise RequestRejected(message, status=503, code="model_not_found", shape="E4")
     return name, MODELS[name]
 
 
@@ -151,11 +163,11 @@ def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Setting
     return value
 
 
-def _picture_format(metadata: dict[str, Any]) -> str | None:
+def _image_format(metadata: dict[str, Any]) -> ImageFormat | None:
     options = metadata.get("imageOutputOptions")
     mime = options.get("mimeType") if isinstance(options, dict) else None
     if mime is None:
         return None
-    if mime not in _MIME_FORMATS:
+    if mime not in _FORMATS:
         raise RequestRejected(f"unsupported mimeType {mime!r}", param="metadata.imageOutputOptions.mimeType")
-    return _MIME_FORMATS[mime]
+    return _FORMATS[mime]

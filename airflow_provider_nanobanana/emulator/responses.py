@@ -5,69 +5,82 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS_PER_USD, MODELS, TEXT_MODELS, usd
-from airflow_provider_nanobanana.emulator.faults.rules import Rule
+from airflow_provider_nanobanana.emulator.faults.rules import Shapes, parameter
 from airflow_provider_nanobanana.emulator.ledger import ImageTask
 from airflow_provider_nanobanana.emulator.settings import Settings
 
-_QUEUED_BELOW = 10
+_QUEUED_BELOW = 10  # percent
+_REQUEST_ID = "(request id: 20261107120000000000000emulator)"
 
 
-def refusal(status: int, code: str, message: str, kind: str = "invalid_request_error", param: str = "") -> JSONResponse:
-    """Return an error in the shape of the generation pages (E2: the code is a string)."""
-    body = {"error": {"code": code, "message": message, "type": kind, "param": param}}
-    return JSONResponse(body, status_code=status)
+def error(
+    status: int,
+    code: str | int,
+    message: str,
+    *,
+    shape: str = "E2",
+    kind: str = "invalid_request_error",
+    param: str = "",
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """Return an error in one of the shapes that ``docs/toapis.md``, "Errors", numbers.
+
+    E1 is that of the status and balance pages, E2 of the generation pages, E3 of the rate limiter, E4 of the layer
+    below, E5 of the task layer.
+    """
+    inner = {"error": {"code": code, "message": message}}
+    bodies: dict[str, dict[str, Any]] = {
+        "E1": {"error": {"code": code, "message": message, "type": kind}},
+        "E2": {"error": {"code": code, "message": message, "type": kind, "param": param}},
+        "E3": inner,
+        "E4": {"error": {"message": f"{message} {_REQUEST_ID}", "type": "new_api_error", "code": code}},
+        "E5": {"code": code, "message": message, "data": None},
+        "E6": {"success": False, "message": message},
+        "E7": {"error": message},
+        "E7m": {"message": message},
+        "E8": {"code": "fail_to_fetch_task", "message": json.dumps(inner), "data": None},
+    }
+    return JSONResponse(bodies[shape], status_code=status, headers=headers)
 
 
-def numbered_refusal(status: int, message: str, kind: str) -> JSONResponse:
-    """Return an error in the shape of the status and balance pages (E1: the code is a number)."""
-    return JSONResponse({"error": {"code": status, "message": message, "type": kind}}, status_code=status)
-
-
-def gateway_refusal(status: int, code: str, message: str) -> JSONResponse:
-    """Return an error of the layer below (E4)."""
-    text = f"{message} (request id: 20261107120000000000000emulator)"
-    return JSONResponse({"error": {"message": text, "type": "new_api_error", "code": code}}, status_code=status)
-
-
-def invalid_url(method: str, path: str) -> JSONResponse:
-    """Return the answer to a path that does not exist."""
-    body = {"message": f"Invalid URL ({method} {path})", "type": "invalid_request_error", "param": "", "code": ""}
-    return JSONResponse({"error": body}, status_code=404)
+def unauthorized(point: str) -> JSONResponse:
+    """Return the answer to another key, in the shape of the point's page."""
+    if point in ("status", "balance"):
+        return error(401, 401, "Invalid API key", shape="E1", kind="authentication_error")
+    return error(401, "unauthorized", "Invalid API key", kind="authentication_error")
 
 
 def not_found(spelling: str = "404", status: int = 404) -> JSONResponse:
     """Return the answer for an unknown id: 404, or 400 ``task_not_exist``, also in the task layer's shape."""
-    if spelling == "400":
-        return refusal(400, "task_not_exist", "task_not_exist")
-    if spelling == "E5":
-        return JSONResponse({"code": "task_not_exist", "message": "task_not_exist", "data": None}, status_code=400)
-    return refusal(status, "task_not_found", "Task not found", "not_found_error")
+    if spelling == "404":
+        return error(status, "task_not_found", "Task not found", kind="not_found_error")
+    return error(400, "task_not_exist", "task_not_exist", shape="E5" if spelling == "E5" else "E2")
 
 
-def limited(headers: dict[str, str], text: str = "Too many requests", code: str = "rate_limit_exceeded") -> Response:
-    """Return the limiter's answer (E3: no type)."""
-    return JSONResponse({"error": {"code": code, "message": text}}, status_code=429, headers=headers)
+def rate_limited(headers: dict[str, str]) -> JSONResponse:
+    """Return the rate limiter's answer."""
+    return error(429, "rate_limit_exceeded", "Too many requests", shape="E3", headers=headers)
 
 
 def no_credits(status: int = 402, text: str = "user quota is not enough") -> JSONResponse:
     """Return the answer of an empty account, in the spelling that goes with the status."""
     if status == 403:
-        return gateway_refusal(403, "insufficient_user_quota", text)
+        return error(403, "insufficient_user_quota", text, shape="E4")
     if status == 429:
-        return refusal(429, "rate_limit_exceeded", text, "rate_limit_error")
-    return refusal(status, "insufficient_quota", text, "payment_required")
+        return error(429, "rate_limit_exceeded", text, kind="rate_limit_error")
+    return error(status, "insufficient_quota", text, kind="payment_required")
 
 
-def submitted(task: ImageTask, settings: Settings, shapes: dict[str, Rule]) -> dict[str, Any]:
+def submitted(task: ImageTask, settings: Settings, shapes: Shapes) -> dict[str, Any]:
     """Return the body of an accepted submit, bent by the shapes that struck."""
     body: dict[str, Any] = {
         "id": task.id,
         "object": "generation.task",
         "model": task.submission.model,
-        "status": shapes["status_word"]["word"] if "status_word" in shapes else "queued",
+        "status": parameter(shapes, "status_word", "word", "queued"),
         "progress": 0,
         "created_at": int(task.created),
         "metadata": {},
@@ -84,7 +97,7 @@ def submitted(task: ImageTask, settings: Settings, shapes: dict[str, Rule]) -> d
 
 
 def status(
-    task: ImageTask, now: float, settings: Settings, data: list[dict[str, Any]], shapes: dict[str, Rule]
+    task: ImageTask, now: float, settings: Settings, data: list[dict[str, Any]], shapes: Shapes
 ) -> dict[str, Any]:
     """Return the status body of an image task.
 
@@ -106,39 +119,39 @@ def status(
     return _completed(body, task, settings, data, shapes)
 
 
-def _running(task: ImageTask, now: float, shapes: dict[str, Rule]) -> dict[str, Any]:
+def _running(task: ImageTask, now: float, shapes: Shapes) -> dict[str, Any]:
     progress = task.progress(now)
-    word = "queued" if progress < _QUEUED_BELOW else "in_progress"
-    word = shapes["status_word"]["word"] if "status_word" in shapes else word
+    word = parameter(shapes, "status_word", "word", "queued" if progress < _QUEUED_BELOW else "in_progress")
     return {"status": word, "progress": progress, "billing": {"status": "pending"}}
 
 
-def _failed(task: ImageTask, shapes: dict[str, Rule]) -> dict[str, Any]:
+def _failed(task: ImageTask, shapes: Shapes) -> dict[str, Any]:
     failure = task.failure
     assert failure is not None
     body: dict[str, Any] = {
-        "status": shapes["failure_word"]["word"] if "failure_word" in shapes else "failed",
+        "status": parameter(shapes, "failure_word", "word", "failed"),
         "progress": 0,
         "completed_at": int(task.done),
         "billing": {"status": "refunded", "credits": "0", "cost_usd": "0"},
     }
     if failure.shape == "string":
-        return body | {"error": failure.message}
+        return body | {"error": failure.text}
     if failure.shape == "fail_reason":
-        return body | {"fail_reason": failure.message}
-    return body | {"error": {"code": failure.code, "message": failure.message}}
+        return body | {"fail_reason": failure.text}
+    return body | {"error": {"code": failure.code, "message": failure.text}}
 
 
 def _completed(
-    body: dict[str, Any], task: ImageTask, settings: Settings, data: list[dict[str, Any]], shapes: dict[str, Rule]
+    body: dict[str, Any], task: ImageTask, settings: Settings, data: list[dict[str, Any]], shapes: Shapes
 ) -> dict[str, Any]:
-    word = shapes["success_word"]["word"] if "success_word" in shapes else "completed"
-    body |= {"status": word, "progress": 100, "completed_at": int(task.done)}
+    body["status"] = parameter(shapes, "success_word", "word", "completed")
+    body["progress"] = 100
+    body["completed_at"] = int(task.done)
     body["expires_at"] = int(task.done + settings.link_seconds)
     if "expires_at" in shapes:
         _bend_expiry(body, shapes["expires_at"]["value"])
     body |= _placed(data, shapes)
-    billing = shapes["billing"]["value"] if "billing" in shapes else "settled"
+    billing = parameter(shapes, "billing", "value", "settled")
     if billing == "settled":
         body["billing"] = {"status": "settled", "credits": str(task.credits), "cost_usd": usd(task.credits)}
     elif billing != "absent":
@@ -154,25 +167,15 @@ def _bend_expiry(body: dict[str, Any], value: Any) -> None:
         body["expires_at"] = known.get(value, value)
 
 
-def _placed(data: list[dict[str, Any]], shapes: dict[str, Rule]) -> dict[str, Any]:
+def _placed(data: list[dict[str, Any]], shapes: Shapes) -> dict[str, Any]:
     """Return the results where the answer carries them: ``result.data`` unless a shape says otherwise."""
-    if "no_url" in shapes:
-        return {"result": {"type": "image", "data": []}}
-    if "top_level_url" in shapes:
-        return {"url": data[0].get("url")}
-    if "result_shape" in shapes:
-        return _shaped(data, shapes["result_shape"]["shape"])
-    if "data_url" in shapes:
-        return {"data": data}
-    if "result_url" in shapes:
-        return {"result": {"type": "image", "url": data[0].get("url")}}
-    return {"result": {"type": "image", "data": data}}
-
-
-def _shaped(data: list[dict[str, Any]], shape: str) -> dict[str, Any]:
-    """Return the results in one of the places that live clients have seen them in."""
     values = [next(iter(one.values())) for one in data]
-    shapes: dict[str, dict[str, Any]] = {
+    places: dict[str, dict[str, Any]] = {
+        "no_url": {"result": {"type": "image", "data": []}},
+        "top_level_url": {"url": data[0].get("url")},
+        "data_url": {"data": data},
+        "result_url": {"result": {"type": "image", "url": data[0].get("url")}},
+        # those of the fault result_shape
         "images": {"images": data},
         "result_images": {"result": {"images": [{"url": values}]}},
         "output": {"output": {"image_urls": values}},
@@ -180,7 +183,8 @@ def _shaped(data: list[dict[str, Any]], shape: str) -> dict[str, Any]:
         "texts": {"result": values},
         "json_text": {"result": json.dumps({"type": "image", "data": data})},
     }
-    return shapes[shape]
+    place = next((kind for kind in places if kind in shapes), parameter(shapes, "result_shape", "shape", ""))
+    return places.get(place, {"result": {"type": "image", "data": data}})
 
 
 def _echo(body: dict[str, Any], task: ImageTask, settings: Settings) -> None:

@@ -31,14 +31,14 @@ def routes(service: EmulatedService) -> list[Route]:
 
 def stats(service: EmulatedService) -> dict[str, Any]:
     """Return counts of requests and of image tasks by status, and the prompts that are being accepted."""
-    books = service.ledger.ledger(service.clock())
-    tasks = {name: books[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
+    ledger = service.ledger.as_dict(service.clock())
+    tasks = {name: ledger[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
     return service.request_log.stats() | {"image_tasks": tasks, "pending": list(service.pending)}
 
 
 async def ledger(service: EmulatedService, request: Request) -> Response:
     """Show every image task with what it cost."""
-    return JSONResponse(service.ledger.ledger(service.clock()))
+    return JSONResponse(service.ledger.as_dict(service.clock()))
 
 
 async def requests(service: EmulatedService, request: Request) -> Response:

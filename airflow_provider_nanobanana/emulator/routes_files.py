@@ -1,4 +1,4 @@
-"""The file port: result pictures and uploads, public, without any key."""
+"""The file port: result files and uploads, public, without any key."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from airflow_provider_nanobanana.emulator import images
+from airflow_provider_nanobanana.emulator.catalogue import MIME_TYPES
 from airflow_provider_nanobanana.emulator.faults.effects import distorted, replacement
-from airflow_provider_nanobanana.emulator.faults.kinds import REDIRECTS
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
-from airflow_provider_nanobanana.emulator.images import ImageSpec
+from airflow_provider_nanobanana.emulator.images import ImageSpec, png_claiming
 from airflow_provider_nanobanana.emulator.ledger import ImageTask
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 _NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d{1,4})\.\w+")
-_MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK = 64 * 1024
 
 
@@ -30,38 +29,37 @@ def build(service: EmulatedService) -> Starlette:
     """Return the application of the file port."""
     routes = [
         Route("/generated/{name}", partial(result, service), methods=["GET"]),
-        Route("/hop/{hops:int}/{status:int}/{name}", partial(hop, service), methods=["GET"]),
-        Route("/loop/{status:int}/{name}", partial(loop, service), methods=["GET"]),
+        Route("/redirect/{hops}/{status:int}/{name}", partial(redirected, service), methods=["GET"]),
         Route("/uploads/7/{name}", partial(uploaded, service), methods=["GET"]),
     ]
     return Starlette(routes=routes)
 
 
-def _asked(service: EmulatedService, name: str) -> tuple[ImageTask, int] | None:
+def _find(service: EmulatedService, name: str) -> tuple[ImageTask, ImageSpec] | None:
+    """Return whose file a name is and what it shows, ``None`` where there is none (any more)."""
     found = _NAME.fullmatch(name)
     task = service.ledger.image_tasks.get(found[1]) if found else None
     if found is None or task is None or int(found[2]) >= task.served:
         return None
     now = service.clock()
     alive = task.state(now) == "completed" and now < task.done + service.settings.link_seconds
-    return (task, int(found[2])) if alive else None
+    return (task, service.image_spec(task, int(found[2]))) if alive else None
 
 
 async def result(service: EmulatedService, request: Request) -> Response:
-    """Serve a result picture as the faults will have it, else rightly."""
+    """Serve a result file as the faults will have it, else rightly."""
     name = request.path_params["name"]
-    asked = _asked(service, name)
-    if asked is None:
+    found = _find(service, name)
+    if found is None:
         return _missing(404)
-    task, index = asked
+    task, spec = found
     rule = service.faults.take("result", task.prompt, ("answer", "distort", "picture"))
-    spec = service.image_spec(task, index)
     if rule is None:
-        return await _picture(service, spec)
-    if rule.role == "answer":
+        return await _image(service, spec)
+    if rule.definition.role == "answer":
         return replacement(rule)
-    if rule.role == "distort":
-        return await distorted(rule, await _picture(service, spec))
+    if rule.definition.role == "distort":
+        return await distorted(rule, await _image(service, spec))
     return await _spoiled(service, rule, spec, name)
 
 
@@ -69,37 +67,33 @@ async def _spoiled(service: EmulatedService, rule: Rule, spec: ImageSpec, name: 
     if rule.kind == "expired":
         return _missing(rule["status"])
     if rule.kind == "redirect":
-        place = f"loop/{rule['status']}" if rule["loop"] else f"hop/{rule['hops'] - 1}/{rule['status']}"
-        return _moved(f"{service.files_url}/{place}/{name}", rule["status"])
+        hops = "loop" if rule["loop"] else rule["hops"] - 1
+        return _moved(service, hops, rule["status"], name)
     if rule.kind == "bomb":
-        return Response(images.png_claiming(rule["width"], rule["height"]), media_type="image/png")
+        return Response(png_claiming(rule["width"], rule["height"]), media_type="image/png")
     if rule.kind == "oversized":
         return _oversized(rule)
     if rule.kind == "wrong_format":
         # The label keeps saying what was asked for: only the bytes tell.
-        answer = await _picture(service, replace(spec, format=rule["format"]))
-        answer.headers["content-type"] = _MIME_TYPES[spec.format]
+        answer = await _image(service, replace(spec, format=rule["format"]))
+        answer.headers["content-type"] = MIME_TYPES[spec.format]
         return answer
-    return await _picture(service, replace(spec, width=rule["width"], height=rule["height"]))
+    return await _image(service, replace(spec, width=rule["width"], height=rule["height"]))
 
 
-async def hop(service: EmulatedService, request: Request) -> Response:
-    """Redirect so many more times, then serve the picture."""
-    hops, status, name = (request.path_params[part] for part in ("hops", "status", "name"))
-    if status not in REDIRECTS:
+async def redirected(service: EmulatedService, request: Request) -> Response:
+    """Redirect so many more times, then serve the file; ``loop`` redirects to itself for ever."""
+    hops = request.path_params["hops"]
+    status = request.path_params["status"]
+    name = request.path_params["name"]
+    if status not in _REDIRECTS or not (hops == "loop" or hops.isdecimal()):
         return _missing(404)
-    if hops > 0:
-        return _moved(f"{service.files_url}/hop/{hops - 1}/{status}/{name}", status)
-    asked = _asked(service, name)
-    return await _picture(service, service.image_spec(*asked)) if asked else _missing(404)
-
-
-async def loop(service: EmulatedService, request: Request) -> Response:
-    """Redirect to itself for ever."""
-    status, name = request.path_params["status"], request.path_params["name"]
-    if status not in REDIRECTS:
-        return _missing(404)
-    return _moved(f"{service.files_url}/loop/{status}/{name}", status)
+    if hops == "loop":
+        return _moved(service, hops, status, name)
+    if int(hops) > 0:
+        return _moved(service, int(hops) - 1, status, name)
+    found = _find(service, name)
+    return await _image(service, found[1]) if found else _missing(404)
 
 
 async def uploaded(service: EmulatedService, request: Request) -> Response:
@@ -108,16 +102,17 @@ async def uploaded(service: EmulatedService, request: Request) -> Response:
     return Response(found.content, media_type=found.mime_type) if found else _missing(404)
 
 
-async def _picture(service: EmulatedService, spec: ImageSpec) -> Response:
-    return Response(await service.images.get(spec), media_type=_MIME_TYPES[spec.format])
+async def _image(service: EmulatedService, spec: ImageSpec) -> Response:
+    return Response(await service.images.get(spec), media_type=MIME_TYPES[spec.format])
 
 
 def _missing(status: int) -> Response:
     return PlainTextResponse("the file does not exist or has expired", status_code=status)
 
 
-def _moved(url: str, status: int) -> Response:
-    return Response(status_code=status, headers={"Location": url})
+def _moved(service: EmulatedService, hops: int | str, status: int, name: str) -> Response:
+    location = f"{service.files_url}/redirect/{hops}/{status}/{name}"
+    return Response(status_code=status, headers={"Location": location})
 
 
 def _oversized(rule: Rule) -> Response:
@@ -133,12 +128,13 @@ def _oversized(rule: Rule) -> Response:
 
 async def _zeros(total: int, packed: bool) -> AsyncIterator[bytes]:
     packer = zlib.compressobj(9, wbits=31)
-    sent, head = 0, b"\x89PNG\r\n\x1a\n"
+    piece = b"\x89PNG\r\n\x1a\n"
+    sent = 0
     while sent < total:
-        piece = (head + bytes(_CHUNK - len(head)))[: total - sent]
-        sent, head = sent + len(piece), b""
-        out = packer.compress(piece) if packed else piece
-        if out:
+        piece = piece.ljust(_CHUNK, b"\0")[: total - sent]
+        sent += len(piece)
+        if out := packer.compress(piece) if packed else piece:
             yield out
+        piece = b""
     if packed:
         yield packer.flush()

@@ -1,77 +1,121 @@
-"""Both ports on one event loop: uvicorn, with a protocol that lets an answer reach below HTTP."""
+"""The API port and the file port on one event loop, logged (:class:`EmulatorServer`).
+
+uvicorn, with a protocol that lets an answer reach below HTTP and notices at once when a client hangs up.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Generator
-from typing import Any
+from dataclasses import dataclass, replace
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_provider_nanobanana.emulator import routes_api, routes_files
-from airflow_provider_nanobanana.emulator.faults.wire import TRANSPORT
-from airflow_provider_nanobanana.emulator.request_log import NOTE, RequestLogMiddleware
+from airflow_provider_nanobanana.emulator.faults.wire import CONNECTION
+from airflow_provider_nanobanana.emulator.request_log import LoggedRequest
 from airflow_provider_nanobanana.emulator.service import EmulatedService
+from airflow_provider_nanobanana.emulator.settings import url_host
 
 
-class WireProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn picks the base at import
-    """uvicorn's HTTP protocol, whose applications find the connection's transport in their scope."""
+@dataclass
+class RequestLogMiddleware:
+    """Hands a request to the application of its port and logs it, unless it goes to the control API.
+
+    Each connection has a copy of its own, which answers below HTTP find in the scope.
+
+    :param apps: By port: its kind (``api`` or ``files``) and its application.
+    """
+
+    service: EmulatedService
+    apps: dict[int, tuple[str, ASGIApp]]
+    transport: asyncio.Transport | None = None
+    unanswered: LoggedRequest | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request and log it when its answer begins, or when it ends without one."""
+        kind, app = self.apps[scope["server"][1]]
+        if scope["path"].startswith("/emulator/"):
+            await app(scope, receive, send)
+            return
+
+        async def logging_send(message: Message) -> None:
+            # Before the bytes leave, so that a client that has its answer also finds the entry.
+            if message["type"] == "http.response.start":
+                self.log(message["status"])
+            await send(message)
+
+        scope.setdefault("extensions", {})[CONNECTION] = self
+        request = self._read(scope, kind)
+        self.unanswered = request
+        try:
+            await app(scope, receive, logging_send)
+        except asyncio.CancelledError:
+            pass  # the emulator ends; nobody is left to whom uvicorn's traceback would say anything
+        finally:
+            if self.unanswered is request:
+                self.log(0)
+
+    def log(self, status: int) -> None:
+        """Log the request under way; only its first status counts, 0 is none at all."""
+        if self.unanswered is not None:
+            self.service.request_log.add(replace(self.unanswered, status=status))
+            self.unanswered = None
+
+    def _read(self, scope: Scope, kind: str) -> LoggedRequest:
+        headers = dict(scope["headers"])
+        key = self.service.settings.api_key.encode()
+        path = scope["path"]
+        query = scope["query_string"]
+        return LoggedRequest(
+            at=time.time(),
+            kind=kind,
+            point=_point(kind, scope["method"], path),
+            method=scope["method"],
+            path=path + ("?" + query.decode("latin-1") if query else ""),
+            host=headers.get(b"host", b"").decode("latin-1"),
+            authorization=b"authorization" in headers,
+            key_seen=key in scope["raw_path"] + query or any(key in value for value in headers.values()),
+            status=0,
+        )
+
+
+def _point(kind: str, method: str, path: str) -> str:
+    """Return the name of what a request is for."""
+    if kind == "files":
+        return "download_upload" if path.startswith("/uploads/") else "result"
+    if path.startswith("/v1/images/generations"):
+        return "submit" if method == "POST" else "status"
+    points = {
+        "/v1/models": "models",
+        "/v1/balance": "balance",
+        "/v1/user/balance": "balance",
+        "/v1/uploads/images": "upload",
+    }
+    return points.get(path, "other")
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn picks the base at import
+    """uvicorn's HTTP protocol, with a middleware of its own for each connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Wrap the application, once per connection."""
+        """Take a copy of the middleware that knows the connection's transport."""
         super().connection_made(transport)
-        inner: ASGIApp = self.config.loaded_app
-
-        async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
-            scope.setdefault("extensions", {})[TRANSPORT] = transport
-            await inner(scope, receive, send)
-
-        self.app = with_transport
+        self.app = replace(self.config.loaded_app, transport=transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note a request whose client hung up before its answer, at once: the answer may be long in coming."""
+        """Log a request whose client hung up before its answer, at once: the answer may be long in coming."""
         super().connection_lost(exc)
-        if self.scope and NOTE in self.scope:
-            self.scope[NOTE](0)
+        self.app.log(0)
 
 
-class _Port(uvicorn.Server):
-    """One uvicorn server that leaves signals alone and ends at once, whoever is still connected."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._ended = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-    def end(self) -> None:
-        """Ask the server to end."""
-        self.should_exit = True
-        self._ended.set()
-
-    async def main_loop(self) -> None:
-        """Wait for the end, refreshing the Date header once a second; uvicorn's own loop notices the end late."""
-        while not self.should_exit:
-            await self.on_tick(0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), 1)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening and cut whoever is still connected."""
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-
-
-class Servers:
-    """The API port and the file port of one service.
+class EmulatorServer(uvicorn.Server):
+    """Serves both ports; leaves signals alone and ends at once, whoever is still connected.
 
     :param host: Address to listen on.
     :param port: API port; 0 takes a free one.
@@ -90,46 +134,59 @@ class Servers:
         except OSError:
             self._sockets[0].close()
             raise
-        self.files_port: int = self._sockets[1].getsockname()[1]
+        own_files_port: int = self._sockets[1].getsockname()[1]
         shown = url_host("127.0.0.1" if host in ("0.0.0.0", "::", "") else host)
         self.api_url = f"http://{shown}:{self.port}"
-        self.files_url = public_files_url.rstrip("/") or f"http://{shown}:{self.files_port}"
+        self.files_url = public_files_url.rstrip("/") or f"http://{shown}:{own_files_port}"
         service.files_url = self.files_url
-        self._servers = [
-            _Port(_config(RequestLogMiddleware(routes_api.build(service), "api", service))),
-            _Port(_config(RequestLogMiddleware(routes_files.build(service), "files", service))),
-        ]
+        apps: dict[int, tuple[str, ASGIApp]] = {
+            self.port: ("api", routes_api.build(service)),
+            own_files_port: ("files", routes_files.build(service)),
+        }
+        self._ended = asyncio.Event()
+        super().__init__(
+            uvicorn.Config(
+                RequestLogMiddleware(service, apps),
+                http=_Protocol,
+                interface="asgi3",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=75,
+            )
+        )
 
-    async def serve(self) -> None:
+    async def run_until_end(self) -> None:
         """Serve both ports until :meth:`end`."""
-        pairs = zip(self._servers, self._sockets, strict=True)
-        await asyncio.gather(*(server.serve(sockets=[listening]) for server, listening in pairs))
+        await self.serve(self._sockets)
 
     def end(self) -> None:
-        """Ask both ports to end; call it on the loop's thread."""
-        for server in self._servers:
-            server.end()
+        """Ask the server to end; call it on the loop's thread."""
+        self.should_exit = True
+        self._ended.set()
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to whoever runs the server."""
+        yield
 
-def url_host(host: str) -> str:
-    """Return a host as it stands in a URL: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host else host
+    async def main_loop(self) -> None:
+        """Wait for the end, refreshing the Date header once a second; uvicorn's own loop notices the end late."""
+        while not self.should_exit:
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), 1)
 
-
-def _config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=WireProtocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=1,
-    )
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening and cut whoever is still connected."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def _listening(host: str, port: int) -> socket.socket:

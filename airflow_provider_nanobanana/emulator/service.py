@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
-from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Rule, without_words
+from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Shapes, parameter, without_words
 from airflow_provider_nanobanana.emulator.images import ImageCache, ImageSpec
 from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask, TaskLedger
 from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
@@ -25,13 +25,12 @@ MAX_UPLOAD_BYTES = 128 * 1024 * 1024
 class Upload:
     """One uploaded reference image."""
 
-    name: str
     mime_type: str
     content: bytes
 
 
 class EmulatedService:
-    """Settings, bank, faults, allowances, log and files of one emulator.
+    """Settings, ledger, faults, allowances, request log and files of one emulator.
 
     All methods run on the event loop's thread; nothing here is locked.
 
@@ -39,7 +38,7 @@ class EmulatedService:
     :param echo: Receives one short line per submit and completion.
     """
 
-    #: How the time passes that accepting a submit takes; a test puts a gate of its own here.
+    #: How the time passes that accepting a submit takes; a test passes its own.
     sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
 
     def __init__(self, settings: Settings, clock: Callable[[], float], echo: Callable[[str], None]) -> None:
@@ -73,24 +72,29 @@ class EmulatedService:
         if self.query_bucket.rate != self.settings.query_rate:
             self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
 
-    def accept(self, submission: Submission, shapes: dict[str, Rule]) -> ImageTask:
+    def accept(self, submission: Submission, shapes: Shapes) -> ImageTask:
         """Create and charge an image task, as the shapes that struck will have it.
 
-        :raises Refused: The credits do not suffice.
+        :raises RequestRejected: The credits do not suffice.
         """
-        now, settings = self.clock(), self.settings
+        now = self.clock()
+        settings = self.settings
         price = CREDITS[submission.resolution] * submission.count
         if settings.credits is not None and settings.credits - self.ledger.spent(now) < price:
-            raise RequestRejected("user quota is not enough", status=402, code="insufficient_quota")
+            raise RequestRejected(
+                "user quota is not enough", status=402, code="insufficient_quota", kind="payment_required"
+            )
         task = self.ledger.accept(submission, now, self._latency(shapes))
         task.lookup_spread = self._upto(settings.lookup_spread)
         if "late_404" in shapes:
             rule = shapes["late_404"]
-            task.hidden_until, task.hidden_polls = now + rule["seconds"], rule["polls"]
+            task.hidden_until = now + rule["seconds"]
+            task.hidden_polls = rule["polls"]
             task.hidden_spelling = rule["spelling"]
         if "failed" in shapes:
-            task.failure = failure_of(shapes["failed"])
-        task.picture_format = self._picture_format(submission, shapes)
+            task.failure = Failure(**shapes["failed"].params)
+        own_format = submission.image_format or settings.result_format
+        task.image_format = parameter(shapes, "picture_format", "format", own_format)
         self.echo(f"submit {task.id} {submission.model} {submission.size} {submission.resolution} ${usd(task.credits)}")
         return task
 
@@ -102,7 +106,7 @@ class EmulatedService:
         # Nothing is drawn where nothing is asked for: ids and latencies of a seed stay what they were.
         return self.rng.uniform(0, limit) if limit else 0.0
 
-    def _latency(self, shapes: dict[str, Rule]) -> float:
+    def _latency(self, shapes: Shapes) -> float:
         settings = self.settings
         if "already_completed" in shapes:
             return 0.0
@@ -112,24 +116,18 @@ class EmulatedService:
             return 0.0
         return self.rng.lognormvariate(math.log(settings.latency), settings.sigma) * settings.time_scale
 
-    def _picture_format(self, submission: Submission, shapes: dict[str, Rule]) -> str:
-        if "picture_format" in shapes:
-            return str(shapes["picture_format"]["format"]).upper()
-        return submission.picture_format or self.settings.result_format
-
     def find(self, key: str) -> ImageTask | None:
         """Return the image task a status path names, by id or by client id."""
         settings = self.settings
         return self.ledger.find(key, self.clock(), settings.lookup_delay, not settings.ignore_client_ids)
 
     def announce(self, task: ImageTask) -> None:
-        """Echo the end of an image task once, when it is first seen; a failed one is refunded by then."""
+        """Echo the end of an image task once, when it is first asked for."""
         state = task.state(self.clock())
         if state == "running" or task.announced:
             return
         task.announced = True
-        task.refunded = state == "failed"
-        outcome = "refunded" if task.refunded else "settled"
+        outcome = "refunded" if state == "failed" else "settled"
         self.echo(f"{state} {task.id} after {task.done - task.created:.1f} s, ${usd(task.credits)} {outcome}")
 
     def image_spec(self, task: ImageTask, index: int) -> ImageSpec:
@@ -138,12 +136,12 @@ class EmulatedService:
         asked = task.submission
         facts = (asked.model, asked.size, asked.resolution, f"{width} x {height}")
         caption = "  \u00b7  ".join(facts) + f"\n{task.id}" + (f" #{index}" if index else "")
-        return ImageSpec(without_words(asked.prompt), caption, width, height, task.picture_format, index)
+        return ImageSpec(without_words(asked.prompt), caption, width, height, task.image_format, index)
 
     def link(self, task: ImageTask, index: int, suffix: str = "") -> str:
-        """Return the address of a result file; the suffix may lie."""
-        true = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}[task.picture_format]
-        ending = suffix or self.settings.result_suffix or true
+        """Return the address of a result file; ``suffix`` instead of the right one where given."""
+        right = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}[task.image_format]
+        ending = suffix or self.settings.result_suffix or right
         return f"{self.files_url}/generated/{int(task.done)}_{task.id}_{index}{ending}"
 
     def keep_upload(self, path: str, upload: Upload) -> None:
@@ -151,8 +149,3 @@ class EmulatedService:
         self.uploads[path] = upload
         while sum(len(kept.content) for kept in self.uploads.values()) > MAX_UPLOAD_BYTES:
             self.uploads.popitem(last=False)
-
-
-def failure_of(rule: Rule) -> Failure:
-    """Return the failure a rule of kind ``failed`` stands for."""
-    return Failure(rule["code"], rule["text"], rule["shape"])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from airflow_provider_nanobanana.emulator import responses
 from airflow_provider_nanobanana.emulator.faults import wire
@@ -40,7 +40,7 @@ def _mislabelled(rule: Rule, answer: Response) -> Response:
 def _truncated(rule: Rule, answer: Response) -> Response:
     """Cut the body; the length says so honestly, unless the rule wants it to promise the whole."""
     if not rule["honest_length"]:
-        return wire.cut(answer, rule["fraction"])
+        return wire.cut_short(answer, rule["fraction"])
     body = bytes(answer.body)
     part = body[: int(len(body) * rule["fraction"])]
     return Response(part, answer.status_code, media_type=answer.headers["content-type"])
@@ -51,7 +51,8 @@ def _rate_limit(rule: Rule) -> Response:
     category = rule["category"] or _CATEGORIES.get(rule.on)
     if category:
         headers["X-RateLimit-Category"] = category
-    return responses.limited(headers | _retry_after(rule["retry_after"], rule["date"]), rule["text"], rule["code"])
+    headers |= _retry_after(rule["retry_after"], rule["date"])
+    return responses.error(429, rule["code"], rule["text"], shape="E3", headers=headers)
 
 
 def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
@@ -63,20 +64,14 @@ def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
 
 
 def _server_error(rule: Rule) -> Response:
-    answer = responses.refusal(rule["status"], rule["code"], rule["text"], "server_error")
-    answer.headers.update(_retry_after(rule["retry_after"]))
-    return answer
+    headers = _retry_after(rule["retry_after"])
+    return responses.error(rule["status"], rule["code"], rule["text"], kind="server_error", headers=headers)
 
 
 def _unavailable(rule: Rule) -> Response:
-    body = {"error": {"code": "rate_limit_unavailable", "message": "rate limiter is unavailable"}}
-    return JSONResponse(body, status_code=503, headers=_retry_after(rule["retry_after"]))
-
-
-def _unauthorized(rule: Rule) -> Response:
-    if rule.on in ("status", "balance"):
-        return responses.numbered_refusal(401, "Invalid API key", "authentication_error")
-    return responses.refusal(401, "unauthorized", "Invalid API key", "authentication_error")
+    headers = _retry_after(rule["retry_after"])
+    text = "rate limiter is unavailable"
+    return responses.error(503, "rate_limit_unavailable", text, shape="E3", headers=headers)
 
 
 def _html(rule: Rule) -> Response:
@@ -95,36 +90,19 @@ def _garbage(rule: Rule) -> Response:
     return Response(b"\xff\xfe" + noise, rule["status"], media_type="application/json")
 
 
-def _success_false(rule: Rule) -> Response:
-    return JSONResponse({"success": False, "message": rule["text"]}, status_code=rule["status"])
-
-
-def _integer_code(rule: Rule) -> Response:
-    body = {"error": {"code": rule["code"], "message": rule["text"], "type": "server_error"}}
-    return JSONResponse(body, status_code=rule["status"])
-
-
 def _envelope(rule: Rule) -> Response:
-    code, text = rule["code"], rule["text"]
-    inner = '{"error":{"code":"' + str(code) + '","message":"' + str(text) + '"}}'
-    shapes: dict[str, dict[str, Any]] = {
-        "E1": {"error": {"code": rule["status"], "message": text, "type": "server_error"}},
-        "E2": {"error": {"code": code, "message": text, "type": "server_error", "param": ""}},
-        "E3": {"error": {"code": code, "message": text}},
-        "E4": {"error": {"message": f"{text} (request id: 2026)", "type": "new_api_error", "code": code}},
-        "E5": {"code": code, "message": text, "data": None},
-        "E6": {"success": False, "message": text},
-        "E7": {"error": text},
-        "E7m": {"message": text},
-        "E8": {"code": "fail_to_fetch_task", "message": inner, "data": None},
-    }
-    return JSONResponse(shapes[rule["shape"]], status_code=rule["status"])
+    code = rule["status"] if rule["shape"] == "E1" else rule["code"]
+    return responses.error(rule["status"], code, rule["text"], shape=rule["shape"], kind="server_error")
+
+
+def _layer_below(status: int, code: str, text: str) -> Response:
+    return responses.error(status, code, text, shape="E4")
 
 
 _DISTORTIONS: dict[str, Callable[[Rule, Response], Response]] = {
-    "slow_headers": lambda rule, answer: wire.dawdling(answer, rule["seconds"]),
-    "slow_body": lambda rule, answer: wire.dripping(answer, rule["seconds"], rule["chunks"]),
-    "drop_mid_body": lambda rule, answer: wire.cut(answer, rule["fraction"], rule["reset"]),
+    "slow_headers": lambda rule, answer: wire.with_slow_headers(answer, rule["seconds"]),
+    "slow_body": lambda rule, answer: wire.with_slow_body(answer, rule["seconds"], rule["chunks"]),
+    "drop_mid_body": lambda rule, answer: wire.cut_short(answer, rule["fraction"], rule["reset"]),
     "wrong_content_type": _mislabelled,
     "truncated_json": _truncated,
     "truncated_image": _truncated,
@@ -134,23 +112,25 @@ _REPLACEMENTS: dict[str, Callable[[Rule], Response]] = {
     "rate_limit": _rate_limit,
     "server_error": _server_error,
     "unavailable": _unavailable,
-    "no_channel": lambda rule: responses.gateway_refusal(503, rule["code"], "No available channel"),
-    "model_not_found": lambda rule: responses.gateway_refusal(503, "model_not_found", "no channel has this capability"),
-    "pricing_failed": lambda rule: responses.gateway_refusal(500, "pricing_failed", "no matching pricing rule"),
-    "unauthorized": _unauthorized,
-    "forbidden": lambda rule: responses.gateway_refusal(403, "access_denied", rule["text"]),
+    "no_channel": lambda rule: _layer_below(503, rule["code"], "No available channel"),
+    "model_not_found": lambda rule: _layer_below(503, "model_not_found", "no channel has this capability"),
+    "pricing_failed": lambda rule: _layer_below(500, "pricing_failed", "no matching pricing rule"),
+    "unauthorized": lambda rule: responses.unauthorized(rule.on),
+    "forbidden": lambda rule: _layer_below(403, "access_denied", rule["text"]),
     "quota": lambda rule: responses.no_credits(rule["status"], rule["text"]),
-    "bad_request": lambda rule: responses.refusal(400, rule["code"], rule["text"], param=rule["param"]),
-    "content_policy": lambda rule: responses.refusal(422, "content_policy_violation", rule["text"]),
-    "too_large": lambda rule: responses.gateway_refusal(413, "read_request_body_failed", "request body too large"),
+    "bad_request": lambda rule: responses.error(400, rule["code"], rule["text"], param=rule["param"]),
+    "content_policy": lambda rule: responses.error(422, "content_policy_violation", rule["text"]),
+    "too_large": lambda rule: _layer_below(413, "read_request_body_failed", "request body too large"),
     "not_found": _file_or_json_not_found,
     "html": _html,
     "empty_body": lambda rule: Response(b"", rule["status"], media_type="application/json"),
     "not_json": lambda rule: PlainTextResponse(rule["text"], rule["status"]),
     "garbage": _garbage,
-    "success_false": _success_false,
+    "success_false": lambda rule: responses.error(rule["status"], "", rule["text"], shape="E6"),
     "envelope": _envelope,
-    "integer_code": _integer_code,
+    "integer_code": lambda rule: responses.error(
+        rule["status"], rule["code"], rule["text"], shape="E1", kind="server_error"
+    ),
     "redirect_to": lambda rule: Response(status_code=rule["status"], headers={"Location": rule["url"]}),
     "drop": lambda rule: wire.dropped(rule["reset"]),
 }

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS, POINTS, Kind, check_param
+from pydantic import TypeAdapter
 
+from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS, Kind, RuleFields
+from airflow_provider_nanobanana.emulator.settings import validated
+
+_RULE_FIELDS = TypeAdapter(RuleFields)
 _WORD = re.compile(r"\[\[([a-z-]+)(?:=([^\]]*))?\]\]")
+_WORD_RULES: dict[str, dict[str, Any]] = {
+    "fail": {"on": "submit", "kind": "failed"},  # [[fail=CODE]]
+    "refuse": {"on": "submit", "kind": "content_policy"},
+    "refuse-late": {
+        "on": "submit",
+        "kind": "failed",
+        "code": "content_policy_violation",
+        "text": "image was refused by the content policy",
+    },
+    "slow": {"on": "submit", "kind": "latency"},  # [[slow=SECONDS]]
+    "stuck": {"on": "status", "kind": "stuck"},
+    "lost": {"on": "submit", "kind": "drop", "committed": True},
+    "busy": {"on": "submit", "kind": "rate_limit"},
+    "no-credits": {"on": "submit", "kind": "quota"},
+    "no-url": {"on": "status", "kind": "no_url"},
+    "bad-image": {"on": "result", "kind": "truncated_image"},
+    "wrong-size": {"on": "result", "kind": "wrong_pixel_size"},
+    "expired": {"on": "result", "kind": "expired"},
+    "jpeg": {"on": "submit", "kind": "picture_format", "format": "JPEG"},
+    "webp": {"on": "submit", "kind": "picture_format", "format": "WEBP"},
+}
 
 
 @dataclass(slots=True)
@@ -34,36 +60,40 @@ class Rule:
     def parse(cls, given: dict[str, Any]) -> Rule:
         """Return the rule a JSON object describes.
 
-        :raises ValueError: Point, kind or a parameter is unknown, or a number is not one.
+        :raises ValueError: Point or kind is unknown, a field is unknown or its value could not be played.
         """
-        params = dict(given)
-        on, kind = str(params.pop("on", "")), str(params.pop("kind", ""))
-        if on not in POINTS:
-            raise ValueError(f"on must be one of {', '.join(POINTS)}, not {on!r}")
-        kind = ALIASES.get((on, kind), kind)
-        if kind not in KINDS or on not in KINDS[kind].points:
+        fields = validated(_RULE_FIELDS, given)
+        params: dict[str, Any] = dict(fields)
+        on = params.pop("on", "")
+        asked = params.pop("kind", "")
+        name = ALIASES.get((on, asked), asked)
+        kind = KINDS.get(name)
+        if kind is None or on not in kind.points:
             known = sorted(name for name, found in KINDS.items() if on in found.points)
-            raise ValueError(f"no fault {kind!r} on {on}; known are {', '.join(known)}")
-        on = "status" if kind == "wrong_suffix" else on  # the link is named in the status answer
-        times, match, skip = params.pop("times", None), params.pop("match", None), params.pop("skip", 0)
-        unknown = sorted(set(params) - set(KINDS[kind].params))
-        if unknown:
-            raise ValueError(f"fault {kind!r} takes {sorted(KINDS[kind].params)}, not {unknown}")
-        for name, value in params.items():
-            check_param(kind, name, value)
-        if not isinstance(skip, int) or not (times is None or isinstance(times, int)):
-            raise ValueError("times and skip must be whole numbers")
-        if not isinstance(match, str | None):
-            raise ValueError(f"match must be a part of the prompt, not {match!r}")
-        return cls(on, kind, times, match or "", skip, KINDS[kind].params | params)
+            raise ValueError(f"no fault {asked!r} on {on!r}; known are {', '.join(known)}")
+        rule = cls(
+            on="status" if name == "wrong_suffix" else on,  # the link is named in the status answer
+            kind=name,
+            times=params.pop("times", None),
+            match=params.pop("match", None) or "",
+            skip=params.pop("skip", 0),
+        )
+        for parameter, value in params.items():
+            if parameter not in kind.params:
+                raise ValueError(f"fault {name!r} takes {sorted(kind.params)}, not {parameter!r}")
+            allowed = kind.params[parameter]
+            if isinstance(allowed, tuple) and value not in allowed:
+                raise ValueError(f"{parameter} of fault {name!r} must be one of {', '.join(allowed)}, not {value!r}")
+        rule.params = kind.defaults | params
+        return rule
 
     def __getitem__(self, name: str) -> Any:
         return self.params[name]
 
     @property
-    def role(self) -> str:
-        """What the fault does, see :class:`faultkinds.Kind`."""
-        return KINDS[self.kind].role
+    def definition(self) -> Kind:
+        """The definition of the rule's kind."""
+        return KINDS[self.kind]
 
     def strikes(self) -> bool:
         """Count one matching request; say whether the fault applies to it."""
@@ -83,6 +113,15 @@ class Rule:
         return head | {"hits": self.hits} | self.params
 
 
+#: The shapes that one request met, by kind.
+Shapes = dict[str, Rule]
+
+
+def parameter(shapes: Shapes, kind: str, name: str, default: Any) -> Any:
+    """Return a parameter of a shape, ``default`` where the request did not meet that shape."""
+    return shapes[kind][name] if kind in shapes else default
+
+
 class FaultRules:
     """The rules in force, in order of arrival; the first that fits wins, shapes add up."""
 
@@ -94,64 +133,48 @@ class FaultRules:
 
         :param subject: The prompt, where the request has one; words in it are rules too.
         """
-        return next((rule for rule in self._fitting(on, subject, lambda kind: kind.role in roles)), None)
+        return next(self._fitting(on, subject, roles), None)
 
-    def shapes(self, on: str, subject: str, leave: frozenset[str] = frozenset()) -> dict[str, Rule]:
-        """Return all shapes this request meets by kind, counting them; ``leave`` names kinds that do not apply yet."""
-        found = self._fitting(on, subject, lambda kind: kind.role == "shape", leave)
-        shapes: dict[str, Rule] = {}
-        for rule in found:
+    def shapes(self, on: str, subject: str, state: str = "") -> Shapes:
+        """Return all shapes this request meets by kind, counting them.
+
+        :param state: The image task's, where there is one; shapes of another state do not apply yet.
+        """
+        shapes: Shapes = {}
+        for rule in self._fitting(on, subject, ("shape",), state):
             shapes.setdefault(rule.kind, rule)
         return shapes
 
-    def _fitting(
-        self, on: str, subject: str, wanted: Callable[[Kind], bool], leave: frozenset[str] = frozenset()
-    ) -> Iterator[Rule]:
+    def _fitting(self, on: str, subject: str, roles: tuple[str, ...], state: str = "") -> Iterator[Rule]:
         for rule in (*self.rules, *word_rules(subject)):
-            fits = rule.on == on and rule.match in subject and rule.kind not in leave
-            if fits and wanted(KINDS[rule.kind]) and rule.strikes():
+            fits = rule.on == on and rule.match in subject and rule.definition.role in roles
+            if fits and rule.definition.state in ("", state) and rule.strikes():
                 yield rule
 
 
 def word_rules(prompt: str) -> list[Rule]:
     """Return the rules the ``[[words]]`` of a prompt stand for; an unknown word is no rule."""
-    if "[[" not in prompt:
-        return []
-    return [Rule.parse(rule) for name, value in _WORD.findall(prompt) for rule in _word(name, value)]
+    rules = []
+    for word, value in _WORD.findall(prompt):
+        if word not in _WORD_RULES:
+            continue
+        rule = Rule.parse(_WORD_RULES[word])
+        if word == "fail" and value:
+            rule.params["code"] = value
+        if word == "slow":
+            rule.params["seconds"] = _seconds(value)
+        rules.append(rule)
+    return rules
 
 
 def without_words(prompt: str) -> str:
     """Return the prompt as it should be drawn."""
-    return " ".join(_WORD.sub(" ", prompt).split()) if "[[" in prompt else prompt
-
-
-def _word(name: str, value: str) -> list[dict[str, Any]]:
-    rules: dict[str, dict[str, Any]] = {
-        "fail": {"on": "submit", "kind": "failed", "code": value or "generation_failed"},
-        "refuse": {"on": "submit", "kind": "content_policy"},
-        "refuse-late": {
-            "on": "submit",
-            "kind": "failed",
-            "code": "content_policy_violation",
-            "text": "image was refused by the content policy",
-        },
-        "slow": {"on": "submit", "kind": "latency", "seconds": _seconds(value)},
-        "stuck": {"on": "status", "kind": "stuck"},
-        "lost": {"on": "submit", "kind": "drop", "committed": True},
-        "busy": {"on": "submit", "kind": "rate_limit"},
-        "no-credits": {"on": "submit", "kind": "quota"},
-        "no-url": {"on": "status", "kind": "no_url"},
-        "bad-image": {"on": "result", "kind": "truncated_image"},
-        "wrong-size": {"on": "result", "kind": "wrong_pixel_size"},
-        "expired": {"on": "result", "kind": "expired"},
-        "jpeg": {"on": "submit", "kind": "picture_format", "format": "JPEG"},
-        "webp": {"on": "submit", "kind": "picture_format", "format": "WEBP"},
-    }
-    return [rules[name]] if name in rules else []
+    return " ".join(_WORD.sub(" ", prompt).split())
 
 
 def _seconds(text: str) -> float:
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
         return 60.0
+    return seconds if 0 <= seconds < math.inf else 60.0

@@ -1,4 +1,4 @@
-"""Answers below HTTP: dropped connections, bodies that stop short, headers that dawdle."""
+"""Answers below HTTP: dropped connections, bodies that stop short, headers that come late."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from http import HTTPStatus
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from airflow_provider_nanobanana.emulator.request_log import NOTE
-
-TRANSPORT = "emulator.transport"
+CONNECTION = "emulator.connection"  # key of the scope's extensions: transport and log of the connection
 
 
 class RawResponse(Response):
@@ -31,8 +29,9 @@ class RawResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Write the pieces, end the connection and wait until the server has noticed."""
-        scope[NOTE](self.status_code)
-        transport: asyncio.Transport = scope["extensions"][TRANSPORT]
+        connection = scope["extensions"][CONNECTION]
+        transport: asyncio.Transport = connection.transport
+        connection.log(self.status_code)
         for seconds, data in self.pieces:
             if seconds:
                 await asyncio.sleep(seconds)
@@ -52,7 +51,7 @@ def dropped(reset: bool = False) -> RawResponse:
     return RawResponse(reset=reset)
 
 
-def cut(answer: Response, fraction: float, reset: bool = False) -> RawResponse:
+def cut_short(answer: Response, fraction: float, reset: bool = False) -> RawResponse:
     """Return the answer with the right ``Content-Length`` and only a part of the body."""
     body = bytes(answer.body)
     # A reset discards what the kernel has not delivered yet, so the part gets a moment to arrive.
@@ -60,15 +59,16 @@ def cut(answer: Response, fraction: float, reset: bool = False) -> RawResponse:
     return RawResponse(pieces, status=answer.status_code, reset=reset)
 
 
-def dawdling(answer: Response, seconds: float) -> RawResponse:
+def with_slow_headers(answer: Response, seconds: float) -> RawResponse:
     """Return the answer with a pause between the status line and the other headers."""
     line, _, rest = head(answer).partition(b"\r\n")
     return RawResponse([(0.0, line + b"\r\n"), (seconds, rest + bytes(answer.body))], status=answer.status_code)
 
 
-def dripping(answer: Response, seconds: float, chunks: int) -> RawResponse:
+def with_slow_body(answer: Response, seconds: float, chunks: int) -> RawResponse:
     """Return the answer whose body arrives in equal parts over so many seconds."""
-    body, chunks = bytes(answer.body), max(1, chunks)
+    body = bytes(answer.body)
+    chunks = max(1, chunks)
     step = -(-len(body) // chunks) or 1
     parts = [(seconds / chunks, body[start : start + step]) for start in range(0, len(body), step)]
     return RawResponse([(0.0, head(answer)), *parts], status=answer.status_code)

@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
-from airflow_provider_nanobanana.emulator.faults.kinds import CHOICES
+from airflow_provider_nanobanana.emulator.faults.kinds import KINDS
 from airflow_provider_nanobanana.emulator.ledger import TaskLedger
 from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
 from airflow_provider_nanobanana.emulator.requests import Submission
@@ -146,7 +146,7 @@ def test_the_command_serves_prints_and_ends(number: signal.Signals) -> None:
 def test_the_command_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--latency", "-1"])
-    assert "latency must be a number of at least 0" in capsys.readouterr().err
+    assert "latency: Input should be greater than or equal to 0" in capsys.readouterr().err
     with Emulator() as emulator:
         taken = emulator.api_url.rsplit(":", 1)[1]
         assert main(["--port", taken]) == 1
@@ -201,15 +201,15 @@ def test_latencies_have_the_median_that_was_set() -> None:
     assert done[1900] > 70
 
 
-def test_the_bank_counts_what_it_keeps() -> None:
-    bank = TaskLedger(random.Random(1))
-    first = bank.accept(Submission("m", "x", resolution="4K", client_business_id="a"), 0.0, 10.0)
-    bank.accept(Submission("m", "y", client_business_id="a"), 0.0, 10.0)
-    assert (bank.spent(0.0), bank.ledger(0.0)["duplicates"]) == (13, {"a": 2})
-    assert bank.complete_all(5.0) == 2
-    assert bank.complete_all(5.0) == 0
+def test_the_ledger_counts_what_it_keeps() -> None:
+    ledger = TaskLedger(random.Random(1))
+    first = ledger.accept(Submission("m", "x", resolution="4K", client_business_id="a"), 0.0, 10.0)
+    ledger.accept(Submission("m", "y", client_business_id="a"), 0.0, 10.0)
+    assert (ledger.spent(0.0), ledger.as_dict(0.0)["duplicates"]) == (13, {"a": 2})
+    assert ledger.complete_all(5.0) == 2
+    assert ledger.complete_all(5.0) == 0
     assert first.state(5.0) == "completed"
-    assert bank.ledger(4.0)["by_status"] == {"running": 2}
+    assert ledger.as_dict(4.0)["by_status"] == {"running": 2}
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_on_ipv6_the_addresses_are_urls() -> None:
             link = client.get(f"/v1/images/generations/{key}").json()["result"]["data"][0]["url"]
         assert httpx.get(link, trust_env=False).status_code == 200
         settings = emulator.service.settings
-        host = json.loads(greeting(emulator._servers, settings).partition("DEFAULT='")[2].rstrip("'"))["host"]
+        host = json.loads(greeting(emulator._server, settings).partition("DEFAULT='")[2].rstrip("'"))["host"]
         assert host == emulator.api_url
 
 
@@ -295,7 +295,7 @@ def test_a_setting_of_another_type_is_refused(client: httpx.Client, changes: dic
 
 def test_no_name_of_a_file_is_an_error_of_the_emulators(emulator: Emulator, image_url: Callable[..., str]) -> None:
     url = image_url()
-    for bad in (url.replace("_0.", f"_{'1' * 5000}."), url.replace("/generated/", "/loop/99/"), f"{url[:-4]}%00.png"):
+    for bad in (url.replace("_0.", f"_{'1' * 5000}."), url.replace("/generated/", "/redirect/loop/99/"), f"{url[:-4]}%00.png"):
         assert httpx.get(bad, trust_env=False).status_code == 404
 
 
@@ -310,7 +310,7 @@ def test_an_image_task_may_name_more_pictures_than_asked(
     assert emulator.ledger()["charged_usd"] == emulator.ledger()["net_usd"]
 
 
-@pytest.mark.parametrize("shape", CHOICES["result_shape", "shape"])
+@pytest.mark.parametrize("shape", KINDS["result_shape"].params["shape"])
 def test_results_may_stand_in_other_places(
     emulator: Emulator, client: httpx.Client, submit: Callable[..., httpx.Response], shape: str
 ) -> None:
