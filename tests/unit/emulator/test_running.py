@@ -295,7 +295,8 @@ def test_a_setting_of_another_type_is_refused(client: httpx.Client, changes: dic
 
 def test_no_name_of_a_file_is_an_error_of_the_emulators(emulator: Emulator, image_url: Callable[..., str]) -> None:
     url = image_url()
-    for bad in (url.replace("_0.", f"_{'1' * 5000}."), url.replace("/generated/", "/redirect/loop/99/"), f"{url[:-4]}%00.png"):
+    astray = [url.replace("/generated/", f"/redirect/{hops}/") for hops in ("loop/99", "0/99", "x/302", "-1/302")]
+    for bad in (url.replace("_0.", f"_{'1' * 5000}."), f"{url[:-4]}%00.png", *astray):
         assert httpx.get(bad, trust_env=False).status_code == 404
 
 
