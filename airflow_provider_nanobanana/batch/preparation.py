@@ -68,7 +68,6 @@ class BatchSpec:
 class BatchPreparation:
     """Opens the workshop of a task instance.
 
-    :param scope: dag id, run id, task id, map index.
     :param attempt: As Airflow counts; its start is that of this process.
     :param retries: As the task has them now.
     :param resumed: Whether this process goes on after a pause, as Airflow says; it may be mistaken (its issue 62845).
@@ -78,10 +77,8 @@ class BatchPreparation:
     retrieval: ImageDownloader
     shelf: StateStore
     spec: BatchSpec
-    scope: tuple[str, ...]
     attempt: TaskAttempt
     retries: int
-    try_number: int
     rules: SubmissionPolicy
     resumed: bool
 
@@ -94,7 +91,9 @@ class BatchPreparation:
         """
         noted = checkpoint.load_checkpoint(self.shelf)
         book = checkpoint.load_input(self.shelf, self.attempt.max_tries, self.retries)
-        resumed = self.resumed and book is not None and noted is not None and noted.try_number == self.try_number
+        resumed = (
+            self.resumed and book is not None and noted is not None and noted.try_number == self.attempt.try_number
+        )
         # A pause that lost its records follows a stretch that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
         ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
@@ -107,7 +106,7 @@ class BatchPreparation:
             _reopen_items(shop)
             restore_former_items(shop)
             # A process that goes on after a pause need not: none pauses before the search is over.
-            _reuse_stored(shop, verify=self.attempt.cleared and book.try_number == self.try_number)
+            _reuse_stored(shop, verify=self.attempt.cleared and book.try_number == self.attempt.try_number)
             self._estimate(shop)
         if self.spec.preflight_balance and shop.account_error is None and any(map(shop.needs_lookup, shop.pending())):
             shop.preflight = lambda: self._check_balance(shop)
@@ -141,7 +140,7 @@ class BatchPreparation:
             first,
             content,
             retries=self.retries,
-            try_number=self.try_number,
+            try_number=self.attempt.try_number,
             given=self.spec.digest(),
         )
         checkpoint.save_input(self.shelf, book)
@@ -183,7 +182,7 @@ class BatchPreparation:
         attempt = replace(self.attempt, started_at=note.started_at)
         if self.resumed and not ledger.complete:
             attempt = replace(attempt, retry=True)
-        anew = "|".join((*self.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
+        anew = "|".join((*self.attempt.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
         budget = replace(self.spec.budget, prices=self.session.settings.prices)
         return BatchState(
             session=self.session,
@@ -195,7 +194,7 @@ class BatchPreparation:
             costs=CostTracker(budget, ledger.items(), [*orders, *former]),
             attempt=attempt,
             rules=self.rules,
-            scope=self.scope,
+            scope=self.attempt.scope,
             timeout=self.spec.timeout,
             checkpoints=CheckpointStore(self.shelf, note),
             name_suffix="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
@@ -206,7 +205,7 @@ class BatchPreparation:
 
     def _note(self, noted: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
         """Return the note of this attempt: the last process's, or a new one with what was learnt before."""
-        note = checkpoint.AttemptCheckpoint(self.try_number, self.attempt.started_at)
+        note = checkpoint.AttemptCheckpoint(self.attempt.try_number, self.attempt.started_at)
         if noted is None:
             return note
         learnt = replace(note, client_ids_resolve=noted.client_ids_resolve, storage_blocked=noted.storage_blocked)

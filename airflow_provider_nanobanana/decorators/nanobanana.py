@@ -51,12 +51,12 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
                 raise TypeError(f"@task.nanobanana takes no {name}: the function returns what to make")
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
 
-    def _work(self, context: Context, *, resumed: bool) -> Any:
+    def _make_images(self, context: Context, *, resumed: bool) -> Any:
         # Also where the function is not called again: Airflow renders map_index_template from it at the end.
         context_merge(context, self.op_kwargs)
-        return super()._work(context, resumed=resumed)
+        return super()._make_images(context, resumed=resumed)
 
-    def _given(self, context: Context) -> Any:
+    def _read_requests(self, context: Context) -> Any:
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         given = self.python_callable(*self.op_args, **kwargs)
         if isinstance(given, str) and _is_json_list(given):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,7 @@ class TaskAttempt:
     :param retry: Whether an earlier try since the last clear may have submitted.
     :param tries_before_clear: Tries spent before the last clear, 0 without one; names the wish behind it.
     :param try_number: Airflow's, from 1; 0 where there is none.
+    :param scope: dag id, run id, task id and map index of the task instance; empty where there is none.
     """
 
     started_at: float
@@ -23,6 +28,18 @@ class TaskAttempt:
     retry: bool
     tries_before_clear: int
     try_number: int = 0
+    scope: tuple[str, ...] = ()
+
+    @classmethod
+    def from_context(cls, context: Context, *, retries: int, started_at: float) -> TaskAttempt:
+        """Return the attempt that a worker is at.
+
+        :param retries: The task's own, of the DAG as this worker has it.
+        :param started_at: Epoch seconds.
+        """
+        ti: Any = context["ti"]
+        attempt = cls.of(try_number=ti.try_number, max_tries=ti.max_tries, retries=retries, started_at=started_at)
+        return replace(attempt, scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)))
 
     @classmethod
     def of(cls, *, try_number: int, max_tries: int, retries: int, started_at: float) -> TaskAttempt:

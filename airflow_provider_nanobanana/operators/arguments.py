@@ -86,15 +86,16 @@ def as_list(value: Any) -> Any:
     return listed(value, MAX_REFERENCE_IMAGES + 1, "reference_images") if isinstance(value, Iterator) else value
 
 
-def parse_adopt(adopt: Any) -> dict[str, str]:
-    """Return the image tasks that a person chose for submits of unknown outcome, by ``client_business_id``.
+def parse_adopt(value: Any) -> dict[str, str]:
+    """Return the image tasks chosen by a person, by the ``client_business_id`` of the submit they belong to.
 
     :raises InvalidRequest: It is no mapping of text to text.
     """
-    texts = isinstance(adopt, Mapping) and all(isinstance(text, str) for pair in adopt.items() for text in pair)
-    if adopt is not None and not texts:
-        raise InvalidRequest(
-            f"adopt is a mapping of client_business_id to image task id, both texts, not {adopt!r:.80}. Nothing was "
-            "sent and nothing was charged; a retry would meet the same."
-        )
-    return dict(adopt or {})
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair):
+        return dict(value)
+    raise InvalidRequest(
+        f"adopt is a mapping of client_business_id to image task id, both texts, not {value!r:.80}. Nothing was sent "
+        "and nothing was charged; a retry would meet the same."
+    )

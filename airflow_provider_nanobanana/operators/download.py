@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
@@ -13,7 +12,7 @@ from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.operators.generate import manifest_uri, push, run_of, with_refusal, write_manifest
+from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.scalars import parse_number, storable
@@ -29,9 +28,9 @@ Lost = tuple[Record, errors.ToApisError]
 #: What the service says of an image task beyond the sensor's entry, by id.
 Facts = Mapping[str, Record]
 
-_FACTS = {"model", "created_at", "completed_at", "client_business_id"}
+_FACTS: Final = {"model", "created_at", "completed_at", "client_business_id"}
 #: Downloads under way at once; images are decoded one at a time.
-_THREADS = 4
+_THREADS: Final = 4
 
 
 class NanoBananaDownloadOperator(BaseOperator):
@@ -43,8 +42,10 @@ class NanoBananaDownloadOperator(BaseOperator):
     fails. A manifest, named by the run, lies beside the images. Without entries it is skipped when its upstream was.
 
     :param images: What :class:`NanoBananaSensor` returned; also a list of such lists.
-    :param destination: Any ``ObjectStoragePath`` URI of a folder.
-    :param nanobanana_conn_id: Id of the connection, to ask for links that are missing, refused or dead.
+    :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
+    :param nanobanana_conn_id: Id of the connection, to ask for links that are missing, refused or expired.
+    :raises NanoBananaFailException: Nothing completed, the destination cannot work, or paid images are lost for good.
+    :raises NanoBananaException: Images are missing that a retry may land, free of charge.
     """
 
     template_fields: Sequence[str] = ("images", "destination", "nanobanana_conn_id")
@@ -70,21 +71,22 @@ class NanoBananaDownloadOperator(BaseOperator):
             if not entries and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
             with NanoBananaHook(self.nanobanana_conn_id) as hook:
-                entries, facts = _asked_again(hook.session, entries)
+                session = hook.session
+                entries, facts = _poll_again(session, entries)
                 wanted = _wanted(entries)
-                with _opened(hook.session, self.destination) as retrieval:
-                    landed, lost = self._land_all(retrieval, wanted)
-                    push(context, self, landed)
-                    content = _manifest(context, entries, facts, landed, lost)
-                    refusal = write_manifest(context, retrieval, content)
-                    uri = None if refusal else manifest_uri(context, retrieval)
+                with _open_downloader(session, self.destination) as downloader:
+                    landed, lost = self._land_all(downloader, wanted)
+                    push_result(context, self, landed)
+                    manifest = TaskManifest.from_context(context, downloader.landing)
+                    unwritten = manifest.write(_manifest(manifest.run, entries, facts, landed, lost))
+            uri = manifest.uri if unwritten is None else None
             self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)
             error = _loss(lost, landed) if lost else None
-            if error := with_refusal(error, refusal, f"{len(landed)} images are in place"):
+            if error := with_manifest_error(error, unwritten, f"{len(landed)} images are in place"):
                 raise error
         return landed
 
-    def _land_all(self, retrieval: ImageDownloader, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
+    def _land_all(self, downloader: ImageDownloader, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
         """Land what can be landed; whatever happens to one image is no reason to lose the others."""
         landed: list[Record] = []
         lost: list[Lost] = []
@@ -92,7 +94,7 @@ class NanoBananaDownloadOperator(BaseOperator):
         def land(image: Record) -> Record | errors.ToApisError:
             try:
                 with errors_of_the_tree_only("The image was not landed", image_task_id=str(image["id"])):
-                    return retrieval.land(image).record()
+                    return downloader.land(image).record()
             except errors.ToApisError as error:
                 self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
                 return error
@@ -108,32 +110,34 @@ class NanoBananaDownloadOperator(BaseOperator):
         return landed, lost
 
 
-def _opened(session: ToApisSession, destination: str) -> ImageDownloader:
+def _open_downloader(session: ToApisSession, destination: str) -> ImageDownloader:
     """Open the destination; where it cannot work, say what becomes of the images."""
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
     try:
         return ImageDownloader(session, destination)
     except (errors.InvalidRequest, errors.ConfigurationError) as error:
-        waiting = "The images are paid and wait at the service until their links die; mend the destination and clear"
+        waiting = "The images are paid and wait at the service until their links expire; fix the destination and clear"
         raise error.reworded(f"{error.message} {waiting} this task.", charged="yes") from error
 
 
-def _asked_again(session: ToApisSession, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
+def _poll_again(session: ToApisSession, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
     """Return the entries, with what was not ready in time as it is now, and what the service says of each; free."""
     from airflow_provider_nanobanana.polling.result import WaitWindow
     from airflow_provider_nanobanana.polling.worker import poll_once
 
-    now = time.time()
-    ids = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}
-    sightings = {sighting.id: sighting for sighting in poll_once(session, list(ids))}
+    now = session.clock()
+    statuses = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}
+    results = {result.id: result for result in poll_once(session, list(statuses))}
     facts = {
-        sighting.id: sighting.image_task.model_dump(include=_FACTS)
-        for sighting in sightings.values()
-        if sighting.image_task is not None
+        result.id: result.image_task.model_dump(include=_FACTS)
+        for result in results.values()
+        if result.image_task is not None
     }
     late = {
-        id_: sightings[id_].to_record(WaitWindow(now, now), now) for id_, status in ids.items() if status == "timeout"
+        id_: results[id_].to_record(WaitWindow(now, now), now)
+        for id_, status in statuses.items()
+        if status == "timeout"
     }
     return [late.get(_id(entry), entry) for entry in entries], facts
 
@@ -164,7 +168,7 @@ def _entries(images: Any) -> Iterator[Record]:
 def _wanted(entries: Sequence[Record]) -> list[Record]:
     if not entries:
         raise errors.InvalidRequest(
-            "There is nothing to land: the sensor left no result. If it failed, mend its cause and clear it; paid "
+            "There is nothing to land: the sensor left no result. If it failed, fix its cause and clear it; paid "
             "images wait at the service until their links expire."
         )
     wanted = [image for entry in entries if entry.get("status") == "completed" for image in _images(entry)]
@@ -189,13 +193,17 @@ def _images(entry: Record) -> list[Record]:
 
 
 def _manifest(
-    context: Context, entries: Sequence[Record], facts: Facts, landed: Sequence[Record], lost: Sequence[Lost]
+    run: Mapping[str, Any],
+    entries: Sequence[Record],
+    facts: Facts,
+    landed: Sequence[Record],
+    lost: Sequence[Lost],
 ) -> Record:
-    """Return what a person needs who finds the folder later; links are left out, they are secrets and die."""
+    """Return what a person needs who finds the folder later; links are left out: they are secrets and expire."""
     costs = [cost for entry in entries if (cost := parse_number(entry.get("cost_usd"))) is not None]
     content = {
         "version": 1,
-        **run_of(context),
+        **run,
         "images": list(landed),
         "image_tasks": [
             {key: entry.get(key) for key in ("id", "status", "expires_at", "cost_usd", "error")}
@@ -210,7 +218,7 @@ def _manifest(
     return dict(storable(content))
 
 
-def _words(error: errors.ToApisError) -> str:
+def _with_place(error: errors.ToApisError) -> str:
     """Return what happened, and where bytes are that failed a check."""
     return error.message if error.kept is None else f"{error.message} Its bytes are kept: {error.kept.get('uri')}"
 
@@ -219,7 +227,7 @@ def _loss(lost: Sequence[Lost], landed: Sequence[object]) -> errors.ToApisError:
     """Return one error for all, which may be retried when any of them may."""
     known = [error for _, error in lost]
     worst = next((error for error in known if error.retryable), known[0])
-    listed = "; ".join(f"{image['id']}/{image['index']}: {_words(error)}" for image, error in lost[:10])
+    listed = "; ".join(f"{image['id']}/{image['index']}: {_with_place(error)}" for image, error in lost[:10])
     more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
     advice = (
         "A retry, or a clear of this task, lands only what is missing, free of charge."

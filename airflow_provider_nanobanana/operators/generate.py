@@ -19,13 +19,11 @@ from airflow_provider_nanobanana.batch.report import (
     build_manifest,
     build_result,
     failure_table,
-    manifest_name,
 )
 from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.landing.image_store import safe_name
 from airflow_provider_nanobanana.operators.arguments import (
     as_list,
     check_choices,
@@ -35,6 +33,7 @@ from airflow_provider_nanobanana.operators.arguments import (
     parse_usd,
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
+from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 
@@ -50,7 +49,9 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-_CHOICES: dict[str, tuple[object, ...]] = {
+log = logging.getLogger(__name__)
+
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
     "on_unknown_submission": ("resubmit", "fail"),
     "on_expired": ("fail", "resubmit"),
     "reuse_existing": (True, False),
@@ -58,35 +59,56 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "preflight_balance": (True, False),
     "deferrable": (True, False),
 }
+#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
+_NET_SECONDS: Final = 60
+#: Ids of image tasks in one line of the log.
+_IDS_IN_A_LINE: Final = 50
 
 
 class NanoBananaGenerateOperator(RequestOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
-    Returns ``{"images": [...], "failed": [...], "quarantined": [...], "count", "failed_count", "extra_count",
-    "cost_usd", "manifest", "truncated"}``; above 500 images the lists are in the manifest only. A retry, or a clear,
-    goes on where the last attempt was: it submits only what has no paid image task and lands only what is not in place.
-    What an image landed by an earlier run at this destination shows is verified and not paid again
-    (``reuse_existing``); that is no lock between two runs at once, so set ``max_active_runs=1`` or give each run a
-    destination of its own.
+    A retry, or a clear, goes on where the last attempt was: it submits only what has no paid image task, and lands only
+    what is not in place. What an image that an earlier run landed at this destination shows is verified and not paid
+    again (``reuse_existing``); that is no lock between two runs at once, so set ``max_active_runs=1`` or give each run
+    a destination of its own.
 
-    :param destination: Any ``ObjectStoragePath`` URI of a folder.
-    :param prompt: What the picture shows; or ``requests``.
+    Returns through XCom a mapping with these keys; above 500 images the lists are empty, ``truncated`` is true and the
+    manifest alone holds them:
+
+    * ``images``: for each request that has its image ``{"uri", "id", "index", "sha256", "bytes", "format", "width",
+      "height", ...}``, in the order of the requests;
+    * ``failed``: for each that has none what happened, whether it was charged (``no``, ``yes``, ``unknown``) and what
+      to do;
+    * ``quarantined``: bytes that were paid, failed a check and are kept; ``abandoned``: image tasks of requests that a
+      clear removed, paid and not landed;
+    * ``count``, ``failed_count``, ``extra_count``: numbers of images in place, missing, and more than asked for;
+    * ``cost_usd``: what all attempts of this task instance paid, in USD; ``manifest``: URI of the JSON file beside the
+      images, None where it could not be written.
+
+    :param destination: Any ``ObjectStoragePath`` URI of a folder, such as ``s3://conn@bucket/folder``, or a local path.
+    :param prompt: What the picture shows; or give ``requests``.
     :param requests: A list of prompts and of mappings ``{"prompt", "size", "resolution", "reference_images", "model",
         "extra_body", "variant", "name"}``; also the output of another task.
-    :param size: Aspect ratio of requests that give none; likewise ``resolution``, ``reference_images``, ``model``,
-        ``extra_body`` and ``variant``.
-    :param max_cost_usd: Stop before the first request that would pass it, counting what earlier attempts paid.
-    :param preflight_balance: Whether to compare the estimate with the account before the first submit.
-    :param allow_partial: Whether one image is enough; what failed is listed in the result.
-    :param reuse_existing: Whether an image landed before for the same request is used; False buys anew after a clear.
-    :param on_unknown_submission: What follows when a submit's outcome cannot be found out: ``resubmit`` or ``fail``.
-    :param on_expired: What follows when a paid link has died: ``fail`` or ``resubmit``.
+    :param size: Aspect ratio, such as ``16:9``, of requests that give none; likewise ``resolution`` (``1K``, ``2K`` or
+        ``4K``), ``reference_images``, ``model``, ``extra_body`` and ``variant``.
+    :param max_cost_usd: USD; no request is submitted that would pass it, counting what earlier attempts paid.
+    :param preflight_balance: Whether to compare the estimate with the account's balance before the first submit.
+    :param allow_partial: Whether one image is enough to succeed; what failed is listed in the result.
+    :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
+    :param on_unknown_submission: What follows when it cannot be found out whether a submit was accepted: ``resubmit``
+        or ``fail``.
+    :param on_expired: What follows when the link of a paid image has expired (24 hours, docs/toapis.md, "Result
+        links"): ``fail``, or ``resubmit``, which pays again.
     :param deferrable: Wait in the triggerer; otherwise in the worker.
     :param timeout: Seconds (or a timedelta) that one attempt waits for an image, from its own submit.
-    :param poke_interval: Seconds between two polls of one image task.
+    :param poke_interval: Seconds (or a timedelta) between two polls of one image task.
     :param adopt: As for :class:`NanoBananaSubmitOperator`.
     :param nanobanana_conn_id: Id of the connection.
+    :raises NanoBananaFailException: No retry can help: something is wrong with what was asked for or with the
+        connection, or images are missing that a retry would not bring.
+    :raises NanoBananaException: Images are missing, and a retry goes on from what is there.
+    :raises AirflowSkipException: There is nothing to make.
     """
 
     template_fields: Sequence[str] = (
@@ -106,7 +128,7 @@ class NanoBananaGenerateOperator(RequestOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     ui_color = "#ffe066"
     #: The batch at work in this process, for :meth:`on_kill`.
-    _shop: BatchState | None = None
+    _state: BatchState | None = None
     _killed = False
 
     def __init__(
@@ -135,27 +157,39 @@ class NanoBananaGenerateOperator(RequestOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
-        self.destination, self.prompt, self.requests = destination, prompt, requests
-        self.size, self.resolution, self.variant = size, resolution, variant
-        self.reference_images, self.model, self.extra_body = reference_images, model, extra_body
-        self.max_cost_usd, self.preflight_balance, self.allow_partial = max_cost_usd, preflight_balance, allow_partial
-        self.reuse_existing, self.adopt = reuse_existing, adopt
-        self.on_unknown_submission, self.on_expired = on_unknown_submission, on_expired
-        self.deferrable, self.timeout, self.poke_interval = deferrable, timeout, poke_interval
+        self.destination = destination
+        self.prompt = prompt
+        self.requests = requests
+        self.size = size
+        self.resolution = resolution
+        self.reference_images = reference_images
+        self.model = model
+        self.extra_body = extra_body
+        self.variant = variant
+        self.max_cost_usd = max_cost_usd
+        self.preflight_balance = preflight_balance
+        self.allow_partial = allow_partial
+        self.reuse_existing = reuse_existing
+        self.on_unknown_submission = on_unknown_submission
+        self.on_expired = on_expired
+        self.deferrable = deferrable
+        self.timeout = timeout
+        self.poke_interval = poke_interval
+        self.adopt = adopt
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> Any:
-        """Find out what earlier attempts and runs have of it, then buy, wait and land the rest."""
-        return self._work(context, resumed=False)
+        """Find what earlier attempts and runs have of the images, then buy, wait for and land the rest."""
+        return self._make_images(context, resumed=False)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on after a pause; the event is no more than a wake-up, since the ledger knows everything."""
-        return self._work(context, resumed=True)
+        """Go on after a deferral; the event is no more than a wake-up, since the ledger knows everything."""
+        return self._make_images(context, resumed=True)
 
     def on_kill(self) -> None:
-        """Stop the buying, and say what a killed attempt leaves behind: the service has no cancel."""
+        """Stop buying, and log what a killed attempt leaves behind: the service has no cancel."""
         self._killed = True
-        ids = self._shop.kill() if self._shop is not None else []
+        ids = self._state.kill() if self._state is not None else []
         self.log.warning(
             "Killed. Nothing more is bought. What was submitted goes on and stays paid; the next attempt, or a clear "
             "of this task, finds and lands it. %d image tasks are known to be under way%s.",
@@ -163,60 +197,59 @@ class NanoBananaGenerateOperator(RequestOperator):
             f": {', '.join(ids)}" if ids else "",
         )
 
-    def _work(self, context: Context, *, resumed: bool) -> Any:
+    def _make_images(self, context: Context, *, resumed: bool) -> Any:
         from airflow_provider_nanobanana.batch.items import EmptyBatch
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
         with airflow_errors():
-            commission = self._commission(context)
-            with (
-                NanoBananaHook(self.nanobanana_conn_id) as hook,
-                ImageDownloader(hook.session, self.destination) as retrieval,
-            ):
-                try:
-                    self._shop = shop = self._open(context, hook.session, retrieval, commission, resumed=resumed)
-                except EmptyBatch as nothing:
-                    raise AirflowSkipException(nothing.message) from nothing
-                if self._killed:
-                    shop.kill()
-                return self._carry_out(context, shop)
+            spec = self._spec(context)
+            with NanoBananaHook(self.nanobanana_conn_id) as hook:
+                session = hook.session
+                with ImageDownloader(session, self.destination) as downloader:
+                    try:
+                        self._state = state = self._prepare(context, session, downloader, spec, resumed=resumed)
+                    except EmptyBatch as empty:
+                        raise AirflowSkipException(empty.message) from empty
+                    if self._killed:
+                        state.kill()
+                    return self._run(context, state)
 
-    def _carry_out(self, context: Context, shop: BatchState) -> Any:
+    def _run(self, context: Context, state: BatchState) -> Any:
+        """Work in slices until nothing is left to wait for, then report; or defer between two slices."""
         from airflow_provider_nanobanana.batch.runner import BatchRunner
-        from airflow_provider_nanobanana.operators.generate import announce, log_standing, report
 
-        stretch = BatchRunner(shop)
+        runner = BatchRunner(state)
         while True:
             try:
-                stretch.run_slice()
+                runner.run_slice()
             except errors.ToApisError as error:
                 if not error.retryable:
                     with suppress(errors.ToApisError):
-                        report(context, self, shop)
-                log_standing(shop)
+                        _report(context, self, state)
+                _log_standing(state)
                 raise
-            pause = stretch.next_wait()
-            stretch.log_progress(last=self.deferrable or pause is None)
-            if pause is None:
+            wait = runner.next_wait()
+            runner.log_progress(last=self.deferrable or wait is None)
+            if wait is None:
                 break
             if self.deferrable:
-                self._defer(shop, pause)
-            shop.session.sleep(min(self._poke_seconds(), max(0.0, pause.wake_at - shop.session.clock())))
-        value, failure = report(context, self, shop)
+                self._defer(state, wait)
+            state.session.sleep(min(self._poke_seconds(), max(0.0, wait.wake_at - state.session.clock())))
+        result, failure = _report(context, self, state)
         if failure is not None:
             raise failure
-        announce(context, self, value)
-        return value
+        _add_to_asset_events(context, self, result)
+        return result
 
-    def _commission(self, context: Context) -> BatchSpec:
-        """Check what only shows after rendering and mapping; nothing was sent."""
+    def _spec(self, context: Context) -> BatchSpec:
+        """Return what is asked for; checks what only shows after rendering and mapping, and sends nothing."""
         from airflow_provider_nanobanana.batch.costs import Budget
         from airflow_provider_nanobanana.batch.preparation import BatchSpec
 
         check_choices(self, _CHOICES)
         self._poke_seconds()
         return BatchSpec(
-            given=lambda: self._given(context),
+            given=lambda: self._read_requests(context),
             defaults={
                 "size": self.size,
                 "resolution": self.resolution,
@@ -229,15 +262,20 @@ class NanoBananaGenerateOperator(RequestOperator):
             timeout=parse_seconds(self.timeout, "timeout"),
             preflight_balance=self.preflight_balance,
             adopt=parse_adopt(self.adopt),
-            at_hand=self._at_hand(),
+            at_hand=self._plain_requests(),
         )
 
-    def _at_hand(self) -> Any:
-        """Return what is asked for, where it is plain and here already."""
-        given = self.prompt if self.requests is None else self.requests
-        return given if isinstance(given, (str, list, tuple, dict)) else None
+    def _plain_requests(self) -> Any:
+        """Return what is asked for where it is plain data and here already, else None."""
+        requests = self.prompt if self.requests is None else self.requests
+        return requests if isinstance(requests, (str, list, tuple, dict)) else None
 
-    def _given(self, context: Context) -> Any:
+    def _read_requests(self, context: Context) -> Any:
+        """Return what is asked for: a prompt, a request, or an iterable of both.
+
+        :raises EmptyBatch: The tasks before were skipped.
+        :raises InvalidRequest: Neither prompt nor requests is given, or both, or requests rendered to one text.
+        """
         from airflow_provider_nanobanana.batch.items import EmptyBatch
 
         prompt = one_prompt(self.prompt)
@@ -256,12 +294,12 @@ class NanoBananaGenerateOperator(RequestOperator):
             )
         return prompt if self.requests is None else self.requests
 
-    def _open(
+    def _prepare(
         self,
         context: Context,
         session: ToApisSession,
-        retrieval: ImageDownloader,
-        commission: BatchSpec,
+        downloader: ImageDownloader,
+        spec: BatchSpec,
         *,
         resumed: bool,
     ) -> BatchState:
@@ -270,19 +308,14 @@ class NanoBananaGenerateOperator(RequestOperator):
         from airflow_provider_nanobanana.durable.state_store import state_store_for
         from airflow_provider_nanobanana.submission.client_ids import policy_for
 
-        ti: Any = context["ti"]
-        attempt = TaskAttempt.of(
-            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=session.clock()
-        )
+        retries = self.retries or 0
         return BatchPreparation(
             session=session,
-            retrieval=retrieval,
+            retrieval=downloader,
             shelf=state_store_for(context),
-            spec=commission,
-            scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
-            attempt=attempt,
-            retries=self.retries or 0,
-            try_number=ti.try_number,
+            spec=spec,
+            attempt=TaskAttempt.from_context(context, retries=retries, started_at=session.clock()),
+            retries=retries,
             rules=policy_for(
                 session,
                 on_unknown_submission=self.on_unknown_submission,
@@ -293,15 +326,13 @@ class NanoBananaGenerateOperator(RequestOperator):
             resumed=resumed,
         ).prepare()
 
-    def _defer(self, shop: BatchState, pause: WaitSpec) -> NoReturn:
-        from airflow_provider_nanobanana.operators.generate import announcement, trigger_for
-
-        now, poke = shop.session.clock(), self._poke_seconds()
-        self.log.info("%s", announcement(pause))
+    def _defer(self, state: BatchState, wait: WaitSpec) -> NoReturn:
+        now = state.session.clock()
+        self.log.info("%s", wait_message(wait))
         self.defer(
-            trigger=trigger_for(pause, conn_id=self.nanobanana_conn_id, poll_interval=poke, now=now),
+            trigger=trigger_for(wait, conn_id=self.nanobanana_conn_id, poll_interval=self._poke_seconds(), now=now),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, pause.wake_at - now) + 60),
+            timeout=timedelta(seconds=max(0.0, wait.wake_at - now) + _NET_SECONDS),
         )
         raise AssertionError("defer raises")
 
@@ -309,147 +340,79 @@ class NanoBananaGenerateOperator(RequestOperator):
         return parse_seconds(self.poke_interval, "poke_interval")
 
 
-def announcement(pause: WaitSpec) -> str:
-    """Return what the log says of a pause."""
-    latest = datetime.fromtimestamp(pause.wake_at, UTC).strftime("%H:%M:%S UTC")
-    if not pause.image_task_ids:
+def wait_message(wait: WaitSpec) -> str:
+    """Return the line of the log that a deferral begins with."""
+    latest = datetime.fromtimestamp(wait.wake_at, UTC).strftime("%H:%M:%S UTC")
+    if not wait.image_task_ids:
         return f"Waiting without a worker until {latest}."
-    return f"Waiting without a worker until {latest} at the latest; {len(pause.image_task_ids):,} under way."
+    return f"Waiting without a worker until {latest} at the latest; {len(wait.image_task_ids):,} under way."
 
 
-def trigger_for(pause: WaitSpec, *, conn_id: str, poll_interval: float, now: float) -> BaseTrigger:
-    """Return the trigger of a pause.
+def trigger_for(wait: WaitSpec, *, conn_id: str, poll_interval: float, now: float) -> BaseTrigger:
+    """Return the trigger of a wait.
 
     :param poll_interval: Seconds between two polls of one image task.
     :param now: Epoch seconds.
     """
-    if not pause.image_task_ids:
+    if not wait.image_task_ids:
         from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
-        return NanoBananaTimerTrigger(moment=pause.wake_at, deadline=pause.wake_at)
+        return NanoBananaTimerTrigger(moment=wait.wake_at, deadline=wait.wake_at)
     from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 
     return NanoBananaTrigger(
-        image_task_ids=pause.image_task_ids,
+        image_task_ids=wait.image_task_ids,
         nanobanana_conn_id=conn_id,
         started_at=now,
-        deadline=pause.wake_at,
+        deadline=wait.wake_at,
         poll_interval=poll_interval,
-        created_at=pause.created_at,
-        kinds=pause.kinds,
+        created_at=wait.created_at,
+        kinds=wait.kinds,
         not_before=now + poll_interval,
-        enough=pause.enough,
+        enough=wait.enough,
     )
 
 
-log = logging.getLogger(__name__)
-
-#: Ids of image tasks in one line of the log.
-_IDS_IN_A_LINE: Final = 50
-
-
-def report(
-    context: Context, operator: NanoBananaGenerateOperator, shop: BatchState
+def _report(
+    context: Context, operator: NanoBananaGenerateOperator, state: BatchState
 ) -> tuple[dict[str, Any], errors.ToApisError | None]:
-    """Leave the result in XCom, then the manifest beside the images; return the result and the error it amounts to.
+    """Write the result to XCom, then the manifest beside the images; return the result and the error it amounts to.
 
     A manifest that cannot be written loses nothing: its sentence is added to the error, and alone it is an error that
-    a retry mends for free.
+    a retry fixes for free.
     """
-    outcomes, totals = shop.outcomes(), shop.costs.totals()
-    left = abandoned.abandoned(shop)
-    abandoned.tell(shop, left)
-    uri = manifest_uri(context, shop.downloader)
-    value = build_result(outcomes, uri, totals)
+    outcomes = state.outcomes()
+    totals = state.costs.totals()
+    left = abandoned.abandoned(state)
+    abandoned.tell(state, left)
+    store = state.downloader.landing
+    manifest = TaskManifest.from_context(context, store)
+    result = build_result(outcomes, manifest.uri, totals)
     # As the other lists: many are in the manifest only.
-    value["abandoned"] = left if len(left) <= MOST_IN_XCOM else []
-    push(context, operator, value)
-    content = build_manifest(outcomes, run=run_of(context), destination=shop.downloader.landing.uri(""), totals=totals)
-    content |= {"former": abandoned.landed(shop), "abandoned": left}
-    refusal = write_manifest(context, shop.downloader, content)
-    if refusal is not None:
-        value, uri = {**value, "manifest": None}, None
-        push(context, operator, value)
-        log_paid(outcomes)
-    error = batch_error(outcomes, allow_partial=operator.allow_partial, manifest_uri=uri, totals=totals)
-    _say(value, totals)
+    result["abandoned"] = left if len(left) <= MOST_IN_XCOM else []
+    push_result(context, operator, result)
+    content = build_manifest(outcomes, run=manifest.run, destination=store.uri(""), totals=totals)
+    content |= {"former": abandoned.landed(state), "abandoned": left}
+    unwritten = manifest.write(content)
+    if unwritten is not None:
+        result = {**result, "manifest": None}
+        push_result(context, operator, result)
+        _log_paid(outcomes)
+    error = batch_error(outcomes, allow_partial=operator.allow_partial, manifest_uri=result["manifest"], totals=totals)
+    _log_result(result, totals)
     if error is None:
-        _say_missing(outcomes)
-    return value, with_refusal(error, refusal, f"{value['count']:,} images are in place")
+        _log_missing(outcomes)
+    return result, with_manifest_error(error, unwritten, f"{result['count']:,} images are in place")
 
 
-def push(context: Context, operator: BaseOperator, value: Any) -> None:
-    """Leave a result in XCom at once, so that it is there whatever follows."""
-    if operator.do_xcom_push:
-        context["ti"].xcom_push(key="return_value", value=value)
-
-
-def run_of(context: Context) -> dict[str, Any]:
-    """Return what names a task instance in a manifest."""
-    ti: Any = context["ti"]
-    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
-
-
-def manifest_uri(context: Context, retrieval: ImageDownloader) -> str | None:
-    """Return where the manifest of a task instance is, or will be."""
-    return retrieval.landing.uri(f"{safe_name(manifest_name(**run_of(context)))}.json")
-
-
-def write_manifest(
-    context: Context, retrieval: ImageDownloader, content: Mapping[str, Any]
-) -> errors.ToApisError | None:
-    """Write the manifest of a task instance; return what kept it from being written."""
-    try:
-        with errors_of_the_tree_only("The manifest was not written"):
-            retrieval.write_manifest(manifest_name(**run_of(context)), content)
-    except errors.ToApisError as error:
-        log.warning("The manifest could not be written: %s", error.message)
-        return error
-    return None
-
-
-def with_refusal(
-    error: errors.ToApisError | None, refusal: errors.ToApisError | None, in_place: str
-) -> errors.ToApisError | None:
-    """Return the error of a task whose manifest could not be written: its own, or one that a retry mends.
-
-    :param in_place: What was landed, as the beginning of a sentence.
-    """
-    if refusal is None:
-        return error
-    words = f"The manifest could not be written: {refusal.message} The same is in XCom."
-    if error is not None:
-        first, line, rest = error.message.partition("\n")
-        return error.reworded(f"{first} {words}{line}{rest}")
-    free = "A retry, or a clear, writes it and buys nothing again."
-    return errors.StorageFailed(f"{in_place}, and paid. {words} {free}", charged="yes")
-
-
-def log_paid(outcomes: Sequence[Outcome]) -> None:
-    """Name in the log every image task that is, or may be, paid and whose image is not in place."""
-    failed = (outcome for outcome in outcomes if isinstance(outcome, FailedItem) and outcome.charged != "no")
-    ids = list(dict.fromkeys(failure.id for failure in failed if failure.id))
-    for start in range(0, len(ids), _IDS_IN_A_LINE):
-        log.warning("Paid, and not in place: %s", ", ".join(ids[start : start + _IDS_IN_A_LINE]))
-
-
-def log_standing(shop: BatchState) -> None:
-    """Say what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
-    plan, usd = shop.progress(), format_usd(shop.costs.usd)
-    there = f"{plan.stored:,} of {plan.total:,} images are in place, {plan.running:,} under way"
-    log.warning("%s, %d not submitted; the batch has cost %s so far.", there, plan.pending, usd)
-    log.warning("A retry, or a clear, goes on from here: nothing of it is bought again.")
-    log_paid(shop.outcomes())
-
-
-def announce(context: Context, operator: BaseOperator, value: Mapping[str, Any]) -> None:
-    """Give the events of the task's assets count, cost and manifest; nothing that goes wrong here fails a paid task."""
+def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mapping[str, Any]) -> None:
+    """Add count, cost and manifest to the events of the task's assets; a failure here fails no paid task."""
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
     events: Any = context.get("outlet_events")
     if events is None:
         return
-    extra = {name: value[name] for name in ("count", "cost_usd", "manifest")}
+    extra = {name: result[name] for name in ("count", "cost_usd", "manifest")}
     for outlet in operator.outlets:
         # Lineage entities have no events. A reference to an asset is looked up by Airflow, which may not know it yet.
         if not isinstance(outlet, (Asset, AssetAlias)) and not type(outlet).__name__.endswith("Ref"):
@@ -461,20 +424,47 @@ def announce(context: Context, operator: BaseOperator, value: Mapping[str, Any])
             log.warning("%s The images are in place all the same.", error.message)
 
 
-def _say(value: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
-    """Say in the log what there is in the end."""
-    if value["extra_count"]:
+def _log_paid(outcomes: Sequence[Outcome]) -> None:
+    """Log every image task that is, or may be, paid and whose image is not in place."""
+    failed = (outcome for outcome in outcomes if isinstance(outcome, FailedItem) and outcome.charged != "no")
+    ids = list(dict.fromkeys(failure.id for failure in failed if failure.id))
+    for start in range(0, len(ids), _IDS_IN_A_LINE):
+        log.warning("Paid, and not in place: %s", ", ".join(ids[start : start + _IDS_IN_A_LINE]))
+
+
+def _log_standing(state: BatchState) -> None:
+    """Log what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
+    progress = state.progress()
+    log.warning(
+        "%s of %s images are in place, %s under way, %d not submitted; the batch has cost %s so far.",
+        f"{progress.stored:,}",
+        f"{progress.total:,}",
+        f"{progress.running:,}",
+        progress.pending,
+        format_usd(state.costs.usd),
+    )
+    log.warning("A retry, or a clear, goes on from here: nothing of it is bought again.")
+    _log_paid(state.outcomes())
+
+
+def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
+    """Log what there is in the end."""
+    if result["extra_count"]:
         log.info(
             "%d images more than asked for came with the others; they lie beside them, with a number behind the name",
-            value["extra_count"],
+            result["extra_count"],
         )
-    in_place, cost = value["count"] + value["extra_count"], format_usd(totals["cost_usd"])
-    log.info("%d images are in place, %d are not; the batch has cost %s", in_place, value["failed_count"], cost)
-    where = f"All of it is in {value['manifest']}. " if value["manifest"] else ""
+    log.info(
+        "%d images are in place, %d are not; the batch has cost %s",
+        result["count"] + result["extra_count"],
+        result["failed_count"],
+        format_usd(totals["cost_usd"]),
+    )
+    where = f"All of it is in {result['manifest']}. " if result["manifest"] else ""
     log.info("%sA clear buys nothing again of what is in place.", where)
 
 
-def _say_missing(outcomes: Sequence[Outcome]) -> None:
-    """Say in the log what a task that succeeds goes on without."""
+def _log_missing(outcomes: Sequence[Outcome]) -> None:
+    """Log what a task that succeeds goes on without."""
     if failed := [outcome for outcome in outcomes if isinstance(outcome, FailedItem)]:
         log.warning("Going on without:\n%s", failure_table(failed))

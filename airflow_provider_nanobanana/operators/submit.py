@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -30,41 +29,44 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.submission.workflow import Submission
     from airflow_provider_nanobanana.toapis.models import ImageRequest
 
-_CHOICES: dict[str, tuple[object, ...]] = {
+_CHOICES: Final[dict[str, tuple[object, ...]]] = {
     "on_unknown_submission": ("resubmit", "fail"),
     "on_expired": ("fail", "resubmit"),
     "reuse_existing": (True, False),
 }
-#: A queued submit wakes no sooner: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
-_SHORTEST_QUEUE_WAIT = 15.0
-#: Obedience to one ``Retry-After``; an absurd header must not use up the whole timeout.
-_LONGEST_QUEUE_WAIT = 60.0
+#: Seconds before which no queued submit wakes: Airflow up to 3.3 fails some tasks that resume soon after deferring.
+_SHORTEST_QUEUE_WAIT: Final = 15.0
+#: The longest wait for one ``Retry-After``, in seconds; an absurd header must not use up the whole timeout.
+_LONGEST_QUEUE_WAIT: Final = 60.0
+#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
+_NET_SECONDS: Final = 60
 
 
 class NanoBananaSubmitOperator(RequestOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
     A retry, or a clear, first finds out what the earlier attempt bought and uses it while its result lives
-    (``docs/durability.md``). All submits of a machine keep the account's ``submit_rate`` together; a turn that is more
-    than ten seconds away, and a rate limit that persists, are waited out without a worker slot.
+    (``docs/durability.md``). All submits of a machine keep the account's ``submit_rate`` together; a slot that is more
+    than ten seconds away, and a rate limit that persists, are waited for without a worker slot.
 
     :param prompt: What the picture shows.
     :param size: Aspect ratio, such as ``16:9``.
-    :param resolution: ``1K``, ``2K`` or ``4K`` (``0.5K`` for some models).
+    :param resolution: ``1K``, ``2K`` or ``4K`` (``0.5K`` for some models; docs/toapis.md, "Models and sizes").
     :param reference_images: At most 14 http(s) URLs, or storage URIs, which are checked and uploaded.
     :param model: Model id; the connection's when None.
     :param response_format: ``url`` or ``b64_json``.
     :param extra_body: Fields sent as they are; they win over ours.
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
-    :param reuse_existing: Whether a clear uses what the same request already bought; False buys anew.
+    :param reuse_existing: Whether a clear uses what the same request already bought; False buys again.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
-    :param on_expired: What follows when what was bought has expired (24 hours), at a retry and at a clear alike:
-        ``fail``, or ``resubmit``, which pays again.
+    :param on_expired: What follows when what was bought has expired (24 hours, docs/toapis.md, "Result links"), at a
+        retry and at a clear alike: ``fail``, or ``resubmit``, which pays again.
     :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
-        failed attempt named. Templated: ``"{{ dag_run.conf.get('adopt') }}"`` takes it from the run's conf, where the
-        DAG renders templates as native objects.
+        failed attempt named; templated, so that a run's conf can give it.
     :param nanobanana_conn_id: Id of the connection.
+    :raises NanoBananaFailException: No retry can help; ``charged`` says what became of the money.
+    :raises NanoBananaException: A retry looks up what this attempt may have bought, then goes on.
     """
 
     template_fields: Sequence[str] = (
@@ -78,7 +80,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         "nanobanana_conn_id",
     )
     ui_color = "#fff3b0"
-    #: What is under way, for :meth:`on_kill`.
+    #: The submission at work in this process, for :meth:`on_kill`.
     _submission: Submission | None = None
 
     def __init__(
@@ -118,19 +120,17 @@ class NanoBananaSubmitOperator(RequestOperator):
 
     def execute(self, context: Context) -> str:
         """Submit, or find what an earlier attempt submitted, and return the image task id."""
-        return self._submit(context, queue_deadline=time.time() + self._timeout_seconds())
+        return self._submit(context)
 
     def execute_queued(self, context: Context, event: Mapping[str, Any] | None = None) -> str:
-        """Try again after a wait in the queue; the deadline comes back with the event, if it is ours."""
-        event = event if isinstance(event, Mapping) and event.get("ticket") == self._ticket(context) else {}
-        deadline = event.get("deadline")
-        if not isinstance(deadline, (int, float)):
-            # Airflow leaks events into later attempts (its issue 62845): then this is a start like any other.
-            deadline = time.time() + self._timeout_seconds()
-        return self._submit(context, queue_deadline=deadline)
+        """Try again after a wait for the rate limit; the deadline comes back with the event, if the event is ours."""
+        # Airflow leaks events into later attempts (its issue 62845): then this is a start like any other.
+        ours = isinstance(event, Mapping) and event.get("ticket") == self._ticket(context)
+        deadline = event.get("deadline") if event and ours else None
+        return self._submit(context, deadline if isinstance(deadline, (int, float)) else None)
 
     def on_kill(self) -> None:
-        """Say what a killed attempt leaves behind: the service has no cancel."""
+        """Log what a killed attempt leaves behind: the service has no cancel."""
         left = self._submission.left_behind() if self._submission else ""
         self.log.warning(
             "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
@@ -138,21 +138,28 @@ class NanoBananaSubmitOperator(RequestOperator):
             left,
         )
 
-    def _submit(self, context: Context, queue_deadline: float) -> str:
+    def _submit(self, context: Context, queue_deadline: float | None = None) -> str:
+        with airflow_errors():
+            check_choices(self, _CHOICES)
+            adopt = parse_adopt(self.adopt)
+            timeout = parse_seconds(self.timeout, "timeout")
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
-            submission = self._submission = self._open(context, hook)
+            session = hook.session
+            if queue_deadline is None:
+                queue_deadline = session.clock() + timeout
+            submission = self._submission = self._open(context, hook, adopt)
             try:
                 with airflow_errors():
                     image_task = submission.run()
                     submission.mark_done()
             except NanoBananaException as failure:
                 if isinstance(failure.error, errors.SUBMIT_LIMIT_ERRORS):
-                    self._queue(context, failure.error, queue_deadline)
+                    self._queue(context, failure.error, session.clock(), queue_deadline)
                 raise
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
         return image_task.id
 
-    def _open(self, context: Context, hook: NanoBananaHook) -> Submission:
+    def _open(self, context: Context, hook: NanoBananaHook, adopt: Mapping[str, str]) -> Submission:
         from airflow_provider_nanobanana.durable.attempt import TaskAttempt
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
         from airflow_provider_nanobanana.durable.record_store import record_store_for
@@ -162,21 +169,17 @@ class NanoBananaSubmitOperator(RequestOperator):
         from airflow_provider_nanobanana.submission.workflow import Submission
 
         session = hook.session
-        journal, references = record_store_for(context), ReferenceUploader.of(session)
+        store = record_store_for(context)
+        references = ReferenceUploader.of(session)
         with airflow_errors():
-            check_choices(self, _CHOICES)
-            adopt = parse_adopt(self.adopt)
             request = hook.parse(self._request())
-            fingerprint = _fingerprint(request, references, journal)
-        ti: Any = context["ti"]
-        attempt = TaskAttempt.of(
-            try_number=ti.try_number, max_tries=ti.max_tries, retries=self.retries or 0, started_at=session.clock()
-        )
+            fingerprint = _fingerprint(request, references, store)
+        attempt = TaskAttempt.from_context(context, retries=self.retries or 0, started_at=session.clock())
         return Submission(
             session,
             request,
             identity=SubmissionIdentity(
-                scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)),
+                scope=attempt.scope,
                 fingerprint=fingerprint,
                 regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
@@ -187,7 +190,7 @@ class NanoBananaSubmitOperator(RequestOperator):
                 reuse_existing=self.reuse_existing,
                 on_expired=self.on_expired,
             ),
-            journal=journal,
+            journal=store,
             pace=SubmitRateLimiter.of(session.settings),
             references=references,
             adopt=adopt,
@@ -205,22 +208,17 @@ class NanoBananaSubmitOperator(RequestOperator):
             "variant": self.variant,
         }
 
-    def _timeout_seconds(self) -> float:
-        with airflow_errors():
-            return parse_seconds(self.timeout, "timeout")
-
     def _ticket(self, context: Context) -> str:
-        """Return what tells this task instance's own queue events from those of others."""
+        """Return what tells this task instance's own timer events from those of others."""
         ti: Any = context["ti"]
         return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
 
-    def _queue(self, context: Context, error: errors.ToApisError, deadline: float) -> None:
+    def _queue(self, context: Context, error: errors.ToApisError, now: float, deadline: float) -> None:
         """Wait for the account's rate limit without a slot; returns only when the deadline leaves no time."""
         from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
-        now = time.time()
-        # Spread, so that hundreds of queued submits do not come back in one second.
         asked = min(error.retry_after or 0.0, _LONGEST_QUEUE_WAIT)
+        # Spread, so that hundreds of queued submits do not come back in one second.
         moment = now + max(asked, _SHORTEST_QUEUE_WAIT) * (1 + random.random())
         if moment >= deadline:
             return
@@ -228,14 +226,14 @@ class NanoBananaSubmitOperator(RequestOperator):
         self.defer(
             trigger=NanoBananaTimerTrigger(moment=moment, deadline=deadline, ticket=self._ticket(context)),
             method_name="execute_queued",
-            timeout=timedelta(seconds=moment - now + 60),
+            timeout=timedelta(seconds=moment - now + _NET_SECONDS),
         )
 
 
-def _fingerprint(request: ImageRequest, references: ReferenceUploader, journal: RecordStore) -> str:
+def _fingerprint(request: ImageRequest, references: ReferenceUploader, store: RecordStore) -> str:
     """Return the hash of a request with its storage references taken by content, as generate takes them.
 
-    What was bought is found all the same, whatever has become of the files since.
+    What an earlier attempt bought is found whatever has become of the files since.
 
     :raises ToApisError: A reference cannot be read, and nothing was sent before.
     """
@@ -244,7 +242,7 @@ def _fingerprint(request: ImageRequest, references: ReferenceUploader, journal: 
     try:
         return references.fingerprint(request)
     except errors.ToApisError:
-        record = journal.read()
+        record = store.read()
         if record is None or record.state is RecordState.QUEUED:
             raise
         return record.fingerprint

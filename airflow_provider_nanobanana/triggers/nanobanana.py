@@ -1,11 +1,10 @@
-"""The trigger that watches image tasks without a worker."""
+"""NanoBananaTrigger: polls image tasks in the triggerer while their task instance holds no worker."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
-import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,31 +23,28 @@ if TYPE_CHECKING:
 _MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
 #: Different statuses counted; what is rarer is left out.
 _MOST_COUNTED = 20
-#: What the first watch of a process imports, in a thread: on the event loop it would hold up every other trigger.
-_PARTS = (
-    "airflow.providers.common.compat.connection",
-    "airflow_provider_nanobanana.hooks.connection",
-    "airflow_provider_nanobanana.toapis.client",
-    "airflow_provider_nanobanana.polling.poller",
-    "airflow_provider_nanobanana.polling.subscription",
-)
+#: Set when this process has imported what a wait needs.
+_preloaded = threading.Event()
 
 
 class NanoBananaTrigger(BaseTrigger):
     """Poll image tasks until all have ended, the deadline has passed or polling is refused; then yield one event.
 
-    The event wakes a worker, which reads the results itself: no link and no key travels through it.
+    The event wakes a worker, which reads the results itself: no link and no key travels through it. It is
+    ``{"version": 1, "outcome": "finished"|"enough"|"timeout"|"refused", "error_code", "started_at", "deadline",
+    "counts", "statuses"}``, below 4 kB. All triggers of a connection in one process share a poller, which keeps the
+    account's ``query_rate``.
 
     :param image_task_ids: The image tasks still running when the wait was deferred.
     :param nanobanana_conn_id: Id of the connection.
-    :param started_at: When the watch began, in epoch seconds.
-    :param deadline: When it ends, in epoch seconds; wall clock, since a trigger moves between processes.
+    :param started_at: When the wait began, in epoch seconds.
+    :param deadline: When the wait ends, in epoch seconds; wall clock, since a trigger moves between processes.
     :param poll_interval: Seconds between two polls of one image task.
     :param created_at: For each id when it was submitted, in epoch seconds, or None; decides when polling begins.
     :param kinds: For each id, or one for all, what decides how long it takes: model, or model and resolution
         (``nano_banana_2/2K``).
     :param not_before: Epoch seconds before which nothing is polled.
-    :param enough: How many image tasks must have settled to wake the worker; all when None.
+    :param enough: How many image tasks must be final to wake the worker; all when None.
     """
 
     def __init__(
@@ -92,34 +88,34 @@ class NanoBananaTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch, then yield one event."""
-        if _PARTS[-1] not in sys.modules:
-            await asyncio.to_thread(_import_parts)
+        """Poll until there is something to wake a worker for, then yield one event."""
+        if not _preloaded.is_set():
+            await asyncio.to_thread(_preload)
         from airflow_provider_nanobanana.polling.poller import shared_poller
 
-        # Every start begins anew from the arguments: a restarted triggerer knows nothing of the former one.
-        watch = self._watch()
+        # Every start begins again from the arguments: a restarted triggerer knows nothing of the former one.
+        subscription = self._subscription()
         async with shared_poller(self.nanobanana_conn_id, read_settings) as poller:
-            with poller.watching(watch):
-                await watch.wait_until_over()
-        yield TriggerEvent(self._event(watch))
+            with poller.watching(subscription):
+                await subscription.wait_until_over()
+        yield TriggerEvent(self._event(subscription))
 
     async def on_kill(self) -> None:
-        """Say what goes on: Airflow 3.3 and later call this when a user ends or clears the deferred task."""
+        """Log what goes on: Airflow 3.3 and later call this when a user ends or clears the deferred task."""
         self.log.warning(
             "The wait was ended by hand. The service has no cancel: %d image tasks go on and stay paid: %s",
             len(self.image_task_ids),
             ", ".join(self.image_task_ids),
         )
 
-    def _watch(self) -> Subscription:
+    def _subscription(self) -> Subscription:
         from airflow_provider_nanobanana.polling.result import WaitWindow
         from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 
         created_at = self.created_at or [None] * len(self.image_task_ids)
         kinds = [self.kinds] * len(self.image_task_ids) if isinstance(self.kinds, str) else self.kinds
         return Subscription(
-            [PollTarget(*facts) for facts in zip(self.image_task_ids, created_at, kinds, strict=True)],
+            [PollTarget(*target) for target in zip(self.image_task_ids, created_at, kinds, strict=True)],
             wait=WaitWindow(self.started_at or time.time(), self.deadline),
             interval=self.poll_interval,
             not_before=self.not_before,
@@ -127,17 +123,19 @@ class NanoBananaTrigger(BaseTrigger):
             log=self.log,
         )
 
-    def _event(self, watch: Subscription) -> dict[str, Any]:
+    def _event(self, subscription: Subscription) -> dict[str, Any]:
         """Return what wakes the worker: ids and statuses, and the moments that a deferral loses."""
-        statuses = {image_task_id: watch.statuses.get(image_task_id, "unseen") for image_task_id in self.image_task_ids}
+        statuses = {
+            image_task_id: subscription.statuses.get(image_task_id, "unseen") for image_task_id in self.image_task_ids
+        }
         return {
             "version": 1,
-            "outcome": watch.outcome,
-            "error_code": watch.error_code,
+            "outcome": subscription.outcome,
+            "error_code": subscription.error_code,
             "started_at": self.started_at,
             "deadline": self.deadline,
             "counts": dict(Counter(statuses.values()).most_common(_MOST_COUNTED)),
-            "statuses": _listed(statuses),
+            "statuses": _first_that_fit(statuses),
         }
 
 
@@ -148,9 +146,10 @@ async def read_settings(nanobanana_conn_id: str) -> ToApisSettings:
     return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
 
 
-def _listed(statuses: Mapping[str, str]) -> dict[str, str]:
-    """Return the first of the statuses, as many as an event has room for, whatever ids look like."""
-    listed, room = {}, _MOST_LISTED_BYTES
+def _first_that_fit(statuses: Mapping[str, str]) -> dict[str, str]:
+    """Return the first of the statuses, as many as an event has room for, whatever the ids look like."""
+    listed: dict[str, str] = {}
+    room = _MOST_LISTED_BYTES
     for image_task_id, status in list(statuses.items())[:_MOST_LISTED]:
         room -= len(json.dumps({image_task_id: status}))
         if room < 0:
@@ -159,7 +158,13 @@ def _listed(statuses: Mapping[str, str]) -> dict[str, str]:
     return listed
 
 
-def _import_parts() -> None:
-    for module in _PARTS:
-        importlib.import_module(module)
+def _preload() -> None:
+    """Import what a wait needs, in a thread: on the event loop it would hold up every other trigger."""
+
+    import airflow_provider_nanobanana.hooks.connection
+    import airflow_provider_nanobanana.polling.poller
+    import airflow_provider_nanobanana.polling.subscription
+    import airflow_provider_nanobanana.toapis.client  # noqa: F401 - imported for those who come later
+
     metrics.prepare()
+    _preloaded.set()

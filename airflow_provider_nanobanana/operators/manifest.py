@@ -1,0 +1,88 @@
+"""TaskManifest: the JSON file beside the images that says what one task instance made; and its result in XCom.
+
+The generate and the download operator leave both behind: the result first, so that it is there whatever follows. A
+manifest that cannot be written never loses a paid image: the images are in place, and a retry writes it for free.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_nanobanana.batch.report import manifest_name
+from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
+from airflow_provider_nanobanana.landing.image_store import safe_name
+from airflow_provider_nanobanana.toapis import errors
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from airflow_provider_nanobanana.landing import ImageStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskManifest:
+    """The manifest of one task instance, named after it.
+
+    :param store: Where the images are.
+    :param run: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    """
+
+    store: ImageStore
+    run: Mapping[str, Any]
+
+    @classmethod
+    def from_context(cls, context: Context, store: ImageStore) -> TaskManifest:
+        """Return the manifest of the running task instance."""
+        ti: Any = context["ti"]
+        names = ("dag_id", "run_id", "task_id", "map_index")
+        return cls(store, {name: getattr(ti, name) for name in names})
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without its suffix."""
+        return manifest_name(**self.run)
+
+    @property
+    def uri(self) -> str:
+        """Where the manifest is, or will be."""
+        return self.store.uri(f"{safe_name(self.name)}.json")
+
+    def write(self, content: Mapping[str, Any]) -> errors.ToApisError | None:
+        """Write the manifest and return the error that kept it from being written."""
+        try:
+            with errors_of_the_tree_only("The manifest was not written"):
+                self.store.write_manifest(self.name, content)
+        except errors.ToApisError as error:
+            log.warning("The manifest could not be written: %s", error.message)
+            return error
+        return None
+
+
+def push_result(context: Context, operator: BaseOperator, value: Any) -> None:
+    """Write a task's result to XCom now instead of when it ends, so that it is there whatever follows."""
+    if operator.do_xcom_push:
+        context["ti"].xcom_push(key="return_value", value=value)
+
+
+def with_manifest_error(
+    error: errors.ToApisError | None, unwritten: errors.ToApisError | None, in_place: str
+) -> errors.ToApisError | None:
+    """Return the error that a task ends with, given that of its images and that of its manifest.
+
+    :param error: What images are missing for; None where none are.
+    :param unwritten: What :meth:`TaskManifest.write` returned.
+    :param in_place: What was landed, as the beginning of a sentence.
+    """
+    if unwritten is None:
+        return error
+    words = f"The manifest could not be written: {unwritten.message} The same is in XCom."
+    if error is not None:
+        first, line, rest = error.message.partition("\n")
+        return error.reworded(f"{first} {words}{line}{rest}")
+    free = "A retry, or a clear, writes it and buys nothing again."
+    return errors.StorageFailed(f"{in_place}, and paid. {words} {free}", charged="yes")
