@@ -34,8 +34,7 @@ def _unfindable(key: str, *, sent_ids: bool) -> errors.ToApisError:
     return errors.SubmissionUnfindable(
         f"An earlier submit may have bought this image. {how} Nothing was sent now. Look at the account's task list in "
         "the ToAPIs console. If the image is there, clear this task with "
-        f"adopt={{{key!r}: '<image task id>'}}; if it is not "
-        "there, clear this task to submit."
+        f"adopt={{{key!r}: '<image task id>'}}; if it is not there, clear this task to submit."
     )
 
 

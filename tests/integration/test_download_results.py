@@ -16,8 +16,8 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-from airflow_provider_nanobanana.polling import worker
-from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.polling.worker import poll_once
+from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.task_runner import KEPT, Run, entries_of, land, wait
 
@@ -163,12 +163,12 @@ def test_whatever_a_look_raises_is_a_failed_look_of_a_sensor(
 ) -> None:
     ids = [buy(f"picture {number}") for number in range(4)]
 
-    def poisoned(image_task_id: str, *sent: Any) -> Any:
+    def poisoned(image_task_id: str, *sent: Any, **options: Any) -> Any:
         if image_task_id == ids[2]:
             raise UnicodeError("Invalid A-label")
         return status_call(image_task_id)
 
-    monkeypatch.setattr(worker, "status_call", poisoned)
+    monkeypatch.setattr(session, "status_call", poisoned)
     run = wait(ids, timeout=1, deferrable=deferrable, allow_partial=True)
     assert run.error is None
     assert [record["status"] for record in run.result] == ["completed", "completed", "timeout", "completed"]
@@ -179,14 +179,14 @@ def test_a_few_odd_answers_do_not_pass_for_silence(
 ) -> None:
     ids = [buy(f"picture {number}") for number in range(12)]
 
-    def poisoned(image_task_id: str, *sent: Any) -> Any:
+    def poisoned(image_task_id: str, *sent: Any, **options: Any) -> Any:
         if image_task_id in ids[:10]:
             raise ValueError("odd")
         return status_call(image_task_id)
 
-    monkeypatch.setattr(worker, "status_call", poisoned)
+    monkeypatch.setattr(session, "status_call", poisoned)
     with NanoBananaHook() as hook:
-        seen = worker.poll_once(hook.session, ids)
+        seen = poll_once(hook.session, ids)
     assert [sighting.image_task is not None for sighting in seen] == [False] * 10 + [True] * 2
 
 

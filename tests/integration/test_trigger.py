@@ -71,7 +71,7 @@ async def test_one_small_event_then_the_end(emulator: Emulator, buy: Buy) -> Non
 @pytest.mark.parametrize("name", ["tsk_{:020d}", "\U0001f34c" * 60 + "{}", "\ud800{}", "x" * 5000 + "{}", 'a"\n{}'])
 def test_the_event_is_small_whatever_ids_and_statuses_look_like(name: str) -> None:
     watched = trigger(*(name.format(number) for number in range(2000)))
-    watch = watched._watch()
+    watch = watched._subscription()
     for number, target in enumerate(watch.targets):
         word = f"\x1b[31m place {number} of 9\n[2026] ERROR"
         watch.notify(PollResult(target.id, image_task=image_task(status=word, result=None)))
@@ -81,7 +81,7 @@ def test_the_event_is_small_whatever_ids_and_statuses_look_like(name: str) -> No
 
 
 def test_no_word_of_the_service_makes_a_line_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    watch = trigger("tsk_1\n2026 ERROR forged", deadline=time.time() + 900)._watch()
+    watch = trigger("tsk_1\n2026 ERROR forged", deadline=time.time() + 900)._subscription()
     watch._log = logging.getLogger("words")
     caplog.set_level(logging.INFO, "words")
     for word in ("queued", "place 9 of 9\nforged", "place 8 of 9\x1b[31m", "RUNNING"):

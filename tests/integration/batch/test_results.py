@@ -17,8 +17,7 @@ from airflow_provider_nanobanana.emulator import responses, routes_api
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators import generate
-from airflow_provider_nanobanana.polling import worker
-from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.integration.batch.harness import World
 from tests.support.task_runner import KEPT
@@ -226,17 +225,17 @@ def test_whatever_landing_raises_ends_that_image_alone(
 def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def poisoned(image_task_id: str, *sent: Any) -> Any:
+    def poisoned(image_task_id: str, *sent: Any, **options: Any) -> Any:
         asked.append(image_task_id)
         if image_task_id == asked[0]:
             raise UnicodeError("Invalid A-label")
         return status_call(image_task_id)
 
-    monkeypatch.setattr(worker, "status_call", poisoned)
+    monkeypatch.setattr(session, "status_call", poisoned)
     run = stored.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
     assert asked[0] in str(run.error)
-    monkeypatch.setattr(worker, "status_call", status_call)
+    monkeypatch.setattr(session, "status_call", status_call)
     assert stored.attempt(requests=PROMPTS).error is None and stored.posts == 4
 
 
@@ -395,7 +394,7 @@ def test_an_attempt_that_breaks_off_says_where_things_stand(stored: World, caplo
 def test_many_ids_are_told_line_by_line(caplog: pytest.LogCaptureFixture) -> None:
     from tests.support.batch import failed
 
-    generate.log_paid([failed(number, "timeout", "timeout") for number in range(120)])
+    generate._log_paid([failed(number, "timeout", "timeout") for number in range(120)])
     assert [record.getMessage().count("tsk_") for record in caplog.records] == [50, 50, 20]
 
 
