@@ -1,4 +1,4 @@
-"""``make chaos``: kill -9 at random moments, again and again, then compare what was paid with what was wanted."""
+"""``make chaos``: kill -9 Airflow's processes while they buy images, then compare what was paid and what was wanted."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dev.stack.console import Progress
 from dev.stack.processes import REPO
 from tests.chaos import programs, report
 from tests.chaos.campaigns import Campaign
-from tests.chaos.emulator import Temper
-from tests.chaos.installation import Plan
-from tests.chaos.postgres import Cluster
+from tests.chaos.emulator import Hostility
+from tests.chaos.installation import InstallationSpec
+from tests.chaos.postgres import PostgresServer
 from tests.chaos.runner import Outcome, run
 
 CAMPAIGNS = {
     campaign.name: campaign
     for campaign in (
         Campaign("local", "chaos_provider", images=300, kills=120),
-        Campaign("celery", "chaos_provider", images=130, kills=55, plan=Plan(celery_workers=2)),
-        Campaign("ignored", "chaos_strict", images=90, kills=35, temper=Temper(ignore_client_ids=True)),
+        Campaign("celery", "chaos_provider", images=130, kills=55, installation=InstallationSpec(celery_workers=2)),
+        Campaign("ignored", "chaos_strict", images=90, kills=35, hostility=Hostility(ignore_client_ids=True)),
         Campaign("naive", "chaos_naive", images=60, kills=24),
     )
 }
@@ -34,7 +34,7 @@ CAMPAIGNS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaigns one after another and write the report after each.
 
-    :return: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C.
+    :return: The exit status: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C.
     """
     options = _options(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -69,7 +69,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--kills", type=int, help="kills of each campaign")
     add("--pace", type=float, help="mean seconds between two kills")
     add("--run-size", type=int, help="images of one run")
-    add("--folder", type=Path, default=REPO / ".chaos", help="where logs, pictures and reports go (.chaos)")
+    add("--folder", type=Path, default=REPO / ".chaos", help="where logs, images and reports go (.chaos)")
     add("--sqlite", action="store_true", help="no PostgreSQL, one triggerer; not for celery")
     add("--no-install", action="store_true", help="never call apt-get")
     options = parser.parse_args(arguments)
@@ -85,19 +85,19 @@ def _shaped(campaign: Campaign, options: argparse.Namespace) -> Campaign:
     scaled = {"images": round(campaign.images * options.scale), "kills": round(campaign.kills * options.scale)}
     changes = scaled | {name: value for name, value in given.items() if value is not None}
     if options.sqlite:
-        changes["plan"] = replace(campaign.plan, postgres=False, triggerers=1, celery_workers=0)
+        changes["installation"] = replace(campaign.installation, postgres=False, triggerers=1, celery_workers=0)
     return replace(campaign, **changes)
 
 
 def _prepare(chosen: Sequence[Campaign], *, install: bool) -> None:
     wanted = ["postgres"]
-    if any(campaign.plan.celery_workers for campaign in chosen):
+    if any(campaign.installation.celery_workers for campaign in chosen):
         wanted.append("redis-server")
     if install:
         programs.install(*wanted)
     for program in wanted:
         programs.require(program)
-    if not Cluster.possible():
+    if not PostgresServer.possible():
         raise programs.MissingProgram("The drivers psycopg2-binary and asyncpg are missing: pip install -e '.[chaos]'")
 
 

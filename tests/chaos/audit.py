@@ -1,4 +1,7 @@
-"""The reckoning: what was wanted, what the bank charged, what lies on disk, and why a submit stopped."""
+"""Audit: what a campaign wanted, what the emulator charged, which images are stored, and why a submit stopped.
+
+Pure: it compares the ledger of the emulator, the files and Airflow's task instances after the campaign has ended.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from typing import Any
 
 from airflow_provider_nanobanana.landing.image_store import stem_for
 
-#: What a log says of an attempt that found a paid image task instead of buying one.
+#: The words in the log of an attempt that found a paid image task instead of buying one.
 _FOUND = re.compile(rb"adopting image task|adopted|re-attach|nothing is bought", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Stop:
-    """A submit that ended failed, and what its log says."""
+class StoppedSubmit:
+    """A submit task that ended failed, how often its prompt was charged, and the error in its log."""
 
     prompt: str
     charges: int
@@ -26,18 +29,18 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Books:
-    """What a campaign came to, in images unless said otherwise.
+class Audit:
+    """The result of a campaign, counted in images where nothing else is said.
 
-    :param charges: Image tasks that the bank accepted and charged.
+    :param charges: Image tasks that the emulator charged and did not refund.
     :param duplicates: Prompts charged more than once, with how often.
-    :param landed: Wanted images of which a sound file lies at the destination.
-    :param recovered: Images paid by an attempt that did not live to say so, and found by a later one.
-    :param reattached: Attempts at submitting whose log speaks of an image task found.
+    :param landed: Wanted images with a complete file at the destination.
+    :param recovered: Images paid by an attempt that was killed before it recorded them, and found by a later one.
+    :param reattached: Attempts at submitting whose log reports an image task that was found.
     :param stopped: Submits that ended failed.
     :param lost: Prompts neither landed nor stopped.
-    :param unlanded: Charged image tasks without a file.
-    :param strangers: Charged prompts that nobody asked for.
+    :param not_landed: Charged image tasks without a file.
+    :param unwanted: Charged prompts that no run asked for.
     """
 
     wanted: int
@@ -46,10 +49,10 @@ class Books:
     landed: int
     recovered: int
     reattached: int
-    stopped: Sequence[Stop]
+    stopped: Sequence[StoppedSubmit]
     lost: Sequence[str]
-    unlanded: Sequence[str]
-    strangers: Sequence[str]
+    not_landed: Sequence[str]
+    unwanted: Sequence[str]
 
     @property
     def extra(self) -> int:
@@ -57,29 +60,29 @@ class Books:
         return sum(self.duplicates.values()) - len(self.duplicates)
 
 
-def reckon(
+def audit_of(
     prompts: Iterable[str],
     image_tasks: Iterable[Mapping[str, Any]],
-    sound: Iterable[str],
+    complete: Iterable[str],
     submits: Mapping[str, Mapping[str, Any]],
     messages: Mapping[str, str],
     reattached: int,
-) -> Books:
-    """Close the books.
+) -> Audit:
+    """Compare what was wanted with what was charged and stored.
 
-    :param image_tasks: The bank's ledger.
-    :param sound: Stems of the files that hold a whole picture.
+    :param image_tasks: The emulator's ledger.
+    :param complete: Stems of the files that hold a complete image.
     :param submits: Airflow's last attempt of each submit, by prompt.
-    :param messages: Of each submit that failed, what its log says.
+    :param messages: The error in the log of each submit that failed, by prompt.
     """
-    wanted, stems = list(prompts), set(sound)
+    wanted, stems = list(prompts), set(complete)
     charged: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for task in image_tasks:
         if not task["refunded"]:
             charged[task["prompt"]].append(task)
-    landed = {prompt for prompt in wanted if any(_on_disk(task, stems) for task in charged[prompt])}
-    stops = [Stop(prompt, len(charged[prompt]), messages[prompt]) for prompt in wanted if prompt in messages]
-    return Books(
+    landed = {prompt for prompt in wanted if any(_is_stored(task, stems) for task in charged[prompt])}
+    stops = [StoppedSubmit(prompt, len(charged[prompt]), messages[prompt]) for prompt in wanted if prompt in messages]
+    return Audit(
         wanted=len(wanted),
         charges=sum(map(len, charged.values())),
         duplicates={prompt: len(tasks) for prompt, tasks in charged.items() if len(tasks) > 1},
@@ -88,24 +91,24 @@ def reckon(
         reattached=reattached,
         stopped=stops,
         lost=[prompt for prompt in wanted if prompt not in landed and prompt not in messages],
-        unlanded=[str(task["id"]) for tasks in charged.values() for task in tasks if not _on_disk(task, stems)],
-        strangers=sorted({prompt for prompt, tasks in charged.items() if tasks} - set(wanted)),
+        not_landed=[str(task["id"]) for tasks in charged.values() for task in tasks if not _is_stored(task, stems)],
+        unwanted=sorted({prompt for prompt, tasks in charged.items() if tasks} - set(wanted)),
     )
 
 
-def _on_disk(task: Mapping[str, Any], stems: set[str]) -> bool:
+def _is_stored(task: Mapping[str, Any], stems: set[str]) -> bool:
     return stem_for(str(task["id"]), 0) in stems
 
 
 def _recovered(tasks: Sequence[Mapping[str, Any]], submit: Mapping[str, Any] | None) -> bool:
-    """Say whether the last attempt began after the one charge: it found what an earlier one had paid."""
+    """Whether the last attempt began after the only charge, so that it found what an earlier attempt had paid."""
     if len(tasks) != 1 or submit is None or not submit["start_date"]:
         return False
     return bool(tasks[0]["created"] < datetime.fromisoformat(submit["start_date"]).timestamp())
 
 
-def sound_files(folder: Path) -> list[str]:
-    """Give the stems of the pictures below a folder that decode to their last pixel."""
+def complete_files(folder: Path) -> list[str]:
+    """Return the stems of the PNG files below a folder that decode to their last pixel."""
     from PIL import Image
 
     stems = []
@@ -120,5 +123,5 @@ def sound_files(folder: Path) -> list[str]:
 
 
 def reattached_attempts(logs: Path) -> int:
-    """Count the attempts at submitting whose log speaks of an image task found."""
+    """Count the attempts at submitting whose log reports an image task that was found."""
     return sum(bool(_FOUND.search(path.read_bytes())) for path in logs.glob("**/task_id=submit/**/*.log"))

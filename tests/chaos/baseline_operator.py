@@ -1,4 +1,4 @@
-"""The operator that most teams write first: POST, keep the id in XCom, let Airflow retry. It measures what we beat."""
+"""BaselineSubmitOperator: what most teams write first. POST, keep the id in XCom, let Airflow retry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class NaiveSubmitOperator(BaseOperator):
-    """Buy one image and return its id; whatever goes wrong is left to the next retry."""
+class BaselineSubmitOperator(BaseOperator):
+    """Buy one image and return its id; every error is left to the next retry."""
 
     template_fields: Sequence[str] = ("prompt",)
 
@@ -25,10 +25,10 @@ class NaiveSubmitOperator(BaseOperator):
         import httpx
 
         connection = BaseHook.get_connection("nanobanana_default")
-        answer = httpx.post(
+        response = httpx.post(
             f"{connection.host}/v1/images/generations",
             json={"model": "nano_banana_2", "prompt": self.prompt, "size": "1:1"},
             headers={"Authorization": f"Bearer {connection.password}"},
             timeout=30,
         )
-        return str(answer.raise_for_status().json()["id"])
+        return str(response.raise_for_status().json()["id"])

@@ -1,12 +1,12 @@
-"""What a campaign is, before anything is started."""
+"""Campaign: how many images to buy, what to kill how often, and how hostile the emulator is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.chaos.emulator import Temper
-from tests.chaos.installation import Plan
+from tests.chaos.emulator import Hostility
+from tests.chaos.installation import InstallationSpec
 
 #: How often each kind of kill occurs in a hundred or so.
 MIX = {
@@ -16,24 +16,24 @@ MIX = {
     "scheduler": 8,  # alone or, as a container would die, with every worker and task below it
     "api-server": 8,
     "celery-worker": 8,  # alone or with every task below it
-    "bank-connection": 18,  # a request to the bank loses its connection
+    "service-connection": 18,  # a request to the emulator loses its connection
     "database-connections": 8,  # a share of all connections to PostgreSQL at once
 }
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """What a campaign is; times in seconds.
+    """What one campaign does; times in seconds.
 
     :param dag_id: Which of the pipelines in ``dags``.
-    :param images: Wanted in all, in runs of ``run_size``.
-    :param overlap: Runs at once, so that the submits of one meet the downloads of another.
+    :param images: Wanted in all, in DAG runs of ``run_size``.
+    :param overlap: DAG runs at once, so that the submits of one meet the downloads of another.
     :param mix: How often each kind of kill occurs, relative to the others; of :data:`MIX`.
     :param pace: Mean time between two kills.
     :param ahead: Share of the kills by which they may run ahead of what is done, so that every phase gets its share.
-    :param aim: Share of the kills of tasks that wait for a submit which the bank is accepting; the others hit any.
+    :param aim: Share of the kills of tasks that wait for a submit which the emulator is accepting; others hit any.
     :param latency: Median time an image takes.
-    :param limit: When what has not ended counts as stuck.
+    :param limit: After this time a task that has not ended counts as stuck.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Campaign:
     aim: float = 0.5
     latency: float = 40.0
     limit: float = 1800.0
-    temper: Temper = field(default_factory=Temper)
-    plan: Plan = field(default_factory=Plan)
+    hostility: Hostility = field(default_factory=Hostility)
+    installation: InstallationSpec = field(default_factory=InstallationSpec)
 
     def sizes(self) -> list[int]:
-        """Give the number of images of each run."""
+        """Return the number of images of each DAG run."""
         whole, rest = divmod(self.images, self.run_size)
         return [self.run_size] * whole + ([rest] if rest else [])

@@ -1,4 +1,7 @@
-"""The hostile bank: the emulator as a process of its own, slow to accept, slow to show what it accepted."""
+"""ChaosEmulator: the emulator as a process of its own, slow to accept a submit and slow to show an accepted one.
+
+Its ledger is the one witness of what was paid: the audit of a campaign compares it with the stored files.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ import httpx
 from dev.stack.emulator_process import start_emulator
 from dev.stack.processes import Processes
 
-#: Seconds; well above what the bank takes to accept.
+#: Seconds; well above the longest ``commit_delay``.
 _HTTP_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
-class Temper:
-    """How hostile the bank is; times in seconds.
+class Hostility:
+    """How hostile the emulator is; times in seconds.
 
-    :param lookup_spread: What was accepted is found by its client id only after 0 to this many seconds.
+    :param lookup_spread: An accepted image task is found by its client id only after 0 to this many seconds.
     :param commit_delay: A submit is accepted 0 to this many seconds after it arrived.
-    :param orphan_share: Share of the submits accepted although the client died or lost its connection before.
-    :param ignore_client_ids: Client ids are swallowed.
+    :param orphan_share: Share of the submits that are accepted although the client was killed or cut off before.
+    :param ignore_client_ids: Client ids are dropped, so that no image task is ever found by one.
     """
 
     lookup_spread: float = 30.0
@@ -34,60 +37,60 @@ class Temper:
     ignore_client_ids: bool = False
 
 
-class Bank:
-    """One emulator and what was done to its connections."""
+class ChaosEmulator:
+    """One emulator process and the count of its connections that were cut; a context manager."""
 
-    def __init__(self, processes: Processes, log: Path, temper: Temper, *, latency: float, seed: int) -> None:
+    def __init__(self, processes: Processes, log: Path, hostility: Hostility, *, latency: float, seed: int) -> None:
         self._service = start_emulator(processes, log, latency=latency, sigma=0.4, seed=seed)
         assert self._service.control_url is not None
         self._http = httpx.Client(base_url=f"{self._service.control_url}/emulator", trust_env=False, timeout=15)
-        self._temper = temper
+        self._hostility = hostility
         self._rules: list[dict[str, Any]] = []
-        self._struck: Counter[str] = Counter()
-        self._http.post("/settings", json=asdict(temper)).raise_for_status()
+        self._dropped: Counter[str] = Counter()
+        self._http.post("/settings", json=asdict(hostility)).raise_for_status()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the processes of Airflow need to know."""
-        # A submit whose answer was lost is believed unknown only long after the HTTP timeout (30 s by default).
+        """The environment variables that give the processes of Airflow their connection."""
+        # A submit whose response was lost stays unknown until long after the HTTP timeout (30 s by default).
         connection = json.loads(self._service.connection) | {"extra": {"timeout": _HTTP_TIMEOUT}}
         return {"AIRFLOW_CONN_NANOBANANA_DEFAULT": json.dumps(connection)}
 
-    def arm(self, rng: random.Random) -> str:
-        """Let one of the next requests lose its connection; say which kind of request."""
+    def drop_a_connection(self, rng: random.Random) -> str:
+        """Let one of the next requests lose its connection; return the kind of that request."""
         point = rng.choice(("submit", "submit", "submit", "status", "status", "result"))
         rule: dict[str, Any] = {"on": point, "kind": "drop", "reset": rng.random() < 0.5, "times": 1}
         if point == "submit":
-            rule["committed"] = rng.random() < self._temper.orphan_share
+            rule["committed"] = rng.random() < self._hostility.orphan_share
         self._collect()
         self._rules.append(rule)
         self._http.post("/faults", json=self._rules).raise_for_status()
         return point
 
-    def struck(self) -> dict[str, int]:
-        """Count the connections that were cut, by what they were for."""
+    def dropped_connections(self) -> dict[str, int]:
+        """Return how many connections were cut, by kind of request."""
         self._collect()
         self._http.post("/faults", json=self._rules).raise_for_status()
-        return dict(self._struck)
+        return dict(self._dropped)
 
     def _collect(self) -> None:
-        """Count and drop the rules that have struck; the control API replaces the whole list at a time."""
+        """Count and remove the rules that have applied; the control API replaces the whole list at a time."""
         left = []
         for rule in self._http.get("/faults").raise_for_status().json()["faults"]:
-            self._struck[rule["on"]] += rule["hits"]
+            self._dropped[rule["on"]] += rule["hits"]
             if rule["times"]:
                 left.append({name: value for name, value in rule.items() if name != "hits"})
         self._rules = left
 
     def image_tasks(self) -> list[dict[str, Any]]:
-        """Give everything that was ever accepted, in the order of acceptance."""
+        """Return every image task that was ever accepted, in the order of acceptance."""
         return list(self._http.get("/ledger").raise_for_status().json()["image_tasks"])
 
     def pending(self) -> list[str]:
-        """Give the prompts that are being accepted right now."""
+        """Return the prompts of the submits that are being accepted right now."""
         return list(self._http.get("/stats").raise_for_status().json()["pending"])
 
-    def __enter__(self) -> Bank:
+    def __enter__(self) -> ChaosEmulator:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

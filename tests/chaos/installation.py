@@ -1,4 +1,4 @@
-"""The Airflow installation under attack: its database, its processes, and how each is killed and started again."""
+"""Installation: the Airflow under attack, with its database, broker and processes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from types import TracebackType
 
 from dev.stack.airflow_stack import COMPONENTS, AirflowStack, Say
 from dev.stack.processes import Command, Processes, free_ports
-from tests.chaos.postgres import Cluster
-from tests.chaos.redis import Broker
+from tests.chaos.postgres import PostgresServer
+from tests.chaos.redis import RedisServer
 from tests.chaos.settings import CELERY, FAST_DETECTION, environment
 
 DAGS = Path(__file__).parent / "dags"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an installation is made of.
+class InstallationSpec:
+    """Which processes an installation consists of.
 
     :param slots: Tasks that run at once.
     :param celery_workers: 0 is LocalExecutor, whose workers are children of the scheduler.
@@ -32,38 +32,40 @@ class Plan:
     celery_workers: int = 0
 
 
-class Site:
-    """One installation in a folder; a context manager.
+class Installation:
+    """One Airflow installation in a folder; a context manager.
 
     :param folder: Becomes AIRFLOW_HOME and holds every log.
     :param env: Added to the environment of every process.
     """
 
-    def __init__(self, folder: Path, plan: Plan, processes: Processes, env: Mapping[str, str], say: Say) -> None:
-        self.plan = plan
+    def __init__(
+        self, folder: Path, spec: InstallationSpec, processes: Processes, env: Mapping[str, str], say: Say
+    ) -> None:
+        self.spec = spec
         self.folder = folder
         self.processes = processes
-        self._rooms = contextlib.ExitStack()
+        self._folders = contextlib.ExitStack()
         self._say = say
-        self.cluster = self._cluster() if plan.postgres else None
-        self._broker = self._make_broker() if plan.celery_workers else None
+        self.postgres = self._make_postgres() if spec.postgres else None
+        self._redis = self._make_redis() if spec.celery_workers else None
         self.stack = AirflowStack(folder, [DAGS], env={**self._settings(), **env}, say=say, processes=processes)
-        self.triggerers = ("triggerer", *(f"triggerer-{number}" for number in range(2, plan.triggerers + 1)))
-        self.celery_workers = tuple(f"worker-{number}" for number in range(1, plan.celery_workers + 1))
+        self.triggerers = ("triggerer", *(f"triggerer-{number}" for number in range(2, spec.triggerers + 1)))
+        self.celery_workers = tuple(f"worker-{number}" for number in range(1, spec.celery_workers + 1))
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> Installation:
         try:
-            if self.cluster is not None:
-                self.cluster.start()
-            if self._broker is not None:
-                self._broker.start()
+            if self.postgres is not None:
+                self.postgres.start()
+            if self._redis is not None:
+                self._redis.start()
             self.stack.start()
             for name in self.triggerers[1:]:
                 self.processes.start(self._triggerer(name))
             for name in self.celery_workers:
                 self.processes.start(self._worker(name))
         except BaseException:
-            self._rooms.close()
+            self._folders.close()
             raise
         return self
 
@@ -71,7 +73,7 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stack.stop()
-        self._rooms.close()
+        self._folders.close()
 
     @property
     def task_hosts(self) -> tuple[str, ...]:
@@ -83,26 +85,26 @@ class Site:
         """The processes of Airflow, each of which may be killed and started again."""
         return (*COMPONENTS, *self.triggerers[1:], *self.celery_workers)
 
-    def _room(self, name: str) -> Path:
+    def _temporary_folder(self, name: str) -> Path:
         # Not below the checkout: a service's user may not be allowed in there.
-        return Path(self._rooms.enter_context(tempfile.TemporaryDirectory(prefix=f"nanobanana-{name}-")))
+        return Path(self._folders.enter_context(tempfile.TemporaryDirectory(prefix=f"nanobanana-{name}-")))
 
-    def _cluster(self) -> Cluster:
-        return Cluster(self.processes, self._room("postgres"), self.folder / "logs")
+    def _make_postgres(self) -> PostgresServer:
+        return PostgresServer(self.processes, self._temporary_folder("postgres"), self.folder / "logs")
 
-    def _make_broker(self) -> Broker:
-        return Broker(self.processes, self._room("redis"), self.folder / "logs")
+    def _make_redis(self) -> RedisServer:
+        return RedisServer(self.processes, self._temporary_folder("redis"), self.folder / "logs")
 
     def _settings(self) -> dict[str, str]:
-        settings = environment(FAST_DETECTION, CORE__PARALLELISM=str(self.plan.slots))
-        if self.cluster is not None:
-            settings |= environment(DATABASE__SQL_ALCHEMY_CONN=self.cluster.url)
-        if self._broker is not None and self.cluster is not None:
-            slots = -(-self.plan.slots // self.plan.celery_workers)
+        settings = environment(FAST_DETECTION, CORE__PARALLELISM=str(self.spec.slots))
+        if self.postgres is not None:
+            settings |= environment(DATABASE__SQL_ALCHEMY_CONN=self.postgres.url)
+        if self._redis is not None and self.postgres is not None:
+            slots = -(-self.spec.slots // self.spec.celery_workers)
             settings |= environment(
                 CELERY,
-                CELERY__BROKER_URL=self._broker.url,
-                CELERY__RESULT_BACKEND=f"db+{self.cluster.url}",
+                CELERY__BROKER_URL=self._redis.url,
+                CELERY__RESULT_BACKEND=f"db+{self.postgres.url}",
                 CELERY__WORKER_CONCURRENCY=str(slots),
             )
         return settings

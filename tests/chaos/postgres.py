@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own: made in a temporary folder, on loopback, gone afterwards."""
+"""PostgresServer: a PostgreSQL server in a temporary folder, on loopback, gone afterwards."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 
 from dev.stack.processes import Command, Processes, free_ports
 from tests.chaos.programs import find, require
-from tests.chaos.run_as import hand_over, service
+from tests.chaos.run_as import give_to_service_user, service
 
 _NAME = "postgres"
 _ROLE = "airflow"
 
 
-class Cluster:
+class PostgresServer:
     """One PostgreSQL server with one database.
 
-    :param folder: An empty folder that everything is kept in; it is given to the user the server runs as.
+    :param folder: An empty folder for all of its files; it is given to the user that the server runs as.
     """
 
     def __init__(self, processes: Processes, folder: Path, logs: Path) -> None:
         self._processes = processes
-        self._folder = hand_over(folder)
+        self._folder = give_to_service_user(folder)
         self._logs = logs
         self._password = secrets.token_hex(16)
         [self._port] = free_ports(1)
 
     @staticmethod
     def possible() -> bool:
-        """Say whether this machine has the server and this Python has its drivers."""
+        """Return whether this machine has the server and this Python has its drivers."""
         return all(find(program) for program in ("initdb", "postgres", "psql")) and all(
             find_spec(module) for module in ("psycopg2", "asyncpg")
         )
@@ -51,12 +51,12 @@ class Cluster:
         key = self._folder / "password"
         key.write_text(self._password)
         key.chmod(0o600)
-        hand_over(key)
+        give_to_service_user(key)
         access = ("-U", _ROLE, "-A", "scram-sha-256", "--pwfile", "password")
         self._processes.run(
             self._command("initdb", "initdb", "-D", "data", "-E", "UTF8", "--no-locale", *access), timeout
         )
-        # Nothing here ever kills the database, so what it has said need not survive the machine.
+        # No campaign kills the database server, so a commit need not survive a crash of the machine.
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self._port),
@@ -70,8 +70,8 @@ class Cluster:
         self._wait(timeout)
         self._sql("postgres", f"CREATE DATABASE {_ROLE}")
 
-    def cut(self, rng: random.Random, share: float) -> int:
-        """Cut a share of the open connections, chosen at random, in the middle of whatever they do.
+    def cut_connections(self, rng: random.Random, share: float) -> int:
+        """Terminate a random share of the open connections.
 
         :return: How many were cut.
         """

@@ -1,4 +1,4 @@
-"""Finding the processes that run tasks, by their place in the tree: nothing else of them is certain.
+"""The processes that run tasks, found by their place in the process tree.
 
 A task is two processes. The supervisor is LocalExecutor's worker (a child of the scheduler) or a pool process of a
 Celery worker; it forks the task process for each task. An idle worker has no child and is left alone: it holds the lock
@@ -19,18 +19,18 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 
 
 @dataclass(frozen=True)
-class Victim:
+class RunningTask:
     """One running task.
 
-    :param key: Id of the task instance, where the processes' titles tell it.
+    :param task_instance_id: Empty where the titles of the processes do not hold it.
     """
 
     task: psutil.Process
     supervisor: psutil.Process
-    key: str = ""
+    task_instance_id: str = ""
 
 
-def running_tasks(leaders: Iterable[int]) -> list[Victim]:
+def running_tasks(leaders: Iterable[int]) -> list[RunningTask]:
     """List the running tasks below these session leaders."""
     chosen = set(leaders)
     members = {}
@@ -39,11 +39,11 @@ def running_tasks(leaders: Iterable[int]) -> list[Victim]:
             members[pid] = psutil.Process(pid)
         except psutil.Error:
             continue
-    found = (_victim(process, members, chosen) for process in members.values())
-    return sorted((victim for victim in found if victim), key=lambda victim: victim.task.pid)
+    found = (_running_task(process, members, chosen) for process in members.values())
+    return sorted((running for running in found if running), key=lambda running: running.task.pid)
 
 
-def _victim(process: psutil.Process, members: dict[int, psutil.Process], leaders: set[int]) -> Victim | None:
+def _running_task(process: psutil.Process, members: dict[int, psutil.Process], leaders: set[int]) -> RunningTask | None:
     try:
         parent = process.ppid()
         supervisor = members.get(parent)
@@ -52,12 +52,12 @@ def _victim(process: psutil.Process, members: dict[int, psutil.Process], leaders
         title = f"{' '.join(process.cmdline())} {' '.join(supervisor.cmdline())}"
     except psutil.Error:
         return None
-    key = _UUID.search(title)
-    return Victim(process, supervisor, key[0] if key else "")
+    found = _UUID.search(title)
+    return RunningTask(process, supervisor, found[0] if found else "")
 
 
 def kill(process: psutil.Process) -> bool:
-    """Kill a process with SIGKILL; say whether it was alive (its number is checked against its start time)."""
+    """Send SIGKILL to a process; return whether it was alive (its number is checked against its start time)."""
     try:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             return False

@@ -1,4 +1,4 @@
-"""Where the servers of the suite are on this machine, and how Debian's packages get there."""
+"""Find or install the servers that a campaign needs: PostgreSQL and Redis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MissingProgram(RuntimeError):
 
 
 def find(program: str) -> str | None:
-    """Give the path of a program; Debian keeps PostgreSQL's own outside PATH."""
+    """Return the path of a program, if it is installed; Debian keeps PostgreSQL's outside PATH."""
     versions = sorted(_DEBIAN.glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     for folder in versions:
         if (folder / program).exists():
@@ -25,7 +25,7 @@ def find(program: str) -> str | None:
 
 
 def require(program: str) -> str:
-    """Give the path of a program.
+    """Return the path of a program.
 
     :raises MissingProgram: It is not there.
     """
@@ -37,9 +37,9 @@ def require(program: str) -> str:
 
 
 def install(*programs: str) -> None:
-    """Install what is missing with apt-get, where we are root and there is one; never called by ``make test``.
+    """Install missing programs with apt-get, if it exists and we are root; never called by ``make test``.
 
-    :raises MissingProgram: A program is missing still.
+    :raises MissingProgram: A program is still missing.
     """
     packages = [_PACKAGES[program] for program in programs if find(program) is None]
     if packages and not os.geteuid() and shutil.which("apt-get"):

@@ -1,4 +1,4 @@
-"""A Redis of one's own, for the campaign with CeleryExecutor."""
+"""RedisServer: the Celery broker of the campaign with CeleryExecutor."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 from dev.stack.processes import Processes, free_ports
 from tests.chaos.programs import require
-from tests.chaos.run_as import hand_over, service
+from tests.chaos.run_as import give_to_service_user, service
 
 _NAME = "redis"
 
 
-class Broker:
+class RedisServer:
     """One Redis server on loopback that keeps nothing on disk."""
 
     def __init__(self, processes: Processes, folder: Path, logs: Path) -> None:
         self._processes = processes
-        self._folder = hand_over(folder)
+        self._folder = give_to_service_user(folder)
         self._log = logs / f"{_NAME}.log"
         self._password = secrets.token_hex(16)
         [self._port] = free_ports(1)
 
     @property
     def url(self) -> str:
-        """The broker as Celery wants it."""
+        """The broker URL for Celery."""
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
     def start(self, timeout: float = 30) -> None:

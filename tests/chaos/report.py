@@ -1,4 +1,4 @@
-"""The report: one block per campaign, as text for people and as JSON for programs."""
+"""The report of finished campaigns: one block a campaign, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any
 
 from tests.chaos.runner import Outcome
 
-_KEPT = {"chaos_provider": "pays once", "chaos_strict": "pays at most once", "chaos_naive": ""}
+_PROMISES = {"chaos_provider": "pays once", "chaos_strict": "pays at most once", "chaos_naive": ""}
 
 
 def kills_by_kind(outcome: Outcome) -> dict[str, int]:
-    """Count the kills; of the connections to the bank those that were really cut."""
+    """Count the kills by kind; of the connections to the emulator those that were really cut."""
     counted = Counter(kill.kind for kill in outcome.kills)
-    counted["bank-connection"] = sum(outcome.connections.values())
+    counted["service-connection"] = sum(outcome.connections.values())
     return {kind: count for kind, count in sorted(counted.items()) if count}
 
 
 def promise(outcome: Outcome) -> str:
-    """Name the promise this campaign is measured by; empty for the naive operator, which makes none."""
-    return _KEPT[outcome.campaign.dag_id]
+    """Return the promise that a campaign is measured by; empty for the baseline operator, which makes none."""
+    return _PROMISES[outcome.campaign.dag_id]
 
 
 def broken(outcome: Outcome) -> list[str]:
-    """List what the campaign shows against our promise: money, then images, then an end."""
+    """List how a campaign broke its promise: money first, then images, then tasks that did not end."""
     if not promise(outcome):
         return []
-    books = outcome.books
+    audit = outcome.audit
     found = {
-        f"{books.extra} charges too many": books.extra,
-        f"{len(books.strangers)} charges for nothing anyone wanted": books.strangers,
-        f"{len(books.lost)} images lost": books.lost,
+        f"{audit.extra} charges too many": audit.extra,
+        f"{len(audit.unwanted)} charges for prompts that no run asked for": audit.unwanted,
+        f"{len(audit.lost)} images lost": audit.lost,
         f"{len(outcome.stuck)} tasks stuck": outcome.stuck,
     }
     if outcome.campaign.dag_id == "chaos_provider":
-        found[f"{len(books.stopped)} submits stopped"] = books.stopped
-        found[f"{books.landed} of {books.wanted} images landed"] = books.landed != books.wanted
+        found[f"{len(audit.stopped)} submits stopped"] = audit.stopped
+        found[f"{audit.landed} of {audit.wanted} images landed"] = audit.landed != audit.wanted
     return [text for text, wrong in found.items() if wrong]
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
-    """Give everything as JSON."""
+    """Return the outcomes as JSON."""
     return json.dumps([_record(outcome) for outcome in outcomes], indent=2) + "\n"
 
 
@@ -54,39 +54,39 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         "promise": promise(outcome),
         "broken": broken(outcome),
         "kills_by_kind": kills_by_kind(outcome),
-        "extra_charges": outcome.books.extra,
+        "extra_charges": outcome.audit.extra,
     }
     return {"name": outcome.campaign.name, **summary, **record}
 
 
 def as_text(outcomes: Sequence[Outcome]) -> str:
-    """Give the report for people."""
+    """Return the outcomes as text."""
     blocks = [_block(outcome) for outcome in outcomes]
     ours = [outcome for outcome in outcomes if promise(outcome)]
     if ours:
         kills = sum(sum(kills_by_kind(outcome).values()) for outcome in ours)
-        images, extra = sum(one.books.wanted for one in ours), sum(one.books.extra for one in ours)
+        images, extra = sum(one.audit.wanted for one in ours), sum(one.audit.extra for one in ours)
         blocks.append(f"Ours in all: {kills} kills, {images} images wanted, {extra} charged more than once.")
     return "\n\n".join(blocks) + "\n"
 
 
 def _block(outcome: Outcome) -> str:
-    books = outcome.books
+    audit = outcome.audit
     kinds = ", ".join(f"{kind} {count}" for kind, count in kills_by_kind(outcome).items())
-    paid = sum(stop.charges > 0 for stop in books.stopped)
+    paid = sum(stop.charges > 0 for stop in audit.stopped)
     rows = {
         "seed, time": f"{outcome.seed}, {outcome.seconds / 60:.1f} min",
         "kills": f"{sum(kills_by_kind(outcome).values())} ({kinds})",
-        "images wanted": str(books.wanted),
-        "landed": str(books.landed),
-        "charges": str(books.charges),
-        "duplicates": f"{len(books.duplicates)} images charged twice or more, {books.extra} charges too many",
-        "recovered": f"{books.recovered} images found by a later attempt ({books.reattached} attempts say so)",
-        "stopped": f"{len(books.stopped)} (paid: {paid})",
-        "lost": str(len(books.lost)),
+        "images wanted": str(audit.wanted),
+        "landed": str(audit.landed),
+        "charges": str(audit.charges),
+        "duplicates": f"{len(audit.duplicates)} images charged twice or more, {audit.extra} charges too many",
+        "recovered": f"{audit.recovered} images found by a later attempt ({audit.reattached} attempts say so)",
+        "stopped": f"{len(audit.stopped)} (paid: {paid})",
+        "lost": str(len(audit.lost)),
         "stuck": str(len(outcome.stuck)),
-        "attempts again": ", ".join(f"{task} {count}" for task, count in outcome.attempts.items()) or "none",
-        "died unkilled": ", ".join(f"{name} {count}" for name, count in outcome.revived.items()) or "none",
+        "further attempts": ", ".join(f"{task} {count}" for task, count in outcome.attempts.items()) or "none",
+        "ended unkilled": ", ".join(f"{name} {count}" for name, count in outcome.restarted.items()) or "none",
     }
     faults = broken(outcome)
     verdict = "promises nothing" if not promise(outcome) else f"BROKEN: {'; '.join(faults)}" if faults else "kept"
@@ -97,10 +97,10 @@ def _block(outcome: Outcome) -> str:
 
 
 def _details(outcome: Outcome) -> list[str]:
-    books = outcome.books
-    lines = [f"  charged {count} times: {prompt}" for prompt, count in books.duplicates.items()]
+    audit = outcome.audit
+    lines = [f"  charged {count} times: {prompt}" for prompt, count in audit.duplicates.items()]
     lines += [
-        f"  stopped: {stop.prompt} (charges: {stop.charges}): {shorten(stop.message, 240)}" for stop in books.stopped
+        f"  stopped: {stop.prompt} (charges: {stop.charges}): {shorten(stop.message, 240)}" for stop in audit.stopped
     ]
-    lines += [f"  lost: {prompt}" for prompt in books.lost]
+    lines += [f"  lost: {prompt}" for prompt in audit.lost]
     return lines + [f"  stuck: {text}" for text in outcome.stuck]

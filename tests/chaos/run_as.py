@@ -1,7 +1,7 @@
 """Become an unprivileged user, then become another program: ``python -m tests.chaos.run_as USER FOLDER PROGRAM ...``.
 
-PostgreSQL refuses to run as root. Starting it through here keeps it in a session of its own, which the demo's guardian
-ends whatever happens to the suite.
+PostgreSQL refuses to run as root. Started through this module it has a session of its own, which the guardian process
+of ``dev.stack`` ends whatever happens to the campaign.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def unprivileged() -> str:
     raise LookupError(f"None of the users {', '.join(_CANDIDATES)} exists")
 
 
-def hand_over(path: Path) -> Path:
-    """Give a file or folder to the user that services run as."""
+def give_to_service_user(path: Path) -> Path:
+    """Change the owner of a file or folder to the user that services run as."""
     if not os.geteuid():
         user = pwd.getpwnam(unprivileged())
         os.chown(path, user.pw_uid, user.pw_gid)
@@ -40,7 +40,7 @@ def hand_over(path: Path) -> Path:
 
 
 def service(name: str, folder: Path, program: str, *arguments: str, log: Path) -> Command:
-    """Give the command that runs a program as that user, in a folder of its own."""
+    """Return the command that runs a program as the unprivileged user in a folder."""
     words = ("-m", "tests.chaos.run_as", unprivileged(), str(folder), program, *arguments)
     return Command(name, words, child_environment(), log)
 

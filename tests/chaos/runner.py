@@ -1,4 +1,4 @@
-"""One campaign: an installation, a hostile bank, runs that buy pictures, and somebody who kills what buys them."""
+"""run(): one campaign from start to audit: an installation, an emulator, DAG runs that buy images, a killer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dev.demo.report import problems
 from dev.stack.airflow_api import FINISHED, AirflowApi, ApiError, Record
 from dev.stack.airflow_stack import Say
 from dev.stack.processes import Processes
-from tests.chaos.audit import Books, reattached_attempts, reckon, sound_files
+from tests.chaos.audit import Audit, audit_of, complete_files, reattached_attempts
 from tests.chaos.campaigns import Campaign
-from tests.chaos.emulator import Bank
-from tests.chaos.installation import Site
-from tests.chaos.killer import Hunter, Kill
+from tests.chaos.emulator import ChaosEmulator
+from tests.chaos.installation import Installation
+from tests.chaos.killer import Kill, Killer
 
 SUBMIT = "submit"
 
@@ -25,70 +25,71 @@ SUBMIT = "submit"
 class Outcome:
     """What a campaign came to.
 
-    :param connections: Cut connections to the bank, by what they were for.
-    :param revived: Processes that ended on their own, as after a cut connection to the database.
-    :param stuck: Task instances that had not ended at the limit.
+    :param connections: How many connections to the emulator were cut, by kind of request.
+    :param restarted: How often a process ended on its own, as after a cut connection to the database, by its name.
+    :param stuck: Task instances that had not ended at the campaign's time limit.
+    :param attempts: How many attempts beyond the first there were, by task.
     """
 
     campaign: Campaign
     seed: int
     seconds: float
-    books: Books
+    audit: Audit
     kills: Sequence[Kill]
     connections: dict[str, int]
-    revived: dict[str, int]
+    restarted: dict[str, int]
     stuck: Sequence[str]
     attempts: dict[str, int]
 
 
-class Wave:
-    """The runs of one campaign as the API shows them; the api-server may be dead at any moment."""
+class CampaignRuns:
+    """The DAG runs of one campaign as Airflow's REST API shows them; the api-server may be down at any moment."""
 
     def __init__(self, api: AirflowApi, campaign: Campaign, destination: Path, say: Say) -> None:
         self._api = api
         self._campaign = campaign
         self._destination = destination
         self._say = say
-        self._coming = {f"{campaign.name}-{number:02d}": size for number, size in enumerate(campaign.sizes(), 1)}
-        self.sizes = dict(self._coming)
+        self._not_started = {f"{campaign.name}-{number:02d}": size for number, size in enumerate(campaign.sizes(), 1)}
+        self.sizes = dict(self._not_started)
         self.states: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._prompts: dict[str, str] = {}
         self._done: dict[str, float] = {}
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether every run has ended."""
-        return not self._coming and all(state in FINISHED for state in self.states.values())
+        return not self._not_started and all(state in FINISHED for state in self.states.values())
 
-    def name_of(self, key: str) -> str:
-        """Give the name of a task by the id of its task instance."""
-        return self._names.get(key, "")
+    def name_of(self, task_instance_id: str) -> str:
+        """Return the name of a task instance by its id; empty if it is not known."""
+        return self._names.get(task_instance_id, "")
 
-    def prompt_of(self, key: str) -> str:
-        """Give what a task buys by the id of its task instance."""
-        return self._prompts.get(key, "")
+    def prompt_of(self, task_instance_id: str) -> str:
+        """Return the prompt that a task instance buys by its id; empty if it is not known."""
+        return self._prompts.get(task_instance_id, "")
 
     def progress(self) -> float:
-        """Tell how much is done, 0 to 1; a first task that runs is a little."""
+        """Return the share of the campaign that is done, 0 to 1; a first running task counts a little."""
         return sum(self._done.values()) / self._campaign.images
 
     def prompts(self) -> list[str]:
-        """Give every prompt of every run."""
+        """Return every prompt of every run."""
         return [f"{run_id} {index}" for run_id, size in self.sizes.items() for index in range(size)]
 
     def step(self) -> None:
-        """Look at the runs and start the next where there is room."""
+        """Poll the active runs, then start the next one if fewer than ``campaign.overlap`` are active."""
         try:
-            self._look()
+            self._poll()
             active = sum(state not in FINISHED for state in self.states.values())
-            if self._coming and active < self._campaign.overlap:
-                self._start(next(iter(self._coming)))
+            if self._not_started and active < self._campaign.overlap:
+                self._start(next(iter(self._not_started)))
         except ApiError as error:
             if error.status is not None and error.status < 500:
                 raise
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         dag_id = self._campaign.dag_id
         for run_id in [run_id for run_id, state in self.states.items() if state not in FINISHED]:
             instances = self._api.instances(dag_id, run_id)
@@ -104,18 +105,18 @@ class Wave:
         try:
             self._api.trigger(self._campaign.dag_id, conf, run_id)
         except ApiError as error:
-            if error.status != 409:  # an earlier call had come through, its answer had not
+            if error.status != 409:  # an earlier request had arrived and its response was lost
                 raise
         self._say(f"{run_id}: started, {self.sizes[run_id]} images")
         self.states[run_id] = "queued"
-        del self._coming[run_id]
+        del self._not_started[run_id]
 
     def instances(self) -> list[Record]:
-        """Give every task instance of every run that was started."""
+        """Return every task instance of every run that was started."""
         return [one for run_id in self.states for one in self._api.instances(self._campaign.dag_id, run_id)]
 
     def message(self, submit: Record) -> str:
-        """Give what the log of a failed submit says, its last attempt with a complaint first."""
+        """Return the last error in the log of a failed submit, from the last attempt that logged one."""
         run_id, index = submit["dag_run_id"], submit["map_index"]
         for number in range(submit["try_number"], 0, -1):
             try:
@@ -128,7 +129,7 @@ class Wave:
 
 
 def _done(instances: Sequence[Record], size: int) -> float:
-    """Tell how much of a run is done, in images: most of it is submitting, the rest waiting and landing."""
+    """Return how much of a run is done, in images: 70 % is submitting, the rest waiting and downloading."""
     ended = [one["task_id"] for one in instances if one["state"] in FINISHED]
     begun = any(one["task_id"] == SUBMIT and one["state"] == "running" for one in instances)
     return (
@@ -146,9 +147,9 @@ def _label(instance: Record) -> str:
 
 
 def run(campaign: Campaign, folder: Path, seed: int, say: Say) -> Outcome:
-    """Run a campaign in a folder that holds all of it afterwards.
+    """Run a campaign; its logs and images stay in a folder.
 
-    :raises ProcessDied: Something died that nobody killed and that is not restarted.
+    :raises ProcessDied: A process ended that was not killed and is not restarted.
     """
     rng = random.Random(f"{seed} {campaign.name}")
     images = folder / "images"
@@ -158,41 +159,51 @@ def run(campaign: Campaign, folder: Path, seed: int, say: Say) -> Outcome:
     try:
         log = folder / "emulator.log"
         with (
-            Bank(processes, log, campaign.temper, latency=campaign.latency, seed=rng.getrandbits(32)) as bank,
-            Site(folder / "airflow", campaign.plan, processes, bank.environment, say) as site,
+            ChaosEmulator(
+                processes, log, campaign.hostility, latency=campaign.latency, seed=rng.getrandbits(32)
+            ) as emulator,
+            Installation(
+                folder / "airflow", campaign.installation, processes, emulator.environment, say
+            ) as installation,
         ):
-            site.stack.api.wait_for_dag(campaign.dag_id)
-            wave = Wave(site.stack.api, campaign, images, say)
-            hunter = Hunter(site, bank, campaign, rng, say, wave.name_of, wave.prompt_of, wave.progress)
-            _endure(wave, hunter, campaign.limit)
-            say("the hunt is over")
-            site.stack.wait_healthy(120)
-            return _outcome(campaign, seed, began, wave, hunter, bank, folder)
+            installation.stack.api.wait_for_dag(campaign.dag_id)
+            runs = CampaignRuns(installation.stack.api, campaign, images, say)
+            killer = Killer(installation, emulator, campaign, rng, say, runs.name_of, runs.prompt_of, runs.progress)
+            _run_to_the_end(runs, killer, campaign.limit)
+            say("no more kills")
+            installation.stack.wait_healthy(120)
+            return _outcome(campaign, seed, began, runs, killer, emulator, folder)
     finally:
         processes.stop()
 
 
-def _endure(wave: Wave, hunter: Hunter, limit: float) -> None:
+def _run_to_the_end(runs: CampaignRuns, killer: Killer, limit: float) -> None:
     deadline = time.monotonic() + limit
-    hunter.start()
+    killer.start()
     try:
-        while not wave.over and time.monotonic() < deadline and not hunter.failed:
-            wave.step()
+        while not runs.finished and time.monotonic() < deadline and not killer.failed:
+            runs.step()
             time.sleep(1)
     finally:
-        hunter.finish()
+        killer.finish()
 
 
 def _outcome(
-    campaign: Campaign, seed: int, began: float, wave: Wave, hunter: Hunter, bank: Bank, folder: Path
+    campaign: Campaign,
+    seed: int,
+    began: float,
+    runs: CampaignRuns,
+    killer: Killer,
+    emulator: ChaosEmulator,
+    folder: Path,
 ) -> Outcome:
-    instances = wave.instances()
+    instances = runs.instances()
     submits = {_prompt(one): one for one in instances if one["task_id"] == SUBMIT}
-    failed = {prompt: wave.message(one) for prompt, one in submits.items() if one["state"] == "failed"}
-    books = reckon(
-        wave.prompts(),
-        bank.image_tasks(),
-        sound_files(folder / "images"),
+    failed = {prompt: runs.message(one) for prompt, one in submits.items() if one["state"] == "failed"}
+    audit = audit_of(
+        runs.prompts(),
+        emulator.image_tasks(),
+        complete_files(folder / "images"),
         submits,
         failed,
         reattached_attempts(folder / "airflow" / "logs"),
@@ -201,22 +212,22 @@ def _outcome(
         campaign=campaign,
         seed=seed,
         seconds=time.monotonic() - began,
-        books=books,
-        kills=list(hunter.kills),
-        connections=bank.struck(),
-        revived=dict(hunter.revived),
-        stuck=[f"{_label(one)}: {one['state']}" for one in instances if _hangs(one, wave)],
+        audit=audit,
+        kills=list(killer.kills),
+        connections=emulator.dropped_connections(),
+        restarted=dict(killer.restarted),
+        stuck=[f"{_label(one)}: {one['state']}" for one in instances if _is_stuck(one, runs)],
         attempts=_attempts(instances),
     )
 
 
-def _hangs(instance: Record, wave: Wave) -> bool:
-    return wave.states[instance["dag_run_id"]] not in FINISHED and instance["state"] not in ("success", "failed")
+def _is_stuck(instance: Record, runs: CampaignRuns) -> bool:
+    return runs.states[instance["dag_run_id"]] not in FINISHED and instance["state"] not in ("success", "failed")
 
 
 def _attempts(instances: Sequence[Record]) -> dict[str, int]:
     """Count the attempts beyond the first, by task."""
-    again: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for one in instances:
-        again[one["task_id"]] = again.get(one["task_id"], 0) + max(0, one["try_number"] - 1)
-    return again
+        counts[one["task_id"]] = counts.get(one["task_id"], 0) + max(0, one["try_number"] - 1)
+    return counts

@@ -1,4 +1,4 @@
-"""Airflow's settings for the suite: what was killed is noticed within seconds instead of minutes.
+"""Airflow's settings for a campaign: a killed process is noticed within seconds instead of minutes.
 
 Every value stands beside Airflow's default (its configuration reference, 3.3.2). None changes what Airflow does, only
 how long it waits before it does it, so that a campaign meets in minutes what an installation meets in months.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 FAST_DETECTION = {
     # A running task whose supervisor is silent is given up after 30 s (300), looked for every 5 s (10). Shorter than
-    # a restart of the api-server on a busy machine, it would fail every running task at each of those.
+    # a restart of the api-server on a busy machine, it would fail every running task at each such restart.
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     # A scheduler is dead after 30 s without a heartbeat (30), its tasks are adopted or reset every 10 s (300). With a
-    # threshold of 10 s a busy scheduler took itself for dead, again and again, and reset every task that ran.
+    # threshold of 10 s a busy scheduler was repeatedly taken for dead, and every running task was reset.
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
     "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
@@ -39,14 +39,14 @@ CELERY = {
     "CORE__EXECUTOR": "CeleryExecutor",
     # Redis hands out again what a dead worker took: after 5 minutes (24 h), longer than any task here.
     "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "300",
-    # Nothing is to be read from a worker that was killed.
+    # The scheduler must not wait for the remote control of a killed worker.
     "CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
 }
 
 
 def environment(*groups: dict[str, str], **more: str) -> dict[str, str]:
-    """Give settings as environment variables."""
-    together: dict[str, str] = {}
+    """Return settings as environment variables."""
+    merged: dict[str, str] = {}
     for group in (*groups, more):
-        together |= group
-    return {f"AIRFLOW__{name}": value for name, value in together.items()}
+        merged |= group
+    return {f"AIRFLOW__{name}": value for name, value in merged.items()}

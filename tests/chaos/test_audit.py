@@ -1,4 +1,4 @@
-"""The reckoning and the deck: what is counted, before anything is killed."""
+"""The audit, the report and the order of the kills, without any process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 
 from airflow_provider_nanobanana.landing.image_store import stem_for
-from tests.chaos.audit import Books, reckon, sound_files
+from tests.chaos.audit import Audit, audit_of, complete_files
 from tests.chaos.campaigns import MIX, Campaign
-from tests.chaos.killer import deck
+from tests.chaos.killer import shuffled_kinds
 from tests.chaos.report import as_json, as_text, broken
 from tests.chaos.runner import Outcome
 
@@ -21,13 +21,13 @@ def charge(key: str, prompt: str, created: float = 100.0, refunded: bool = False
     return {"id": key, "prompt": prompt, "created": created, "refunded": refunded}
 
 
-def outcome(books: Books, dag_id: str = "chaos_provider") -> Outcome:
-    campaign = Campaign("one", dag_id, images=books.wanted, kills=0)
-    return Outcome(campaign, 1, 60.0, books, [], {"submit": 2}, {}, [], {})
+def outcome(audit: Audit, dag_id: str = "chaos_provider") -> Outcome:
+    campaign = Campaign("one", dag_id, images=audit.wanted, kills=0)
+    return Outcome(campaign, 1, 60.0, audit, [], {"submit": 2}, {}, [], {})
 
 
 def test_every_prompt_is_landed_stopped_or_lost() -> None:
-    books = reckon(
+    audit = audit_of(
         prompts=["landed", "twice", "stopped", "lost", "refunded"],
         image_tasks=[
             charge("t1", "landed"),
@@ -37,48 +37,48 @@ def test_every_prompt_is_landed_stopped_or_lost() -> None:
             charge("t5", "refunded", refunded=True),
             charge("t6", "nobody asked"),
         ],
-        sound=[stem_for("t1", 0), stem_for("t3", 0)],
+        complete=[stem_for("t1", 0), stem_for("t3", 0)],
         submits={"landed": {"start_date": "1970-01-01T00:01:41+00:00"}, "twice": {"start_date": None}},
         messages={"stopped": "may have bought"},
         reattached=1,
     )
-    assert (books.wanted, books.landed, books.charges, books.extra) == (5, 2, 5, 1)
-    assert books.duplicates == {"twice": 2}
-    assert [(stop.prompt, stop.charges) for stop in books.stopped] == [("stopped", 1)]
-    assert books.lost == ["lost", "refunded"]
-    assert books.unlanded == ["t2", "t4", "t6"]
-    assert books.strangers == ["nobody asked"]
-    assert books.recovered == 1, "its last attempt began a second after the charge"
-    assert broken(outcome(books)) == [
+    assert (audit.wanted, audit.landed, audit.charges, audit.extra) == (5, 2, 5, 1)
+    assert audit.duplicates == {"twice": 2}
+    assert [(stop.prompt, stop.charges) for stop in audit.stopped] == [("stopped", 1)]
+    assert audit.lost == ["lost", "refunded"]
+    assert audit.not_landed == ["t2", "t4", "t6"]
+    assert audit.unwanted == ["nobody asked"]
+    assert audit.recovered == 1, "its last attempt began a second after the charge"
+    assert broken(outcome(audit)) == [
         "1 charges too many",
-        "1 charges for nothing anyone wanted",
+        "1 charges for prompts that no run asked for",
         "2 images lost",
         "1 submits stopped",
         "2 of 5 images landed",
     ]
-    assert broken(outcome(books, "chaos_naive")) == []
-    text = as_text([outcome(books)])
+    assert broken(outcome(audit, "chaos_naive")) == []
+    text = as_text([outcome(audit)])
     for line in ("charged 2 times: twice", "stopped: stopped (charges: 1): may have bought", "lost: refunded"):
         assert line in text
-    assert '"broken"' in as_json([outcome(books)])
+    assert '"broken"' in as_json([outcome(audit)])
 
 
 def test_a_strict_campaign_may_stop_but_not_pay_twice() -> None:
-    books = reckon(["stopped"], [charge("t1", "stopped")], [], {}, {"stopped": "why"}, 0)
-    assert broken(outcome(books, "chaos_strict")) == []
-    assert broken(outcome(books)) != []
+    audit = audit_of(["stopped"], [charge("t1", "stopped")], [], {}, {"stopped": "why"}, 0)
+    assert broken(outcome(audit, "chaos_strict")) == []
+    assert broken(outcome(audit)) != []
 
 
-def test_half_a_picture_is_no_picture(tmp_path: Path) -> None:
+def test_half_an_image_is_not_complete(tmp_path: Path) -> None:
     Image.effect_noise((64, 64), 90).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    assert sound_files(tmp_path) == ["whole"]
+    assert complete_files(tmp_path) == ["whole"]
 
 
-def test_the_deck_is_repeatable_and_holds_every_kind() -> None:
-    drawn = deck(random.Random(3), 50, MIX)
-    assert drawn == deck(random.Random(3), 50, MIX) != deck(random.Random(4), 50, MIX)
+def test_the_order_of_kills_is_repeatable_and_holds_every_kind() -> None:
+    drawn = shuffled_kinds(random.Random(3), 50, MIX)
+    assert drawn == shuffled_kinds(random.Random(3), 50, MIX) != shuffled_kinds(random.Random(4), 50, MIX)
     counted = Counter(drawn)
     assert len(drawn) == 50
     assert set(counted) == set(MIX)

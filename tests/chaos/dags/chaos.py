@@ -1,4 +1,4 @@
-"""One pipeline, three ways to submit: ours, ours where nobody can be asked, and the naive one."""
+"""One pipeline with three ways to submit: ours, ours that fails on an unknown submission, and the baseline."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from airflow.sdk import DAG, Param, task
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from tests.chaos.baseline_operator import NaiveSubmitOperator
+from tests.chaos.baseline_operator import BaselineSubmitOperator
 
 
 def pipeline(dag_id: str, submitter: Callable[..., Any], **options: Any) -> DAG:
-    """Build the pipeline around a way to submit; each run buys ``images`` pictures, every prompt occurring once."""
+    """Build the pipeline around a way to submit; each run buys ``images`` images, every prompt occurring once."""
     with DAG(
         dag_id,
         schedule=None,
@@ -39,4 +39,4 @@ def pipeline(dag_id: str, submitter: Callable[..., Any], **options: Any) -> DAG:
 
 provider = pipeline("chaos_provider", NanoBananaSubmitOperator.partial)
 strict = pipeline("chaos_strict", NanoBananaSubmitOperator.partial, on_unknown_submission="fail")
-naive = pipeline("chaos_naive", NaiveSubmitOperator.partial)
+naive = pipeline("chaos_naive", BaselineSubmitOperator.partial)
