@@ -1,8 +1,8 @@
-"""How an order ended: its image is in place, or it is not, and then what became of the money and what a retry does."""
+"""StoredItem and FailedItem: how an item of a batch ended, what became of the money, and what a retry does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -22,11 +22,11 @@ from airflow_provider_nanobanana.toapis.text import one_line, truncate_json
 
 @dataclass(frozen=True)
 class StoredItem:
-    """An image in place: the one an order asked for, or a further one of its image task.
+    """An image in place: the one that an item asked for, or a further one of its image task.
 
-    :param image: What landing says of it: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width``,
-        ``height``.
-    :param cost: What the order cost; of a further image nothing, so that a sum counts each image task once.
+    :param image: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width`` and ``height``, as
+        ``StoredImage.record`` returns them.
+    :param cost: What the item cost; of a further image nothing, so that a sum counts each image task once.
     :param reused: Whether an earlier run had bought it.
     :param times: Epoch seconds by name, for the manifest.
     :param extra: Whether it came beside the image that was asked for.
@@ -46,12 +46,13 @@ class StoredItem:
 
 @dataclass(frozen=True)
 class FailedItem:
-    """An order without an image, or a further image of its image task that is not in place.
+    """An item without its image, or a further image of its image task that is not in place.
 
     :param id: Its image task, where there is one.
-    :param code: The service's code, or our own word; at most 60 bytes of JSON.
-    :param message: At most 160 bytes of JSON.
-    :param again: Whether a retry of the task may bring the image.
+    :param code: One of ``toapis.failure_codes``, or the service's own word; at most 60 bytes of JSON.
+    :param message: One line, at most 160 bytes of JSON.
+    :param charged: What became of the money: ``yes`` also where the service failed the image task and kept the money.
+    :param retryable: Whether a retry of the Airflow task may bring the image, whatever it then costs.
     :param cost: What was paid for it all the same.
     :param billed: US dollars that the service charged though it failed the image task: a retry pays again.
     :param kept: What was kept of bytes that failed a check, as ``ToApisError.kept``.
@@ -135,10 +136,10 @@ class FailedItem:
         )
 
     @classmethod
-    def over_budget(cls, order: BatchItem, max_cost_usd: float) -> Self:
-        """Return what becomes of an order that was not submitted because the limit is reached."""
+    def over_budget(cls, item: BatchItem, max_cost_usd: float) -> Self:
+        """Return what becomes of an item that was not submitted because the limit is reached."""
         message = f"not submitted: it would pass max_cost_usd={format_usd(max_cost_usd)}"
-        return cls(order, None, OVER_BUDGET.code, message, "no", retryable=False)
+        return cls(item, None, OVER_BUDGET.code, message, "no", retryable=False)
 
     @property
     def charged_text(self) -> str:
@@ -166,10 +167,3 @@ class FailedItem:
 
 
 Outcome = StoredItem | FailedItem
-
-
-def in_order(outcomes: Iterable[Outcome]) -> tuple[list[StoredItem], list[FailedItem]]:
-    """Return the images and the failures, each in the order of the requests, further images behind the first."""
-    ordered = sorted(outcomes, key=lambda outcome: (outcome.item.index, outcome.extra))
-    landed = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
-    return landed, [outcome for outcome in ordered if isinstance(outcome, FailedItem)]

@@ -1,4 +1,4 @@
-"""What a batch amounts to: the small result for XCom, and success or the one error that says what a retry repeats."""
+"""BatchReport: what a finished batch amounts to, as result in XCom, as manifest, and as success or one error."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem
-from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem, in_order
+from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES, failure_code
 from airflow_provider_nanobanana.toapis.scalars import storable
 from airflow_provider_nanobanana.toapis.text import truncate_json
 
+#: Version of the manifest's form.
+VERSION: Final = 1
 #: Above so many images and failures XCom holds nothing for each; the manifest does.
 MOST_IN_XCOM: Final = 500
+#: Bytes of JSON for one image or failure in XCom.
 LONGEST_RECORD: Final = 600
-"""Bytes of JSON for one image or failure in XCom."""
-
-_MOST_LISTED: Final = 20
 #: Given up in this order where ids and destinations are long; the manifest keeps them.
 _DISPENSABLE: Final = ("id", "sha256", "message", "reason")
+_MOST_LISTED: Final = 20
 #: Answers without an image that an error quotes, and bytes of JSON of each.
-_MOST_QUOTED, _LONGEST_QUOTE = 3, 400
+_MOST_QUOTED: Final = 3
+_LONGEST_QUOTE: Final = 400
+#: Not parsed as a URL: ``extra_body`` may hold anything, also what is none.
+_LINK: Final = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
 
 
 class BatchIncomplete(errors.ImageTaskFailed):
@@ -35,49 +39,142 @@ class BatchIncomplete(errors.ImageTaskFailed):
     retryable = True
 
 
-def build_result(outcomes: Iterable[Outcome], manifest_uri: str | None, totals: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what goes through XCom: at most 600 bytes of JSON for each image, no lists above 500 of them.
+class BatchReport:
+    """What a batch amounts to, by request; further images of an image task stand behind its first.
 
-    ``count`` is of requests whose image is in place, ``extra_count`` of further images of the same image tasks.
-
-    :param manifest_uri: None where there is no manifest.
-    :param totals: From :meth:`Spent.totals`.
+    :param outcomes: How each request ended, and each further image.
+    :param totals: From ``CostTracker.totals``.
+    :param abandoned: Records of what is paid of an earlier list and is not in place.
+    :param former: Records of what was landed of an earlier list.
     """
-    landed, failed = in_order(outcomes)
-    truncated = len(landed) + len(failed) > MOST_IN_XCOM
-    images, failures = ([], []) if truncated else (landed, failed)
-    extras = sum(image.extra for image in landed)
-    value: dict[str, Any] = storable(
-        {
-            "images": [_fitted(image.record()) for image in images],
-            "failed": [_fitted(failure.record()) for failure in failures],
-            "quarantined": [_fitted(kept) for failure in failures if (kept := failure.quarantined())],
-            "count": len(landed) - extras,
-            "failed_count": len(failed),
-            "extra_count": extras,
-            "cost_usd": totals["cost_usd"],
-            "manifest": manifest_uri,
-            "truncated": truncated,
-        }
-    )
-    return value
+
+    def __init__(
+        self,
+        outcomes: Iterable[Outcome],
+        totals: Mapping[str, Any],
+        *,
+        abandoned: Sequence[Mapping[str, Any]] = (),
+        former: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        ordered = sorted(outcomes, key=lambda outcome: (outcome.item.index, outcome.extra))
+        self.stored = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
+        self.failed = [outcome for outcome in ordered if isinstance(outcome, FailedItem)]
+        self._totals = totals
+        self._abandoned = list(abandoned)
+        self._former = list(former)
+
+    def result(self, manifest_uri: str | None) -> dict[str, Any]:
+        """Return what goes through XCom: at most 600 bytes of JSON for each image, no lists above 500 of them.
+
+        ``count`` is of requests whose image is in place, ``extra_count`` of further images of the same image tasks.
+
+        :param manifest_uri: None where there is no manifest.
+        """
+        truncated = len(self.stored) + len(self.failed) > MOST_IN_XCOM
+        stored = [] if truncated else self.stored
+        failed = [] if truncated else self.failed
+        extras = sum(image.extra for image in self.stored)
+        value: dict[str, Any] = storable(
+            {
+                "images": [_fitted(image.record()) for image in stored],
+                "failed": [_fitted(failure.record()) for failure in failed],
+                "quarantined": [_fitted(kept) for failure in failed if (kept := failure.quarantined())],
+                "abandoned": self._abandoned if len(self._abandoned) <= MOST_IN_XCOM else [],
+                "count": len(self.stored) - extras,
+                "failed_count": len(self.failed),
+                "extra_count": extras,
+                "cost_usd": self._totals["cost_usd"],
+                "manifest": manifest_uri,
+                "truncated": truncated,
+            }
+        )
+        return value
+
+    def manifest(self, *, run: Mapping[str, Any], destination: str) -> dict[str, Any]:
+        """Return the manifest as plain JSON.
+
+        :param run: ``dag_id``, ``run_id``, ``task_id``, ``map_index`` and whatever else names the task instance.
+        :param destination: URI of the folder that the images are in.
+        """
+        first = [image for image in self.stored if not image.extra]
+        content: dict[str, Any] = storable(
+            {
+                "version": VERSION,
+                **run,
+                "destination": destination,
+                **self._totals,
+                "count": len(first),
+                "extra_count": len(self.stored) - len(first),
+                "reused": sum(image.reused for image in first),
+                "unfinished": 0,
+                "images": [_image(image) for image in self.stored],
+                "failed": [_failure(failure) for failure in self.failed],
+                "quarantined": [kept for failure in self.failed if (kept := failure.quarantined())],
+                "abandoned": self._abandoned,
+                "former": self._former,
+            }
+        )
+        return content
+
+    def error(self, *, allow_partial: bool, manifest_uri: str | None) -> errors.ToApisError | None:
+        """Return the error that the batch amounts to, or None for success.
+
+        Airflow retries it as long as a retry may bring any image. With ``allow_partial`` one image is enough.
+        Further images of an image task are paid, too: one that is not in place is missing like any other.
+
+        :param manifest_uri: None where nothing can be said of a manifest.
+        """
+        stored, failed = self.stored, self.failed
+        if not failed or (allow_partial and stored):
+            return None
+        where = f"; they are listed in {manifest_uri}" if manifest_uri and stored else ""
+        in_place = f"{len(stored):,} of {len(stored) + len(failed):,} images are in place{where}."
+        text = f"{in_place} {self._cost()} {_next_steps(failed)}\n{self.failure_table()}"
+        codes = {failure.code for failure in failed}
+        return _error_class(failed)(
+            text,
+            image_task_id=next((failure.id for failure in failed if failure.id), None),
+            code=codes.pop() if len(codes) == 1 else None,
+            charged=errors.worst_charge(
+                [failure.charged for failure in failed], paid=any(not image.reused for image in stored)
+            ),
+        )
+
+    def failure_table(self) -> str:
+        """Return which requests brought no image and why, one line each, the first 20 of them; empty for none.
+
+        What may be paid has the id of its image task beside it.
+        """
+        failed = self.failed
+        if not failed:
+            return ""
+        rows = [("request", "code", "money", "image task", "message"), *map(_row, failed[:_MOST_LISTED])]
+        # Where nothing is paid there is no column of ids.
+        columns = [column for column in range(4) if any(row[column] for row in rows[1:])]
+        widths = {column: max(len(row[column]) for row in rows) for column in columns}
+        lines = [
+            "  ".join([*(row[column].ljust(widths[column]) for column in columns), row[4]]).rstrip() for row in rows
+        ]
+        if len(failed) > _MOST_LISTED:
+            lines.append(f"and {len(failed) - _MOST_LISTED:,} more in the manifest")
+        return "\n".join([*lines, *_quotes(failed)])
+
+    def _cost(self) -> str:
+        listed = self._totals.get("of_which_listed_usd") or 0.0
+        part = f", {format_usd(listed)} of it at list price" if listed else ""
+        return f"The batch has cost {format_usd(self._totals['cost_usd'])}{part}."
 
 
-def failure_table(failed: Sequence[FailedItem]) -> str:
-    """Return which requests brought no image and why, one line each, the first 20 of them; empty for none.
+def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
+    """Return what the manifest of a task instance is called, without suffix: readable, and no other's.
 
-    What may be paid has the id of its image task beside it.
+    :param map_index: None or below 0 for one that is not mapped.
     """
-    if not failed:
-        return ""
-    rows = [("request", "code", "money", "image task", "message"), *map(_row, failed[:_MOST_LISTED])]
-    # Where nothing is paid there is no column of ids.
-    columns = [column for column in range(4) if any(row[column] for row in rows[1:])]
-    widths = {column: max(len(row[column]) for row in rows) for column in columns}
-    lines = ["  ".join([*(row[column].ljust(widths[column]) for column in columns), row[4]]).rstrip() for row in rows]
-    if len(failed) > _MOST_LISTED:
-        lines.append(f"and {len(failed) - _MOST_LISTED:,} more in the manifest")
-    return "\n".join([*lines, *_quotes(failed)])
+    index = -1 if map_index is None or map_index < 0 else map_index
+    parts = [dag_id, run_id, task_id, str(index)]
+    # "-" joins what may hold it: the hash alone tells a mapped "land", 1, from a task "land-1".
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+    return "-".join(["manifest", *parts[: 3 if index < 0 else 4], digest])
 
 
 def _row(failure: FailedItem) -> tuple[str, str, str, str, str]:
@@ -92,45 +189,6 @@ def _quotes(failed: Sequence[FailedItem]) -> list[str]:
     """Return the answers in which no image was found: a person may still find it."""
     answers = [(failure.item.label, failure.answer) for failure in failed if failure.answer]
     return [f"answer for {label}: {truncate_json(answer, _LONGEST_QUOTE)}" for label, answer in answers[:_MOST_QUOTED]]
-
-
-def batch_error(
-    outcomes: Iterable[Outcome], *, allow_partial: bool, manifest_uri: str | None, totals: Mapping[str, Any]
-) -> errors.ToApisError | None:
-    """Return the error that a finished batch amounts to, or None for success.
-
-    It is one that Airflow retries as long as a retry may bring any image. With ``allow_partial`` one image is enough.
-    Further images of an image task are paid, too: one that is not in place is missing like any other.
-
-    :param manifest_uri: None where nothing can be said of a manifest.
-    :param totals: From :meth:`Spent.totals`.
-    """
-    landed, failed = in_order(outcomes)
-    if not failed or (allow_partial and landed):
-        return None
-    where = f"; they are listed in {manifest_uri}" if manifest_uri else ""
-    text = "\n".join(
-        (
-            f"{len(landed):,} of {len(landed) + len(failed):,} images are in place{where if landed else ''}. "
-            f"{_paid(totals)} {_next_steps(failed)}",
-            failure_table(failed),
-        )
-    )
-    codes = {failure.code for failure in failed}
-    return _error_class(failed)(
-        text,
-        image_task_id=next((failure.id for failure in failed if failure.id), None),
-        code=codes.pop() if len(codes) == 1 else None,
-        charged=errors.worst_charge(
-            [failure.charged for failure in failed], paid=any(not image.reused for image in landed)
-        ),
-    )
-
-
-def _paid(totals: Mapping[str, Any]) -> str:
-    listed = totals.get("of_which_listed_usd") or 0.0
-    part = f", {format_usd(listed)} of it at list price" if listed else ""
-    return f"The batch has cost {format_usd(totals['cost_usd'])}{part}."
 
 
 def _next_steps(failed: Sequence[FailedItem]) -> str:
@@ -185,57 +243,6 @@ def _fitted(record: dict[str, Any]) -> dict[str, Any]:
             break
         record = {**record, **({key: None} if key in record else {})}
     return record
-
-
-VERSION: Final = 1
-#: Not parsed as a URL: ``extra_body`` may hold anything, also what is none.
-_LINK: Final = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
-
-
-def build_manifest(
-    outcomes: Iterable[Outcome],
-    *,
-    run: Mapping[str, Any],
-    destination: str,
-    totals: Mapping[str, Any],
-    unfinished: int = 0,
-) -> dict[str, Any]:
-    """Return the manifest as plain JSON.
-
-    :param run: ``dag_id``, ``run_id``, ``task_id``, ``map_index`` and whatever else names the task instance.
-    :param totals: From :meth:`Spent.totals`; they stand at the top level.
-    :param unfinished: How many requests have no outcome yet.
-    """
-    landed, failed = in_order(outcomes)
-    first = [image for image in landed if not image.extra]
-    content: dict[str, Any] = storable(
-        {
-            "version": VERSION,
-            **run,
-            "destination": destination,
-            **totals,
-            "count": len(first),
-            "extra_count": len(landed) - len(first),
-            "reused": sum(image.reused for image in first),
-            "unfinished": unfinished,
-            "images": [_image(image) for image in landed],
-            "failed": [_failure(failure) for failure in failed],
-            "quarantined": [kept for failure in failed if (kept := failure.quarantined())],
-        }
-    )
-    return content
-
-
-def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
-    """Return what the manifest of a task instance is called, without suffix: readable, and no other's.
-
-    :param map_index: None or below 0 for one that is not mapped.
-    """
-    index = -1 if map_index is None or map_index < 0 else map_index
-    parts = [dag_id, run_id, task_id, str(index)]
-    # "-" joins what may hold it: the hash alone tells a mapped "land", 1, from a task "land-1".
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
-    return "-".join(["manifest", *parts[: 3 if index < 0 else 4], digest])
 
 
 def _image(image: StoredItem) -> dict[str, Any]:

@@ -13,13 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow_provider_nanobanana.batch import abandoned
 from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.outcome import FailedItem
-from airflow_provider_nanobanana.batch.report import (
-    MOST_IN_XCOM,
-    batch_error,
-    build_manifest,
-    build_result,
-    failure_table,
-)
+from airflow_provider_nanobanana.batch.report import BatchReport
 from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
@@ -387,21 +381,18 @@ def _report(
     abandoned.tell(state, left)
     store = state.downloader.landing
     manifest = TaskManifest.from_context(context, store)
-    result = build_result(outcomes, manifest.uri, totals)
-    # As the other lists: many are in the manifest only.
-    result["abandoned"] = left if len(left) <= MOST_IN_XCOM else []
+    report = BatchReport(outcomes, totals, abandoned=left, former=abandoned.landed(state))
+    result = report.result(manifest.uri)
     push_result(context, operator, result)
-    content = build_manifest(outcomes, run=manifest.run, destination=store.uri(""), totals=totals)
-    content |= {"former": abandoned.landed(state), "abandoned": left}
-    unwritten = manifest.write(content)
+    unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri("")))
     if unwritten is not None:
         result = {**result, "manifest": None}
         push_result(context, operator, result)
         _log_paid(outcomes)
-    error = batch_error(outcomes, allow_partial=operator.allow_partial, manifest_uri=result["manifest"], totals=totals)
+    error = report.error(allow_partial=operator.allow_partial, manifest_uri=result["manifest"])
     _log_result(result, totals)
-    if error is None:
-        _log_missing(outcomes)
+    if error is None and report.failed:
+        log.warning("Going on without:\n%s", report.failure_table())
     return result, with_manifest_error(error, unwritten, f"{result['count']:,} images are in place")
 
 
@@ -462,9 +453,3 @@ def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
     )
     where = f"All of it is in {result['manifest']}. " if result["manifest"] else ""
     log.info("%sA clear buys nothing again of what is in place.", where)
-
-
-def _log_missing(outcomes: Sequence[Outcome]) -> None:
-    """Log what a task that succeeds goes on without."""
-    if failed := [outcome for outcome in outcomes if isinstance(outcome, FailedItem)]:
-        log.warning("Going on without:\n%s", failure_table(failed))

@@ -11,14 +11,7 @@ import pytest
 from airflow_provider_nanobanana.batch.costs import Cost, Spent
 from airflow_provider_nanobanana.batch.items import build_items
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
-from airflow_provider_nanobanana.batch.report import (
-    BatchIncomplete,
-    batch_error,
-    build_manifest,
-    build_result,
-    failure_table,
-    manifest_name,
-)
+from airflow_provider_nanobanana.batch.report import BatchIncomplete, BatchReport, manifest_name
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
 from airflow_provider_nanobanana.landing.image_store import StoredImage
 from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
@@ -38,12 +31,22 @@ RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
 WAIT = WaitWindow(NOW - 900, NOW)
 
 
-def totals(outcomes: list[Outcome]) -> dict[str, Any]:
-    return Spent({outcome.item.key: outcome.cost for outcome in outcomes}).totals()
+def report(*outcomes: Outcome) -> BatchReport:
+    further = [outcome for outcome in outcomes if isinstance(outcome, StoredItem) and outcome.extra]
+    costs = {outcome.item.key: outcome.cost for outcome in outcomes if outcome not in further}
+    return BatchReport(outcomes, Spent(costs).totals())
+
+
+def result_of(*outcomes: Outcome) -> dict[str, Any]:
+    return report(*outcomes).result(URI)
+
+
+def manifest_of(*outcomes: Outcome, destination: str = "s3://bucket") -> dict[str, Any]:
+    return report(*outcomes).manifest(run=RUN, destination=destination)
 
 
 def verdict_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError | None:
-    return batch_error(list(outcomes), allow_partial=partial, manifest_uri=URI, totals=totals(list(outcomes)))
+    return report(*outcomes).error(allow_partial=partial, manifest_uri=URI)
 
 
 def error_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError:
@@ -194,11 +197,11 @@ def test_the_advice_fits_the_failure(failure: FailedItem, words: str) -> None:
 
 
 def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
-    table = failure_table([failed(n) for n in range(1, 1001)])
+    table = report(*[failed(n) for n in range(1, 1001)]).failure_table()
     lines = table.splitlines()
     assert len(lines) == 22 and lines[20].startswith("#20 ") and lines[21] == "and 980 more in the manifest"
-    assert failure_table([]) == ""
-    assert "not charged" in failure_table([OVER]) and "#4 " in failure_table([OVER])
+    assert report().failure_table() == ""
+    assert all(part in report(OVER).failure_table() for part in ("not charged", "#4 "))
 
 
 # --- through XCom ---------------------------------------------------------------------------------------------------
@@ -206,7 +209,7 @@ def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
 
 def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> None:
     outcomes: list[Outcome] = [REMOTE, landed(9), REFUSAL, OK]
-    small = build_result(outcomes, URI, totals(outcomes))
+    small = result_of(*outcomes)
     assert [image["request"] for image in small["images"]] == [0, 9]
     assert small["images"][0] == {**OK.image, "request": 0, "cost_usd": 0.025, "reused": False}
     assert [failure["request"] for failure in small["failed"]] == [1, 2]
@@ -221,6 +224,7 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
     rest = {key: value for key, value in small.items() if key not in ("images", "failed")}
     assert rest == {
         "quarantined": [],
+        "abandoned": [],
         "count": 2,
         "failed_count": 2,
         "extra_count": 0,
@@ -233,9 +237,9 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
 
 def test_above_five_hundred_requests_nothing_is_listed() -> None:
     outcomes: list[Outcome] = [OK, REFUSAL] * 250
-    assert len(build_result(outcomes, URI, totals(outcomes))["images"]) == 250
+    assert len(result_of(*outcomes)["images"]) == 250
     outcomes.append(REFUSAL)
-    more = build_result(outcomes, URI, totals(outcomes))
+    more = result_of(*outcomes)
     assert more["images"] == more["failed"] == [] and more["truncated"]
     assert (more["count"], more["failed_count"]) == (250, 251)
     assert len(json.dumps(more)) < 300
@@ -260,20 +264,20 @@ def longest(id_length: int, stem: str) -> StoredItem:
 def test_no_record_is_over_600_bytes(id_length: int, stem: str) -> None:
     """What makes room is never the URI: without it a downstream task has nothing."""
     image = longest(id_length, stem)
-    (record,) = build_result([image], URI, totals([image]))["images"]
+    (record,) = result_of(image)["images"]
     assert len(json.dumps(record)) <= 600
     assert record.keys() == image.record().keys() and record["uri"] == image.image["uri"]
 
 
 def test_a_usual_record_keeps_everything() -> None:
     image = longest(36, "f" * 16 + "-0")
-    assert build_result([image], URI, totals([image]))["images"] == [image.record()]
+    assert result_of(image)["images"] == [image.record()]
 
 
 def test_no_failure_is_over_600_bytes() -> None:
     named = order(prompt="p", name="n" * 80)
     failure = FailedItem.from_error(named, errors.InvalidRequest("坏" * 99, code="坏" * 99, image_task_id="\\" * 128))
-    (record,) = build_result([failure], URI, totals([failure]))["failed"]
+    (record,) = result_of(failure)["failed"]
     assert len(json.dumps(record)) <= 600 and record["message"].startswith("坏") and record["code"].startswith("坏")
 
 
@@ -303,8 +307,8 @@ def further(index: int = 1) -> StoredItem:
 def test_further_images_are_listed_and_counted_apart() -> None:
     outcomes: list[Outcome] = [further(1), further(2), OK]
     for whole in (
-        build_result(outcomes, URI, totals([OK])),
-        build_manifest(outcomes, run=RUN, destination="", totals=totals([OK])),
+        result_of(*outcomes),
+        manifest_of(*outcomes),
     ):
         assert [(image["request"], image["index"]) for image in whole["images"]] == [(0, 0), (0, 1), (0, 2)]
         assert (whole["count"], whole["extra_count"]) == (1, 2)
@@ -313,8 +317,8 @@ def test_further_images_are_listed_and_counted_apart() -> None:
 
 def test_further_images_count_for_what_fits_into_xcom() -> None:
     outcomes = [OK, *(further(index) for index in range(1, 500))]
-    assert len(build_result(outcomes, URI, totals([OK]))["images"]) == 500
-    more = build_result([*outcomes, further(500)], URI, totals([OK]))
+    assert len(result_of(*outcomes)["images"]) == 500
+    more = result_of(*outcomes, further(500))
     assert more["images"] == [] and more["truncated"] and (more["count"], more["extra_count"]) == (1, 500)
 
 
@@ -334,20 +338,20 @@ def test_a_further_image_that_is_lost_fails_the_task_and_says_that_a_clear_goes_
 def test_bytes_in_quarantine_are_listed_and_never_count_as_landed() -> None:
     outcomes: list[Outcome] = [OK, broken()]
     for whole in (
-        build_result(outcomes, URI, totals(outcomes)),
-        build_manifest(outcomes, run=RUN, destination="", totals={}),
+        result_of(*outcomes),
+        manifest_of(*outcomes),
     ):
         assert whole["quarantined"] == [{**KEPT, "request": 3}]
         assert whole["count"] == 1 and whole["failed"][0]["code"] == "image_invalid"
         assert whole["failed"][0]["charged"] == "yes"
     assert f"Its bytes are kept: {KEPT['uri']}" in error_of(*outcomes).message
     assert verdict_of(*outcomes, partial=True) is None
-    assert build_result([broken()] * 501, URI, totals([]))["quarantined"] == []
+    assert result_of(*[broken()] * 501)["quarantined"] == []
 
 
 def test_no_record_of_quarantine_is_over_600_bytes() -> None:
     long = {**KEPT, "uri": f"s3://{'x' * 251}/.nanobanana/quarantine/{'n' * 90}", "id": "A" * 128, "reason": "坏" * 99}
-    (record,) = build_result([broken(kept=long)], URI, totals([]))["quarantined"]
+    (record,) = result_of(broken(kept=long))["quarantined"]
     assert len(json.dumps(record)) <= 600 and record["uri"] == long["uri"] and record["request"] == 3
 
 
@@ -367,7 +371,7 @@ def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged:
 
 @pytest.mark.parametrize("charged", ["yes", "unknown", "no"])
 def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Charged) -> None:
-    table = failure_table([replace(REMOTE, charged=charged)])
+    table = report(replace(REMOTE, charged=charged)).failure_table()
     assert ("tsk_2" in table) == (charged != "no")
 
 
@@ -377,9 +381,9 @@ def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
     failures = [FailedItem.from_poll(order(n), each, cost=Cost(0.025)) for n, each in enumerate(shown)]
     error = error_of(*failures)
     assert error.message.count("https://files.example/a.png") == 3 and len(error.message) < 3000
-    whole = build_manifest(failures, run=RUN, destination="", totals={})
+    whole = manifest_of(*failures)
     assert [failure["answer"] for failure in whole["failed"]] == [text] * 5
-    assert all(len(json.dumps(record)) <= 600 for record in build_result(failures, URI, totals([]))["failed"])
+    assert all(len(json.dumps(record)) <= 600 for record in result_of(*failures)["failed"])
 
 
 # --- what every store takes ------------------------------------------------------------------------------------------
@@ -389,8 +393,8 @@ def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
     named = order(0, name="cup")
     odd = FailedItem(named, "t\0", "c\0de", "a\0b \ud800", "yes", retryable=False, answer="\0{}", kept={"uri": "u\0"})
     for whole in (
-        build_result([odd], URI, totals([])),
-        build_manifest([odd], run=RUN, destination="s3://\0b", totals={}),
+        result_of(odd),
+        manifest_of(odd, destination="s3://\0b"),
     ):
         text = json.dumps(whole, ensure_ascii=False)
         assert "\\u0000" not in text and "\0" not in text and text.encode()
@@ -403,9 +407,9 @@ def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
 def test_the_manifest_holds_request_cost_times_and_checks() -> None:
     image = landed(2, times={"submitted_at": 1.0, "landed_at": 2.0})
     outcomes: list[Outcome] = [image, LATE, landed(0, reused=True, cost=Cost())]
-    whole = build_manifest(outcomes, run=RUN, destination="s3://bucket", totals=totals(outcomes), unfinished=4)
+    whole = manifest_of(*outcomes)
     assert whole["version"] == 1 and RUN.items() <= whole.items() and whole["destination"] == "s3://bucket"
-    assert (whole["count"], whole["reused"], whole["unfinished"]) == (2, 1, 4)
+    assert (whole["count"], whole["reused"], whole["unfinished"]) == (2, 1, 0)
     assert (whole["cost_usd"], whole["of_which_listed_usd"]) == (0.05, 0.025)
     entry = whole["images"][1]
     assert image.image.items() <= entry.items() and entry["times"] == {"submitted_at": 1.0, "landed_at": 2.0}
@@ -424,9 +428,7 @@ def test_the_manifest_holds_no_secret_of_a_link() -> None:
         "extra_body": {"mask": {"urls": ["https://S3CRET@h/c.png?S3CRET", "http://[bad?S3CRET"]}, "text": "why? #1"},
         "prompt": "what is this? a #1 kite",
     }
-    whole = build_manifest(
-        [StoredItem(order(**fields), landed().image)], run=RUN, destination="s3://b", totals=Spent().totals()
-    )
+    whole = manifest_of(StoredItem(order(**fields), landed().image))
     kept = whole["images"][0]["fields"]
     assert kept["reference_images"] == ["https://h/a.png", "HTTP://h/b.png"]
     assert kept["extra_body"]["mask"]["urls"][0] == "https://h/c.png" and kept["extra_body"]["text"] == "why? #1"
@@ -437,7 +439,7 @@ def test_the_manifest_holds_no_secret_of_a_link() -> None:
 def test_a_store_s_key_with_a_question_mark_stays_whole() -> None:
     given = {"prompt": "a", "reference_images": ["s3://bucket/hat?.png"]}
     (taken,) = build_items(given, defaults={}, default_model="nano_banana_2", digest_of=lambda _: "0" * 64)
-    whole = build_manifest([StoredItem(taken, landed().image)], run=RUN, destination="s3://b", totals=Spent().totals())
+    whole = manifest_of(StoredItem(taken, landed().image))
     assert whole["images"][0]["fields"]["reference_images"] == ["s3://bucket/hat?.png"]
 
 
