@@ -88,10 +88,6 @@ class ImageDownloader:
                 wanted = wanted.model_copy(update={"b64_json": None})
         raise AssertionError("the last try returns or raises")
 
-    def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
-        """Write the manifest beside the images and return its URI."""
-        return self.landing.write_manifest(name, data)
-
     def _write(self, image: GeneratedImage, sink: BinaryIO, sent: Collection[str] | None = None) -> bool:
         """Write an image's inline bytes, or what its link serves; without either, ask for it first.
 

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
@@ -99,7 +100,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     def refused(*_: Any) -> str:
         raise error
 
-    monkeypatch.setattr(ImageDownloader, "write_manifest", refused)
+    monkeypatch.setattr(ImageStore, "write_manifest", refused)
     run = land(entries_of(*ids), folder)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
     assert "The manifest could not be written" in str(run.error) and landed_ids(run) == ids[bad:]
@@ -114,7 +115,7 @@ def test_the_records_are_in_xcom_before_the_manifest(
         raise KeyboardInterrupt
 
     entries = entries_of(image_task_id := buy())
-    monkeypatch.setattr(ImageDownloader, "write_manifest", killed)
+    monkeypatch.setattr(ImageStore, "write_manifest", killed)
     pushed: list[Any] = []
     monkeypatch.setattr("tests.support.task_runner.TaskInstance.xcom_push", lambda _, key, value: pushed.append(value))
     with pytest.raises(KeyboardInterrupt):

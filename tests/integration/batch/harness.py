@@ -17,6 +17,7 @@ from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -246,11 +247,12 @@ def watch(
     for owner, names in (
         (Store, {"get": "read", "set": "write"}),
         (BatchInstance, {"xcom_pull": "read", "xcom_push": "write"}),
-        (ImageDownloader, {"land": "land", "write_manifest": "manifest"}),
+        (ImageDownloader, {"land": "land"}),
+        (ImageStore, {"write_manifest": "manifest"}),
     ):
         for method, name in names.items():
             effect = getattr(owner, method)
-            if owner is not ImageDownloader:
+            if owner not in (ImageDownloader, ImageStore):
                 effect = alone(effect, airflow)
             monkeypatch.setattr(owner, method, tape.around(name, effect))
     if not pictures:

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana import error_boundary
 from airflow_provider_nanobanana.emulator import responses, routes_api
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.operators import generate
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
@@ -226,9 +227,10 @@ def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pyt
     asked: list[str] = []
 
     def poisoned(image_task_id: str, *sent: Any, **options: Any) -> Any:
-        asked.append(image_task_id)
-        if image_task_id == asked[0]:
-            raise UnicodeError("Invalid A-label")
+        if not options["by_client_id"]:
+            asked.append(image_task_id)
+            if image_task_id == asked[0]:
+                raise UnicodeError("Invalid A-label")
         return status_call(image_task_id)
 
     monkeypatch.setattr(session, "status_call", poisoned)
@@ -270,7 +272,7 @@ def refuse_manifests(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> N
     def refused(*_: Any) -> str:
         raise error
 
-    monkeypatch.setattr(ImageDownloader, "write_manifest", refused)
+    monkeypatch.setattr(ImageStore, "write_manifest", refused)
 
 
 @pytest.mark.parametrize("error", [errors.StorageFailed("403 AccessDenied"), OSError("gone"), ValueError("no JSON")])
@@ -278,13 +280,13 @@ def refuse_manifests(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> N
 def test_a_manifest_that_cannot_be_written_loses_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, allow_partial: bool
 ) -> None:
-    write = ImageDownloader.write_manifest
+    write = ImageStore.write_manifest
     refuse_manifests(monkeypatch, error)
     run = world.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
     assert "4 images are in place, and paid" in str(run.error) and "buys nothing again" in str(run.error)
     assert (xcom(run)["count"], xcom(run)["manifest"]) == (4, None)
-    monkeypatch.setattr(ImageDownloader, "write_manifest", write)
+    monkeypatch.setattr(ImageStore, "write_manifest", write)
     again = world.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert again.error is None and world.posts == 4 and world.manifest["count"] == 4
 
@@ -305,13 +307,13 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
 
 
 def test_the_result_is_in_xcom_before_the_manifest_is_written(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, before = ImageDownloader.write_manifest, []
+    write, before = ImageStore.write_manifest, []
 
-    def written(self: ImageDownloader, name: str, content: Any) -> str:
+    def written(self: ImageStore, name: str, content: Any) -> str:
         before.append(json.loads(json.dumps(stored.xcoms["return_value"])))
         return write(self, name, content)
 
-    monkeypatch.setattr(ImageDownloader, "write_manifest", written)
+    monkeypatch.setattr(ImageStore, "write_manifest", written)
     run = stored.attempt(requests=PROMPTS)
     assert before == [run.result] and Path(run.result["manifest"].removeprefix("file://")).is_file()
 
