@@ -21,34 +21,10 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from dev.benchmarks.child import answering, first_event
+from tests.support.task_state_store import FileTaskStateStore
 
 
-class FileStore:
-    """The task's state store of Airflow 3.3 as a folder: what a killed process had set is there for the next.
-
-    Each value is a file, the JSON that Airflow stores; the file ``writes`` has a line with the bytes of each write.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value."""
-        path = self._folder / f"{key}.json"
-        return json.loads(path.read_text()) if path.exists() else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value; a kill in the middle leaves the old one."""
-        text = json.dumps(value)
-        draft = self._folder / "draft"
-        draft.write_text(text)
-        draft.replace(self._folder / f"{key}.json")
-        with (self._folder / "writes").open("a") as writes:
-            writes.write(f"{len(text)}\n")
-
-
-def run_slice(job: dict[str, Any], store: FileStore) -> dict[str, Any]:
+def run_slice(job: dict[str, Any], store: FileTaskStateStore) -> dict[str, Any]:
     """Run one slice; return ``state`` (``deferred``, ``success``, ``failed``) and what belongs to it.
 
     :param job: ``options`` of the operator, ``try_number``, ``retries``, and what to ``resume`` with, if so.
@@ -98,7 +74,7 @@ def main(role: str, *store: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     answer = answering()
     if role == "worker":
-        outcome = run_slice(json.loads(sys.stdin.readline()), FileStore(Path(*store)))
+        outcome = run_slice(json.loads(sys.stdin.readline()), FileTaskStateStore(Path(*store)))
         used = os.times()
         peak = peak_bytes(Path("/proc/self/status").read_text())
         answer({**outcome, "peak_bytes": peak, "cpu_seconds": used.user + used.system})

@@ -25,17 +25,10 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOpe
 from dev.benchmarks import baseline
 from dev.benchmarks.child import answering, first_event
 from dev.benchmarks.scenario import Figures
+from tests.support.task_state_store import MemoryTaskStateStore
 
 #: What Airflow needs to start a task; without it the baseline's workers would do nothing but collect refusals.
 _TASK_START = 1.0
-
-
-class MemoryStore(dict[str, Any]):
-    """The task's state store of Airflow 3.3."""
-
-    def set(self, key: str, value: Any, **options: Any) -> None:
-        """Keep a value."""
-        self[key] = value
 
 
 def submit_ours(worker: int, number: int) -> str:
@@ -47,7 +40,7 @@ def submit_ours(worker: int, number: int) -> str:
     instance = SimpleNamespace(
         dag_id="bench", run_id=f"run-{worker}", task_id="submit", map_index=number, try_number=1, max_tries=0
     )
-    context: Any = {"ti": instance, "task_instance": instance, "task_state_store": MemoryStore()}
+    context: Any = {"ti": instance, "task_instance": instance, "task_state_store": MemoryTaskStateStore()}
     step: Callable[[], Any] = partial(operator.execute, context)
     while True:
         try:

@@ -15,7 +15,8 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from tests.integration.test_trigger import trigger
-from tests.support.task_runner import Store, TaskInstance, attempt, fire
+from tests.support.task_runner import TaskInstance, attempt, fire
+from tests.support.task_state_store import MemoryTaskStateStore
 
 BROKEN = {"HTTP_PROXY": "socks://user:PASSWORD@proxy:1080", "SSL_CERT_FILE": "/nonexistent/ca.pem"}
 
@@ -46,7 +47,7 @@ def test_in_a_mended_environment_nothing_is_looked_for(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ti = TaskInstance(task_id="make", max_tries=3, store=Store())
+    ti = TaskInstance(task_id="make", max_tries=3, store=MemoryTaskStateStore())
     with monkeypatch.context() as patch:
         patch.setenv(variable, BROKEN[variable])
         failed = attempt(operator(kind, folder), ti)

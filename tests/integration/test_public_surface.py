@@ -22,7 +22,8 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateO
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
-from tests.support.task_runner import Store, TaskInstance, attempt, land
+from tests.support.task_runner import TaskInstance, attempt, land
+from tests.support.task_state_store import MemoryTaskStateStore
 
 PACKAGE = Path(__file__).parents[2] / "airflow_provider_nanobanana"
 PROMISED: dict[str, Any] = json.loads((Path(__file__).parent / "public_surface.json").read_text())
@@ -141,7 +142,7 @@ def test_generate_hands_on_the_same_shapes(emulator: Emulator, folder: Path) -> 
         poke_interval=0.05,
         timeout=20,
     )
-    run = attempt(operator, TaskInstance(task_id="make", store=Store()))
+    run = attempt(operator, TaskInstance(task_id="make", store=MemoryTaskStateStore()))
     assert run.error is None
     assert shape(run.result) == PROMISED["generate"]
     manifest = json.loads(Path(run.result["manifest"].removeprefix("file://")).read_text())
@@ -150,7 +151,7 @@ def test_generate_hands_on_the_same_shapes(emulator: Emulator, folder: Path) -> 
 
 def test_three_tasks_hand_on_the_same_shapes(emulator: Emulator, folder: Path) -> None:
     submit = NanoBananaSubmitOperator(task_id="submit", prompt="a red kite")
-    image_task_id = attempt(submit, TaskInstance(task_id="submit", store=Store())).result
+    image_task_id = attempt(submit, TaskInstance(task_id="submit", store=MemoryTaskStateStore())).result
     assert shape(image_task_id) == "str"
     waited = attempt(NanoBananaSensor(task_id="wait", image_task_ids=[image_task_id], poke_interval=0.05, timeout=20))
     assert shape(waited.result) == PROMISED["sensor"]
@@ -162,7 +163,7 @@ def test_three_tasks_hand_on_the_same_shapes(emulator: Emulator, folder: Path) -
 
 def test_a_trigger_wakes_with_the_same_event(emulator: Emulator) -> None:
     submit = NanoBananaSubmitOperator(task_id="submit", prompt="a red kite")
-    image_task_id = attempt(submit, TaskInstance(task_id="submit", store=Store())).result
+    image_task_id = attempt(submit, TaskInstance(task_id="submit", store=MemoryTaskStateStore())).result
     trigger = NanoBananaTrigger(image_task_ids=[image_task_id], deadline=9e9, poll_interval=0.05)
 
     async def first() -> Any:

@@ -30,7 +30,8 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.images import jpeg_with_provenance, picture
-from tests.support.task_runner import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_state_store import MemoryTaskStateStore
 
 MISSING = [name for name in ("moto", "flask", "flask_cors", "s3fs") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
@@ -300,4 +301,4 @@ def generate(run_id: str, requests: list[Any]) -> Run:
     operator = NanoBananaGenerateOperator(
         task_id="generate", requests=requests, destination=f"s3://store@{BUCKET}/out", poke_interval=0.05, timeout=20
     )
-    return attempt(operator, TaskInstance(task_id="generate", run_id=run_id, store=Store()))
+    return attempt(operator, TaskInstance(task_id="generate", run_id=run_id, store=MemoryTaskStateStore()))

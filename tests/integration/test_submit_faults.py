@@ -14,7 +14,8 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from tests.integration.conftest import ServiceClock
-from tests.support.task_runner import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_state_store import MemoryTaskStateStore
 
 
 def submit(ti: TaskInstance | None = None, **options: Any) -> Run:
@@ -270,7 +271,7 @@ class TestNextAttempt:
     def test_what_is_wrong_with_the_environment_shows_before_anything_is_written_ahead(
         self, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first, store = TaskInstance(try_number=1, max_tries=2, store=Store()), Store()
+        first, store = TaskInstance(try_number=1, max_tries=2, store=MemoryTaskStateStore()), MemoryTaskStateStore()
         bought = submit(first, retries=2).result
 
         def unusable(*args: Any, **kwargs: Any) -> None:

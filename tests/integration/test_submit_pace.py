@@ -11,14 +11,15 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
-from tests.support.task_runner import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_state_store import MemoryTaskStateStore
 
 
 class Killed(BaseException):
     """kill -9."""
 
 
-def submit(number: int = 0, store: Store | None = None, **options: Any) -> Run:
+def submit(number: int = 0, store: MemoryTaskStateStore | None = None, **options: Any) -> Run:
     """Submit as one of many mapped task instances."""
     ti = TaskInstance(map_index=number, max_tries=3, store=store)
     return attempt(NanoBananaSubmitOperator(task_id="submit", prompt="a red kite", retries=3, **options), ti)
@@ -71,9 +72,9 @@ def test_the_line_outlasts_the_timeout_and_says_that_nothing_was_sent(paced: Emu
     assert posts(paced) == 1, "one 429 is everybody's"
 
 
-@pytest.mark.parametrize("store", [Store(), None])
+@pytest.mark.parametrize("store", [MemoryTaskStateStore(), None])
 def test_whoever_is_killed_in_the_line_has_sent_nothing(
-    paced: Emulator, monkeypatch: pytest.MonkeyPatch, store: Store | None
+    paced: Emulator, monkeypatch: pytest.MonkeyPatch, store: MemoryTaskStateStore | None
 ) -> None:
     def die(seconds: float) -> None:
         raise Killed

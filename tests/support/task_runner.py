@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaGenerateOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+from tests.support.task_state_store import MemoryTaskStateStore
 
 #: What the record of an image in quarantine looks like.
 KEPT: Final[Mapping[str, Any]] = {
@@ -28,19 +29,6 @@ KEPT: Final[Mapping[str, Any]] = {
     "bytes": 3,
     "reason": "cut",
 }
-
-
-class Store:
-    """A task state store; ``task_state_store`` of Airflow 3.3."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Any] = {}
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return json.loads(self.rows[key]) if key in self.rows else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        self.rows[key] = json.dumps(value)
 
 
 @dataclass
@@ -59,7 +47,7 @@ class TaskInstance:
     first_reschedule: datetime | None = None
     xcoms: dict[str, Any] = field(default_factory=dict)
     upstream: dict[str, str] = field(default_factory=dict)
-    store: Store | None = None
+    store: MemoryTaskStateStore | None = None
 
     def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {run_ids[0]: {name: self.upstream[name] for name in task_ids}} if self.upstream else {}

@@ -16,13 +16,14 @@ from dev.benchmarks import __main__ as command
 from dev.benchmarks import account, plot, report
 from dev.benchmarks.emulator import Rates
 from dev.benchmarks.generate import kill_points, lost, state_sizes
-from dev.benchmarks.generate_process import FileStore, peak_bytes
+from dev.benchmarks.generate_process import peak_bytes
 from dev.benchmarks.poll import slack_age
 from dev.benchmarks.report import Result
 from dev.benchmarks.scenario import Measured, percentiles, spread
 from dev.benchmarks.three_ways import extrapolated, occupied
 from dev.benchmarks.triggerer import late
 from dev.stack.processes import REPO
+from tests.support.task_state_store import FileTaskStateStore
 
 # --- figures --------------------------------------------------------------------------------------------------------
 
@@ -80,12 +81,12 @@ def test_the_poller_still_keeps_what_the_benchmark_counts() -> None:
 
 
 def test_a_value_of_the_store_is_there_for_the_next_process_and_the_largest_ever_is_known(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "state")
+    store = FileTaskStateStore(tmp_path / "state")
     assert store.get("ledger") is None
     store.set("ledger", 'a "long" text' * 10)
     store.set("ledger", "short", retention=None)
     store.set("other", "é")
-    again = FileStore(tmp_path / "state")
+    again = FileTaskStateStore(tmp_path / "state")
     assert (again.get("ledger"), again.get("other"), again.get("none", 1)) == ("short", "é", 1)
     longest = len('a "long" text') * 10 + 2 + 20
     expected = {"values": 2, "total": 7 + 8, "largest": longest}

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import client_ids
 from tests.integration.batch.harness import SharedClock, World, watch
-from tests.support.task_runner import Store
+from tests.support.task_state_store import MemoryTaskStateStore
 
 HTTP_TIMEOUT = 30
 
@@ -36,7 +36,7 @@ def bank(batch_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[
 @pytest.fixture(params=[True, False], ids=["store", "no-store"])
 def world(request: pytest.FixtureRequest, stored: World) -> World:
     """A task instance on Airflow 3.3, and on what came before."""
-    stored.store = Store() if request.param else None
+    stored.store = MemoryTaskStateStore() if request.param else None
     return stored
 
 
@@ -51,7 +51,7 @@ def quick(
     """The same without sockets, faults and log lines: hundreds of batches in seconds."""
     tape = watch(monkeypatch, bank, batch_clock, sockets=False, pictures=False)
     logging.disable(logging.CRITICAL)
-    yield World(bank, batch_clock, tape, tmp_path / "images", Store() if request.param else None)
+    yield World(bank, batch_clock, tape, tmp_path / "images", MemoryTaskStateStore() if request.param else None)
     logging.disable(logging.NOTSET)
 
 

@@ -24,7 +24,8 @@ from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from tests.integration.submission.crash_points import Clock, Crash, Tape, short_circuit
 from tests.support.images import picture
-from tests.support.task_runner import Run, Store, TaskInstance
+from tests.support.task_runner import Run, TaskInstance
+from tests.support.task_state_store import MemoryTaskStateStore
 
 #: Seconds that pass in a pause: the triggerer notices, a worker starts.
 PAUSE = 5.0
@@ -81,7 +82,7 @@ class World:
     clock: SharedClock
     tape: SharedTape
     folder: Path
-    store: Store | None = field(default_factory=Store)
+    store: MemoryTaskStateStore | None = field(default_factory=MemoryTaskStateStore)
     retries: int = 9
     tries: int = 0
     max_tries: int = 9
@@ -178,7 +179,7 @@ class World:
     def next_run(self, run_id: str) -> None:
         """Go on with another DAG run and the same destination."""
         self.run_id, self.tries, self.max_tries = run_id, 0, self.retries
-        self.store = None if self.store is None else Store()
+        self.store = None if self.store is None else MemoryTaskStateStore()
 
     @property
     def charges(self) -> int:
@@ -245,7 +246,7 @@ def watch(
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
     for owner, names in (
-        (Store, {"get": "read", "set": "write"}),
+        (MemoryTaskStateStore, {"get": "read", "set": "write"}),
         (BatchInstance, {"xcom_pull": "read", "xcom_push": "write"}),
         (ImageDownloader, {"land": "land"}),
         (ImageStore, {"write_manifest": "manifest"}),

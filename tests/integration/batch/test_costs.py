@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.toapis.scalars import parse_time
 from tests.integration.batch import harness
 from tests.integration.batch.harness import World
 from tests.integration.batch.test_clears import ids_of, said
-from tests.support.task_runner import Store
+from tests.support.task_state_store import MemoryTaskStateStore
 
 PROMPTS = [f"picture {number}" for number in range(40)]
 
@@ -172,13 +172,13 @@ def test_a_store_that_keeps_too_little_is_found_out_before_anything_is_bought(
     stored: World, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
     """As Airflow 3.3.2, it does not say so."""
-    world, put = stored, Store.set
+    world, put = stored, MemoryTaskStateStore.set
 
-    def small(self: Store, key: str, value: Any, **kwargs: Any) -> None:
+    def small(self: MemoryTaskStateStore, key: str, value: Any, **kwargs: Any) -> None:
         if len(json.dumps(value)) < kept:
             put(self, key, value, **kwargs)
 
-    monkeypatch.setattr(Store, "set", small)
+    monkeypatch.setattr(MemoryTaskStateStore, "set", small)
     run = world.attempt(requests=[f"picture {number}" for number in range(150)])
     assert world.posts == 0 and "Nothing was sent and nothing was charged" in str(run.error)
     assert "max_value_storage_bytes" in str(run.error)

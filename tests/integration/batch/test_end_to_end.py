@@ -10,7 +10,8 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-from tests.support.task_runner import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_state_store import MemoryTaskStateStore
 
 
 def generate(folder: Path, ti: TaskInstance | None = None, **options: Any) -> Run:
@@ -20,7 +21,7 @@ def generate(folder: Path, ti: TaskInstance | None = None, **options: Any) -> Ru
 
 
 def instance(**fields: Any) -> TaskInstance:
-    return TaskInstance(**{"task_id": "generate", "store": Store(), **fields})
+    return TaskInstance(**{"task_id": "generate", "store": MemoryTaskStateStore(), **fields})
 
 
 def charges(emulator: Emulator) -> int:

@@ -15,7 +15,7 @@ from airflow_provider_nanobanana.hooks import nanobanana
 from airflow_provider_nanobanana.landing.storage import object_store
 from tests.integration.batch.harness import World
 from tests.integration.submission.crash_points import Crash
-from tests.support.task_runner import Store
+from tests.support.task_state_store import MemoryTaskStateStore
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 
@@ -63,7 +63,7 @@ def test_a_damaged_record_stops_everything(stored: World, name: str, text: str) 
 
 def test_a_store_that_forgets_while_it_is_written_stops_everything(stored: World, monkeypatch: Any) -> None:
     world = stored
-    monkeypatch.setattr(Store, "set", lambda self, key, value, retention=None: None)
+    monkeypatch.setattr(MemoryTaskStateStore, "set", lambda self, key, value, retention=None: None)
     run = world.attempt(requests=PROMPTS)
     assert isinstance(run.error, NanoBananaException) and world.posts == 0
 

@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.durable import reconcile
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis import client  # noqa: F401
 from tests.support.task_runner import TaskInstance
+from tests.support.task_state_store import FileTaskStateStore
 
 # This bank shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
 reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
@@ -26,26 +27,10 @@ reconcile._FIRST_PAUSE = 0.2
 submitter._WRITE_AHEAD_VALID_SECONDS = 3.0  # type: ignore[misc]
 
 
-class FileStore:
-    """A task state store that outlives its process; a value is there whole or not at all."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(self, key: str, default: Any = None) -> Any:
-        path = self.folder / key
-        return path.read_text() if path.exists() else default
-
-    def set(self, key: str, value: str, *, retention: Any = None) -> None:
-        half = self.folder / f".{key}"
-        half.write_text(value)
-        half.rename(self.folder / key)
-
-
 def work(destination: str, folder: str, count: str, try_number: str) -> None:
     """Run a try to its end; pauses are slept through."""
     ti = TaskInstance(task_id="generate", try_number=int(try_number), max_tries=99)
-    context: Any = {"ti": ti, "task_instance": ti, "task_state_store": FileStore(Path(folder))}
+    context: Any = {"ti": ti, "task_instance": ti, "task_state_store": FileTaskStateStore(Path(folder))}
     operator = NanoBananaGenerateOperator(
         task_id="generate", destination=destination, requests=[f"picture {n}" for n in range(int(count))], retries=99
     )

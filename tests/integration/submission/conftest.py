@@ -9,7 +9,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import client_ids
 from tests.integration.submission.crash_points import HTTP_TIMEOUT, Clock, Stage, watch
 from tests.integration.submission.harness import Story
-from tests.support.task_runner import Store
+from tests.support.task_state_store import MemoryTaskStateStore
 
 
 @pytest.fixture(scope="session")
@@ -50,13 +50,13 @@ def quick_stage(empty_bank: Emulator, virtual_clock: Clock, monkeypatch: pytest.
 @pytest.fixture(params=[True, False], ids=["store", "no-store"])
 def story(stage: Stage, request: pytest.FixtureRequest) -> Story:
     """A task instance, on Airflow 3.3 and on what came before."""
-    return Story(stage, Store() if request.param else None)
+    return Story(stage, MemoryTaskStateStore() if request.param else None)
 
 
 @pytest.fixture
 def recorded(stage: Stage) -> Story:
     """A task instance with a task state store."""
-    return Story(stage, Store())
+    return Story(stage, MemoryTaskStateStore())
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.protocol import ApiCall
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
-from tests.support.task_runner import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_state_store import MemoryTaskStateStore
 
 #: A process that was killed while its POST was under way: the service takes it up to one HTTP timeout later.
 HTTP_TIMEOUT = 30
@@ -99,7 +100,7 @@ class Stage:
         self.emulator.service.ledger.image_tasks.clear()
         self.emulator.service.ledger.by_client_id.clear()
         self.clock.under_way.clear()
-        row = Store() if store else None
+        row = MemoryTaskStateStore() if store else None
         for number, crash_at in enumerate((*crashes, None)):
             client_ids._checked.clear()  # every attempt is a process of its own
             self.tape.crash_at = crash_at
@@ -156,7 +157,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, 
     stage.client = client
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
-    for journal, read, write in ((Store, "get", "set"), (InMemoryRecordStore, "read", "write")):
+    for journal, read, write in ((MemoryTaskStateStore, "get", "set"), (InMemoryRecordStore, "read", "write")):
         monkeypatch.setattr(journal, read, tape.around("read", getattr(journal, read)))
         monkeypatch.setattr(journal, write, tape.around("write", getattr(journal, write)))
     return stage

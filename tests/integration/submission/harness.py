@@ -9,7 +9,8 @@ from airflow_provider_nanobanana.durable.record import KEY
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission import client_ids
 from tests.integration.submission.crash_points import Crash, Stage
-from tests.support.task_runner import Run, Store, TaskInstance, attempt
+from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_state_store import MemoryTaskStateStore
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Story:
     """
 
     stage: Stage
-    store: Store | None
+    store: MemoryTaskStateStore | None
     retries: int = 3
     tries: int = 0
     max_tries: int = 3

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from tests.integration.submission.harness import Story
-from tests.support.task_runner import Store
+from tests.support.task_state_store import MemoryTaskStateStore
 
 DAY = 86_400.0
 
@@ -129,7 +129,9 @@ def test_r27_the_service_does_not_resolve_client_ids(story: Story) -> None:
     """Seen by the check after the first submit of a process; from then on it does not believe "not there"."""
     story.stage.emulator.configure(ignore_client_ids=True)
     first = story.attempt().result
-    another = Story(story.stage, None if story.store is None else Store(), options={"variant": "another"})
+    another = Story(
+        story.stage, None if story.store is None else MemoryTaskStateStore(), options={"variant": "another"}
+    )
     story.stage.emulator.fault(on="submit", kind="drop", times=1, committed=True)
     run = another.attempt_in_same_process()
     assert isinstance(run.error, AirflowFailException)
