@@ -1,4 +1,4 @@
-"""The emulator inside a test's process."""
+"""The emulator inside a test's process (:class:`Emulator`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from airflow_provider_nanobanana.emulator import routes_control
-from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.server import EmulatorServer
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
@@ -20,7 +18,7 @@ T = TypeVar("T")
 
 
 def _silent(line: str) -> None:
-    """Swallow an event line."""
+    """Ignore an event line."""
 
 
 class Emulator:
@@ -108,31 +106,31 @@ class Emulator:
     def ledger(self) -> dict[str, Any]:
         """Return ``image_tasks`` (a list), ``count``, ``by_status``, ``charged_usd``, ``refunded_usd``, ``net_usd`` and
         ``duplicates`` (client id -> how often charged, where more than once)."""
-        return self._call(lambda: self.service.ledger.as_dict(self.service.clock()))
+        return self._call(self.service.ledger_dict)
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the newest requests, oldest first; fields as in :class:`journal.Entry`."""
+        """Return the newest requests, oldest first; fields as in :class:`.LoggedRequest`."""
         return self._call(self.service.request_log.as_list)
 
     def stats(self) -> dict[str, Any]:
-        """Return ``requests``, ``by_kind``, ``by_point``, ``peak_per_second``, ``image_tasks`` and ``pending``."""
-        return self._call(lambda: routes_control.stats(self.service))
+        """Return ``requests``, ``by_kind``, ``by_point`` (each: name to HTTP status to count), ``image_tasks`` and
+        ``pending`` (prompts of the submits that are being accepted)."""
+        return self._call(self.service.stats)
 
     def fault(self, *, on: str, kind: str, **params: Any) -> None:
-        """Add one fault behind those in force; see :data:`faultkinds.KINDS` for kinds and parameters.
+        """Add one fault behind those in force; see :data:`.KINDS` for kinds and parameters.
 
         :raises ValueError: Point, kind or parameter is unknown.
         """
-        rule = Rule.parse({"on": on, "kind": kind, **params})
-        self._call(lambda: self.service.faults.rules.append(rule))
+        self._call(lambda: self.service.faults.add({"on": on, "kind": kind, **params}))
 
     def faults(self) -> list[dict[str, Any]]:
         """Return the rules in force, each with ``hits``, how often it struck."""
-        return self._call(lambda: [rule.as_dict() for rule in self.service.faults.rules])
+        return self._call(self.service.faults.as_list)
 
     def clear_faults(self) -> None:
-        """Drop all faults."""
-        self._call(self.service.faults.rules.clear)
+        """Remove all faults."""
+        self._call(self.service.faults.clear)
 
     def configure(self, **settings: Any) -> None:
         """Change settings; see :class:`Settings`.
@@ -143,7 +141,7 @@ class Emulator:
 
     def complete_all(self) -> int:
         """Let everything that runs be done now; return how many that were."""
-        return self._call(lambda: self.service.ledger.complete_all(self.service.clock()))
+        return self._call(self.service.complete_all)
 
     def reset(self) -> None:
         """Forget image tasks, faults, requests and files, and go back to the settings of the start."""

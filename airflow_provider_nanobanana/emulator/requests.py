@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import Response
+
+from airflow_provider_nanobanana.emulator import errors
 from airflow_provider_nanobanana.emulator.catalogue import MAX_REFERENCES, MIME_TYPES, MODELS, ImageFormat, Model
 from airflow_provider_nanobanana.emulator.settings import Settings
 
@@ -17,29 +20,12 @@ _FORMATS = {mime_type: name for name, mime_type in MIME_TYPES.items()}
 class RequestRejected(Exception):
     """A submission the service does not accept; nothing is charged.
 
-    :param status: HTTP status of the answer.
-    :param code: The service's error code.
-    :param param: The field at fault, where one is.
-    :param shape: Shape of the error body, see :func:`.responses.error`.
-    :param kind: The service's error type.
+    :param answer: What the service says.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        code: str = "invalid_request",
-        param: str = "",
-        shape: str = "E2",
-        kind: str = "invalid_request_error",
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.param = param
-        self.shape = shape
-        self.kind = kind
+    def __init__(self, answer: Response) -> None:
+        super().__init__(bytes(answer.body).decode())
+        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +66,17 @@ def parse(body: Any, settings: Settings) -> Submission:
     :raises RequestRejected: The body breaks a documented rule.
     """
     if not isinstance(body, dict):
-        raise RequestRejected("request body must be a JSON object")
+        raise _invalid("request body must be a JSON object")
     metadata = body.get("metadata") or {}
     if not isinstance(metadata, dict):
-        raise RequestRejected("metadata must be an object", param="metadata")
+        raise _invalid("metadata must be an object", "metadata")
     name, model = _model(body)
     guide = model.dialect == "guide"
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
-        raise RequestRejected("prompt is required", param="prompt")
+        raise _invalid("prompt is required", "prompt")
     if body.get("callback_url"):
-        raise RequestRejected(
-            "no webhook is configured for this key", code="webhook_not_configured", param="callback_url"
-        )
+        raise _invalid("no webhook is configured for this key", "callback_url", "webhook_not_configured")
     return Submission(
         model=name,
         prompt=prompt,
@@ -106,41 +90,45 @@ def parse(body: Any, settings: Settings) -> Submission:
     )
 
 
+def _invalid(message: str, param: str = "", code: str = "invalid_request") -> RequestRejected:
+    return RequestRejected(errors.error(400, code, message, param=param))
+
+
 def _model(body: dict[str, Any]) -> tuple[str, Model]:
     name = body.get("model")
     if not isinstance(name, str) or not name:
-        raise RequestRejected("model is required", param="model")
+        raise _invalid("model is required", "model")
     if name not in MODELS:
         message = f"No available channel for model {name} under group default"
-        raise RequestRejected(message, status=503, code="model_not_found", shape="E4")
+        raise RequestRejected(errors.error(503, "model_not_found", message, shape="E4"))
     return name, MODELS[name]
 
 
 def _choice(value: Any, allowed: tuple[str, ...], param: str) -> str:
     if value not in allowed:
-        raise RequestRejected(f"unsupported {param} {value!r}, must be one of: {', '.join(allowed)}", param=param)
+        raise _invalid(f"unsupported {param} {value!r}, must be one of: {', '.join(allowed)}", param)
     return str(value)
 
 
 def _count(value: Any, model: Model) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestRejected("n must be a number, not a string", param="n")
+        raise _invalid("n must be a number, not a string", "n")
     if not 1 <= value <= model.max_count:
-        raise RequestRejected(f"n must be between 1 and {model.max_count}", param="n")
+        raise _invalid(f"n must be between 1 and {model.max_count}", "n")
     return value
 
 
 def _references(body: dict[str, Any], read: str) -> tuple[str, ...]:
     for name in ("reference_images", "image_urls"):
         if _urls(body, name) and len(_urls(body, name)) > MAX_REFERENCES:
-            raise RequestRejected(f"too many images, at most {MAX_REFERENCES}", param=name)
+            raise _invalid(f"too many images, at most {MAX_REFERENCES}", name)
     return _urls(body, read)
 
 
 def _urls(body: dict[str, Any], name: str) -> tuple[str, ...]:
     given = body.get(name) or []
     if not isinstance(given, list):
-        raise RequestRejected(f"{name} must be an array", param=name)
+        raise _invalid(f"{name} must be an array", name)
     return tuple(_url(item.get("url") if isinstance(item, dict) else item, name) for item in given)
 
 
@@ -148,8 +136,8 @@ def _url(value: Any, name: str) -> str:
     if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
         return value
     if isinstance(value, str) and value.lower().startswith("data:"):
-        raise RequestRejected("base64 image is not allowed, upload the file and pass its url", param=name)
-    raise RequestRejected("invalid image_url, must be a public http(s) url", param=name)
+        raise _invalid("base64 image is not allowed, upload the file and pass its url", name)
+    raise _invalid("invalid image_url, must be a public http(s) url", name)
 
 
 def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Settings) -> str | None:
@@ -157,9 +145,9 @@ def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Setting
     if value is None:
         return None
     if settings.reject_client_ids:
-        raise RequestRejected("unknown parameter: client_business_id", param="client_business_id")
+        raise _invalid("unknown parameter: client_business_id", "client_business_id")
     if not isinstance(value, str) or not _CLIENT_ID.fullmatch(value):
-        raise RequestRejected("client_business_id must be 1 to 128 of A-Za-z0-9._:-", param="client_business_id")
+        raise _invalid("client_business_id must be 1 to 128 of A-Za-z0-9._:-", "client_business_id")
     return value
 
 
@@ -169,5 +157,5 @@ def _image_format(metadata: dict[str, Any]) -> ImageFormat | None:
     if mime is None:
         return None
     if mime not in _FORMATS:
-        raise RequestRejected(f"unsupported mimeType {mime!r}", param="metadata.imageOutputOptions.mimeType")
+        raise _invalid(f"unsupported mimeType {mime!r}", "metadata.imageOutputOptions.mimeType")
     return _FORMATS[mime]

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_nanobanana.emulator import responses, routes_control
+from airflow_provider_nanobanana.emulator import errors, responses, routes_control
 from airflow_provider_nanobanana.emulator.faults.effects import distorted, replacement
 from airflow_provider_nanobanana.emulator.faults.rules import Shapes, parameter
 from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask
@@ -34,7 +34,7 @@ def build(service: EmulatedService) -> Starlette:
     def route(path: str, point: str, endpoint: Endpoint, method: str = "GET") -> Route:
         async def authorized(request: Request) -> Response:
             if request.headers.get("authorization") != f"Bearer {service.settings.api_key}":
-                return responses.unauthorized(point)
+                return errors.unauthorized(point)
             return await endpoint(service, request)
 
         return Route(path, authorized, methods=[method])
@@ -52,7 +52,7 @@ def build(service: EmulatedService) -> Starlette:
 
 
 async def _invalid_url(request: Request, exc: Exception) -> Response:
-    return responses.error(404, "", f"Invalid URL ({request.method} {request.url.path})")
+    return errors.error(404, "", f"Invalid URL ({request.method} {request.url.path})")
 
 
 async def _with_faults(
@@ -82,11 +82,11 @@ async def _with_faults(
 async def submit(service: EmulatedService, request: Request) -> Response:
     """Accept and charge an image task, or refuse it."""
     if not service.submit_bucket.take(service.clock()):
-        return responses.rate_limited(service.submit_bucket.headers("async_submit"))
+        return errors.rate_limited(service.submit_bucket.headers("async_submit"))
     try:
         body = read_json(await request.body())
     except ValueError:
-        return responses.error(400, "invalid_request", "request body is not valid JSON")
+        return errors.error(400, "invalid_request", "request body is not valid JSON")
     prompt = str(body.get("prompt", "")) if isinstance(body, dict) else ""
 
     async def right() -> Response:
@@ -114,14 +114,7 @@ async def _accept(service: EmulatedService, body: Any) -> Response:
         shapes = service.faults.shapes("submit", submission.prompt)
         task = service.accept(submission, shapes)
     except RequestRejected as rejected:
-        return responses.error(
-            rejected.status,
-            rejected.code,
-            str(rejected),
-            shape=rejected.shape,
-            kind=rejected.kind,
-            param=rejected.param,
-        )
+        return rejected.answer
     answer = responses.submitted(task, service.settings, shapes)
     if "already_completed" in shapes:
         answer |= await _status_body(service, task)
@@ -131,15 +124,15 @@ async def _accept(service: EmulatedService, body: Any) -> Response:
 async def status(service: EmulatedService, request: Request) -> Response:
     """Say where an image task stands, asked by its id or by its client id."""
     if not service.query_bucket.take(service.clock()):
-        return responses.rate_limited(service.query_bucket.headers("async_query"))
+        return errors.rate_limited(service.query_bucket.headers("async_query"))
     task = service.find(request.path_params["key"])
 
     async def right() -> Response:
         if task is None:
-            return responses.not_found()
+            return errors.not_found()
         if task.hidden_polls > 0 or service.clock() < task.hidden_until:
             task.hidden_polls = max(0, task.hidden_polls - 1)
-            return responses.not_found(task.hidden_spelling)
+            return errors.not_found(task.hidden_spelling)
         return JSONResponse(await _status_body(service, task))
 
     return await _with_faults(service, request, "status", task.prompt if task else "", right)
@@ -226,7 +219,7 @@ def _stored(service: EmulatedService, content: bytes) -> Response:
 
 
 def _upload_refused(message: str) -> Response:
-    return responses.error(400, "", message, shape="E6")
+    return errors.error(400, "", message, shape="E6")
 
 
 def image_type(content: bytes) -> str | None:

@@ -1,97 +1,74 @@
-"""The control API under ``/emulator/``: read the books, programme faults, change settings. No key is asked for."""
+"""The control API under ``/emulator/``: read the ledger, program faults, change settings. No key is asked for."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_nanobanana.emulator.faults.rules import Rule
 from airflow_provider_nanobanana.emulator.requests import read_json
-
-if TYPE_CHECKING:
-    from airflow_provider_nanobanana.emulator.service import EmulatedService
+from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 
 def routes(service: EmulatedService) -> list[Route]:
     """Return the control routes."""
+
+    def faults() -> dict[str, Any]:
+        return {"faults": service.faults.as_list()}
+
+    def replace_faults(rules: Any) -> dict[str, Any]:
+        service.faults.replace(rules)
+        return faults()
+
+    def clear_faults() -> dict[str, Any]:
+        service.faults.clear()
+        return faults()
+
+    def settings() -> dict[str, Any]:
+        return service.settings.as_dict()
+
+    def change_settings(changes: Any) -> dict[str, Any]:
+        if not isinstance(changes, dict):
+            raise ValueError("send an object of settings")
+        if "api_key" in changes:
+            # Nobody is asked for it here: whoever reaches this port could shut out whoever started it.
+            raise ValueError("api_key is set where the emulator is started")
+        service.configure(**changes)
+        return settings()
+
+    def reset() -> dict[str, Any]:
+        service.reset()
+        return {"reset": True}
+
     return [
-        Route("/emulator/ledger", partial(ledger, service), methods=["GET"]),
-        Route("/emulator/requests", partial(requests, service), methods=["GET"]),
-        Route("/emulator/stats", partial(statistics, service), methods=["GET"]),
-        Route("/emulator/faults", partial(faults, service), methods=["GET", "POST", "DELETE"]),
-        Route("/emulator/settings", partial(settings, service), methods=["GET", "POST"]),
-        Route("/emulator/complete", partial(complete, service), methods=["POST"]),
-        Route("/emulator/reset", partial(reset, service), methods=["POST"]),
+        _route("ledger", "GET", service.ledger_dict),
+        _route("requests", "GET", lambda: {"requests": service.request_log.as_list()}),
+        _route("stats", "GET", service.stats),
+        _route("faults", "GET", faults),
+        _route("faults", "DELETE", clear_faults),
+        _route_with_body("faults", replace_faults),
+        _route("settings", "GET", settings),
+        _route_with_body("settings", change_settings),
+        _route("complete", "POST", lambda: {"completed": service.complete_all()}),
+        _route("reset", "POST", reset),
     ]
 
 
-def stats(service: EmulatedService) -> dict[str, Any]:
-    """Return counts of requests and of image tasks by status, and the prompts that are being accepted."""
-    ledger = service.ledger.as_dict(service.clock())
-    tasks = {name: ledger[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
-    return service.request_log.stats() | {"image_tasks": tasks, "pending": list(service.pending)}
+def _route(name: str, method: str, act: Callable[[], dict[str, Any]]) -> Route:
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse(act())
+
+    return Route(f"/emulator/{name}", endpoint, methods=[method])
 
 
-async def ledger(service: EmulatedService, request: Request) -> Response:
-    """Show every image task with what it cost."""
-    return JSONResponse(service.ledger.as_dict(service.clock()))
-
-
-async def requests(service: EmulatedService, request: Request) -> Response:
-    """Show the newest requests."""
-    return JSONResponse({"requests": service.request_log.as_list()})
-
-
-async def statistics(service: EmulatedService, request: Request) -> Response:
-    """Show the counts."""
-    return JSONResponse(stats(service))
-
-
-async def faults(service: EmulatedService, request: Request) -> Response:
-    """Show, replace or delete the rules; a list that does not parse changes nothing."""
-    if request.method == "DELETE":
-        service.faults.rules = []
-    elif request.method == "POST":
+def _route_with_body(name: str, act: Callable[[Any], dict[str, Any]]) -> Route:
+    async def endpoint(request: Request) -> Response:
         try:
-            given = read_json(await request.body())
-            if not isinstance(given, list) or not all(isinstance(rule, dict) for rule in given):
-                raise ValueError("send a list of rules, each an object with on, kind and parameters")
-            service.faults.rules = [Rule.parse(rule) for rule in given]
+            return JSONResponse(act(read_json(await request.body())))
         except ValueError as error:
-            return _bad(error)
-    return JSONResponse({"faults": [rule.as_dict() for rule in service.faults.rules]})
+            return JSONResponse({"error": {"message": str(error)}}, status_code=400)
 
-
-async def settings(service: EmulatedService, request: Request) -> Response:
-    """Show or change the settings."""
-    if request.method == "POST":
-        try:
-            changes = read_json(await request.body())
-            if not isinstance(changes, dict):
-                raise ValueError("send an object of settings")
-            if "api_key" in changes:
-                # Nobody is asked for it here: whoever reaches this port could shut out whoever started it.
-                raise ValueError("api_key is set where the emulator is started")
-            service.configure(**changes)
-        except ValueError as error:
-            return _bad(error)
-    return JSONResponse(service.settings.as_dict())
-
-
-async def complete(service: EmulatedService, request: Request) -> Response:
-    """Let everything that runs be done now."""
-    return JSONResponse({"completed": service.ledger.complete_all(service.clock())})
-
-
-async def reset(service: EmulatedService, request: Request) -> Response:
-    """Forget everything."""
-    service.reset()
-    return JSONResponse({"reset": True})
-
-
-def _bad(error: ValueError) -> Response:
-    return JSONResponse({"error": {"message": str(error)}}, status_code=400)
+    return Route(f"/emulator/{name}", endpoint, methods=["POST"])

@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.emulator.service import EmulatedService
 
 _NAME = re.compile(r"\d+_(tsk_img_[0-9A-Z]+)_(\d{1,4})\.\w+")
 _REDIRECTS = (301, 302, 303, 307, 308)
+_HOPS = re.compile(r"loop|\d{1,4}")
 _CHUNK = 64 * 1024
 
 
@@ -86,7 +87,7 @@ async def redirected(service: EmulatedService, request: Request) -> Response:
     hops = request.path_params["hops"]
     status = request.path_params["status"]
     name = request.path_params["name"]
-    if status not in _REDIRECTS or not (hops == "loop" or hops.isdecimal()):
+    if status not in _REDIRECTS or not _HOPS.fullmatch(hops):
         return _missing(404)
     if hops == "loop":
         return _moved(service, hops, status, name)

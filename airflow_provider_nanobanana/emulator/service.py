@@ -8,7 +8,9 @@ import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
+from airflow_provider_nanobanana.emulator import errors
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
 from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Shapes, parameter, without_words
 from airflow_provider_nanobanana.emulator.images import ImageCache, ImageSpec
@@ -81,9 +83,7 @@ class EmulatedService:
         settings = self.settings
         price = CREDITS[submission.resolution] * submission.count
         if settings.credits is not None and settings.credits - self.ledger.spent(now) < price:
-            raise RequestRejected(
-                "user quota is not enough", status=402, code="insufficient_quota", kind="payment_required"
-            )
+            raise RequestRejected(errors.no_credits())
         task = self.ledger.accept(submission, now, self._latency(shapes))
         task.lookup_spread = self._upto(settings.lookup_spread)
         if "late_404" in shapes:
@@ -97,6 +97,20 @@ class EmulatedService:
         task.image_format = parameter(shapes, "picture_format", "format", own_format)
         self.echo(f"submit {task.id} {submission.model} {submission.size} {submission.resolution} ${usd(task.credits)}")
         return task
+
+    def ledger_dict(self) -> dict[str, Any]:
+        """Return the ledger as of now."""
+        return self.ledger.as_dict(self.clock())
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts of requests and of image tasks by status, and the prompts that are being accepted."""
+        ledger = self.ledger_dict()
+        tasks = {name: ledger[name] for name in ("count", "by_status", "charged_usd", "refunded_usd", "net_usd")}
+        return self.request_log.stats() | {"image_tasks": tasks, "pending": list(self.pending)}
+
+    def complete_all(self) -> int:
+        """Let everything that runs be done now; return how many that were."""
+        return self.ledger.complete_all(self.clock())
 
     def commit_delay(self) -> float:
         """Return the seconds that this submit takes to be accepted."""

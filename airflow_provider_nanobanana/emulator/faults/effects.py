@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from airflow_provider_nanobanana.emulator import responses
+from airflow_provider_nanobanana.emulator import errors
 from airflow_provider_nanobanana.emulator.faults import wire
 from airflow_provider_nanobanana.emulator.faults.rules import Rule
 
@@ -52,7 +52,7 @@ def _rate_limit(rule: Rule) -> Response:
     if category:
         headers["X-RateLimit-Category"] = category
     headers |= _retry_after(rule["retry_after"], rule["date"])
-    return responses.error(429, rule["code"], rule["text"], shape="E3", headers=headers)
+    return errors.error(429, rule["code"], rule["text"], shape="E3", headers=headers)
 
 
 def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
@@ -65,13 +65,13 @@ def _retry_after(value: Any, as_date: bool = False) -> dict[str, str]:
 
 def _server_error(rule: Rule) -> Response:
     headers = _retry_after(rule["retry_after"])
-    return responses.error(rule["status"], rule["code"], rule["text"], kind="server_error", headers=headers)
+    return errors.error(rule["status"], rule["code"], rule["text"], kind="server_error", headers=headers)
 
 
 def _unavailable(rule: Rule) -> Response:
     headers = _retry_after(rule["retry_after"])
     text = "rate limiter is unavailable"
-    return responses.error(503, "rate_limit_unavailable", text, shape="E3", headers=headers)
+    return errors.error(503, "rate_limit_unavailable", text, shape="E3", headers=headers)
 
 
 def _html(rule: Rule) -> Response:
@@ -82,7 +82,7 @@ def _html(rule: Rule) -> Response:
 def _file_or_json_not_found(rule: Rule) -> Response:
     if rule.on == "result":
         return PlainTextResponse("no such file", status_code=rule["status"])
-    return responses.not_found(rule["spelling"], rule["status"])
+    return errors.not_found(rule["spelling"], rule["status"])
 
 
 def _garbage(rule: Rule) -> Response:
@@ -92,11 +92,11 @@ def _garbage(rule: Rule) -> Response:
 
 def _envelope(rule: Rule) -> Response:
     code = rule["status"] if rule["shape"] == "E1" else rule["code"]
-    return responses.error(rule["status"], code, rule["text"], shape=rule["shape"], kind="server_error")
+    return errors.error(rule["status"], code, rule["text"], shape=rule["shape"], kind="server_error")
 
 
 def _layer_below(status: int, code: str, text: str) -> Response:
-    return responses.error(status, code, text, shape="E4")
+    return errors.error(status, code, text, shape="E4")
 
 
 _DISTORTIONS: dict[str, Callable[[Rule, Response], Response]] = {
@@ -115,20 +115,20 @@ _REPLACEMENTS: dict[str, Callable[[Rule], Response]] = {
     "no_channel": lambda rule: _layer_below(503, rule["code"], "No available channel"),
     "model_not_found": lambda rule: _layer_below(503, "model_not_found", "no channel has this capability"),
     "pricing_failed": lambda rule: _layer_below(500, "pricing_failed", "no matching pricing rule"),
-    "unauthorized": lambda rule: responses.unauthorized(rule.on),
+    "unauthorized": lambda rule: errors.unauthorized(rule.on),
     "forbidden": lambda rule: _layer_below(403, "access_denied", rule["text"]),
-    "quota": lambda rule: responses.no_credits(rule["status"], rule["text"]),
-    "bad_request": lambda rule: responses.error(400, rule["code"], rule["text"], param=rule["param"]),
-    "content_policy": lambda rule: responses.error(422, "content_policy_violation", rule["text"]),
+    "quota": lambda rule: errors.no_credits(rule["status"], rule["text"]),
+    "bad_request": lambda rule: errors.error(400, rule["code"], rule["text"], param=rule["param"]),
+    "content_policy": lambda rule: errors.error(422, "content_policy_violation", rule["text"]),
     "too_large": lambda rule: _layer_below(413, "read_request_body_failed", "request body too large"),
     "not_found": _file_or_json_not_found,
     "html": _html,
     "empty_body": lambda rule: Response(b"", rule["status"], media_type="application/json"),
     "not_json": lambda rule: PlainTextResponse(rule["text"], rule["status"]),
     "garbage": _garbage,
-    "success_false": lambda rule: responses.error(rule["status"], "", rule["text"], shape="E6"),
+    "success_false": lambda rule: errors.error(rule["status"], "", rule["text"], shape="E6"),
     "envelope": _envelope,
-    "integer_code": lambda rule: responses.error(
+    "integer_code": lambda rule: errors.error(
         rule["status"], rule["code"], rule["text"], shape="E1", kind="server_error"
     ),
     "redirect_to": lambda rule: Response(status_code=rule["status"], headers={"Location": rule["url"]}),

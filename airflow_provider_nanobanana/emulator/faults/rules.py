@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -57,7 +57,7 @@ class Rule:
     hits: int = 0
 
     @classmethod
-    def parse(cls, given: dict[str, Any]) -> Rule:
+    def parse(cls, given: object) -> Rule:
         """Return the rule a JSON object describes.
 
         :raises ValueError: Point or kind is unknown, a field is unknown or its value could not be played.
@@ -108,9 +108,10 @@ class Rule:
         return True
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the rule as plain JSON, with how often it struck and how often it still will."""
-        head = {"on": self.on, "kind": self.kind, "times": self.times, "match": self.match, "skip": self.skip}
-        return head | {"hits": self.hits} | self.params
+        """Return the rule as plain JSON."""
+        fields = asdict(self)
+        del fields["params"]
+        return fields | self.params
 
 
 #: The shapes that one request met, by kind.
@@ -127,6 +128,30 @@ class FaultRules:
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
+
+    def add(self, given: dict[str, Any]) -> None:
+        """Add one rule behind those in force.
+
+        :raises ValueError: It is not a rule, see :meth:`Rule.parse`.
+        """
+        self.rules.append(Rule.parse(given))
+
+    def replace(self, given: Any) -> None:
+        """Put a list of rules in place of those in force; a list that does not parse changes nothing.
+
+        :raises ValueError: It is no list, or one of it is not a rule.
+        """
+        if not isinstance(given, list):
+            raise ValueError("send a list of rules, each an object with on, kind and parameters")
+        self.rules = [Rule.parse(rule) for rule in given]
+
+    def clear(self) -> None:
+        """Remove all rules."""
+        self.rules = []
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the rules as plain JSON, each with how often it struck (``hits``) and still will (``times``)."""
+        return [rule.as_dict() for rule in self.rules]
 
     def take(self, on: str, subject: str, roles: tuple[str, ...]) -> Rule | None:
         """Return the fault this request meets, counting it.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
-from airflow_provider_nanobanana.emulator import Emulator, responses
+from airflow_provider_nanobanana.emulator import Emulator, errors, responses
 from airflow_provider_nanobanana.emulator.requests import parse
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -128,7 +128,7 @@ def short_circuit(service: EmulatedService, call: ApiCall[Any]) -> ApiResponse:
     assert call.image_task_id is not None
     found = service.find(call.image_task_id)
     if found is None:
-        missing = responses.not_found()
+        missing = errors.not_found()
         return ApiResponse(missing.status_code, body=bytes(missing.body))
     body = responses.status(found, service.clock(), service.settings, [{"url": "https://example.com/a.png"}], {})
     return ApiResponse(200, body=json.dumps(body).encode())
