@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV := $(BIN)/python -m uv
-# The Airflow that .venv gets; python -m dev.stack --airflow starts the others.
+# The Airflow that .venv gets; make stack AIRFLOW=... starts the others.
 CONSTRAINTS := constraints/constraints-3.3.2.txt
 
 # Tests and checks never touch ~/airflow, and nothing phones home.
@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv test test-fast lint format types wheel demo chaos bench emulator clean
+.PHONY: help venv test test-fast lint format types wheel demo stack chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,9 @@ wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 
 demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave it up, TOAPIS_API_KEY=...: real pictures)
 	@exec $(BIN)/python -m dev.demo $(if $(FORM),--form $(FORM)) $(if $(KEEP),--keep)
+
+stack: $(STAMP) ## Start a real Airflow with the examples and the emulator (AIRFLOW=3.1.8: that version, CHECK=1: run one)
+	@exec $(BIN)/python -m dev.stack $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(if $(CHECK),--check)
 
 chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'

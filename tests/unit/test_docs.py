@@ -25,6 +25,9 @@ from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES
 from tests.support.pages import PAGES, REPO, Snippet, anchors, links, page, prose, quoted, snippets, table
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
+PROVIDER = "airflow_provider_nanobanana"
+#: How a comment cites a section of that page, also where a line ends in between.
+CITATION = re.compile(r'docs/toapis\.md(?:``)?,[\s#:]+"([^"]+)"')
 OPERATORS = "operators.nanobanana.NanoBanana"
 DAGS = [each for each in snippets("python") if "with DAG(" in each.text]
 CONNECTIONS = [each for each in snippets("sh") if each.text.startswith("export AIRFLOW_CONN_")]
@@ -113,6 +116,39 @@ def test_every_make_target_that_is_shown_exists() -> None:
     targets = {line.split(":")[0] for line in (REPO / "Makefile").read_text().splitlines() if ": " in line}
     shown = {words[1] for path in PAGES for text in quoted(path.read_text()) if (words := text.split())[:1] == ["make"]}
     assert {"test", "demo"} <= shown <= targets
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "architecture.md", "toapis.md"])
+def test_every_file_and_class_that_is_named_exists(name: str) -> None:
+    package = REPO / PROVIDER
+    code = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    drawn = re.findall(r"\w+/\w+\.py", (REPO / "docs" / "architecture.svg").read_text())
+    for text in [*quoted(prose(page(name))), *drawn]:
+        if re.fullmatch(r"\w[\w./-]*(/|\.(py|md|toml|txt))", text):
+            assert (REPO / text).exists() or (package / text).exists(), text
+        elif name != "toapis.md" and re.fullmatch(r"([A-Z][a-z0-9]+){2,}(\.\w+)?", text):
+            head, _, member = text.partition(".")
+            assert re.search(rf"^class {head}\b", code, re.MULTILINE), text
+            assert not member or re.search(rf"\b{member}\b", code), text
+
+
+def test_what_is_cited_of_the_service_is_on_its_page() -> None:
+    sections = set(re.findall(r"^## (.+)$", page("toapis.md"), re.MULTILINE))
+    sources = [path for folder in (PROVIDER, "tests", "dev") for path in (REPO / folder).rglob("*.py")]
+    cited = [(path.name, found) for path in sources for found in re.findall(CITATION, path.read_text())]
+    assert len(cited) > 10
+    assert [each for each in cited if each[1] not in sections] == []
+
+
+def test_there_is_one_file_of_pins_for_each_airflow() -> None:
+    files = sorted((REPO / "constraints").iterdir())
+    assert len(files) >= 4
+    for path in files:
+        pins = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        # Nothing but pins: an index address would send everybody to somebody's machine.
+        assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", pin)] == [], path.name
+        assert f"apache-airflow=={path.stem.removeprefix('constraints-')}" in pins
+    assert f"constraints/{files[-1].name}" in (REPO / "Makefile").read_text()
 
 
 # --- shapes --------------------------------------------------------------------------------------------------------
