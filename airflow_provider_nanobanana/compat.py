@@ -1,15 +1,23 @@
-"""A worker's line to Airflow's supervisor: connections, XComs and task states all go through it."""
+"""What differs between the Airflow versions that are supported, and what a worker asks of Airflow's supervisor."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+try:
+    from airflow.sdk.exceptions import TaskDeferralError
+except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
+    from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-#: Held by whichever thread asks Airflow for something. Before 3.3 the line is not made for threads: two that ask at
-#: once get each other's answers, or wait for ever (seen on 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it).
+__all__ = ["SUPERVISOR_LOCK", "TaskDeferralError", "was_skipped"]
+
+#: Held by whichever thread asks Airflow's supervisor for a connection, an XCom or a task state. Before 3.3 the
+#: connection to it is not made for threads: two that ask at once get each other's answers, or wait for ever (seen on
+#: 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it).
 SUPERVISOR_LOCK: Final = threading.RLock()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,7 +124,7 @@ class ImageDownloader:
 
     def _ask_again(self, image: GeneratedImage, sent: Collection[str] | None) -> GeneratedImage:
         image_task = self._session.get_task(image.id, sent)
-        now = time.time()
+        now = self._session.clock()
         past = image_task.status is ImageTaskStatus.COMPLETED and now >= image_task.expires(now)
         if past or image_task.expired_at_service:
             raise errors.ResultExpired(

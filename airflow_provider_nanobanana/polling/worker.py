@@ -98,7 +98,7 @@ class PollTracker:
         self.wait = wait
         self._sightings = {image_task_id: PollResult(image_task_id) for image_task_id in image_task_ids}
         # One moment for all that is said of one look.
-        self._now = time.time()
+        self._now = wait.started_at
 
     @property
     def ids(self) -> list[str]:
@@ -112,7 +112,7 @@ class PollTracker:
         shown is theirs alone.
         """
         fresh = poll_once(session, [sighting.id for sighting in self.not_final()])
-        self._now = time.time()
+        self._now = session.clock()
         if self.wait.over(self._now):
             fresh = poll_failed_again(session, fresh)
         self._sightings.update((sighting.id, sighting) for sighting in fresh)

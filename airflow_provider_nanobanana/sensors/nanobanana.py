@@ -1,11 +1,10 @@
-"""The sensor that waits for image tasks, by default without a worker."""
+"""NanoBananaSensor: waits for image tasks, by default without a worker, and returns what became of each."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -14,7 +13,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_provider_nanobanana.compat import was_skipped
+from airflow_provider_nanobanana.compat import TaskDeferralError, was_skipped
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
@@ -28,6 +27,226 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
     from airflow_provider_nanobanana.polling.worker import PollTracker
+
+Records = list[dict[str, Any]]
+
+#: What became of the image tasks, which ``soft_fail`` may soften; a wrong key, say, stays loud.
+_OUTCOMES: Final = (errors.ImageTaskFailed, errors.ImageTaskTimeout, errors.ResultExpired)
+#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
+_NET_SECONDS: Final = 60.0
+
+
+class NanoBananaSensor(BaseSensorOperator):
+    """Wait for image tasks and return what became of each, in the order of the ids.
+
+    Each entry of the list is ``{"id", "status": "completed"|"failed"|"timeout", "images": [{"url"}], "expires_at",
+    "cost_usd", "error": {"code", "message"}}``, at most 600 bytes of JSON; ``expires_at`` is in epoch seconds, what an
+    entry has not is None. The sensor never submits and never cancels. The entries are in XCom also when it fails, so
+    that a download task with ``trigger_rule="all_done"`` lands what is paid. Without ids it is skipped when its
+    upstream was.
+
+    :param image_task_ids: One id, or a list of ids (also the output of a mapped submit, with holes in it).
+    :param allow_partial: Whether one completed image task is enough to succeed.
+    :param deferrable: Wait in the triggerer; otherwise poke or reschedule, with the same result and errors.
+    :param timeout: Seconds (or a timedelta) that one attempt waits, counted from its start.
+    :param poke_interval: Seconds (or a timedelta) between two polls of one image task.
+    :param nanobanana_conn_id: Id of the connection.
+    :raises NanoBananaFailException: Image tasks failed or expired, or the key is refused.
+    :raises NanoBananaSensorTimeout: Time is up; the image tasks go on and stay paid.
+    :raises NanoBananaException: The wait broke off; a retry waits on for free.
+    """
+
+    template_fields: Sequence[str] = ("image_task_ids", "nanobanana_conn_id")
+    ui_color = "#fde2a7"
+    #: What was polled so far, for a sensor that pokes.
+    _tracker: PollTracker | None = None
+
+    def __init__(
+        self,
+        *,
+        image_task_ids: str | Sequence[str] | XComArg,
+        allow_partial: bool = False,
+        deferrable: bool = True,
+        timeout: float | timedelta = 900,
+        poke_interval: float | timedelta = 5,
+        nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(timeout=timeout, poke_interval=poke_interval, **with_retry_policy(kwargs))
+        self.image_task_ids = image_task_ids
+        self.allow_partial = allow_partial
+        self.deferrable = deferrable
+        self.nanobanana_conn_id = nanobanana_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Poll once, then wait in the way that was asked for."""
+        base = super().execute
+
+        def start() -> Any:
+            tracker = self._tracker = self._new_tracker(self._wait_of_attempt(context))
+            if not tracker.ids and was_skipped(self, context):
+                raise AirflowSkipException("There is nothing to wait for: the tasks before were skipped.")
+            if self.deferrable:
+                return self._conclude_or_defer(context, tracker)
+            return self._unwrap_base_class_errors(lambda: base(context), context)
+
+        return self._apply_soft_fail(start)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
+        base = super().resume_execution
+        return self._apply_soft_fail(
+            lambda: self._unwrap_base_class_errors(lambda: base(next_method, next_kwargs, context), context)
+        )
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
+        event = event if isinstance(event, dict) else {}
+        tracker = self._new_tracker(_wait_of_event(event) or self._wait_of_attempt(context))
+        records = self._conclude_or_defer(context, tracker, refused=event.get("outcome") == "refused")
+        self.log.info("All results of %d image tasks are final.", len(records))
+        return records
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Poll once what is not final yet."""
+        tracker = self._tracker = self._tracker or self._new_tracker(self._wait_of_attempt(context))
+        self._poll(context, tracker)
+        return PokeReturnValue(True, self._conclude(context, tracker)) if tracker.over else False
+
+    def _conclude_or_defer(self, context: Context, tracker: PollTracker, *, refused: bool = False) -> Records:
+        """Poll once; conclude where that ends the wait, else defer.
+
+        :param refused: Whether the key was refused to the trigger.
+        """
+        self._poll(context, tracker)
+        if tracker.over:
+            return self._conclude(context, tracker)
+        waiting = tracker.not_final()
+        if refused and any(result.image_task is not None for result in waiting):
+            self._fail(context, tracker, _triggerer_refused(self.nanobanana_conn_id, tracker.ids))
+        self._defer(waiting, tracker.wait)
+
+    def _defer(self, waiting: Sequence[PollResult], wait: WaitWindow) -> NoReturn:
+        from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
+
+        now = NanoBananaHook.clock()
+        remaining = wait.remaining(now)
+        self.log.info("%d image tasks run on; waiting without a worker for %.0f s at most", len(waiting), remaining)
+        self.defer(
+            trigger=NanoBananaTrigger(
+                image_task_ids=[result.id for result in waiting],
+                nanobanana_conn_id=self.nanobanana_conn_id,
+                started_at=wait.started_at,
+                deadline=wait.deadline,
+                poll_interval=float(self.poke_interval),
+                created_at=[result.created_at for result in waiting],
+                kinds=[result.kind for result in waiting],
+                not_before=now + self.poke_interval,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=remaining + _NET_SECONDS),
+        )
+        raise AssertionError("defer raises")
+
+    def _poll(self, context: Context, tracker: PollTracker) -> None:
+        """Poll what is not final; raise where the key was refused for all of it."""
+        with airflow_errors(), NanoBananaHook(self.nanobanana_conn_id) as hook:
+            refusal = tracker.poll(hook.session)
+        if refusal is not None:
+            self._fail(context, tracker, _key_refused(refusal, tracker.ids))
+
+    def _conclude(self, context: Context, tracker: PollTracker) -> Records:
+        """Return the records, or raise what they amount to."""
+        from airflow_provider_nanobanana.polling.verdict import error_for
+
+        records = tracker.records()
+        count_results(self.nanobanana_conn_id, records, tracker.models)
+        error = error_for(records, allow_partial=self.allow_partial)
+        if error is not None:
+            self._fail(context, tracker, error)
+        incomplete = [record for record in records if record["status"] != "completed"]
+        if incomplete:
+            self.log.warning(
+                "Going on without %d of %d image tasks: %s", len(incomplete), len(records), incomplete[:10]
+            )
+        return records
+
+    def _fail(self, context: Context, tracker: PollTracker, error: ToApisError) -> NoReturn:
+        """Raise, with the records in XCom all the same, so that what is paid and completed can be landed."""
+        records = tracker.records()
+        if records and self.do_xcom_push:
+            context["ti"].xcom_push(key="return_value", value=records)
+        raise sensor_exception(error) from error
+
+    def _new_tracker(self, wait: WaitWindow) -> PollTracker:
+        from airflow_provider_nanobanana.polling.worker import PollTracker
+
+        with airflow_errors():
+            return PollTracker(read_ids(self.image_task_ids), wait)
+
+    def _wait_of_attempt(self, context: Context) -> WaitWindow:
+        from airflow_provider_nanobanana.polling.result import WaitWindow
+
+        rescheduled = (
+            context["ti"].get_first_reschedule_date(context) if self.reschedule and not self.deferrable else None
+        )
+        started_at = rescheduled.timestamp() if rescheduled else NanoBananaHook.clock()
+        return WaitWindow(started_at, started_at + self.timeout)
+
+    def _apply_soft_fail(self, action: Callable[[], Any]) -> Any:
+        """Run, and skip only what ``soft_fail`` or ``never_fail`` may: one rule for every way of waiting."""
+        try:
+            return action()
+        except NanoBananaException as failure:
+            if self.never_fail or (self.soft_fail and isinstance(failure.error, _OUTCOMES)):
+                raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
+            raise
+
+    def _unwrap_base_class_errors(self, action: Callable[[], Any], context: Context) -> Any:
+        """Run, and undo what the base class made of it: its skips of any error, its clock, a trigger's crash."""
+        try:
+            return action()
+        except (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError) as ended:
+            reason = ended.__cause__ if isinstance(ended, AirflowSkipException) else ended
+            if isinstance(reason, NanoBananaException):
+                raise reason from reason.error
+            if reason is None or isinstance(reason, AirflowSensorTimeout):
+                return self._after_timeout(context)
+            if isinstance(reason, TaskDeferralError):
+                return self._after_crash(context, reason)
+            if not self.never_fail:
+                raise reason from None
+            raise
+
+    def _after_timeout(self, context: Context) -> Records:
+        """Conclude: Airflow's clock ran out a moment before ours, or its net behind our trigger held."""
+        from airflow_provider_nanobanana.polling.result import NOT_FOUND_GRACE_SECONDS, WaitWindow
+
+        now = NanoBananaHook.clock()
+        tracker = self._tracker or self._new_tracker(WaitWindow(now - NOT_FOUND_GRACE_SECONDS, now))
+        tracker.wait = WaitWindow(tracker.wait.started_at, now)
+        self._poll(context, tracker)
+        return self._conclude(context, tracker)
+
+    def _after_crash(self, context: Context, crash: Exception) -> Records:
+        """Conclude if all results are final by now; else fail so that a retry waits on."""
+        from airflow_provider_nanobanana.polling.result import WaitWindow
+
+        now = NanoBananaHook.clock()
+        tracker = self._new_tracker(WaitWindow(now, now))
+        self._poll(context, tracker)
+        if tracker.not_final():
+            self._fail(context, tracker, _trigger_crashed(crash, self.nanobanana_conn_id, tracker.ids))
+        return self._conclude(context, tracker)
+
+
+def _wait_of_event(event: dict[str, Any]) -> WaitWindow | None:
+    from airflow_provider_nanobanana.polling.result import WaitWindow
+
+    started_at, deadline = event.get("started_at"), event.get("deadline")
+    if isinstance(started_at, (int, float)) and isinstance(deadline, (int, float)):
+        return WaitWindow(started_at, deadline)
+    return None
 
 
 def read_ids(value: Any) -> list[str]:
@@ -56,13 +275,13 @@ def _read_id(entry: Any) -> str:
     return text
 
 
-def key_refused(error: ToApisError, image_task_ids: Sequence[str]) -> ToApisError:
-    """Return the error of a key that is shown nothing; a person must mend the connection."""
-    words = f"{error.message} {_paid(image_task_ids)} Mend the connection and clear this sensor."
+def _key_refused(error: ToApisError, image_task_ids: Sequence[str]) -> ToApisError:
+    """Return the error of a key that is shown nothing; a person must fix the connection."""
+    words = f"{error.message} {_paid(image_task_ids)} Fix the connection and clear this sensor."
     return error.reworded(words, charged="yes")
 
 
-def triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
+def _triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
     """Return the error of a triggerer that is refused what this worker is shown."""
     return TransientFailure(
         "The triggerer was refused by the gateway, this worker is not: do both see the same connection "
@@ -71,7 +290,7 @@ def triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisErro
     )
 
 
-def trigger_crashed(crash: Exception, conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
+def _trigger_crashed(crash: Exception, conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
     """Return the error of a trigger that ended without an event."""
     return TransientFailure(
         f"The trigger failed ({crash}; the log above says why: does the triggerer see the connection {conn_id!r}?). "
@@ -82,228 +301,3 @@ def trigger_crashed(crash: Exception, conn_id: str, image_task_ids: Sequence[str
 
 def _paid(image_task_ids: Sequence[str]) -> str:
     return f"The image tasks go on and stay paid: {listed_ids(image_task_ids)}. Do not clear the submit tasks."
-
-
-try:
-    from airflow.sdk.exceptions import TaskDeferralError
-except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
-    from airflow.exceptions import TaskDeferralError  # type: ignore[no-redef]
-
-
-Records = list[dict[str, Any]]
-
-#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule.
-_NET_SECONDS = 60.0
-
-
-class NanoBananaSensor(BaseSensorOperator):
-    """Wait for image tasks and return what became of each, in the order of the ids.
-
-    Each entry is ``{"id", "status": "completed"|"failed"|"timeout", "images": [{"url"}], "expires_at", "cost_usd",
-    "error"}``. It never submits and never cancels. The entries are in XCom also when the sensor fails, so that a
-    download task with ``trigger_rule="all_done"`` lands what is paid. Without ids it is skipped when its upstream was.
-
-    :param image_task_ids: One id, or a list of ids (also the output of a mapped submit, with holes in it).
-    :param allow_partial: Whether one completed image task is enough.
-    :param deferrable: Wait in the triggerer; otherwise poke or reschedule, with the same result and errors.
-    :param timeout: Seconds that one attempt waits, counted from its start.
-    :param poke_interval: Seconds between two polls of one image task.
-    :param nanobanana_conn_id: Id of the connection.
-    """
-
-    template_fields: Sequence[str] = ("image_task_ids", "nanobanana_conn_id")
-    ui_color = "#fde2a7"
-
-    def __init__(
-        self,
-        *,
-        image_task_ids: str | Sequence[str] | XComArg,
-        allow_partial: bool = False,
-        deferrable: bool = True,
-        timeout: float | timedelta = 900,
-        poke_interval: float | timedelta = 5,
-        nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(timeout=timeout, poke_interval=poke_interval, **with_retry_policy(kwargs))
-        self.image_task_ids = image_task_ids
-        self.allow_partial = allow_partial
-        self.deferrable = deferrable
-        self.nanobanana_conn_id = nanobanana_conn_id
-        self._view: PollTracker | None = None
-
-    def execute(self, context: Context) -> Any:
-        """Look once, then wait in the way that was asked for."""
-        base = super().execute
-
-        def start() -> Any:
-            view = self._view = self._new_view(self._wait_of_attempt(context))
-            if not view.ids and was_skipped(self, context):
-                raise AirflowSkipException("There is nothing to wait for: the tasks before were skipped.")
-            return (
-                self._go_on(context, view)
-                if self.deferrable
-                else self._unwrap_base_class_errors(lambda: base(context), context)
-            )
-
-        return self._apply_soft_fail(start)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
-        base = super().resume_execution
-        return self._apply_soft_fail(
-            lambda: self._unwrap_base_class_errors(lambda: base(next_method, next_kwargs, context), context)
-        )
-
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
-        event = event if isinstance(event, dict) else {}
-        view = self._new_view(_wait_of_event(event) or self._wait_of_attempt(context))
-        records = self._go_on(context, view, refused=event.get("outcome") == "refused")
-        self.log.info("Every one of %d image tasks is settled.", len(records))
-        return records
-
-    def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once at what has not settled yet."""
-        view = self._view = self._view or self._new_view(self._wait_of_attempt(context))
-        self._look(context, view)
-        return PokeReturnValue(True, self._conclude(context, view)) if view.over else False
-
-    def _go_on(self, context: Context, view: PollTracker, *, refused: bool = False) -> Records:
-        """Look, then conclude or defer."""
-        self._look(context, view)
-        if view.over:
-            return self._conclude(context, view)
-        waiting = view.not_final()
-        if refused and any(sighting.image_task is not None for sighting in waiting):
-            from airflow_provider_nanobanana.sensors.nanobanana import triggerer_refused
-
-            self._fail(context, view, triggerer_refused(self.nanobanana_conn_id, view.ids))
-        self._defer(waiting, view.wait)
-
-    def _defer(self, waiting: Sequence[PollResult], wait: WaitWindow) -> NoReturn:
-        from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
-
-        now = time.time()
-        remaining = wait.remaining(now)
-        self.log.info("%d image tasks run on; waiting without a worker for %.0f s at most", len(waiting), remaining)
-        self.defer(
-            trigger=NanoBananaTrigger(
-                image_task_ids=[sighting.id for sighting in waiting],
-                nanobanana_conn_id=self.nanobanana_conn_id,
-                started_at=wait.started_at,
-                deadline=wait.deadline,
-                poll_interval=float(self.poke_interval),
-                created_at=[sighting.created_at for sighting in waiting],
-                kinds=[sighting.kind for sighting in waiting],
-                not_before=now + self.poke_interval,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=remaining + _NET_SECONDS),
-        )
-        raise AssertionError("defer raises")
-
-    def _look(self, context: Context, view: PollTracker) -> None:
-        """Look at what has not settled; a refusal of all that was asked is raised."""
-        with airflow_errors(), NanoBananaHook(self.nanobanana_conn_id) as hook:
-            refusal = view.poll(hook.session)
-        if refusal is not None:
-            from airflow_provider_nanobanana.sensors.nanobanana import key_refused
-
-            self._fail(context, view, key_refused(refusal, view.ids))
-
-    def _conclude(self, context: Context, view: PollTracker) -> Records:
-        """Return the records, or raise what they amount to."""
-        from airflow_provider_nanobanana.polling.verdict import error_for
-
-        records = view.records()
-        count_results(self.nanobanana_conn_id, records, view.models)
-        error = error_for(records, allow_partial=self.allow_partial)
-        if error is not None:
-            self._fail(context, view, error)
-        incomplete = [record for record in records if record["status"] != "completed"]
-        if incomplete:
-            self.log.warning(
-                "Going on without %d of %d image tasks: %s", len(incomplete), len(records), incomplete[:10]
-            )
-        return records
-
-    def _fail(self, context: Context, view: PollTracker, error: errors.ToApisError) -> NoReturn:
-        """Raise; what was seen is in XCom all the same, so that what is paid and completed can be landed."""
-        records = view.records()
-        if records and self.do_xcom_push:
-            context["ti"].xcom_push(key="return_value", value=records)
-        raise sensor_exception(error) from error
-
-    def _new_view(self, wait: WaitWindow) -> PollTracker:
-        from airflow_provider_nanobanana.polling.worker import PollTracker
-        from airflow_provider_nanobanana.sensors.nanobanana import read_ids
-
-        with airflow_errors():
-            return PollTracker(read_ids(self.image_task_ids), wait)
-
-    def _wait_of_attempt(self, context: Context) -> WaitWindow:
-        from airflow_provider_nanobanana.polling.result import WaitWindow
-
-        rescheduled = (
-            context["ti"].get_first_reschedule_date(context) if self.reschedule and not self.deferrable else None
-        )
-        started_at = rescheduled.timestamp() if rescheduled else time.time()
-        return WaitWindow(started_at, started_at + self.timeout)
-
-    def _apply_soft_fail(self, action: Callable[[], Any]) -> Any:
-        """Run, and skip only what ``soft_fail`` or ``never_fail`` may: one rule for every way of waiting."""
-        try:
-            return action()
-        except NanoBananaException as failure:
-            # A wrong key, say, stays loud.
-            if self.never_fail or (self.soft_fail and isinstance(failure.error, errors.OUTCOME_ERRORS)):
-                raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
-            raise
-
-    def _unwrap_base_class_errors(self, action: Callable[[], Any], context: Context) -> Any:
-        """Run, and undo what the base class made of it: its skips of any error, its clock, a trigger's crash."""
-        try:
-            return action()
-        except (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError) as ended:
-            reason = ended.__cause__ if isinstance(ended, AirflowSkipException) else ended
-            if isinstance(reason, NanoBananaException):
-                raise reason from reason.error
-            if reason is None or isinstance(reason, AirflowSensorTimeout):
-                return self._after_timeout(context)
-            if isinstance(reason, TaskDeferralError):
-                return self._after_crash(context, reason)
-            if not self.never_fail:
-                raise reason from None
-            raise
-
-    def _after_timeout(self, context: Context) -> Records:
-        """Conclude: Airflow's clock ran out a moment before ours, or its net behind our trigger held."""
-        from airflow_provider_nanobanana.polling.result import NOT_FOUND_GRACE_SECONDS, WaitWindow
-
-        now = time.time()
-        view = self._view or self._new_view(WaitWindow(now - NOT_FOUND_GRACE_SECONDS, now))
-        view.wait = WaitWindow(view.wait.started_at, now)
-        self._look(context, view)
-        return self._conclude(context, view)
-
-    def _after_crash(self, context: Context, crash: Exception) -> Records:
-        """Conclude if everything has settled by now; else fail so that a retry waits on."""
-        from airflow_provider_nanobanana.polling.result import WaitWindow
-        from airflow_provider_nanobanana.sensors.nanobanana import trigger_crashed
-
-        now = time.time()
-        view = self._new_view(WaitWindow(now, now))
-        self._look(context, view)
-        if view.not_final():
-            self._fail(context, view, trigger_crashed(crash, self.nanobanana_conn_id, view.ids))
-        return self._conclude(context, view)
-
-
-def _wait_of_event(event: dict[str, Any]) -> WaitWindow | None:
-    from airflow_provider_nanobanana.polling.result import WaitWindow
-
-    started_at, deadline = event.get("started_at"), event.get("deadline")
-    if isinstance(started_at, (int, float)) and isinstance(deadline, (int, float)):
-        return WaitWindow(started_at, deadline)
-    return None

@@ -84,7 +84,7 @@ class TestRefusals:
         emulator.fault(on="status", kind="unauthorized", skip=2)
         run = wait(done_and_late, **mode)
         assert isinstance(run.error, AirflowFailException)
-        assert "Mend the connection" in str(run.error)
+        assert "Fix the connection" in str(run.error)
         assert len(statuses(run)) == 2
         assert mode["deferrable"] or statuses(run)[0] == "completed"
 
