@@ -199,11 +199,11 @@ class NanoBananaHook(BaseHook):
 
     async def aget_task(self, image_task_id: str) -> ImageTask:
         """As :meth:`get_task`, for triggers, without repeats: the caller polls again anyway."""
-        from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
+        from airflow_provider_nanobanana.toapis.protocol import status_call
 
         client = await self.aclient()
         with airflow_errors():
-            return await client.call(status_call(image_task_id), NO_RETRY)
+            return await client.call(status_call(image_task_id))
 
     def upload(self, path_or_uri: str | os.PathLike[str]) -> str:
         """Upload a reference image (JPEG, PNG or WebP, at most 10 MB) and return its public URL; free.

@@ -108,7 +108,7 @@ class ImageDownloader:
         if image.url is None:
             raise errors.ResultMissing(f"Image task {image.id} names no image {image.index}.", image_task_id=image.id)
         with self._fetcher() as fetcher:
-            return fetcher.fetch(image.url, sink).promised
+            return fetcher.fetch(image.url, sink)
 
     @contextmanager
     def _fetcher(self) -> Iterator[LinkFetcher]:

@@ -1,4 +1,4 @@
-"""Fetch a result link: without credentials, from checked addresses only, within bounds of time, size and memory.
+"""LinkFetcher: fetches a result link without credentials, from checked addresses only, bounded in time and size.
 
 Built on httpx's transport, not on its client: the transport knows no cookies, no ``.netrc``, no default headers and
 no redirects, and does not log the URLs it asks for (result links are signed: whoever has one has the image); what
@@ -9,14 +9,12 @@ httpx is imported inside the functions, so that DAG files which import this modu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -39,122 +37,23 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.http import httpx
     from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
 
-PIECE: Final = 64 * 1024
-"""Largest decoded piece, in bytes: a few compressed bytes may stand for gigabytes."""
-
-_MOST_DIGITS: Final = 18  # of a length in bytes; int() of some thousand digits is an error of its own
-
-
-def redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
-    """Return the absolute URL a redirect leads to, unchecked, or None where the answer is no redirect.
-
-    :raises UnsafeAddress: It leads to something that is not a URL.
-    """
-    location = headers.get("location")
-    if status not in (301, 302, 303, 307, 308) or not location:
-        return None
-    try:
-        return urljoin(url, location)
-    except ValueError as error:
-        raise UnsafeAddress(f"{urlsplit(url).hostname} redirects to something that is not a URL") from error
-
-
-def check_status(status: int, headers: Mapping[str, str], where: str) -> None:
-    """Take 200 and nothing else.
-
-    :raises DownloadFailed: With ``http_status``, and ``retry_after`` where the server asked to wait.
-    """
-    if status == 200:
-        return
-    hint = "; the link is dead or was taken back, a fresh one has to be asked for" if status in (403, 404, 410) else ""
-    raise DownloadFailed(
-        f"{where} answered {status}{hint}", http_status=status, retry_after=parse_retry_after(headers, time.time())
-    )
-
-
-def declared_length(headers: Mapping[str, str]) -> int | None:
-    """Return ``Content-Length`` in bytes, or None where there is none that can be read."""
-    text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None
-
-
-def decoded(pieces: Iterable[bytes], encoding: str, where: str) -> Iterator[bytes]:
-    """Undo a ``Content-Encoding`` (none was asked for; gzip and deflate are taken all the same), piece by piece.
-
-    :raises DownloadFailed: Another encoding, or a body that is not in it.
-    """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        yield from pieces
-        return
-    if name not in ("gzip", "x-gzip", "deflate"):
-        raise DownloadFailed(f"{where} came in the encoding {name[:40]!r}, which was not asked for")
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # reads the headers of gzip and of zlib
-    try:
-        for piece in pieces:
-            rest, full = piece, False
-            while (rest or full) and not inflater.eof:
-                out = inflater.decompress(rest, PIECE)
-                rest, full = inflater.unconsumed_tail, len(out) == PIECE
-                yield out
-    except zlib.error as error:
-        raise DownloadFailed(f"{where} is not in the encoding {name!r} it claims: {error}") from error
-    if not inflater.eof:
-        raise DownloadFailed(f"{where} ended inside its {name} encoding")
-
-
+#: Largest image fetched, in bytes.
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Largest image fetched, in bytes."""
-
+#: Redirects followed.
 MAX_HOPS: Final = 5
-"""Redirects followed."""
-
+#: Longest time for one link, all redirects included.
 TOTAL_SECONDS: Final = 300.0
-"""Longest time for one link, all redirects included."""
-
+#: Largest decoded piece, in bytes: a few compressed bytes may stand for gigabytes.
+_PIECE: Final = 64 * 1024
 _MAX_ADDRESSES: Final = 4
 _CONNECT_SECONDS: Final = 10.0
-_MOST_TRANSPORTS: Final = 4  # names whose connections are kept: links of a sharded host each have another
-_CUTOFF_SLACK: Final = 0.1  # a cut connection looks like the end of the body: by then the deadline has passed
-
-
-_FETCHING: ContextVar[bool] = ContextVar("fetching a link", default=False)
+#: Names whose connections are kept: links of a sharded host each have another.
+_MOST_TRANSPORTS: Final = 4
+#: A cut connection looks like the end of the body: by then the deadline has passed.
+_DEADLINE_SLACK: Final = 0.1
+#: Loggers of httpcore that write headers at DEBUG.
 _LOGGERS: Final = ("connection", "http11", "http2", "proxy", "socks")
-
-
-class _NoLinks(logging.Filter):
-    """Keeps out what is logged while a link is fetched: headers of a redirect hold the signed link."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not _FETCHING.get()
-
-
-_NO_LINKS: Final = _NoLinks()
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    for name in _LOGGERS:
-        logging.getLogger(f"httpcore.{name}").addFilter(_NO_LINKS)  # the same one twice counts once
-    token = _FETCHING.set(True)
-    try:
-        yield
-    finally:
-        _FETCHING.reset(token)
-
-
-@dataclass(frozen=True)
-class FetchedLink:
-    """What was written to the sink: number of ``bytes`` and their ``sha256``; what the last host said about it.
-
-    ``promised``: the server said where the body ends, and it did; without, a cut connection looks like an end.
-    """
-
-    bytes: int
-    sha256: str
-    content_type: str
-    final_url_host: str
-    promised: bool = True
+_FETCHING: ContextVar[bool] = ContextVar("fetching a link", default=False)
 
 
 class LinkFetcher:
@@ -188,7 +87,7 @@ class LinkFetcher:
         self._max_hops = max_hops
         self._resolve = resolve
         self._clock = clock
-        self._cutoff = ConnectionDeadline()
+        self._deadline = ConnectionDeadline()
         # One pool for each name: a pool reuses connections by address, and two names may share one (a CDN), while
         # only one of them was verified in the TLS handshake.
         self._transports: OrderedDict[tuple[str, str, int, EnvironmentProxy | None], httpx.HTTPTransport] = (
@@ -205,11 +104,12 @@ class LinkFetcher:
         """Close every connection."""
         while self._transports:
             self._transports.popitem()[1].close()
-        self._cutoff.clear()
+        self._deadline.clear()
 
-    def fetch(self, url: str, sink: BinaryIO) -> FetchedLink:
+    def fetch(self, url: str, sink: BinaryIO) -> bool:
         """Write what the link serves into ``sink``, in chunks; after a failure a seekable sink is as it was before.
 
+        :return: Whether the server said where the body ends; without, a cut connection looks like the end.
         :raises UnsafeAddress: The link or a redirect leads where we never connect to, or there are too many redirects.
         :raises DownloadFailed: Not served, or not wholly; ``http_status`` is set where there was an answer (403, 404
             and 410: ask the service for a fresh link).
@@ -219,7 +119,7 @@ class LinkFetcher:
         start = sink.tell() if sink.seekable() else None
         try:
             deadline = self._clock() + self._total
-            with _unlogged(), self._cutoff.limit(self._total + _CUTOFF_SLACK):
+            with _unlogged(), self._deadline.limit(self._total + _DEADLINE_SLACK):
                 return self._follow(url, sink, deadline)
         except BaseException:
             if start is not None:
@@ -228,19 +128,19 @@ class LinkFetcher:
                     sink.truncate()
             raise
 
-    def _follow(self, url: str, sink: BinaryIO, deadline: float) -> FetchedLink:
+    def _follow(self, url: str, sink: BinaryIO, deadline: float) -> bool:
         for _ in range(self._max_hops + 1):
             url = url.strip()
             link = check_url(url, self._policy)
             where = f"{link.host}{urlsplit(url).path}"[:200]
             response = self._open(url, link, where, deadline)
             with contextlib.closing(response):
-                target = redirect_target(response.status_code, response.headers, url)
+                target = _redirect_target(response.status_code, response.headers, url)
                 if target is not None:
                     url = target
                     continue
-                check_status(response.status_code, response.headers, where)
-                return self._read(response, sink, link.host, where, deadline)
+                _check_status(response.status_code, response.headers, where)
+                return self._read(response, sink, where, deadline)
         raise UnsafeAddress(f"The link was redirected more than {self._max_hops} times, last by {link.host}")
 
     def _open(self, url: str, link: LinkTarget, where: str, deadline: float) -> httpx.Response:
@@ -278,7 +178,7 @@ class LinkFetcher:
             raise UnsafeAddress(f"The link to {link.host} is not a URL") from error
         seconds = min(self._timeout, left)
         timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
-        extensions: dict[str, object] = {"timeout": timeout.as_dict(), "trace": self._cutoff.trace}
+        extensions: dict[str, object] = {"timeout": timeout.as_dict(), "trace": self._deadline.trace}
         if address is not None and link.literal is None:
             extensions["sni_hostname"] = link.host  # the certificate is verified against the name
         return httpx.Request(
@@ -309,30 +209,108 @@ class LinkFetcher:
             self._transports.popitem(last=False)[1].close()
         return self._transports[key]
 
-    def _read(self, response: httpx.Response, sink: BinaryIO, host: str, where: str, deadline: float) -> FetchedLink:
+    def _read(self, response: httpx.Response, sink: BinaryIO, where: str, deadline: float) -> bool:
         from airflow_provider_nanobanana.toapis.http import httpx
 
-        declared = declared_length(response.headers)
+        declared = _declared_length(response.headers)
         if declared is not None and declared > self._max_bytes:
             raise ImageInvalid(f"{where} has {declared:,} bytes; at most {self._max_bytes:,} are taken, none kept")
-        digest, written = hashlib.sha256(), 0
+        written = 0
         try:
             # Without a chunk size: a piece comes as soon as it arrives, so that a slow drip meets the deadline.
-            for piece in decoded(response.iter_raw(), response.headers.get("content-encoding", ""), where):
+            for piece in _decoded(response.iter_raw(), response.headers.get("content-encoding", ""), where):
                 self._remaining(where, deadline)
                 written += len(piece)
                 if written > self._max_bytes:
                     raise ImageInvalid(f"{where} has more than {self._max_bytes:,} bytes; no more are taken, none kept")
-                digest.update(piece)
                 sink.write(piece)
         except httpx.TransportError as error:
             raise _failed(where, error) from error
         self._remaining(where, deadline)
         if declared is not None and response.num_bytes_downloaded != declared:
             raise DownloadFailed(f"{where} ended after {response.num_bytes_downloaded:,} of {declared:,} bytes")
-        content_type = response.headers.get("content-type", "")
-        promised = declared is not None or "transfer-encoding" in response.headers  # chunks have an end of their own
-        return FetchedLink(written, digest.hexdigest(), content_type, host, promised)
+        # Chunks have an end of their own.
+        return declared is not None or "transfer-encoding" in response.headers
+
+
+def _redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
+    """Return the absolute URL a redirect leads to, unchecked, or None where the answer is no redirect.
+
+    :raises UnsafeAddress: It leads to something that is not a URL.
+    """
+    location = headers.get("location")
+    if status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise UnsafeAddress(f"{urlsplit(url).hostname} redirects to something that is not a URL") from error
+
+
+def _check_status(status: int, headers: Mapping[str, str], where: str) -> None:
+    """Take 200 and nothing else.
+
+    :raises DownloadFailed: With ``http_status``, and ``retry_after`` where the server asked to wait.
+    """
+    if status == 200:
+        return
+    hint = "; the link is dead or was taken back, a fresh one has to be asked for" if status in (403, 404, 410) else ""
+    raise DownloadFailed(
+        f"{where} answered {status}{hint}", http_status=status, retry_after=parse_retry_after(headers, time.time())
+    )
+
+
+def _declared_length(headers: Mapping[str, str]) -> int | None:
+    """Return ``Content-Length`` in bytes, or None where there is none that can be read."""
+    text = headers.get("content-length", "")
+    # int() of some thousand digits is an error of its own.
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _decoded(pieces: Iterable[bytes], encoding: str, where: str) -> Iterator[bytes]:
+    """Undo a ``Content-Encoding`` (none was asked for; gzip and deflate are taken all the same), piece by piece.
+
+    :raises DownloadFailed: Another encoding, or a body that is not in it.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        yield from pieces
+        return
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise DownloadFailed(f"{where} came in the encoding {name[:40]!r}, which was not asked for")
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # reads the headers of gzip and of zlib
+    try:
+        for piece in pieces:
+            rest, full = piece, False
+            while (rest or full) and not inflater.eof:
+                out = inflater.decompress(rest, _PIECE)
+                rest, full = inflater.unconsumed_tail, len(out) == _PIECE
+                yield out
+    except zlib.error as error:
+        raise DownloadFailed(f"{where} is not in the encoding {name!r} it claims: {error}") from error
+    if not inflater.eof:
+        raise DownloadFailed(f"{where} ended inside its {name} encoding")
+
+
+class _NoLinks(logging.Filter):
+    """Keeps out what is logged while a link is fetched: headers of a redirect hold the signed link."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _FETCHING.get()
+
+
+_NO_LINKS: Final = _NoLinks()
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    for name in _LOGGERS:
+        logging.getLogger(f"httpcore.{name}").addFilter(_NO_LINKS)  # the same one twice counts once
+    token = _FETCHING.set(True)
+    try:
+        yield
+    finally:
+        _FETCHING.reset(token)
 
 
 def _failed(where: str, error: Exception) -> DownloadFailed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, status_call
+from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.toapis.session import open_async_client
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class StatusClient:
 
         :raises ToApisError: the one error of the answer.
         """
-        return await self._client.call(status_call(image_task_id), NO_RETRY)
+        return await self._client.call(status_call(image_task_id))
 
     async def aclose(self) -> None:
         """Close the connections."""

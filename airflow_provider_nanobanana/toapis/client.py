@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
@@ -40,9 +40,7 @@ _LIMITS: Final = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT)
 class _BaseClient:
     """What both clients know: where to send, with which key, how long to wait."""
 
-    def __init__(
-        self, base_url: str, api_key: str, *, timeout: float = 30.0, policy: RequestRetry | None = None
-    ) -> None:
+    def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0) -> None:
         self._key = checked_key(api_key)
         try:
             httpx.URL(base_url).host.encode("idna")
@@ -50,7 +48,6 @@ class _BaseClient:
             raise ConfigurationError("The host holds a name that cannot be looked up.") from error
         self._base_url = base_url
         self._timeout = timeout
-        self._policy = policy or RequestRetry()
         self._headers = {
             "Authorization": f"Bearer {self._key}",
             "Accept": "application/json",
@@ -102,7 +99,7 @@ class ToApisClient(_BaseClient):
     :param base_url: As :func:`~airflow_provider_nanobanana.toapis.protocol.normalise_host` returns it.
     :param api_key: Sent as ``Authorization: Bearer`` to that host and no other.
     :param timeout: Seconds for one HTTP call, body included.
-    :param policy: Repeats within one call.
+    :param retry: How a call is repeated that names nothing else.
     """
 
     def __init__(
@@ -111,10 +108,11 @@ class ToApisClient(_BaseClient):
         api_key: str,
         *,
         timeout: float = 30.0,
-        policy: RequestRetry | None = None,
+        retry: RequestRetry | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(base_url, api_key, timeout=timeout, policy=policy)
+        super().__init__(base_url, api_key, timeout=timeout)
+        self._retry = retry or RequestRetry()
         self._sleep = sleep
         self._lines: list[_Line] = []
         self._idle: deque[_Line] = deque()
@@ -122,8 +120,8 @@ class ToApisClient(_BaseClient):
         # What keeps connections from being opened at all is to be known before anything is written ahead.
         self._idle.append(self._open())
 
-    def call(self, call: ApiCall[T], policy: RequestRetry | None = None) -> T:
-        """Send a call, repeat it as the policy allows, and return its result.
+    def call(self, call: ApiCall[T], retry: RequestRetry | None = None) -> T:
+        """Send a call, repeat it as ``retry`` (by default the client's) allows, and return its result.
 
         :raises ToApisError: the one error of the last answer.
         """
@@ -132,7 +130,7 @@ class ToApisClient(_BaseClient):
             try:
                 return call.parse(self._exchange(call), time.time())
             except ToApisError as error:
-                delay = (policy or self._policy).delay(call.kind, error, repeats, random.random())
+                delay = (retry or self._retry).delay(call.kind, error, repeats, random.random())
                 if delay is None:
                     raise
             self._sleep(delay)
@@ -204,13 +202,10 @@ class AsyncToApisClient(_BaseClient):
         api_key: str,
         *,
         timeout: float = 30.0,
-        policy: RequestRetry | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         concurrency: int = _CONNECTIONS_PER_CLIENT,
         on_headers: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
-        super().__init__(base_url, api_key, timeout=timeout, policy=policy)
-        self._sleep = sleep
+        super().__init__(base_url, api_key, timeout=timeout)
         self._heed = on_headers
         # Longer than a poll interval, so that few waits do not open a connection for each poll; a submit that left on
         # a connection just closed would be unknown, so the blocking client keeps httpx's 5 s.
@@ -226,21 +221,12 @@ class AsyncToApisClient(_BaseClient):
         self._misses = 0
         self._miss: Exception | None = None
 
-    async def call(self, call: ApiCall[T], policy: RequestRetry | None = None) -> T:
-        """Send a call, repeat it as the policy allows, and return its result.
+    async def call(self, call: ApiCall[T]) -> T:
+        """Send a call once and return its result; whoever polls asks again later.
 
-        :raises ToApisError: the one error of the last answer.
+        :raises ToApisError: the one error of the answer.
         """
-        repeats = 0
-        while True:
-            try:
-                return call.parse(await self._exchange(call), time.time())
-            except ToApisError as error:
-                delay = (policy or self._policy).delay(call.kind, error, repeats, random.random())
-                if delay is None:
-                    raise
-            await self._sleep(delay)
-            repeats += 1
+        return call.parse(await self._exchange(call), time.time())
 
     async def _exchange(self, call: ApiCall[Any]) -> ApiResponse | NoResponse:
         """Send a call; until a connection was made, and after one could not be, one at a time, for all who wait.

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from airflow_provider_nanobanana.landing.address_policy import AddressPolicy
-from airflow_provider_nanobanana.landing.link_fetcher import FetchedLink, LinkFetcher
+from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 
 Send = Callable[[bytes], None]
@@ -38,10 +38,17 @@ def resolver(*addresses: str) -> Callable[[str, int], list[str]]:
     return lambda host, port: list(addresses)
 
 
-def fetch_link(url: str, sink: BinaryIO, policy: AddressPolicy = HERE, **options: Any) -> FetchedLink:
+def fetch_link(url: str, sink: BinaryIO, policy: AddressPolicy = HERE, **options: Any) -> bool:
     """Fetch one link; options as :class:`LinkFetcher` takes them."""
     with LinkFetcher(policy, **options) as fetcher:
         return fetcher.fetch(url, sink)
+
+
+def body_of(url: str, policy: AddressPolicy = HERE, **options: Any) -> bytes:
+    """Return what a link serves."""
+    sink = io.BytesIO()
+    fetch_link(url, sink, policy, **options)
+    return sink.getvalue()
 
 
 def failure(url: str, policy: AddressPolicy = HERE, **options: object) -> ToApisError:

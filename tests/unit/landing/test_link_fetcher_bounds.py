@@ -19,6 +19,7 @@ from tests.support.link_server import (
     BODY,
     HERE,
     Send,
+    body_of,
     failure,
     fetch_link,
     fixed,
@@ -54,7 +55,7 @@ def test_undeclared_size_is_refused_while_reading() -> None:
 @pytest.mark.parametrize("size", [999, 1000])
 def test_the_limit_itself_is_allowed(size: int) -> None:
     with serve(fixed(respond(200, b"x" * size))) as server:
-        assert fetch_link(server.url(), io.BytesIO(), HERE, max_bytes=1000).bytes == size
+        assert len(body_of(server.url(), max_bytes=1000)) == size
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_the_limit_itself_is_allowed(size: int) -> None:
 def test_encodings_nobody_asked_for(name: str, encode: Callable[[bytes], bytes]) -> None:
     sink = io.BytesIO()
     with serve(fixed(respond(200, encode(BODY), Content_Encoding=name))) as server:
-        assert fetch_link(server.url(), sink, HERE).bytes == len(BODY)
+        fetch_link(server.url(), sink, HERE)
     assert sink.getvalue() == BODY
 
 

@@ -22,6 +22,7 @@ from tests.support.link_server import (
     HERE,
     SECRET,
     Send,
+    body_of,
     certificates,
     failure,
     fetch_link,
@@ -50,7 +51,7 @@ def test_any_redirect_ends_in_the_tree(location: str) -> None:
 
 def test_blanks_around_a_link_are_no_part_of_it() -> None:
     with serve(fixed(respond(200, BODY))) as server:
-        assert fetch_link(f"  {server.url()} \n", io.BytesIO(), HERE).bytes == len(BODY)
+        assert body_of(f"  {server.url()} \n") == BODY
 
 
 def test_mutated_links_end_in_the_tree() -> None:
@@ -97,7 +98,7 @@ def test_connections_of_a_few_hosts_are_kept() -> None:
         after = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
         assert len(server.peers) == 40, "the last one was still connected"
         assert len(fetcher._transports) == 4
-        assert len(fetcher._cutoff._sockets) <= 5
+        assert len(fetcher._deadline._sockets) <= 5
     assert after - before <= 25, "both ends of the kept ones, and what the server has not closed yet"
 
 
@@ -108,7 +109,7 @@ def test_no_log_line_holds_a_signed_link(caplog: pytest.LogCaptureFixture) -> No
         send(respond(200, BODY) if path.startswith("/real") else respond(302, Location="/real.png" + SECRET))
 
     with serve(answer) as server, caplog.at_level(logging.DEBUG):
-        assert fetch_link(server.url("/a.png" + SECRET), io.BytesIO(), HERE).bytes == len(BODY)
+        assert body_of(server.url("/a.png" + SECRET)) == BODY
         assert "s3cret" not in caplog.text
         with httpx.Client() as client:
             client.get(server.url("/real.png"))
@@ -158,13 +159,11 @@ def test_rebinding_the_checked_address_is_the_one_connected_to() -> None:
         asked.append(f"{host}:{port}")
         return ["127.0.0.1"] if len(asked) == 1 else ["169.254.169.254"]
 
-    sink = io.BytesIO()
     with serve(fixed(respond(200, BODY))) as server:
-        fetched = fetch_link(server.url(host="rebind.example"), sink, HERE, resolve=resolve)
+        assert body_of(server.url(host="rebind.example"), resolve=resolve) == BODY
     assert asked == [f"rebind.example:{server.port}"]
     assert server.peers == ["127.0.0.1"]
     assert f"\r\nHost: rebind.example:{server.port}\r\n" in server.requests[0]
-    assert (fetched.final_url_host, sink.getvalue()) == ("rebind.example", BODY)
 
 
 def test_every_hop_is_looked_up_anew() -> None:
@@ -185,7 +184,7 @@ def test_relative_redirects_and_their_number() -> None:
 
     sink = io.BytesIO()
     with serve(answer) as server:
-        assert fetch_link(server.url("/5"), sink, HERE).bytes == len(BODY)
+        fetch_link(server.url("/5"), sink, HERE)
         error = failure(server.url("/6"))
     assert sink.getvalue() == BODY
     assert isinstance(error, UnsafeAddress)
@@ -195,8 +194,7 @@ def test_relative_redirects_and_their_number() -> None:
 def test_next_address_when_one_takes_no_connection() -> None:
     with serve(fixed(respond(200, BODY))) as server:
         # The server listens on IPv4 only.
-        fetched = fetch_link(server.url(host="two.example"), io.BytesIO(), HERE, resolve=resolver("::1", "127.0.0.1"))
-    assert fetched.bytes == len(BODY)
+        assert body_of(server.url(host="two.example"), resolve=resolver("::1", "127.0.0.1")) == BODY
 
 
 @pytest.mark.parametrize("resolved", [[], None])
@@ -218,14 +216,13 @@ def test_certificate_is_checked_against_the_name_not_the_address(tmp_path: Path)
     tls = certificates(tmp_path, "files.example")
     policy = AddressPolicy(reach="loopback")
     with serve(fixed(respond(200, BODY)), tls=tls.server) as server:
-        fetched = fetch_link(
+        body = body_of(
             server.url(host="files.example", scheme="https"),
-            io.BytesIO(),
             policy,
             ssl_context=tls.client,
             resolve=resolver("127.0.0.1"),
         )
-        assert (fetched.bytes, server.names) == (len(BODY), ["files.example"])
+        assert (body, server.names) == (BODY, ["files.example"])
         for host in ("other.example", "127.0.0.1"):
             error = failure(
                 server.url("/a" + SECRET, host=host, scheme="https"),
@@ -266,10 +263,9 @@ def test_proxy_of_the_environment_resolves_by_itself(monkeypatch: pytest.MonkeyP
 
     with serve(fixed(respond(200, BODY))) as proxy:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
-        fetched = fetch_link("http://files.example/a.png", io.BytesIO(), HERE, resolve=resolve)
+        assert body_of("http://files.example/a.png", resolve=resolve) == BODY
         assert isinstance(failure("http://169.254.169.254/latest/"), UnsafeAddress)
         assert isinstance(failure("http://localhost/", AddressPolicy(allow_http=True)), UnsafeAddress)
-    assert fetched.bytes == len(BODY)
     assert [head.splitlines()[0] for head in proxy.requests] == ["GET http://files.example/a.png HTTP/1.1"]
 
 
@@ -288,7 +284,7 @@ def test_no_proxy_means_direct_and_checked(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("NO_PROXY", "files.example")
     with serve(fixed(respond(200, BODY))) as server:
         url = server.url(host="files.example")
-        assert fetch_link(url, io.BytesIO(), HERE, resolve=resolver("127.0.0.1")).bytes == len(BODY)
+        assert body_of(url, resolve=resolver("127.0.0.1")) == BODY
         assert isinstance(failure(url, resolve=resolver("10.0.0.1")), UnsafeAddress)
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall
+from airflow_provider_nanobanana.toapis.protocol import ApiCall
 from tests.support.responses import RUNNING, STATUS, SUBMIT, SUBMITTED
 from tests.support.scripted_server import ScriptedServer, raw, reply, silence
 from tests.unit.toapis.test_client import call_once
@@ -30,7 +30,7 @@ OK = reply(200, json.dumps(SUBMITTED))
 
 
 def failure(shell: str, base_url: str, call: ApiCall[Any] = SUBMIT, **options: Any) -> errors.ToApisError:
-    result, _ = call_once(shell, base_url, call, policy=NO_RETRY, **options)
+    result, _ = call_once(shell, base_url, call, **options)
     assert isinstance(result, errors.ToApisError), result
     return result
 

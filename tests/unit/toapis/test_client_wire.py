@@ -18,7 +18,7 @@ from airflow_provider_nanobanana import __version__
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, status_call
+from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call
 from tests.support.responses import KEY, MODEL_LIST, RUNNING, STATUS, SUBMIT, UPLOAD
 from tests.support.scripted_server import ScriptedServer, raw
 from tests.unit.toapis.test_client import SHELLS, call_once, js, trace
@@ -88,7 +88,7 @@ def test_mutated_answers_bring_a_result_or_an_error_of_the_tree(shell: str, call
     steps = [raw(mutated(dice)) for _ in range(60)]
     with ScriptedServer(steps) as server:
         for _ in steps:
-            result, _ = call_once(shell, f"http://{server.address}", call, timeout=5, policy=NO_RETRY)
+            result, _ = call_once(shell, f"http://{server.address}", call, timeout=5)
             # ``call_once`` returns the errors of the tree and no others.
             assert not isinstance(result, errors.ConnectionFailed), "a request that arrived was sent"
 
@@ -98,7 +98,7 @@ def test_mutated_answers_bring_a_result_or_an_error_of_the_tree(shell: str, call
 def test_wherever_a_redirect_leads_it_is_the_same_error(shell: str, call: ApiCall[Any]) -> None:
     said = set()
     for location in LOCATIONS:
-        done = trace(shell, [raw(answer(b"302 Found", b"Location: " + location, body=b""))], call, policy=NO_RETRY)
+        done = trace(shell, [raw(answer(b"302 Found", b"Location: " + location, body=b""))], call)
         said.add((type(done.result), done.result.message))
     assert len(said) == 1
 
@@ -126,7 +126,7 @@ def test_a_body_that_cannot_be_written_is_refused_unsent(shell: str, value: Any)
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("image_task_id", ["\ud800", "a\udfffb", "\x00", "é", "x" * 5000, "\u2028"])
 def test_any_id_can_be_asked_for(shell: str, image_task_id: str) -> None:
-    done = trace(shell, [js(200, RUNNING)], status_call(image_task_id), policy=NO_RETRY)
+    done = trace(shell, [js(200, RUNNING)], status_call(image_task_id))
     assert isinstance(done.result, ImageTask | errors.ToApisError) and len(done.requests) == 1
 
 
@@ -192,7 +192,7 @@ def test_while_a_host_cannot_be_reached_one_call_tries_for_all(monkeypatch: pyte
     monkeypatch.setattr(socket, "getaddrinfo", nowhere)
 
     async def looks(client: AsyncToApisClient) -> list[Any]:
-        calls = (client.call(STATUS, NO_RETRY) for _ in range(50))
+        calls = (client.call(STATUS) for _ in range(50))
         return await asyncio.gather(*calls, return_exceptions=True)
 
     async def go(port: int) -> None:
@@ -212,7 +212,7 @@ def test_while_a_host_cannot_be_reached_one_call_tries_for_all(monkeypatch: pyte
 def test_a_call_that_is_cancelled_while_it_tries_for_all_leaves_the_others_their_turn() -> None:
     async def go(base_url: str) -> list[Any]:
         client = AsyncToApisClient(base_url, KEY, concurrency=8)
-        calls = [asyncio.create_task(client.call(STATUS, NO_RETRY)) for _ in range(5)]
+        calls = [asyncio.create_task(client.call(STATUS)) for _ in range(5)]
         await asyncio.sleep(0)
         calls[0].cancel()
         said = await asyncio.gather(*calls, return_exceptions=True)

@@ -49,7 +49,7 @@ def test_a_slow_drip_ends_with_the_call_s_time(shell: str, where: str) -> None:
     """
     sent: list[bytes] = []
     with ScriptedServer([drip(DRIPS[where], 0.04, sent)]) as server:
-        result, _ = call_once(shell, f"http://{server.address}", SUBMIT, timeout=0.5, policy=NO_RETRY)
+        result, _ = call_once(shell, f"http://{server.address}", SUBMIT, timeout=0.5)
         assert isinstance(result, errors.SubmissionUnknown)
     assert len(sent) < len(DRIPS[where])
 
@@ -65,7 +65,7 @@ def test_a_reused_connection_is_cut_too() -> None:
 
     second: list[Request | None] = []
     with ScriptedServer([step]) as server:
-        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.5, policy=NO_RETRY)
+        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.5, retry=NO_RETRY)
         with contextlib.closing(client):
             assert client.call(SUBMIT).id == SUBMITTED["id"]
             with pytest.raises(errors.SubmissionUnknown):
@@ -79,5 +79,5 @@ def test_an_endless_answer_is_cut(shell: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(client_module, "MAX_RESPONSE_BYTES", 1_000_000)
     endless = itertools.chain([b"HTTP/1.1 200 OK\r\n\r\n"], itertools.repeat(b"x" * 65536))
     with ScriptedServer([drip(endless, 0.0, [])]) as server:
-        result, _ = call_once(shell, f"http://{server.address}", STATUS, policy=NO_RETRY)
+        result, _ = call_once(shell, f"http://{server.address}", STATUS)
     assert isinstance(result, errors.TransientFailure)

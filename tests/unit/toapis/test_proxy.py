@@ -151,7 +151,7 @@ def test_no_entry_of_no_proxy_keeps_a_client_from_being_built(monkeypatch: pytes
         ToApisClient("http://127.0.0.1:1", KEY).call(STATUS, NO_RETRY)
 
     async def look() -> None:
-        await AsyncToApisClient("http://127.0.0.1:1", KEY).call(STATUS, NO_RETRY)
+        await AsyncToApisClient("http://127.0.0.1:1", KEY).call(STATUS)
 
     with pytest.raises(ConnectionFailed):
         asyncio.run(look())
