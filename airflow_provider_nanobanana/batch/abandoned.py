@@ -37,19 +37,19 @@ def left_over(
     :param before: The list before this one.
     :param older: What was left over then; what died since was told, and is not told again.
     """
-    keys = {order.key for order in wanted}
-    alive = [order for order in older if not _gone(ledger.get(order.key), now)]
-    old = {order.key: order for order in (*before, *alive) if order.key not in keys}
-    return [order for key, order in old.items() if _unlanded(ledger.get(key))]
+    keys = {item.key for item in wanted}
+    alive = [item for item in older if not _gone(ledger.get(item.key), now)]
+    old = {item.key: item for item in (*before, *alive) if item.key not in keys}
+    return [item for key, item in old.items() if _unlanded(ledger.get(key))]
 
 
-def restore_former_items(shop: BatchState) -> None:
+def restore_former_items(state: BatchState) -> None:
     """Make ready to land what is left over; what an earlier attempt gave up is looked at again."""
-    for order in shop.former_items:
-        entry = shop.entry(order)
+    for item in state.former_items:
+        entry = state.entry(item)
         if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED.code):
-            shop.ledger.update(order.key, status="open", error=None)
-    if some := [order for order in shop.former_items if _unlanded(shop.entry(order))]:
+            state.ledger.update(item.key, status="open", error=None)
+    if some := [item for item in state.former_items if _unlanded(state.entry(item))]:
         log.warning(
             "The list changed with the clear. %d images of the list before may be paid and are not landed: they are "
             "landed too, as they get ready, under the names they were to have; none of them is bought.",
@@ -57,65 +57,65 @@ def restore_former_items(shop: BatchState) -> None:
         )
 
 
-def ready_to_look(shop: BatchState) -> list[BatchItem]:
+def ready_to_look(state: BatchState) -> list[BatchItem]:
     """Return what can be looked at; before that, ask for those of which the answer to the submit was lost; free."""
     unanswered = {
-        record.client_business_id: order
-        for order in shop.former_items
-        if (record := shop.entry(order).record) and _open(shop.entry(order))
+        record.client_business_id: item
+        for item in state.former_items
+        if (record := state.entry(item).record) and _open(state.entry(item))
         if record.image_task_id is None and record.client_business_id is not None
     }
-    for sighting in poll_once(shop.session, list(unanswered)) if unanswered else ():
-        order = unanswered[sighting.id]
-        record, found = shop.entry(order).record, sighting.image_task
+    for result in poll_once(state.session, list(unanswered)) if unanswered else ():
+        item = unanswered[result.id]
+        record, found = state.entry(item).record, result.image_task
         assert record is not None
         if found is not None:
-            shop.ledger.update(order.key, record=record.with_state(RecordState.SUBMITTED, image_task_id=found.id))
-            shop.mark_submitted(order, found)
+            state.ledger.update(item.key, record=record.with_state(RecordState.SUBMITTED, image_task_id=found.id))
+            state.mark_submitted(item, found)
         elif (
-            isinstance(sighting.error, ImageTaskNotFound)
-            and shop.client_ids_resolve is not False
-            and _old_enough(shop, record)
+            isinstance(result.error, ImageTaskNotFound)
+            and state.client_ids_resolve is not False
+            and _old_enough(state, record)
         ):
             # It was written ahead and never left.
-            shop.never_sent.add(order.key)
-    return [order for order in shop.former_items if _open(shop.entry(order)) and shop.image_task_id(order)]
+            state.never_sent.add(item.key)
+    return [item for item in state.former_items if _open(state.entry(item)) and state.image_task_id(item)]
 
 
-def awaited(shop: BatchState) -> list[BatchItem]:
+def awaited(state: BatchState) -> list[BatchItem]:
     """Return what is still worth a wait: it is under way, and not for longer than an image usually takes."""
-    now = shop.session.clock()
-    orders = (order for order in shop.former_items if _open(shop.entry(order)) and shop.image_task_id(order))
-    return [order for order in orders if now < shop.deadline(order)]
+    now = state.session.clock()
+    items = (item for item in state.former_items if _open(state.entry(item)) and state.image_task_id(item))
+    return [item for item in items if now < state.deadline(item)]
 
 
-def landed(shop: BatchState) -> list[dict[str, Any]]:
+def landed(state: BatchState) -> list[dict[str, Any]]:
     """Return what was landed of the list before the clear, as plain JSON for the manifest."""
-    entries = [(order, shop.entry(order)) for order in shop.former_items]
+    entries = [(item, state.entry(item)) for item in state.former_items]
     return [
-        {**_record(shop, order.key, entry, order.name), "uri": shop.downloader.landing.uri(entry.stored.name)}
-        for order, entry in entries
+        {**_record(state, item.key, entry, item.name), "uri": state.downloader.landing.uri(entry.stored.name)}
+        for item, entry in entries
         if entry.stored is not None
     ]
 
 
-def abandoned(shop: BatchState) -> list[dict[str, Any]]:
+def abandoned(state: BatchState) -> list[dict[str, Any]]:
     """Return what is paid, or may be, of earlier lists and is not landed, as plain JSON for result and manifest.
 
     ``id`` is the image task's, or the ``client_business_id`` under which the service may know it; ``expires_at`` is
     about when its link dies, in epoch seconds.
     """
-    known = {order.key: order for order in shop.former_items}
-    wanted, now = {order.key for order in shop.items}, shop.session.clock()
+    known = {item.key: item for item in state.former_items}
+    wanted, now = {item.key for item in state.items}, state.session.clock()
     return [
-        _record(shop, key, entry, known[key].name if key in known else None)
-        for key, entry in shop.ledger.items()
-        if key not in wanted and key not in shop.never_sent
+        _record(state, key, entry, known[key].name if key in known else None)
+        for key, entry in state.ledger.items()
+        if key not in wanted and key not in state.never_sent
         if _unlanded(entry) and (key in known or not _gone(entry, now))
     ]
 
 
-def tell(shop: BatchState, left: list[dict[str, Any]]) -> None:
+def tell(state: BatchState, left: list[dict[str, Any]]) -> None:
     """Say in the log what is left behind, and what can be done about it."""
     if left:
         log.warning(
@@ -127,7 +127,7 @@ def tell(shop: BatchState, left: list[dict[str, Any]]) -> None:
         )
 
 
-def _record(shop: BatchState, key: str, entry: LedgerEntry, name: str | None) -> dict[str, Any]:
+def _record(state: BatchState, key: str, entry: LedgerEntry, name: str | None) -> dict[str, Any]:
     record = entry.record
     return {
         "id": record and (record.image_task_id or record.client_business_id),
@@ -152,9 +152,9 @@ def _submitted_at(entry: LedgerEntry) -> float:
     return entry.submitted_at or (entry.record.may_have_left_at if entry.record else 0.0)
 
 
-def _old_enough(shop: BatchState, record: SubmissionRecord) -> bool:
+def _old_enough(state: BatchState, record: SubmissionRecord) -> bool:
     """Whether the service would show by now what a submit bought."""
-    return shop.session.clock() > record.may_have_left_at + shop.rules.visibility_delay
+    return state.session.clock() > record.may_have_left_at + state.rules.visibility_delay
 
 
 def _gone(entry: LedgerEntry, now: float) -> bool:

@@ -47,7 +47,7 @@ class CostTracker:
     """
 
     def __init__(
-        self, budget: Budget, entries: Iterable[tuple[str, LedgerEntry]], orders: Iterable[BatchItem] = ()
+        self, budget: Budget, entries: Iterable[tuple[str, LedgerEntry]], items: Iterable[BatchItem] = ()
     ) -> None:
         self._budget = budget
         self._lock = threading.Lock()
@@ -59,10 +59,10 @@ class CostTracker:
         self._tested: set[Kind] = set()
         self._kinds: dict[str, Kind] = {}
         self._alike: defaultdict[Kind, set[str]] = defaultdict(set)
-        known = {order.key: order for order in orders}
+        known = {item.key: item for item in items}
         for key, entry in entries:
-            if (order := known.get(key)) is not None:
-                self._learn(order, None if entry.is_list_price else entry.cost, tested=_told_its_cost(entry))
+            if (item := known.get(key)) is not None:
+                self._learn(item, None if entry.is_list_price else entry.cost, tested=_told_its_cost(entry))
             parts = {_SUNK: Cost(entry.sunk_cost, entry.sunk_is_list_price)} if entry.sunk_cost else {}
             if entry.cost is not None or entry.is_list_price:
                 parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.is_list_price)
@@ -84,15 +84,15 @@ class CostTracker:
         with self._lock:
             return self._spent.totals()
 
-    def cost(self, order: BatchItem) -> Cost:
+    def cost(self, item: BatchItem) -> Cost:
         """Return what an order has cost in all."""
         with self._lock:
-            return _sum(self._parts.get(order.key, {}))
+            return _sum(self._parts.get(item.key, {}))
 
-    def ledger_fields(self, order: BatchItem, image_task_id: str | None) -> dict[str, Any]:
+    def ledger_fields(self, item: BatchItem, image_task_id: str | None) -> dict[str, Any]:
         """Return the ledger's fields of money for an order whose image task now is this one."""
         with self._lock:
-            parts = {key: cost for key, cost in self._parts.get(order.key, {}).items() if key != _PENDING}
+            parts = {key: cost for key, cost in self._parts.get(item.key, {}).items() if key != _PENDING}
         now, sunk = parts.pop(image_task_id or "", Cost()), _sum(parts)
         return {
             "cost": now.usd,
@@ -113,60 +113,60 @@ class CostTracker:
         with self._lock:
             return self._feared.usd > self._counted.usd
 
-    def observe(self, order: BatchItem, image_task_id: str, image_task: ImageTask | None) -> None:
+    def observe(self, item: BatchItem, image_task_id: str, image_task: ImageTask | None) -> None:
         """Count what an image task costs as far as the service tells; None stands for one that may be under way."""
-        cost = Cost.of(image_task, self._budget.price(order))
+        cost = Cost.of(image_task, self._budget.price(item))
         ended = image_task is not None and image_task.status is ImageTaskStatus.COMPLETED
         with self._lock:
-            self._learn(order, None if cost.listed else cost.usd, tested=ended)
-            self._set(order.key, {**self._parts.get(order.key, {}), image_task_id: cost})
+            self._learn(item, None if cost.listed else cost.usd, tested=ended)
+            self._set(item.key, {**self._parts.get(item.key, {}), image_task_id: cost})
 
-    def gave_up(self, order: BatchItem) -> None:
+    def gave_up(self, item: BatchItem) -> None:
         """Take note that an order has ended without an image: no other waits for its bill."""
         with self._lock:
-            self._learn(order, None, tested=True)
+            self._learn(item, None, tested=True)
 
-    def reserve(self, order: BatchItem) -> None:
+    def reserve(self, item: BatchItem) -> None:
         """Count the price that is expected of an order from now on.
 
         :raises OverBudget: It would pass the limit.
         :raises Unbilled: It might, if what is under way is billed above the price list; that is about to be seen.
         """
         with self._lock:
-            known = _without_pending(self._parts.get(order.key, {}))
-            self._set(order.key, known)
-            if not self._budget.may_buy(order, self._counted, self._bills):
+            known = _without_pending(self._parts.get(item.key, {}))
+            self._set(item.key, known)
+            if not self._budget.may_buy(item, self._counted, self._bills):
                 raise BudgetExceeded("the next image would pass max_cost_usd; nothing was sent for it")
-            if not self._safe_to_buy(order):
+            if not self._safe_to_buy(item):
                 raise Unbilled("it is not known yet what the images under way are billed at; nothing was sent for it")
-            self._learn(order, None, tested=False)
-            self._set(order.key, {**known, _PENDING: Cost(self._budget.price(order), listed=True)})
+            self._learn(item, None, tested=False)
+            self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
 
-    def can_afford(self, order: BatchItem) -> bool:
+    def can_afford(self, item: BatchItem) -> bool:
         """Whether an order could be bought now without passing the limit."""
         with self._lock:
-            return self._budget.may_buy(order, self._counted, self._bills)
+            return self._budget.may_buy(item, self._counted, self._bills)
 
-    def release(self, order: BatchItem) -> None:
+    def release(self, item: BatchItem) -> None:
         """Take back what :meth:`about_to_buy` counted: its image task counts by itself, or there is none."""
         with self._lock:
-            if order.key in self._parts:
-                self._set(order.key, _without_pending(self._parts[order.key]))
+            if item.key in self._parts:
+                self._set(item.key, _without_pending(self._parts[item.key]))
 
-    def _safe_to_buy(self, order: BatchItem) -> bool:
+    def _safe_to_buy(self, item: BatchItem) -> bool:
         """Whether the limit holds whatever the service bills, in reason; one image at least is always tried."""
         if self._feared.usd <= self._counted.usd:
             return True
-        factor = 1 if kind(order) in self._tested else _UNTESTED
-        return self._budget.fits((self._budget.expected(order, self._bills) or 0.0) * factor, self._feared)
+        factor = 1 if kind(item) in self._tested else _UNTESTED
+        return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._feared)
 
-    def _learn(self, order: BatchItem, billed: float | None, *, tested: bool) -> None:
+    def _learn(self, item: BatchItem, billed: float | None, *, tested: bool) -> None:
         """Take note of a bill, and of whether what images of this kind cost was seen by now."""
         if self._budget.max_cost_usd is None:
             return
-        sort = self._kinds.setdefault(order.key, kind(order))
-        self._alike[sort].add(order.key)
-        known = max(self._budget.price(order) or 0.0, self._bills.get(sort, 0.0))
+        sort = self._kinds.setdefault(item.key, kind(item))
+        self._alike[sort].add(item.key)
+        known = max(self._budget.price(item) or 0.0, self._bills.get(sort, 0.0))
         dearer = billed is not None and billed > known
         if dearer and billed is not None:
             self._bills[sort] = billed

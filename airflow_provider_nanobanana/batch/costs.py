@@ -25,14 +25,14 @@ Bills = Mapping[Kind, float]
 _NO_BILLS: Final[Bills] = {}
 
 
-def price(order: BatchItem, overrides: catalogue.Prices | None = None) -> float | None:
+def price(item: BatchItem, overrides: catalogue.Prices | None = None) -> float | None:
     """Return the list price in USD of an order's image, by model and resolution as sent; None where none is known."""
-    return catalogue.list_price(*kind(order), overrides)
+    return catalogue.list_price(*kind(item), overrides)
 
 
-def kind(order: BatchItem) -> Kind:
+def kind(item: BatchItem) -> Kind:
     """Return what decides the price of an order's image: model, and resolution as it is sent."""
-    return order.request.model or catalogue.DEFAULT_MODEL, order.request.sent_resolution
+    return item.request.model or catalogue.DEFAULT_MODEL, item.request.sent_resolution
 
 
 def format_usd(usd: float) -> str:
@@ -172,16 +172,16 @@ class Budget:
                 "and nothing was charged; a retry would meet the same."
             )
 
-    def price(self, order: BatchItem) -> float | None:
+    def price(self, item: BatchItem) -> float | None:
         """Return the list price of an order's image in USD, None where none is known."""
-        return price(order, self.prices)
+        return price(item, self.prices)
 
-    def expected(self, order: BatchItem, bills: Bills = _NO_BILLS) -> float | None:
+    def expected(self, item: BatchItem, bills: Bills = _NO_BILLS) -> float | None:
         """Return what an order's image counts as before its own bill is seen: its list price, or a higher bill seen."""
-        known, billed = self.price(order), bills.get(kind(order), 0.0)
+        known, billed = self.price(item), bills.get(kind(item), 0.0)
         return known if known is None else max(known, billed)
 
-    def estimate(self, orders: Iterable[BatchItem], spent: Spent | None = None, bills: Bills = _NO_BILLS) -> Estimate:
+    def estimate(self, items: Iterable[BatchItem], spent: Spent | None = None, bills: Bills = _NO_BILLS) -> Estimate:
         """Return what orders would cost, and how far the limit lets them go.
 
         :param orders: Those to buy, in the order of buying.
@@ -193,34 +193,34 @@ class Budget:
         above_list = False
         paid = _micros(spent.usd) if spent else 0
         left = math.inf if self.max_cost_usd is None else _micros(self.max_cost_usd) - paid
-        for order in orders:
-            known = self._checked(order, bills)
-            above_list = above_list or known != self.price(order)
+        for item in items:
+            known = self._checked(item, bills)
+            above_list = above_list or known != self.price(item)
             images, unknown, total = images + 1, unknown + (known is None), total + _micros(known or 0.0)
             # It stops before the first that would pass the limit; a cheaper one behind it is not bought either.
             if total <= left:
                 within_images, within = images, total
         return Estimate(images, total / _MILLION, unknown, within_images, within / _MILLION, above_list)
 
-    def may_buy(self, order: BatchItem, spent: Spent, bills: Bills = _NO_BILLS) -> bool:
+    def may_buy(self, item: BatchItem, spent: Spent, bills: Bills = _NO_BILLS) -> bool:
         """Whether an order keeps within the limit; ``spent`` holds what is under way at the price expected for it.
 
         :param bills: The highest bill seen of each kind.
         :raises InvalidRequest: there is a limit, and the order has no known price.
         """
-        known = self._checked(order, bills)
+        known = self._checked(item, bills)
         return known is None or self.fits(known, spent)
 
     def fits(self, usd: float, spent: Spent) -> bool:
         """Whether an amount more keeps within the limit."""
         return self.max_cost_usd is None or _micros(spent.usd) + _micros(usd) <= _micros(self.max_cost_usd)
 
-    def _checked(self, order: BatchItem, bills: Bills) -> float | None:
-        known = self.expected(order, bills)
+    def _checked(self, item: BatchItem, bills: Bills) -> float | None:
+        known = self.expected(item, bills)
         if known is None and self.max_cost_usd is not None:
-            model, resolution = kind(order)
+            model, resolution = kind(item)
             raise InvalidRequest(
-                f"max_cost_usd needs the price of every image, and none is known for request {order.label} "
+                f"max_cost_usd needs the price of every image, and none is known for request {item.label} "
                 f'(model {model}, resolution {resolution}). Say it in the connection\'s extra "prices", such as '
                 f'{{"{model}": {{"{resolution}": 0.02}}}}, or leave max_cost_usd out. Nothing was sent for it and '
                 "nothing charged; a retry would meet the same."

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def take_over(shop: BatchState) -> None:
+def take_over(state: BatchState) -> None:
     """Forget the further images that are gone, and after a clear those that no retry brings: a person was told.
 
     A further image that is gone, or lost, is no reason to take an order up again: that may buy its first one anew.
     """
-    wanted = {order.key: shop.entry(order) for order in shop.items}
+    wanted = {item.key: state.entry(item) for item in state.items}
     names = {file.stem for entry in wanted.values() for file in entry.extras}
-    present = shop.downloader.landing.present(names) if names else set()
+    present = state.downloader.landing.present(names) if names else set()
     gone = 0
     for key, entry in wanted.items():
         extras = tuple(file for file in entry.extras if file.stem in present)
-        lost = tuple(one for one in entry.lost if one.fault.retryable or not shop.attempt.cleared)
+        lost = tuple(one for one in entry.lost if one.fault.retryable or not state.attempt.cleared)
         if (extras, lost) != (entry.extras, entry.lost):
             gone += len(entry.extras) + len(entry.lost) - len(extras) - len(lost)
-            shop.ledger.update(key, extras=extras, lost=lost)
+            state.ledger.update(key, extras=extras, lost=lost)
     if gone:
         log.warning("%d images that came beside others are gone from the destination, or were given up", gone)
 
 
-def find(shop: BatchState, stems: Mapping[str, str]) -> dict[str, list[StoredImage]]:
+def find(state: BatchState, stems: Mapping[str, str]) -> dict[str, list[StoredImage]]:
     """Return the further images that earlier runs landed beside the first ones, verified, by order key.
 
     :param stems: Of the first ones, by order key.
@@ -46,7 +46,7 @@ def find(shop: BatchState, stems: Mapping[str, str]) -> dict[str, list[StoredIma
         if not left:
             break
         wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]
-        images = find_existing(shop.downloader.landing, wanted)
+        images = find_existing(state.downloader.landing, wanted)
         for key, image in images.items():
             found.setdefault(key, []).append(image.model_copy(update={"index": index}))
         # They are numbered without a gap, so that one listing is enough where there are none.

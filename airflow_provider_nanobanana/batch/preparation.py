@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
 from airflow_provider_nanobanana.batch.state import BatchState
+from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
@@ -98,23 +99,27 @@ class BatchPreparation:
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
         ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
         content, book = self._content(book, ledger, first=first)
-        orders, former, digests = _unpack(content)
+        items, former, digests = _unpack(content)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
-        shop = self._workshop(orders, references, ledger, noted, resumed=resumed, former=former)
+        state = self._workshop(items, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
             self._tell_of_another_list(book)
-            _reopen_items(shop)
-            restore_former_items(shop)
+            _reopen_items(state)
+            restore_former_items(state)
             # A process that goes on after a pause need not: none pauses before the search is over.
-            _reuse_stored(shop, verify=self.attempt.cleared and book.try_number == self.attempt.try_number)
-            self._estimate(shop)
-        if self.spec.preflight_balance and shop.account_error is None and any(map(shop.needs_lookup, shop.pending())):
-            shop.preflight = lambda: self._check_balance(shop)
+            _reuse_stored(state, verify=self.attempt.cleared and book.try_number == self.attempt.try_number)
+            self._estimate(state)
+        if (
+            self.spec.preflight_balance
+            and state.stops.account_error is None
+            and any(map(state.needs_lookup, state.pending()))
+        ):
+            state.preflight = lambda: self._check_balance(state)
         ledger.save()
         # Built now: what keeps any call from being sent is known before anything is written ahead, and the ledger
         # says that nothing was sent.
         _ = self.session.client
-        return shop
+        return state
 
     def _content(
         self, book: checkpoint.InputSnapshot | None, ledger: Ledger, *, first: bool
@@ -124,17 +129,17 @@ class BatchPreparation:
             return book.content, book
         references = ReferenceUploader.of(self.session, bound=True)
         with ThreadPoolExecutor(_THREADS) as pool:
-            orders = build_items(
+            items = build_items(
                 self.spec.given(),
                 defaults=self.spec.defaults,
                 default_model=self.session.settings.model,
                 digest_of=references.digest,
                 each=pool.map,
             )
-        if not orders:
+        if not items:
             raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")
-        check_room(self.shelf, len(orders))
-        content = _pack(orders, references.digests, self._left_over(orders, ledger))
+        check_room(self.shelf, len(items))
+        content = _pack(items, references.digests, self._left_over(items, ledger))
         book = checkpoint.InputSnapshot(
             self.attempt.max_tries,
             first,
@@ -146,7 +151,7 @@ class BatchPreparation:
         checkpoint.save_input(self.shelf, book)
         return content, book
 
-    def _left_over(self, orders: list[BatchItem], ledger: Ledger) -> list[BatchItem]:
+    def _left_over(self, items: list[BatchItem], ledger: Ledger) -> list[BatchItem]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
         earlier = checkpoint.load_earlier_input(self.shelf, self.attempt.max_tries, self.retries)
         if earlier is None:
@@ -156,7 +161,7 @@ class BatchPreparation:
         except TransientFailure as unreadable:
             log.warning("%s What it holds is listed by its ids.", unreadable.message)
             return []
-        return left_over(before, older, orders, ledger, self.session.clock())
+        return left_over(before, older, items, ledger, self.session.clock())
 
     def _tell_of_another_list(self, book: checkpoint.InputSnapshot) -> None:
         """Say that an attempt goes on with the list it has, where another one is given by now."""
@@ -170,7 +175,7 @@ class BatchPreparation:
 
     def _workshop(
         self,
-        orders: list[BatchItem],
+        items: list[BatchItem],
         references: ReferenceUploader,
         ledger: Ledger,
         noted: checkpoint.AttemptCheckpoint | None,
@@ -186,12 +191,12 @@ class BatchPreparation:
         budget = replace(self.spec.budget, prices=self.session.settings.prices)
         return BatchState(
             session=self.session,
-            items=orders,
+            items=items,
             ledger=ledger,
             downloader=self.retrieval,
             references=references,
             budget=budget,
-            costs=CostTracker(budget, ledger.items(), [*orders, *former]),
+            costs=CostTracker(budget, ledger.items(), [*items, *former]),
             attempt=attempt,
             rules=self.rules,
             scope=self.attempt.scope,
@@ -200,7 +205,10 @@ class BatchPreparation:
             name_suffix="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
             adopt=self.spec.adopt,
             former_items=former,
-            account_error=InsufficientCredits(note.stop_reason) if note.stop_reason else None,
+            stops=StopConditions(
+                InsufficientCredits(note.stop_reason) if note.stop_reason else None,
+                storage_blocked=note.storage_blocked,
+            ),
         )
 
     def _note(self, noted: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
@@ -211,14 +219,14 @@ class BatchPreparation:
         learnt = replace(note, client_ids_resolve=noted.client_ids_resolve, storage_blocked=noted.storage_blocked)
         return noted if resumed else learnt
 
-    def _estimate(self, shop: BatchState) -> None:
+    def _estimate(self, state: BatchState) -> None:
         """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
-        unsent = shop.pending()
-        estimate = shop.budget.estimate(filter(shop.to_buy, unsent), shop.costs.counted, shop.costs.bills)
+        unsent = state.pending()
+        estimate = state.budget.estimate(filter(state.to_buy, unsent), state.costs.counted, state.costs.bills)
         log.info("%s", estimate.line())
-        doubtful = [order for order in unsent if not shop.to_buy(order)]
+        doubtful = [item for item in unsent if not state.to_buy(item)]
         if doubtful:
-            perhaps = shop.budget.estimate(filter(shop.perhaps_to_buy, doubtful), bills=shop.costs.bills)
+            perhaps = state.budget.estimate(filter(state.perhaps_to_buy, doubtful), bills=state.costs.bills)
             log.info(
                 "%d more may have been bought by an earlier attempt: they are looked for before any is. Up to %d of "
                 "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
@@ -228,35 +236,35 @@ class BatchPreparation:
             try:
                 check_balance(self.session.balance(), estimate)
             except InsufficientCredits as poor:
-                if not doubtful and not shop.running() and not shop.former_items:
+                if not doubtful and not state.running() and not state.former_items:
                     raise
-                shop.stop_buying(poor)
+                state.stop_buying(poor)
 
-    def _check_balance(self, shop: BatchState) -> None:
+    def _check_balance(self, state: BatchState) -> None:
         """Compare the account with what is to be bought, now that nothing is in doubt any more."""
-        to_buy = [order for order in shop.pending() if not shop.needs_lookup(order)]
-        check_balance(self.session.balance(), shop.budget.estimate(to_buy, shop.costs.counted, shop.costs.bills))
+        to_buy = [item for item in state.pending() if not state.needs_lookup(item)]
+        check_balance(self.session.balance(), state.budget.estimate(to_buy, state.costs.counted, state.costs.bills))
 
 
-def _pack(orders: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
-    return {"orders": [_plain(order) for order in orders], "digests": dict(digests), "former": [*map(_plain, former)]}
+def _pack(items: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
+    return {"orders": [_plain(item) for item in items], "digests": dict(digests), "former": [*map(_plain, former)]}
 
 
-def _plain(order: BatchItem) -> list[Any]:
-    return [order.request.model_dump(mode="json", exclude_defaults=True), order.name, order.occurrence, order.digest]
+def _plain(item: BatchItem) -> list[Any]:
+    return [item.request.model_dump(mode="json", exclude_defaults=True), item.name, item.occurrence, item.digest]
 
 
 def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
     """Return the orders, those that an earlier list left over, and the digests of their references."""
     try:
-        orders, former = (
+        items, former = (
             [
                 BatchItem(index, ImageRequest.model_validate(request), name, occurrence, digest)
                 for index, (request, name, occurrence, digest) in enumerate(rows)
             ]
             for rows in (content["orders"], content.get("former", ()))
         )
-        return orders, former, dict(content["digests"])
+        return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TransientFailure(
             f"What this batch was asked for cannot be understood ({type(error).__name__}); nothing was sent now. It "
@@ -265,31 +273,31 @@ def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, s
         ) from error
 
 
-def _reopen_items(shop: BatchState) -> None:
+def _reopen_items(state: BatchState) -> None:
     """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
-    landed = [(order, entry.stored) for order in shop.items if (entry := shop.entry(order)).stored is not None]
+    landed = [(item, entry.stored) for item in state.items if (entry := state.entry(item)).stored is not None]
     # By the name it has: a request that got another name keeps its picture.
-    stems = {order.key: PurePosixPath(file.name).stem for order, file in landed if file}
-    present = shop.downloader.landing.present(set(stems.values()))
-    gone = [order for order, _ in landed if order.key in stems and stems[order.key] not in present]
-    lost = {order.key for order in gone}
-    for order in shop.items:
-        entry = shop.entry(order)
-        anew = shop.bought_again(order)
-        if entry.status == "failed" and _again(shop, entry):
+    stems = {item.key: PurePosixPath(file.name).stem for item, file in landed if file}
+    present = state.downloader.landing.present(set(stems.values()))
+    gone = [item for item, _ in landed if item.key in stems and stems[item.key] not in present]
+    lost = {item.key for item in gone}
+    for item in state.items:
+        entry = state.entry(item)
+        anew = state.bought_again(item)
+        if entry.status == "failed" and _again(state, entry):
             expired = entry.error is not None and entry.error.code == EXPIRED.code
-            shop.reopen(order, anew=anew or entry.refunded or expired)
-        elif entry.stored is not None and (order.key in lost or _wanted_anew(shop, entry)):
-            shop.reopen(order, anew=anew or entry.record is None or _wanted_anew(shop, entry))
+            state.reopen(item, anew=anew or entry.refunded or expired)
+        elif entry.stored is not None and (item.key in lost or _wanted_anew(state, entry)):
+            state.reopen(item, anew=anew or entry.record is None or _wanted_anew(state, entry))
         elif entry.status == "open" and entry.submitted_at is not None:
-            shop.reopen(order, anew=anew)
-    _tell_lost(shop, gone, "gone from the destination")
-    extra_images.take_over(shop)
+            state.reopen(item, anew=anew)
+    _tell_lost(state, gone, "gone from the destination")
+    extra_images.take_over(state)
 
 
-def _tell_lost(shop: BatchState, lost: Sequence[BatchItem], how: str) -> None:
+def _tell_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
     if lost:
-        anew = sum(shop.to_buy(order) for order in lost)
+        anew = sum(state.to_buy(item) for item in lost)
         log.warning(
             "%d images that were in place are %s. Those whose links live are landed again for free; %d are to be "
             "bought again.",
@@ -297,51 +305,51 @@ def _tell_lost(shop: BatchState, lost: Sequence[BatchItem], how: str) -> None:
         )
 
 
-def _again(shop: BatchState, entry: LedgerEntry) -> bool:
+def _again(state: BatchState, entry: LedgerEntry) -> bool:
     """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
-    cleared = shop.attempt.cleared and _before_clear(shop, entry)
+    cleared = state.attempt.cleared and _before_clear(state, entry)
     return entry.error is None or entry.error.retryable or entry.error.charged == "unknown" or cleared
 
 
-def _wanted_anew(shop: BatchState, entry: LedgerEntry) -> bool:
+def _wanted_anew(state: BatchState, entry: LedgerEntry) -> bool:
     """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
     made_for = entry.record.regeneration if entry.record else 0
     # What was bought before the clear and landed after it serves, too.
-    return not shop.rules.reuse_existing and made_for != shop.regeneration and _before_clear(shop, entry)
+    return not state.rules.reuse_existing and made_for != state.regeneration and _before_clear(state, entry)
 
 
-def _before_clear(shop: BatchState, entry: LedgerEntry) -> bool:
-    return entry.record is None or shop.attempt.seems_cleared_since(entry.record)
+def _before_clear(state: BatchState, entry: LedgerEntry) -> bool:
+    return entry.record is None or state.attempt.seems_cleared_since(entry.record)
 
 
-def _reuse_stored(shop: BatchState, *, verify: bool) -> None:
+def _reuse_stored(state: BatchState, *, verify: bool) -> None:
     """Find what earlier runs landed for the same requests: it is verified (about 30 ms an image) and costs nothing.
 
     :param verify: Whether to look at what this run landed, too: a clear relies on no file that may have been cut short
         or replaced since.
     """
-    blank = [order for order in shop.items if shop.rules.reuse_existing and shop.untouched(order)]
-    landed = [(order, file) for order in shop.items if verify and (file := shop.entry(order).stored)]
-    wanted = [(order.key, order.stem()) for order in blank]
-    wanted += [(order.key, PurePosixPath(file.name).stem) for order, file in landed]
+    blank = [item for item in state.items if state.rules.reuse_existing and state.untouched(item)]
+    landed = [(item, file) for item in state.items if verify and (file := state.entry(item).stored)]
+    wanted = [(item.key, item.stem()) for item in blank]
+    wanted += [(item.key, PurePosixPath(file.name).stem) for item, file in landed]
     if not wanted:
         return
-    found = find_existing(shop.downloader.landing, wanted)
-    beside = extra_images.find(shop, {key: stem for key, stem in wanted if key in found})
-    for order in blank:
-        if image := found.get(order.key):
-            shop.mark_reused(order, image, beside.get(order.key, ()))
-    _take_back(shop, [order for order, _ in landed], found)
-    if reused := sum(order.key in found for order in blank):
-        log.info("%d of %d images are in place already and cost nothing", reused, len(shop.items))
+    found = find_existing(state.downloader.landing, wanted)
+    beside = extra_images.find(state, {key: stem for key, stem in wanted if key in found})
+    for item in blank:
+        if image := found.get(item.key):
+            state.mark_reused(item, image, beside.get(item.key, ()))
+    _take_back(state, [item for item, _ in landed], found)
+    if reused := sum(item.key in found for item in blank):
+        log.info("%d of %d images are in place already and cost nothing", reused, len(state.items))
 
 
-def _take_back(shop: BatchState, landed: Sequence[BatchItem], found: Mapping[str, StoredImage]) -> None:
+def _take_back(state: BatchState, landed: Sequence[BatchItem], found: Mapping[str, StoredImage]) -> None:
     """Take up again what lies under its name and is no whole image; another whole image there is left as it is."""
-    for order in landed:
-        if image := found.get(order.key):
-            shop.verified(order, image)
-    broken = [order for order in landed if order.key not in found]
-    for order in broken:
-        shop.reopen(order, anew=shop.bought_again(order) or shop.entry(order).record is None)
-    _tell_lost(shop, broken, "no whole images any more")
+    for item in landed:
+        if image := found.get(item.key):
+            state.verified(item, image)
+    broken = [item for item in landed if item.key not in found]
+    for item in broken:
+        state.reopen(item, anew=state.bought_again(item) or state.entry(item).record is None)
+    _tell_lost(state, broken, "no whole images any more")

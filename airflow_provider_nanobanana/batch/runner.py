@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_nanobanana.batch import abandoned
 from airflow_provider_nanobanana.batch.collector import ResultCollector
 from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLog, min_finished_to_wake, wake_at
-from airflow_provider_nanobanana.batch.state import Killed
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
 from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.toapis import errors
@@ -55,10 +54,10 @@ class WaitSpec:
 class BatchRunner:
     """The work of one process: stretch after stretch, if nothing else wakes it."""
 
-    def __init__(self, shop: BatchState) -> None:
-        self._shop = shop
-        self._collector = ResultCollector(shop)
-        self._progress = ProgressLog(shop.session.clock(), shop.progress(), shop.session.settings.submit_rate)
+    def __init__(self, state: BatchState) -> None:
+        self._state = state
+        self._collector = ResultCollector(state)
+        self._progress = ProgressLog(state.session.clock(), state.progress(), state.session.settings.submit_rate)
         self._stuck = self._unlanded = False
         self._first = True
 
@@ -67,56 +66,58 @@ class BatchRunner:
 
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
-        shop = self._shop
-        before, over = shop.progress(), shop.session.clock() + SLICE_SECONDS
-        shop.last_errors, shop.budget_exhausted, self._unlanded = {}, False, False
+        state = self._state
+        before, over = state.progress(), state.session.clock() + SLICE_SECONDS
+        state.last_errors = {}
+        state.stops.budget_exhausted = False
+        self._unlanded = False
         with self._saving():
             if self._first:
                 self._first = False
                 self._collector.complete()
-            blocked = shop.storage_blocked
-            if shop.costs.waits_for_bills:
+            blocked = state.stops.storage_blocked
+            if state.costs.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.
-                self._collector.collect(shop.running(), lambda: shop.session.clock() >= over)
+                self._collector.collect(state.running(), lambda: state.session.clock() >= over)
                 self._collect_former(over)
             if wanted := self._wanted():
                 self._buy(wanted, over)
-            last = shop.session.clock() + _LAST_ROUNDS
-            if blocked or shop.progress().pending == before.pending:
+            last = state.session.clock() + _LAST_ROUNDS
+            if blocked or state.progress().pending == before.pending:
                 late = max(over, last)
-                self._unlanded = not self._collector.collect(shop.running(), lambda: shop.session.clock() >= late)
-            elif not shop.pending():
+                self._unlanded = not self._collector.collect(state.running(), lambda: state.session.clock() >= late)
+            elif not state.pending():
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
-                self._collector.collect_due(lambda: shop.session.clock() >= last)
+                self._collector.collect_due(lambda: state.session.clock() >= last)
             self._collect_former(max(over, last))
-        if isinstance(shop.account_error, Killed):
-            raise shop.account_error.reworded(
-                f"Airflow ended this attempt: nothing more was bought. {len(shop.running())} image tasks are under way "
-                "and stay paid; the next attempt, or a clear, finds and lands them.",
-                charged="yes" if shop.running() else "unknown",
+        if state.stops.killed:
+            raise state.stops.killed.reworded(
+                f"Airflow ended this attempt: nothing more was bought. {len(state.running())} image tasks are under "
+                "way and stay paid; the next attempt, or a clear, finds and lands them.",
+                charged="yes" if state.running() else "unknown",
             )
-        moved = shop.progress() != before
-        self._stuck = bool(shop.last_errors) and not moved
-        if shop.budget_exhausted and moved and (rest := shop.pending()):
+        moved = state.progress() != before
+        self._stuck = bool(state.last_errors) and not moved
+        if state.stops.budget_exhausted and moved and (rest := state.pending()):
             # A refund may have made room for it.
-            shop.budget_exhausted = not shop.costs.can_afford(rest[0])
+            state.stops.budget_exhausted = not state.costs.can_afford(rest[0])
 
     def next_wait(self) -> WaitSpec | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
-        shop = self._shop
-        running, unsent = [*shop.running(), *abandoned.awaited(shop)], shop.pending()
-        stopped = shop.account_error or shop.budget_exhausted or shop.storage_blocked
-        more = 0 if stopped else sum(order.request.model not in shop.model_errors for order in unsent)
+        state = self._state
+        running, unsent = [*state.running(), *abandoned.awaited(state)], state.pending()
+        stops = state.stops
+        more = 0 if stops.stops_all else sum(item.request.model not in stops.model_errors for item in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
             return None
-        now = shop.session.clock()
+        now = state.session.clock()
         # With nothing under way the account's limit alone is waited for.
-        deadline = max(map(shop.deadline, running), default=now + _LIMIT_PAUSE)
+        deadline = max(map(state.deadline, running), default=now + _LIMIT_PAUSE)
         return WaitSpec(
-            image_task_ids=[shop.image_task_id(order) or "" for order in running],
-            created_at=[shop.entry(order).submitted_at for order in running],
-            kinds=[latency_key(order.request.model, order.request.resolution) for order in running],
-            wake_at=wake_at(now, deadline, more + self._unlanded + (shop.storage_blocked and bool(unsent))),
+            image_task_ids=[state.image_task_id(item) or "" for item in running],
+            created_at=[state.entry(item).submitted_at for item in running],
+            kinds=[latency_key(item.request.model, item.request.resolution) for item in running],
+            wake_at=wake_at(now, deadline, more + self._unlanded + (stops.storage_blocked and bool(unsent))),
             enough=min_finished_to_wake(len(running), more + self._unlanded),
         )
 
@@ -125,52 +126,52 @@ class BatchRunner:
 
         :param last: In any case.
         """
-        shop = self._shop
-        if line := self._progress.line(shop.session.clock(), shop.progress(), shop.costs.usd, last=last):
+        state = self._state
+        if line := self._progress.line(state.session.clock(), state.progress(), state.costs.usd, last=last):
             log.info("%s", line)
 
     def _patient(self, running: Sequence[BatchItem]) -> bool:
         """Whether a stretch that met trouble and came nowhere is followed by another in this attempt."""
-        shop = self._shop
-        if any(order.key not in shop.last_errors for order in running):
+        state = self._state
+        if any(item.key not in state.last_errors for item in running):
             return True
-        limited = any(isinstance(error, _WORTH_WAITING) for error in shop.last_errors.values())
-        return limited and shop.session.clock() < shop.last_progress() + shop.timeout
+        limited = any(isinstance(error, _WORTH_WAITING) for error in state.last_errors.values())
+        return limited and state.session.clock() < state.last_progress() + state.timeout
 
     def _wanted(self) -> list[BatchItem]:
         """Return what is to be bought, or at least looked for."""
-        shop = self._shop
-        poor = isinstance(shop.account_error, errors.InsufficientCredits)
-        if shop.account_error and not poor:
+        state = self._state
+        stops = state.stops
+        if stops.stops_lookups:
             return []
-        unsent = shop.pending()
-        doubtful = [order for order in unsent if shop.needs_lookup(order)]
-        if shop.storage_blocked and not doubtful and not shop.running():
-            shop.unblock()
+        unsent = state.pending()
+        unknown = [item for item in unsent if state.needs_lookup(item)]
+        if stops.storage_blocked and not unknown and not state.running():
+            stops.storage_works()
         # What an earlier attempt may have bought is found and landed, whatever else cannot be had.
-        return doubtful if poor or shop.storage_blocked else unsent
+        return unknown if stops.account_error or stops.storage_blocked else unsent
 
     def _collect_former(self, until: float) -> None:
         """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
-        shop = self._shop
+        state = self._state
         try:
-            if left := abandoned.ready_to_look(shop):
-                self._collector.collect(left, lambda: shop.session.clock() >= until)
+            if left := abandoned.ready_to_look(state):
+                self._collector.collect(left, lambda: state.session.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
-        awaited = {order.key for order in abandoned.awaited(shop)}
-        for order in shop.former_items:
-            shop.last_errors.pop(order.key, None)
-            if order.key not in awaited:
+        awaited = {item.key for item in abandoned.awaited(state)}
+        for item in state.former_items:
+            state.last_errors.pop(item.key, None)
+            if item.key not in awaited:
                 # Nobody waits for it any more, and so nothing is held back until its bill is seen.
-                shop.costs.gave_up(order)
+                state.costs.gave_up(item)
 
     def _buy(self, wanted: list[BatchItem], until: float) -> None:
-        shop, over = self._shop, threading.Event()
+        state, over = self._state, threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
             collecting = side.submit(self._collect_until, over)
             try:
-                BatchSubmitter(shop).submit(wanted, until)
+                BatchSubmitter(state).submit(wanted, until)
             finally:
                 over.set()
             collecting.result()
@@ -187,8 +188,8 @@ class BatchRunner:
             yield
         except BaseException as error:
             if isinstance(error, errors.ToApisError):
-                self._shop.account_error = error
+                self._state.stops.account_error = error
             with suppress(errors.TransientFailure):
-                self._shop.save()
+                self._state.save()
             raise
-        self._shop.save()
+        self._state.save()

@@ -14,13 +14,13 @@ from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.progress import BatchProgress
+from airflow_provider_nanobanana.batch.stop_conditions import Killed, StopConditions
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.submission.client_ids import known_supported, known_unsupported
 from airflow_provider_nanobanana.toapis.errors import (
     Charged,
     InsufficientCredits,
-    StorageFailed,
     ToApisError,
     TransientFailure,
 )
@@ -47,37 +47,32 @@ log = logging.getLogger(__name__)
 Stage = Literal["unsent", "running", "landed", "failed"]
 
 #: Failures told one by one; the table and the manifest tell the rest.
-_MOST_TOLD = 20
-#: So many images in a row that the destination does not take, and no more are bought.
-_UNSTORED = 8
+_MOST_FAILURES_LOGGED = 20
 #: Seconds from its submit for which an image is waited for that nobody wants any more: most take less than a minute.
 _FORMER_SECONDS = 120.0
 #: Ids in one line of the log.
 _MOST_NAMED = 50
 
 
-class Killed(TransientFailure):
-    """Airflow ends this attempt: nothing more is bought."""
-
-
 @dataclass
 class BatchState:
-    """The state of one task instance's batch, in one process; the ledger is what other attempts see of it.
+    """Where every item of one task instance's batch stands, in one process; other attempts see the ledger of it.
 
+    Shared by submitting and collecting: any thread may ask and tell it.
+
+    :param items: What is to be made, in the order of the requests.
     :param scope: dag id, run id, task id, map index.
-    :param tag: Sets this run's pictures apart from others of the same names; empty where they may be reused.
     :param timeout: Seconds that one attempt waits for an image, from its own submit or, on a retry, from its start.
-    :param notebook: What is kept of this attempt beside the ledger.
-    :param former: What was asked for before a clear changed the list, as far as it may be paid and is not landed: it is
-        landed while its links live, and neither bought nor waited for.
+    :param checkpoints: What is kept of this attempt beside the ledger.
+    :param stops: Why no further item is submitted.
+    :param former_items: What was asked for before a clear changed the list, as far as it may be paid and is not landed:
+        it is landed while its links live, and neither bought nor waited for.
     :param preflight: Compares the balance with what is to be bought; asked once, when that is known for certain. None
         where there is nothing to compare (any more).
-    :ivar halt: What keeps any further order from being submitted, and no retry by itself changes.
-    :ivar refusals: Why orders with a model are not submitted, by the model.
-    :ivar broke: Whether the next order would pass ``max_cost_usd``.
-    :ivar blocked: Whether the destination took none of the last images: then nothing more is bought.
-    :ivar troubles: What kept an order from being submitted or landed for now, by its key.
-    :ivar never_sent: Keys of former orders that turned out not to have been submitted at all.
+    :param name_suffix: Sets this run's images apart from others of the same names; empty where they may be reused.
+    :param adopt: Image tasks chosen by a person, by ``client_business_id``.
+    :ivar last_errors: What kept an item from being submitted or landed for now, by its key.
+    :ivar never_sent: Keys of former items that turned out not to have been submitted at all.
     """
 
     session: ToApisSession
@@ -92,59 +87,55 @@ class BatchState:
     scope: tuple[str, ...]
     timeout: float
     checkpoints: CheckpointStore
+    stops: StopConditions
     former_items: Sequence[BatchItem] = ()
     preflight: Callable[[], None] | None = None
     name_suffix: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
-    account_error: ToApisError | None = None
-    model_errors: dict[str | None, ToApisError] = field(default_factory=dict)
-    budget_exhausted: bool = False
-    last_errors: dict[str, ToApisError] = field(default_factory=dict)
-    never_sent: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._anew: set[str] = set()
-        self._former = {order.key for order in self.former_items}
-        self._told = 0
-        self._unstored: set[str] = set()
-        self.storage_blocked = self.checkpoints.current.storage_blocked
+        self.last_errors: dict[str, ToApisError] = {}
+        self.never_sent: set[str] = set()
+        self._to_rebuy: set[str] = set()
+        self._former = {item.key for item in self.former_items}
+        self._failures_logged = 0
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
-    def entry(self, order: BatchItem) -> LedgerEntry:
+    def entry(self, item: BatchItem) -> LedgerEntry:
         """Return what the ledger knows of an order."""
-        return self.ledger.get(order.key)
+        return self.ledger.get(item.key)
 
     def pending(self) -> list[BatchItem]:
         """Return the orders that this attempt has no image task for yet, in the order of the requests."""
-        return [order for order in self.items if self._stage(order) == "unsent"]
+        return [item for item in self.items if self._stage(item) == "unsent"]
 
     def running(self) -> list[BatchItem]:
         """Return the orders with an image task that has not landed yet."""
-        return [order for order in self.items if self._stage(order) == "running"]
+        return [item for item in self.items if self._stage(item) == "running"]
 
-    def untouched(self, order: BatchItem) -> bool:
+    def untouched(self, item: BatchItem) -> bool:
         """Whether nothing was sent for an order as far as the ledger knows, and nothing is in place."""
-        entry = self.entry(order)
+        entry = self.entry(item)
         unsent = entry.record is None or entry.record.state is RecordState.QUEUED
         return unsent and entry.status == "open"
 
-    def image_task_id(self, order: BatchItem) -> str | None:
+    def image_task_id(self, item: BatchItem) -> str | None:
         """Return the image task of an order, if it has one."""
-        record = self.entry(order).record
+        record = self.entry(item).record
         return record.image_task_id if record else None
 
-    def deadline(self, order: BatchItem) -> float:
+    def deadline(self, item: BatchItem) -> float:
         """Return until when an order is waited for, in epoch seconds."""
-        most = _FORMER_SECONDS if order.key in self._former else math.inf
-        return self.waited_since(order) + min(self.timeout, most)
+        most = _FORMER_SECONDS if item.key in self._former else math.inf
+        return self.waited_since(item) + min(self.timeout, most)
 
-    def waited_since(self, order: BatchItem) -> float:
+    def waited_since(self, item: BatchItem) -> float:
         """Return from when an order is waited for, in epoch seconds; one that nobody wants any more from its submit."""
-        if order.key in self._former:
-            entry = self.entry(order)
+        if item.key in self._former:
+            entry = self.entry(item)
             return entry.submitted_at or (entry.record.may_have_left_at if entry.record else 0.0)
-        return max(self.entry(order).submitted_at or 0.0, self.attempt.started_at)
+        return max(self.entry(item).submitted_at or 0.0, self.attempt.started_at)
 
     def last_progress(self) -> float:
         """Return when something was submitted last, or the attempt began, in epoch seconds."""
@@ -152,64 +143,65 @@ class BatchState:
 
     def progress(self) -> BatchProgress:
         """Return how far the batch has come."""
-        counts = Counter(self._stage(order) for order in self.items)
+        counts = Counter(self._stage(item) for item in self.items)
         return BatchProgress(counts["unsent"], counts["running"], counts["landed"], counts["failed"])
 
-    def _stage(self, order: BatchItem) -> Stage:
-        entry = self.entry(order)
+    def _stage(self, item: BatchItem) -> Stage:
+        entry = self.entry(item)
         if entry.status != "open":
             return "failed" if entry.status == "failed" else "landed"
         # One that is taken up again has an image task, but nothing was submitted for it by this attempt.
-        return "unsent" if entry.submitted_at is None or self.image_task_id(order) is None else "running"
+        return "unsent" if entry.submitted_at is None or self.image_task_id(item) is None else "running"
 
-    def needs_lookup(self, order: BatchItem) -> bool:
+    def needs_lookup(self, item: BatchItem) -> bool:
         """Whether an earlier attempt may have bought what is unsent by this one: it is looked for before any POST."""
-        record = self.entry(order).record
+        record = self.entry(item).record
         if record is None:
             return not self.ledger.complete and (self.attempt.retry or self.attempt.cleared)
         return record.state is not RecordState.QUEUED
 
-    def to_buy(self, order: BatchItem) -> bool:
+    def to_buy(self, item: BatchItem) -> bool:
         """Whether an unsent order will be bought, as far as anyone can tell."""
-        return order.key in self._anew or not self.needs_lookup(order) or self.bought_again(order)
+        return item.key in self._to_rebuy or not self.needs_lookup(item) or self.bought_again(item)
 
-    def bought_again(self, order: BatchItem) -> bool:
+    def bought_again(self, item: BatchItem) -> bool:
         """Whether what was sent for an order is certainly lost by now, and is bought anew without asking."""
-        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
+        return self._anew_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
-    def perhaps_to_buy(self, order: BatchItem) -> bool:
+    def perhaps_to_buy(self, item: BatchItem) -> bool:
         """Whether an order that is looked for first may be bought after all, without anything failing meanwhile."""
-        if self.image_task_id(order) is None:
+        if self.image_task_id(item) is None:
             return True
-        return self._anew_when_lost(order) and self._link_age(order) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
+        return self._anew_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
 
-    def _anew_when_lost(self, order: BatchItem) -> bool:
-        record = self.entry(order).record
+    def _anew_when_lost(self, item: BatchItem) -> bool:
+        record = self.entry(item).record
         cleared = record is not None and self.attempt.seems_cleared_since(record)
         return record is not None and (cleared or self.rules.on_expired == "resubmit")
 
-    def _link_age(self, order: BatchItem) -> float:
+    def _link_age(self, item: BatchItem) -> float:
         """Return the seconds since the last moment at which the image task of an order can have been submitted."""
-        entry = self.entry(order)
+        entry = self.entry(item)
         return self.session.clock() - max(
             entry.record.may_have_left_at if entry.record else 0.0, entry.submitted_at or 0.0
         )
 
-    def funded(self) -> bool:
+    def can_pay(self) -> bool:
         """Whether the account can pay for what is to be bought, where that was to be asked; if not, nothing is."""
-        ask, self.preflight = self.preflight, None
+        check = self.preflight
+        self.preflight = None
         try:
-            if ask is not None:
-                ask()
-        except InsufficientCredits as poor:
-            self.stop_buying(poor)
-        return self.account_error is None
+            if check is not None:
+                check()
+        except InsufficientCredits as too_little:
+            self.stop_buying(too_little)
+        return self.stops.account_error is None
 
-    def stop_buying(self, poor: InsufficientCredits) -> None:
+    def stop_buying(self, too_little: InsufficientCredits) -> None:
         """Buy nothing in this attempt; what is paid already is landed first, then it fails."""
-        log.warning("%s What is paid already is looked for and landed.", poor.message)
-        self.account_error = poor
-        self.checkpoints.update(stop_reason=poor.message)
+        log.warning("%s What is paid already is looked for and landed.", too_little.message)
+        self.stops.account_error = too_little
+        self.checkpoints.update(stop_reason=too_little.message)
 
     @property
     def client_ids_resolve(self) -> bool | None:
@@ -222,13 +214,9 @@ class BatchState:
             return False
         return True if known or known_supported(base_url) else None
 
-    def unblock(self) -> None:
-        """Forget that: no image is left that the destination did not take."""
-        self._unstored, self.storage_blocked = set(), False
-
-    def identity(self, order: BatchItem, regeneration: int) -> SubmissionIdentity:
+    def identity(self, item: BatchItem, regeneration: int) -> SubmissionIdentity:
         """Return what makes the submission of an order this one."""
-        return SubmissionIdentity(self.scope, order.fingerprint, order.occurrence, regeneration)
+        return SubmissionIdentity(self.scope, item.fingerprint, item.occurrence, regeneration)
 
     @property
     def regeneration(self) -> int:
@@ -243,21 +231,21 @@ class BatchState:
         :raises TransientFailure: It is not known to be kept, or another attempt is at work.
         """
         self.ledger.save()
-        self.checkpoints.update(client_ids_resolve=self.client_ids_resolve, storage_blocked=self.storage_blocked)
+        self.checkpoints.update(client_ids_resolve=self.client_ids_resolve, storage_blocked=self.stops.storage_blocked)
 
-    def mark_submitted(self, order: BatchItem, image_task: ImageTask) -> None:
+    def mark_submitted(self, item: BatchItem, image_task: ImageTask) -> None:
         """Note the image task of an order."""
-        self.costs.observe(order, image_task.id, image_task)
-        self.costs.release(order)
+        self.costs.observe(item, image_task.id, image_task)
+        self.costs.release(item)
         now = self.session.clock()
         # A service whose clock is ahead must not make us wait longer.
-        submitted_at = self.entry(order).submitted_at or min(image_task.created_at or now, now)
-        self.ledger.update(order.key, submitted_at=submitted_at, **self.costs.ledger_fields(order, image_task.id))
+        submitted_at = self.entry(item).submitted_at or min(image_task.created_at or now, now)
+        self.ledger.update(item.key, submitted_at=submitted_at, **self.costs.ledger_fields(item, image_task.id))
 
-    def mark_reused(self, order: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
+    def mark_reused(self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
         """Note that an earlier run landed the image of an order, and further ones beside it."""
         self.ledger.update(
-            order.key,
+            item.key,
             status="reused",
             stored=_file(image),
             cost=0.0,
@@ -267,64 +255,57 @@ class BatchState:
             lost=(),
         )
 
-    def verified(self, order: BatchItem, image: StoredImage) -> None:
+    def verified(self, item: BatchItem, image: StoredImage) -> None:
         """Note what lies under the name of an order's image; a person may have put another image there."""
-        landed = self.entry(order).stored
+        landed = self.entry(item).stored
         if landed is not None and landed.sha256 != image.sha256:
             log.warning("%s is another image than was landed there; it is left as it is", image.uri)
-            self.ledger.update(order.key, stored=_file(image))
+            self.ledger.update(item.key, stored=_file(image))
 
     def mark_stored(
-        self, order: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = (), lost: Sequence[FailedItem] = ()
+        self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = (), lost: Sequence[FailedItem] = ()
     ) -> None:
         """Note that the image of an order is in place.
 
         :param extras: Further images of its image task that are in place.
         :param lost: Those that are not.
         """
-        record = self.entry(order).record
-        self.last_errors.pop(order.key, None)
-        self.unblock()
+        record = self.entry(item).record
+        self.last_errors.pop(item.key, None)
+        self.stops.storage_works()
         self.ledger.update(
-            order.key,
+            item.key,
             record=record.with_state(RecordState.DONE) if record else None,
             status="landed",
             stored=_file(image),
             error=None,
             extras=tuple(map(_file, extras)),
             lost=tuple(map(_lost, lost)),
-            **self.costs.ledger_fields(order, self.image_task_id(order)),
+            **self.costs.ledger_fields(item, self.image_task_id(item)),
         )
-        count_ended(self, order)
+        count_ended(self, item)
 
-    def landed_further(self, order: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
+    def landed_further(self, item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
         """Note what became of images beside the first one that were not in place before."""
-        entry = self.entry(order)
+        entry = self.entry(item)
         tried = {image.index for image in extras} | {failure.index for failure in lost}
         self.ledger.update(
-            order.key,
+            item.key,
             extras=entry.extras + tuple(map(_file, extras)),
             lost=(*(one for one in entry.lost if one.index not in tried), *map(_lost, lost)),
         )
 
-    def storage_failed(self, order: BatchItem, trouble: ToApisError) -> None:
-        """Note that the image of an order is there and could not be landed for now."""
-        self.last_errors[order.key] = trouble
-        if isinstance(trouble, StorageFailed):
-            self._unstored.add(order.key)
-            self.storage_blocked = self.storage_blocked or len(self._unstored) >= _UNSTORED
-
-    def model_failed(self, order: BatchItem, refusal: ToApisError) -> None:
-        """Note that no order with the model of this one would be accepted."""
-        words = f"Not sent, as another request with model {order.request.model} was refused: {refusal.message}"
-        self.model_errors.setdefault(order.request.model, refusal.reworded(words))
+    def landing_failed(self, item: BatchItem, error: ToApisError) -> None:
+        """Note that the image of an item is there and could not be landed for now."""
+        self.last_errors[item.key] = error
+        self.stops.landing_failed(item.key, error)
 
     def mark_failed(self, failure: FailedItem) -> None:
         """Note that an order ended without an image."""
         if failure.charged != "no":
             self.costs.gave_up(failure.item)
-        self._told += 1
-        level = logging.WARNING if self._told <= _MOST_TOLD else logging.DEBUG
+        self._failures_logged += 1
+        level = logging.WARNING if self._failures_logged <= _MOST_FAILURES_LOGGED else logging.DEBUG
         label = failure.item.label + (" of the list before the clear" if failure.item.key in self._former else "")
         log.log(level, "Request %s: %s (%s): %s", label, failure.code, failure.charged_text, failure.message)
         self.last_errors.pop(failure.item.key, None)
@@ -336,23 +317,23 @@ class BatchState:
         )
         count_ended(self, failure.item)
 
-    def reopen(self, order: BatchItem, *, anew: bool = False) -> None:
+    def reopen(self, item: BatchItem, *, anew: bool = False) -> None:
         """Take an order up again; it goes through the decision anew, which looks before it buys.
 
         :param anew: Whether another image task will have to be bought.
         """
         if anew:
-            self._anew.add(order.key)
-        self.ledger.update(order.key, status="open", stored=None, error=None, submitted_at=None)
+            self._to_rebuy.add(item.key)
+        self.ledger.update(item.key, status="open", stored=None, error=None, submitted_at=None)
 
     def kill(self) -> list[str]:
         """Let nothing more be bought, and return the ids of the image tasks that go on and stay paid; never waits."""
-        self.account_error = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
-        return [image_task_id for order in self.running() if (image_task_id := self.image_task_id(order))]
+        self.stops.account_error = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
+        return [image_task_id for item in self.running() if (image_task_id := self.image_task_id(item))]
 
     def outcomes(self) -> list[Outcome]:
         """Return how each order ended; those that were never submitted ended with what kept them from it."""
-        return [outcome for order in self.items for outcome in outcomes_of(self, order)]
+        return [outcome for item in self.items for outcome in outcomes_of(self, item)]
 
 
 def name_ids(ids: Iterable[str]) -> str:
@@ -383,28 +364,28 @@ def _lost(failure: FailedItem) -> Lost:
     return Lost(failure.index, _fault(failure))
 
 
-def outcomes_of(shop: BatchState, order: BatchItem) -> list[Outcome]:
+def outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
     """Return how an order ended, and behind it each further image of its image task.
 
     One that has not ended did so with what holds it up.
     """
-    entry, cost = shop.entry(order), shop.costs.cost(order)
+    entry, cost = state.entry(item), state.costs.cost(item)
     if entry.stored is not None and entry.status in ("landed", "reused"):
         times, reused = {"submitted_at": entry.submitted_at}, entry.status == "reused"
         landed = [
-            StoredItem(order, _image(shop, order, entry.stored), cost, reused, times),
-            *(StoredItem(order, _image(shop, order, file), Cost(), reused, times, extra=True) for file in entry.extras),
+            StoredItem(item, _image(state, item, entry.stored), cost, reused, times),
+            *(StoredItem(item, _image(state, item, file), Cost(), reused, times, extra=True) for file in entry.extras),
         ]
-        return [*landed, *(_failed(shop, order, lost.fault, Cost(), lost.index) for lost in entry.lost)]
+        return [*landed, *(_failed(state, item, lost.fault, Cost(), lost.index) for lost in entry.lost)]
     if entry.error is not None and entry.status == "failed":
-        return [_failed(shop, order, entry.error, cost)]
-    return [_held_up(shop, order, cost)]
+        return [_failed(state, item, entry.error, cost)]
+    return [_held_up(state, item, cost)]
 
 
-def _image(shop: BatchState, order: BatchItem, file: StoredFile) -> dict[str, Any]:
+def _image(state: BatchState, item: BatchItem, file: StoredFile) -> dict[str, Any]:
     return {
-        "uri": shop.downloader.landing.uri(file.name),
-        "id": shop.image_task_id(order),
+        "uri": state.downloader.landing.uri(file.name),
+        "id": state.image_task_id(item),
         "index": file.index,
         "sha256": file.sha256,
         "bytes": file.bytes,
@@ -414,20 +395,20 @@ def _image(shop: BatchState, order: BatchItem, file: StoredFile) -> dict[str, An
     }
 
 
-def _failed(shop: BatchState, order: BatchItem, fault: ItemError, cost: Cost, index: int = 0) -> FailedItem:
+def _failed(state: BatchState, item: BatchItem, fault: ItemError, cost: Cost, index: int = 0) -> FailedItem:
     """Return the failure that a fault of the ledger stands for.
 
     :param index: Not 0 for an image beside the one that was asked for.
     """
     return FailedItem(
-        order,
-        shop.image_task_id(order),
+        item,
+        state.image_task_id(item),
         fault.code,
         fault.message,
         fault.charged,
         fault.retryable,
         cost,
-        billed=(shop.entry(order).cost or 0.0) if fault.billed else 0.0,
+        billed=(state.entry(item).cost or 0.0) if fault.billed else 0.0,
         kept=fault.kept,
         answer=fault.answer,
         index=index,
@@ -435,45 +416,41 @@ def _failed(shop: BatchState, order: BatchItem, fault: ItemError, cost: Cost, in
     )
 
 
-def _held_up(shop: BatchState, order: BatchItem, cost: Cost) -> FailedItem:
+def _held_up(state: BatchState, item: BatchItem, cost: Cost) -> FailedItem:
     """Return the outcome of an order that is neither landed nor failed."""
-    trouble = shop.last_errors.get(order.key) or shop.model_errors.get(order.request.model)
-    image_task_id, charged = shop.image_task_id(order), _charged(shop, order)
-    if (
-        trouble is None
-        and shop.account_error is None
-        and shop.budget_exhausted
-        and shop.budget.max_cost_usd is not None
-    ):
-        failure = FailedItem.over_budget(order, shop.budget.max_cost_usd)
+    error, stops = state.last_errors.get(item.key), state.stops
+    error = error or stops.model_errors.get(item.request.model)
+    image_task_id, charged = state.image_task_id(item), _charged(state, item)
+    limit = state.budget.max_cost_usd
+    if error is None and stops.account_error is None and stops.budget_exhausted and limit is not None:
+        failure = FailedItem.over_budget(item, limit)
         return replace(failure, id=image_task_id, charged=charged, cost=cost)
-    why = trouble or shop.account_error or _others(shop)
-    own = trouble.image_task_id if trouble else None
-    return replace(FailedItem.from_error(order, why, cost=cost), id=image_task_id or own, charged=charged)
+    why = error or stops.account_error or _error_of_others(state)
+    own = error.image_task_id if error else None
+    return replace(FailedItem.from_error(item, why, cost=cost), id=image_task_id or own, charged=charged)
 
 
-def _others(shop: BatchState) -> ToApisError:
-    """Return what kept an attempt from an order that met nothing itself."""
-    met = next(iter(shop.last_errors.values()), None)
+def _error_of_others(state: BatchState) -> ToApisError:
+    """Return what kept an attempt from an item that met nothing itself."""
+    met = next(iter(state.last_errors.values()), None)
     if met is None:
         return TransientFailure("not submitted by this attempt")
-    cause = "the destination took no image" if shop.storage_blocked else "others met"
+    cause = "the destination took no image" if state.stops.storage_blocked else "others met"
     return met.reworded(f"not submitted by this attempt: {cause}: {met.message}")
 
 
-def _charged(shop: BatchState, order: BatchItem) -> Charged:
-    if shop.image_task_id(order) is not None:
+def _charged(state: BatchState, item: BatchItem) -> Charged:
+    if state.image_task_id(item) is not None:
         return "yes"
-    record = shop.entry(order).record
-    # An intent on the shelf that was never used is no submit: what counts is what this attempt knows.
+    record = state.entry(item).record
     sent = record is not None and record.state is RecordState.INTENT
-    return "unknown" if sent or shop.needs_lookup(order) else "no"
+    return "unknown" if sent or state.needs_lookup(item) else "no"
 
 
-def count_ended(shop: BatchState, order: BatchItem) -> None:
+def count_ended(state: BatchState, item: BatchItem) -> None:
     """Count an order that has just ended; what merely takes longer is counted again when it lands."""
-    entry = shop.entry(order)
-    tags: dict[str, Any] = {"conn_id": shop.session.conn_id, "model": order.request.model}
+    entry = state.entry(item)
+    tags: dict[str, Any] = {"conn_id": state.session.conn_id, "model": item.request.model}
     if entry.error is None:
         metrics.count("completed", **tags)
     elif entry.error.code in NOT_READY_CODES:

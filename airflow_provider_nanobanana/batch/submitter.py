@@ -1,4 +1,10 @@
-"""The buying side of a stretch: every order through its own durable decision, all at the account's pace."""
+"""``BatchSubmitter``: gives each pending item of a batch its image task, at the account's rate.
+
+What an earlier attempt may have bought is looked up first, and only looked up. What certainly was not sent is bought:
+for a group of items (five seconds of submits) an intent is put into the ledger and saved with one write, then each is
+POSTed. So for every POST an intent of exactly that request and generation is in the store before it, and after a kill
+the next attempt looks each of them up. What a clean end leaves unsent is ``queued`` again.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +18,10 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch.admission import AdmissionControl, SubmitDeferred
-from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded
-from airflow_provider_nanobanana.batch.state import Killed, name_ids
-from airflow_provider_nanobanana.durable.ledger import LedgerRecordStore, foresee
+from airflow_provider_nanobanana.batch.admission import AdmissionControl
+from airflow_provider_nanobanana.batch.state import name_ids
+from airflow_provider_nanobanana.durable.ledger import LedgerRecordStore
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.submission.client_ids import mark_supported
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
@@ -30,200 +36,230 @@ log = logging.getLogger(__name__)
 
 #: Seconds of submits that are written ahead with one write; after a kill so many are looked up.
 _WRITE_AHEAD_SECONDS: Final = 5.0
-#: A submit of a wave leaves within so many seconds of the write, or is written anew.
+#: A POST leaves within so many seconds of that write, or has a write of its own.
 _WRITE_AHEAD_VALID_SECONDS: Final = 45.0
 _FEWEST_THREADS, _MOST_THREADS = 4, 48
 #: Seconds a submit may take while others are sent: decides the number of threads.
 _SLOW_SUBMIT: Final = 1.0
-_LONGEST_REST: Final = 0.5
-_IN_DOUBT: Final = "It is not known yet whether an earlier submit of it was accepted; the next look goes on from here."
+_LONGEST_WAIT: Final = 0.5
+_UNKNOWN: Final = (
+    "It is not known yet whether an earlier submit of it was accepted; the next look-up goes on from here."
+)
 
-#: One order under way; yields the seconds until its next step.
-Steps = Generator[float, None, "ImageTask"]
+#: One item under way: yields the seconds until its next step, returns its image task, or None if it was not sent.
+Steps = Generator[float, None, "ImageTask | None"]
 
 
 class BatchSubmitter:
-    """Submits the orders of a workshop that have no image task yet, or finds what earlier attempts bought for them."""
+    """Submits the pending items of one slice; use an object of this class once."""
 
-    def __init__(self, shop: BatchState) -> None:
-        self._shop = shop
-        self._pace = SubmitRateLimiter.of(shop.session.settings)
-        rate = shop.session.settings.submit_rate
-        self._wave = max(_FEWEST_THREADS, math.ceil(rate * _WRITE_AHEAD_SECONDS))
+    def __init__(self, state: BatchState) -> None:
+        self._state = state
+        self._limiter = SubmitRateLimiter.of(state.session.settings)
+        rate = state.session.settings.submit_rate
+        self._group_size = max(_FEWEST_THREADS, math.ceil(rate * _WRITE_AHEAD_SECONDS))
         self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * _SLOW_SUBMIT)), _MOST_THREADS)
+        self._admission = AdmissionControl(state)
+        #: Within a limit of cost or balance nothing is bought before it is known what is paid already.
+        self._settle_first = state.budget.max_cost_usd is not None or state.preflight is not None
+        self._to_look_up: deque[BatchItem] = deque()
+        self._unsettled: set[str] = set()
+        self._unsent: deque[BatchItem] = deque()
+        self._admitted: deque[tuple[BatchItem, SubmissionRecord | None]] = deque()
         self._numbers = count()
-        self._gate = AdmissionControl(shop)
-        self._reserved: deque[BatchItem] = deque()
-        self._postponed: deque[BatchItem] = deque()
         self._sleeping: list[tuple[float, int, BatchItem, Steps]] = []
+        self._active: dict[Future[float | ImageTask | None], tuple[BatchItem, Steps]] = {}
         self._bought: list[str] = []
-        self._active: dict[Future[float | ImageTask], tuple[BatchItem, Steps]] = {}
 
-    def submit(self, orders: Iterable[BatchItem], until: float) -> None:
-        """Buy one order after another; after ``until`` (epoch seconds) only calls under way are brought to their end.
+    def submit(self, items: Iterable[BatchItem], until: float) -> None:
+        """Submit one item after another; after ``until`` (epoch seconds) only calls under way are brought to their end.
 
-        What may be paid already is looked for first, so that the limit of cost counts it.
+        :raises TransientFailure: The ledger could not be saved; no POST left that it does not know of.
         """
-        wanted = sorted(orders, key=lambda order: not self._shop.needs_lookup(order))
-        self._gate.begin(wanted)
-        feed = deque(wanted)
+        for item in items:
+            (self._to_look_up if self._state.needs_lookup(item) else self._unsent).append(item)
+        self._unsettled = {item.key for item in self._to_look_up}
         try:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="buyer") as pool:
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="submitter") as pool:
                 while True:
-                    self._start_due(pool, until)
-                    self._start_new(pool, feed, until)
+                    self._resume_due(pool, until)
+                    self._start_new(pool, until)
                     if not self._active and not self._sleeping:
                         break
                     self._await_one()
         finally:
-            # Nothing is under way any more: from here on the shelf may say what really happened.
-            self._shop.ledger.release([order.key for order in wanted])
-            self._tell_bought()
+            for item, intent in self._admitted:
+                self._take_back(item, intent)
+            self._log_bought()
 
-    def _start_due(self, pool: ThreadPoolExecutor, until: float) -> None:
-        now = self._shop.session.clock()
+    def _resume_due(self, pool: ThreadPoolExecutor, until: float) -> None:
+        now = self._state.session.clock()
         if now >= until:
-            # Their records say that they are to be looked for; so the next stretch does.
-            for _, _, order, _ in self._sleeping:
-                self._shop.last_errors.setdefault(order.key, errors.SubmissionUnknown(_IN_DOUBT))
+            # Their records say that they are to be looked up; so the next slice does.
+            for _, _, item, _ in self._sleeping:
+                self._state.last_errors.setdefault(item.key, errors.SubmissionUnknown(_UNKNOWN))
             self._sleeping.clear()
-        while self._sleeping and self._sleeping[0][0] <= now and self._room():
-            _, _, order, steps = heapq.heappop(self._sleeping)
-            self._go(pool, order, steps)
+        while self._sleeping and self._sleeping[0][0] <= now and self._has_room():
+            _, _, item, steps = heapq.heappop(self._sleeping)
+            self._go(pool, item, steps)
 
-    def _start_new(self, pool: ThreadPoolExecutor, feed: deque[BatchItem], until: float) -> None:
-        if not self._gate.in_doubt:
-            self._reserved.extendleft(reversed(self._postponed))
-            self._postponed.clear()
-        while self._room() and not self._gate.closed and self._shop.session.clock() < until:
-            if not self._reserved and not self._reserve(feed):
+    def _start_new(self, pool: ThreadPoolExecutor, until: float) -> None:
+        while self._has_room() and not self._admission.closed and self._state.session.clock() < until:
+            if self._to_look_up:
+                item = self._to_look_up.popleft()
+                self._go(pool, item, self._submission(item).steps(may_submit=False))
+            elif self._admitted or self._admit():
+                item, intent = self._admitted.popleft()
+                if self._admission.stopped(item):
+                    self._take_back(item, intent)
+                else:
+                    self._go(pool, item, self._submission(item, intent).steps())
+            else:
                 return
-            turn = self._gate.decide(self._reserved[0], alone=not self._active)
-            if turn == "not yet":
-                return
-            order = self._reserved.popleft()
-            if turn == "now":
-                self._go(pool, order, self._steps(order))
-            elif turn == "end":
-                feed.clear()
-                self._reserved.clear()
 
-    def _room(self) -> bool:
+    def _has_room(self) -> bool:
         return len(self._active) < self._threads
 
-    @property
-    def _strict(self) -> bool:
-        """Whether each submit has a write of its own: what it bought may not be found again by its client id."""
-        return not self._shop.client_ids_resolve
+    def _admit(self) -> bool:
+        """Admit the next group of items, write it ahead, and say whether there is one.
 
-    def _reserve(self, feed: deque[BatchItem]) -> bool:
-        """Write the next wave ahead, together with what became of the last; say whether there is one."""
-        shop = self._shop
-        if feed:
-            self._tell_bought()
-        # One after another until it is known that what was bought can be found again by its client id.
-        wave = 1 if shop.client_ids_resolve is None else self._wave
-        self._reserved.extend(feed.popleft() for _ in range(min(wave, len(feed))))
-        fresh = [order for order in self._reserved if not shop.needs_lookup(order)]
-        intents = {
-            order.key: foresee(
-                shop.identity(order, shop.regeneration),
-                shop.attempt,
-                shop.entry(order),
-                client_ids=shop.rules.client_ids,
-            )
-            for order in fresh
-        }
-        shop.ledger.reserve(intents, until=shop.session.clock() + _WRITE_AHEAD_VALID_SECONDS)
-        if self._strict:
-            # What was written ahead could not be told from what was sent, so each submit has a write of its own.
-            shop.ledger.release(intents)
-        shop.save()
-        return bool(self._reserved)
+        What became of the group before is saved with it.
+        """
+        state = self._state
+        if not self._unsent or (self._settle_first and self._unsettled):
+            return False
+        size = self._group_size
+        if state.client_ids_resolve is None:
+            # One after another until it is known that what was bought can be found again by its client id.
+            size = 0 if self._active else 1
+        group: list[BatchItem] = []
+        while self._unsent and len(group) < size:
+            admission = self._admission.decide(self._unsent[0])
+            if admission == "wait":
+                break
+            item = self._unsent.popleft()
+            if admission == "submit":
+                group.append(item)
+            elif admission == "stop":
+                self._unsent.clear()
+        if group:
+            self._log_bought()
+            may_leave_at = state.session.clock() + _WRITE_AHEAD_VALID_SECONDS
+            self._admitted.extend((item, self._write_ahead(item, may_leave_at)) for item in group)
+            state.save()
+        return bool(group)
 
-    def _tell_bought(self) -> None:
+    def _write_ahead(self, item: BatchItem, may_leave_at: float) -> SubmissionRecord | None:
+        """Put the intent of an item into the ledger and return it; the item may be POSTed once the ledger was saved.
+
+        Return None where the item's submission has to write its own: its generations have to be looked up first, or
+        what it buys may not be found again, so that an intent that was not used must not be taken for one that was.
+        """
+        state = self._state
+        identity = state.identity(item, state.regeneration)
+        record = state.entry(item).record
+        if record is not None and not record.matches(identity):
+            return None
+        generation = record.generation if record else 0
+        intent = state.attempt.intent(
+            identity, generation, client_ids=state.rules.client_ids, may_leave_at=may_leave_at
+        )
+        if state.client_ids_resolve:
+            state.ledger.put_record(item.key, intent)
+            return intent
+        state.ledger.put_record(item.key, intent.with_state(RecordState.QUEUED))
+        return None
+
+    def _take_back(self, item: BatchItem, intent: SubmissionRecord | None) -> None:
+        """Note of an admitted item that nothing was sent for it."""
+        self._state.costs.release(item)
+        if intent is not None:
+            unsent = intent.with_state(RecordState.QUEUED, may_have_left_at=self._state.session.clock())
+            self._state.ledger.put_record(item.key, unsent)
+
+    def _log_bought(self) -> None:
         """Name what was bought since: whatever becomes of this attempt, its log says what is paid."""
         if self._bought:
             log.info("%d image tasks are paid: %s", len(self._bought), name_ids(self._bought))
         self._bought = []
 
-    def _steps(self, order: BatchItem) -> Steps:
-        shop = self._shop
+    def _submission(self, item: BatchItem, intent: SubmissionRecord | None = None) -> Submission:
+        state = self._state
+        resolve = state.client_ids_resolve
+        # Where what was bought may not be found again, each record has a write of its own.
+        record_store = LedgerRecordStore(state.ledger, item.key, strict=not resolve)
         return Submission(
-            shop.session,
-            order.request,
-            identity=shop.identity(order, shop.regeneration),
-            attempt=shop.attempt,
-            rules=replace(shop.rules, on_unknown_submission="fail") if shop.client_ids_resolve is False else shop.rules,
-            journal=LedgerRecordStore(shop.ledger, order.key, strict=self._strict),
-            pace=self._pace,
-            references=shop.references,
-            adopt=shop.adopt,
-            observer=_ItemListener(shop, self._gate, order),
-        ).steps()
+            state.session,
+            item.request,
+            identity=state.identity(item, state.regeneration),
+            attempt=state.attempt,
+            rules=replace(state.rules, on_unknown_submission="fail") if resolve is False else state.rules,
+            journal=record_store,
+            pace=self._limiter,
+            references=state.references,
+            adopt=state.adopt,
+            observer=_ItemListener(state, item),
+            written_ahead=intent,
+        )
 
-    def _go(self, pool: ThreadPoolExecutor, order: BatchItem, steps: Steps) -> None:
-        self._active[pool.submit(_advance, steps)] = (order, steps)
+    def _go(self, pool: ThreadPoolExecutor, item: BatchItem, steps: Steps) -> None:
+        self._active[pool.submit(_advance, steps)] = (item, steps)
 
     def _await_one(self) -> None:
-        rest = self._sleeping[0][0] - self._shop.session.clock() if self._sleeping else _LONGEST_REST
-        rest = min(max(rest, 0.0), _LONGEST_REST)
+        seconds = self._sleeping[0][0] - self._state.session.clock() if self._sleeping else _LONGEST_WAIT
+        seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
         if not self._active:
-            self._shop.session.sleep(rest)
+            self._state.session.sleep(seconds)
             return
-        done, _ = wait(self._active, timeout=rest, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._active, timeout=seconds, return_when=FIRST_COMPLETED)
         for future in done:
-            order, steps = self._active.pop(future)
-            self._conclude(order, steps, future)
+            item, steps = self._active.pop(future)
+            self._conclude(item, steps, future)
 
-    def _conclude(self, order: BatchItem, steps: Steps, future: Future[float | ImageTask]) -> None:
-        shop = self._shop
+    def _conclude(self, item: BatchItem, steps: Steps, future: Future[float | ImageTask | None]) -> None:
         try:
-            said = future.result()
-        except BudgetExceeded:
-            shop.budget_exhausted = True
-            self._gate.on_known(order)
-        except SubmitDeferred:
-            self._postponed.append(order)
-            self._gate.on_known(order)
+            result = future.result()
         except errors.ToApisError as error:
-            self._gate.on_error(order, error)
-        else:
-            if isinstance(said, float):
-                heapq.heappush(self._sleeping, (shop.session.clock() + said, next(self._numbers), order, steps))
-            else:
-                self._gate.on_submitted(order)
-                shop.mark_submitted(order, said)
-                self._bought.append(said.id)
+            if self._admission.on_error(item, error):
+                self._unsettled.discard(item.key)
+            return
+        if isinstance(result, float):
+            heapq.heappush(self._sleeping, (self._state.session.clock() + result, next(self._numbers), item, steps))
+            return
+        self._unsettled.discard(item.key)
+        if result is None:
+            self._unsent.append(item)
+            return
+        self._admission.on_found()
+        self._state.mark_submitted(item, result)
+        self._bought.append(result.id)
 
 
 class _ItemListener(SubmissionListener):
-    """Keeps the till of one order right; ten thousand of them say nothing at a person's level."""
+    """Keeps the costs of one item right, and its submit back where one stops; ten thousand items log at debug level."""
 
-    def __init__(self, shop: BatchState, gate: AdmissionControl, order: BatchItem) -> None:
-        self._shop, self._gate, self._order = shop, gate, order
+    def __init__(self, state: BatchState, item: BatchItem) -> None:
+        self._state = state
+        self._item = item
 
     def on_decision(self, line: str) -> None:
-        log.debug("Request %s: %s", self._order.label, line)
+        log.debug("Request %s: %s", self._item.label, line)
 
     def on_found(self, image_task: ImageTask) -> None:
-        shop = self._shop
-        if shop.image_task_id(self._order) is None and not shop.adopt:
-            mark_supported(shop.session)
-        shop.costs.observe(self._order, image_task.id, image_task)
+        state = self._state
+        if state.image_task_id(self._item) is None and not state.adopt:
+            mark_supported(state.session)
+        state.costs.observe(self._item, image_task.id, image_task)
 
     def before_submit(self) -> None:
-        self._gate.check(self._order)
-
-    def after_wait(self) -> None:
-        if isinstance(self._shop.account_error, Killed):
-            raise self._shop.account_error
+        if error := self._state.stops.error_for(self._item.request.model):
+            raise error
 
 
-def _advance(steps: Steps) -> float | ImageTask:
-    """Take an order's next step; return the seconds until the one after it, or its image task."""
+def _advance(steps: Steps) -> float | ImageTask | None:
+    """Take an item's next step; return the seconds until the one after it, or how the steps ended."""
     try:
         return next(steps)
     except StopIteration as end:
-        image_task: ImageTask = end.value
+        image_task: ImageTask | None = end.value
         return image_task

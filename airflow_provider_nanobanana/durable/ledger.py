@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
@@ -14,8 +14,6 @@ from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRe
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.durable.attempt import TaskAttempt
-    from airflow_provider_nanobanana.durable.record import SubmissionIdentity
     from airflow_provider_nanobanana.durable.state_store import StateStore
 
 VERSION: Final = 1
@@ -63,10 +61,6 @@ class LedgerChunk:
     def lists_all(self) -> bool:
         """Whether the shelf certainly lists every key, in whatever form."""
         return self._saved is not None and len(self._saved) == len(self.keys)
-
-    def saved(self, key: str) -> LedgerEntry | None:
-        """Return the form that the shelf certainly holds; None where there is none or where that is not certain."""
-        return None if self._saved is None else self._saved.get(key)
 
     def entries(self) -> Mapping[str, LedgerEntry]:
         """Return what was read."""
@@ -127,69 +121,6 @@ def unreadable(name: str, why: str) -> TransientFailure:
     )
 
 
-def foresee(
-    identity: SubmissionIdentity, attempt: TaskAttempt, entry: LedgerEntry, *, client_ids: bool
-) -> SubmissionRecord:
-    """Return the intent that the next POST of an order will most likely write; a wrong guess costs a write, no more.
-
-    :param client_ids: Whether submits carry a ``client_business_id``.
-    """
-    kept = entry.record
-    if kept is None or not kept.matches(identity):
-        generation = 0
-    else:
-        generation = kept.generation + (kept.state in (RecordState.SUBMITTED, RecordState.DONE))
-    return attempt.intent(identity, generation, client_ids=client_ids, may_leave_at=attempt.started_at)
-
-
-@dataclass(frozen=True)
-class Reservation:
-    """The right to POST an order without another write.
-
-    :param intent: What is saved; its ``at`` is the last moment at which the POST may leave.
-    """
-
-    intent: SubmissionRecord
-
-    def saved_form(self, entry: LedgerEntry) -> LedgerEntry:
-        """Return what to save for an entry: the intent, unless that would hide what the entry's record knows."""
-        record = entry.record
-        if record is None or entry.stored is not None:
-            return entry
-        if record.state is RecordState.INTENT and same_submit(record, self.intent):
-            later = max(record.may_have_left_at, self.intent.may_have_left_at)
-            careful = replace(self.intent, may_have_left_at=later)
-        elif self._follows(entry, record):
-            careful = self.intent
-        else:
-            return entry
-        return replace(entry, record=careful, status="open", error=None)
-
-    def _follows(self, entry: LedgerEntry, record: SubmissionRecord) -> bool:
-        """Whether the intent is what comes right after a record: a generation left out would never be looked for."""
-        if (record.fingerprint, record.regeneration) != (self.intent.fingerprint, self.intent.regeneration):
-            return False
-        if record.state is RecordState.QUEUED:
-            return record.generation == self.intent.generation
-        return entry.refunded and record.generation + 1 == self.intent.generation
-
-
-def covers(saved: SubmissionRecord | None, intent: SubmissionRecord) -> bool:
-    """Whether a saved record is at least as careful as an intent: whoever finds it looks for that very POST."""
-    return (
-        saved is not None
-        and saved.state is RecordState.INTENT
-        and saved.may_have_left_at >= intent.may_have_left_at
-        and same_submit(saved, intent)
-    )
-
-
-def same_submit(one: SubmissionRecord, other: SubmissionRecord) -> bool:
-    """Whether two intents differ at most in their moment, their writer and try, and what came before them."""
-    first, second = (replace(it, may_have_left_at=0.0, writer="", try_number=0) for it in (one, other))
-    return first == second
-
-
 #: The name of the index, and the beginning of each chunk's.
 NAME: Final = "nanobanana_ledger"
 #: A value that says nothing; written once, to find out whether values of that size are kept.
@@ -213,7 +144,6 @@ class Ledger:
         self._shelf = shelf
         self._writer = uuid.uuid4().hex
         self._entries: dict[str, LedgerEntry] = {}
-        self._reserved: dict[str, Reservation] = {}
         self._chunks: list[LedgerChunk] = []
         self._home: dict[str, LedgerChunk] = {}
         self._dirty: set[str] = set()
@@ -277,39 +207,14 @@ class Ledger:
             self.put(key, entry)
             return entry
 
-    def reserve(self, intents: Mapping[str, SubmissionRecord], until: float) -> None:
-        """Let these orders be POSTed up to a moment without a write for each, once :meth:`save` has returned.
+    def put_record(self, key: str, record: SubmissionRecord) -> None:
+        """Replace the record of an item in memory; the next :meth:`save` writes it.
 
-        From then on the shelf says that a POST may have left, while :meth:`get` says what really happened. An order
-        without a record is ``queued`` from now on if the ledger is whole; otherwise its generations have to be looked
-        for first, nothing is reserved, and its POST costs a write.
-
-        :param intents: By order key, what :func:`~.reservation.foresee` foresees.
-        :param until: Epoch seconds. The longer, the longer does an attempt after a kill wait before it believes that
-            an order was not bought.
+        An intent, or that nothing is under way, opens an item that had ended.
         """
-        with self._lock:
-            for key, intent in intents.items():
-                entry = self.get(key)
-                if entry.record is None and self.complete and entry.stored is None:
-                    entry = replace(entry, record=replace(intent, state=RecordState.QUEUED))
-                if entry.record is not None:
-                    self._reserved[key] = Reservation(replace(intent, state=RecordState.INTENT, may_have_left_at=until))
-                    self.put(key, entry)
-
-    def release(self, keys: Iterable[str]) -> None:
-        """Take reservations back; the next :meth:`save` says of these orders what really happened."""
-        with self._lock:
-            for key in keys:
-                if self._reserved.pop(key, None) is not None:
-                    self.put(key, self.get(key))
-
-    def covers(self, key: str, intent: SubmissionRecord) -> bool:
-        """Whether the shelf certainly leads whoever reads it to the very POST of this intent."""
-        with self._lock:
-            chunk = self._home.get(key)
-            saved = chunk.saved(key) if chunk else None
-            return covers(saved.record if saved else None, intent)
+        unsent = record.state in (RecordState.QUEUED, RecordState.INTENT)
+        opened: dict[str, Any] = {"status": "open", "stored": None, "error": None} if unsent else {}
+        self.update(key, record=record, **opened)
 
     def save(self, *keys: str) -> int:
         """Write what changed, or no more than these orders need, and return the number of values written.
@@ -326,7 +231,7 @@ class Ledger:
             for chunk in self._chunks:
                 # Keys come to the shelf in their order, so that two attempts at once cannot miss each other's.
                 if chunk.name in self._dirty and (chunk.name in wanted or not chunk.lists_all):
-                    entries = {key: self._saved_form(key) for key in chunk.keys}
+                    entries = {key: self._entries[key] for key in chunk.keys}
                     written += chunk.write(self._shelf, self._writer, entries)
                     self._dirty.discard(chunk.name)
             if self._indexed != len(self._chunks) and self._chunks:
@@ -340,10 +245,6 @@ class Ledger:
         self._shelf.write(NAME, text)
         self._indexed = chunks
         return 1
-
-    def _saved_form(self, key: str) -> LedgerEntry:
-        reservation, entry = self._reserved.get(key), self._entries[key]
-        return reservation.saved_form(entry) if reservation else entry
 
 
 def check_room(shelf: StateStore, orders: int) -> None:
@@ -368,10 +269,10 @@ def check_room(shelf: StateStore, orders: int) -> None:
 
 
 class LedgerRecordStore:
-    """The record of one order, as a :class:`~.journal.Journal`: in the ledger's memory, saved where it has to be.
+    """The record of one item as a :class:`~.record_store.RecordStore`: in the ledger, saved where it has to be.
 
-    :param strict: Whether every record is saved at once: for a connection without client ids, where nothing can be
-        found again.
+    :param strict: Whether every record is saved at once: for a service where nothing can be found again by its client
+        id.
     """
 
     def __init__(self, ledger: Ledger, key: str, *, strict: bool = False) -> None:
@@ -380,18 +281,16 @@ class LedgerRecordStore:
         self._strict = strict
 
     def read(self) -> SubmissionRecord | None:
-        """Return the record as this attempt knows it; other attempts show when the ledger is saved."""
+        """Return the record as this attempt knows it; what other attempts wrote shows when the ledger is saved."""
         return self._ledger.get(self._key).record
 
     def write(self, record: SubmissionRecord) -> None:
-        """Replace the record; an intent is on the shelf when this returns, or something just as careful.
+        """Replace the record; an intent is in the store when this returns.
 
         :raises TransientFailure: It had to be saved and is not known to be.
         """
-        anew = record.state in (RecordState.QUEUED, RecordState.INTENT)
-        before: dict[str, Any] = {"status": "open", "stored": None, "error": None} if anew else {}
-        self._ledger.update(self._key, record=record, **before)
-        if self._strict or (record.state is RecordState.INTENT and not self._ledger.covers(self._key, record)):
+        self._ledger.put_record(self._key, record)
+        if self._strict or record.state is RecordState.INTENT:
             self._ledger.save(self._key)
 
 

@@ -41,8 +41,6 @@ def policy_for(session: ToApisSession, **choices: Any) -> SubmissionPolicy:
     :param choices: What the user chose, as fields of :class:`SubmissionPolicy`.
     """
     settings = session.settings
-    if known_unsupported(settings.base_url):
-        choices["on_unknown_submission"] = "fail"
     return SubmissionPolicy(client_ids=settings.client_ids, http_timeout=settings.timeout, **choices)
 
 

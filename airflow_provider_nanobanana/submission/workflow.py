@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.durable.reconcile import (
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.record_store import OptimisticRecord
 from airflow_provider_nanobanana.metrics import count
-from airflow_provider_nanobanana.submission.client_ids import verify_support
+from airflow_provider_nanobanana.submission.client_ids import known_unsupported, verify_support
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, submit_call
 
@@ -70,10 +70,7 @@ class SubmissionListener:
         """Take note of an image task that was looked up, whatever its status."""
 
     def before_submit(self) -> None:
-        """Take note that a POST follows; an error raised here keeps it from leaving."""
-
-    def after_wait(self) -> None:
-        """Take note that the wait for a turn is over and a POST leaves at once; an error raised here keeps it back."""
+        """Take note that the POST leaves at once; an error raised here keeps it from leaving."""
 
 
 #: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
@@ -89,6 +86,9 @@ class Submission:
     :param references: Uploads what lies in a storage; shared by many wishes, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
     :param observer: Hears of every step.
+    :param written_ahead: The intent that the caller has put into the record store just now, nothing having been sent
+        for it: it is POSTed as it is until its moment is over. Where an error keeps it from leaving, the record says
+        ``queued`` again.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Submission:
         references: ReferenceUploader | None = None,
         adopt: Mapping[str, str] | None = None,
         observer: SubmissionListener | None = None,
+        written_ahead: SubmissionRecord | None = None,
     ) -> None:
         self._session = session
         self._request = request
@@ -114,6 +115,7 @@ class Submission:
         self._adopt = adopt or {}
         self._references = references
         self._lost, self._observer = 0, observer or SubmissionListener()
+        self._written_ahead = written_ahead
         self._start = ReconcileInput(identity, attempt, rules)
 
     def run(self) -> ImageTask:
@@ -130,13 +132,24 @@ class Submission:
                 return image_task
             self._session.sleep(seconds)
 
-    def steps(self) -> Generator[float, None, ImageTask]:
-        """As :meth:`settle`, for callers with many wishes: yields the seconds to wait before each further look."""
-        situation = self._situation(self._book.read())
+    def steps(self, *, may_submit: bool = True) -> Generator[float, None, ImageTask | None]:
+        """Do as :meth:`run`, for callers with many submissions: yield the seconds to wait before each further look-up.
+
+        :param may_submit: Whether to buy what was not found; otherwise its record says ``queued`` in the end, and None
+            is returned.
+        """
+        record = self._book.read()
+        if self._written_ahead is not None:
+            record = self._written_ahead.with_state(RecordState.QUEUED)
+        situation = self._situation(record)
         self._check_client(situation)
         while True:
+            situation = self._with_what_ids_are_worth(situation)
             decision = reconcile(situation, self._session.clock())
             self._observer.on_decision(f"{decision.action}: {decision.reason}")
+            if decision.action is Action.SUBMIT and not may_submit and not self._chosen(situation, decision.generation):
+                self._book.save(self._record(situation, RecordState.QUEUED, decision.generation))
+                return None
             if decision.action is Action.WAIT:
                 yield decision.seconds
             if decision.action in (Action.LOOK_UP, Action.WAIT, Action.NEXT_GENERATION):
@@ -147,6 +160,11 @@ class Submission:
                 if image_task := self._conclude(situation, decision):
                     return image_task
             except errors.ToApisError as error:
+                if self._written_ahead is not None:
+                    # It did not leave.
+                    now = self._session.clock()
+                    self._book.try_save(self._written_ahead.with_state(RecordState.QUEUED, may_have_left_at=now))
+                    self._written_ahead = None
                 if error.charged != "no" or not self._book.overtaken(before):
                     raise
             situation = self._situation(self._book.current)
@@ -154,6 +172,12 @@ class Submission:
     def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return where things stand with a record that was just read or written."""
         return replace(self._start, record=record, read_at=self._session.clock())
+
+    def _with_what_ids_are_worth(self, situation: ReconcileInput) -> ReconcileInput:
+        """Buy nothing on the word of look-ups, once the service was seen not to resolve client ids."""
+        if known_unsupported(self._session.settings.base_url):
+            return replace(situation, rules=replace(situation.rules, on_unknown_submission="fail"))
+        return situation
 
     def _check_client(self, situation: ReconcileInput) -> None:
         """Say before anything is written ahead what keeps all calls from being made, and what earlier attempts left."""
@@ -247,22 +271,23 @@ class Submission:
 
     def _submit(self, situation: ReconcileInput, generation: int) -> ImageTask | None:
         """Buy the image; None when the answer was lost, or when another attempt took over."""
-        self._ask_leave(situation, generation)
         if self._book.current is None:
             if not self._book.is_current():
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
             self._book.save(self._record(situation, RecordState.QUEUED, generation))
-        # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
-        client = self._session.client
-        request = self._with_uploads()
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
-        call = submit_call(request, client_id)
+        # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
+        client = self._session.client
+        call = submit_call(self._with_uploads(), client_id)
         repeats = 0
         while self._our_turn():
-            intent = self._record(situation, RecordState.INTENT, generation)
-            self._book.save(intent)
+            intent = self._written_ahead
+            self._written_ahead = None
+            if intent is None or self._session.clock() > intent.may_have_left_at:
+                intent = self._record(situation, RecordState.INTENT, generation)
+                self._book.save(intent)
             try:
                 image_task = client.call(call, NO_RETRY)
             except errors.SubmissionUnknown as lost:
@@ -284,17 +309,8 @@ class Submission:
                 continue
             self._note_bought(intent, image_task)
             return image_task
+        self._written_ahead = None
         return None
-
-    def _ask_leave(self, situation: ReconcileInput, generation: int) -> None:
-        try:
-            self._observer.before_submit()
-        except errors.SubmissionUnknown:
-            raise
-        except errors.ToApisError:
-            # It was found out that nothing is under way: whoever comes next need not look for it again.
-            self._book.save(self._record(situation, RecordState.QUEUED, generation))
-            raise
 
     def _note_bought(self, intent: SubmissionRecord, image_task: ImageTask) -> None:
         """Write down what was just paid, then see whether the service resolves client ids."""
@@ -308,7 +324,7 @@ class Submission:
     def _our_turn(self) -> bool:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
         self._pace.acquire(self._session.clock, self._session.sleep, patient=self._patient)
-        self._observer.after_wait()
+        self._observer.before_submit()
         return self._book.is_current()
 
     def _record(self, situation: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:

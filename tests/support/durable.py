@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any, Literal
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
@@ -19,6 +18,7 @@ from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskError, ImageTaskStatus
+from tests.support.session import make_session
 
 HTTP_TIMEOUT = 30.0
 LINK_SECONDS = 86_400.0
@@ -128,11 +128,9 @@ class Live:
         self.bought: ImageTask | None = None
         self.error: errors.ToApisError | None = None
         identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
-        stand_in: Any = SimpleNamespace(
-            clock=lambda: world.now + ahead, sleep=self._sleep, client=self, nanobanana_conn_id="nanobanana_default"
-        )
+        session = make_session(self, clock=lambda: world.now + ahead, sleep=self._sleep)
         self._submission = Submission(
-            stand_in, request, identity=identity, attempt=attempt, rules=rules,
+            session, request, identity=identity, attempt=attempt, rules=rules,
             journal=_Row(self) if shared else InMemoryRecordStore(), pace=SubmitRateLimiter(SUBMIT_RATE, world.slate),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)

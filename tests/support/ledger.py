@@ -15,7 +15,7 @@ from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 NOW = 1_790_000_000.123
-#: When reservations end.
+#: Until when a POST that is written ahead may leave.
 UNTIL = NOW + 60
 SCOPE = ("catalogue", "scheduled__2026-11-22T00:00:00+00:00", "pictures", "-1")
 
@@ -103,15 +103,5 @@ def filled(shelf: InMemoryStateStore, count: int, entry: Callable[[int], LedgerE
     ledger = Ledger.load(shelf)
     for number in range(count):
         ledger.put(key(number), entry(number))
-    ledger.save()
-    return ledger
-
-
-def reserved(shelf: InMemoryStateStore, entry: LedgerEntry | None = None, intent: SubmissionRecord = INTENT) -> Ledger:
-    """Return a whole ledger with a reservation for order 0 that was saved."""
-    ledger = Ledger.load(shelf, first=True)
-    if entry is not None:
-        ledger.put(key(0), entry)
-    ledger.reserve({key(0): intent}, UNTIL)
     ledger.save()
     return ledger

@@ -14,7 +14,6 @@ from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import TaskStateStore
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
-from airflow_provider_nanobanana.landing.image_store import ImageStore
 from tests.integration.batch.harness import World
 from tests.support.images import picture
 
@@ -171,25 +170,6 @@ def test_a_picture_that_a_person_put_there_stays_and_is_told(stored: World) -> N
     assert run.error is None and world.posts == 6
     assert (world.folder / world.files[0]).read_bytes() == retouched
     assert sorted(image["width"] for image in run.result["images"]) == [8, 8, 8, 8, 8, 9]
-
-
-def test_a_long_verification_pauses_and_buys_nothing_meanwhile(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, find = stored, ImageStore.find
-    prompts = [f"picture {number}" for number in range(30)]
-    world.attempt(requests=prompts)
-
-    def slowly(self: ImageStore, stem: str) -> Any:
-        world.clock.sleep(10.0)
-        return find(self, stem)
-
-    monkeypatch.setattr(ImageStore, "find", slowly)
-    (world.folder / world.files[-1]).write_bytes(b"")
-    world.clear()
-    bought: list[int] = []
-    world.on_pause = lambda: bought.append(world.posts)
-    run = world.attempt(requests=[*prompts, "new"])
-    assert run.error is None and run.result["count"] == 31 and world.posts == 31
-    assert bought[0] == 30 and len(world.pauses) > 2
 
 
 # --- another list --------------------------------------------------------------------------------------------------

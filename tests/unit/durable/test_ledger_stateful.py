@@ -1,4 +1,4 @@
-"""Waves, saves, broken shelves, kills and second attempts in any order: what was POSTed is never loaded as unsent."""
+"""Writing ahead, saves, kills and second attempts in any order: what was POSTed is never loaded as unsent."""
 
 from __future__ import annotations
 
@@ -42,12 +42,13 @@ class Post:
 class Worker:
     """One attempt that lives.
 
+    :param ahead: What it has written ahead and not POSTed.
     :param overtaken: Whether another one wrote since it began: what it has not changed itself, it may know no more.
     """
 
     ledger: Ledger
     overtaken: bool = False
-    reserved: set[int] = field(default_factory=set)
+    ahead: dict[int, SubmissionRecord] = field(default_factory=dict)
     touched: set[int] = field(default_factory=set)
 
     def entry(self, number: int) -> LedgerEntry:
@@ -85,22 +86,24 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     @precondition(lambda self: self.workers)
     @rule(which=attempts, numbers=st.sets(orders), seconds=st.sampled_from([0.0, 10.0, 100.0]), breaks=breakages)
-    def reserve(self, which: int, numbers: set[int], seconds: float, breaks: Breakage) -> None:
+    def write_ahead(self, which: int, numbers: set[int], seconds: float, breaks: Breakage) -> None:
         worker = self._worker(which)
-        intents = {key(number): self._next(number, worker.entry(number)) for number in numbers}
-        worker.ledger.reserve(intents, self.now + seconds)
-        worker.reserved |= numbers
-        worker.touched |= numbers
-        self._save(worker, breaks)
+        for number in numbers - worker.ahead.keys():
+            if self._is_unsent(worker.entry(number)):
+                intent = replace(self._next(number, worker.entry(number)), may_have_left_at=self.now + seconds)
+                worker.ledger.put_record(key(number), intent)
+                worker.ahead[number] = intent
+                worker.touched.add(number)
+        if not self._save(worker, breaks):
+            self._take_back(worker, set(worker.ahead))
 
     @precondition(lambda self: self.workers)
     @rule(which=attempts, numbers=st.sets(orders), save=st.booleans(), breaks=breakages)
-    def release(self, which: int, numbers: set[int], save: bool, breaks: Breakage) -> None:
+    def take_back(self, which: int, numbers: set[int], save: bool, breaks: Breakage) -> None:
         worker = self._worker(which)
-        worker.ledger.release(key(number) for number in numbers)
-        worker.reserved -= numbers
-        if save:
-            self._save(worker, breaks)
+        self._take_back(worker, numbers & worker.ahead.keys())
+        if save and not self._save(worker, breaks):
+            self._take_back(worker, set(worker.ahead))
 
     @precondition(lambda self: self.workers)
     @rule(which=attempts, breaks=breakages)
@@ -112,17 +115,20 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
           breaks=breakages)  # fmt: skip
     def post(self, which: int, number: int, outcome: Outcome, breaks: Breakage) -> None:
         worker = self._worker(which)
-        if not self._may_post(number, worker.entry(number)):
+        if number not in worker.ahead and not self._may_post(number, worker.entry(number)):
             return
         worker.touched.add(number)
-        intent = replace(self._next(number, worker.entry(number)), may_have_left_at=self.now)
         journal = LedgerRecordStore(worker.ledger, key(number))
-        journal.write(replace(intent, state=RecordState.QUEUED))
-        try:
-            with self._broken(breaks):
-                journal.write(intent)
-        except TransientFailure:
-            return
+        ahead = worker.ahead.pop(number, None)
+        if ahead is not None and self.now <= ahead.may_have_left_at:
+            intent = ahead
+        else:
+            intent = replace(self._next(number, worker.entry(number)), may_have_left_at=self.now)
+            try:
+                with self._broken(breaks):
+                    journal.write(intent)
+            except TransientFailure:
+                return
         post = Post(intent.generation, self.now)
         if outcome != "refused":
             self.bank[number].append(post)
@@ -139,7 +145,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         """Ask the bank, as an attempt does for an order whose record says that something may be under way."""
         worker = self._worker(which)
         kept = worker.entry(number).record
-        if kept is None or kept.state is RecordState.QUEUED:
+        if number in worker.ahead or kept is None or kept.state is RecordState.QUEUED:
             return
         worker.touched.add(number)
         found = next((post for post in self.bank[number] if post.generation == kept.generation), None)
@@ -216,6 +222,9 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
             return False
         return all(post.generation != kept.generation for post in self.bank[number])
 
+    def _is_unsent(self, entry: LedgerEntry) -> bool:
+        return entry.record is None or entry.record.state is RecordState.QUEUED
+
     def _next(self, number: int, entry: LedgerEntry) -> SubmissionRecord:
         generation = entry.record.generation + entry.refunded if entry.record else 0
         return record(number, RecordState.INTENT, generation)
@@ -228,17 +237,23 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         finally:
             self.shelf.breaks = ""
 
-    def _save(self, worker: Worker, breaks: Breakage) -> None:
+    def _take_back(self, worker: Worker, numbers: set[int]) -> None:
+        for number in numbers:
+            unsent = worker.ahead.pop(number).with_state(RecordState.QUEUED, may_have_left_at=self.now)
+            worker.ledger.put_record(key(number), unsent)
+
+    def _save(self, worker: Worker, breaks: Breakage) -> bool:
         try:
             with self._broken(breaks):
                 worker.ledger.save()
         except TransientFailure:
-            return
+            return False
         again = Ledger.load(self.shelf)
-        for number in worker.touched - worker.reserved:
+        for number in worker.touched:
             back = again.get(key(number)) == worker.entry(number)
             assert back or worker.overtaken, "what was saved does not come back"
         worker.touched.clear()
+        return True
 
 
 NothingSentIsForgotten.TestCase.settings = settings(

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
-from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerRecordStore, foresee
-from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry
-from airflow_provider_nanobanana.durable.reconcile import Action, ReconcileInput, SubmissionPolicy, reconcile
-from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerRecordStore
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError
+from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
-from airflow_provider_nanobanana.submission.workflow import Submission
+from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
@@ -45,13 +45,13 @@ class Life:
     """What becomes of one attempt.
 
     :param effects: Side effects until it is killed; None lets it live.
-    :param wave: Seconds for which its reservations hold.
+    :param valid: Seconds within which what is written ahead may be POSTed.
     :param saves: After how many orders it saves.
     """
 
     effects: int | None = None
     fates: list[Fate] = field(default_factory=list)
-    wave: float = 10.0
+    valid: float = 10.0
     saves: int = 2
     fails: bool = False
 
@@ -82,11 +82,13 @@ class Shop:
         ledger = Ledger.load(self, first=not (attempt.retry or attempt.cleared))
         self._take_stock(ledger)
         identities = [SubmissionIdentity(SCOPE, request.fingerprint()) for request in REQUESTS]
-        intents = {
-            key: foresee(identity, attempt, ledger.get(key), client_ids=True)
-            for key, identity in zip(KEYS, identities, strict=True)
-        }
-        ledger.reserve(intents, self.world.now + life.wave)
+        ahead = {}
+        for key, identity in zip(KEYS, identities, strict=True):
+            kept = ledger.get(key).record
+            if (kept is None and (ledger.complete or not attempt.retry)) or (kept and kept.state is RecordState.QUEUED):
+                generation, until = kept.generation if kept else 0, self.world.now + life.valid
+                ahead[key] = attempt.intent(identity, generation, client_ids=True, may_leave_at=until)
+                ledger.put_record(key, ahead[key])
         ledger.save()
         self.writes = 0
         for number, identity in enumerate(identities):
@@ -95,13 +97,13 @@ class Shop:
             buy = Submission(
                 session, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
                 pace=SubmitRateLimiter(SUBMIT_RATE, self.world.slate), wait_for_slot=True,
+                written_ahead=ahead.get(KEYS[number]),
             )  # fmt: skip
             self.number = number
             try:
                 buy.run()
             except errors.ToApisError as error:
                 assert error.retryable, error
-            ledger.release([KEYS[number]])
             if number % life.saves == 0:
                 ledger.save()
         ledger.save()
@@ -110,7 +112,7 @@ class Shop:
             self.world.books[-1].status = ImageTaskStatus.FAILED
 
     def _take_stock(self, ledger: Ledger) -> None:
-        """Note confirmed failures, as the batch does before it plans a wave."""
+        """Note confirmed failures, as the batch does when it collects."""
         for key, entry in ledger.items():
             found = self.world.find(entry.record.image_task_id or "") if entry.record else None
             if found and found.status is ImageTaskStatus.FAILED:
@@ -187,39 +189,44 @@ def test_every_order_is_paid_once_whatever_is_killed(history: list[tuple[Life, f
     assert shop.paid() == list(range(ORDERS))
 
 
-def test_a_foreseen_wave_costs_no_write_an_order() -> None:
+def test_what_is_written_ahead_costs_no_write_an_order() -> None:
     shop = Shop()
-    shop.attempt(Life(saves=99, wave=100.0))
+    shop.attempt(Life(saves=99, valid=100.0))
     # After the first of them and at the end.
     assert (shop.writes, shop.paid()) == (2, list(range(ORDERS)))
 
 
-def test_a_foreseen_second_generation_costs_no_write_an_order() -> None:
+def test_what_outlasts_its_moment_is_written_again_before_it_leaves() -> None:
     shop = Shop()
-    shop.attempt(Life(saves=99, wave=100.0))
-    for bought in shop.world.books:
-        bought.status = ImageTaskStatus.FAILED
-    shop.attempt(Life(saves=99, wave=100.0))
-    assert (shop.writes, shop.paid(), len(shop.world.books)) == (2, list(range(ORDERS)), 2 * ORDERS)
-
-
-def test_a_wave_that_outlasts_its_reservation_goes_on_with_a_write_an_order() -> None:
-    shop = Shop()
-    shop.attempt(Life(saves=99, wave=-1.0))
+    shop.attempt(Life(saves=99, valid=-1.0))
     assert (shop.writes, shop.paid()) == (ORDERS + 2, list(range(ORDERS)))
 
 
-@pytest.mark.parametrize(("whole", "verb"), [(True, Action.SUBMIT), (False, Action.LOOK_UP)])
-def test_a_retry_looks_only_for_what_may_have_been_sent(whole: bool, verb: Action) -> None:
-    shelf = InMemoryStateStore()
-    first = Ledger.load(shelf, first=whole)
-    first.put("another", LedgerEntry())
-    first.save()
-    retry, identity = (
-        TaskAttempt(NOW, max_tries=9, retry=True, tries_before_clear=0),
-        SubmissionIdentity(SCOPE, "f" * 64),
-    )
-    ledger = Ledger.load(shelf)
-    ledger.reserve({"k": foresee(identity, retry, LedgerEntry(), client_ids=True)}, NOW + 45)
-    kept = LedgerRecordStore(ledger, "k").read()
-    assert reconcile(ReconcileInput(identity, retry, RULES, record=kept), NOW).action is verb
+@pytest.mark.parametrize("reason", ["reference", "listener"])
+def test_what_is_written_ahead_and_does_not_leave_is_queued_again(reason: str) -> None:
+    store, identity = InMemoryStateStore(), SubmissionIdentity(SCOPE, REQUESTS[0].fingerprint())
+    attempt = TaskAttempt(NOW, max_tries=9, retry=False, tries_before_clear=0)
+    ledger = Ledger.load(store, first=True)
+    intent = attempt.intent(identity, 0, client_ids=True, may_leave_at=NOW + 45)
+    ledger.put_record(KEYS[0], intent)
+    ledger.save()
+
+    class Broken(SubmissionListener):
+        def before_submit(self) -> None:
+            raise errors.TransientFailure("no", charged="no")
+
+    shop = Shop()
+    request = REQUESTS[0]
+    if reason == "reference":
+        request = request.model_copy(update={"reference_images": ("file:///nowhere/a.png",)})
+    submission = Submission(
+        make_session(shop, clock=lambda: NOW, sleep=lambda _: None), request, identity=identity, attempt=attempt,
+        rules=RULES, journal=LedgerRecordStore(ledger, KEYS[0]), pace=SubmitRateLimiter(SUBMIT_RATE, shop.world.slate),
+        observer=Broken(), written_ahead=intent,
+    )  # fmt: skip
+    with pytest.raises(errors.ToApisError):
+        submission.run()
+    assert Ledger.load(store).get(KEYS[0]).record == intent, "whoever comes after a kill looks it up"
+    ledger.save()
+    kept = Ledger.load(store).get(KEYS[0]).record
+    assert kept is not None and kept.state is RecordState.QUEUED and shop.paid() == []
