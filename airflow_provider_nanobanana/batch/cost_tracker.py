@@ -75,9 +75,9 @@ class CostTracker:
         return self._spent.usd
 
     @property
-    def counted(self) -> Spent:
-        """What counts against the limit, by order; nothing where there is none."""
-        return self._counted
+    def counted_usd(self) -> float:
+        """What counts against the limit, in USD; nothing where there is none."""
+        return self._counted.usd
 
     def totals(self) -> dict[str, Any]:
         """Return what goes into result, manifest and metrics."""
@@ -135,7 +135,7 @@ class CostTracker:
         with self._lock:
             known = _without_pending(self._parts.get(item.key, {}))
             self._set(item.key, known)
-            if not self._budget.may_buy(item, self._counted, self._bills):
+            if not self._budget.may_buy(item, self._counted.usd, self._bills):
                 raise BudgetExceeded("the next image would pass max_cost_usd; nothing was sent for it")
             if not self._safe_to_buy(item):
                 raise Unbilled("it is not known yet what the images under way are billed at; nothing was sent for it")
@@ -145,7 +145,7 @@ class CostTracker:
     def can_afford(self, item: BatchItem) -> bool:
         """Whether an order could be bought now without passing the limit."""
         with self._lock:
-            return self._budget.may_buy(item, self._counted, self._bills)
+            return self._budget.may_buy(item, self._counted.usd, self._bills)
 
     def release(self, item: BatchItem) -> None:
         """Take back what :meth:`about_to_buy` counted: its image task counts by itself, or there is none."""
@@ -158,7 +158,7 @@ class CostTracker:
         if self._feared.usd <= self._counted.usd:
             return True
         factor = 1 if kind(item) in self._tested else _UNTESTED
-        return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._feared)
+        return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._feared.usd)
 
     def _learn(self, item: BatchItem, billed: float | None, *, tested: bool) -> None:
         """Take note of a bill, and of whether what images of this kind cost was seen by now."""

@@ -87,9 +87,6 @@ class Spent:
         for key, cost in (costs or {}).items():
             self.put(key, cost)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._costs
-
     @property
     def usd(self) -> float:
         """The sum of what is known."""
@@ -100,10 +97,6 @@ class Spent:
         self._count(self._costs.get(key, Cost()), -1)
         self._costs[key] = cost
         self._count(cost, 1)
-
-    def drop(self, key: str) -> None:
-        """Take back what was put for an order that the service did not accept after all."""
-        self._count(self._costs.pop(key, Cost()), -1)
 
     def totals(self) -> dict[str, Any]:
         """Return what goes into result, manifest and metrics; ``unpriced`` counts images that are in no sum."""
@@ -181,18 +174,17 @@ class Budget:
         known, billed = self.price(item), bills.get(kind(item), 0.0)
         return known if known is None else max(known, billed)
 
-    def estimate(self, items: Iterable[BatchItem], spent: Spent | None = None, bills: Bills = _NO_BILLS) -> Estimate:
+    def estimate(self, items: Iterable[BatchItem], spent_usd: float = 0.0, bills: Bills = _NO_BILLS) -> Estimate:
         """Return what orders would cost, and how far the limit lets them go.
 
         :param orders: Those to buy, in the order of buying.
-        :param spent: What was paid before.
+        :param spent_usd: What was paid before.
         :param bills: The highest bill seen of each kind.
         :raises InvalidRequest: there is a limit, and an order without a known price.
         """
         images = unknown = total = within_images = within = 0
         above_list = False
-        paid = _micros(spent.usd) if spent else 0
-        left = math.inf if self.max_cost_usd is None else _micros(self.max_cost_usd) - paid
+        left = math.inf if self.max_cost_usd is None else _micros(self.max_cost_usd) - _micros(spent_usd)
         for item in items:
             known = self._checked(item, bills)
             above_list = above_list or known != self.price(item)
@@ -202,18 +194,18 @@ class Budget:
                 within_images, within = images, total
         return Estimate(images, total / _MILLION, unknown, within_images, within / _MILLION, above_list)
 
-    def may_buy(self, item: BatchItem, spent: Spent, bills: Bills = _NO_BILLS) -> bool:
-        """Whether an order keeps within the limit; ``spent`` holds what is under way at the price expected for it.
+    def may_buy(self, item: BatchItem, spent_usd: float, bills: Bills = _NO_BILLS) -> bool:
+        """Whether an item keeps within the limit; ``spent_usd`` holds what is under way at the price expected for it.
 
         :param bills: The highest bill seen of each kind.
         :raises InvalidRequest: there is a limit, and the order has no known price.
         """
         known = self._checked(item, bills)
-        return known is None or self.fits(known, spent)
+        return known is None or self.fits(known, spent_usd)
 
-    def fits(self, usd: float, spent: Spent) -> bool:
+    def fits(self, usd: float, spent_usd: float) -> bool:
         """Whether an amount more keeps within the limit."""
-        return self.max_cost_usd is None or _micros(spent.usd) + _micros(usd) <= _micros(self.max_cost_usd)
+        return self.max_cost_usd is None or _micros(spent_usd) + _micros(usd) <= _micros(self.max_cost_usd)
 
     def _checked(self, item: BatchItem, bills: Bills) -> float | None:
         known = self.expected(item, bills)

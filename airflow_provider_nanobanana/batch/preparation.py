@@ -222,7 +222,7 @@ class BatchPreparation:
     def _estimate(self, state: BatchState) -> None:
         """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
         unsent = state.pending()
-        estimate = state.budget.estimate(filter(state.to_buy, unsent), state.costs.counted, state.costs.bills)
+        estimate = state.budget.estimate(filter(state.to_buy, unsent), state.costs.counted_usd, state.costs.bills)
         log.info("%s", estimate.line())
         doubtful = [item for item in unsent if not state.to_buy(item)]
         if doubtful:
@@ -243,7 +243,7 @@ class BatchPreparation:
     def _check_balance(self, state: BatchState) -> None:
         """Compare the account with what is to be bought, now that nothing is in doubt any more."""
         to_buy = [item for item in state.pending() if not state.needs_lookup(item)]
-        check_balance(self.session.balance(), state.budget.estimate(to_buy, state.costs.counted, state.costs.bills))
+        check_balance(self.session.balance(), state.budget.estimate(to_buy, state.costs.counted_usd, state.costs.bills))
 
 
 def _pack(items: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
