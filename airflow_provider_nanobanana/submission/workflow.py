@@ -159,19 +159,23 @@ class Submission:
             try:
                 if image_task := self._conclude(situation, decision):
                     return image_task
-            except errors.ToApisError as error:
-                if self._written_ahead is not None:
-                    # It did not leave.
-                    now = self._session.clock()
-                    self._book.try_save(self._written_ahead.with_state(RecordState.QUEUED, may_have_left_at=now))
-                    self._written_ahead = None
-                if error.charged != "no" or not self._book.overtaken(before):
+            except BaseException as error:
+                self._take_back()
+                ours = not isinstance(error, errors.ToApisError) or error.charged != "no"
+                if ours or not self._book.overtaken(before):
                     raise
             situation = self._situation(self._book.current)
 
     def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return where things stand with a record that was just read or written."""
         return replace(self._start, record=record, read_at=self._session.clock())
+
+    def _take_back(self) -> None:
+        """Note of what was written ahead that it did not leave."""
+        if self._written_ahead is not None:
+            unsent = self._written_ahead.with_state(RecordState.QUEUED, may_have_left_at=self._session.clock())
+            self._written_ahead = None
+            self._book.try_save(unsent)
 
     def _with_what_ids_are_worth(self, situation: ReconcileInput) -> ReconcileInput:
         """Buy nothing on the word of look-ups, once the service was seen not to resolve client ids."""
