@@ -2,25 +2,41 @@ from __future__ import annotations
 
 import base64
 import errno
+import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
-from collections.abc import Callable
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import fsspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
-from airflow_provider_nanobanana.landing import ImageStore, StoredImage, decode_b64, stem_for
+from airflow_provider_nanobanana.landing import ImageStore, StoredImage, decode_b64, find_existing, safe_name, stem_for
 from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
+from airflow_provider_nanobanana.landing.storage.staging import ABANDONED_SECONDS, QUIET_SECONDS, stage, sweep
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,
     InvalidRequest,
     StorageFailed,
 )
-from tests.support.images import FORMATS, SUFFIX, jpeg_with_provenance, picture, png_with_provenance
+from tests.support.images import FORMATS, JUMBF, SUFFIX, chunk, jpeg_with_provenance, picture, png_with_provenance
 
 ID = "task_img_abc"
 STEM = stem_for(ID, 0)
@@ -218,3 +234,254 @@ def test_others_may_read_what_landed(folder: Path) -> None:
     finally:
         os.umask(mask)
     assert (folder / f"{STEM}.png").stat().st_mode & 0o777 == 0o640
+
+
+# --- whole or not there: kills, leftovers and two landings at once ---------------------------------------------------
+
+
+CHILD = """
+import sys
+from airflow_provider_nanobanana.landing import ImageStore
+def fetch(sink):
+    sink.write(bytes.fromhex(sys.argv[2]))
+    sink.flush()
+    print("half", flush=True)
+    sys.stdin.read()  # waits to be killed
+ImageStore(sys.argv[1]).land(sys.argv[3], "task_img_abc", 0, fetch)
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_kill_in_the_middle_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path), PNG.hex()[:2000], STEM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()) as child:
+        assert child.stdout is not None
+        assert any(b"half" in line for line in child.stdout)
+        (leftover,) = names(tmp_path)
+        old = time.time() - QUIET_SECONDS - 1
+        os.utime(tmp_path / leftover, (old, old))
+        assert sweep(tmp_path) == [], "its writer lives and holds the lock"
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert names(tmp_path) == [leftover]
+    assert leftover.startswith(f".{STEM}.")
+    landing = ImageStore(str(tmp_path))
+    assert landing.find(STEM) is None
+    stored = landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert names(tmp_path) == [f"{STEM}.png"], "the next attempt lands and clears up"
+    assert stored.bytes == len(PNG)
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[3])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+
+
+def test_leftovers_go_when_quiet_and_unlocked(tmp_path: Path) -> None:
+    kept = [f"{STEM}.png", ".hidden", ".x.part", f".{STEM}.0123456789abcdef.part.bak", f"{STEM}.0123456789abcdef.part"]
+    for name in kept:
+        (tmp_path / name).write_bytes(b"mine")
+    leftover = tmp_path / f".{STEM}.0123456789abcdef.part"
+    leftover.write_bytes(b"half")
+    written = leftover.stat().st_mtime
+    assert sweep(tmp_path, now=written + QUIET_SECONDS - 1) == []
+    assert sweep(tmp_path, now=written + QUIET_SECONDS + 1) == [leftover.name]
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_without_locks_leftovers_go_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(fd: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with stage(tmp_path, STEM) as staged:
+        written = staged.path.stat().st_mtime
+        assert sweep(tmp_path, now=written + ABANDONED_SECONDS - 1) == []
+        assert sweep(tmp_path, now=written + ABANDONED_SECONDS + 1) == [staged.path.name]
+
+
+def test_two_landings_of_one_image_at_once_both_end_whole(tmp_path: Path) -> None:
+    both_started, results = threading.Barrier(2, timeout=30), []
+
+    def fetch(sink: BinaryIO) -> object:
+        sink.write(PNG[:500])
+        both_started.wait()
+        return sink.write(PNG[500:])
+
+    def land() -> None:
+        results.append(ImageStore(str(tmp_path)).land(STEM, ID, 0, fetch))
+
+    threads = [threading.Thread(target=land) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2
+    assert results[0] == results[1]
+    assert names(tmp_path) == [f"{STEM}.png"]
+    assert (tmp_path / f"{STEM}.png").read_bytes() == PNG
+
+
+def test_one_landing_does_not_sweep_away_another(tmp_path: Path) -> None:
+    def outer(sink: BinaryIO) -> object:
+        (busy,) = (path for path in tmp_path.iterdir())
+        old = time.time() - 10 * ABANDONED_SECONDS
+        os.utime(busy, (old, old))
+        ImageStore(str(tmp_path)).land(stem_for(ID, 1), ID, 1, lambda other: other.write(PNG))
+        assert busy.exists()
+        return sink.write(PNG)
+
+    ImageStore(str(tmp_path)).land(STEM, ID, 0, outer)
+    assert names(tmp_path) == [f"{stem_for(ID, 0)}.png", f"{stem_for(ID, 1)}.png"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to a device", "link to nowhere", "folder", "socket"])
+def test_what_is_no_file_is_no_leftover_and_holds_nobody_up(tmp_path: Path, kind: str) -> None:
+    """Whoever may write into a shared folder may put anything there under such a name."""
+    path = tmp_path / f".{STEM}.0123456789abcdef.part"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path)) if len(str(path)) < 100 else path.symlink_to("/dev/null")
+    else:
+        path.symlink_to("/dev/zero" if "device" in kind else tmp_path / "nowhere")
+    assert sweep(tmp_path, now=time.time() + 10 * ABANDONED_SECONDS) == []
+    ImageStore(str(tmp_path)).land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert names(tmp_path) == [path.name, f"{STEM}.png"]
+
+
+# --- tests/unit/landing/test_naming.py -------------------------------------------------------------------------------
+
+
+ids = st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9_.-]{1,60}", fullmatch=True)
+
+
+@given(ids, st.integers(0, 9999))
+def test_a_stem_is_safe_everywhere(image_task_id: str, index: int) -> None:
+    stem = stem_for(image_task_id, index)
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", stem)
+    assert ".." not in stem
+    assert len(stem) <= 72
+    assert stem == stem_for(image_task_id, index)
+
+
+@given(st.lists(st.tuples(ids, st.integers(0, 12)), min_size=2, max_size=20, unique=True))
+def test_different_images_differ_even_where_case_is_ignored(images: list[tuple[str, int]]) -> None:
+    names = [unicodedata.normalize("NFC", stem_for(*image)).casefold() for image in images]
+    assert len(set(names)) == len(names)
+
+
+@given(st.from_regex(r"[a-zA-Z0-9]{1,30}", fullmatch=True))
+def test_case_alone_is_enough_to_differ(text: str) -> None:
+    variants = {text, text.lower(), text.upper(), text.swapcase()}
+    assert len({stem_for(one, 0).lower() for one in variants}) == len(variants)
+
+
+def test_short_ids_stay_readable() -> None:
+    assert stem_for("task_img_abc-1", 2) == "task_img_abc-1-2"
+    assert re.fullmatch(r"tsk_img_01KXYZ\.[0-9a-f]{12}-0", stem_for("tsk_img_01KXYZ", 0))
+    assert safe_name("scheduled__2026-01-01T00:00:00+00:00").startswith("scheduled__2026-01-01T00-00-00-00-00.")
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "../../etc/passwd", "/", "a/b", "a\\b", "-rf", "\x00", "é", "\ud800", "a" * 500]
+)
+def test_hostile_ids(text: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.[0-9a-f]{12}-0", stem_for(text, 0))
+
+
+def test_an_unchanged_id_never_meets_a_changed_one() -> None:
+    changed = safe_name("A")
+    assert safe_name(changed) != changed
+
+
+# --- marks of provenance survive landing: what is in the team's storage is, byte for byte, what the service sent -----
+
+
+XMP = b"<x:xmpmeta><Iptc4xmpExt:DigitalSourceType>trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType></x:xmpmeta>"
+
+
+def png_with_xmp() -> bytes:
+    png = png_with_provenance()
+    at = png.index(b"IEND") - 4
+    return png[:at] + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP) + png[at:]
+
+
+def webp_with_provenance() -> bytes:
+    """A WebP with a chunk of its own after the pixels; RIFF chunks have even lengths."""
+    webp = picture("webp", xmp=XMP)
+    body = webp[8:] + b"C2PA" + struct.pack("<I", len(JUMBF)) + JUMBF + bytes(len(JUMBF) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 8
+    while at < len(data):
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        yield name, data[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Every segment before the pixels."""
+    at = 2
+    while data[at : at + 2] != b"\xff\xda":
+        (length,) = struct.unpack(">H", data[at + 2 : at + 4])
+        yield data[at : at + 2], data[at + 4 : at + 2 + length]
+        at += 2 + length
+
+
+def riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 12
+    while at < len(data):
+        name, length = struct.unpack("<4sI", data[at : at + 8])
+        yield name, data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+
+
+def marks(data: bytes) -> set[bytes]:
+    """Return which marks a file bears, read as its format stores them."""
+    readers = {b"\x89PN": png_chunks, b"\xff\xd8\xff": jpeg_segments, b"RIF": riff_chunks}
+    kept = dict(readers[data[:3]](data))
+    found = {name for name in (b"caBX", b"\xff\xeb", b"C2PA") if kept.get(name, b"").endswith(JUMBF)}
+    return found | {b"XMP" for text in kept.values() if text.endswith(XMP)}
+
+
+PICTURES = {
+    "png": (png_with_xmp(), {b"caBX", b"XMP"}),
+    "jpeg": (jpeg_with_provenance(), {b"\xff\xeb"}),
+    "webp": (webp_with_provenance(), {b"C2PA", b"XMP"}),
+}
+
+
+@pytest.mark.parametrize("image_format", PICTURES)
+def test_what_a_re_encoding_would_lose(image_format: str) -> None:
+    """The control: these marks are real, and saving the picture anew drops them."""
+    data, borne = PICTURES[image_format]
+    anew = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        image.copy().save(anew, image_format)
+    assert marks(data) == borne
+    assert not marks(anew.getvalue()) & {b"caBX", b"\xff\xeb", b"C2PA"}
+
+
+@pytest.mark.parametrize("image_format", PICTURES)
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_marks_survive_landing_and_reuse(scheme: str, image_format: str, tmp_path: Path) -> None:
+    from airflow.sdk import ObjectStoragePath
+
+    data, borne = PICTURES[image_format]
+    landing = ImageStore(f"{scheme}://{tmp_path}/images")
+    stored = landing.land("hero", "tsk_img_1", 0, lambda sink: sink.write(data))
+    (found,) = find_existing(landing, [("k", "hero")]).values()
+    # Past Airflow, which below 3.2 serves no path of a scheme that only fsspec knows.
+    kept = fsspec.filesystem(scheme).cat_file(str(ObjectStoragePath(found.uri).path))
+    assert marks(kept) == borne
+    assert kept == data
+    assert (stored.format, stored.sha256) == (image_format, found.sha256)

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime
+import gzip
+import ipaddress
 import json
 import random
-from collections.abc import Callable, Sequence
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from airflow_provider_nanobanana import __version__
+from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
+from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, RequestRetry, status_call, submit_call
 from tests.support.responses import (
     BALANCE,
@@ -34,7 +50,7 @@ from tests.support.responses import (
     UPLOAD,
     UPLOADED,
 )
-from tests.support.scripted_server import Request, ScriptedServer, Step, raw, reply, reset
+from tests.support.scripted_server import Request, ScriptedServer, Step, raw, reply, reset, silence
 
 SHELLS = ("sync", "async")
 
@@ -249,3 +265,377 @@ def test_a_closed_client_sends_nothing_and_the_tls_context_is_shared() -> None:
     assert len(server.requests) == 1
     assert shared_ssl_context() is shared_ssl_context() and KEY not in repr(client)
     assert issubclass(httpx.ConnectError, httpx.HTTPError) and submit_call(REQUEST).image_task_id is None
+
+
+# --- whether bytes left: servers that refuse, never accept, fail TLS or break it later, proxies that say no ----------
+
+
+OK = reply(200, json.dumps(SUBMITTED))
+
+
+def failure(shell: str, base_url: str, call: ApiCall[Any] = SUBMIT, **options: Any) -> errors.ToApisError:
+    result, _ = call_once(shell, base_url, call, **options)
+    assert isinstance(result, errors.ToApisError), result
+    return result
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    today = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "loopback.pem"
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return path
+
+
+def serving(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """A port whose queue is full: the kernel drops every further connection attempt."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_refused_connection_was_not_sent(shell: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        error = failure(shell, f"http://127.0.0.1:{unused.getsockname()[1]}")
+    assert (type(error), error.charged) == (errors.ConnectionFailed, "no")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_name_that_does_not_resolve_was_not_sent(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    assert type(failure(shell, "http://gateway.invalid")) is errors.ConnectionFailed
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_connection_that_is_never_accepted_was_not_sent(shell: str) -> None:
+    """Also where the whole call's time is no longer than the connection's: the POST cannot have left."""
+    with deaf() as base_url:
+        error = failure(shell, base_url, timeout=0.5)
+    assert (type(error), error.charged) == (errors.ConnectionFailed, "no")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_server_without_tls_was_not_sent_anything(shell: str) -> None:
+    with ScriptedServer([raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")]) as server:
+        # The greeting of TLS holds no request; what answers it is not TLS.
+        error = failure(shell, f"https://{server.address}", timeout=5)
+    assert type(error) is errors.ConnectionFailed
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_untrusted_certificate_was_not_sent_anything(shell: str, certificate: Path) -> None:
+    with ScriptedServer([OK], serving(certificate)) as server:
+        error = failure(shell, f"https://{server.address}")
+    assert (type(error), server.requests) == (errors.ConnectionFailed, [])
+    assert "SSL_CERT_FILE" in error.message
+
+
+@pytest.fixture
+def trusting(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    context = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr(client_module, "shared_ssl_context", lambda: context)
+    return certificate
+
+
+def spoil(connection: socket.socket) -> None:
+    """Write below the TLS layer: a record that no key ever sealed."""
+    with socket.socket(fileno=socket.dup(connection.fileno())) as bare:
+        bare.sendall(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [(SUBMIT, errors.SubmissionUnknown), (STATUS, errors.TransientFailure)],
+    ids=["submit", "status"],
+)
+def test_tls_that_breaks_after_the_request_may_have_been_accepted(
+    shell: str, call: ApiCall[Any], expected: type, trusting: Path
+) -> None:
+    with ScriptedServer([spoil], serving(trusting)) as server:
+        error = failure(shell, f"https://{server.address}", call)
+    assert (type(error), len(server.requests)) == (expected, 1)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_tls_that_works_is_used(shell: str, trusting: Path) -> None:
+    with ScriptedServer([OK], serving(trusting)) as server:
+        result, _ = call_once(shell, f"https://{server.address}", SUBMIT)
+    assert result.id == SUBMITTED["id"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_silence_after_the_request_may_have_been_accepted(shell: str) -> None:
+    with ScriptedServer([silence]) as server:
+        error = failure(shell, f"http://{server.address}", timeout=0.3)
+    assert (type(error), error.charged) == (errors.SubmissionUnknown, "unknown")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_proxy_that_refuses_was_sent_neither_request_nor_key(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ScriptedServer([reply(403, "not through here")]) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+        error = failure(shell, "https://gateway.invalid")
+    assert (type(error), error.charged) == (errors.ConnectionFailed, "no")
+    assert "403" in error.message
+    (request,) = proxy.requests
+    assert request.line == "CONNECT gateway.invalid:443 HTTP/1.1"
+    assert (request.header("authorization"), request.body) == (None, b"")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_compressed_answers_are_read(shell: str) -> None:
+    body = gzip.compress(json.dumps(RUNNING).encode())
+    with ScriptedServer([reply(200, body, Content_Encoding="gzip")]) as server:
+        result, _ = call_once(shell, f"http://{server.address}", STATUS)
+    assert result.wire_status == "in_progress"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("base_url", ["https://a\x00b.com", "https://xn--.com", "https://\u3002.com", "https://h/\x7f"])
+def test_a_host_that_httpx_cannot_take_is_a_configuration_error(shell: str, base_url: str) -> None:
+    """``normalise_host`` lets these through today; whichever of the two refuses them, it is the tree's error."""
+    from airflow_provider_nanobanana.toapis.protocol import normalise_host
+
+    with pytest.raises(errors.ConfigurationError):
+        raise failure(shell, normalise_host(base_url))
+
+
+# --- whatever bytes come back: an answer or an error of the tree, from both clients, and nothing is left open --------
+
+
+BODY = b'{"id":"tsk_1","status":"completed","result":{"data":[{"url":"https://x.example/a.png"}]}}'
+LOCATIONS = [
+    b"https://xn--a/",
+    b"https://xn--zzzzzz.com/",
+    b"javascript:alert(1)",
+    b"https:///x",
+    b"https://a:99999/",
+    "https://ä.example/".encode(),
+    b"https://\xe4.example/",
+    b"https://[::g]/",
+    b"http://[bad",
+    b"https://a/\x7f",
+    "https://\u2488.com/".encode(),
+    b"https://a/" + b"a" * 66000,
+    b"data:,x",
+    b"%",
+]
+
+
+def answer(status: bytes = b"200 OK", *headers: bytes, body: bytes = BODY) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % len(body)]) + b"\r\n\r\n" + body
+
+
+ANSWERS = [
+    answer(),
+    answer(b"200 OK", b"Content-Encoding: gzip", body=gzip.compress(BODY)),
+    answer(b"200 OK", b"Content-Encoding: br", body=b"\x0b\x02\x80"),
+    answer(b"429 X", b"Retry-After: -1e400, nan", body=b"{}"),
+    answer(b"302 Found", b"Location: https://xn--a/", body=b""),
+    answer(b"200 OK", b"Set-Cookie: a=b; Domain=\xff; Max-Age=99999999999999999999999999"),
+    answer(b"200 OK", b"Content-Type: application/json; charset=utf-7"),
+    answer(body=b"[" * 100_000),
+    answer(body=b'{"id":' + b"9" * 5000 + b"}"),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" * 3 + answer(),
+    b"HTTP/1.0 200 OK\r\n\r\n" + BODY,
+]
+
+
+def mutated(dice: random.Random) -> bytes:
+    """An answer with a few bytes changed, lost, doubled or swapped."""
+    content = bytearray(dice.choice(ANSWERS))
+    for _ in range(dice.randint(1, 6)):
+        place = dice.randrange(len(content[:300]) or 1)
+        match dice.randrange(5):
+            case 0:
+                content[place : place + 1] = bytes([dice.randrange(256)])
+            case 1:
+                del content[place : place + dice.randint(1, 9)]
+            case 2:
+                content[place:place] = dice.choice([b"\r\n", b"\x00", b"%", b"xn--", b"\xff", b"-1", b"9" * 30, b":"])
+            case 3:
+                del content[place + dice.randint(1, 200) :]
+            case _:
+                content[place:place] = bytes(content[:place][-20:])
+    return bytes(content)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("call", [SUBMIT, STATUS, UPLOAD, MODEL_LIST], ids=lambda call: call.kind)
+def test_mutated_answers_bring_a_result_or_an_error_of_the_tree(shell: str, call: ApiCall[Any]) -> None:
+    dice = random.Random(20_261_126)
+    steps = [raw(mutated(dice)) for _ in range(60)]
+    with ScriptedServer(steps) as server:
+        for _ in steps:
+            result, _ = call_once(shell, f"http://{server.address}", call, timeout=5)
+            # ``call_once`` returns the errors of the tree and no others.
+            assert not isinstance(result, errors.ConnectionFailed), "a request that arrived was sent"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("call", [SUBMIT, STATUS], ids=lambda call: call.kind)
+def test_wherever_a_redirect_leads_it_is_the_same_error(shell: str, call: ApiCall[Any]) -> None:
+    said = set()
+    for location in LOCATIONS:
+        done = trace(shell, [raw(answer(b"302 Found", b"Location: " + location, body=b""))], call)
+        said.add((type(done.result), done.result.message))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_breaks_in_no_known_way_may_have_arrived(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise LookupError("nobody foresaw this")
+
+    monkeypatch.setattr("httpx.Response.iter_bytes", broken)
+    monkeypatch.setattr("httpx.Response.aiter_bytes", broken)
+    done = trace(shell, [raw(answer())], SUBMIT)
+    assert isinstance(done.result, errors.SubmissionUnknown) and isinstance(done.result.__cause__, LookupError)
+    assert isinstance(trace(shell, [raw(answer())] * 9, STATUS).result, errors.TransientFailure)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), float("inf"), object(), {1, 2}])
+def test_a_body_that_cannot_be_written_is_refused_unsent(shell: str, value: Any) -> None:
+    call = ApiCall(SUBMIT.kind, SUBMIT.method, SUBMIT.path, SUBMIT.read, body={**(SUBMIT.body or {}), "prompt": value})
+    done = trace(shell, [], call)
+    assert (type(done.result), done.result.charged, done.requests) == (errors.InvalidRequest, "no", [])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("image_task_id", ["\ud800", "a\udfffb", "\x00", "é", "x" * 5000, "\u2028"])
+def test_any_id_can_be_asked_for(shell: str, image_task_id: str) -> None:
+    done = trace(shell, [js(200, RUNNING)], status_call(image_task_id))
+    assert isinstance(done.result, ImageTask | errors.ToApisError) and len(done.requests) == 1
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_client_names_itself_and_keeps_no_cookies(shell: str) -> None:
+    steps = [raw(answer(b"500 X", b"Set-Cookie: session=stolen; Path=/", body=b"{}")), js(200, RUNNING)]
+    first, second = trace(shell, steps, STATUS).requests
+    assert first.header("user-agent") == f"airflow-provider-nanobanana/{__version__}"
+    assert second.header("cookie") is None
+
+
+def test_connections_are_as_many_as_calls_at_once() -> None:
+    """Threads come and go with each round of looks; what they opened is used again."""
+    with _Answering() as base_url, contextlib.closing(ToApisClient(base_url, KEY)) as client:
+        for _ in range(20):
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda _: client.call(STATUS), range(12)))
+        assert 1 <= len(client._lines) <= 4
+        assert sum(len(line.cutoff._sockets) for line in client._lines) <= 4
+
+
+#: Of the image task that is asked for: an answer about another is not ours.
+_ASKED = json.dumps({"id": STATUS.image_task_id, "status": "running"}).encode()
+
+
+class _Answering:
+    """A server that keeps connections open and answers every request on them."""
+
+    def __enter__(self) -> str:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._accept, daemon=True).start()
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    @staticmethod
+    def _answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while connection.recv(65536):
+                connection.sendall(answer(body=_ASKED))
+
+
+def test_while_a_host_cannot_be_reached_one_call_tries_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are looked up in the event loop's few threads; fifty that take seconds would hold up every trigger."""
+    asked: list[str] = []
+    away = True
+    look_up = socket.getaddrinfo
+
+    def nowhere(host: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(host)
+        if away:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up("127.0.0.1", *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+
+    async def looks(client: AsyncToApisClient) -> list[Any]:
+        calls = (client.call(STATUS) for _ in range(50))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def go(port: int) -> None:
+        nonlocal away
+        client = AsyncToApisClient(f"http://gateway.invalid:{port}", KEY, concurrency=50)
+        for round_ in (1, 2, 3):
+            said = await looks(client)
+            assert {type(one) for one in said} == {errors.ConnectionFailed} and len(asked) == round_
+        away = False
+        assert {type(one) for one in await looks(client)} == {ImageTask}
+        await client.aclose()
+
+    with _Answering() as base_url:
+        asyncio.run(go(int(base_url.rpartition(":")[2])))
+
+
+def test_a_call_that_is_cancelled_while_it_tries_for_all_leaves_the_others_their_turn() -> None:
+    async def go(base_url: str) -> list[Any]:
+        client = AsyncToApisClient(base_url, KEY, concurrency=8)
+        calls = [asyncio.create_task(client.call(STATUS)) for _ in range(5)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        said = await asyncio.gather(*calls, return_exceptions=True)
+        await client.aclose()
+        return said
+
+    with _Answering() as base_url:
+        first, *others = asyncio.run(go(base_url))
+    assert isinstance(first, asyncio.CancelledError) and {type(one) for one in others} == {ImageTask}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import (
     ImageTaskNotFound,
     SubmissionUnknown,
@@ -18,23 +19,30 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call
-from airflow_provider_nanobanana.toapis.responses import ApiResponse
+from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call, submit_call
+from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance
 from tests.support.responses import (
     BALANCE,
+    BALANCE_CALL,
     CALLS,
     COMPLETED,
     ENVELOPES,
     FAILED,
     ID,
+    KEY,
+    MODEL_LIST,
+    MODELS,
     NOW,
+    REQUEST,
     RUNNING,
     STATUS,
     SUBMIT,
     SUBMITTED,
+    UPLOAD,
     UPLOADED,
     URL,
     answer,
+    image_task,
 )
 
 FIELDS = sorted({*COMPLETED, *FAILED, *BALANCE, *UPLOADED, "code", "message", "type", "url", "task_id", "b64_json"})
@@ -245,3 +253,269 @@ def test_a_failed_image_task_is_an_answer_with_its_reason(change: dict[str, Any]
 def test_a_200_that_says_not_found_is_not_found(body: dict[str, Any]) -> None:
     with pytest.raises(ImageTaskNotFound):
         STATUS.parse(answer(200, body), NOW)
+
+
+# --- numbers, times and the account's answers: decimal texts, absent and absurd values -------------------------------
+
+
+@pytest.mark.parametrize(
+    ("billing", "status", "cost"),
+    [
+        ({"status": "settled", "credits": "5", "cost_usd": "0.025"}, "settled", 0.025),
+        ({"status": "refunded", "credits": "0", "cost_usd": "0"}, "refunded", 0.0),
+        ({"status": "pending"}, "pending", None),
+        ({"status": "settled", "cost_usd": "much"}, "settled", None),
+        ({"status": "settled", "cost_usd": "-1"}, "settled", None),
+        ({"status": "settled", "cost_usd": "nan"}, "settled", None),
+        ({"status": "settled", "cost_usd": True}, "settled", None),
+        ({"status": "settled", "cost_usd": 0.04}, "settled", 0.04),
+        ({"status": "settled", "cost_usd": "0.025 USD"}, "settled", 0.025),
+        ({"status": "settled", "cost_usd": "$0.025"}, "settled", 0.025),
+        ({"status": "settled", "cost_usd": "0.025 EUR"}, "settled", None),
+        ({"status": "settled", "cost_usd": "0,025"}, "settled", None),
+        ({"status": "settled", "cost_usd": "1_000"}, "settled", None),
+        ({"status": "settled", "cost_usd": 1e308}, "settled", None),
+        ({"status": "settled", "cost_usd": 1e9}, "settled", None),
+        ({"status": "settled", "cost_usd": "1e400"}, "settled", None),
+        ({"status": "settled", "cost_usd": 10**400}, "settled", None),
+        ({"status": "settled", "cost_usd": [0.04]}, "settled", None),
+    ],
+)
+def test_billing(billing: dict[str, Any], status: str, cost: float | None) -> None:
+    task = image_task(billing=billing)
+    assert task.billing is not None
+    assert (task.billing.status, task.cost_usd) == (status, cost)
+
+
+@pytest.mark.parametrize("billing", [None, "free", [], {}, {"cost_usd": "0"}])
+def test_an_absent_bill_is_never_free(billing: Any) -> None:
+    assert image_task(billing=billing).cost_usd is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (1790000053, 1790000053.0),
+        ("1790000053", 1790000053.0),
+        (1790000053000, 1790000053.0),
+        (0, None),
+        (-5, None),
+        ("2026-09-21", None),
+        (True, None),
+        (1e300, None),
+        (10**400, None),
+    ],
+)
+def test_times(value: Any, seconds: float | None) -> None:
+    assert image_task(completed_at=value).completed_at == seconds
+
+
+def test_a_bill_for_a_failed_image_task_is_kept() -> None:
+    failed = STATUS.parse(
+        answer(200, {"id": ID, "status": "failed", "billing": {"status": "settled", "cost_usd": 0.025}}), NOW
+    )
+    assert failed.cost_usd == 0.025
+
+
+@pytest.mark.parametrize("value", [1e308, 1e13, "1e300", 10**300, float("inf"), float("nan"), True])
+def test_absurd_credits_are_no_balance_and_every_balance_can_be_calculated_with(value: Any) -> None:
+    with pytest.raises(ToApisError):
+        BALANCE_CALL.parse(answer(200, {**BALANCE, "remain_credits": value}), NOW)
+    odd = {**BALANCE, "remain_credits": 1e12, "credits_per_usd": 5e-324, "used_credits": value}
+    left = BALANCE_CALL.parse(answer(200, odd), NOW)
+    assert left.remain_usd == 5e9 and left.used_credits is None
+
+
+@pytest.mark.parametrize(
+    ("value", "progress"),
+    [(101, None), (1e308, None), (40, 40.0), ("100%", 100.0), ("soon", None), (None, None), ([], None)],
+)
+def test_progress_is_informational(value: Any, progress: float | None) -> None:
+    assert image_task(progress=value).progress == progress
+
+
+def test_expiry_is_the_reported_one() -> None:
+    assert image_task().expires(NOW) == COMPLETED["expires_at"]
+
+
+def test_expiry_is_a_day_after_completion_when_it_is_absent() -> None:
+    assert image_task(expires_at=None).expires(NOW) == COMPLETED["completed_at"] + 86_400
+    assert image_task(expires_at=None, completed_at=None).expires(NOW) == NOW + 86_400
+
+
+@pytest.mark.parametrize("nonsense", [1790000053, 1790000000, 1])
+def test_an_expiry_before_completion_is_not_believed(nonsense: int) -> None:
+    """An ``expires_at`` in the past on a fresh image task means a day after completion."""
+    assert image_task(expires_at=nonsense).expires(NOW) == COMPLETED["completed_at"] + 86_400
+
+
+def test_balance() -> None:
+    left = BALANCE_CALL.parse(answer(200, BALANCE), NOW)
+    assert left == Balance(remain_credits=300, used_credits=100, credits_per_usd=200, unlimited=False)
+    assert left.remain_usd == 1.5
+
+
+def test_an_unlimited_balance_is_no_amount() -> None:
+    body = {**BALANCE, "unlimited_quota": True, "remain_balance": -1, "remain_credits": -200}
+    left = BALANCE_CALL.parse(answer(200, body), NOW)
+    assert left.unlimited and left.remain_usd is None
+
+
+def test_a_balance_below_zero_is_no_credits() -> None:
+    """Images are settled after they were made, so an account can owe; that is not an unreadable answer."""
+    left = BALANCE_CALL.parse(answer(200, {**BALANCE, "remain_credits": -3}), NOW)
+    assert left.remain_credits is not None and left.remain_credits <= 0
+
+
+@pytest.mark.parametrize("rate", [0, -1, None, "x"])
+def test_an_absurd_exchange_rate_falls_back_to_the_documented_one(rate: Any) -> None:
+    assert BALANCE_CALL.parse(answer(200, {**BALANCE, "credits_per_usd": rate}), NOW).remain_usd == 1.5
+
+
+@pytest.mark.parametrize("body", [{"success": False, "message": "no"}, {"success": True}, {"remain_balance": 3}])
+def test_a_200_without_a_balance_is_an_error(body: dict[str, Any]) -> None:
+    with pytest.raises(ToApisError) as caught:
+        BALANCE_CALL.parse(answer(200, body), NOW)
+    assert caught.value.http_status == 200
+
+
+def test_model_ids() -> None:
+    body = {**MODELS, "data": [*MODELS["data"], {"id": None}, "junk", {"id": "gemini-x"}]}
+    assert MODEL_LIST.parse(answer(200, body), NOW) == ["nano_banana_2", "gemini-x"]
+
+
+def test_no_models_at_all_is_an_empty_list() -> None:
+    assert MODEL_LIST.parse(answer(200, {**MODELS, "data": []}), NOW) == []
+
+
+def test_upload_url() -> None:
+    assert UPLOAD.parse(answer(200, UPLOADED), NOW) == UPLOADED["data"]["url"]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_refused_upload_says_why(status: int) -> None:
+    with pytest.raises(ToApisError, match="unsupported file type"):
+        UPLOAD.parse(answer(status, {"success": False, "message": "unsupported file type"}), NOW)
+
+
+def test_an_answer_to_an_unknown_status_keeps_the_service_s_word() -> None:
+    task = STATUS.parse(answer(200, {"id": ID, "status": "reticulating"}), NOW)
+    assert (task.wire_status, task.terminal) == ("reticulating", False)
+
+
+# whose image task an answer speaks of: ids in a submit's answer, and answers about another one than was asked for
+
+
+OURS = "nb-1"  # what SUBMIT sends
+BLIND = submit_call(REQUEST)
+
+TAKEN: dict[str, dict[str, Any]] = {
+    "data, a list": {"code": 200, "data": [{"task_id": ID, "status": "submitted"}]},
+    "taskId": {"code": 200, "msg": "success", "data": {"taskId": ID}},
+    "taskId at the top": {"taskId": ID},
+    "result.task_id": {"result": {"task_id": ID}},
+    "the same id twice": {"data": [{"taskId": ID, "task": {"id": ID}}]},
+    "beside somebody's": {"data": {"taskId": ID}, "user": {"id": 7}, "request": {"id": "r-1"}},
+}
+
+
+@pytest.mark.parametrize("shape", TAKEN)
+@pytest.mark.parametrize("call", [SUBMIT, BLIND], ids=["client id", "no client id"])
+def test_the_one_id_of_a_submit_s_answer_is_taken(shape: str, call: Any) -> None:
+    assert call.parse(answer(200, TAKEN[shape]), NOW).id == ID
+
+
+def test_an_id_beside_our_client_id_is_taken_whatever_else_is_there() -> None:
+    body = {"data": [{"taskId": "other"}, {"taskId": ID, "client_business_id": OURS}]}
+    assert SUBMIT.parse(answer(200, body), NOW).id == ID
+    with pytest.raises(errors.SubmissionUnknown):
+        BLIND.parse(answer(200, body), NOW)
+    assert SUBMIT.parse(answer(200, {"client_business_id": OURS, "result": ID}), NOW).id == ID
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "success", "data": ID},
+        {"code": 1, "result": ID},
+        {"request_id": ID, "status": "IN_QUEUE"},
+        {"data": [{"task_id": "a"}, {"task_id": "b"}]},
+        {"data": {"taskId": "a", "task": {"id": "b"}}},
+        {"created": 1, "data": [{"id": "img-1", "url": "https://x.example/a.png"}]},
+        {"id": ID, "status": "queued", "client_business_id": "nb-of-another"},
+        {"id": ID, "error": {"code": "internal", "message": "boom"}},
+        {"taskId": KEY},
+        {"user": {"id": 7}},
+    ],
+)
+def test_any_other_id_leaves_the_submit_unknown(body: dict[str, Any]) -> None:
+    """What is taken for an id here is never bought again, so it has to be sure; ours is found by its client id."""
+    with pytest.raises(errors.SubmissionUnknown) as caught:
+        SUBMIT.parse(ApiResponse(200, {}, json.dumps(body).encode(), KEY), NOW)
+    assert caught.value.charged == "unknown"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {**COMPLETED, "id": "tsk_img_other"},
+        {**COMPLETED, "id": "tsk_img_other", "client_business_id": "nb-of-another"},
+        {"data": {**COMPLETED, "id": "tsk_img_other"}},
+        {"data": [{"task_id": "tsk_img_other", "status": "failed"}]},
+        {**COMPLETED, "id": ID.lower()},
+    ],
+)
+def test_an_answer_about_another_image_task_is_never_ours(body: dict[str, Any]) -> None:
+    with pytest.raises(errors.TransientFailure, match="another one") as caught:
+        STATUS.parse(answer(200, body), NOW)
+    assert (caught.value.charged, caught.value.image_task_id) == ("yes", ID)
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields", "found"),
+    [
+        (ID, {}, ID),
+        (ID, {"id": 17, "task_id": ID}, ID),
+        (ID, {"id": None}, ID),
+        ("nb-7", {"client_business_id": "nb-7"}, ID),
+        ("nb-7", {}, ID),
+        ("order 7", {"client_business_id": "order 7"}, ID),
+    ],
+)
+def test_an_answer_by_id_or_by_client_id_is_ours(asked: str, fields: dict[str, Any], found: str) -> None:
+    assert status_call(asked).parse(answer(200, {**RUNNING, **fields}), NOW).id == found
+
+
+def test_a_client_id_that_the_answer_does_not_repeat_has_to_be_said_to_be_one() -> None:
+    assert status_call("order 7", by_client_id=True).parse(answer(200, RUNNING), NOW).id == ID
+    for call in (status_call("order 7"), status_call("nb-7", by_client_id=False)):
+        with pytest.raises(errors.TransientFailure):
+            call.parse(answer(200, RUNNING), NOW)
+
+
+@pytest.mark.parametrize("fields", [{"client_business_id": "nb-8"}, {"client_business_id": "nb-8", "id": None}])
+def test_a_look_by_client_id_that_shows_another_one_is_never_ours(fields: dict[str, Any]) -> None:
+    with pytest.raises(errors.TransientFailure):
+        status_call("nb-7").parse(answer(200, {**RUNNING, **fields}), NOW)
+
+
+def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id() -> None:
+    body = {"code": 1, "description": "ok", "result": ID, "link": "https://x.example/a?sig=S3CRET", "key": KEY}
+    with pytest.raises(errors.SubmissionUnknown) as caught:
+        BLIND.parse(ApiResponse(200, {}, json.dumps(body).encode(), KEY), NOW)
+    assert f'"result": "{ID}"' in caught.value.message
+    assert "S3CRET" not in caught.value.message and KEY not in caught.value.message
+
+
+@pytest.mark.parametrize("word", ["ok", "success", "error"])
+@pytest.mark.parametrize("key", ["task_status", "state", "taskStatus"])
+def test_the_status_of_the_image_task_outweighs_that_of_the_call_around_it(word: str, key: str) -> None:
+    around = {"status": word, "data": {"task_id": ID, key: "processing"}}
+    assert STATUS.parse(answer(200, around), NOW).status == "running"
+
+
+def test_a_result_that_only_the_query_tells_from_a_reference_is_taken_and_a_reference_signed_anew_is_not() -> None:
+    call = status_call(ID, {"https://cdn.example/get?id=1"})
+    for link, taken in (("https://cdn.example/get?id=2", 1), ("https://cdn.example/get?id=1&X-Amz-Signature=ab", 0)):
+        body = {"id": ID, "status": "completed", "result": {"data": [{"url": link}]}}
+        assert len(call.parse(answer(200, body), NOW).images) == taken
