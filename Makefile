@@ -43,9 +43,10 @@ test: $(STAMP) ## Run all tests: unit, integration (emulator), system (real Airf
 test-fast: $(STAMP) ## Run the tests that start no Airflow process
 	$(PYTEST) $(PYTEST_ARGS) -m "not system" tests
 
-lint: $(STAMP) ## Check style and format
+lint: $(STAMP) ## Check style, format and layers
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(STAMP) ## Repair style and format
 	$(BIN)/python -m ruff check --fix-only .

@@ -11,11 +11,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
-from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
 
 _TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
 
@@ -102,11 +101,6 @@ def build_items(
         BatchItem(draft.index, draft.request, draft.name, occurrence, digest)
         for draft, digest, occurrence in zip(drafts.parsed, digests, _occurrences(drafts.parsed, digests), strict=True)
     ]
-
-
-def is_link(reference: str) -> bool:
-    """Whether the service itself fetches a reference image: http(s) links; anything else lies in a storage."""
-    return urlsplit(reference.strip()).scheme.lower() in ("http", "https")
 
 
 def _digests(drafts: ParsedRequests, digest_of: Callable[[str], str], each: Each) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from airflow_provider_nanobanana.batch.items import is_link as is_remote
 from airflow_provider_nanobanana.landing.image_file import MAX_REFERENCE_BYTES, check_reference, reference_name
 from airflow_provider_nanobanana.landing.storage import (
     file_system,
@@ -21,6 +20,7 @@ from airflow_provider_nanobanana.landing.storage import (
 )
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.input_values import as_reference
+from airflow_provider_nanobanana.toapis.models import is_link
 from airflow_provider_nanobanana.toapis.protocol import Upload
 
 if TYPE_CHECKING:
@@ -176,14 +176,14 @@ class ReferenceUploader:
 
     def digest(self, uri: str) -> str:
         """Return the SHA-256 of a storage reference's content, in hex; errors as of :func:`read_reference`."""
-        if is_remote(uri):
+        if is_link(uri):
             raise ValueError("an http(s) reference is fetched by the service only")
         uri = as_reference(uri)
         return self._digests.get(_uri_key(uri), lambda: self._keep(read_reference(uri)))
 
     def fingerprint(self, request: ImageRequest) -> str:
         """Return the hash of a request with storage references taken by content; errors as of :meth:`digest`."""
-        return request.fingerprint({uri: self.digest(uri) for uri in request.reference_images if not is_remote(uri)})
+        return request.fingerprint({uri: self.digest(uri) for uri in request.reference_images if not is_link(uri)})
 
     def url(self, uri: str) -> str:
         """Return where the service finds a reference: an http(s) URL as it is, a storage reference's upload.
@@ -191,7 +191,7 @@ class ReferenceUploader:
         :raises TransientFailure: The content is not the one that ``digest`` saw; a retry takes the new one.
         :raises InvalidRequest: The same, and a retry does not.
         """
-        if is_remote(uri):
+        if is_link(uri):
             return uri
         digest = self.digest(uri)
         return self._urls.get(digest, lambda: self._send(self._content(as_reference(uri), digest)))
@@ -203,7 +203,7 @@ class ReferenceUploader:
             said = "%d reference images; newer docs speak of at most %d for this model."
             log.warning(said, len(references), _DOCUMENTED)
         for uri in references:
-            if not is_remote(uri):
+            if not is_link(uri):
                 self.digest(uri)
         return request.model_copy(update={"reference_images": tuple(map(self.url, references))})
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
-from airflow_provider_nanobanana.toapis.error_body import ErrorBody, parse_error_body, parse_wait
+from airflow_provider_nanobanana.toapis.error_body import ErrorBody, error_body_of, parse_wait
 from airflow_provider_nanobanana.toapis.responses import (
     ApiResponse,
     NoResponse,
@@ -22,6 +22,10 @@ from airflow_provider_nanobanana.toapis.responses import (
     told_code,
 )
 from airflow_provider_nanobanana.toapis.text import LONGEST_MESSAGE, one_line
+
+_TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+#: Bytes of somebody's page of which the text is read.
+_LONGEST_PAGE: Final = 16_000
 
 
 class CallKind(StrEnum):
@@ -81,6 +85,15 @@ _WAITED_TEXT = re.compile(r"time[ds]?[ -]?out|deadline exceeded|超时", re.IGNO
 _SHORTEST_REASON: Final = 4
 
 
+def parse_error_body(answer: ApiResponse) -> ErrorBody:
+    """Return code, type and message from any of the envelopes E1 to E9; never fails."""
+    body = answer.json()
+    if body is not None:
+        return error_body_of(body, answer.secret)
+    text = _TAG.sub(" ", answer.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
+    return ErrorBody(message=one_line(text, answer.secret) or "empty body", page=bool(answer.body.strip()))
+
+
 def classify(answer: ApiResponse, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the one error that an answer is; ``now`` is epoch seconds, for ``Retry-After`` as a date."""
     complaint = parse_error_body(answer)
@@ -105,7 +118,7 @@ def classify(answer: ApiResponse, kind: CallKind, now: float, image_task_id: str
         image_task_id=image_task_id,
         http_status=answer.status,
         code=complaint.code or None,
-        retry_after=parse_wait(answer, now),
+        retry_after=parse_wait(answer.headers, answer.json(), now),
         charged=charged,
     )
 

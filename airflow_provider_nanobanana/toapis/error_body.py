@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.scalars import first_given, parse_number, parse_text, parse_word
 from airflow_provider_nanobanana.toapis.text import one_line
 
-if TYPE_CHECKING:
-    from airflow_provider_nanobanana.toapis.responses import ApiResponse
-
-_TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-_LONGEST_PAGE: Final = 16_000
 _LONGEST_RETRY_AFTER: Final = 3600.0
 #: Where services put an error, and where they put its words; the documented key first.
 _ERRORS: Final = ("error", "errors", "err", "error_info", "errorInfo")
@@ -62,15 +56,6 @@ class ErrorBody:
     def silent(self) -> bool:
         """Whether nothing at all was said."""
         return not (self.code or self.type or self.message)
-
-
-def parse_error_body(answer: ApiResponse) -> ErrorBody:
-    """Return code, type and message from any of the envelopes E1 to E9; never fails."""
-    body = answer.json()
-    if body is not None:
-        return error_body_of(body, answer.secret)
-    text = _TAG.sub(" ", answer.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
-    return ErrorBody(message=one_line(text, answer.secret) or "empty body", page=bool(answer.body.strip()))
 
 
 def error_body_of(body: Mapping[str, Any], secret: str = "") -> ErrorBody:
@@ -123,11 +108,10 @@ def _json_inside(text: str) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def parse_wait(answer: ApiResponse, now: float) -> float | None:
+def parse_wait(headers: Mapping[str, str], body: Mapping[str, Any] | None, now: float) -> float | None:
     """Return the seconds to wait that an answer asks for, by its header, else in its body; at most an hour."""
-    named = parse_retry_after(answer.headers, now)
-    body = answer.json() if named is None else None
-    if body is None:
+    named = parse_retry_after(headers, now)
+    if named is not None or body is None:
         return named
     error = first_given(body, *_ERRORS)
     for source in (error, body, body.get("data")):

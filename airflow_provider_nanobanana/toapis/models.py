@@ -202,7 +202,7 @@ class ImageRequest(BaseModel):
 
     def sent_links(self) -> frozenset[str] | None:
         """Return the links in the body, or None where a reference is uploaded first: its link is not known yet."""
-        if all(urlsplit(reference).scheme.lower() in ("http", "https") for reference in self.reference_images):
+        if all(map(is_link, self.reference_images)):
             return links_in(self.to_body())
         return None
 
@@ -223,6 +223,11 @@ class ImageRequest(BaseModel):
         ]
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def is_link(reference: str) -> bool:
+    """Whether the service itself fetches a reference image: http(s) links; anything else lies in a storage."""
+    return urlsplit(reference.strip()).scheme.lower() in ("http", "https")
 
 
 def links_in(body: Any) -> frozenset[str]:

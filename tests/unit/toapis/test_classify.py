@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.classify import parse_error_body
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
-from airflow_provider_nanobanana.toapis.error_body import parse_error_body
 from airflow_provider_nanobanana.toapis.errors import (
     AuthenticationFailed,
     ConnectionFailed,

@@ -119,8 +119,9 @@ def test_only_a_submit_is_particular_about_what_was_accepted(kind: CallKind) -> 
     ],
 )
 def test_a_wait_in_the_body_counts_where_no_header_names_one(body: object, seconds: float | None) -> None:
-    assert parse_wait(answer(429, body), NOW) == seconds
-    assert parse_wait(answer(429, body, retry_after="12"), NOW) == 12.0
+    said = answer(429, body).json()
+    assert parse_wait({}, said, NOW) == seconds
+    assert parse_wait({"retry-after": "12"}, said, NOW) == 12.0
 
 
 def test_a_wait_in_the_body_reaches_the_error() -> None:
