@@ -549,8 +549,23 @@ def test_any_id_can_be_asked_for(shell: str, image_task_id: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_client_names_itself_and_keeps_no_cookies(shell: str) -> None:
-    steps = [raw(answer(b"500 X", b"Set-Cookie: session=stolen; Path=/", body=b"{}")), js(200, RUNNING)]
-    first, second = trace(shell, steps, STATUS).requests
+    async def call_twice() -> None:
+        client = AsyncToApisClient(base_url, KEY)
+        try:
+            for _ in range(2):
+                await client.call(STATUS)
+        finally:
+            await client.aclose()
+
+    with ScriptedServer([js(200, RUNNING, Set_Cookie="session=stolen; Path=/"), js(200, RUNNING)]) as server:
+        base_url = f"http://{server.address}"
+        if shell == "async":
+            asyncio.run(call_twice())
+        else:
+            with contextlib.closing(ToApisClient(base_url, KEY)) as client:
+                client.call(STATUS)
+                client.call(STATUS)
+    first, second = server.requests
     assert first.header("user-agent") == f"airflow-provider-nanobanana/{__version__}"
     assert second.header("cookie") is None
 
