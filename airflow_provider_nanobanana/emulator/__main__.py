@@ -13,24 +13,21 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from airflow_provider_nanobanana.emulator.faults.rules import WORD_RULES
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json, url_host
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.emulator.server import EmulatorServer
 
-_EPILOG = """Words in a prompt make an image task misbehave: [[fail]] [[fail=CODE]] [[refuse]] [[refuse-late]]
-[[slow=60]] [[stuck]] [[lost]] [[busy]] [[no-credits]] [[no-url]] [[bad-image]] [[wrong-size]] [[expired]] [[jpeg]]
-[[webp]]. Ledger and controls are below /emulator/ on the API port:
-ledger, requests, stats, faults, settings, complete, reset."""
-
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
+    words = ", ".join(f"[[{word}]]" for word in WORD_RULES)
     command = argparse.ArgumentParser(
         prog="python -m airflow_provider_nanobanana.emulator",
         description="A local ToAPIs: submits, status queries, uploads and real pictures, without a key and for free.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"Words in a prompt make an image task misbehave: {words}. Ledger and controls are below /emulator/ on "
+        "the API port: ledger, requests, stats, faults, settings, complete, reset. See docs/emulator.md.",
     )
     defaults = Settings()
     add = command.add_argument

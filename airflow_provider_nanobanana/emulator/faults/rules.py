@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS, Kind, RuleFields
+from airflow_provider_nanobanana.emulator.faults.kinds import KINDS, Kind, RuleFields
 from airflow_provider_nanobanana.emulator.settings import validated
 
 _RULE_FIELDS = TypeAdapter(RuleFields)
 _WORD = re.compile(r"\[\[([a-z-]+)(?:=([^\]]*))?\]\]")
-_WORD_RULES: dict[str, dict[str, Any]] = {
+#: The rules that words in a prompt stand for.
+WORD_RULES: dict[str, dict[str, Any]] = {
     "fail": {"on": "submit", "kind": "failed"},  # [[fail=CODE]]
     "refuse": {"on": "submit", "kind": "content_policy"},
     "refuse-late": {
@@ -65,12 +66,11 @@ class Rule:
         fields = validated(_RULE_FIELDS, given)
         params: dict[str, Any] = dict(fields)
         on = params.pop("on", "")
-        asked = params.pop("kind", "")
-        name = ALIASES.get((on, asked), asked)
+        name = params.pop("kind", "")
         kind = KINDS.get(name)
         if kind is None or on not in kind.points:
             known = sorted(name for name, found in KINDS.items() if on in found.points)
-            raise ValueError(f"no fault {asked!r} on {on!r}; known are {', '.join(known)}")
+            raise ValueError(f"no fault {name!r} on {on!r}; known are {', '.join(known)}")
         rule = cls(
             on="status" if name == "wrong_suffix" else on,  # the link is named in the status answer
             kind=name,
@@ -181,9 +181,9 @@ def word_rules(prompt: str) -> list[Rule]:
     """Return the rules the ``[[words]]`` of a prompt stand for; an unknown word is no rule."""
     rules = []
     for word, value in _WORD.findall(prompt):
-        if word not in _WORD_RULES:
+        if word not in WORD_RULES:
             continue
-        rule = Rule.parse(_WORD_RULES[word])
+        rule = Rule.parse(WORD_RULES[word])
         if word == "fail" and value:
             rule.params["code"] = value
         if word == "slow":

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.emulator import Emulator, __main__
 from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
 from airflow_provider_nanobanana.emulator.faults.kinds import KINDS
 from airflow_provider_nanobanana.emulator.ledger import TaskLedger
@@ -151,6 +151,14 @@ def test_the_command_line_says_what_is_wrong(capsys: pytest.CaptureFixture[str])
         taken = emulator.api_url.rsplit(":", 1)[1]
         assert main(["--port", taken]) == 1
     assert "cannot listen" in capsys.readouterr().err
+
+
+def test_the_command_line_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(__main__, "find_spec", lambda name: None if name == "uvicorn" else name)
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("The emulator needs uvicorn. ")
 
 
 def test_the_command_line_defaults_are_the_settings_defaults() -> None:

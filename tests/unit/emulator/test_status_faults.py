@@ -52,7 +52,7 @@ def test_a_new_id_may_be_unknown_for_some_polls_or_seconds(
 def test_running_has_many_names(emulator: Emulator, client: httpx.Client, submit: Any, word: str) -> None:
     key = submit().json()["id"]
     emulator.complete_all()
-    emulator.fault(on="status", kind="unknown_status", word=word, times=1)
+    emulator.fault(on="status", kind="status_word", word=word, times=1)
     assert ask(client, key).json()["status"] == word
     assert ask(client, key).json()["status"] == "completed"
 
