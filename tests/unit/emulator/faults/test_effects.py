@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image, UnidentifiedImageError
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.faults.kinds import KINDS
@@ -237,3 +242,212 @@ def test_a_dropped_client_leaves_the_server_well(emulator: Emulator, client: htt
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert client.get("/v1/balance").status_code == 200
+
+
+# --- image tasks and status bodies that are not as documented --------------------------------------------------------
+
+
+def test_the_id_may_hide(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    emulator.fault(on="submit", kind="id_in_data", times=1)
+    hidden = submit().json()
+    assert "id" not in hidden
+    assert ask(client, hidden["data"]["task_id"]).status_code == 200
+    emulator.clear_faults()
+    emulator.fault(on="submit", kind="no_id", times=1)
+    assert "tsk_img" not in submit().text
+    assert emulator.ledger()["count"] == 2
+
+
+def test_a_submit_may_be_completed_at_once(emulator: Emulator, submit: Any) -> None:
+    emulator.fault(on="submit", kind="already_completed")
+    answer = submit().json()
+    assert answer["status"] == "completed"
+    assert httpx.get(answer["result"]["data"][0]["url"], trust_env=False).status_code == 200
+
+
+def test_a_new_id_may_be_unknown_for_some_polls_or_seconds(
+    emulator: Emulator, client: Any, submit: Any, clock: Any
+) -> None:
+    emulator.fault(on="submit", kind="late_404", polls=2, spelling="400", times=1)
+    key = submit().json()["id"]
+    assert [ask(client, key).status_code for _ in range(3)] == [400, 400, 200]
+    emulator.fault(on="submit", kind="late_404", seconds=10)
+    key = submit().json()["id"]
+    assert ask(client, key).status_code == 404
+    clock.now += 10
+    assert ask(client, key).status_code == 200
+
+
+@pytest.mark.parametrize("word", ["pending", "submitted", "zebra", ""])
+def test_running_has_many_names(emulator: Emulator, client: httpx.Client, submit: Any, word: str) -> None:
+    key = submit().json()["id"]
+    emulator.complete_all()
+    emulator.fault(on="status", kind="status_word", word=word, times=1)
+    assert ask(client, key).json()["status"] == word
+    assert ask(client, key).json()["status"] == "completed"
+
+
+SHAPES: list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
+    ("top_level_url", {}, lambda body: body["url"].startswith("http") and "result" not in body),
+    ("data_url", {}, lambda body: body["data"][0]["url"].startswith("http") and "result" not in body),
+    ("result_url", {}, lambda body: body["result"]["url"].startswith("http")),
+    ("no_url", {}, lambda body: body["status"] == "completed" and body["result"]["data"] == []),
+    ("url", {"url": "http://10.0.0.1/a"}, lambda body: body["result"]["data"] == [{"url": "http://10.0.0.1/a"}]),
+    ("wrong_suffix", {"suffix": ".webp"}, lambda body: body["result"]["data"][0]["url"].endswith(".webp")),
+    ("success_word", {"word": "SUCCESS"}, lambda body: body["status"] == "SUCCESS" and "result" in body),
+    ("billing", {"value": "absent"}, lambda body: "billing" not in body),
+    ("billing", {"value": "pending"}, lambda body: body["billing"] == {"status": "pending"}),
+    ("expires_at", {"value": "missing"}, lambda body: "expires_at" not in body),
+    ("expires_at", {"value": "past"}, lambda body: body["expires_at"] < body["completed_at"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "params", "holds"), SHAPES)
+def test_a_completed_body_is_bent_and_only_then(
+    emulator: Emulator, client: Any, submit: Any, kind: str, params: dict[str, Any], holds: Callable[[Any], bool]
+) -> None:
+    emulator.fault(on="status", kind=kind, times=1, **params)
+    key = submit().json()["id"]
+    assert ask(client, key).json()["status"] == "queued"  # does not use the fault up
+    emulator.complete_all()
+    assert holds(ask(client, key).json())
+    right = ask(client, key).json()
+    assert (right["status"], right["billing"]["status"]) == ("completed", "settled")
+    assert right["result"]["data"][0]["url"].endswith(".png")
+
+
+def test_shapes_add_up(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    emulator.fault(on="status", kind="top_level_url")
+    emulator.fault(on="status", kind="billing")
+    key = submit().json()["id"]
+    emulator.complete_all()
+    body = ask(client, key).json()
+    assert "url" in body
+    assert "billing" not in body
+
+
+@pytest.mark.parametrize(("shape", "field"), [("object", "error"), ("string", "error"), ("fail_reason", "fail_reason")])
+def test_a_failure_at_the_query_is_final_and_refunded(
+    emulator: Emulator, client: Any, submit: Any, shape: str, field: str
+) -> None:
+    key = submit().json()["id"]
+    emulator.fault(on="status", kind="failed", code="x1", text="went wrong", shape=shape, times=1)
+    emulator.fault(on="status", kind="failure_word", word="FAILURE", skip=1)
+    first, second = ask(client, key).json(), ask(client, key).json()
+    assert first[field] == ({"code": "x1", "message": "went wrong"} if shape == "object" else "went wrong")
+    assert (first["status"], second["status"]) == ("failed", "failed")
+    assert emulator.ledger()["net_usd"] == 0
+    assert ask(client, key).json()["status"] == "FAILURE"
+
+
+@pytest.mark.parametrize(("value", "raises"), [("invalid", True), ("data_uri", False)])
+def test_base64_may_be_bad(emulator: Emulator, client: httpx.Client, submit: Any, value: str, raises: bool) -> None:
+    key = submit(response_format="b64_json").json()["id"]
+    emulator.complete_all()
+    emulator.fault(on="status", kind="bad_b64", value=value)
+    text = ask(client, key).json()["result"]["data"][0]["b64_json"]
+    if raises:
+        with pytest.raises(binascii.Error):
+            base64.b64decode(text, validate=True)
+    else:
+        assert text.startswith("data:image/png;base64,")
+
+
+# --- result files that are missing, elsewhere, broken or too large ---------------------------------------------------
+
+
+def fetch(url: str, **options: Any) -> httpx.Response:
+    return httpx.get(url, trust_env=False, **options)
+
+
+RESULT_ANSWERS: list[tuple[str, dict[str, Any], int]] = [
+    ("not_found", {}, 404),
+    ("not_found", {"status": 403}, 403),
+    ("expired", {}, 410),
+    ("server_error", {"status": 503}, 503),
+    ("rate_limit", {}, 429),
+    ("html", {}, 200),
+    ("empty_body", {}, 200),
+]
+
+
+@pytest.mark.parametrize(("kind", "params", "status"), RESULT_ANSWERS)
+def test_a_file_fails_so_many_times(
+    emulator: Emulator, image_url: Any, kind: str, params: dict[str, Any], status: int
+) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind=kind, times=2, **params)
+    answers = [fetch(url) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [status, status, 200]
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(answers[0].content))
+    assert Image.open(io.BytesIO(answers[2].content)).size == (1024, 1024)
+
+
+def test_redirects_hop_and_arrive(emulator: Emulator, image_url: Any) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind="redirect", hops=4, times=1)
+    answer = fetch(url, follow_redirects=True)
+    assert len(answer.history) == 4
+    assert answer.headers["content-type"] == "image/png"
+
+
+def test_redirects_may_never_end_or_lead_astray(emulator: Emulator, image_url: Any) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind="redirect", loop=True, times=1)
+    with pytest.raises(httpx.TooManyRedirects):
+        fetch(url, follow_redirects=True)
+    emulator.fault(on="result", kind="redirect_to", status=307)
+    astray = fetch(url)
+    assert (astray.status_code, astray.headers["location"]) == (307, "http://169.254.169.254/latest/meta-data")
+
+
+def test_a_truncated_image_keeps_its_head(emulator: Emulator, image_url: Any) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind="truncated_image", times=1)
+    answer = fetch(url)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    picture = Image.open(io.BytesIO(answer.content))
+    with pytest.raises(OSError, match="truncated"):
+        picture.load()
+    emulator.fault(on="result", kind="truncated_image", honest_length=False, times=1)
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
+        fetch(url)
+
+
+def test_a_label_may_lie(emulator: Emulator, image_url: Any) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind="wrong_content_type", times=1)
+    mislabelled = fetch(url)
+    assert mislabelled.headers["content-type"] == "text/html"
+    assert mislabelled.content.startswith(b"\x89PNG")
+    emulator.fault(on="result", kind="wrong_format", format="JPEG", times=1)
+    other = fetch(url)
+    assert other.headers["content-type"] == "image/png"
+    assert other.content.startswith(b"\xff\xd8\xff")
+
+
+def test_a_picture_may_have_another_size_or_claim_to_be_huge(emulator: Emulator, image_url: Any) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind="wrong_pixel_size", width=321, height=123, times=1)
+    picture = Image.open(io.BytesIO(fetch(url).content))
+    picture.load()
+    assert picture.size == (321, 123)
+    emulator.fault(on="result", kind="bomb", width=60_000, height=50_000)
+    with pytest.raises(Image.DecompressionBombError, match="3000000000 pixels"):
+        Image.open(io.BytesIO(fetch(url).content))
+
+
+@pytest.mark.parametrize(
+    ("params", "length", "encoding"),
+    [({}, "3000000", None), ({"content_length": False}, None, None), ({"gzip": True}, None, "gzip")],
+)
+def test_a_body_may_be_far_too_large(
+    emulator: Emulator, image_url: Any, params: dict[str, Any], length: str | None, encoding: str | None
+) -> None:
+    url = image_url()
+    emulator.fault(on="result", kind="oversized", bytes=3_000_000, **params)
+    with httpx.stream("GET", url, trust_env=False) as answer:
+        assert (answer.headers.get("content-length"), answer.headers.get("content-encoding")) == (length, encoding)
+        assert sum(len(chunk) for chunk in answer.iter_bytes()) == 3_000_000
+        assert encoding is None or answer.num_bytes_downloaded < 30_000
