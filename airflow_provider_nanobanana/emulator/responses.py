@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS_PER_USD, MODELS, TEXT_MODELS, usd
 from airflow_provider_nanobanana.emulator.faults.rules import Shapes, parameter
 from airflow_provider_nanobanana.emulator.ledger import ImageTask
 from airflow_provider_nanobanana.emulator.settings import Settings
+
+#: One object for each image: its ``url`` or its ``b64_json``.
+Images = list[dict[str, str]]
 
 _QUEUED_BELOW = 10  # percent
 
@@ -35,9 +39,7 @@ def submitted(task: ImageTask, settings: Settings, shapes: Shapes) -> dict[str, 
     return body
 
 
-def status(
-    task: ImageTask, now: float, settings: Settings, data: list[dict[str, Any]], shapes: Shapes
-) -> dict[str, Any]:
+def status(task: ImageTask, now: float, settings: Settings, data: Images, shapes: Shapes) -> dict[str, Any]:
     """Return the status body of an image task.
 
     :param data: What ``result.data`` holds once it is completed.
@@ -81,7 +83,7 @@ def _failed(task: ImageTask, shapes: Shapes) -> dict[str, Any]:
 
 
 def _completed(
-    body: dict[str, Any], task: ImageTask, settings: Settings, data: list[dict[str, Any]], shapes: Shapes
+    body: dict[str, Any], task: ImageTask, settings: Settings, data: Images, shapes: Shapes
 ) -> dict[str, Any]:
     body["status"] = parameter(shapes, "success_word", "word", "completed")
     body["progress"] = 100
@@ -106,24 +108,30 @@ def _bend_expiry(body: dict[str, Any], value: Any) -> None:
         body["expires_at"] = known.get(value, value)
 
 
-def _placed(data: list[dict[str, Any]], shapes: Shapes) -> dict[str, Any]:
+def _placed(data: Images, shapes: Shapes) -> dict[str, Any]:
     """Return the results where the answer carries them: ``result.data`` unless a shape says otherwise."""
-    values = [next(iter(one.values())) for one in data]
-    places: dict[str, dict[str, Any]] = {
-        "no_url": {"result": {"type": "image", "data": []}},
-        "top_level_url": {"url": data[0].get("url")},
-        "data_url": {"data": data},
-        "result_url": {"result": {"type": "image", "url": data[0].get("url")}},
-        # those of the fault result_shape
-        "images": {"images": data},
-        "result_images": {"result": {"images": [{"url": values}]}},
-        "output": {"output": {"image_urls": values}},
-        "results": {"results": data},
-        "texts": {"result": values},
-        "json_text": {"result": json.dumps({"type": "image", "data": data})},
-    }
-    place = next((kind for kind in places if kind in shapes), parameter(shapes, "result_shape", "shape", ""))
-    return places.get(place, {"result": {"type": "image", "data": data}})
+    place = next((kind for kind in _PLACES if kind in shapes), parameter(shapes, "result_shape", "shape", "data"))
+    return _PLACES[place](data)
+
+
+def _values(data: Images) -> list[str]:
+    return [next(iter(one.values())) for one in data]
+
+
+#: Where results may stand, by fault or by the shape of the fault ``result_shape``.
+_PLACES: dict[str, Callable[[Images], dict[str, Any]]] = {
+    "no_url": lambda data: {"result": {"type": "image", "data": []}},
+    "top_level_url": lambda data: {"url": data[0].get("url")},
+    "data_url": lambda data: {"data": data},
+    "result_url": lambda data: {"result": {"type": "image", "url": data[0].get("url")}},
+    "images": lambda data: {"images": data},
+    "result_images": lambda data: {"result": {"images": [{"url": _values(data)}]}},
+    "output": lambda data: {"output": {"image_urls": _values(data)}},
+    "results": lambda data: {"results": data},
+    "texts": lambda data: {"result": _values(data)},
+    "json_text": lambda data: {"result": json.dumps({"type": "image", "data": data})},
+    "data": lambda data: {"result": {"type": "image", "data": data}},
+}
 
 
 def _echo(body: dict[str, Any], task: ImageTask, settings: Settings) -> None:

@@ -149,7 +149,7 @@ async def _status_body(service: EmulatedService, task: ImageTask) -> dict[str, A
     return responses.status(task, now, service.settings, data, shapes)
 
 
-async def _data(service: EmulatedService, task: ImageTask, shapes: Shapes) -> list[dict[str, Any]]:
+async def _data(service: EmulatedService, task: ImageTask, shapes: Shapes) -> responses.Images:
     if task.submission.response_format == "b64_json":
         return [{"b64_json": await _encoded(service, task, index, shapes)} for index in range(task.served)]
     if "url" in shapes:

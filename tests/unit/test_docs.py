@@ -14,6 +14,7 @@ from airflow.models.connection import Connection
 from airflow.sdk import DAG
 from PIL import Image
 
+from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.__main__ import parser
 from airflow_provider_nanobanana.emulator.faults.rules import word_rules
 from airflow_provider_nanobanana.emulator.routes_control import routes
@@ -269,4 +270,4 @@ def test_the_emulators_words_options_and_routes_are_its_own() -> None:
     }
     assert options == {name for action in parser()._actions for name in action.option_strings} - {"-h", "--help"}
     shown = {text.split()[-1] for row in table("emulator.md", "## Control routes") for text in quoted(row[0])}
-    assert {path for path in shown if path.startswith("/")} == {route.path for route in routes(None)}  # type: ignore[arg-type]
+    assert {path for path in shown if path.startswith("/")} == {route.path for route in routes(Emulator().service)}
