@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
@@ -36,9 +35,6 @@ class PollQueue:
     def __len__(self) -> int:
         """Return how many image tasks are watched, those being polled at this moment included."""
         return len(self._valid)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._valid)
 
     def add(self, image_task_id: str, moment: float, deadline: float) -> None:
         """Watch an image task from a moment on; one that is watched already keeps its turn, unless it comes later."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Records = list[dict[str, Any]]
 
-#: What became of the image tasks, which ``soft_fail`` may soften; a wrong key, say, stays loud.
-_OUTCOMES: Final = (errors.ImageTaskFailed, errors.ImageTaskTimeout, errors.ResultExpired)
 #: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
 _NET_SECONDS: Final = 60.0
 
@@ -198,7 +196,8 @@ class NanoBananaSensor(BaseSensorOperator):
         try:
             return action()
         except NanoBananaException as failure:
-            if self.never_fail or (self.soft_fail and isinstance(failure.error, _OUTCOMES)):
+            # A wrong key, say, stays loud.
+            if self.never_fail or (self.soft_fail and isinstance(failure.error, errors.OUTCOME_ERRORS)):
                 raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
             raise
 

@@ -51,7 +51,6 @@ _PRICES: Final[Mapping[str, Mapping[str, float]]] = {
     "gpt-image-2.5-flare": _GPT_IMAGE_2_5,
     "gpt-image-2.5-sunburst": _GPT_IMAGE_2_5,
 }
-PRICES_READ_ON: Final = "2026-08-20"
 #: A connection's own prices: by resolution, for whatever model is asked for, or by model and resolution.
 Prices = Mapping[str, float | Mapping[str, float]]
 
