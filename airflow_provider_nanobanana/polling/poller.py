@@ -1,4 +1,8 @@
-"""The one poller of an account in a process: it paces, polls and tells; what is due is decided in ``toapis``."""
+"""Poller: polls the image tasks of all triggers of one connection in this process, within the account's rate.
+
+:func:`shared_poller` gives every trigger of an event loop the same one. ``schedule`` decides what is due, ``toapis``
+how fast the account may be asked; a bug ends the waits with itself instead of leaving them waiting.
+"""
 
 from __future__ import annotations
 
@@ -27,66 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PERIOD: Final = 60.0
-
-
-class PollerStats:
-    """Counts between two summaries; ``clock`` is in seconds of a clock that nobody sets."""
-
-    def __init__(self, nanobanana_conn_id: str, clock: float) -> None:
-        self._conn_id = nanobanana_conn_id
-        self._begin(clock)
-
-    def _begin(self, clock: float) -> None:
-        self._since = clock
-        self._polls = self._refused = 0
-        self._late = self._latest = 0.0
-
-    def polled(self, late: float) -> None:
-        """A poll begins, so many seconds after it was due."""
-        self._polls += 1
-        self._late += late
-        self._latest = max(self._latest, late)
-
-    def rate_limited(self) -> None:
-        """A poll was answered with 429."""
-        self._refused += 1
-
-    def noticed(self, image_task: ImageTask, now: float) -> None:
-        """An image task was seen to have ended; ``now`` is epoch seconds, as its moments are."""
-        if image_task.completed_at is not None:
-            metrics.timing("detection_delay", now - image_task.completed_at, conn_id=self._conn_id)
-
-    def close(self, clock: float, watched: int, rate: float) -> None:
-        """Log and send the counts, and begin anew; silent when nothing was polled."""
-        seconds = max(clock - self._since, 1e-3)
-        if self._polls:
-            log.info(
-                "Connection %r, last %.0f s: %d image tasks watched, %.1f polls/s of %.1f allowed, %d answered 429, "
-                "polls %.1f s late on average and %.1f s at most",
-                self._conn_id,
-                seconds,
-                watched,
-                self._polls / seconds,
-                rate,
-                self._refused,
-                self._late / self._polls,
-                self._latest,
-            )
-            metrics.count("polls", self._polls, conn_id=self._conn_id)
-        if self._refused:
-            metrics.count("rate_limited", self._refused, conn_id=self._conn_id)
-        self._begin(clock)
-
-    def due(self, clock: float) -> bool:
-        """Whether it is time for a summary."""
-        return clock - self._since >= PERIOD
-
-
-#: A rest is no longer, so that summaries come and the connection is kept fresh; seconds.
-_LONGEST_REST: Final = 10.0
-#: A pause is sat out in pieces no longer than this; seconds.
-_LONGEST_NAP: Final = 1.0
+#: Seconds between two summaries in the log.
+SUMMARY_SECONDS: Final = 60.0
+#: The poller wakes at least so often, for summaries and to keep its client fresh; seconds.
+_LONGEST_IDLE: Final = 10.0
+#: A pause that the service asks for is slept in pieces no longer than this, as it may be called off; seconds.
+_LONGEST_SLEEP: Final = 1.0
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 _latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, LatencyEstimator]] = WeakKeyDictionary()
@@ -110,19 +60,20 @@ async def shared_poller(nanobanana_conn_id: str, read_settings: ReadSettings) ->
     finally:
         poller.users -= 1
         if not poller.users:
-            # From here on a newcomer makes a poller of its own.
+            # From here on a new trigger makes a poller of its own.
             if pollers.get(nanobanana_conn_id) is poller:
                 del pollers[nanobanana_conn_id]
             await poller.aclose()
 
 
 class Poller:
-    """Polls the image tasks of all watches of one connection, each once, within the account's rate.
+    """Polls the image tasks of all subscriptions of one connection, each once, within the account's rate.
 
-    :ivar users: How many share it.
-    :ivar bug: What ended it; nobody new may rely on it.
+    :param read_settings: Reads a connection by its id without blocking the event loop.
     :param now: The wall clock, in epoch seconds.
-    :param lines: Makes the connections; a test puts its own here.
+    :param make_client: Makes what calls the service; a test puts its own here.
+    :ivar users: How many triggers share it.
+    :ivar bug: What ended it; a new trigger gets a new poller.
     """
 
     def __init__(
@@ -131,69 +82,70 @@ class Poller:
         read_settings: ReadSettings,
         *,
         now: Callable[[], float] = time.time,
-        lines: Callable[..., RenewingStatusClient] = RenewingStatusClient,
+        make_client: Callable[..., RenewingStatusClient] = RenewingStatusClient,
     ) -> None:
         self.users = 0
         self.bug: Exception | None = None
         self._now = now
         # Pacing goes by the loop's clock: the wall clock may be set at any time.
-        self._clock = (loop := asyncio.get_running_loop()).time
-        self._lines = lines(nanobanana_conn_id, read_settings, self._heed, self._clock)
-        self._adopted: StatusClient | None = None
-        self._bucket = RatePacer(1.0)  # until the connection tells
+        loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        self._client = make_client(nanobanana_conn_id, read_settings, self._apply_headers, self._clock)
+        self._adopted_client: StatusClient | None = None
+        self._pacer = RatePacer(1.0)  # until the connection is read
         self._queue = PollQueue()
-        # Kept when the last watch leaves: with one wait at a time, nothing would ever be learnt.
+        # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
         self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, LatencyEstimator())
-        self._watches: dict[str, list[Subscription]] = {}
-        self._kinds: dict[str, str] = {}
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._latency_keys: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tally = PollerStats(nanobanana_conn_id, self._clock())
+        self._stats = PollerStats(nanobanana_conn_id, self._clock())
 
     def __len__(self) -> int:
         """Return how many image tasks are polled."""
         return len(self._queue)
 
     async def open(self) -> None:
-        """Connect and begin, unless somebody did; raises as :func:`shared_poller`."""
-        if await self._lines.open():
+        """Connect and start polling, unless that was done; raises as :func:`shared_poller`."""
+        if await self._client.open():
             self._switch_client()
             self._start(self._dispatch())
 
     async def aclose(self) -> None:
-        """Stop and close the connections."""
+        """Stop polling and close the connections."""
         try:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:  # also when the trigger that leaves last is cancelled meanwhile
-            await self._lines.aclose()
-        self._tally.close(self._clock(), len(self), self._bucket.rate)
+            await self._client.aclose()
+        self._stats.flush(self._clock(), len(self), self._pacer.rate)
 
     @contextlib.contextmanager
-    def watching(self, watch: Subscription) -> Iterator[None]:
-        """Poll for a watch, as long as this lasts."""
-        if self.bug is not None:  # it came while this watch waited to be let in
-            watch.fail(self.bug)
+    def watching(self, subscription: Subscription) -> Iterator[None]:
+        """Poll for a subscription within the block."""
+        if self.bug is not None:  # it came while this subscription waited to be let in
+            subscription.fail(self.bug)
         ahead = self._clock() - self._now()
         try:
-            for target in watch.targets:
-                self._watches.setdefault(target.id, []).append(watch)
-                self._kinds.setdefault(target.id, target.kind)
-                moment = watch.first_poll(target, self._latencies.first_poll_age(target.kind))
-                self._queue.add(target.id, moment + ahead, watch.wait.deadline + ahead)
+            for target in subscription.targets:
+                self._subscriptions.setdefault(target.id, []).append(subscription)
+                self._latency_keys.setdefault(target.id, target.latency_key)
+                moment = subscription.first_poll(target, self._latencies.first_poll_age(target.latency_key))
+                self._queue.add(target.id, moment + ahead, subscription.wait.deadline + ahead)
             self._changed.set()
             yield
         finally:
-            for target in watch.targets:
-                self._leave(target.id, watch)
+            for target in subscription.targets:
+                self._unsubscribe(target.id, subscription)
 
-    def _leave(self, image_task_id: str, watch: Subscription) -> None:
-        watches = self._watches.get(image_task_id, [])
-        if watch in watches:
-            watches.remove(watch)
-            if not watches:
-                del self._watches[image_task_id], self._kinds[image_task_id]
+    def _unsubscribe(self, image_task_id: str, subscription: Subscription) -> None:
+        subscriptions = self._subscriptions.get(image_task_id, [])
+        if subscription in subscriptions:
+            subscriptions.remove(subscription)
+            if not subscriptions:
+                del self._subscriptions[image_task_id], self._latency_keys[image_task_id]
                 self._queue.discard(image_task_id)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -204,60 +156,63 @@ class Poller:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        _ = task.cancelled() or task.exception()  # the watches have it
+        _ = task.cancelled() or task.exception()  # the subscriptions have it
 
     async def _dispatch(self) -> None:
-        """Hand out what is due, one after another, as fast as the account allows."""
+        """Start the polls that are due, one after another, as fast as the account allows."""
         with self._propagate_bugs():
             while True:
-                await self._until_due()
-                await (free := self._free).acquire()
-                await self._turn()
-                due = self._queue.pop_due(self._clock(), self._bucket.rate)
-                if due is None:  # whoever waited for it has left
+                await self._wait_until_due()
+                free = self._free_calls
+                await free.acquire()
+                await self._wait_for_slot()
+                due = self._queue.pop_due(self._clock(), self._pacer.rate)
+                if due is None:  # its last subscription has ended
                     free.release()
                     continue
                 image_task_id, late = due
-                self._tally.polled(late)
+                self._stats.on_poll(late)
                 self._start(self._poll(image_task_id, free))
 
-    async def _turn(self) -> None:
-        """Wait for the account's next free moment and take it; a long pause may be called off meanwhile."""
+    async def _wait_for_slot(self) -> None:
+        """Wait for the account's next free slot and take it; a long pause may be called off meanwhile."""
         while True:
-            rest = self._bucket.wait(self._clock())
-            if rest <= _LONGEST_NAP:
+            rest = self._pacer.wait(self._clock())
+            if rest <= _LONGEST_SLEEP:
                 break
-            await asyncio.sleep(_LONGEST_NAP)
-        await asyncio.sleep(self._bucket.reserve(self._clock()))
+            await asyncio.sleep(_LONGEST_SLEEP)
+        await asyncio.sleep(self._pacer.reserve(self._clock()))
 
-    async def _until_due(self) -> None:
+    async def _wait_until_due(self) -> None:
         while True:
             self._changed.clear()
-            self._keep_up()
-            moment = self._queue.next_moment(self._bucket.rate)
-            rest = _LONGEST_REST if moment is None else min(moment - self._clock(), _LONGEST_REST)
+            self._maintain()
+            next_moment = self._queue.next_moment(self._pacer.rate)
+            rest = _LONGEST_IDLE if next_moment is None else min(next_moment - self._clock(), _LONGEST_IDLE)
             if rest <= 0:
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await self._changed.wait()
 
-    def _keep_up(self) -> None:
-        if self._tally.due(self._clock()):
-            self._tally.close(self._clock(), len(self), self._bucket.rate)
-        if self._lines.stale:
+    def _maintain(self) -> None:
+        if self._stats.due(self._clock()):
+            self._stats.flush(self._clock(), len(self), self._pacer.rate)
+        if self._client.stale:
             self._start(self._refresh())
 
     async def _refresh(self) -> None:
         with self._propagate_bugs():
-            if await self._lines.refresh():
+            if await self._client.refresh():
                 self._switch_client()
 
     def _switch_client(self) -> None:
-        """Go by what the connection says now; a rest that the service asked for goes on."""
-        if self._adopted is not (line := self._lines.current):
-            self._adopted, self._free = line, asyncio.Semaphore(line.concurrency)
-            self._bucket = RatePacer.resumed(line.settings.query_rate, self._bucket.state())
+        """Use the client and the rate of the connection as it is now; a pause that the service asked for goes on."""
+        client = self._client.current
+        if self._adopted_client is not client:
+            self._adopted_client = client
+            self._free_calls = asyncio.Semaphore(client.concurrency)
+            self._pacer = RatePacer.resumed(client.settings.query_rate, self._pacer.state())
 
     async def _poll(self, image_task_id: str, free: asyncio.Semaphore) -> None:
         try:
@@ -266,62 +221,123 @@ class Poller:
         finally:
             free.release()
 
-    def _publish(self, sighting: PollResult) -> None:
-        """Pass a look on to everybody who waits for that image task, and plan the next."""
-        self._learn(sighting)
-        watches = list(self._watches.get(sighting.id, ()))
-        if not watches:
+    def _publish(self, result: PollResult) -> None:
+        """Notify every subscription of an image task of its poll, and plan the next one."""
+        self._learn(result)
+        subscriptions = list(self._subscriptions.get(result.id, ()))
+        if not subscriptions:
             return
-        asked = min((sighting.error.retry_after if sighting.error else None) or 0.0, LONGEST_WAIT)
+        asked = min((result.error.retry_after if result.error else None) or 0.0, LONGEST_WAIT)
         # Varied by a tenth either way, so that polls drift apart.
-        interval = min(watch.interval for watch in watches) * random.uniform(0.9, 1.1)
-        self._queue.requeue(sighting.id, self._clock() + max(interval, asked))
-        for watch in watches:
-            if watch.notify(sighting):
-                self._leave(sighting.id, watch)
+        interval = min(subscription.interval for subscription in subscriptions) * random.uniform(0.9, 1.1)
+        self._queue.requeue(result.id, self._clock() + max(interval, asked))
+        for subscription in subscriptions:
+            if subscription.notify(result):
+                self._unsubscribe(result.id, subscription)
         self._changed.set()
 
     async def _poll_once(self, image_task_id: str) -> PollResult:
-        """Look; when the key is refused, again with the one that the connection holds by now."""
+        """Poll; when the key is refused, once more with the one that the connection holds by now."""
         while True:
-            line, sent = self._lines.current, self._clock()
+            client = self._client.current
+            sent_at = self._clock()
             try:
-                image_task = await line.poll(image_task_id)
+                image_task = await client.poll(image_task_id)
             except AuthenticationFailed as error:
-                if not await self._lines.renew_refused(line):
+                if not await self._client.renew_refused(client):
                     return PollResult(image_task_id, error=error)
                 self._switch_client()
             except ToApisError as error:
                 if isinstance(error, RateLimited):
-                    self._tally.rate_limited()
-                    self._bucket.on_rate_limited(self._clock(), error.retry_after or 1.0, sent)
+                    self._stats.on_rate_limited()
+                    self._pacer.on_rate_limited(self._clock(), error.retry_after or 1.0, sent_at)
                 return PollResult(image_task_id, error=error)
             else:
-                self._bucket.on_success(self._clock())
+                self._pacer.on_success(self._clock())
                 return PollResult(image_task_id, image_task=image_task)
 
-    def _learn(self, sighting: PollResult) -> None:
-        image_task = sighting.image_task
+    def _learn(self, result: PollResult) -> None:
+        image_task = result.image_task
         if image_task is None or not image_task.terminal or image_task.completed_at is None:
             return
-        self._tally.noticed(image_task, self._now())
+        self._stats.on_final(image_task, self._now())
         if image_task.images and image_task.created_at is not None:
-            self._latencies.observe(self._kinds.get(sighting.id, ""), image_task.completed_at - image_task.created_at)
+            self._latencies.observe(
+                self._latency_keys.get(result.id, ""), image_task.completed_at - image_task.created_at
+            )
 
-    def _heed(self, headers: Mapping[str, str]) -> None:
-        self._bucket.apply_headers(RateLimitHeaders.read(headers, "async_query"), self._clock())
+    def _apply_headers(self, headers: Mapping[str, str]) -> None:
+        self._pacer.apply_headers(RateLimitHeaders.read(headers, "async_query"), self._clock())
 
     @contextlib.contextmanager
     def _propagate_bugs(self, image_task_id: str | None = None) -> Iterator[None]:
-        """Let a bug end the watches of an image task, or all of them, with itself instead of leaving them waiting."""
+        """Let a bug end the subscriptions of an image task, or all of them, instead of leaving them waiting."""
         try:
             yield
         except Exception as bug:
             if image_task_id is None:
                 self.bug = bug
-            concerned = list(self._watches) if image_task_id is None else [image_task_id]
-            for concern in concerned:
-                self._queue.discard(concern)  # nobody will ask for it again; whoever joins now begins anew
-                for watch in self._watches.get(concern, ()):
-                    watch.fail(bug)
+            ids = list(self._subscriptions) if image_task_id is None else [image_task_id]
+            for each in ids:
+                self._queue.discard(each)  # it is not polled again; a new subscription puts it back
+                for subscription in self._subscriptions.get(each, ()):
+                    subscription.fail(bug)
             raise
+
+
+class PollerStats:
+    """What a poller counts between two summaries.
+
+    :param clock: Now, in seconds of a monotonic clock; so in every method.
+    """
+
+    def __init__(self, nanobanana_conn_id: str, clock: float) -> None:
+        self._conn_id = nanobanana_conn_id
+        self._begin(clock)
+
+    def _begin(self, clock: float) -> None:
+        self._since = clock
+        self._polls = 0
+        self._rate_limited = 0
+        self._late_seconds = 0.0
+        self._latest_seconds = 0.0
+
+    def on_poll(self, late: float) -> None:
+        """Count a poll that begins ``late`` seconds after it was due."""
+        self._polls += 1
+        self._late_seconds += late
+        self._latest_seconds = max(self._latest_seconds, late)
+
+    def on_rate_limited(self) -> None:
+        """Count a poll that was answered with 429."""
+        self._rate_limited += 1
+
+    def on_final(self, image_task: ImageTask, now: float) -> None:
+        """Measure how late the end of an image task is noticed; ``now`` is epoch seconds, as its moments are."""
+        if image_task.completed_at is not None:
+            metrics.timing("detection_delay", now - image_task.completed_at, conn_id=self._conn_id)
+
+    def flush(self, clock: float, watched: int, rate: float) -> None:
+        """Log and send the counts, and set them to zero; silent when nothing was polled."""
+        seconds = max(clock - self._since, 1e-3)
+        if self._polls:
+            log.info(
+                "Connection %r, last %.0f s: %d image tasks watched, %.1f polls/s of %.1f allowed, %d answered 429, "
+                "polls %.1f s late on average and %.1f s at most",
+                self._conn_id,
+                seconds,
+                watched,
+                self._polls / seconds,
+                rate,
+                self._rate_limited,
+                self._late_seconds / self._polls,
+                self._latest_seconds,
+            )
+            metrics.count("polls", self._polls, conn_id=self._conn_id)
+        if self._rate_limited:
+            metrics.count("rate_limited", self._rate_limited, conn_id=self._conn_id)
+        self._begin(clock)
+
+    def due(self, clock: float) -> bool:
+        """Whether it is time for a summary."""
+        return clock - self._since >= SUMMARY_SECONDS

@@ -1,4 +1,7 @@
-"""What the looks at many image tasks amount to: the one mapping that first check, poke, trigger and resume share."""
+"""PollResult: what one poll of an image task showed, and the one mapping from it to a record or a failure.
+
+Sensor (poke and deferred), trigger, download and batch share it, so that they never disagree about what is final.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
 from airflow_provider_nanobanana.toapis.text import one_line, truncate_json
 
-#: An id may be unknown to the status route for a while after the submit (docs/toapis.md, "Status").
+#: Seconds for which an id may be unknown to the status route after the submit (docs/toapis.md, "Status").
 NOT_FOUND_GRACE_SECONDS: Final = 60.0
-#: "completed" may come before the image can be delivered (newer docs, 2026-10).
+#: Seconds for which a completed image task may lack its image (newer docs, 2026-10).
 RESULT_GRACE_SECONDS: Final = 120.0
 #: Bytes of JSON for the links of one record, and for all of it.
 _LONGEST_LINKS: Final = 300
@@ -40,7 +43,7 @@ _NO_IMAGE: Final = "completed, but names no image"
 class WaitWindow:
     """How long a wait may last; both moments are epoch seconds and survive restarts.
 
-    :param started_at: When the watch began.
+    :param started_at: When the wait began.
     :param deadline: When it ends.
     """
 
@@ -58,7 +61,7 @@ class WaitWindow:
 
 @dataclass(frozen=True)
 class PollResult:
-    """What one look at an image task showed: the image task, or the error of the look."""
+    """What one poll of an image task showed: the image task, or the error of the poll."""
 
     id: str
     image_task: ImageTask | None = None
@@ -70,8 +73,8 @@ class PollResult:
         return self.image_task.created_at if self.image_task else None
 
     @property
-    def kind(self) -> str:
-        """What decides how long it takes; an answer tells the model and no resolution."""
+    def latency_key(self) -> str:
+        """What decides how long an image takes: an answer names the model and no resolution."""
         return latency_key(self.image_task.model) if self.image_task else ""
 
     @property
@@ -80,7 +83,7 @@ class PollResult:
         return isinstance(self.error, errors.ACCESS_ERRORS)
 
     def is_final(self, wait: WaitWindow, now: float) -> bool:
-        """Whether no further look can change the result; a failed look is never a failed image."""
+        """Whether no further poll can change the result; a failed poll is never a failed image."""
         if self.image_task is not None:
             return self.image_task.terminal and not self._awaits_delivery(wait, now)
         return isinstance(self.error, errors.ImageTaskNotFound) and now - wait.started_at >= NOT_FOUND_GRACE_SECONDS

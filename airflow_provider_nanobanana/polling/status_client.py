@@ -1,4 +1,7 @@
-"""The poller's line to one account: the client made from the connection, and made anew when that changes."""
+"""RenewingStatusClient: polls with what the connection holds now, key and host included.
+
+A poller lives for days: the connection is read again every five minutes, and when its key is refused.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,15 @@ OnHeaders = Callable[[Mapping[str, str]], None]
 #: Reads a connection by its id without blocking the event loop.
 ReadSettings = Callable[[str], Awaitable["ToApisSettings"]]
 
-#: How old a connection may be, and how soon a refused key may make us read it again; seconds.
+#: How old a read connection may be, and how soon after another refused key it is read again; seconds.
 _OLDEST: Final = 300.0
 _OLDEST_REFUSED: Final = 10.0
 #: Calls under way at once: the account's rate times a slow answer (seconds), within these bounds.
 _SLOW_ANSWER: Final = 1.0
-_FEWEST, _MOST = 8, 128
-#: What a look-up raises: "not defined" also while Airflow's database is away, a secrets backend that denies access
-#: (a PermissionError), a supervisor that does not answer, a connection of another shape.
+_FEWEST_CALLS: Final = 8
+_MOST_CALLS: Final = 128
+#: What reading a connection raises: "not defined" also while Airflow's database is away, a secrets backend that denies
+#: access (a PermissionError), a supervisor that does not answer, a connection of another shape.
 _UNREADABLE: Final = (AirflowException, OSError, RuntimeError, ValueError)
 
 
@@ -54,7 +58,7 @@ class StatusClient:
         :param on_headers: Called with the headers of each answer.
         :raises NanoBananaException: No request can be made with such a key, host or environment.
         """
-        concurrency = min(max(_FEWEST, math.ceil(settings.query_rate * _SLOW_ANSWER)), _MOST)
+        concurrency = min(max(_FEWEST_CALLS, math.ceil(settings.query_rate * _SLOW_ANSWER)), _MOST_CALLS)
         with airflow_errors():
             client = await open_async_client(settings, concurrency=concurrency, on_headers=on_headers)
         return cls(settings, client, concurrency)
@@ -72,7 +76,7 @@ class StatusClient:
 
 
 class RenewingStatusClient:
-    """The line in use; replaced when the connection holds something else.
+    """The client in use; replaced when the connection holds something else.
 
     :param read_settings: Reads the connection; asked again every five minutes, and when its key is refused.
     :param on_headers: Called with the headers of each answer.
@@ -93,15 +97,15 @@ class RenewingStatusClient:
         self._on_headers = on_headers
         self._clock = clock
         self._connect = connect
-        self._lines: list[StatusClient] = []
+        self._clients: list[StatusClient] = []
         self._lock = asyncio.Lock()
         self._read_at = -math.inf
         self._refused_at = -math.inf
 
     @property
     def current(self) -> StatusClient:
-        """The line in use; :meth:`open` came before."""
-        return self._lines[-1]
+        """The client in use; :meth:`open` was called before."""
+        return self._clients[-1]
 
     @property
     def stale(self) -> bool:
@@ -109,50 +113,50 @@ class RenewingStatusClient:
         return self._clock() - self._read_at > _OLDEST
 
     async def open(self) -> bool:
-        """Connect; say whether this call did it.
+        """Connect, and return whether this call did it.
 
         :raises NanoBananaException: the connection cannot be used; what is wrong with it.
         """
         async with self._lock:
-            return not self._lines and await self._follow()
+            return not self._clients and await self._connect_if_changed()
 
     async def renew_refused(self, refused: StatusClient) -> bool:
-        """Say whether another key has taken the place of a refused one; it is read at most every 10 s."""
+        """Return whether another key has replaced a refused one; the connection is read at most every 10 s."""
         async with self._lock:
             if self.current is not refused:
                 return True
             if self._clock() - self._refused_at < _OLDEST_REFUSED:
                 return False
             self._refused_at = self._clock()
-            return await self._follow_if_readable()
+            return await self._try_connect_if_changed()
 
     async def refresh(self) -> bool:
-        """Read the connection again; say whether it holds something else now."""
+        """Read the connection again if it is stale, and return whether it holds something else now."""
         async with self._lock:
-            return self.stale and await self._follow_if_readable()
+            return self.stale and await self._try_connect_if_changed()
 
     async def aclose(self) -> None:
-        """Close the connections of every line."""
+        """Close the connections of every client."""
         # What has been seen by now must not be lost to a connection that ends badly.
-        await asyncio.gather(*(line.aclose() for line in self._lines), return_exceptions=True)
+        await asyncio.gather(*(client.aclose() for client in self._clients), return_exceptions=True)
 
-    async def _follow_if_readable(self) -> bool:
+    async def _try_connect_if_changed(self) -> bool:
         try:
-            return await self._follow()
+            return await self._connect_if_changed()
         except _UNREADABLE as error:
-            # Its text may quote what it read.
+            # Its text may quote what was read.
             said = error if isinstance(error, AirflowException) else type(error).__name__
-            log.warning("Connection %r cannot be read anew; going on as before. %s", self._conn_id, said)
+            log.warning("Connection %r cannot be read again; going on as before. %s", self._conn_id, said)
             return False
 
-    async def _follow(self) -> bool:
+    async def _connect_if_changed(self) -> bool:
         self._read_at = self._clock()
         settings = await self._read_settings(self._conn_id)
-        if self._lines and settings == self.current.settings:
+        if self._clients and settings == self.current.settings:
             return False
-        # The former line stays open for the calls under way on it; those on the one before have ended.
-        self._lines.append(await self._connect(settings, self._on_headers))
-        for line in self._lines[:-2]:
-            self._lines.remove(line)
-            await line.aclose()
+        # The former client stays open for its calls in flight; those of the one before it have ended.
+        self._clients.append(await self._connect(settings, self._on_headers))
+        for client in self._clients[:-2]:
+            self._clients.remove(client)
+            await client.aclose()
         return True

@@ -1,4 +1,7 @@
-"""What final records amount to: success, or the one error that says what became of the money and what to clear."""
+"""error_for: what the records of a finished wait amount to.
+
+Success, or the one error that says what became of the money and which Airflow tasks to clear.
+"""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class NanoBananaSensor(BaseSensorOperator):
                 deadline=wait.deadline,
                 poll_interval=float(self.poke_interval),
                 created_at=[result.created_at for result in waiting],
-                kinds=[result.kind for result in waiting],
+                kinds=[result.latency_key for result in waiting],
                 not_before=now + self.poke_interval,
             ),
             method_name="execute_complete",

@@ -107,7 +107,7 @@ class World:
         async def connect(settings: ToApisSettings, on_headers: Any) -> Any:
             return await self.connect(settings, on_headers)
 
-        return Poller("nb", read, now=now, lines=partial(RenewingStatusClient, connect=connect))
+        return Poller("nb", read, now=now, make_client=partial(RenewingStatusClient, connect=connect))
 
     @contextlib.asynccontextmanager
     async def polling(self) -> AsyncIterator[Poller]:

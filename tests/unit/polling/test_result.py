@@ -161,7 +161,7 @@ def test_a_key_in_a_reason_is_blanked() -> None:
 
 def test_a_sighting_tells_what_decides_the_first_poll() -> None:
     assert (seen(SUBMITTED, id=ID, created_at=NOW).created_at, PollResult(ID).created_at) == (NOW, None)
-    assert (seen(SUBMITTED, id=ID, model="m").kind, PollResult(ID).kind) == ("m", "")
+    assert (seen(SUBMITTED, id=ID, model="m").latency_key, PollResult(ID).latency_key) == ("m", "")
 
 
 def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:

@@ -28,7 +28,7 @@ def simulate(
 ) -> dict[str, list[float]]:
     """Return the moments at which each image task was polled, none of them ever ending."""
     bucket, chance = bucket or RatePacer(rate), random.Random(1)
-    polls: dict[str, list[float]] = {name: [] for name in queue}
+    polls: dict[str, list[float]] = {name: [] for name in queue._planned}
     now = START
     while now < START + seconds:
         moment = queue.next_moment(bucket.rate)
@@ -143,4 +143,4 @@ def test_many_deadlines_of_one_image_task_cost_no_look_through_all_of_them_each_
     queue = PollQueue()
     for number in range(20_000):
         queue.add("shared", START, NEVER - number)
-    assert len(queue._deadlines) == 20_000 < queue._tidy_at
+    assert len(queue._deadlines) == 20_000 < queue._compact_at

@@ -75,7 +75,7 @@ def test_what_a_secrets_backend_says_of_its_failure_is_not_logged(
 
     caplog.set_level(logging.DEBUG)
     run(go())
-    assert "cannot be read anew" in caplog.text and "s.1234567890" not in caplog.text
+    assert "cannot be read again" in caplog.text and "s.1234567890" not in caplog.text
 
 
 @pytest.mark.parametrize("changed", [settings("sk-ключ"), settings(base_url="https://" + "a" * 70 + ".com")])
