@@ -125,7 +125,7 @@ class Emulator:
         self._call(lambda: self.service.faults.add({"on": on, "kind": kind, **params}))
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return the rules in force, each with ``hits``, how often it struck."""
+        """Return the rules in force, each with ``hits``, how often it applied."""
         return self._call(self.service.faults.as_list)
 
     def clear_faults(self) -> None:

@@ -18,7 +18,7 @@ _QUEUED_BELOW = 10  # percent
 
 
 def submitted(task: ImageTask, settings: Settings, shapes: Shapes) -> dict[str, Any]:
-    """Return the body of an accepted submit, bent by the shapes that struck."""
+    """Return the body of an accepted submit, in the shapes that apply to it."""
     body: dict[str, Any] = {
         "id": task.id,
         "object": "generation.task",
@@ -43,7 +43,7 @@ def status(task: ImageTask, now: float, settings: Settings, data: Images, shapes
     """Return the status body of an image task.
 
     :param data: What ``result.data`` holds once it is completed.
-    :param shapes: The faults that bend this body, by kind.
+    :param shapes: The faults of role ``shape`` that apply to this body, by kind.
     """
     body: dict[str, Any] = {
         "id": task.id,

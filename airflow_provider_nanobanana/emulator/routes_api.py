@@ -60,23 +60,23 @@ async def _with_faults(
     request: Request,
     point: str,
     subject: str,
-    right: Callable[[], Awaitable[Response]],
+    respond: Callable[[], Awaitable[Response]],
 ) -> Response:
     """Answer a request as the faults at its point will have it, else with the right answer.
 
-    :param right: Does what was asked for and returns the right answer; not called where a fault leaves it undone.
+    :param respond: Does what was asked for and returns the right answer; not called where a fault leaves it undone.
     """
     rule = service.faults.take(point, subject, ("answer", "distort"))
     if rule is None:
-        return await right()
+        return await respond()
     if rule.definition.role == "answer":
         if rule["committed"]:
-            await right()
+            await respond()
         return replacement(rule)
     if rule.params.get("committed", True):
-        return await distorted(rule, await right())
+        return await distorted(rule, await respond())
     late = await distorted(rule, Response())  # wait first; whoever hung up meanwhile has bought nothing
-    return late if await request.is_disconnected() else await right()
+    return late if await request.is_disconnected() else await respond()
 
 
 async def submit(service: EmulatedService, request: Request) -> Response:
@@ -89,12 +89,12 @@ async def submit(service: EmulatedService, request: Request) -> Response:
         return errors.error(400, "invalid_request", "request body is not valid JSON")
     prompt = str(body.get("prompt", "")) if isinstance(body, dict) else ""
 
-    async def right() -> Response:
+    async def respond() -> Response:
         if await _hung_up(service, request, prompt):
             return Response()
         return await _accept(service, body)
 
-    return await _with_faults(service, request, "submit", prompt, right)
+    return await _with_faults(service, request, "submit", prompt, respond)
 
 
 async def _hung_up(service: EmulatedService, request: Request, prompt: str) -> bool:
@@ -127,7 +127,7 @@ async def status(service: EmulatedService, request: Request) -> Response:
         return errors.rate_limited(service.query_bucket.headers("async_query"))
     task = service.find(request.path_params["key"])
 
-    async def right() -> Response:
+    async def respond() -> Response:
         if task is None:
             return errors.not_found()
         if task.hidden_polls > 0 or service.clock() < task.hidden_until:
@@ -135,7 +135,7 @@ async def status(service: EmulatedService, request: Request) -> Response:
             return errors.not_found(task.hidden_spelling)
         return JSONResponse(await _status_body(service, task))
 
-    return await _with_faults(service, request, "status", task.prompt if task else "", right)
+    return await _with_faults(service, request, "status", task.prompt if task else "", respond)
 
 
 async def _status_body(service: EmulatedService, task: ImageTask) -> dict[str, Any]:
@@ -169,19 +169,19 @@ async def _encoded(service: EmulatedService, task: ImageTask, index: int, shapes
 async def models(service: EmulatedService, request: Request) -> Response:
     """List models; without ``type=image`` only the text models."""
 
-    async def right() -> Response:
+    async def respond() -> Response:
         return JSONResponse(responses.model_list(request.query_params.get("type")))
 
-    return await _with_faults(service, request, "models", "", right)
+    return await _with_faults(service, request, "models", "", respond)
 
 
 async def balance(service: EmulatedService, request: Request) -> Response:
     """Say how many credits are left."""
 
-    async def right() -> Response:
+    async def respond() -> Response:
         return JSONResponse(responses.balance(service.settings.credits, service.ledger.spent(service.clock())))
 
-    return await _with_faults(service, request, "balance", "", right)
+    return await _with_faults(service, request, "balance", "", respond)
 
 
 async def upload(service: EmulatedService, request: Request) -> Response:
@@ -197,10 +197,10 @@ async def upload(service: EmulatedService, request: Request) -> Response:
     except (MultiPartException, HTTPException):
         pass  # answered like a form without a file
 
-    async def right() -> Response:
+    async def respond() -> Response:
         return _stored(service, content)
 
-    return await _with_faults(service, request, "upload", name, right)
+    return await _with_faults(service, request, "upload", name, respond)
 
 
 def _stored(service: EmulatedService, content: bytes) -> Response:

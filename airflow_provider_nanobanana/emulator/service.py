@@ -75,7 +75,7 @@ class EmulatedService:
             self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
 
     def accept(self, submission: Submission, shapes: Shapes) -> ImageTask:
-        """Create and charge an image task, as the shapes that struck will have it.
+        """Create and charge an image task, in the shapes that apply to it.
 
         :raises RequestRejected: The credits do not suffice.
         """

@@ -44,7 +44,7 @@ class Rule:
     """One fault at one point, for so many requests.
 
     :param on: The point: submit, status, result, models, balance or upload.
-    :param times: How often it strikes; ``None`` is always.
+    :param times: How often it applies; ``None`` is always.
     :param match: Substring of the prompt that it is limited to.
     :param skip: Matching requests to let pass first.
     """
@@ -95,7 +95,7 @@ class Rule:
         """The definition of the rule's kind."""
         return KINDS[self.kind]
 
-    def strikes(self) -> bool:
+    def applies(self) -> bool:
         """Count one matching request; say whether the fault applies to it."""
         if self.skip > 0:
             self.skip -= 1
@@ -150,7 +150,7 @@ class FaultRules:
         self.rules = []
 
     def as_list(self) -> list[dict[str, Any]]:
-        """Return the rules as plain JSON, each with how often it struck (``hits``) and still will (``times``)."""
+        """Return the rules as plain JSON, each with how often it applied (``hits``) and still will (``times``)."""
         return [rule.as_dict() for rule in self.rules]
 
     def take(self, on: str, subject: str, roles: tuple[str, ...]) -> Rule | None:
@@ -173,7 +173,7 @@ class FaultRules:
     def _fitting(self, on: str, subject: str, roles: tuple[str, ...], state: str = "") -> Iterator[Rule]:
         for rule in (*self.rules, *word_rules(subject)):
             fits = rule.on == on and rule.match in subject and rule.definition.role in roles
-            if fits and rule.definition.state in ("", state) and rule.strikes():
+            if fits and rule.definition.state in ("", state) and rule.applies():
                 yield rule
 
 
