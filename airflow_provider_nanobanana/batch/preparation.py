@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch import extra_images
-from airflow_provider_nanobanana.batch.abandoned import left_over, restore_former_items
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
+from airflow_provider_nanobanana.batch.former_items import left_over, restore_former_items
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch import abandoned
+from airflow_provider_nanobanana.batch import former_items
 from airflow_provider_nanobanana.batch.collector import ResultCollector
 from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLog, min_finished_to_wake, wake_at
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
@@ -105,7 +105,7 @@ class BatchRunner:
     def next_wait(self) -> WaitSpec | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         state = self._state
-        running, unsent = [*state.running(), *abandoned.awaited(state)], state.pending()
+        running, unsent = [*state.running(), *former_items.awaited(state)], state.pending()
         stops = state.stops
         more = 0 if stops.stops_all else sum(item.request.model not in stops.model_errors for item in unsent)
         if (not running and not more) or (self._stuck and not self._patient(running)):
@@ -155,11 +155,11 @@ class BatchRunner:
         """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
         state = self._state
         try:
-            if left := abandoned.ready_to_look(state):
+            if left := former_items.ready_to_look(state):
                 self._collector.collect(left, lambda: state.session.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
-        awaited = {item.key for item in abandoned.awaited(state)}
+        awaited = {item.key for item in former_items.awaited(state)}
         for item in state.former_items:
             state.last_errors.pop(item.key, None)
             if item.key not in awaited:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_nanobanana.batch import abandoned
+from airflow_provider_nanobanana.batch import former_items
 from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.outcome import FailedItem
 from airflow_provider_nanobanana.batch.report import BatchReport
@@ -377,11 +377,11 @@ def _report(
     """
     outcomes = state.outcomes()
     totals = state.costs.totals()
-    left = abandoned.abandoned(state)
-    abandoned.tell(state, left)
+    left = former_items.abandoned(state)
+    former_items.tell(state, left)
     store = state.downloader.landing
     manifest = TaskManifest.from_context(context, store)
-    report = BatchReport(outcomes, totals, abandoned=left, former=abandoned.landed(state))
+    report = BatchReport(outcomes, totals, abandoned=left, former=former_items.landed(state))
     result = report.result(manifest.uri)
     push_result(context, operator, result)
     unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri("")))
