@@ -81,6 +81,6 @@ class AdmissionControl:
             log.error("Request %s: %s", item.label, error.message)  # whole: it says what to adopt
         cost = state.costs.cost(item)
         state.mark_failed(
-            FailedItem.from_error(item, error, cost=cost, rebuy_expired=state.rules.on_expired == "resubmit")
+            FailedItem.from_error(item, error, cost=cost, rebuy_expired=state.policy.on_expired == "resubmit")
         )
         return True

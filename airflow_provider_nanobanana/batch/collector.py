@@ -42,7 +42,7 @@ class ResultCollector:
 
     def __init__(self, state: BatchState) -> None:
         self._state = state
-        self._looked_at: dict[str, float] = {}
+        self._polled_at: dict[str, float] = {}
         self._latencies = LatencyEstimator()
 
     def collect_due(self, enough: Callable[[], bool]) -> bool:
@@ -51,7 +51,7 @@ class ResultCollector:
         :param enough: Asked between two rounds; true leaves the rest for later.
         """
         now = self._state.session.clock()
-        return self.collect([item for item in self._state.running() if self._ripe(item, now)], enough)
+        return self.collect([item for item in self._state.running() if self._is_due(item, now)], enough)
 
     def collect(self, items: Sequence[BatchItem], enough: Callable[[], bool]) -> bool:
         """Look at orders that have an image task; land, or note, what has ended, and say whether all were looked at.
@@ -65,7 +65,7 @@ class ResultCollector:
             self._state.save()
         return True
 
-    def complete(self) -> None:
+    def collect_missing_extras(self) -> None:
         """Try once more for images beside others that an earlier stretch could not land; looking is free."""
         state = self._state
         items = [item for item in state.items if any(lost.fault.retryable for lost in state.entry(item).lost)]
@@ -79,14 +79,14 @@ class ResultCollector:
             images = [image for image in shown if image.index in missing]
             if images and entry.stored:
                 found = self._land_further(item, result.id, images, entry.stored.stem)
-                state.landed_further(item, *found)
+                state.mark_extras_stored(item, *found)
 
-    def _ripe(self, item: BatchItem, now: float) -> bool:
+    def _is_due(self, item: BatchItem, now: float) -> bool:
         if now >= self._state.deadline(item):
             return True
         kind = latency_key(item.request.model, item.request.resolution)
         age = now - (self._state.entry(item).submitted_at or 0.0)
-        return age >= self._latencies.first_poll_age(kind) and now >= self._looked_at.get(item.key, 0) + _BETWEEN_LOOKS
+        return age >= self._latencies.first_poll_age(kind) and now >= self._polled_at.get(item.key, 0) + _BETWEEN_LOOKS
 
     def _collect_some(self, items: Sequence[BatchItem]) -> None:
         state = self._state
@@ -95,20 +95,20 @@ class ResultCollector:
         results = {result.id: result for result in poll_once(state.session, list(sent), sent)}
         refused = [result.error for result in results.values() if result.access_denied]
         if refused and len(refused) == len(results):
-            raise _blind(refused[0], len(state.running()))
+            raise _access_error(refused[0], len(state.running()))
         now = state.session.clock()
-        self._looked_at |= dict.fromkeys(ids, now)
+        self._polled_at |= dict.fromkeys(ids, now)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="collector") as pool:
-            list(pool.map(lambda item: self._take(item, results[ids[item.key]], now), items))
+            list(pool.map(lambda item: self._collect_one(item, results[ids[item.key]], now), items))
 
-    def _take(self, item: BatchItem, result: PollResult, now: float) -> None:
+    def _collect_one(self, item: BatchItem, result: PollResult, now: float) -> None:
         """Land an order, or note its failure, if it has ended; what is odd about one is no matter of the others."""
         wait = WaitWindow(self._state.waited_since(item), self._state.deadline(item))
         try:
             with errors_of_the_tree_only(f"Request {item.label} was not landed", image_task_id=result.id):
                 self._conclude(item, result, wait, now)
         except errors.ToApisError as error:
-            self._not_landed(item, error, late=wait.over(now))
+            self._landing_failed(item, error, late=wait.over(now))
 
     def _conclude(self, item: BatchItem, result: PollResult, wait: WaitWindow, now: float) -> None:
         state = self._state
@@ -126,7 +126,7 @@ class ResultCollector:
                     failure,
                     cost=state.costs.cost(item),
                     bill=Cost.of(image_task, None) if image_task else None,
-                    rebuy_expired=state.rules.on_expired == "resubmit",
+                    rebuy_expired=state.policy.on_expired == "resubmit",
                 )
             )
 
@@ -137,8 +137,8 @@ class ResultCollector:
         try:
             stored = self._landed(item, image_task.id, first, stem, item.request.expected_pixels())
         except errors.ToApisError as error:
-            self._not_landed(item, error, late=late)
-            _tell_of_further(item, *self._land_further(item, image_task.id, further, stem))
+            self._landing_failed(item, error, late=late)
+            _log_further(item, *self._land_further(item, image_task.id, further, stem))
             return
         extras, lost = self._land_further(item, image_task.id, further, PurePosixPath(stored.uri).stem)
         state.mark_stored(item, stored, extras, lost)
@@ -169,7 +169,7 @@ class ResultCollector:
                 lost.append(replace(failure, retryable=again, index=image.index, extra=True))
         return extras, lost
 
-    def _not_landed(self, item: BatchItem, error: errors.ToApisError, *, late: bool) -> None:
+    def _landing_failed(self, item: BatchItem, error: errors.ToApisError, *, late: bool) -> None:
         """Note what keeps an order from being landed; trouble that may pass ends it only when its time is over."""
         state, paid = self._state, _paid(error)
         if isinstance(error, _NOT_THE_IMAGES) and not late:
@@ -178,12 +178,12 @@ class ResultCollector:
         else:
             state.mark_failed(
                 FailedItem.from_error(
-                    item, paid, cost=state.costs.cost(item), rebuy_expired=state.rules.on_expired == "resubmit"
+                    item, paid, cost=state.costs.cost(item), rebuy_expired=state.policy.on_expired == "resubmit"
                 )
             )
 
 
-def _tell_of_further(item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
+def _log_further(item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
     """Name what came beside a first image that is not in place: the ledger knows of none without the first."""
     kept = [str(failure.kept.get("uri")) for failure in lost if failure.kept is not None]
     if uris := [*(image.uri for image in extras), *kept]:
@@ -194,7 +194,7 @@ def _paid(error: errors.ToApisError) -> errors.ToApisError:
     return error if error.charged != "no" else error.reworded(error.message, charged="yes")
 
 
-def _blind(refusal: errors.ToApisError | None, running: int) -> errors.ToApisError:
+def _access_error(refusal: errors.ToApisError | None, running: int) -> errors.ToApisError:
     """Say what a refused key means for what is under way."""
     assert refusal is not None
     return refusal.reworded(

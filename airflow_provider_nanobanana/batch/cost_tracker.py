@@ -53,16 +53,16 @@ class CostTracker:
         self._lock = threading.Lock()
         self._spent = Spent()
         #: The same, as it counts against the limit, and as it might turn out before the first bills are seen.
-        self._counted, self._feared = Spent(), Spent()
+        self._counted, self._worst_case = Spent(), Spent()
         self._parts: dict[str, dict[str, Cost]] = {}
         self._bills: dict[Kind, float] = {}
-        self._tested: set[Kind] = set()
-        self._kinds: dict[str, Kind] = {}
-        self._alike: defaultdict[Kind, set[str]] = defaultdict(set)
+        self._bill_seen: set[Kind] = set()
+        self._kind_by_key: dict[str, Kind] = {}
+        self._keys_by_kind: defaultdict[Kind, set[str]] = defaultdict(set)
         known = {item.key: item for item in items}
         for key, entry in entries:
             if (item := known.get(key)) is not None:
-                self._learn(item, None if entry.is_list_price else entry.cost, tested=_told_its_cost(entry))
+                self._observe_bill(item, None if entry.is_list_price else entry.cost, tested=_cost_was_seen(entry))
             parts = {_SUNK: Cost(entry.sunk_cost, entry.sunk_is_list_price)} if entry.sunk_cost else {}
             if entry.cost is not None or entry.is_list_price:
                 parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.is_list_price)
@@ -111,20 +111,20 @@ class CostTracker:
     def waits_for_bills(self) -> bool:
         """Whether it is not known yet what something under way will be billed at, and that may matter to the limit."""
         with self._lock:
-            return self._feared.usd > self._counted.usd
+            return self._worst_case.usd > self._counted.usd
 
     def observe(self, item: BatchItem, image_task_id: str, image_task: ImageTask | None) -> None:
         """Count what an image task costs as far as the service tells; None stands for one that may be under way."""
         cost = Cost.of(image_task, self._budget.price(item))
         ended = image_task is not None and image_task.status is ImageTaskStatus.COMPLETED
         with self._lock:
-            self._learn(item, None if cost.listed else cost.usd, tested=ended)
+            self._observe_bill(item, None if cost.listed else cost.usd, tested=ended)
             self._set(item.key, {**self._parts.get(item.key, {}), image_task_id: cost})
 
-    def gave_up(self, item: BatchItem) -> None:
+    def stop_waiting_for_bill(self, item: BatchItem) -> None:
         """Take note that an order has ended without an image: no other waits for its bill."""
         with self._lock:
-            self._learn(item, None, tested=True)
+            self._observe_bill(item, None, tested=True)
 
     def reserve(self, item: BatchItem) -> None:
         """Count the price that is expected of an order from now on.
@@ -139,7 +139,7 @@ class CostTracker:
                 raise BudgetExceeded("the next image would pass max_cost_usd; nothing was sent for it")
             if not self._safe_to_buy(item):
                 raise Unbilled("it is not known yet what the images under way are billed at; nothing was sent for it")
-            self._learn(item, None, tested=False)
+            self._observe_bill(item, None, tested=False)
             self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
 
     def can_afford(self, item: BatchItem) -> bool:
@@ -155,17 +155,17 @@ class CostTracker:
 
     def _safe_to_buy(self, item: BatchItem) -> bool:
         """Whether the limit holds whatever the service bills, in reason; one image at least is always tried."""
-        if self._feared.usd <= self._counted.usd:
+        if self._worst_case.usd <= self._counted.usd:
             return True
-        factor = 1 if kind(item) in self._tested else _UNTESTED
-        return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._feared.usd)
+        factor = 1 if kind(item) in self._bill_seen else _UNTESTED
+        return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._worst_case.usd)
 
-    def _learn(self, item: BatchItem, billed: float | None, *, tested: bool) -> None:
+    def _observe_bill(self, item: BatchItem, billed: float | None, *, tested: bool) -> None:
         """Take note of a bill, and of whether what images of this kind cost was seen by now."""
         if self._budget.max_cost_usd is None:
             return
-        sort = self._kinds.setdefault(item.key, kind(item))
-        self._alike[sort].add(item.key)
+        sort = self._kind_by_key.setdefault(item.key, kind(item))
+        self._keys_by_kind[sort].add(item.key)
         known = max(self._budget.price(item) or 0.0, self._bills.get(sort, 0.0))
         dearer = billed is not None and billed > known
         if dearer and billed is not None:
@@ -175,31 +175,31 @@ class CostTracker:
                 "that is not billed yet.",
                 *(format_usd(billed), *sort, format_usd(known)),
             )
-        if dearer or (tested and sort not in self._tested):
-            self._tested |= {sort} if tested else set()
-            for key in self._alike[sort]:
-                self._reckon(key)
+        if dearer or (tested and sort not in self._bill_seen):
+            self._bill_seen |= {sort} if tested else set()
+            for key in self._keys_by_kind[sort]:
+                self._recount(key)
 
     def _set(self, key: str, parts: dict[str, Cost]) -> None:
         # Summed up first: what cannot be counted must not stay.
         total = _sum(parts)
         self._parts[key] = parts
         self._spent.put(key, total)
-        self._reckon(key)
+        self._recount(key)
 
-    def _reckon(self, key: str) -> None:
+    def _recount(self, key: str) -> None:
         """Count an order against the limit."""
         if self._budget.max_cost_usd is None:
             return
-        sort, parts = self._kinds.get(key), self._parts.get(key, {})
+        sort, parts = self._kind_by_key.get(key), self._parts.get(key, {})
         billed = self._bills.get(sort, 0.0) if sort else 0.0
-        factor = 1 if sort is None or sort in self._tested else _UNTESTED
+        factor = 1 if sort is None or sort in self._bill_seen else _UNTESTED
         counted = {name: _at_least(cost, billed) for name, cost in parts.items()}
         self._counted.put(key, _sum(counted))
-        self._feared.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))
+        self._worst_case.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))
 
 
-def _told_its_cost(entry: LedgerEntry) -> bool:
+def _cost_was_seen(entry: LedgerEntry) -> bool:
     """Whether an order ended so that its bill was seen, or is waited for no more; a refund tells nothing of prices."""
     refunded = entry.status == "failed" and entry.error is not None and entry.error.charged == "no"
     return entry.status in ("landed", "failed") and not refunded

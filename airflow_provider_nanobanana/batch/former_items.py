@@ -38,7 +38,7 @@ def left_over(
     :param older: What was left over then; what died since was told, and is not told again.
     """
     keys = {item.key for item in wanted}
-    alive = [item for item in older if not _gone(ledger.get(item.key), now)]
+    alive = [item for item in older if not _link_is_dead(ledger.get(item.key), now)]
     old = {item.key: item for item in (*before, *alive) if item.key not in keys}
     return [item for key, item in old.items() if _unlanded(ledger.get(key))]
 
@@ -57,7 +57,7 @@ def restore_former_items(state: BatchState) -> None:
         )
 
 
-def ready_to_look(state: BatchState) -> list[BatchItem]:
+def pollable_items(state: BatchState) -> list[BatchItem]:
     """Return what can be looked at; before that, ask for those of which the answer to the submit was lost; free."""
     unanswered = {
         record.client_business_id: item
@@ -82,14 +82,14 @@ def ready_to_look(state: BatchState) -> list[BatchItem]:
     return [item for item in state.former_items if _open(state.entry(item)) and state.image_task_id(item)]
 
 
-def awaited(state: BatchState) -> list[BatchItem]:
+def awaited_items(state: BatchState) -> list[BatchItem]:
     """Return what is still worth a wait: it is under way, and not for longer than an image usually takes."""
     now = state.session.clock()
     items = (item for item in state.former_items if _open(state.entry(item)) and state.image_task_id(item))
     return [item for item in items if now < state.deadline(item)]
 
 
-def landed(state: BatchState) -> list[dict[str, Any]]:
+def stored_records(state: BatchState) -> list[dict[str, Any]]:
     """Return what was landed of the list before the clear, as plain JSON for the manifest."""
     entries = [(item, state.entry(item)) for item in state.former_items]
     return [
@@ -99,7 +99,7 @@ def landed(state: BatchState) -> list[dict[str, Any]]:
     ]
 
 
-def abandoned(state: BatchState) -> list[dict[str, Any]]:
+def abandoned_records(state: BatchState) -> list[dict[str, Any]]:
     """Return what is paid, or may be, of earlier lists and is not landed, as plain JSON for result and manifest.
 
     ``id`` is the image task's, or the ``client_business_id`` under which the service may know it; ``expires_at`` is
@@ -111,11 +111,11 @@ def abandoned(state: BatchState) -> list[dict[str, Any]]:
         _record(state, key, entry, known[key].name if key in known else None)
         for key, entry in state.ledger.items()
         if key not in wanted and key not in state.never_sent
-        if _unlanded(entry) and (key in known or not _gone(entry, now))
+        if _unlanded(entry) and (key in known or not _link_is_dead(entry, now))
     ]
 
 
-def tell(state: BatchState, left: list[dict[str, Any]]) -> None:
+def log_abandoned(state: BatchState, left: list[dict[str, Any]]) -> None:
     """Say in the log what is left behind, and what can be done about it."""
     if left:
         log.warning(
@@ -154,8 +154,8 @@ def _submitted_at(entry: LedgerEntry) -> float:
 
 def _old_enough(state: BatchState, record: SubmissionRecord) -> bool:
     """Whether the service would show by now what a submit bought."""
-    return state.session.clock() > record.may_have_left_at + state.rules.visibility_delay
+    return state.session.clock() > record.may_have_left_at + state.policy.visibility_delay
 
 
-def _gone(entry: LedgerEntry, now: float) -> bool:
+def _link_is_dead(entry: LedgerEntry, now: float) -> bool:
     return now > _submitted_at(entry) + _GONE

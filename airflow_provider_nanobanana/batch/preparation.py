@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch import extra_images
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
 from airflow_provider_nanobanana.batch.former_items import left_over, restore_former_items
@@ -24,6 +23,7 @@ from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
+from airflow_provider_nanobanana.toapis.image_search import MOST_IMAGES
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ class BatchPreparation:
     """
 
     session: ToApisSession
-    retrieval: ImageDownloader
-    shelf: StateStore
+    downloader: ImageDownloader
+    store: StateStore
     spec: BatchSpec
     attempt: TaskAttempt
     retries: int
-    rules: SubmissionPolicy
+    policy: SubmissionPolicy
     resumed: bool
 
     def prepare(self) -> BatchState:
@@ -90,20 +90,20 @@ class BatchPreparation:
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
-        noted = checkpoint.load_checkpoint(self.shelf)
-        book = checkpoint.load_input(self.shelf, self.attempt.max_tries, self.retries)
+        noted = checkpoint.load_checkpoint(self.store)
+        book = checkpoint.load_input(self.store, self.attempt.max_tries, self.retries)
         resumed = (
             self.resumed and book is not None and noted is not None and noted.try_number == self.attempt.try_number
         )
         # A pause that lost its records follows a stretch that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
-        ledger = Ledger.load(self.shelf, first=first or (book is not None and book.first))
+        ledger = Ledger.load(self.store, first=first or (book is not None and book.first))
         content, book = self._content(book, ledger, first=first)
         items, former, digests = _unpack(content)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
-        state = self._workshop(items, references, ledger, noted, resumed=resumed, former=former)
+        state = self._build_state(items, references, ledger, noted, resumed=resumed, former=former)
         if not resumed:
-            self._tell_of_another_list(book)
+            self._warn_of_another_list(book)
             _reopen_items(state)
             restore_former_items(state)
             # A process that goes on after a pause need not: none pauses before the search is over.
@@ -138,7 +138,7 @@ class BatchPreparation:
             )
         if not items:
             raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")
-        check_room(self.shelf, len(items))
+        check_room(self.store, len(items))
         content = _pack(items, references.digests, self._left_over(items, ledger))
         book = checkpoint.InputSnapshot(
             self.attempt.max_tries,
@@ -148,12 +148,12 @@ class BatchPreparation:
             try_number=self.attempt.try_number,
             given=self.spec.digest(),
         )
-        checkpoint.save_input(self.shelf, book)
+        checkpoint.save_input(self.store, book)
         return content, book
 
     def _left_over(self, items: list[BatchItem], ledger: Ledger) -> list[BatchItem]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
-        earlier = checkpoint.load_earlier_input(self.shelf, self.attempt.max_tries, self.retries)
+        earlier = checkpoint.load_earlier_input(self.store, self.attempt.max_tries, self.retries)
         if earlier is None:
             return []
         try:
@@ -163,7 +163,7 @@ class BatchPreparation:
             return []
         return left_over(before, older, items, ledger, self.session.clock())
 
-    def _tell_of_another_list(self, book: checkpoint.InputSnapshot) -> None:
+    def _warn_of_another_list(self, book: checkpoint.InputSnapshot) -> None:
         """Say that an attempt goes on with the list it has, where another one is given by now."""
         given = self.spec.digest()
         if None not in (given, book.given) and given != book.given:
@@ -173,7 +173,7 @@ class BatchPreparation:
                 book.try_number,
             )
 
-    def _workshop(
+    def _build_state(
         self,
         items: list[BatchItem],
         references: ReferenceUploader,
@@ -183,7 +183,7 @@ class BatchPreparation:
         resumed: bool,
         former: list[BatchItem],
     ) -> BatchState:
-        note = self._note(noted, resumed=resumed)
+        note = self._checkpoint(noted, resumed=resumed)
         attempt = replace(self.attempt, started_at=note.started_at)
         if self.resumed and not ledger.complete:
             attempt = replace(attempt, retry=True)
@@ -193,16 +193,16 @@ class BatchPreparation:
             session=self.session,
             items=items,
             ledger=ledger,
-            downloader=self.retrieval,
+            downloader=self.downloader,
             references=references,
             budget=budget,
             costs=CostTracker(budget, ledger.items(), [*items, *former]),
             attempt=attempt,
-            rules=self.rules,
+            policy=self.policy,
             scope=self.attempt.scope,
             timeout=self.spec.timeout,
-            checkpoints=CheckpointStore(self.shelf, note),
-            name_suffix="" if self.rules.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
+            checkpoints=CheckpointStore(self.store, note),
+            name_suffix="" if self.policy.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
             adopt=self.spec.adopt,
             former_items=former,
             stops=StopConditions(
@@ -211,7 +211,7 @@ class BatchPreparation:
             ),
         )
 
-    def _note(self, noted: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
+    def _checkpoint(self, noted: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
         """Return the note of this attempt: the last process's, or a new one with what was learnt before."""
         note = checkpoint.AttemptCheckpoint(self.attempt.try_number, self.attempt.started_at)
         if noted is None:
@@ -222,11 +222,13 @@ class BatchPreparation:
     def _estimate(self, state: BatchState) -> None:
         """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
         unsent = state.pending()
-        estimate = state.budget.estimate(filter(state.to_buy, unsent), state.costs.counted_usd, state.costs.bills)
+        estimate = state.budget.estimate(
+            filter(state.will_be_bought, unsent), state.costs.counted_usd, state.costs.bills
+        )
         log.info("%s", estimate.line())
-        doubtful = [item for item in unsent if not state.to_buy(item)]
+        doubtful = [item for item in unsent if not state.will_be_bought(item)]
         if doubtful:
-            perhaps = state.budget.estimate(filter(state.perhaps_to_buy, doubtful), bills=state.costs.bills)
+            perhaps = state.budget.estimate(filter(state.may_be_bought, doubtful), bills=state.costs.bills)
             log.info(
                 "%d more may have been bought by an earlier attempt: they are looked for before any is. Up to %d of "
                 "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
@@ -283,21 +285,40 @@ def _reopen_items(state: BatchState) -> None:
     lost = {item.key for item in gone}
     for item in state.items:
         entry = state.entry(item)
-        anew = state.bought_again(item)
-        if entry.status == "failed" and _again(state, entry):
+        anew = state.will_be_rebought(item)
+        if entry.status == "failed" and _is_worth_another_attempt(state, entry):
             expired = entry.error is not None and entry.error.code == EXPIRED.code
             state.reopen(item, anew=anew or entry.refunded or expired)
-        elif entry.stored is not None and (item.key in lost or _wanted_anew(state, entry)):
-            state.reopen(item, anew=anew or entry.record is None or _wanted_anew(state, entry))
+        elif entry.stored is not None and (item.key in lost or _wanted_again(state, entry)):
+            state.reopen(item, anew=anew or entry.record is None or _wanted_again(state, entry))
         elif entry.status == "open" and entry.submitted_at is not None:
             state.reopen(item, anew=anew)
-    _tell_lost(state, gone, "gone from the destination")
-    extra_images.take_over(state)
+    _log_lost(state, gone, "gone from the destination")
+    _drop_missing_extras(state)
 
 
-def _tell_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
+def _drop_missing_extras(state: BatchState) -> None:
+    """Forget the further images that are gone, and after a clear those that no retry brings: a person was told.
+
+    A further image that is gone, or lost, is no reason to take an item up again: that may buy its first one again.
+    """
+    wanted = {item.key: state.entry(item) for item in state.items}
+    names = {file.stem for entry in wanted.values() for file in entry.extras}
+    present = state.downloader.landing.present(names) if names else set()
+    gone = 0
+    for key, entry in wanted.items():
+        extras = tuple(file for file in entry.extras if file.stem in present)
+        lost = tuple(one for one in entry.lost if one.fault.retryable or not state.attempt.cleared)
+        if (extras, lost) != (entry.extras, entry.lost):
+            gone += len(entry.extras) + len(entry.lost) - len(extras) - len(lost)
+            state.ledger.update(key, extras=extras, lost=lost)
+    if gone:
+        log.warning("%d images that came beside others are gone from the destination, or were given up", gone)
+
+
+def _log_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
     if lost:
-        anew = sum(state.to_buy(item) for item in lost)
+        anew = sum(state.will_be_bought(item) for item in lost)
         log.warning(
             "%d images that were in place are %s. Those whose links live are landed again for free; %d are to be "
             "bought again.",
@@ -305,17 +326,17 @@ def _tell_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
         )
 
 
-def _again(state: BatchState, entry: LedgerEntry) -> bool:
+def _is_worth_another_attempt(state: BatchState, entry: LedgerEntry) -> bool:
     """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
     cleared = state.attempt.cleared and _before_clear(state, entry)
     return entry.error is None or entry.error.retryable or entry.error.charged == "unknown" or cleared
 
 
-def _wanted_anew(state: BatchState, entry: LedgerEntry) -> bool:
+def _wanted_again(state: BatchState, entry: LedgerEntry) -> bool:
     """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
     made_for = entry.record.regeneration if entry.record else 0
     # What was bought before the clear and landed after it serves, too.
-    return not state.rules.reuse_existing and made_for != state.regeneration and _before_clear(state, entry)
+    return not state.policy.reuse_existing and made_for != state.regeneration and _before_clear(state, entry)
 
 
 def _before_clear(state: BatchState, entry: LedgerEntry) -> bool:
@@ -328,28 +349,47 @@ def _reuse_stored(state: BatchState, *, verify: bool) -> None:
     :param verify: Whether to look at what this run landed, too: a clear relies on no file that may have been cut short
         or replaced since.
     """
-    blank = [item for item in state.items if state.rules.reuse_existing and state.untouched(item)]
+    blank = [item for item in state.items if state.policy.reuse_existing and state.untouched(item)]
     landed = [(item, file) for item in state.items if verify and (file := state.entry(item).stored)]
     wanted = [(item.key, item.stem()) for item in blank]
     wanted += [(item.key, PurePosixPath(file.name).stem) for item, file in landed]
     if not wanted:
         return
     found = find_existing(state.downloader.landing, wanted)
-    beside = extra_images.find(state, {key: stem for key, stem in wanted if key in found})
+    beside = _find_extras(state, {key: stem for key, stem in wanted if key in found})
     for item in blank:
         if image := found.get(item.key):
             state.mark_reused(item, image, beside.get(item.key, ()))
-    _take_back(state, [item for item, _ in landed], found)
+    _recheck_stored(state, [item for item, _ in landed], found)
     if reused := sum(item.key in found for item in blank):
         log.info("%d of %d images are in place already and cost nothing", reused, len(state.items))
 
 
-def _take_back(state: BatchState, landed: Sequence[BatchItem], found: Mapping[str, StoredImage]) -> None:
+def _find_extras(state: BatchState, stems: Mapping[str, str]) -> dict[str, list[StoredImage]]:
+    """Return the further images that earlier runs landed beside the first ones, verified, by item key.
+
+    :param stems: Of the first ones, by item key.
+    """
+    found: dict[str, list[StoredImage]] = {}
+    left = dict(stems)
+    for index in range(1, MOST_IMAGES):
+        if not left:
+            break
+        wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]
+        images = find_existing(state.downloader.landing, wanted)
+        for key, image in images.items():
+            found.setdefault(key, []).append(image.model_copy(update={"index": index}))
+        # They are numbered without a gap, so that one listing is enough where there are none.
+        left = {key: stem for key, stem in left.items() if key in images}
+    return found
+
+
+def _recheck_stored(state: BatchState, landed: Sequence[BatchItem], found: Mapping[str, StoredImage]) -> None:
     """Take up again what lies under its name and is no whole image; another whole image there is left as it is."""
     for item in landed:
         if image := found.get(item.key):
-            state.verified(item, image)
+            state.mark_verified(item, image)
     broken = [item for item in landed if item.key not in found]
     for item in broken:
-        state.reopen(item, anew=state.bought_again(item) or state.entry(item).record is None)
-    _tell_lost(state, broken, "no whole images any more")
+        state.reopen(item, anew=state.will_be_rebought(item) or state.entry(item).record is None)
+    _log_lost(state, broken, "no whole images any more")

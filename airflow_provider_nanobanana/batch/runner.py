@@ -58,7 +58,7 @@ class BatchRunner:
         self._state = state
         self._collector = ResultCollector(state)
         self._progress = ProgressLog(state.session.clock(), state.progress(), state.session.settings.submit_rate)
-        self._stuck = self._unlanded = False
+        self._stuck = self._ready_not_landed = False
         self._first = True
 
     def run_slice(self) -> None:
@@ -70,22 +70,24 @@ class BatchRunner:
         before, over = state.progress(), state.session.clock() + SLICE_SECONDS
         state.last_errors = {}
         state.stops.budget_exhausted = False
-        self._unlanded = False
+        self._ready_not_landed = False
         with self._saving():
             if self._first:
                 self._first = False
-                self._collector.complete()
+                self._collector.collect_missing_extras()
             blocked = state.stops.storage_blocked
             if state.costs.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.
                 self._collector.collect(state.running(), lambda: state.session.clock() >= over)
                 self._collect_former(over)
-            if wanted := self._wanted():
-                self._buy(wanted, over)
+            if wanted := self._items_to_submit():
+                self._submit(wanted, over)
             last = state.session.clock() + _LAST_ROUNDS
             if blocked or state.progress().pending == before.pending:
                 late = max(over, last)
-                self._unlanded = not self._collector.collect(state.running(), lambda: state.session.clock() >= late)
+                self._ready_not_landed = not self._collector.collect(
+                    state.running(), lambda: state.session.clock() >= late
+                )
             elif not state.pending():
                 # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
                 self._collector.collect_due(lambda: state.session.clock() >= last)
@@ -105,10 +107,10 @@ class BatchRunner:
     def next_wait(self) -> WaitSpec | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         state = self._state
-        running, unsent = [*state.running(), *former_items.awaited(state)], state.pending()
+        running, unsent = [*state.running(), *former_items.awaited_items(state)], state.pending()
         stops = state.stops
         more = 0 if stops.stops_all else sum(item.request.model not in stops.model_errors for item in unsent)
-        if (not running and not more) or (self._stuck and not self._patient(running)):
+        if (not running and not more) or (self._stuck and not self._is_worth_waiting(running)):
             return None
         now = state.session.clock()
         # With nothing under way the account's limit alone is waited for.
@@ -117,8 +119,8 @@ class BatchRunner:
             image_task_ids=[state.image_task_id(item) or "" for item in running],
             created_at=[state.entry(item).submitted_at for item in running],
             kinds=[latency_key(item.request.model, item.request.resolution) for item in running],
-            wake_at=wake_at(now, deadline, more + self._unlanded + (stops.storage_blocked and bool(unsent))),
-            enough=min_finished_to_wake(len(running), more + self._unlanded),
+            wake_at=wake_at(now, deadline, more + self._ready_not_landed + (stops.storage_blocked and bool(unsent))),
+            enough=min_finished_to_wake(len(running), more + self._ready_not_landed),
         )
 
     def log_progress(self, *, last: bool = False) -> None:
@@ -130,7 +132,7 @@ class BatchRunner:
         if line := self._progress.line(state.session.clock(), state.progress(), state.costs.usd, last=last):
             log.info("%s", line)
 
-    def _patient(self, running: Sequence[BatchItem]) -> bool:
+    def _is_worth_waiting(self, running: Sequence[BatchItem]) -> bool:
         """Whether a stretch that met trouble and came nowhere is followed by another in this attempt."""
         state = self._state
         if any(item.key not in state.last_errors for item in running):
@@ -138,7 +140,7 @@ class BatchRunner:
         limited = any(isinstance(error, _WORTH_WAITING) for error in state.last_errors.values())
         return limited and state.session.clock() < state.last_progress() + state.timeout
 
-    def _wanted(self) -> list[BatchItem]:
+    def _items_to_submit(self) -> list[BatchItem]:
         """Return what is to be bought, or at least looked for."""
         state = self._state
         stops = state.stops
@@ -155,18 +157,18 @@ class BatchRunner:
         """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
         state = self._state
         try:
-            if left := former_items.ready_to_look(state):
+            if left := former_items.pollable_items(state):
                 self._collector.collect(left, lambda: state.session.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
-        awaited = {item.key for item in former_items.awaited(state)}
+        awaited = {item.key for item in former_items.awaited_items(state)}
         for item in state.former_items:
             state.last_errors.pop(item.key, None)
             if item.key not in awaited:
                 # Nobody waits for it any more, and so nothing is held back until its bill is seen.
-                state.costs.gave_up(item)
+                state.costs.stop_waiting_for_bill(item)
 
-    def _buy(self, wanted: list[BatchItem], until: float) -> None:
+    def _submit(self, wanted: list[BatchItem], until: float) -> None:
         state, over = self._state, threading.Event()
         with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
             collecting = side.submit(self._collect_until, over)

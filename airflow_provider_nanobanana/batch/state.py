@@ -83,7 +83,7 @@ class BatchState:
     budget: Budget
     costs: CostTracker
     attempt: TaskAttempt
-    rules: SubmissionPolicy
+    policy: SubmissionPolicy
     scope: tuple[str, ...]
     timeout: float
     checkpoints: CheckpointStore
@@ -160,24 +160,24 @@ class BatchState:
             return not self.ledger.complete and (self.attempt.retry or self.attempt.cleared)
         return record.state is not RecordState.QUEUED
 
-    def to_buy(self, item: BatchItem) -> bool:
+    def will_be_bought(self, item: BatchItem) -> bool:
         """Whether an unsent order will be bought, as far as anyone can tell."""
-        return item.key in self._to_rebuy or not self.needs_lookup(item) or self.bought_again(item)
+        return item.key in self._to_rebuy or not self.needs_lookup(item) or self.will_be_rebought(item)
 
-    def bought_again(self, item: BatchItem) -> bool:
+    def will_be_rebought(self, item: BatchItem) -> bool:
         """Whether what was sent for an order is certainly lost by now, and is bought anew without asking."""
-        return self._anew_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
+        return self._rebuy_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
-    def perhaps_to_buy(self, item: BatchItem) -> bool:
+    def may_be_bought(self, item: BatchItem) -> bool:
         """Whether an order that is looked for first may be bought after all, without anything failing meanwhile."""
         if self.image_task_id(item) is None:
             return True
-        return self._anew_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
+        return self._rebuy_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
 
-    def _anew_when_lost(self, item: BatchItem) -> bool:
+    def _rebuy_when_lost(self, item: BatchItem) -> bool:
         record = self.entry(item).record
         cleared = record is not None and self.attempt.seems_cleared_since(record)
-        return record is not None and (cleared or self.rules.on_expired == "resubmit")
+        return record is not None and (cleared or self.policy.on_expired == "resubmit")
 
     def _link_age(self, item: BatchItem) -> float:
         """Return the seconds since the last moment at which the image task of an order can have been submitted."""
@@ -210,7 +210,7 @@ class BatchState:
         Once it was seen not to, that stands for the task instance: nobody can tell what was bought by then.
         """
         base_url, known = self.session.settings.base_url, self.checkpoints.current.client_ids_resolve
-        if not self.rules.client_ids or known is False or known_unsupported(base_url):
+        if not self.policy.client_ids or known is False or known_unsupported(base_url):
             return False
         return True if known or known_supported(base_url) else None
 
@@ -221,7 +221,7 @@ class BatchState:
     @property
     def regeneration(self) -> int:
         """Rises when the user wants the same requests made anew."""
-        return 0 if self.rules.reuse_existing else self.attempt.tries_before_clear
+        return 0 if self.policy.reuse_existing else self.attempt.tries_before_clear
 
     # --- what becomes of an order ----------------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class BatchState:
             lost=(),
         )
 
-    def verified(self, item: BatchItem, image: StoredImage) -> None:
+    def mark_verified(self, item: BatchItem, image: StoredImage) -> None:
         """Note what lies under the name of an order's image; a person may have put another image there."""
         landed = self.entry(item).stored
         if landed is not None and landed.sha256 != image.sha256:
@@ -283,9 +283,9 @@ class BatchState:
             lost=tuple(map(_lost, lost)),
             **self.costs.ledger_fields(item, self.image_task_id(item)),
         )
-        count_ended(self, item)
+        _count_ended(self, item)
 
-    def landed_further(self, item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
+    def mark_extras_stored(self, item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
         """Note what became of images beside the first one that were not in place before."""
         entry = self.entry(item)
         tried = {image.index for image in extras} | {failure.index for failure in lost}
@@ -303,7 +303,7 @@ class BatchState:
     def mark_failed(self, failure: FailedItem) -> None:
         """Note that an order ended without an image."""
         if failure.charged != "no":
-            self.costs.gave_up(failure.item)
+            self.costs.stop_waiting_for_bill(failure.item)
         self._failures_logged += 1
         level = logging.WARNING if self._failures_logged <= _MOST_FAILURES_LOGGED else logging.DEBUG
         label = failure.item.label + (" of the list before the clear" if failure.item.key in self._former else "")
@@ -315,7 +315,7 @@ class BatchState:
             error=_fault(failure),
             **self.costs.ledger_fields(failure.item, self.image_task_id(failure.item)),
         )
-        count_ended(self, failure.item)
+        _count_ended(self, failure.item)
 
     def reopen(self, item: BatchItem, *, anew: bool = False) -> None:
         """Take an order up again; it goes through the decision anew, which looks before it buys.
@@ -447,7 +447,7 @@ def _charged(state: BatchState, item: BatchItem) -> Charged:
     return "unknown" if sent or state.needs_lookup(item) else "no"
 
 
-def count_ended(state: BatchState, item: BatchItem) -> None:
+def _count_ended(state: BatchState, item: BatchItem) -> None:
     """Count an order that has just ended; what merely takes longer is counted again when it lands."""
     entry = state.entry(item)
     tags: dict[str, Any] = {"conn_id": state.session.conn_id, "model": item.request.model}

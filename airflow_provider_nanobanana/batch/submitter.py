@@ -162,7 +162,7 @@ class BatchSubmitter:
             return None
         generation = record.generation if record else 0
         intent = state.attempt.intent(
-            identity, generation, client_ids=state.rules.client_ids, may_leave_at=may_leave_at
+            identity, generation, client_ids=state.policy.client_ids, may_leave_at=may_leave_at
         )
         if state.client_ids_resolve:
             state.ledger.put_record(item.key, intent)
@@ -193,7 +193,7 @@ class BatchSubmitter:
             item.request,
             identity=state.identity(item, state.regeneration),
             attempt=state.attempt,
-            rules=replace(state.rules, on_unknown_submission="fail") if resolve is False else state.rules,
+            rules=replace(state.policy, on_unknown_submission="fail") if resolve is False else state.policy,
             journal=record_store,
             pace=self._limiter,
             references=state.references,

@@ -305,12 +305,12 @@ class NanoBananaGenerateOperator(RequestOperator):
         retries = self.retries or 0
         return BatchPreparation(
             session=session,
-            retrieval=downloader,
-            shelf=state_store_for(context),
+            downloader=downloader,
+            store=state_store_for(context),
             spec=spec,
             attempt=TaskAttempt.from_context(context, retries=retries, started_at=session.clock()),
             retries=retries,
-            rules=policy_for(
+            policy=policy_for(
                 session,
                 on_unknown_submission=self.on_unknown_submission,
                 reuse_existing=self.reuse_existing,
@@ -377,11 +377,11 @@ def _report(
     """
     outcomes = state.outcomes()
     totals = state.costs.totals()
-    left = former_items.abandoned(state)
-    former_items.tell(state, left)
+    left = former_items.abandoned_records(state)
+    former_items.log_abandoned(state, left)
     store = state.downloader.landing
     manifest = TaskManifest.from_context(context, store)
-    report = BatchReport(outcomes, totals, abandoned=left, former=former_items.landed(state))
+    report = BatchReport(outcomes, totals, abandoned=left, former=former_items.stored_records(state))
     result = report.result(manifest.uri)
     push_result(context, operator, result)
     unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri("")))

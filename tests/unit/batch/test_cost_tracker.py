@@ -31,7 +31,7 @@ def till(
     """Return a till that has seen, or not, that an image of the usual kind costs what the price list says."""
     bank = CostTracker(Budget(max_cost_usd), (entries or {}).items())
     if tested:
-        bank.gave_up(order(99))
+        bank.stop_waiting_for_bill(order(99))
     return bank
 
 
@@ -166,7 +166,7 @@ def test_a_small_limit_lets_one_after_another_through_until_one_has_ended(ends: 
     elif ends == "given up":
         bank.observe(FIRST, "a", seen(RUNNING))
         bank.release(FIRST)
-        bank.gave_up(FIRST)
+        bank.stop_waiting_for_bill(FIRST)
     else:
         bank.observe(FIRST, "a", seen(FAILED))
         bank.release(FIRST)
