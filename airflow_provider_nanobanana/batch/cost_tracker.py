@@ -1,4 +1,4 @@
-"""The till of a batch: what each order has cost in all its image tasks, and whether the next may be bought."""
+"""The till of a batch: what each item has cost in all its image tasks, and whether the next may be bought."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Unbilled(ToApisError):
 
 
 class CostTracker:
-    """Costs by order and image task, so that an order that is paid, lost and bought anew counts twice; thread-safe.
+    """Costs by item and image task, so that an item that is paid, lost and bought again counts twice; thread-safe.
 
     Against the limit counts what the service billed; until then the list price, or the highest bill seen for the same
     model and resolution, if that is higher.
 
-    :param entries: What earlier attempts paid, by order key, also for orders that are wanted no more.
-    :param orders: Those that the entries are of, as far as they are known: their bills tell what others will cost.
+    :param entries: What earlier attempts paid, by item key, also for items that are wanted no more.
+    :param items: Those that the entries are of, as far as they are known: their bills tell what others will cost.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class CostTracker:
             return self._spent.totals()
 
     def cost(self, item: BatchItem) -> Cost:
-        """Return what an order has cost in all."""
+        """Return what an item has cost in all."""
         with self._lock:
             return _sum(self._parts.get(item.key, {}))
 
     def ledger_fields(self, item: BatchItem, image_task_id: str | None) -> dict[str, Any]:
-        """Return the ledger's fields of money for an order whose image task now is this one."""
+        """Return the ledger's fields of money for an item whose image task now is this one."""
         with self._lock:
             parts = {key: cost for key, cost in self._parts.get(item.key, {}).items() if key != _PENDING}
         now, sunk = parts.pop(image_task_id or "", Cost()), _sum(parts)
@@ -122,12 +122,12 @@ class CostTracker:
             self._set(item.key, {**self._parts.get(item.key, {}), image_task_id: cost})
 
     def stop_waiting_for_bill(self, item: BatchItem) -> None:
-        """Take note that an order has ended without an image: no other waits for its bill."""
+        """Take note that an item has ended without an image: no other waits for its bill."""
         with self._lock:
             self._observe_bill(item, None, tested=True)
 
     def reserve(self, item: BatchItem) -> None:
-        """Count the price that is expected of an order from now on.
+        """Count the price that is expected of an item from now on.
 
         :raises OverBudget: It would pass the limit.
         :raises Unbilled: It might, if what is under way is billed above the price list; that is about to be seen.
@@ -143,7 +143,7 @@ class CostTracker:
             self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
 
     def can_afford(self, item: BatchItem) -> bool:
-        """Whether an order could be bought now without passing the limit."""
+        """Whether an item could be bought now without passing the limit."""
         with self._lock:
             return self._budget.may_buy(item, self._counted.usd, self._bills)
 
@@ -188,7 +188,7 @@ class CostTracker:
         self._recount(key)
 
     def _recount(self, key: str) -> None:
-        """Count an order against the limit."""
+        """Count an item against the limit."""
         if self._budget.max_cost_usd is None:
             return
         sort, parts = self._kind_by_key.get(key), self._parts.get(key, {})
@@ -200,7 +200,7 @@ class CostTracker:
 
 
 def _cost_was_seen(entry: LedgerEntry) -> bool:
-    """Whether an order ended so that its bill was seen, or is waited for no more; a refund tells nothing of prices."""
+    """Whether an item ended so that its bill was seen, or is waited for no more; a refund tells nothing of prices."""
     refunded = entry.status == "failed" and entry.error is not None and entry.error.charged == "no"
     return entry.status in ("landed", "failed") and not refunded
 

@@ -26,12 +26,12 @@ _NO_BILLS: Final[Bills] = {}
 
 
 def price(item: BatchItem, overrides: catalogue.Prices | None = None) -> float | None:
-    """Return the list price in USD of an order's image, by model and resolution as sent; None where none is known."""
+    """Return the list price in USD of an item's image, by model and resolution as sent; None where none is known."""
     return catalogue.list_price(*kind(item), overrides)
 
 
 def kind(item: BatchItem) -> Kind:
-    """Return what decides the price of an order's image: model, and resolution as it is sent."""
+    """Return what decides the price of an item's image: model, and resolution as it is sent."""
     return item.request.model or catalogue.DEFAULT_MODEL, item.request.sent_resolution
 
 
@@ -69,14 +69,14 @@ class Cost:
         return cls(list_price, listed=True)
 
     def plus(self, other: Cost) -> Cost:
-        """Return the sum, for an order that was paid, lost and bought anew."""
+        """Return the sum, for an item that was paid, lost and bought again."""
         if self.usd is None or other.usd is None:
             return Cost(None, listed=True)
         return Cost((_micros(self.usd) + _micros(other.usd)) / _MILLION, listed=self.listed or other.listed)
 
 
 class Spent:
-    """What the orders of a task instance have cost, by their keys, those of earlier attempts included.
+    """What the items of a task instance have cost, by their keys, those of earlier attempts included.
 
     For one thread at a time.
     """
@@ -93,7 +93,7 @@ class Spent:
         return self._micros / _MILLION
 
     def put(self, key: str, cost: Cost) -> None:
-        """Set what an order has cost in all, in place of what was said of it before."""
+        """Set what an item has cost in all, in place of what was said of it before."""
         self._count(self._costs.get(key, Cost()), -1)
         self._costs[key] = cost
         self._count(cost, 1)
@@ -116,7 +116,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What orders would cost at list prices.
+    """What items would cost at list prices.
 
     :param images: How many they are.
     :param total_usd: Of those with a known price.
@@ -166,21 +166,21 @@ class Budget:
             )
 
     def price(self, item: BatchItem) -> float | None:
-        """Return the list price of an order's image in USD, None where none is known."""
+        """Return the list price of an item's image in USD, None where none is known."""
         return price(item, self.prices)
 
     def expected(self, item: BatchItem, bills: Bills = _NO_BILLS) -> float | None:
-        """Return what an order's image counts as before its own bill is seen: its list price, or a higher bill seen."""
+        """Return what an item's image counts as before its own bill is seen: its list price, or a higher bill seen."""
         known, billed = self.price(item), bills.get(kind(item), 0.0)
         return known if known is None else max(known, billed)
 
     def estimate(self, items: Iterable[BatchItem], spent_usd: float = 0.0, bills: Bills = _NO_BILLS) -> Estimate:
-        """Return what orders would cost, and how far the limit lets them go.
+        """Return what items would cost, and how far the limit lets them go.
 
-        :param orders: Those to buy, in the order of buying.
+        :param items: Those to buy, in the order of buying.
         :param spent_usd: What was paid before.
         :param bills: The highest bill seen of each kind.
-        :raises InvalidRequest: there is a limit, and an order without a known price.
+        :raises InvalidRequest: there is a limit, and an item without a known price.
         """
         images = unknown = total = within_images = within = 0
         above_list = False

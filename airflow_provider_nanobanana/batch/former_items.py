@@ -32,7 +32,7 @@ _GONE = LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 def left_over(
     before: Iterable[BatchItem], older: Iterable[BatchItem], wanted: Iterable[BatchItem], ledger: Ledger, now: float
 ) -> list[BatchItem]:
-    """Return the orders of earlier lists that are wanted no more, may be paid and are not landed.
+    """Return the items of earlier lists that are wanted no more, may be paid and are not landed.
 
     :param before: The list before this one.
     :param older: What was left over then; what died since was told, and is not told again.
@@ -139,7 +139,7 @@ def _record(state: BatchState, key: str, entry: LedgerEntry, name: str | None) -
 
 
 def _unlanded(entry: LedgerEntry) -> bool:
-    """Whether something was sent for an order, was not refunded as far as anyone knows, and has not been landed."""
+    """Whether something was sent for an item, was not refunded as far as anyone knows, and has not been landed."""
     sent = entry.record is not None and entry.record.state is not RecordState.QUEUED
     return sent and (_open(entry) or (entry.status == "failed" and not entry.refunded))
 

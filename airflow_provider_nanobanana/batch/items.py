@@ -1,6 +1,6 @@
-"""Orders: what a user asks for, parsed and checked in full before anything is sent, each with an identity of its own.
+"""Items: what a user asks for, parsed and checked in full before anything is sent, each with an identity of its own.
 
-An order's identity is the hash of its request and its occurrence among identical ones, never its position: an upstream
+An item's identity is the hash of its request and its occurrence among identical ones, never its position: an upstream
 may reorder, and what was paid is found all the same.
 """
 
@@ -47,7 +47,7 @@ class BatchItem:
 
     @property
     def key(self) -> str:
-        """The order's identity in ledger, manifest and log."""
+        """The item's identity in ledger, manifest and log."""
         return f"{self.digest[:20]}.{self.occurrence}"
 
     @property
@@ -57,7 +57,7 @@ class BatchItem:
 
     @property
     def label(self) -> str:
-        """The order in words for people."""
+        """The item in words for people."""
         return label(self.index, self.name)
 
     def stem(self, tag: str = "") -> str:
@@ -83,7 +83,7 @@ def build_items(
     digest_of: Callable[[str], str],
     each: Each = map,
 ) -> list[BatchItem]:
-    """Return the orders of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
+    """Return the items of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
 
     :param given: A request is a mapping of :data:`FIELDS` (or an ``ImageRequest``); a blank field (None, NaN, white
         space) is not given.

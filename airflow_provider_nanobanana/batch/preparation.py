@@ -84,7 +84,7 @@ class BatchPreparation:
     resumed: bool
 
     def prepare(self) -> BatchState:
-        """Return the workshop, ready for a stretch of work.
+        """Return the workshop, ready for a slice of work.
 
         What failed before is taken up again, what earlier runs landed is found, and the rest is estimated.
 
@@ -95,7 +95,7 @@ class BatchPreparation:
         resumed = (
             self.resumed and book is not None and noted is not None and noted.try_number == self.attempt.try_number
         )
-        # A pause that lost its records follows a stretch that may have sent anything.
+        # A pause that lost its records follows a slice that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
         ledger = Ledger.load(self.store, first=first or (book is not None and book.first))
         content, book = self._content(book, ledger, first=first)
@@ -249,7 +249,7 @@ class BatchPreparation:
 
 
 def _pack(items: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
-    return {"orders": [_plain(item) for item in items], "digests": dict(digests), "former": [*map(_plain, former)]}
+    return {"items": [_plain(item) for item in items], "digests": dict(digests), "former": [*map(_plain, former)]}
 
 
 def _plain(item: BatchItem) -> list[Any]:
@@ -257,14 +257,14 @@ def _plain(item: BatchItem) -> list[Any]:
 
 
 def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
-    """Return the orders, those that an earlier list left over, and the digests of their references."""
+    """Return the items, those that an earlier list left over, and the digests of their references."""
     try:
         items, former = (
             [
                 BatchItem(index, ImageRequest.model_validate(request), name, occurrence, digest)
                 for index, (request, name, occurrence, digest) in enumerate(rows)
             ]
-            for rows in (content["orders"], content.get("former", ()))
+            for rows in (content["items"], content.get("former", ()))
         )
         return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

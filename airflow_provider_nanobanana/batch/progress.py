@@ -1,6 +1,6 @@
-"""Waves: how much of a batch one stretch of work takes on, when it pays to wake again, and what a person hears of it.
+"""Waves: how much of a batch one slice of work takes on, when it pays to wake again, and what a person hears of it.
 
-A stretch submits at the account's rate while it lands what has finished, then gives its worker slot back until enough
+A slice submits at the account's rate while it lands what has finished, then gives its worker slot back until enough
 of what runs has ended.
 """
 
@@ -12,19 +12,19 @@ from typing import Final
 
 from airflow_provider_nanobanana.batch.costs import format_usd
 
-#: Seconds of submitting in one stretch; with landing and start-up an attempt holds a worker for less than two minutes.
+#: Seconds of submitting in one slice; with landing and start-up an attempt holds a worker for less than two minutes.
 SLICE_SECONDS: Final = 100.0
-#: Longest pause between two stretches, in seconds: at most a fourth of the time the account's rate is left unused.
+#: Longest pause between two slices, in seconds: at most a fourth of the time the account's rate is left unused.
 LONGEST_PAUSE: Final = 30.0
 #: Longest pause when nothing is left to submit: links live for a day, and what has ended is landed meanwhile.
 LONGEST_WATCH: Final = 3600.0
-#: Submits after which the pace of a stretch says more than the account's rate.
+#: Submits after which the pace of a slice says more than the account's rate.
 _TELLING: Final = 20
 
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """How far a batch has come; every order is in exactly one count.
+    """How far a batch has come; every item is in exactly one count.
 
     :param unsent: Still to be submitted.
     :param running: Submitted, and not known to have ended, or ended and not landed yet.
@@ -39,7 +39,7 @@ class BatchProgress:
 
     @property
     def total(self) -> int:
-        """All orders."""
+        """All items."""
         return self.pending + self.running + self.stored + self.failed
 
     @property
@@ -49,7 +49,7 @@ class BatchProgress:
 
 
 def submits_per_slice(rate: float, seconds: float = SLICE_SECONDS) -> int:
-    """Return how many submits one stretch takes on, at least one.
+    """Return how many submits one slice takes on, at least one.
 
     :param rate: The account's submits per second.
     """
@@ -61,7 +61,7 @@ def min_finished_to_wake(running: int, more_to_do: int) -> int:
 
     All when nothing is left to do; otherwise half, rounded up, so that the account's rate is not left unused.
 
-    :param more_to_do: Orders to submit, and images that were ready and are not landed yet.
+    :param more_to_do: Items to submit, and images that were ready and are not landed yet.
     """
     return math.ceil(running / 2) if more_to_do else running
 
@@ -72,9 +72,9 @@ def wake_at(now: float, deadline: float, more_to_do: int) -> float:
 
 
 class ProgressLog:
-    """What a log says of a batch while a stretch works on it, at a human pace.
+    """What a log says of a batch while a slice works on it, at a human pace.
 
-    :param started_at: When the stretch began; any clock in seconds, the same as for :meth:`line`.
+    :param started_at: When the slice began; any clock in seconds, the same as for :meth:`line`.
     :param plan: How far the batch had come by then.
     :param rate: The account's submits per second.
     :param every: Least seconds between two lines.
@@ -89,7 +89,7 @@ class ProgressLog:
     def line(self, now: float, plan: BatchProgress, cost_usd: float, *, last: bool = False) -> str | None:
         """Return what there is to say now, or None when the last line is too recent.
 
-        :param last: Say it in any case: the stretch is over.
+        :param last: Say it in any case: the slice is over.
         """
         if not last and now - self._spoken_at < self._every:
             return None
@@ -103,7 +103,7 @@ class ProgressLog:
         return ", ".join(parts)
 
     def seconds_left(self, now: float, plan: BatchProgress) -> float:
-        """Return about how long it takes to submit the rest, pauses between stretches included."""
+        """Return about how long it takes to submit the rest, pauses between slices included."""
         sent, elapsed = self._before.pending - plan.pending, now - self._started_at
         pace = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
         pauses = (plan.pending - 1) // submits_per_slice(self._rate) if plan.pending else 0

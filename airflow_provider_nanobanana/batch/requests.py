@@ -93,7 +93,7 @@ class ParsedRequests:
         raise InvalidRequest(
             f"{len(self.faults)} of {self.total} requests cannot be accepted as they are (counted from #0): "
             f"{listed}{more}. A request is a prompt, or a mapping of {', '.join(FIELDS)}. Nothing was sent and nothing "
-            "was charged. Mend the requests and clear the task; a retry would meet the same."
+            "was charged. Fix the requests and clear the task; a retry would meet the same."
         )
 
 

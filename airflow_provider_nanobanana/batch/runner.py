@@ -1,4 +1,4 @@
-"""One stretch of work on a batch: buy for a while, land meanwhile what is ready, save as it goes, and stop in time."""
+"""One slice of work on a batch: buy for a while, land meanwhile what is ready, save as it goes, and stop in time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a stretch that has bought the last order goes on landing.
+#: Seconds for which a slice that has bought the last item goes on landing.
 _LAST_ROUNDS: Final = 10.0
 #: Seconds between two rounds of collecting while the buying goes on.
 _BETWEEN_ROUNDS: Final = 3.0
@@ -37,7 +37,7 @@ _WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.Subm
 
 @dataclass(frozen=True)
 class WaitSpec:
-    """What a batch waits for between two stretches; moments are epoch seconds.
+    """What a batch waits for between two slices; moments are epoch seconds.
 
     :param image_task_ids: What runs; empty when the account's limit alone is waited for.
     :param wake_at: When to wake whatever has happened.
@@ -52,7 +52,7 @@ class WaitSpec:
 
 
 class BatchRunner:
-    """The work of one process: stretch after stretch, if nothing else wakes it."""
+    """The work of one process: slice after slice, if nothing else wakes it."""
 
     def __init__(self, state: BatchState) -> None:
         self._state = state
@@ -62,7 +62,7 @@ class BatchRunner:
         self._first = True
 
     def run_slice(self) -> None:
-        """Work until the stretch is over or nothing is left to do.
+        """Work until the slice is over or nothing is left to do.
 
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
@@ -89,7 +89,7 @@ class BatchRunner:
                     state.running(), lambda: state.session.clock() >= late
                 )
             elif not state.pending():
-                # With more to buy the next stretch lands what is ready while it buys, and no rate is left unused.
+                # With more to buy the next slice lands what is ready while it buys, and no rate is left unused.
                 self._collector.collect_due(lambda: state.session.clock() >= last)
             self._collect_former(max(over, last))
         if state.stops.killed:
@@ -133,7 +133,7 @@ class BatchRunner:
             log.info("%s", line)
 
     def _is_worth_waiting(self, running: Sequence[BatchItem]) -> bool:
-        """Whether a stretch that met trouble and came nowhere is followed by another in this attempt."""
+        """Whether a slice that met trouble and came nowhere is followed by another in this attempt."""
         state = self._state
         if any(item.key not in state.last_errors for item in running):
             return True
@@ -170,7 +170,7 @@ class BatchRunner:
 
     def _submit(self, wanted: list[BatchItem], until: float) -> None:
         state, over = self._state, threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="stretch") as side:
+        with ThreadPoolExecutor(1, thread_name_prefix="slice") as side:
             collecting = side.submit(self._collect_until, over)
             try:
                 BatchSubmitter(state).submit(wanted, until)

@@ -1,4 +1,4 @@
-"""What both sides of a batch share, the buying and the collecting: the orders, the ledger, the money and the rules."""
+"""What both sides of a batch share, the buying and the collecting: the items, the ledger, the money and the rules."""
 
 from __future__ import annotations
 
@@ -103,35 +103,35 @@ class BatchState:
     # --- where things stand ----------------------------------------------------------------------------------------
 
     def entry(self, item: BatchItem) -> LedgerEntry:
-        """Return what the ledger knows of an order."""
+        """Return what the ledger knows of an item."""
         return self.ledger.get(item.key)
 
     def pending(self) -> list[BatchItem]:
-        """Return the orders that this attempt has no image task for yet, in the order of the requests."""
+        """Return the items that this attempt has no image task for yet, in the order of the requests."""
         return [item for item in self.items if self._stage(item) == "unsent"]
 
     def running(self) -> list[BatchItem]:
-        """Return the orders with an image task that has not landed yet."""
+        """Return the items with an image task that has not landed yet."""
         return [item for item in self.items if self._stage(item) == "running"]
 
     def untouched(self, item: BatchItem) -> bool:
-        """Whether nothing was sent for an order as far as the ledger knows, and nothing is in place."""
+        """Whether nothing was sent for an item as far as the ledger knows, and nothing is in place."""
         entry = self.entry(item)
         unsent = entry.record is None or entry.record.state is RecordState.QUEUED
         return unsent and entry.status == "open"
 
     def image_task_id(self, item: BatchItem) -> str | None:
-        """Return the image task of an order, if it has one."""
+        """Return the image task of an item, if it has one."""
         record = self.entry(item).record
         return record.image_task_id if record else None
 
     def deadline(self, item: BatchItem) -> float:
-        """Return until when an order is waited for, in epoch seconds."""
+        """Return until when an item is waited for, in epoch seconds."""
         most = _FORMER_SECONDS if item.key in self._former else math.inf
         return self.waited_since(item) + min(self.timeout, most)
 
     def waited_since(self, item: BatchItem) -> float:
-        """Return from when an order is waited for, in epoch seconds; one that nobody wants any more from its submit."""
+        """Return from when an item is waited for, in epoch seconds; one that nobody wants any more from its submit."""
         if item.key in self._former:
             entry = self.entry(item)
             return entry.submitted_at or (entry.record.may_have_left_at if entry.record else 0.0)
@@ -161,15 +161,15 @@ class BatchState:
         return record.state is not RecordState.QUEUED
 
     def will_be_bought(self, item: BatchItem) -> bool:
-        """Whether an unsent order will be bought, as far as anyone can tell."""
+        """Whether an unsent item will be bought, as far as anyone can tell."""
         return item.key in self._to_rebuy or not self.needs_lookup(item) or self.will_be_rebought(item)
 
     def will_be_rebought(self, item: BatchItem) -> bool:
-        """Whether what was sent for an order is certainly lost by now, and is bought anew without asking."""
+        """Whether what was sent for an item is certainly lost by now, and is bought again without asking."""
         return self._rebuy_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
     def may_be_bought(self, item: BatchItem) -> bool:
-        """Whether an order that is looked for first may be bought after all, without anything failing meanwhile."""
+        """Whether an item that is looked for first may be bought after all, without anything failing meanwhile."""
         if self.image_task_id(item) is None:
             return True
         return self._rebuy_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
@@ -180,7 +180,7 @@ class BatchState:
         return record is not None and (cleared or self.policy.on_expired == "resubmit")
 
     def _link_age(self, item: BatchItem) -> float:
-        """Return the seconds since the last moment at which the image task of an order can have been submitted."""
+        """Return the seconds since the last moment at which the image task of an item can have been submitted."""
         entry = self.entry(item)
         return self.session.clock() - max(
             entry.record.may_have_left_at if entry.record else 0.0, entry.submitted_at or 0.0
@@ -215,15 +215,15 @@ class BatchState:
         return True if known or known_supported(base_url) else None
 
     def identity(self, item: BatchItem, regeneration: int) -> SubmissionIdentity:
-        """Return what makes the submission of an order this one."""
+        """Return what makes the submission of an item this one."""
         return SubmissionIdentity(self.scope, item.fingerprint, item.occurrence, regeneration)
 
     @property
     def regeneration(self) -> int:
-        """Rises when the user wants the same requests made anew."""
+        """Rises when the user wants the same requests made again."""
         return 0 if self.policy.reuse_existing else self.attempt.tries_before_clear
 
-    # --- what becomes of an order ----------------------------------------------------------------------------------
+    # --- what becomes of an item ----------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Let other attempts see how far this one has come.
@@ -234,7 +234,7 @@ class BatchState:
         self.checkpoints.update(client_ids_resolve=self.client_ids_resolve, storage_blocked=self.stops.storage_blocked)
 
     def mark_submitted(self, item: BatchItem, image_task: ImageTask) -> None:
-        """Note the image task of an order."""
+        """Note the image task of an item."""
         self.costs.observe(item, image_task.id, image_task)
         self.costs.release(item)
         now = self.session.clock()
@@ -243,7 +243,7 @@ class BatchState:
         self.ledger.update(item.key, submitted_at=submitted_at, **self.costs.ledger_fields(item, image_task.id))
 
     def mark_reused(self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
-        """Note that an earlier run landed the image of an order, and further ones beside it."""
+        """Note that an earlier run landed the image of an item, and further ones beside it."""
         self.ledger.update(
             item.key,
             status="reused",
@@ -256,7 +256,7 @@ class BatchState:
         )
 
     def mark_verified(self, item: BatchItem, image: StoredImage) -> None:
-        """Note what lies under the name of an order's image; a person may have put another image there."""
+        """Note what lies under the name of an item's image; a person may have put another image there."""
         landed = self.entry(item).stored
         if landed is not None and landed.sha256 != image.sha256:
             log.warning("%s is another image than was landed there; it is left as it is", image.uri)
@@ -265,7 +265,7 @@ class BatchState:
     def mark_stored(
         self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = (), lost: Sequence[FailedItem] = ()
     ) -> None:
-        """Note that the image of an order is in place.
+        """Note that the image of an item is in place.
 
         :param extras: Further images of its image task that are in place.
         :param lost: Those that are not.
@@ -301,7 +301,7 @@ class BatchState:
         self.stops.landing_failed(item.key, error)
 
     def mark_failed(self, failure: FailedItem) -> None:
-        """Note that an order ended without an image."""
+        """Note that an item ended without an image."""
         if failure.charged != "no":
             self.costs.stop_waiting_for_bill(failure.item)
         self._failures_logged += 1
@@ -318,7 +318,7 @@ class BatchState:
         _count_ended(self, failure.item)
 
     def reopen(self, item: BatchItem, *, anew: bool = False) -> None:
-        """Take an order up again; it goes through the decision anew, which looks before it buys.
+        """Take an item up again; it goes through the decision again, which looks before it buys.
 
         :param anew: Whether another image task will have to be bought.
         """
@@ -332,7 +332,7 @@ class BatchState:
         return [image_task_id for item in self.running() if (image_task_id := self.image_task_id(item))]
 
     def outcomes(self) -> list[Outcome]:
-        """Return how each order ended; those that were never submitted ended with what kept them from it."""
+        """Return how each item ended; those that were never submitted ended with what kept them from it."""
         return [outcome for item in self.items for outcome in outcomes_of(self, item)]
 
 
@@ -365,7 +365,7 @@ def _lost(failure: FailedItem) -> Lost:
 
 
 def outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
-    """Return how an order ended, and behind it each further image of its image task.
+    """Return how an item ended, and behind it each further image of its image task.
 
     One that has not ended did so with what holds it up.
     """
@@ -417,7 +417,7 @@ def _failed(state: BatchState, item: BatchItem, fault: ItemError, cost: Cost, in
 
 
 def _held_up(state: BatchState, item: BatchItem, cost: Cost) -> FailedItem:
-    """Return the outcome of an order that is neither landed nor failed."""
+    """Return the outcome of an item that is neither landed nor failed."""
     error, stops = state.last_errors.get(item.key), state.stops
     error = error or stops.model_errors.get(item.request.model)
     image_task_id, charged = state.image_task_id(item), _charged(state, item)
@@ -448,7 +448,7 @@ def _charged(state: BatchState, item: BatchItem) -> Charged:
 
 
 def _count_ended(state: BatchState, item: BatchItem) -> None:
-    """Count an order that has just ended; what merely takes longer is counted again when it lands."""
+    """Count an item that has just ended; what merely takes longer is counted again when it lands."""
     entry = state.entry(item)
     tags: dict[str, Any] = {"conn_id": state.session.conn_id, "model": item.request.model}
     if entry.error is None:
