@@ -1,1 +1,1 @@
-"""The pure core of a batch: items, money, waves, outcomes, result and manifest. No Airflow, no I/O, no clock."""
+"""Many requests in one task: ``BatchState`` holds where each stands, ``BatchRunner`` works on them slice by slice."""

@@ -1,4 +1,8 @@
-"""The collecting side of a slice: what has finished is landed, what has failed is noted, the rest is waited for."""
+"""``ResultCollector``: lands the images of a batch as their image tasks end, and notes those that end without one.
+
+It works beside ``BatchSubmitter`` during a slice. What cannot be landed for now stays open: it is paid, and tried again
+until its time is over.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +35,14 @@ log = logging.getLogger(__name__)
 _THREADS: Final = 4
 #: Seconds between two polls of one image task while a slice goes on.
 _BETWEEN_LOOKS: Final = 10.0
-#: Items looked at, landed and saved together.
+#: Items polled, landed and saved together.
 _ROUND: Final = 40
 #: What keeps a paid image from being landed and is not its own fault.
 _NOT_THE_IMAGES: Final[errors.Family] = (errors.StorageFailed, *errors.TRANSIENT_ERRORS, *errors.ACCESS_ERRORS)
 
 
 class ResultCollector:
-    """Lands the images of a workshop as they get ready."""
+    """Polls the running items of one process and lands their images."""
 
     def __init__(self, state: BatchState) -> None:
         self._state = state
@@ -46,7 +50,7 @@ class ResultCollector:
         self._latencies = LatencyEstimator()
 
     def collect_due(self, enough: Callable[[], bool]) -> bool:
-        """Look at what may be ready by now and was not looked at lately; say whether all of that was looked at.
+        """Poll what may be ready by now and was not polled lately, and say whether all of that was polled.
 
         :param enough: Asked between two rounds; true leaves the rest for later.
         """
@@ -54,9 +58,9 @@ class ResultCollector:
         return self.collect([item for item in self._state.running() if self._is_due(item, now)], enough)
 
     def collect(self, items: Sequence[BatchItem], enough: Callable[[], bool]) -> bool:
-        """Look at items that have an image task; land, or note, what has ended, and say whether all were looked at.
+        """Poll items that have an image task; land, or note, what has ended, and say whether all were polled.
 
-        :param enough: As for :meth:`collect_ripe`.
+        :param enough: Asked between two rounds; true leaves the rest for later.
         """
         for start in range(0, len(items), _ROUND):
             if enough():
@@ -66,7 +70,7 @@ class ResultCollector:
         return True
 
     def collect_missing_extras(self) -> None:
-        """Try once more for images beside others that an earlier slice could not land; looking is free."""
+        """Try once more to land images beside others that an earlier slice could not land; polling is free."""
         state = self._state
         items = [item for item in state.items if any(lost.fault.retryable for lost in state.entry(item).lost)]
         items = [item for item in items if state.entry(item).status == "landed" and state.image_task_id(item)]
@@ -102,7 +106,7 @@ class ResultCollector:
             list(pool.map(lambda item: self._collect_one(item, results[ids[item.key]], now), items))
 
     def _collect_one(self, item: BatchItem, result: PollResult, now: float) -> None:
-        """Land an item, or note its failure, if it has ended; what is odd about one is no matter of the others."""
+        """Land an item, or note its failure, if it has ended; an error of one item does not stop the others."""
         wait = WaitWindow(self._state.waited_since(item), self._state.deadline(item))
         try:
             with errors_of_the_tree_only(f"Request {item.label} was not landed", image_task_id=result.id):
@@ -170,7 +174,7 @@ class ResultCollector:
         return extras, lost
 
     def _landing_failed(self, item: BatchItem, error: errors.ToApisError, *, late: bool) -> None:
-        """Note what keeps an item from being landed; trouble that may pass ends it only when its time is over."""
+        """Note what keeps an item from being landed; a transient error ends it only when its time is over."""
         state, paid = self._state, _paid(error)
         if isinstance(error, _NOT_THE_IMAGES) and not late:
             # It is tried again; what is paid waits at the service.
@@ -198,7 +202,7 @@ def _access_error(refusal: errors.ToApisError | None, running: int) -> errors.To
     """Say what a refused key means for what is under way."""
     assert refusal is not None
     return refusal.reworded(
-        f"{refusal.message} {running} image tasks under way cannot be looked at; they go on and stay paid. Fix the "
+        f"{refusal.message} {running} image tasks under way cannot be polled; they go on and stay paid. Fix the "
         "connection and clear the task: nothing is bought twice.",
         charged="yes",
     )

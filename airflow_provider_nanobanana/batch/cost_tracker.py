@@ -1,4 +1,7 @@
-"""The till of a batch: what each item has cost in all its image tasks, and whether the next may be bought."""
+"""``CostTracker``: what each item of a batch has cost in all its image tasks, and whether the next may be bought.
+
+What is about to be sent is reserved first, so that the limit holds however many submits are under way.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Unbilled(ToApisError):
 
 
 class CostTracker:
-    """Costs by item and image task, so that an item that is paid, lost and bought again counts twice; thread-safe.
+    """Holds costs by item and image task: an item that was paid, lost and bought again counts twice; thread-safe.
 
     Against the limit counts what the service billed; until then the list price, or the highest bill seen for the same
     model and resolution, if that is higher.
@@ -129,8 +132,8 @@ class CostTracker:
     def reserve(self, item: BatchItem) -> None:
         """Count the price that is expected of an item from now on.
 
-        :raises OverBudget: It would pass the limit.
-        :raises Unbilled: It might, if what is under way is billed above the price list; that is about to be seen.
+        :raises BudgetExceeded: The item would pass the limit.
+        :raises Unbilled: The item might, if what is under way is billed above the price list; that is about to be seen.
         """
         with self._lock:
             known = _without_pending(self._parts.get(item.key, {}))
@@ -148,7 +151,7 @@ class CostTracker:
             return self._budget.may_buy(item, self._counted.usd, self._bills)
 
     def release(self, item: BatchItem) -> None:
-        """Take back what :meth:`about_to_buy` counted: its image task counts by itself, or there is none."""
+        """Take back what :meth:`reserve` counted: the image task of the item counts by itself, or there is none."""
         with self._lock:
             if item.key in self._parts:
                 self._set(item.key, _without_pending(self._parts[item.key]))
@@ -161,7 +164,7 @@ class CostTracker:
         return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._worst_case.usd)
 
     def _observe_bill(self, item: BatchItem, billed: float | None, *, tested: bool) -> None:
-        """Take note of a bill, and of whether what images of this kind cost was seen by now."""
+        """Note a bill, and whether the bill of an image of this kind was seen by now."""
         if self._budget.max_cost_usd is None:
             return
         sort = self._kind_by_key.setdefault(item.key, kind(item))

@@ -1,4 +1,4 @@
-"""Money: what a batch is expected to cost, what it has cost, and where it must stop. USD, exact to a millionth.
+"""``Budget``, ``Cost``, ``Estimate``: what a batch is expected to cost and has cost; USD, exact to a millionth.
 
 Prices are estimates (``toapis.catalogue``, or the connection's own ``prices``) until the service reports a cost.
 """

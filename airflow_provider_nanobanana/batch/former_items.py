@@ -1,4 +1,4 @@
-"""What a clear with another list leaves behind: images that are paid and not landed, and that nobody asks for now.
+"""Former items: paid and not landed when a clear changed the list of requests, and asked for by nobody now.
 
 They are landed under their names while their links live, and are neither bought nor waited for longer than they would
 have been. What cannot be landed is listed with its id and cost.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Seconds after its submit from which on an image is not looked for any more: its link died an hour ago or more.
-_GONE = LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
+_DEAD_SECONDS: Final = LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
 
 def left_over(
@@ -44,7 +44,7 @@ def left_over(
 
 
 def restore_former_items(state: BatchState) -> None:
-    """Make ready to land what is left over; what an earlier attempt gave up is looked at again."""
+    """Make ready to land what is left over; what an earlier attempt gave up is polled again."""
     for item in state.former_items:
         entry = state.entry(item)
         if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED.code):
@@ -58,7 +58,7 @@ def restore_former_items(state: BatchState) -> None:
 
 
 def pollable_items(state: BatchState) -> list[BatchItem]:
-    """Return what can be looked at; before that, ask for those of which the answer to the submit was lost; free."""
+    """Return what can be polled; before that, look up those of which the answer to the submit was lost; free."""
     unanswered = {
         record.client_business_id: item
         for item in state.former_items
@@ -158,4 +158,4 @@ def _old_enough(state: BatchState, record: SubmissionRecord) -> bool:
 
 
 def _link_is_dead(entry: LedgerEntry, now: float) -> bool:
-    return now > _submitted_at(entry) + _GONE
+    return now > _submitted_at(entry) + _DEAD_SECONDS

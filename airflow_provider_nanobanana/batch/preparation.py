@@ -1,4 +1,8 @@
-"""The opening of a batch: what is wanted, what earlier attempts and runs have of it, and what the rest will cost."""
+"""``BatchPreparation``: makes the ``BatchState`` of an attempt, or of a process that goes on after a pause.
+
+It reads what was asked for (or what the attempt before was asked for), what earlier attempts bought and earlier runs
+landed of that, and logs what the rest will cost. Nothing is submitted here.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +71,7 @@ class BatchSpec:
 
 @dataclass(frozen=True)
 class BatchPreparation:
-    """Opens the workshop of a task instance.
+    """Prepares the batch of a task instance.
 
     :param attempt: As Airflow counts; its start is that of this process.
     :param retries: As the task has them now.
@@ -84,30 +88,30 @@ class BatchPreparation:
     resumed: bool
 
     def prepare(self) -> BatchState:
-        """Return the workshop, ready for a slice of work.
+        """Return the state of the batch, ready for a slice of work.
 
         What failed before is taken up again, what earlier runs landed is found, and the rest is estimated.
 
         :raises ToApisError: Something is wrong with what was asked for, or could not be read; nothing was sent.
         """
-        noted = checkpoint.load_checkpoint(self.store)
-        book = checkpoint.load_input(self.store, self.attempt.max_tries, self.retries)
+        last = checkpoint.load_checkpoint(self.store)
+        snapshot = checkpoint.load_input(self.store, self.attempt.max_tries, self.retries)
         resumed = (
-            self.resumed and book is not None and noted is not None and noted.try_number == self.attempt.try_number
+            self.resumed and snapshot is not None and last is not None and last.try_number == self.attempt.try_number
         )
         # A pause that lost its records follows a slice that may have sent anything.
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
-        ledger = Ledger.load(self.store, first=first or (book is not None and book.first))
-        content, book = self._content(book, ledger, first=first)
+        ledger = Ledger.load(self.store, first=first or (snapshot is not None and snapshot.first))
+        content, snapshot = self._content(snapshot, ledger, first=first)
         items, former, digests = _unpack(content)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
-        state = self._build_state(items, references, ledger, noted, resumed=resumed, former=former)
+        state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
         if not resumed:
-            self._warn_of_another_list(book)
+            self._warn_of_another_list(snapshot)
             _reopen_items(state)
             restore_former_items(state)
             # A process that goes on after a pause need not: none pauses before the search is over.
-            _reuse_stored(state, verify=self.attempt.cleared and book.try_number == self.attempt.try_number)
+            _reuse_stored(state, verify=self.attempt.cleared and snapshot.try_number == self.attempt.try_number)
             self._estimate(state)
         if (
             self.spec.preflight_balance
@@ -122,11 +126,11 @@ class BatchPreparation:
         return state
 
     def _content(
-        self, book: checkpoint.InputSnapshot | None, ledger: Ledger, *, first: bool
+        self, snapshot: checkpoint.InputSnapshot | None, ledger: Ledger, *, first: bool
     ) -> tuple[dict[str, Any], checkpoint.InputSnapshot]:
-        """Return what this round is to make, and the book it is kept in; kept now if this is the round's beginning."""
-        if book is not None:
-            return book.content, book
+        """Return what this round is to make, and its snapshot; the snapshot is saved now if the round begins."""
+        if snapshot is not None:
+            return snapshot.content, snapshot
         references = ReferenceUploader.of(self.session, bound=True)
         with ThreadPoolExecutor(_THREADS) as pool:
             items = build_items(
@@ -140,7 +144,7 @@ class BatchPreparation:
             raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")
         check_room(self.store, len(items))
         content = _pack(items, references.digests, self._left_over(items, ledger))
-        book = checkpoint.InputSnapshot(
+        snapshot = checkpoint.InputSnapshot(
             self.attempt.max_tries,
             first,
             content,
@@ -148,8 +152,8 @@ class BatchPreparation:
             try_number=self.attempt.try_number,
             given=self.spec.digest(),
         )
-        checkpoint.save_input(self.store, book)
-        return content, book
+        checkpoint.save_input(self.store, snapshot)
+        return content, snapshot
 
     def _left_over(self, items: list[BatchItem], ledger: Ledger) -> list[BatchItem]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
@@ -163,14 +167,14 @@ class BatchPreparation:
             return []
         return left_over(before, older, items, ledger, self.session.clock())
 
-    def _warn_of_another_list(self, book: checkpoint.InputSnapshot) -> None:
+    def _warn_of_another_list(self, snapshot: checkpoint.InputSnapshot) -> None:
         """Say that an attempt goes on with the list it has, where another one is given by now."""
         given = self.spec.digest()
-        if None not in (given, book.given) and given != book.given:
+        if None not in (given, snapshot.given) and given != snapshot.given:
             log.warning(
                 "What is asked for now differs from what try %d was asked for. This attempt goes on with the list of "
                 "that try, so that nothing is bought twice. Clear the task once more to take the new list.",
-                book.try_number,
+                snapshot.try_number,
             )
 
     def _build_state(
@@ -178,16 +182,16 @@ class BatchPreparation:
         items: list[BatchItem],
         references: ReferenceUploader,
         ledger: Ledger,
-        noted: checkpoint.AttemptCheckpoint | None,
+        last: checkpoint.AttemptCheckpoint | None,
         *,
         resumed: bool,
         former: list[BatchItem],
     ) -> BatchState:
-        note = self._checkpoint(noted, resumed=resumed)
-        attempt = replace(self.attempt, started_at=note.started_at)
+        current = self._checkpoint(last, resumed=resumed)
+        attempt = replace(self.attempt, started_at=current.started_at)
         if self.resumed and not ledger.complete:
             attempt = replace(attempt, retry=True)
-        anew = "|".join((*self.attempt.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
+        seed = "|".join((*self.attempt.scope, str(attempt.tries_before_clear))).encode("utf-8", "surrogatepass")
         budget = replace(self.spec.budget, prices=self.session.settings.prices)
         return BatchState(
             session=self.session,
@@ -201,23 +205,23 @@ class BatchPreparation:
             policy=self.policy,
             scope=self.attempt.scope,
             timeout=self.spec.timeout,
-            checkpoints=CheckpointStore(self.store, note),
-            name_suffix="" if self.policy.reuse_existing else hashlib.sha256(anew).hexdigest()[:8],
+            checkpoints=CheckpointStore(self.store, current),
+            name_suffix="" if self.policy.reuse_existing else hashlib.sha256(seed).hexdigest()[:8],
             adopt=self.spec.adopt,
             former_items=former,
             stops=StopConditions(
-                InsufficientCredits(note.stop_reason) if note.stop_reason else None,
-                storage_blocked=note.storage_blocked,
+                InsufficientCredits(current.stop_reason) if current.stop_reason else None,
+                storage_blocked=current.storage_blocked,
             ),
         )
 
-    def _checkpoint(self, noted: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
-        """Return the note of this attempt: the last process's, or a new one with what was learnt before."""
-        note = checkpoint.AttemptCheckpoint(self.attempt.try_number, self.attempt.started_at)
-        if noted is None:
-            return note
-        learnt = replace(note, client_ids_resolve=noted.client_ids_resolve, storage_blocked=noted.storage_blocked)
-        return noted if resumed else learnt
+    def _checkpoint(self, last: checkpoint.AttemptCheckpoint | None, *, resumed: bool) -> checkpoint.AttemptCheckpoint:
+        """Return the checkpoint of this attempt: the last process's, or a new one with what was learnt before."""
+        current = checkpoint.AttemptCheckpoint(self.attempt.try_number, self.attempt.started_at)
+        if last is None:
+            return current
+        learnt = replace(current, client_ids_resolve=last.client_ids_resolve, storage_blocked=last.storage_blocked)
+        return last if resumed else learnt
 
     def _estimate(self, state: BatchState) -> None:
         """Say what is going to be bought, what perhaps is, and whether the account can pay for the former."""
@@ -226,21 +230,21 @@ class BatchPreparation:
             filter(state.will_be_bought, unsent), state.costs.counted_usd, state.costs.bills
         )
         log.info("%s", estimate.line())
-        doubtful = [item for item in unsent if not state.will_be_bought(item)]
-        if doubtful:
-            perhaps = state.budget.estimate(filter(state.may_be_bought, doubtful), bills=state.costs.bills)
+        unknown = [item for item in unsent if not state.will_be_bought(item)]
+        if unknown:
+            perhaps = state.budget.estimate(filter(state.may_be_bought, unknown), bills=state.costs.bills)
             log.info(
                 "%d more may have been bought by an earlier attempt: they are looked for before any is. Up to %d of "
                 "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
-                *(len(doubtful), perhaps.images, format_usd(perhaps.total_usd)),
+                *(len(unknown), perhaps.images, format_usd(perhaps.total_usd)),
             )
         if self.spec.preflight_balance and estimate.images:
             try:
                 check_balance(self.session.balance(), estimate)
-            except InsufficientCredits as poor:
-                if not doubtful and not state.running() and not state.former_items:
+            except InsufficientCredits as too_little:
+                if not unknown and not state.running() and not state.former_items:
                     raise
-                state.stop_buying(poor)
+                state.stop_buying(too_little)
 
     def _check_balance(self, state: BatchState) -> None:
         """Compare the account with what is to be bought, now that nothing is in doubt any more."""
@@ -285,14 +289,14 @@ def _reopen_items(state: BatchState) -> None:
     lost = {item.key for item in gone}
     for item in state.items:
         entry = state.entry(item)
-        anew = state.will_be_rebought(item)
+        rebuy = state.will_be_rebought(item)
         if entry.status == "failed" and _is_worth_another_attempt(state, entry):
             expired = entry.error is not None and entry.error.code == EXPIRED.code
-            state.reopen(item, anew=anew or entry.refunded or expired)
+            state.reopen(item, rebuy=rebuy or entry.refunded or expired)
         elif entry.stored is not None and (item.key in lost or _wanted_again(state, entry)):
-            state.reopen(item, anew=anew or entry.record is None or _wanted_again(state, entry))
+            state.reopen(item, rebuy=rebuy or entry.record is None or _wanted_again(state, entry))
         elif entry.status == "open" and entry.submitted_at is not None:
-            state.reopen(item, anew=anew)
+            state.reopen(item, rebuy=rebuy)
     _log_lost(state, gone, "gone from the destination")
     _drop_missing_extras(state)
 
@@ -318,11 +322,11 @@ def _drop_missing_extras(state: BatchState) -> None:
 
 def _log_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
     if lost:
-        anew = sum(state.will_be_bought(item) for item in lost)
+        rebuy = sum(state.will_be_bought(item) for item in lost)
         log.warning(
             "%d images that were in place are %s. Those whose links live are landed again for free; %d are to be "
             "bought again.",
-            *(len(lost), how, anew),
+            *(len(lost), how, rebuy),
         )
 
 
@@ -385,11 +389,11 @@ def _find_extras(state: BatchState, stems: Mapping[str, str]) -> dict[str, list[
 
 
 def _recheck_stored(state: BatchState, landed: Sequence[BatchItem], found: Mapping[str, StoredImage]) -> None:
-    """Take up again what lies under its name and is no whole image; another whole image there is left as it is."""
+    """Open again what is stored under its name and is no whole image; another whole image there is left as it is."""
     for item in landed:
         if image := found.get(item.key):
             state.mark_verified(item, image)
     broken = [item for item in landed if item.key not in found]
     for item in broken:
-        state.reopen(item, anew=state.will_be_rebought(item) or state.entry(item).record is None)
+        state.reopen(item, rebuy=state.will_be_rebought(item) or state.entry(item).record is None)
     _log_lost(state, broken, "no whole images any more")

@@ -1,4 +1,8 @@
-"""One slice of work on a batch: buy for a while, land meanwhile what is ready, save as it goes, and stop in time."""
+"""``BatchRunner``: works on a batch for one slice, and says what to wait for until the next.
+
+A slice submits for 100 seconds at most and lands meanwhile what is ready; the ledger is saved as it goes and, whatever
+happens, at the end. Between two slices no worker is needed.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ class WaitSpec:
 
 
 class BatchRunner:
-    """The work of one process: slice after slice, if nothing else wakes it."""
+    """Runs the slices of one process."""
 
     def __init__(self, state: BatchState) -> None:
         self._state = state
@@ -124,16 +128,16 @@ class BatchRunner:
         )
 
     def log_progress(self, *, last: bool = False) -> None:
-        """Tell how far the batch has come, if that was not told lately.
+        """Log how far the batch has come, unless that was logged lately.
 
-        :param last: In any case.
+        :param last: Log it in any case.
         """
         state = self._state
         if line := self._progress.line(state.session.clock(), state.progress(), state.costs.usd, last=last):
             log.info("%s", line)
 
     def _is_worth_waiting(self, running: Sequence[BatchItem]) -> bool:
-        """Whether a slice that met trouble and came nowhere is followed by another in this attempt."""
+        """Whether a slice that met errors and came no further is followed by another in this attempt."""
         state = self._state
         if any(item.key not in state.last_errors for item in running):
             return True
@@ -141,7 +145,7 @@ class BatchRunner:
         return limited and state.session.clock() < state.last_progress() + state.timeout
 
     def _items_to_submit(self) -> list[BatchItem]:
-        """Return what is to be bought, or at least looked for."""
+        """Return the items to submit, or at least to look up."""
         state = self._state
         stops = state.stops
         if stops.stops_lookups:

@@ -1,4 +1,8 @@
-"""What both sides of a batch share, the buying and the collecting: the items, the ledger, the money and the rules."""
+"""``BatchState``: where every item of a batch stands; shared by ``BatchSubmitter`` and ``ResultCollector``.
+
+It answers from the ledger in memory and writes to it; :meth:`BatchState.save` lets other attempts see how far this one
+has come.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +158,7 @@ class BatchState:
         return "unsent" if entry.submitted_at is None or self.image_task_id(item) is None else "running"
 
     def needs_lookup(self, item: BatchItem) -> bool:
-        """Whether an earlier attempt may have bought what is unsent by this one: it is looked for before any POST."""
+        """Whether an earlier attempt may have bought what is unsent by this one: it is looked up before any POST."""
         record = self.entry(item).record
         if record is None:
             return not self.ledger.complete and (self.attempt.retry or self.attempt.cleared)
@@ -169,7 +173,7 @@ class BatchState:
         return self._rebuy_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
     def may_be_bought(self, item: BatchItem) -> bool:
-        """Whether an item that is looked for first may be bought after all, without anything failing meanwhile."""
+        """Whether an item that is looked up first may be bought after all, without anything failing meanwhile."""
         if self.image_task_id(item) is None:
             return True
         return self._rebuy_when_lost(item) and self._link_age(item) > LINK_LIFETIME_SECONDS - LINK_MARGIN_SECONDS
@@ -256,7 +260,7 @@ class BatchState:
         )
 
     def mark_verified(self, item: BatchItem, image: StoredImage) -> None:
-        """Note what lies under the name of an item's image; a person may have put another image there."""
+        """Note what is stored under the name of an item's image; a person may have put another image there."""
         landed = self.entry(item).stored
         if landed is not None and landed.sha256 != image.sha256:
             log.warning("%s is another image than was landed there; it is left as it is", image.uri)
@@ -317,12 +321,12 @@ class BatchState:
         )
         _count_ended(self, failure.item)
 
-    def reopen(self, item: BatchItem, *, anew: bool = False) -> None:
-        """Take an item up again; it goes through the decision again, which looks before it buys.
+    def reopen(self, item: BatchItem, *, rebuy: bool = False) -> None:
+        """Open an item that had ended; its submission looks up what was bought before it buys.
 
-        :param anew: Whether another image task will have to be bought.
+        :param rebuy: Whether another image task will have to be bought.
         """
-        if anew:
+        if rebuy:
             self._to_rebuy.add(item.key)
         self.ledger.update(item.key, status="open", stored=None, error=None, submitted_at=None)
 
