@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.state import name_ids
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds after its submit from which on an image is not looked for any more: its link died an hour ago or more.
+#: Seconds after its submit from which on an image task is not polled any more.
 _DEAD_SECONDS: Final = LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""``BatchProgress``, ``ProgressLog``: how far a batch has come, when it pays to wake again, and what the log says of it.
+"""``BatchProgress``, ``ProgressLog``: how far a batch has come, when it pays to wake again, and what a log says of it.
 
 A slice submits at the account's rate while it lands what has finished, then gives its worker slot back until enough
 of what runs has ended.
