@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
+from tests.support.task_runner import WAYS
 
 
 class ServiceClock:
@@ -89,3 +90,9 @@ def buy(emulator: Emulator) -> Callable[..., str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> str:
+    """Each way in which the sensor waits."""
+    return str(request.param)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,14 +15,9 @@ from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import workflow
 from tests.support.statsd import Sent, StatsdServer
-from tests.support.task_runner import Run, TaskInstance, attempt, resume, sensor
+from tests.support.task_runner import resume, sensor, wait
 
 Buy = Callable[..., str]
-WAYS: dict[str, dict[str, Any]] = {
-    "deferred": {"deferrable": True},
-    "poked": {"deferrable": False},
-    "rescheduled": {"deferrable": False, "mode": "reschedule"},
-}
 #: What a waiting worker says at its end; polls and delays are the poller's.
 RESULTS = ("completed", "failed", "timed_out", "cost_micro_usd")
 
@@ -40,23 +34,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(metrics, "count", count)
     return counted
-
-
-@pytest.fixture(params=list(WAYS))
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def wait(ids: Any, way: str, **options: Any) -> Run:
-    """One attempt; a rescheduled one is called again as the scheduler would."""
-    ti = TaskInstance(task_id="wait")
-    started = datetime.now(UTC)
-    for _ in range(500):
-        run = attempt(sensor(ids, **{"poke_interval": 0.01, **WAYS[way], **options}), ti)
-        if type(run.error).__name__ != "AirflowRescheduleException":
-            return run
-        ti.first_reschedule = started
-    raise AssertionError("rescheduled without end")
 
 
 def test_each_image_task_is_counted_once(emulator: Emulator, buy: Buy, way: str, counted: Counter[str]) -> None:

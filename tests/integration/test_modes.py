@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,31 +15,9 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from tests.support.task_runner import Run, TaskInstance, attempt, resume, sensor
+from tests.support.task_runner import attempt, resume, sensor, wait
 
 Buy = Callable[..., str]
-WAYS: dict[str, dict[str, Any]] = {
-    "deferred": {"deferrable": True},
-    "poked": {"deferrable": False},
-    "rescheduled": {"deferrable": False, "mode": "reschedule"},
-}
-
-
-def wait(ids: Any, way: str, **options: Any) -> Run:
-    """One attempt; a rescheduled one is called again as the scheduler would."""
-    ti = TaskInstance(task_id="wait")
-    started = datetime.now(UTC)
-    for _ in range(500):
-        run = attempt(sensor(ids, **{"poke_interval": 0.01, **WAYS[way], **options}), ti)
-        if type(run.error).__name__ != "AirflowRescheduleException":
-            return run
-        ti.first_reschedule = started
-    raise AssertionError("rescheduled without end")
-
-
-@pytest.fixture(params=list(WAYS))
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def test_results_are_the_same(emulator: Emulator, buy: Buy, way: str) -> None:

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -123,9 +123,24 @@ def sensor(ids: Any, **options: Any) -> NanoBananaSensor:
     return NanoBananaSensor(task_id="wait", image_task_ids=ids, **{"poke_interval": 0.05, "timeout": 20, **options})
 
 
-def wait(ids: Any, **options: Any) -> Run:
-    """Wait for image tasks."""
-    return attempt(sensor(ids, **options))
+#: Options of the sensor for each way of waiting.
+WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "deferred": {"deferrable": True},
+    "poked": {"deferrable": False},
+    "rescheduled": {"deferrable": False, "mode": "reschedule"},
+}
+
+
+def wait(ids: Any, way: str = "deferred", **options: Any) -> Run:
+    """Wait for image tasks in one attempt; a rescheduled sensor is executed repeatedly, as the scheduler does."""
+    ti = TaskInstance(task_id="wait")
+    started = datetime.now(UTC)
+    for _ in range(500):
+        run = attempt(sensor(ids, **{"poke_interval": 0.01, **WAYS[way], **options}), ti)
+        if type(run.error).__name__ != "AirflowRescheduleException":
+            return run
+        ti.first_reschedule = started
+    raise AssertionError("rescheduled without end")
 
 
 def entries_of(*ids: str) -> list[dict[str, Any]]:
