@@ -144,12 +144,12 @@ class BatchSubmitter:
                 self._unsent.clear()
         if group:
             self._log_bought()
-            may_leave_at = state.session.clock() + _WRITE_AHEAD_VALID_SECONDS
-            self._admitted.extend((item, self._write_ahead(item, may_leave_at)) for item in group)
+            now = state.session.clock()
+            self._admitted.extend((item, self._write_ahead(item, now)) for item in group)
             state.save()
         return bool(group)
 
-    def _write_ahead(self, item: BatchItem, may_leave_at: float) -> SubmissionRecord | None:
+    def _write_ahead(self, item: BatchItem, now: float) -> SubmissionRecord | None:
         """Put the intent of an item into the ledger and return it; the item may be POSTed once the ledger was saved.
 
         Return None where the item's submission has to write its own: its generations have to be looked up first, or
@@ -162,12 +162,12 @@ class BatchSubmitter:
             return None
         generation = record.generation if record else 0
         intent = state.attempt.intent(
-            identity, generation, client_ids=state.policy.client_ids, may_leave_at=may_leave_at
+            identity, generation, client_ids=state.policy.client_ids, may_leave_at=now + _WRITE_AHEAD_VALID_SECONDS
         )
         if state.client_ids_resolve:
             state.ledger.put_record(item.key, intent)
             return intent
-        state.ledger.put_record(item.key, intent.with_state(RecordState.QUEUED))
+        state.ledger.put_record(item.key, intent.with_state(RecordState.QUEUED, may_have_left_at=now))
         return None
 
     def _take_back(self, item: BatchItem, intent: SubmissionRecord | None) -> None:
