@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.batch.progress import BatchProgress
 from airflow_provider_nanobanana.batch.stop_conditions import Killed, StopConditions
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
-from airflow_provider_nanobanana.submission.client_ids import known_supported, known_unsupported
+from airflow_provider_nanobanana.submission.client_ids import known_to_resolve
 from airflow_provider_nanobanana.toapis.errors import (
     Charged,
     InsufficientCredits,
@@ -213,10 +213,11 @@ class BatchState:
 
         Once it was seen not to, that stands for the task instance: nobody can tell what was bought by then.
         """
-        base_url, known = self.session.settings.base_url, self.checkpoints.current.client_ids_resolve
-        if not self.policy.client_ids or known is False or known_unsupported(base_url):
+        known = self.checkpoints.current.client_ids_resolve
+        seen = known_to_resolve(self.session.settings.base_url)
+        if not self.policy.client_ids or known is False or seen is False:
             return False
-        return True if known or known_supported(base_url) else None
+        return True if known or seen else None
 
     def identity(self, item: BatchItem, regeneration: int) -> SubmissionIdentity:
         """Return what makes the submission of an item this one."""

@@ -20,14 +20,9 @@ _PAUSES: Final = (0.0, 5.0, 10.0, 20.0)
 _checked: dict[str, bool] = {}
 
 
-def known_unsupported(base_url: str) -> bool:
-    """Whether this process has seen that the service does not resolve client ids."""
-    return _checked.get(base_url) is False
-
-
-def known_supported(base_url: str) -> bool:
-    """Whether this process has seen that the service resolves client ids."""
-    return _checked.get(base_url) is True
+def known_to_resolve(base_url: str) -> bool | None:
+    """Return whether the service was seen by this process to resolve client ids; None before it was asked."""
+    return _checked.get(base_url)
 
 
 def mark_supported(session: ToApisSession) -> None:

@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.durable.reconcile import (
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.record_store import OptimisticRecord
 from airflow_provider_nanobanana.metrics import count
-from airflow_provider_nanobanana.submission.client_ids import known_unsupported, verify_support
+from airflow_provider_nanobanana.submission.client_ids import known_to_resolve, verify_support
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, submit_call
 
@@ -179,7 +179,7 @@ class Submission:
 
     def _with_what_ids_are_worth(self, situation: ReconcileInput) -> ReconcileInput:
         """Buy nothing on the word of look-ups, once the service was seen not to resolve client ids."""
-        if known_unsupported(self._session.settings.base_url):
+        if known_to_resolve(self._session.settings.base_url) is False:
             return replace(situation, rules=replace(situation.rules, on_unknown_submission="fail"))
         return situation
 
