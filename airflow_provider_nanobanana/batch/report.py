@@ -268,15 +268,15 @@ def _failure(failure: FailedItem) -> dict[str, Any]:
     }
 
 
-def _identity(order: BatchItem) -> dict[str, Any]:
+def _identity(item: BatchItem) -> dict[str, Any]:
     """Return which request it was: position, name, identity, and the fields as they were asked for."""
-    fields = order.request.model_dump(mode="json")
+    fields = item.request.model_dump(mode="json")
     return {
-        "request": order.index,
-        "name": order.name,
-        "key": order.key,
-        "digest": order.digest,
-        "model": order.request.model,
+        "request": item.index,
+        "name": item.name,
+        "key": item.key,
+        "digest": item.digest,
+        "model": item.request.model,
         "fields": {
             key: _bare(value) if key in ("reference_images", "extra_body") else value for key, value in fields.items()
         },

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from airflow_provider_nanobanana.landing import ImageStore, StoredImage, decode_b64, stem_for
 from airflow_provider_nanobanana.landing.address_policy import policy_for, system_resolve
-from airflow_provider_nanobanana.landing.link_fetcher import MAX_BYTES, LinkFetcher
+from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
+from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus

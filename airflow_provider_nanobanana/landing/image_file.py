@@ -25,6 +25,7 @@ from airflow_provider_nanobanana.landing.file_signatures import image_of_another
 from airflow_provider_nanobanana.landing.jpeg import parse_jpeg
 from airflow_provider_nanobanana.landing.strip_metadata import bare_png, bare_webp
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
+from airflow_provider_nanobanana.toapis.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ MAX_PIXELS: Final = 20_000_000
 """Largest image taken, in pixels. The largest the model makes is 12288x1536 = 18.9 megapixels."""
 
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Largest file taken for an image, in bytes; the same limit as for links."""
+"""Largest image taken, in bytes, from a link or as a file."""
 
 MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
 """Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page)."""
@@ -186,28 +187,22 @@ def _decodes_avif() -> bool:
     return bool(AvifImagePlugin.SUPPORTED)
 
 
-def check_reference(source: str | os.PathLike[str] | bytes, *, name: str = "reference image") -> str:
+def check_reference(data: bytes, *, name: str = "reference image") -> str:
     """Check a reference image before it is uploaded, by decoding it, and return its MIME type.
 
-    :param source: A local file, or the whole content.
+    :param data: The content, or its beginning: one byte more than 10 MiB is enough.
     :param name: What the message calls it.
-    :raises InvalidRequest: No whole JPEG, PNG or WebP, larger than 10 MiB (service docs, image generation page), or
-        above 80 megapixels.
-    :raises OSError: The file cannot be read.
+    :raises InvalidRequest: No whole JPEG, PNG or WebP, larger than 10 MiB (``docs/toapis.md``, "Uploads"), or above 80
+        megapixels.
     """
-    if isinstance(source, bytes):
-        data, size = source, len(source)
-    else:
-        with open(source, "rb") as file:
-            data, size = file.read(MAX_REFERENCE_BYTES + 1), os.fstat(file.fileno()).st_size
     found = detect_format(data[:_HEAD])
     if found not in _SENT_AS_REFERENCE:
         what = f"a {found.upper()}" if found else _kind(data[:_HEAD])
         raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
-    if size > MAX_REFERENCE_BYTES:
-        raise InvalidRequest(f"{name} has {size:,} bytes; JPEG, PNG or WebP of at most 10 MB is allowed")
-    if size > SAFE_REFERENCE_BYTES:
-        log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{size:,}")
+    if len(data) > MAX_REFERENCE_BYTES:
+        raise InvalidRequest(f"{name} has more than {MAX_REFERENCE_BYTES:,} bytes; at most 10 MB is allowed")
+    if len(data) > SAFE_REFERENCE_BYTES:
+        log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{len(data):,}")
     try:
         _decode_reference(data, found)
     except ImageInvalid as invalid:
@@ -261,7 +256,9 @@ def _decoder(data: bytes, image_format: ImageFormat, most: int = MAX_PIXELS) -> 
         raise
     except Exception as error:
         # Decoders fail on hostile bytes with nearly anything (SyntaxError, struct.error, IndexError, ...).
-        raise ImageInvalid(f"The {image_format} image is truncated or corrupt ({_one_line(str(error))})") from error
+        raise ImageInvalid(
+            f"The {image_format} image is truncated or corrupt ({one_line(str(error), limit=160)})"
+        ) from error
 
 
 class _ElsewhereAsBefore:
@@ -317,13 +314,8 @@ def _excerpt(head: bytes) -> str:
         return kind
     if kind == "unknown bytes":
         return f"{kind} that begin with {head[:12].hex(' ')}"
-    words = _one_line(re.sub(r"<[^>]*>?", " ", head.decode("utf-8", "replace")))
+    words = one_line(re.sub(r"<[^>]*>?", " ", head.decode("utf-8", "replace")), limit=160)
     return f"{kind}: {words!r}" if words else f"{kind} without words"
-
-
-def _one_line(text: str) -> str:
-    """Collapse white space, cut query strings of links (they are secrets) and keep at most 160 characters."""
-    return re.sub(r"\?\S+", "?…", " ".join(text.split()))[:160]
 
 
 _CHUNK: Final = 4 * 64 * 1024

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_nanobanana.landing.image_file import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image, suffix_for
 from airflow_provider_nanobanana.landing.storage import RESERVED, Storage, open_storage, stems_present, storage_failures
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed, ToApisError
+from airflow_provider_nanobanana.toapis.text import truncate_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -201,7 +202,7 @@ class ImageStore:
         final = error.reworded(f"{error.message}. What came is kept as {uri}")
         record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size, "reason": ""}
         room = max(0, _MOST_SAID - len(json.dumps(record)))
-        final.kept = record | {"reason": _cut(error.message, room)}
+        final.kept = record | {"reason": truncate_json(error.message, room)}
         return final
 
     def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
@@ -251,13 +252,6 @@ class ImageStore:
             width=facts.width,
             height=facts.height,
         )
-
-
-def _cut(text: str, room: int) -> str:
-    """Return the beginning of a text that takes so many bytes of JSON."""
-    while len(json.dumps(text)) - 2 > room:
-        text = text[:-1]
-    return text
 
 
 def _check_stem(stem: str) -> None:

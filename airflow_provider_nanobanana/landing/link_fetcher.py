@@ -27,6 +27,7 @@ from airflow_provider_nanobanana.landing.address_policy import (
     find_route,
     system_resolve,
 )
+from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
 from airflow_provider_nanobanana.toapis.error_body import parse_retry_after
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, ImageInvalid, UnsafeAddress
 from airflow_provider_nanobanana.toapis.http import ConnectionDeadline
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.http import httpx
     from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
 
-#: Largest image fetched, in bytes.
-MAX_BYTES: Final = 64 * 1024 * 1024
 #: Redirects followed.
 MAX_HOPS: Final = 5
 #: Longest time for one link, all redirects included.

@@ -85,40 +85,42 @@ _WAITED_TEXT = re.compile(r"time[ds]?[ -]?out|deadline exceeded|超时", re.IGNO
 _SHORTEST_REASON: Final = 4
 
 
-def parse_error_body(answer: ApiResponse) -> ErrorBody:
+def parse_error_body(response: ApiResponse) -> ErrorBody:
     """Return code, type and message from any of the envelopes E1 to E9; never fails."""
-    body = answer.json()
+    body = response.json()
     if body is not None:
-        return error_body_of(body, answer.secret)
-    text = _TAG.sub(" ", answer.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
-    return ErrorBody(message=one_line(text, answer.secret) or "empty body", page=bool(answer.body.strip()))
+        return error_body_of(body, response.secret)
+    text = _TAG.sub(" ", response.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
+    return ErrorBody(message=one_line(text, response.secret) or "empty body", page=bool(response.body.strip()))
 
 
-def classify(answer: ApiResponse, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
+def classify(response: ApiResponse, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the one error that an answer is; ``now`` is epoch seconds, for ``Retry-After`` as a date."""
-    complaint = parse_error_body(answer)
-    status = _told_status(answer, complaint, kind)
+    error_body = parse_error_body(response)
+    status = _told_status(response, error_body, kind)
     charged: errors.Charged | None = None
-    if _refused_on_the_way(status, complaint):
+    if _refused_on_the_way(status, error_body):
         error_class: type[errors.ToApisError] = errors.TransientFailure
-        sentence = _sentence_of_the_edge(answer, complaint, kind, image_task_id)
+        sentence = _sentence_of_the_edge(response, error_body, kind, image_task_id)
         # Whoever refused it, the service never saw it.
         charged = "yes" if kind is CallKind.STATUS else "no"
     else:
-        error_class = _error_class(status, complaint, kind)
+        error_class = _error_class(status, error_body, kind)
         # An answer without a word of trouble may hold an id where a person finds it.
-        odd = error_class is errors.SubmissionUnknown and answer.status < 300 and not complaint.message
-        told = replace(complaint, message=readable(answer, LONGEST_MESSAGE)) if odd and answer.json() else complaint
-        sentence = _sentence(error_class, answer.status, told, kind, image_task_id)
+        odd = error_class is errors.SubmissionUnknown and response.status < 300 and not error_body.message
+        told = (
+            replace(error_body, message=readable(response, LONGEST_MESSAGE)) if odd and response.json() else error_body
+        )
+        sentence = _sentence(error_class, response.status, told, kind, image_task_id)
         # A poll that is refused says nothing of the image task: it lives on and stays paid.
         if kind is CallKind.STATUS and error_class is not errors.ImageTaskNotFound:
             charged = "yes"
     return error_class(
         sentence,
         image_task_id=image_task_id,
-        http_status=answer.status,
-        code=complaint.code or None,
-        retry_after=parse_wait(answer.headers, answer.json(), now),
+        http_status=response.status,
+        code=error_body.code or None,
+        retry_after=parse_wait(response.headers, response.json(), now),
         charged=charged,
     )
 
@@ -142,92 +144,96 @@ def no_response_error(failure: NoResponse, kind: CallKind, image_task_id: str | 
     )
 
 
-def _told_status(answer: ApiResponse, complaint: ErrorBody, kind: CallKind) -> int:
+def _told_status(response: ApiResponse, error_body: ErrorBody, kind: CallKind) -> int:
     """Return the HTTP status that an answer is to be taken for: a 2xx may hold a refusal in its body.
 
     A code of 400 to 499 decides as that status would. So does ``success: false`` with a reason, unless the reason is
     trouble of the service: then nobody knows how far a submit got, as with a code of 500.
     """
-    body = answer.json()
-    if not 200 <= answer.status < 300 or body is None:
-        return answer.status
+    body = response.json()
+    if not 200 <= response.status < 300 or body is None:
+        return response.status
     if (code := told_code(body)) is not None:
         return code
     refused = kind in (CallKind.SUBMIT, CallKind.UPLOAD) and denies(body) and not names_image_task(body)
-    return 400 if refused and complaint.message and not _TROUBLE_TEXT.search(complaint.words) else answer.status
+    return 400 if refused and error_body.message and not _TROUBLE_TEXT.search(error_body.words) else response.status
 
 
-def _refused_on_the_way(status: int, complaint: ErrorBody) -> bool:
+def _refused_on_the_way(status: int, error_body: ErrorBody) -> bool:
     """Whether a firewall, a proxy or a login page refused a call: the page is not the service's own JSON."""
-    if status == 407 or (status == 403 and (complaint.page or complaint.silent or complaint.message == "empty body")):
+    if status == 407 or (
+        status == 403 and (error_body.page or error_body.silent or error_body.message == "empty body")
+    ):
         return True
-    return complaint.page and 400 <= status < 500 and status not in _OWN_PAGES | _GAVE_UP
+    return error_body.page and 400 <= status < 500 and status not in _OWN_PAGES | _GAVE_UP
 
 
-def _error_class(status: int, complaint: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
-    if complaint.has_code(_QUOTA_CODES):
+def _error_class(status: int, error_body: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
+    if error_body.has_code(_QUOTA_CODES):
         return errors.InsufficientCredits
-    if complaint.has_code(_MODEL_CODES) or complaint.message.startswith("pricing_failed"):
+    if error_body.has_code(_MODEL_CODES) or error_body.message.startswith("pricing_failed"):
         return errors.ModelNotFound
-    if _content_refused(status, complaint, kind):
+    if _content_refused(status, error_body, kind):
         return errors.ContentRefused
     if 300 <= status < 500 and status != 408:
-        return _client_error_class(status, complaint, kind)
-    return _server_error_class(status, complaint, kind)
+        return _client_error_class(status, error_body, kind)
+    return _server_error_class(status, error_body, kind)
 
 
-def _content_refused(status: int, complaint: ErrorBody, kind: CallKind) -> bool:
+def _content_refused(status: int, error_body: ErrorBody, kind: CallKind) -> bool:
     """Whether the content was refused: by its code always, by its words where a prompt or picture was sent."""
-    if content_refused(complaint.code, "") or content_refused(complaint.type, ""):
+    if content_refused(error_body.code, "") or content_refused(error_body.type, ""):
         return True
     by_words = kind in (CallKind.SUBMIT, CallKind.UPLOAD) and status not in (401, 402, 404, 408, 429)
-    return by_words and not complaint.page and content_refused("", complaint.words)
+    return by_words and not error_body.page and content_refused("", error_body.words)
 
 
-def _client_error_class(status: int, complaint: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
+def _client_error_class(status: int, error_body: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
     if status == 429:
-        pattern = _EMPTY_TEXT if complaint.has_code(_RATE_CODES) else _QUOTA_TEXT
-        empty = not complaint.page and pattern.search(complaint.message)
+        pattern = _EMPTY_TEXT if error_body.has_code(_RATE_CODES) else _QUOTA_TEXT
+        empty = not error_body.page and pattern.search(error_body.message)
         return errors.InsufficientCredits if empty else errors.RateLimited
-    if kind is CallKind.SUBMIT and (_repeats_a_submit(status, complaint) or _may_have_passed(status, complaint)):
+    if kind is CallKind.SUBMIT and (_repeats_a_submit(status, error_body) or _may_have_passed(status, error_body)):
         return errors.SubmissionUnknown
-    explained = complaint.code or len(complaint.message) >= _SHORTEST_REASON
+    explained = error_body.code or len(error_body.message) >= _SHORTEST_REASON
     refused = {
         401: errors.AuthenticationFailed,
         402: errors.InsufficientCredits,
-        403: errors.InsufficientCredits if _QUOTA_TEXT.search(complaint.message) else errors.PermissionRefused,
-        422: errors.InvalidRequest if explained and complaint.message != "empty body" else errors.ContentRefused,
+        403: errors.InsufficientCredits if _QUOTA_TEXT.search(error_body.message) else errors.PermissionRefused,
+        422: errors.InvalidRequest if explained and error_body.message != "empty body" else errors.ContentRefused,
     }
     if kind is CallKind.STATUS and status not in (401, 402, 403):
         # Only the service's own word counts: to hear "not there" from an edge page could lead to a second purchase.
-        return errors.ImageTaskNotFound if _means_not_found(complaint) else errors.TransientFailure
+        return errors.ImageTaskNotFound if _means_not_found(error_body) else errors.TransientFailure
     return errors.ConfigurationError if status < 400 else refused.get(status, errors.InvalidRequest)
 
 
-def _may_have_passed(status: int, complaint: ErrorBody) -> bool:
+def _may_have_passed(status: int, error_body: ErrorBody) -> bool:
     """Whether a client error tells of a wait that ended behind the gateway: what waits there may have been accepted."""
-    return status in _GAVE_UP or (status in (400, 422) and bool(_WAITED_TEXT.search(complaint.words)))
+    return status in _GAVE_UP or (status in (400, 422) and bool(_WAITED_TEXT.search(error_body.words)))
 
 
-def _repeats_a_submit(status: int, complaint: ErrorBody) -> bool:
+def _repeats_a_submit(status: int, error_body: ErrorBody) -> bool:
     """Whether a submit was refused for an earlier one with the same client id, which may have bought the image."""
-    if status == 409 or (status in (400, 422) and _REPEATED_TEXT.search(f"{complaint.code} {complaint.words}")):
+    if status == 409 or (status in (400, 422) and _REPEATED_TEXT.search(f"{error_body.code} {error_body.words}")):
         return True
-    named = status < 500 and _CLIENT_ID_TEXT.search(f"{complaint.code} {complaint.words}")
-    return bool(named) and not _UNKNOWN_FIELD_TEXT.search(complaint.words)
+    named = status < 500 and _CLIENT_ID_TEXT.search(f"{error_body.code} {error_body.words}")
+    return bool(named) and not _UNKNOWN_FIELD_TEXT.search(error_body.words)
 
 
-def _server_error_class(status: int, complaint: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
-    if status == 503 and complaint.code.lower() == "rate_limit_unavailable":
+def _server_error_class(status: int, error_body: ErrorBody, kind: CallKind) -> type[errors.ToApisError]:
+    if status == 503 and error_body.code.lower() == "rate_limit_unavailable":
         return errors.ServiceUnavailable
-    if _means_not_found(complaint) and kind is CallKind.STATUS:
+    if _means_not_found(error_body) and kind is CallKind.STATUS:
         return errors.ImageTaskNotFound
     return errors.SubmissionUnknown if kind is CallKind.SUBMIT else errors.TransientFailure
 
 
-def _means_not_found(complaint: ErrorBody) -> bool:
+def _means_not_found(error_body: ErrorBody) -> bool:
     """Whether the service says that the image task is not there: by code or type, or (E5) by a code in the message."""
-    return not complaint.page and (complaint.has_code(_MISSING_CODES) or bool(_MISSING_TEXT.search(complaint.message)))
+    return not error_body.page and (
+        error_body.has_code(_MISSING_CODES) or bool(_MISSING_TEXT.search(error_body.message))
+    )
 
 
 _UNKNOWN = (
@@ -255,12 +261,12 @@ _ADVICE: dict[type[errors.ToApisError], str] = {
 def _sentence(
     error_class: type[errors.ToApisError],
     status: int,
-    complaint: ErrorBody,
+    error_body: ErrorBody,
     kind: CallKind,
     image_task_id: str | None,
 ) -> str:
-    said = f"HTTP {status}" + (f" {complaint.code}" if complaint.code else "")
-    quote = f": {complaint.message}" if complaint.message else ""
+    said = f"HTTP {status}" + (f" {error_body.code}" if error_body.code else "")
+    quote = f": {error_body.message}" if error_body.message else ""
     if error_class is errors.SubmissionUnknown:
         return _UNKNOWN.format(what=f"{said}{quote}")
     lost_path = status in (404, 405) and kind is not CallKind.STATUS and error_class is errors.InvalidRequest
@@ -268,16 +274,18 @@ def _sentence(
     return f"{_call(kind, image_task_id)} answered {said}{quote}.{' ' + advice if advice else ''}"
 
 
-def _sentence_of_the_edge(answer: ApiResponse, complaint: ErrorBody, kind: CallKind, image_task_id: str | None) -> str:
-    if complaint.page:
-        what = "HTML page" if b"<" in answer.body[:1000] else "page that is no JSON"
+def _sentence_of_the_edge(
+    response: ApiResponse, error_body: ErrorBody, kind: CallKind, image_task_id: str | None
+) -> str:
+    if error_body.page:
+        what = "HTML page" if b"<" in response.body[:1000] else "page that is no JSON"
     else:
-        what = "empty body" if not answer.body.strip() else "not the service's own words"
-    quote = f": {complaint.message}" if complaint.message not in ("", "empty body") else ""
+        what = "empty body" if not response.body.strip() else "not the service's own words"
+    quote = f": {error_body.message}" if error_body.message not in ("", "empty body") else ""
     bought = " Nothing was bought." if kind is CallKind.SUBMIT else ""
     return (
-        f"{_call(kind, image_task_id)}: an edge or proxy refused it (HTTP {answer.status}, {what}){quote}.{bought} It "
-        "may pass; if it stays, let the network or the service allow this machine's address and User-Agent."
+        f"{_call(kind, image_task_id)}: an edge or proxy refused it (HTTP {response.status}, {what}){quote}.{bought} "
+        "It may pass; if it stays, let the network or the service allow this machine's address and User-Agent."
     )
 
 

@@ -83,7 +83,7 @@ class _BaseClient:
                 image_task_id=call.image_task_id,
             ) from error
 
-    def _answer(self, response: httpx.Response, body: bytes) -> ApiResponse:
+    def _response(self, response: httpx.Response, body: bytes) -> ApiResponse:
         return ApiResponse(response.status_code, dict(response.headers), body, self._key, self._base_url)
 
     @staticmethod
@@ -114,8 +114,8 @@ class ToApisClient(_BaseClient):
         super().__init__(base_url, api_key, timeout=timeout)
         self._retry = retry or RequestRetry()
         self._sleep = sleep
-        self._lines: list[_Line] = []
-        self._idle: deque[_Line] = deque()
+        self._opened: list[_Connections] = []
+        self._idle: deque[_Connections] = deque()
         self._closed = False
         # What keeps connections from being opened at all is to be known before anything is written ahead.
         self._idle.append(self._open())
@@ -139,54 +139,54 @@ class ToApisClient(_BaseClient):
     def _exchange(self, call: ApiCall[Any]) -> ApiResponse | NoResponse:
         if self._closed:
             raise RuntimeError("The client is closed.")
-        with self._thread_client() as line:
-            request = self._request(call, trace=line.cutoff.trace)
+        with self._thread_client() as connections:
+            request = self._request(call, trace=connections.deadline.trace)
             try:
                 with (
-                    line.cutoff.limit(self._timeout),
-                    contextlib.closing(line.http.handle_request(request)) as response,
+                    connections.deadline.limit(self._timeout),
+                    contextlib.closing(connections.http.handle_request(request)) as response,
                 ):
                     body = bytearray()
                     for chunk in response.iter_bytes():
                         body += chunk
                         if len(body) > MAX_RESPONSE_BYTES:
                             return NoResponse(sent=True, reason="the answer was too long")
-                    return self._answer(response, bytes(body))
+                    return self._response(response, bytes(body))
             except Exception as error:
                 # Whatever it is: a submit that may have arrived is never an error that forgets that.
                 raise self._failed(error, call) from error
 
     @contextlib.contextmanager
-    def _thread_client(self) -> Iterator[_Line]:
+    def _thread_client(self) -> Iterator[_Connections]:
         """Lend connections that no other call uses: one that is cut off must not take the calls of others with it."""
         try:
-            line = self._idle.pop()
+            connections = self._idle.pop()
         except IndexError:
-            line = self._open()
+            connections = self._open()
         try:
-            yield line
+            yield connections
         finally:
-            self._idle.append(line)
+            self._idle.append(connections)
 
-    def _open(self) -> _Line:
+    def _open(self) -> _Connections:
         transport = open_transport(httpx.HTTPTransport, self._base_url, shared_ssl_context(), limits=_LIMITS)
-        line = _Line(transport, ConnectionDeadline())
-        self._lines.append(line)
-        return line
+        connections = _Connections(transport, ConnectionDeadline())
+        self._opened.append(connections)
+        return connections
 
     def close(self) -> None:
         """Close all connections; no call can be sent afterwards."""
         self._closed = True
-        for line in self._lines:
-            line.http.close()
-            line.cutoff.clear()
+        for connections in self._opened:
+            connections.http.close()
+            connections.deadline.clear()
 
 
-class _Line(NamedTuple):
+class _Connections(NamedTuple):
     """The connections that one call at a time uses, and what ends it in time."""
 
     http: httpx.HTTPTransport
-    cutoff: ConnectionDeadline
+    deadline: ConnectionDeadline
 
 
 class AsyncToApisClient(_BaseClient):
@@ -206,20 +206,20 @@ class AsyncToApisClient(_BaseClient):
         on_headers: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout)
-        self._heed = on_headers
+        self._on_headers = on_headers
         # Longer than a poll interval, so that few waits do not open a connection for each poll; a submit that left on
         # a connection just closed would be unknown, so the blocking client keeps httpx's 5 s.
         limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT, keepalive_expiry=_KEEP_ALIVE)
-        lanes, context = -(-concurrency // _CONNECTIONS_PER_CLIENT), shared_ssl_context()
-        self._lanes = [
+        pools, context = -(-concurrency // _CONNECTIONS_PER_CLIENT), shared_ssl_context()
+        self._pools = [
             _PooledClient(open_transport(httpx.AsyncHTTPTransport, base_url, context, limits=limits))
-            for _ in range(lanes)
+            for _ in range(pools)
         ]
         self._closed = False
         self._reached = False
-        self._probe = asyncio.Lock()
-        self._misses = 0
-        self._miss: Exception | None = None
+        self._first_call = asyncio.Lock()
+        self._unreached_count = 0
+        self._unreached: Exception | None = None
 
     async def call(self, call: ApiCall[T]) -> T:
         """Send a call once and return its result; whoever polls asks again later.
@@ -233,11 +233,11 @@ class AsyncToApisClient(_BaseClient):
 
         Names are looked up in the event loop's few threads, which every other trigger needs, too.
         """
-        misses = self._misses
+        misses = self._unreached_count
         while not self._reached:
-            async with self._probe:
-                if self._miss is not None and self._misses != misses:
-                    raise self._failed(self._miss, call) from self._miss
+            async with self._first_call:
+                if self._unreached is not None and self._unreached_count != misses:
+                    raise self._failed(self._unreached, call) from self._unreached
                 if not self._reached:
                     return await self._send(call)
         return await self._send(call)
@@ -247,38 +247,38 @@ class AsyncToApisClient(_BaseClient):
             raise RuntimeError("The client is closed.")
         request = self._request(call)
         # The first of the least busy: a few connections stay warm and the others close.
-        lane = min(self._lanes, key=attrgetter("busy"))
-        lane.busy += 1
+        pool = min(self._pools, key=attrgetter("busy"))
+        pool.busy += 1
         try:
             async with asyncio.timeout(self._timeout):
-                response = await lane.http.handle_async_request(request)
+                response = await pool.http.handle_async_request(request)
                 async with contextlib.aclosing(response):
                     self._reached = True
-                    if self._heed is not None:
-                        self._heed(response.headers)
+                    if self._on_headers is not None:
+                        self._on_headers(response.headers)
                     body = bytearray()
                     async for chunk in response.aiter_bytes():
                         body += chunk
                         if len(body) > MAX_RESPONSE_BYTES:
                             return NoResponse(sent=True, reason="the answer was too long")
-                    return self._answer(response, bytes(body))
+                    return self._response(response, bytes(body))
         except Exception as error:
-            self._note(error)
+            self._on_failure(error)
             raise self._failed(error, call) from error
         finally:
-            lane.busy -= 1
+            pool.busy -= 1
 
-    def _note(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception) -> None:
         """Keep in mind whether the host could be reached; one that is silent was."""
         self._reached = not isinstance(error, _UNREACHED)
         if not self._reached:
-            self._miss = error
-            self._misses += 1
+            self._unreached = error
+            self._unreached_count += 1
 
     async def aclose(self) -> None:
         """Close the connections; no call can be sent afterwards."""
         self._closed = True
-        await asyncio.gather(*(lane.http.aclose() for lane in self._lanes))
+        await asyncio.gather(*(pool.http.aclose() for pool in self._pools))
 
 
 @dataclass

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from airflow_provider_nanobanana.toapis.scalars import first_given, parse_number, parse_text, parse_word
+from airflow_provider_nanobanana.toapis.scalars import first_given, json_inside, parse_number, parse_text, parse_word
 from airflow_provider_nanobanana.toapis.text import one_line
 
 _LONGEST_RETRY_AFTER: Final = 3600.0
@@ -67,7 +66,7 @@ def error_body_of(body: Mapping[str, Any], secret: str = "") -> ErrorBody:
     code = "" if code.lower() in _NO_CODES else code
     kind = parse_word(source.get("type"), secret, 80) or ""
     # E8: the task layer wraps the upstream's JSON in its own message; the inner words are the telling ones.
-    inner = next((value for text in said if (value := _json_inside(text))), None)
+    inner = next((value for text in said if isinstance(value := json_inside(text), Mapping)), None)
     if inner is not None:
         nested = error_body_of(inner, secret)
         if not nested.silent:
@@ -96,16 +95,6 @@ def _words(value: Any, depth: int = 0) -> Iterator[str]:
         for key in (*_MESSAGES_OF_AN_ERROR, *_ERRORS):
             for text in _words(value.get(key), depth + 1):
                 yield f"{where}: {text}" if where else text
-
-
-def _json_inside(text: str) -> Mapping[str, Any] | None:
-    if not text.startswith("{"):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def parse_wait(headers: Mapping[str, str], body: Mapping[str, Any] | None, now: float) -> float | None:

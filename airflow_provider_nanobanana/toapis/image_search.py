@@ -7,7 +7,6 @@ of other gateways, and why a request's own links may be in the answer: ``docs/to
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +15,12 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_nanobanana.toapis.fingerprint import unsigned
+from airflow_provider_nanobanana.toapis.scalars import json_inside
 
 #: Several drafts or layers are one image task; more are a mistake, or an attack on the storage.
 MOST_IMAGES: Final = 16
 _MOST_NODES: Final = 20_000
 _DEEPEST: Final = 16
-_LONGEST_JSON_TEXT: Final = 1_000_000
 _LONGEST_LINK: Final = 16_384
 #: Characters of a text that tell whether it is base64; whoever decodes it looks at the rest.
 _HEAD: Final = 400
@@ -186,7 +185,7 @@ class _Search:
         self.nodes += 1
         if self.nodes > _MOST_NODES or where.depth > _DEEPEST:
             return
-        while isinstance(value, str) and (inner := _json_inside(value)) is not None:
+        while isinstance(value, str) and (inner := json_inside(value)) is not None:
             value, where = inner, where.deeper()
         if isinstance(value, Mapping):
             self._walk_mapping(value, where)
@@ -202,7 +201,7 @@ class _Search:
         for name, value in mapping.items():
             key = re.sub(r"[\W_]", "", str(name)[:80]).lower()
             below = where.below(key, trusting=self.trusting)
-            if not isinstance(value, str) or _json_inside(value) is not None:
+            if not isinstance(value, str) or json_inside(value) is not None:
                 self._walk(value, key, below)
             elif image := self._take(value, key, below):
                 if own is None:
@@ -259,15 +258,3 @@ class _Where:
 def _is_task(value: Any) -> bool:
     """Whether a value is an image task, which may repeat its request beside its result."""
     return isinstance(value, Mapping) and any(key in value for key in ("task_id", "taskId", "prompt"))
-
-
-def _json_inside(text: str) -> Any:
-    """Return the object or list that a text holds as JSON, or None."""
-    start = text[:64].lstrip()[:1]
-    if start not in ("{", "[", '"') or len(text) > _LONGEST_JSON_TEXT:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, (dict, list)) or (isinstance(value, str) and value != text) else None

@@ -91,15 +91,15 @@ def status_call(
     """
     chosen = image_task_id.startswith(_OUR_CLIENT_IDS) if by_client_id is None else by_client_id
 
-    def read(answer: ApiResponse) -> ImageTask | None:
-        if responses.speaks_of_another(answer, image_task_id, by_client_id=chosen):
+    def read(response: ApiResponse) -> ImageTask | None:
+        if responses.speaks_of_another(response, image_task_id, by_client_id=chosen):
             raise errors.TransientFailure(
                 f"The answer to a status call for image task {image_task_id} speaks of another one; it is not taken.",
                 image_task_id=image_task_id,
-                http_status=answer.status,
+                http_status=response.status,
                 charged="yes",
             )
-        return responses.parse_polled(answer, image_task_id, sent)
+        return responses.parse_polled(response, image_task_id, sent)
 
     # Half a character must not end a look in an error of its own; the service knows no such id.
     segment = quote(image_task_id, safe="", errors="surrogatepass")

@@ -27,6 +27,7 @@ from airflow_provider_nanobanana.toapis.models import (
     ImageTaskStatus,
 )
 from airflow_provider_nanobanana.toapis.scalars import (
+    MOST_CREDITS,
     parse_credits,
     parse_id,
     parse_number,
@@ -51,8 +52,6 @@ _MOST_NODES: Final = 2_000
 _DEEPEST: Final = 5
 #: Characters of an answer without an image that are kept for a person to read.
 _LONGEST_ANSWER: Final = 2_000
-#: Credits that an account may owe.
-_MOST_OWED: Final = 1e12
 
 
 #: What the service says of a bill; only a pending one says nothing of the cost yet.
@@ -119,45 +118,45 @@ class Balance(BaseModel):
 
 
 def parse_submitted(
-    answer: ApiResponse, client_business_id: str | None = None, sent: Collection[str] | None = None
+    response: ApiResponse, client_business_id: str | None = None, sent: Collection[str] | None = None
 ) -> ImageTask | None:
     """Return the image task that the answer to a submit speaks of, or None where it names none that is surely ours.
 
     :param client_business_id: The client id that was sent; an answer that repeats another one is not ours.
     :param sent: The links that were sent.
     """
-    body = answer.json() or {}
+    body = response.json() or {}
     if says_error(body) and not _status_word(_task_of(body)):
         return None
-    image_task_id = _submitted_id(body, client_business_id, answer.secret)
-    return _image_task(answer, _task_of(body), image_task_id, sent) if image_task_id else None
+    image_task_id = _submitted_id(body, client_business_id, response.secret)
+    return _image_task(response, _task_of(body), image_task_id, sent) if image_task_id else None
 
 
-def parse_polled(answer: ApiResponse, asked: str, sent: Collection[str] | None = None) -> ImageTask | None:
+def parse_polled(response: ApiResponse, asked: str, sent: Collection[str] | None = None) -> ImageTask | None:
     """Return the image task that the answer to a look speaks of, or None where it speaks of none.
 
     :param asked: The id that was asked for: the image task's own, or the client id of its submit.
     :param sent: The links of the request, where they are known.
     """
-    body = answer.json() or {}
+    body = response.json() or {}
     task = _task_of(body)
     if not is_image_task(body):
         return None
-    ids = _ids(task, answer.secret)
-    found = _image_task(answer, task, asked if asked in ids or not ids else ids[0], sent)
+    ids = _ids(task, response.secret)
+    found = _image_task(response, task, asked if asked in ids or not ids else ids[0], sent)
     if found.status is ImageTaskStatus.FAILED and not ids and not any(mark in task for mark in _MARKS):
         # "failed" alone may speak of the call; a failed image task would be refunded, and bought again.
         return None
     return found
 
 
-def speaks_of_another(answer: ApiResponse, asked: str, *, by_client_id: bool) -> bool:
+def speaks_of_another(response: ApiResponse, asked: str, *, by_client_id: bool) -> bool:
     """Whether an answer is about another image task than the one asked for, as a mixed-up cache would send it.
 
     :param by_client_id: Whether ``asked`` is a client id: then the answer has an id of its own, and need not repeat it.
     """
-    task = _task_of(answer.json() or {})
-    ids, client_id = _ids(task, answer.secret), parse_text(task.get("client_business_id"))
+    task = _task_of(response.json() or {})
+    ids, client_id = _ids(task, response.secret), parse_text(task.get("client_business_id"))
     if not ids or asked in ids or asked == client_id:
         # Without an id of its own only the client id can tell.
         return not ids and by_client_id and client_id not in (None, asked)
@@ -165,12 +164,12 @@ def speaks_of_another(answer: ApiResponse, asked: str, *, by_client_id: bool) ->
 
 
 def _image_task(
-    answer: ApiResponse, body: Mapping[str, Any], image_task_id: str, sent: Collection[str] | None
+    response: ApiResponse, body: Mapping[str, Any], image_task_id: str, sent: Collection[str] | None
 ) -> ImageTask:
-    secret = answer.secret
+    secret = response.secret
     wire_status = _status_word(body, secret)
     progress = parse_number(body.get("progress"), highest=100)
-    status, images = _outcome(answer, body, wire_status, progress, sent)
+    status, images = _outcome(response, body, wire_status, progress, sent)
     missing = status is ImageTaskStatus.COMPLETED and not images
     return ImageTask(
         id=image_task_id,
@@ -188,12 +187,16 @@ def _image_task(
         error=_task_error(body, wire_status, secret) if status is ImageTaskStatus.FAILED else None,
         billing=_parse_billing(body.get("billing")),
         client_business_id=parse_word(body.get("client_business_id"), secret, 200),
-        answer=readable(answer) if missing else None,
+        answer=readable(response) if missing else None,
     )
 
 
 def _outcome(
-    answer: ApiResponse, body: Mapping[str, Any], wire_status: str, progress: float | None, sent: Collection[str] | None
+    response: ApiResponse,
+    body: Mapping[str, Any],
+    wire_status: str,
+    progress: float | None,
+    sent: Collection[str] | None,
 ) -> tuple[ImageTaskStatus, Sequence[FoundImage]]:
     """Return what the image task amounts to, and its images.
 
@@ -203,7 +206,7 @@ def _outcome(
     status = parse_status(wire_status)
     if status in (ImageTaskStatus.FAILED, ImageTaskStatus.RUNNING):
         return status, ()
-    images = find_images(body, answer.base_url, sent)
+    images = find_images(body, response.base_url, sent)
     if status is ImageTaskStatus.COMPLETED:
         return status, images
     if images:
@@ -229,8 +232,8 @@ def says_error(body: Mapping[str, Any]) -> bool:
     """Whether an answer names an error; an empty one is none."""
     error = body.get("error")
     if isinstance(error, (Mapping, list)):
-        complaint = error_body_of({"error": error})
-        return bool(complaint.code or complaint.message)
+        error_body = error_body_of({"error": error})
+        return bool(error_body.code or error_body.message)
     return bool(error)
 
 
@@ -347,10 +350,10 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         ]
 
 
-def parse_balance(answer: ApiResponse) -> Balance | None:
+def parse_balance(response: ApiResponse) -> Balance | None:
     """Return the balance, or None when the answer holds none."""
-    body = answer.json() or {}
-    remain = parse_credits(body.get("remain_credits"), lowest=-_MOST_OWED)
+    body = response.json() or {}
+    remain = parse_credits(body.get("remain_credits"), lowest=-MOST_CREDITS)
     unlimited = body.get("unlimited_quota") is True
     if remain is None and not unlimited:
         return None
@@ -362,27 +365,27 @@ def parse_balance(answer: ApiResponse) -> Balance | None:
     )
 
 
-def parse_model_ids(answer: ApiResponse) -> list[str] | None:
+def parse_model_ids(response: ApiResponse) -> list[str] | None:
     """Return the model ids of a list answer, or None when it holds no list."""
-    entries = (answer.json() or {}).get("data")
+    entries = (response.json() or {}).get("data")
     if not isinstance(entries, list):
         return None
-    ids = (parse_word(entry.get("id"), answer.secret, 200) for entry in entries if isinstance(entry, Mapping))
+    ids = (parse_word(entry.get("id"), response.secret, 200) for entry in entries if isinstance(entry, Mapping))
     return [model_id for model_id in ids if model_id]
 
 
-def parse_upload_url(answer: ApiResponse) -> str | None:
+def parse_upload_url(response: ApiResponse) -> str | None:
     """Return the public URL of an uploaded reference image, or None."""
-    data = (answer.json() or {}).get("data")
+    data = (response.json() or {}).get("data")
     link = parse_text(data.get("url")) if isinstance(data, Mapping) else None
-    return urljoin(f"{answer.base_url}/", link) if link and link.startswith("/") and answer.base_url else link
+    return urljoin(f"{response.base_url}/", link) if link and link.startswith("/") and response.base_url else link
 
 
-def readable(answer: ApiResponse, limit: int = _LONGEST_ANSWER) -> str:
+def readable(response: ApiResponse, limit: int = _LONGEST_ANSWER) -> str:
     """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long or that gives access."""
     # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
-    text = json.dumps(_shortened(answer.json(), answer.secret), ensure_ascii=False)
-    return one_line(text, answer.secret, limit)
+    text = json.dumps(_shortened(response.json(), response.secret), ensure_ascii=False)
+    return one_line(text, response.secret, limit)
 
 
 def _shortened(value: Any, secret: str, depth: int = 0) -> Any:
@@ -402,13 +405,13 @@ def _shortened(value: Any, secret: str, depth: int = 0) -> Any:
 
 
 def _task_error(body: Mapping[str, Any], wire_status: str, secret: str) -> ImageTaskError:
-    complaint = error_body_of(body, secret)
-    kind = complaint.type if isinstance(body.get("error"), Mapping) else ""
-    code = complaint.code or kind or SERVICE_FAILURE.code
+    error_body = error_body_of(body, secret)
+    kind = error_body.type if isinstance(body.get("error"), Mapping) else ""
+    code = error_body.code or kind or SERVICE_FAILURE.code
     # Decided here, where the words are still whole.
-    if says_moderated(wire_status) or content_refused(code, complaint.words):
+    if says_moderated(wire_status) or content_refused(code, error_body.words):
         code = CONTENT_REFUSED.code
-    return ImageTaskError(code=code, message=complaint.message or "no reason given")
+    return ImageTaskError(code=code, message=error_body.message or "no reason given")
 
 
 def _parse_billing(value: Any) -> Billing | None:

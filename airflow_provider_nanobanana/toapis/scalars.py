@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ from airflow_provider_nanobanana.toapis.text import holds_key, one_line
 #: Longer than any id seen; it must fit into paths, logs and XCom.
 _LONGEST_ID: Final = 128
 _LONGEST_WORD: Final = 64
+_LONGEST_JSON_TEXT: Final = 1_000_000
 #: USD that one image task may cost, and credits that an account may hold: far beyond any, and safe to calculate with.
 MOST_USD: Final = 1e6
-_MOST_CREDITS: Final = 1e12
+MOST_CREDITS: Final = 1e12
 _NUMBER: Final = re.compile(r"[+-]?(\d{1,30}\.?\d{0,30}|\.\d{1,30})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _DOLLARS: Final = re.compile(r"^(US)?\$\s*|^USD\s+|\s*(USD|US\$|\$)$", re.IGNORECASE)
 
@@ -75,7 +77,7 @@ def parse_usd_amount(value: Any) -> float | None:
 
 def parse_credits(value: Any, lowest: float = 0.0) -> float | None:
     """Return a number of credits within bounds that can be calculated with, or None."""
-    return parse_number(value, lowest=lowest, highest=_MOST_CREDITS)
+    return parse_number(value, lowest=lowest, highest=MOST_CREDITS)
 
 
 def parse_time(value: Any) -> float | None:
@@ -85,6 +87,18 @@ def parse_time(value: Any) -> float | None:
         return None
     seconds = number / 1000 if number > 1e11 else number
     return seconds if seconds < 1e10 else None
+
+
+def json_inside(text: str) -> Any:
+    """Return the object or list that a text holds as JSON, or None."""
+    start = text[:64].lstrip()[:1]
+    if start not in ("{", "[", '"') or len(text) > _LONGEST_JSON_TEXT:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, (dict, list)) or (isinstance(value, str) and value != text) else None
 
 
 def first_given(body: Mapping[str, Any], *keys: str) -> Any:

@@ -54,7 +54,7 @@ def test_the_catalogue_asks_for_each_product_with_its_photo() -> None:
 
     def digest(uri: str) -> str:
         path = Path(urlsplit(uri).path)
-        assert check_reference(path) == "image/jpeg"
+        assert check_reference(path.read_bytes()) == "image/jpeg"
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     orders = build_items(requests, defaults={"size": "4:3"}, default_model="nano_banana_2", digest_of=digest)

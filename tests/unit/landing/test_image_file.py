@@ -210,12 +210,8 @@ def test_a_missing_file_is_not_an_invalid_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image_format", "mime"), [("png", "image/png"), ("jpeg", "image/jpeg"), ("webp", "image/webp")]
 )
-def test_reference_by_path_or_bytes(tmp_path: Path, image_format: str, mime: str) -> None:
-    data = picture(image_format)
-    (tmp_path / "x.dat").write_bytes(data)
-    assert (
-        check_reference(data) == check_reference(tmp_path / "x.dat") == check_reference(str(tmp_path / "x.dat")) == mime
-    )
+def test_the_mime_type_of_a_reference(image_format: str, mime: str) -> None:
+    assert check_reference(picture(image_format)) == mime
 
 
 @pytest.mark.parametrize(
@@ -237,15 +233,14 @@ def test_a_reference_of_another_kind_is_named_without_its_content(data: bytes, k
 @pytest.mark.parametrize(
     ("size", "warned"), [(10_000_000, False), (10_000_001, True), (10_485_760, True), (10_485_761, None)]
 )
-def test_reference_size(tmp_path: Path, size: int, warned: bool | None, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "large.png"
-    path.write_bytes(picture("png").ljust(size, b"\0"))
+def test_reference_size(size: int, warned: bool | None, caplog: pytest.LogCaptureFixture) -> None:
+    data = picture("png").ljust(size, b"\0")
     with caplog.at_level(logging.WARNING):
         if warned is None:
-            with pytest.raises(InvalidRequest, match="10,485,761 bytes"):
-                check_reference(path)
+            with pytest.raises(InvalidRequest, match="more than 10,485,760 bytes"):
+                check_reference(data)
         else:
-            check_reference(path)
+            check_reference(data)
     assert ("may refuse" in caplog.text) == bool(warned)
 
 
