@@ -1,4 +1,4 @@
-"""Whatever goes wrong with one image becomes an error of the tree: it ends that image and none beside it."""
+"""errors_of_the_tree_only(): an error that nobody foresaw ends the image it happened to, and none beside it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ log = logging.getLogger(__name__)
 
 #: The path of a link may be as secret as its query.
 _LINK: Final = re.compile(r"https?://\S+", re.IGNORECASE)
-#: Kinds and places of errors that this process has told of.
-_told: Final[set[tuple[str, str]]] = set()
+#: Kinds and places of errors that this process has logged with their traceback.
+_logged: Final[set[tuple[str, str]]] = set()
 
 
 class Unexpected(TransientFailure):
-    """Something that no code of ours foresees went wrong; it may pass."""
+    """An error that this package does not foresee; it may pass."""
 
 
 @contextmanager
 def errors_of_the_tree_only(what: str, *, image_task_id: str | None = None, charged: Charged = "yes") -> Iterator[None]:
-    """Turn what the block raises and is no error of the tree into one that may be retried.
+    """Turn an error of the block that is no :class:`ToApisError` into one that may be retried.
 
     The log has the traceback, once for each place in a process. What ends a task (``AirflowTaskTimeout``,
     ``KeyboardInterrupt``, ``SystemExit``) passes.
@@ -42,7 +42,7 @@ def errors_of_the_tree_only(what: str, *, image_task_id: str | None = None, char
     except Exception as error:  # noqa: BLE001 - foreign code meets foreign bytes here, and what is paid goes on
         kind = type(error).__name__
         words = _LINK.sub("<link>", one_line(str(error)))
-        _tell(kind, _place(error), words, "".join(traceback.format_tb(error.__traceback__)))
+        _log_once(kind, _place(error), words, "".join(traceback.format_tb(error.__traceback__)))
         message = f"{what}: unexpected {kind}, with its traceback in the log. It may pass: a retry tries again."
         # The words of a foreign error may hold what is secret; they go into the log, cleaned, and no further.
         raise Unexpected(message, image_task_id=image_task_id, charged=charged) from None
@@ -53,7 +53,7 @@ def _place(error: Exception) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def _tell(kind: str, place: str, words: str, frames: str) -> None:
-    if (kind, place) not in _told:
-        _told.add((kind, place))
-        log.error("Unexpected %s: %s\n%sMore of this kind are told in short.", kind, words, frames)
+def _log_once(kind: str, place: str, words: str, frames: str) -> None:
+    if (kind, place) not in _logged:
+        _logged.add((kind, place))
+        log.error("Unexpected %s: %s\n%sMore of this kind are logged in short.", kind, words, frames)

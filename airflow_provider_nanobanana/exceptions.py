@@ -1,4 +1,7 @@
-"""The edge between the service's errors and Airflow's: what Airflow does next follows from ``retryable``."""
+"""NanoBananaException and its kin: the service's errors as Airflow's, which Airflow retries or not by ``retryable``.
+
+Hooks, operators and sensors raise these; everything below them raises :class:`ToApisError`.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The retry policy of our operators on Airflow 3.3 and later: what the service said decides, not a count alone."""
+"""NanoBananaRetryPolicy: on Airflow 3.3 and later what the service said decides about a retry, not a count alone."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 
@@ -15,14 +15,14 @@ else:
     except ImportError:  # Airflow before 3.3
         RetryDecision, RetryPolicy = None, object
 
-#: Obedience to one ``Retry-After`` between attempts, in seconds; no slot is held meanwhile.
-_LONGEST_WAIT = 3600.0
+#: The longest wait for one ``Retry-After`` between attempts, in seconds; no slot is held meanwhile.
+_LONGEST_WAIT: Final = 3600.0
 
 
 class NanoBananaRetryPolicy(RetryPolicy):
     """Fail at once what no retry can help, wait what the service asked for, leave the rest to the task's own settings.
 
-    :raises RuntimeError: when made on an Airflow before 3.3, which has no retry policies.
+    :raises RuntimeError: When made on an Airflow before 3.3, which has no retry policies.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class NanoBananaRetryPolicy(RetryPolicy):
             raise RuntimeError("NanoBananaRetryPolicy needs Airflow 3.3; below it retries and retry_delay decide.")
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
-        """Decide about one failure; runs in the worker."""
+        """Decide whether and when a failed attempt is retried; runs in the worker."""
         if not isinstance(exception, NanoBananaException):
             return RetryDecision.default()
         error = exception.error

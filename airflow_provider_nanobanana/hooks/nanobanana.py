@@ -1,4 +1,4 @@
-"""The hook: the connection, and every call to the gateway, for workers and (``aget_task``) for triggers."""
+"""NanoBananaHook: the connection, and every call to the gateway, for workers and (``aget_task``) for triggers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 class NanoBananaHook(BaseHook):
     """Talk to Nano Banana 2 through the ToAPIs gateway.
 
-    A context manager; connections are kept open until :meth:`close`. Every method raises ``NanoBananaFailException``
-    for what no retry can help and ``NanoBananaException`` for the rest.
+    A context manager; HTTP connections are kept open until :meth:`close`. Every method raises
+    ``NanoBananaFailException`` for what no retry can help and ``NanoBananaException`` for the rest; both name what
+    happened to the money (``charged``: ``no``, ``yes`` or ``unknown``) and the image task, where there is one.
 
     :param nanobanana_conn_id: Id of a connection of type ``nanobanana``.
     """
@@ -40,7 +41,7 @@ class NanoBananaHook(BaseHook):
     conn_type = "nanobanana"
     hook_name = "Nano Banana (ToAPIs)"
 
-    #: How this hook waits and tells the time, in epoch seconds; a test puts a clock of its own here.
+    #: How this hook waits, in seconds, and tells the time, in epoch seconds; a test puts a clock of its own here.
     sleep: Callable[[float], None] = staticmethod(time.sleep)
     clock: Callable[[], float] = staticmethod(time.time)
 
@@ -65,7 +66,10 @@ class NanoBananaHook(BaseHook):
 
     @property
     def settings(self) -> ToApisSettings:
-        """The connection, read once per hook."""
+        """What the connection holds, read once per hook.
+
+        :raises NanoBananaFailException: The connection cannot be used; the message names the field.
+        """
         if self._settings is None:
             from airflow_provider_nanobanana.hooks.connection import read_connection
 
@@ -75,7 +79,7 @@ class NanoBananaHook(BaseHook):
         return self._settings
 
     async def asettings(self) -> ToApisSettings:
-        """Return the connection, looked up without blocking the event loop."""
+        """Return what the connection holds, looked up without blocking the event loop; errors as of ``settings``."""
         if self._settings is None:
             from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 
@@ -125,7 +129,7 @@ class NanoBananaHook(BaseHook):
             return self._client
 
     async def aclient(self) -> AsyncToApisClient:
-        """Return the asyncio client; raises the service's own errors, not Airflow's."""
+        """Return the asyncio client; its calls raise the gateway's errors, not Airflow's."""
         from airflow_provider_nanobanana.toapis.session import open_async_client
 
         settings = await self.asettings()
@@ -178,13 +182,18 @@ class NanoBananaHook(BaseHook):
         client_business_id: str | None = None,
         submitted_before: datetime | None = None,
     ) -> ImageTask:
-        """Buy one image; reference images in storage are checked and uploaded first.
+        """Buy one image and return its image task; reference images in storage are checked and uploaded first.
 
-        :param request: An :class:`ImageRequest` or a mapping with its keys.
-        :param client_business_id: The id to find this submission by; that of an earlier call finds its image task.
-        :param submitted_before: When an earlier call with that id left at the latest: what it bought may be out of
-            sight for 90 s more. None: there was none, or long ago.
-        :raises NanoBananaException: refused, not accepted, or (``charged == "unknown"``) not known to be.
+        Waits as long as the account's ``submit_rate`` asks. The image task is seldom completed: poll it with
+        :meth:`get_task`, then call :meth:`download`.
+
+        :param request: An :class:`ImageRequest`, or a mapping with its keys (``prompt``, ``size``, ``resolution``,
+            ``reference_images``, ``model``, ``response_format``, ``extra_body``).
+        :param client_business_id: The id to find this submit by; that of an earlier call finds its image task instead
+            of buying another (docs/toapis.md, "Client ids").
+        :param submitted_before: When an earlier call with that id left at the latest, with a time zone: what it bought
+            may be out of sight for 90 s more. None: there was none, or long ago.
+        :raises NanoBananaException: Refused, not accepted, or (``charged == "unknown"``) not known to be.
         """
         from airflow_provider_nanobanana.submission.standalone import submit_standalone
 
@@ -193,12 +202,17 @@ class NanoBananaHook(BaseHook):
             return submit_standalone(self.session, parsed, client_business_id, submitted_before)
 
     def get_task(self, image_task_id: str) -> ImageTask:
-        """Ask for one image task; free, and repeated on transient failures."""
+        """Return one image task as it is now; free, and repeated on transient failures.
+
+        :param image_task_id: Its id, or the ``client_business_id`` that this package gave it.
+        :raises NanoBananaException: The account does not know the id, or not yet (docs/toapis.md, "Status"); or the
+            gateway could not be asked.
+        """
         with airflow_errors():
             return self.session.get_task(image_task_id)
 
     async def aget_task(self, image_task_id: str) -> ImageTask:
-        """As :meth:`get_task`, for triggers, without repeats: the caller polls again anyway."""
+        """Return one image task as :meth:`get_task`, for triggers; without repeats, since the caller polls again anyway."""
         from airflow_provider_nanobanana.toapis.protocol import status_call
 
         client = await self.aclient()
@@ -222,25 +236,33 @@ class NanoBananaHook(BaseHook):
         destination: str,
         request: ImageRequest | Mapping[str, Any] | None = None,
     ) -> StoredImage:
-        """Land one image of a completed image task, verified, under a name that follows from its id.
+        """Land one image of a completed image task, verified, and return where it is and what was checked.
+
+        The file's name follows from the id: a second call finds the image in place and downloads nothing.
 
         :param image: A :class:`GeneratedImage`, or a mapping with ``id``, ``index`` and ``url``; without a usable link
             the service is asked for it again.
         :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
         :param request: What was asked for; an image of another pixel size is landed with a warning, and none of its own
             references is taken for a result.
+        :raises NanoBananaFailException: The link has expired for good (24 hours, docs/toapis.md, "Result links"), or
+            the bytes are no image.
+        :raises NanoBananaException: The image could not be fetched or stored now; a retry is free.
         """
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
         asked = None if request is None else self.parse(request)
         pixels, sent = (None, None) if asked is None else (asked.expected_pixels(), asked.sent_links())
-        with airflow_errors(), ImageDownloader(self.session, destination) as retrieval:
-            return retrieval.land(image, pixels, sent=sent)
+        with airflow_errors(), ImageDownloader(self.session, destination) as downloader:
+            return downloader.land(image, pixels, sent=sent)
 
     # --- account ---------------------------------------------------------------------------------------------------
 
     def balance(self, *, of_key: bool = False) -> Balance:
-        """Return what the account has left, or what this key may still spend of it; free."""
+        """Return what the account has left, in credits and USD; free.
+
+        :param of_key: Return what this key may still spend of it instead.
+        """
         with airflow_errors():
             return self.session.balance(of_key=of_key)
 

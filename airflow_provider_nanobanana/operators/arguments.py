@@ -1,4 +1,4 @@
-"""Arguments that several operators take, checked where they only show after rendering."""
+"""Arguments that several operators take, checked when a task runs: only then are they rendered and mapped."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.input_values import as_text, is_blank, listed
 
-#: A wait beyond it is a mistake; links live for a day.
+#: A wait beyond it is a mistake, in seconds; links live for a day.
 _LONGEST: Final = timedelta(days=30).total_seconds()
 
 
 def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -> None:
-    """Refuse what only shows after rendering and mapping; nothing was sent.
+    """Check that arguments are one of their choices.
 
-    :raises InvalidRequest: an argument is none of its choices.
+    :param choices: The choices of each argument, by its name.
+    :raises InvalidRequest: An argument is none of its choices; nothing was sent.
     """
     faults = [
         f"{name} is {' or '.join(map(repr, allowed))}, not {getattr(operator, name)!r:.40}"
@@ -31,7 +32,7 @@ def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -
 def parse_seconds(value: Any, name: str) -> float:
     """Return a number of seconds or a timedelta as seconds.
 
-    :raises InvalidRequest: it is neither, or negative, or more than 30 days.
+    :raises InvalidRequest: It is neither, or negative, or more than 30 days.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= _LONGEST:
@@ -42,7 +43,7 @@ def parse_seconds(value: Any, name: str) -> float:
 
 
 def parse_usd(value: Any) -> Any:
-    """Return an amount as a number also where a template rendered it to text; what is none stays, to be refused.
+    """Return an amount in USD as a number also where a template rendered it to text; what is none stays, to be refused.
 
     Only None stands for no limit: a text without a number is what a template makes of a misspelt name, and a limit that
     was asked for is no reason to spend without one.
@@ -79,9 +80,9 @@ def one_prompt(value: Any) -> Any:
 
 
 def as_list(value: Any) -> Any:
-    """Return what can be read once only as a list: each request reads it.
+    """Return reference images that can be read only once as a list, since each request reads them.
 
-    :raises InvalidRequest: It fails on the way.
+    :raises InvalidRequest: Reading it fails, or it is too long.
     """
     return listed(value, MAX_REFERENCE_IMAGES + 1, "reference_images") if isinstance(value, Iterator) else value
 

@@ -1,4 +1,4 @@
-"""What the operators that take requests have in common: how their templates are rendered."""
+"""RequestOperator: what the operators that take requests have in common, which is how their templates are rendered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RequestOperator(BaseOperator):
-    """Renders the arguments that are one text as the text they are.
+    """Base of the operators that take requests: renders the arguments that are one text as the text they are.
 
     ``render_template_as_native_obj`` reads a text that looks like Python as Python: the prompt ``"['a', 'b']"`` would
     become two, ``"1984"`` a number, ``"None"`` nothing. Here a template that is one expression gives that expression's
@@ -38,12 +38,14 @@ class RequestOperator(BaseOperator):
 
         Should a later Airflow not call it, numbers still become their texts and lists are still refused.
         """
-        others = []
+        # No public method does for this one: on 3.0.6 to 3.3.2 a mapped task is rendered by this method of its
+        # unmapped operator and never by render_template_fields(), and render_template() is not told the field.
+        others: list[str] = []
         for name in template_fields:
             value = getattr(parent, name, None)
-            file = isinstance(value, str) and value.endswith(tuple(self.template_ext))
+            is_file = isinstance(value, str) and value.endswith(tuple(self.template_ext))
             # What came through XCom is no template (its id is among those seen).
-            if name not in self.text_fields or not isinstance(value, str) or file or id(value) in seen_oids:
+            if name not in self.text_fields or not isinstance(value, str) or is_file or id(value) in seen_oids:
                 others.append(name)
             else:
                 setattr(parent, name, _render(jinja_env.from_string(value), context))

@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_nanobanana.batch import former_items
-from airflow_provider_nanobanana.batch.costs import format_usd
-from airflow_provider_nanobanana.batch.outcome import FailedItem
-from airflow_provider_nanobanana.batch.report import BatchReport
 from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
@@ -375,6 +371,9 @@ def _report(
     A manifest that cannot be written loses nothing: its sentence is added to the error, and alone it is an error that
     a retry fixes for free.
     """
+    from airflow_provider_nanobanana.batch import former_items
+    from airflow_provider_nanobanana.batch.report import BatchReport
+
     outcomes = state.outcomes()
     totals = state.costs.totals()
     left = former_items.abandoned_records(state)
@@ -417,6 +416,8 @@ def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mappi
 
 def _log_paid(outcomes: Sequence[Outcome]) -> None:
     """Log every image task that is, or may be, paid and whose image is not in place."""
+    from airflow_provider_nanobanana.batch.outcome import FailedItem
+
     failed = (outcome for outcome in outcomes if isinstance(outcome, FailedItem) and outcome.charged != "no")
     ids = list(dict.fromkeys(failure.id for failure in failed if failure.id))
     for start in range(0, len(ids), _IDS_IN_A_LINE):
@@ -425,6 +426,8 @@ def _log_paid(outcomes: Sequence[Outcome]) -> None:
 
 def _log_standing(state: BatchState) -> None:
     """Log what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
+    from airflow_provider_nanobanana.batch.costs import format_usd
+
     progress = state.progress()
     log.warning(
         "%s of %s images are in place, %s under way, %d not submitted; the batch has cost %s so far.",
@@ -440,6 +443,8 @@ def _log_standing(state: BatchState) -> None:
 
 def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
     """Log what there is in the end."""
+    from airflow_provider_nanobanana.batch.costs import format_usd
+
     if result["extra_count"]:
         log.info(
             "%d images more than asked for came with the others; they lie beside them, with a number behind the name",

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_nanobanana.batch.report import manifest_name
 from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
-from airflow_provider_nanobanana.landing.image_store import safe_name
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
@@ -45,11 +43,15 @@ class TaskManifest:
     @property
     def name(self) -> str:
         """The name of the file, without its suffix."""
+        from airflow_provider_nanobanana.batch.report import manifest_name
+
         return manifest_name(**self.run)
 
     @property
     def uri(self) -> str:
         """Where the manifest is, or will be."""
+        from airflow_provider_nanobanana.landing.image_store import safe_name
+
         return self.store.uri(f"{safe_name(self.name)}.json")
 
     def write(self, content: Mapping[str, Any]) -> errors.ToApisError | None:

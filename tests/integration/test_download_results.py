@@ -27,7 +27,7 @@ Buy = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_boundary, "_told", set())
+    monkeypatch.setattr(error_boundary, "_logged", set())
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: list[str], error: BaseException) -> None:

@@ -30,7 +30,7 @@ Spoil = Callable[[str], BaseException | None]
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_boundary, "_told", set())
+    monkeypatch.setattr(error_boundary, "_logged", set())
 
 
 def come_with(monkeypatch: pytest.MonkeyPatch, further: int, prompt: str = "") -> None:
