@@ -212,7 +212,7 @@ class NanoBananaHook(BaseHook):
             return self.session.get_task(image_task_id)
 
     async def aget_task(self, image_task_id: str) -> ImageTask:
-        """Return one image task as :meth:`get_task`, for triggers; without repeats, since the caller polls again anyway."""
+        """Return one image task as :meth:`get_task`, for triggers; without repeats, since the caller polls again."""
         from airflow_provider_nanobanana.toapis.protocol import status_call
 
         client = await self.aclient()
