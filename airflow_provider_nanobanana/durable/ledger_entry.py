@@ -1,42 +1,34 @@
-"""What a batch knows of one of its orders, and its compact stored form."""
+"""``LedgerEntry``: what is known of one wanted image, and the stored form of many of them.
+
+The stored form is plain JSON by field name, without fields that have their default, compressed
+(:func:`~.state_store.encode`). It is the same for a batch and for a single submit.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, get_args
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, Literal, get_args
 
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
+from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
 from airflow_provider_nanobanana.toapis.errors import Charged
+from airflow_provider_nanobanana.toapis.text import truncate_json
 
 Status = Literal["open", "landed", "failed", "reused"]
 
-_STATUSES: Final[tuple[Status, ...]] = get_args(Status)
-_STATES: Final = tuple(RecordState)
-_FIELDS: Final = 10
-_HEX: Final = re.compile(r"(?:[0-9a-f]{2})+")
-_CLIENT_ID: Final = "nb-"
-#: Bytes of JSON that a fault's code and message take in the stored form at most.
-_LONGEST_CODE, _LONGEST_MESSAGE = 60, 160
-#: Bytes that an entry may take as Airflow stores it; what goes beyond is kept in less and less detail.
-_LONGEST_ENTRY: Final = 600
-
-#: How much the stored form tells of what few orders have.
-Detail = Literal["whole", "short", "least", "none"]
-_DETAILS: Final[tuple[Detail, ...]] = get_args(Detail)
-_LONGEST_ANSWER: Final[Mapping[Detail, int]] = {"whole": 300, "short": 100, "least": 0, "none": 0}
-#: Further images that are not in place and are told of in the stored form at most.
-_MOST_LOST: Final[Mapping[Detail, int]] = {"whole": 20, "short": 20, "least": 3, "none": 0}
-#: Formats whose files are not called by their name.
-_SUFFIXES: Final[Mapping[str, str]] = {"jpeg": "jpg"}
+VERSION: Final = 1
+#: Bytes of a value that every store keeps.
+KEPT_ANYWHERE: Final = 4096
+#: Bytes that stored entries take on average at most; most take 100 to 170.
+MAX_ENTRY_BYTES: Final = 600
+#: Bytes of JSON that a stored code, message and answer take at most.
+_LONGEST_CODE, _LONGEST_MESSAGE, _LONGEST_ANSWER = 60, 160, 300
 
 
-class ItemError(NamedTuple):
-    """Why an order has no image, what became of its money, and whether another attempt may bring it.
+@dataclass(frozen=True)
+class ItemError:
+    """Why an item has no image, what became of its money, and whether another attempt may bring it.
 
     The stored form cuts long texts.
 
@@ -58,9 +50,8 @@ class ItemError(NamedTuple):
 class StoredFile:
     """An image in place.
 
-    Where one order has many, the stored form knows no more than the name of those beside the first.
-
     :param name: File name below the destination.
+    :param sha256: None, as ``bytes``, ``width`` and ``height``, for a further image where the stored form had no room.
     :param bytes: Size of the file.
     :param width: Pixels, as ``height``.
     :param index: Which image of its image task.
@@ -82,7 +73,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Lost:
-    """An image that came beside the one an order asked for, and is not in place.
+    """An image that came beside the one an item asked for, and is not in place.
 
     :param index: Which image of the image task.
     """
@@ -93,14 +84,14 @@ class Lost:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One order of a batch.
+    """One wanted image.
 
     :param record: The write-ahead record of its submission; None while it has none.
     :param cost: US dollars, 0 where it was refunded or reused; None while unknown.
-    :param listed: Whether ``cost`` is the list price, the service having reported none.
+    :param is_list_price: Whether ``cost`` is the list price, the service having reported none.
     :param submitted_at: Epoch seconds at which the service took it; None also while it is taken up again.
-    :param sunk: US dollars paid for earlier image tasks of this order that were lost.
-    :param sunk_listed: Whether list prices are part of ``sunk``.
+    :param sunk_cost: US dollars paid for earlier image tasks of this item that were lost.
+    :param sunk_is_list_price: Whether list prices are part of ``sunk_cost``.
     :param extras: Images in place that came beside the one that was asked for.
     :param lost: Images that came beside it and are not in place.
     """
@@ -123,163 +114,104 @@ class LedgerEntry:
         error = self.error if self.status == "failed" else None
         return error is not None and (error.charged == "no" or error.billed)
 
-    def to_json(self) -> list[Any]:
-        """Return the stored form: positions instead of names, hashes in base64, no record's ``writer``."""
-        fields: list[Any] = []
-        for detail in _DETAILS:
-            fields = self._fields(detail)
-            # What is measured is what Airflow stores: the text of the chunk, as JSON once more.
-            if fields[-1] is None or len(json.dumps(json.dumps(fields))) <= _LONGEST_ENTRY:
-                break
-        while fields[-1] is None:
-            fields.pop()
-        return fields
 
-    def _fields(self, detail: Detail) -> list[Any]:
-        return [
-            _STATUSES.index(self.status),
-            None if self.record is None else _record_to_json(self.record),
-            None if self.stored is None else _landed_to_json(self.stored),
-            self.cost,
-            1 if self.is_list_price else None,
-            None if self.error is None else _fault_to_json(self.error),
-            self.submitted_at,
-            self.sunk_cost or None,
-            1 if self.sunk_is_list_price else None,
-            self._more(detail) or None,
-        ]
+def encode_entries(writer: str, entries: Mapping[str, LedgerEntry]) -> str:
+    """Return the stored form of entries by key; where there is no room for all of it, the essence of each.
 
-    def _more(self, detail: Detail) -> dict[str, Any]:
-        """Return what few orders have, by short names."""
-        more = {
-            "x": [_extra_to_json(file, detail) for file in self.extras],
-            "l": [_lost_to_json(lost, detail) for lost in self.lost[: _MOST_LOST[detail]]],
-            "f": _details(self.error, detail) if self.error else None,
-        }
-        return {key: value for key, value in more.items() if value}
-
-    @classmethod
-    def from_json(cls, value: Any) -> LedgerEntry:
-        """Return the entry.
-
-        :raises ValueError: It is none of ours, or damaged; so say TypeError and IndexError.
-        """
-        fields: list[Any] = list(value)
-        fields += [None] * (_FIELDS - len(fields))
-        status, record, landed, cost, listed, error, submitted_at, sunk, sunk_listed, more = fields
-        more = more or {}
-        file = None if landed is None else StoredFile(landed[0], _unpack(landed[1]), *landed[2:])
-        return cls(
-            record=None if record is None else _record_from_json(record),
-            status=_STATUSES[status],
-            stored=file,
-            cost=cost,
-            is_list_price=bool(listed),
-            error=None if error is None else _fault_from_json(error, more.get("f")),
-            submitted_at=submitted_at,
-            sunk_cost=sunk or 0.0,
-            sunk_is_list_price=bool(sunk_listed),
-            extras=tuple(_extra_from_json(extra, file) for extra in more.get("x", ())),
-            lost=tuple(Lost(lost[0], _fault_from_json(lost[1:5], lost[5])) for lost in more.get("l", ())),
-        )
+    :param writer: Tells the text of one attempt from those of others; it stands for the ``writer`` of each record.
+    """
+    limit = max(KEPT_ANYWHERE, MAX_ENTRY_BYTES * len(entries))
+    text = ""
+    for shortened in (_cut, _essence, _least):
+        plain = {key: _plain_entry(shortened(entry)) for key, entry in entries.items()}
+        text = encode({"version": VERSION, "writer": writer, "entries": plain})
+        if len(text) <= limit:
+            break
+    return text
 
 
-def _record_to_json(record: SubmissionRecord) -> list[Any]:
-    client_id = record.client_business_id
-    return [
-        _STATES.index(record.state),
-        _pack(record.fingerprint),
-        record.regeneration,
-        record.generation,
-        None if client_id is None else _pack(client_id, _CLIENT_ID),
-        record.image_task_id,
-        record.may_have_left_at,
-        record.max_tries,
-        record.try_number,
-    ]
+def decode_entries(name: str, text: str) -> tuple[str, dict[str, LedgerEntry]]:
+    """Return the writer and the entries of a stored form; the records in it are without writer.
+
+    :param name: Under which it is stored, for the error.
+    :raises TransientFailure: It is none; that is never the same as "there is none".
+    """
+    value = decode(name, text)
+    try:
+        if value["version"] != VERSION:
+            raise ValueError(f"version {value['version']!r}, not {VERSION}")
+        return str(value["writer"]), {key: _entry(plain) for key, plain in value["entries"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise unreadable(name, error) from error
 
 
-def _record_from_json(value: Any) -> SubmissionRecord:
-    state, fingerprint, regeneration, generation, client_id, image_task_id, at, max_tries, *later = value
-    return SubmissionRecord(
-        state=_STATES[state],
-        fingerprint=_unpack(fingerprint),
-        regeneration=regeneration,
-        generation=generation,
-        client_business_id=None if client_id is None else _unpack(client_id, _CLIENT_ID),
-        image_task_id=image_task_id,
-        may_have_left_at=at,
-        max_tries=max_tries,
-        # Whoever wrote it is known for the chunk as a whole.
-        writer="",
-        try_number=later[0] if later else 0,
+def _cut(entry: LedgerEntry) -> LedgerEntry:
+    """Return an entry with long texts cut."""
+    if entry.error is None and not entry.lost:
+        return entry
+    lost = tuple(replace(image, fault=_cut_error(image.fault)) for image in entry.lost)
+    return replace(entry, error=entry.error and _cut_error(entry.error), lost=lost)
+
+
+def _cut_error(error: ItemError) -> ItemError:
+    return replace(
+        error,
+        code=truncate_json(error.code, _LONGEST_CODE),
+        message=truncate_json(error.message, _LONGEST_MESSAGE),
+        answer=error.answer and truncate_json(error.answer, _LONGEST_ANSWER),
     )
 
 
-def _landed_to_json(landed: StoredFile) -> list[Any]:
-    return [landed.name, _pack(landed.sha256 or ""), landed.bytes, landed.format, landed.width, landed.height]
+def _essence(entry: LedgerEntry) -> LedgerEntry:
+    """Return an entry that tells no more of further images than where they are, and of answers nothing."""
+    cut = _cut(entry)
+    return replace(
+        cut,
+        error=cut.error and replace(cut.error, answer=None, kept=_uri_of(cut.error.kept)),
+        extras=tuple(replace(file, sha256=None, bytes=None, width=None, height=None) for file in cut.extras),
+        lost=tuple(replace(lost, fault=replace(lost.fault, message="", answer=None, kept=None)) for lost in cut.lost),
+    )
 
 
-def _extra_to_json(file: StoredFile, detail: Detail) -> list[Any]:
-    """Return a further image without its name: that is the first one's but for the index."""
-    if detail != "whole" or file.sha256 is None:
-        return [file.index, file.format]
-    return [file.index, file.format, _pack(file.sha256), file.bytes, file.width, file.height]
+def _least(entry: LedgerEntry) -> LedgerEntry:
+    """Return an entry that tells what was sent, paid and stored, and no more."""
+    essence = _essence(entry)
+    return replace(essence, error=essence.error and replace(essence.error, message="", kept=None), lost=())
 
 
-def _extra_from_json(value: Any, first: StoredFile | None) -> StoredFile:
-    index, image_format, *measures = value
-    sha256, size, width, height = measures or (None, None, None, None)
-    name = f"{first.stem if first else ''}.{index}.{_SUFFIXES.get(image_format, image_format)}"
-    return StoredFile(name, sha256 and _unpack(sha256), size, image_format, width, height, index)
+def _uri_of(kept: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if kept is None else {"uri": truncate_json(str(kept.get("uri")), _LONGEST_ANSWER)}
 
 
-def _lost_to_json(lost: Lost, detail: Detail) -> list[Any]:
-    fault = lost.fault if detail == "whole" else lost.fault._replace(message="")
-    return [lost.index, *_fault_to_json(fault), _details(fault, detail)]
+def _plain_entry(entry: LedgerEntry) -> Any:
+    plain = _to_plain(entry)
+    if "record" in plain:
+        plain["record"].pop("writer", None)
+    return plain
 
 
-def _fault_to_json(fault: ItemError) -> list[Any]:
-    return [_cut(fault.code, _LONGEST_CODE), _cut(fault.message, _LONGEST_MESSAGE), fault.charged, int(fault.retryable)]
+def _to_plain(value: Any) -> Any:
+    """Return a value as plain JSON; of a dataclass the fields that have not their default."""
+    if is_dataclass(value):
+        told = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: _to_plain(what) for field, what in told if what != field.default}
+    return [_to_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
-def _details(fault: ItemError, detail: Detail) -> dict[str, Any]:
-    """Return what few faults have."""
-    kept = fault.kept if detail == "whole" or fault.kept is None else {"uri": fault.kept.get("uri")}
-    details = {
-        "billed": int(fault.billed),
-        "kept": None if detail == "none" else kept,
-        "answer": _cut(fault.answer or "", _LONGEST_ANSWER[detail]),
-    }
-    return {key: value for key, value in details.items() if value}
+def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
+    """Return what :func:`_plain_entry` made plain.
 
-
-def _fault_from_json(value: Any, details: Any) -> ItemError:
-    code, message, charged, again = value
-    details = details or {}
-    kept, answer = details.get("kept"), details.get("answer")
-    return ItemError(code, message, charged, bool(again), bool(details.get("billed")), kept, answer)
-
-
-def _pack(text: str, prefix: str = "") -> str:
-    """Return hexadecimal text as base64, which has no ``=`` here; any other text stays, with a ``=`` before it."""
-    digits = text.removeprefix(prefix)
-    if not text.startswith(prefix) or not _HEX.fullmatch(digits):
-        return f"={text}"
-    return base64.urlsafe_b64encode(bytes.fromhex(digits)).decode().rstrip("=")
-
-
-def _unpack(text: str, prefix: str = "") -> str:
-    if text.startswith("="):
-        return text[1:]
-    try:
-        return prefix + base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).hex()
-    except binascii.Error as error:
-        raise ValueError(f"no base64: {text!r}") from error
-
-
-def _cut(text: str, budget: int) -> str:
-    """Return what fits into so many bytes of JSON; a Chinese character takes six there."""
-    while len(json.dumps(text)) - 2 > budget:
-        text = text[: -max(1, len(text) // 8)]
-    return text
+    :raises ValueError: It is none of ours, or damaged; so say TypeError, KeyError and AttributeError.
+    """
+    told = dict(plain)
+    if told.get("status", "open") not in get_args(Status):
+        raise ValueError(f"status {told['status']!r}")
+    if "record" in told:
+        told["record"] = SubmissionRecord(**{**told["record"], "state": RecordState(told["record"]["state"])})
+    if "stored" in told:
+        told["stored"] = StoredFile(**told["stored"])
+    if "error" in told:
+        told["error"] = ItemError(**told["error"])
+    told["extras"] = tuple(StoredFile(**file) for file in told.get("extras", ()))
+    told["lost"] = tuple(Lost(lost["index"], ItemError(**lost["fault"])) for lost in told.get("lost", ()))
+    return LedgerEntry(**told)

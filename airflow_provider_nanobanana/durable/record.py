@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final, Self
-
-from airflow_provider_nanobanana.toapis.errors import TransientFailure
-
-VERSION: Final = 1
-#: The key in Airflow's ``task_state_store``.
-KEY: Final = "nanobanana_submission"
+from typing import Any, Self
 
 
 class RecordState(StrEnum):
@@ -50,7 +44,7 @@ class SubmissionIdentity:
 
 @dataclass(frozen=True)
 class SubmissionRecord:
-    """What is known of a task instance's submission; plain JSON in the store, and no secret in it.
+    """What is known of a task instance's submission; no secret in it.
 
     :param at: Epoch seconds of the last moment at which a POST may have left.
     :param max_tries: Airflow's count when this was written; another one at a later try means that the user cleared
@@ -67,7 +61,7 @@ class SubmissionRecord:
     image_task_id: str | None
     may_have_left_at: float
     max_tries: int
-    writer: str
+    writer: str = ""
     try_number: int = 0
 
     def matches(self, identity: SubmissionIdentity) -> bool:
@@ -77,28 +71,6 @@ class SubmissionRecord:
     def with_state(self, state: RecordState, **changes: Any) -> Self:
         """Return the record in another state."""
         return replace(self, state=state, **changes)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the stored form."""
-        return {"version": VERSION, **asdict(self), "state": str(self.state)}
-
-    @classmethod
-    def from_json(cls, value: Any) -> SubmissionRecord:
-        """Return the record; what cannot be read is never "no record".
-
-        :raises TransientFailure: for another version or form; nothing was sent.
-        """
-        try:
-            fields = dict(value)
-            if fields.pop("version") != VERSION:
-                raise ValueError("another version")
-            return cls(**{**fields, "state": RecordState(fields["state"])})
-        except (TypeError, ValueError, KeyError) as error:
-            raise TransientFailure(
-                f"The record of an earlier submission ({KEY!r} in the task's state store) cannot be read ({error}); "
-                "nothing was sent now. It was written by another version of this provider, or by hand.",
-                charged="unknown",
-            ) from error
 
 
 @dataclass(frozen=True)

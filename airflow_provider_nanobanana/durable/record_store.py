@@ -1,14 +1,28 @@
-"""Where the record lies: Airflow's task state store (3.3 and later), or the memory of one attempt."""
+"""``RecordStore``: where the record of one submission is kept, and :class:`OptimisticRecord`, which shares it safely.
+
+Several attempts of a task instance may be alive; none writes over another's record without having read it.
+"""
 
 from __future__ import annotations
 
 import logging
 import uuid
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from airflow_provider_nanobanana.durable.record import KEY, RecordState, SubmissionRecord
+from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry, decode_entries, encode_entries
+from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
+from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.durable.state_store import StateStore
+
+log = logging.getLogger(__name__)
+
+#: Where the one item lies: the place of a ledger's first chunk, so that whoever reads a ledger reads this as well.
+NAME: Final = "nanobanana_ledger_0"
+_KEY: Final = "submit"
 
 
 class RecordStore(Protocol):
@@ -23,76 +37,41 @@ class RecordStore(Protocol):
         ...
 
 
-class InMemoryRecordStore:
-    """Forgets with the attempt: Airflow before 3.3, and callers of the hook. Derived client ids carry on then."""
+class SingleRecordStore:
+    """The record of a task that submits one image: a ledger of one item, in the ledger's stored form.
 
-    def __init__(self) -> None:
-        self._record: SubmissionRecord | None = None
+    Unlike a batch's, each :meth:`read` asks the store: another attempt of the task instance may be alive.
 
-    def read(self) -> SubmissionRecord | None:
-        """Return what this attempt wrote."""
-        return self._record
-
-    def write(self, record: SubmissionRecord) -> None:
-        """Keep it for this attempt."""
-        self._record = record
-
-
-class TaskStateRecordStore:
-    """The record in ``task_state_store``: it survives retries, kills, deferrals and a clear.
-
-    :param store: ``context["task_state_store"]``.
+    :param store: What it lies in; :class:`InMemoryStateStore` where there is no task instance.
     """
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: StateStore) -> None:
         self._store = store
 
     def read(self) -> SubmissionRecord | None:
         """Return the record.
 
-        :raises TransientFailure: It could not be read, which is never the same as "there is none".
+        :raises TransientFailure: It could not be read, or not be understood.
         """
-        try:
-            value = self._store.get(KEY)
-        except Exception as error:
-            raise TransientFailure(
-                f"The record of earlier submissions could not be read ({type(error).__name__}: {error}); "
-                "nothing was sent now. A retry reads it again.",
-                charged="unknown",
-            ) from error
-        return None if value is None else SubmissionRecord.from_json(value)
+        text = self._store.read(NAME)
+        if text is None:
+            return None
+        writer, entries = decode_entries(NAME, text)
+        record = entries[_KEY].record if entries.keys() == {_KEY} else None
+        if record is None:
+            raise unreadable(NAME, "it is not the record of one submit")
+        return replace(record, writer=writer)
 
     def write(self, record: SubmissionRecord) -> None:
-        """Write the record and read it back: the store's own ``set`` ignores an error of the API server (3.3.2).
+        """Write the record, and read it back.
 
-        :raises TransientFailure: It was not kept.
+        :raises TransientFailure: It is not known to be kept.
         """
-        from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
-
         try:
-            self._store.set(KEY, record.to_json(), retention=NEVER_EXPIRE)
-            kept = self._store.get(KEY)
-        except Exception as error:
-            raise TransientFailure(
-                f"The record of this submission could not be written ({type(error).__name__}: {error}).",
-                image_task_id=record.image_task_id,
-                charged="yes" if record.image_task_id else "unknown",
-            ) from error
-        if kept != record.to_json():
-            raise TransientFailure(
-                "The record of this submission was not kept by the task state store.",
-                image_task_id=record.image_task_id,
-                charged="yes" if record.image_task_id else "unknown",
-            )
-
-
-def record_store_for(context: Any) -> RecordStore:
-    """Return the journal of a running task instance."""
-    store = context.get("task_state_store")
-    return InMemoryRecordStore() if store is None else TaskStateRecordStore(store)
-
-
-log = logging.getLogger(__name__)
+            self._store.write(NAME, encode_entries(record.writer, {_KEY: LedgerEntry(record)}))
+        except TransientFailure as failure:
+            failure.image_task_id = record.image_task_id
+            raise failure.reworded(failure.message, charged="yes" if record.image_task_id else "unknown") from failure
 
 
 class OptimisticRecord:
@@ -108,11 +87,13 @@ class OptimisticRecord:
         self.writer = uuid.uuid4().hex
 
     def read(self) -> SubmissionRecord | None:
-        """Return the record.
+        """Return the record; what this attempt knows already, where it is gone from the store.
+
+        Airflow before 3.3 clears a task instance's XComs when its next try starts, while this one may still be alive.
 
         :raises TransientFailure: It could not be read.
         """
-        self.current = self._journal.read()
+        self.current = self._journal.read() or self.current
         return self.current
 
     def is_current(self) -> bool:

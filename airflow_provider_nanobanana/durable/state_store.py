@@ -1,7 +1,14 @@
-"""Where the ledger of a batch lies: named texts, kept by Airflow for one task instance."""
+"""``StateStore``: named texts that Airflow keeps for one task instance, and the one form of what is stored in them.
+
+Whoever finds out that a value cannot be read raises an error: it is never the same as "there is none", and nothing is
+bought on it.
+"""
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
@@ -132,21 +139,56 @@ class XComStateStore(_VerifiedStore):
 
 
 def state_store_for(context: Any) -> StateStore:
-    """Return the shelf of a running task instance."""
+    """Return the best store that this Airflow has for a running task instance."""
     store = context.get("task_state_store")
     return XComStateStore(context["ti"]) if store is None else TaskStateStore(store)
 
 
+def encode(value: Any) -> str:
+    """Return plain JSON as the text that is stored for it: compressed (zlib), in ASCII (base64).
+
+    :raises ValueError: It is no plain JSON.
+    """
+    plain = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(plain.encode())).decode()
+
+
+def decode(name: str, text: str) -> Any:
+    """Return the plain JSON that a stored text stands for; zlib's checksum tells whether it is whole.
+
+    :param name: Under which it is stored, for the error.
+    :raises TransientFailure: It stands for none.
+    """
+    try:
+        return json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+    except (ValueError, zlib.error) as error:
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str, why: Exception | str) -> TransientFailure:
+    """Return the error for a stored value that is there and cannot be understood.
+
+    :param why: What is wrong with it.
+    """
+    reason = why if isinstance(why, str) else f"{type(why).__name__}: {why}"
+    return TransientFailure(
+        f"What earlier attempts stored under {name!r} (the task's state store, or its XComs) cannot be understood "
+        f"({reason}); nothing was sent now. It was written by another version of this provider, or by hand.",
+        charged="unknown",
+    )
+
+
 def _unread(name: str, why: str) -> TransientFailure:
     return TransientFailure(
-        f"The ledger of this batch ({name!r}) could not be read ({why}); nothing was sent now. A retry reads it again.",
+        f"What earlier attempts stored under {name!r} could not be read ({why}); nothing was sent now. A retry reads "
+        "it again.",
         charged="unknown",
     )
 
 
 def _unwritten(name: str, why: str) -> TransientFailure:
     return TransientFailure(
-        f"The ledger of this batch ({name!r}) could not be written ({why}). What was bought is found again by its "
+        f"The record of what is bought ({name!r}) could not be written ({why}). What was bought is found again by its "
         "client ids: a retry goes on.",
         charged="unknown",
     )

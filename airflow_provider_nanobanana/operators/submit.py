@@ -163,14 +163,15 @@ class NanoBananaSubmitOperator(RequestOperator):
     def _open(self, context: Context, hook: NanoBananaHook, adopt: Mapping[str, str]) -> Submission:
         from airflow_provider_nanobanana.durable.attempt import TaskAttempt
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
-        from airflow_provider_nanobanana.durable.record_store import record_store_for
+        from airflow_provider_nanobanana.durable.record_store import SingleRecordStore
+        from airflow_provider_nanobanana.durable.state_store import state_store_for
         from airflow_provider_nanobanana.submission.client_ids import policy_for
         from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
         from airflow_provider_nanobanana.submission.references import ReferenceUploader
         from airflow_provider_nanobanana.submission.workflow import Submission
 
         session = hook.session
-        store = record_store_for(context)
+        store = SingleRecordStore(state_store_for(context))
         references = ReferenceUploader.of(session)
         with airflow_errors():
             request = hook.parse(self._request())

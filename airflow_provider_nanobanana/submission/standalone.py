@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.record import CallerIdentity
-from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
+from airflow_provider_nanobanana.durable.record_store import SingleRecordStore
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.submission.client_ids import policy_for
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission
@@ -39,7 +40,7 @@ def submit_standalone(
         identity=CallerIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
         attempt=TaskAttempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
         rules=policy_for(session, on_unknown_submission="fail" if submitted_before is None else "resubmit"),
-        journal=InMemoryRecordStore(),
+        journal=SingleRecordStore(InMemoryStateStore()),
         pace=SubmitRateLimiter.of(session.settings),
         wait_for_slot=True,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -14,6 +13,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from tests.integration.conftest import ServiceClock
+from tests.support.ledger import kept_record
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
@@ -282,7 +282,7 @@ class TestNextAttempt:
         assert isinstance(run.error, NanoBananaFailException)
         assert "SSL_CERT_FILE" in str(run.error)
         # Nothing is written ahead: the record says for certain that nothing was sent.
-        assert [json.loads(row)["state"] for row in store.rows.values()] == ["queued"]
+        assert kept_record(store).state == "queued"
         assert (run.error.charged, emulator.ledger()["count"]) == ("no", 1)
         before = dict(first.store.rows) if first.store else {}
         again = submit(TaskInstance(try_number=2, max_tries=2, store=first.store), retries=2).error

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.durable.record import KEY
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
+from tests.support.ledger import kept_record
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
@@ -84,7 +84,7 @@ def test_whoever_is_killed_in_the_line_has_sent_nothing(
         patch.setattr(NanoBananaHook, "sleep", staticmethod(die))
         submit(1, store)
     assert posts(paced) == 1
-    assert store is None or store.get(KEY)["state"] == "queued"
+    assert store is None or kept_record(store).state == "queued"
 
 
 def test_a_submit_in_a_function_waits_however_long_the_line_is(paced: Emulator, slept: list[float]) -> None:

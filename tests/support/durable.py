@@ -11,7 +11,8 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.durable.record import SubmissionIdentity, SubmissionRecord
-from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
+from airflow_provider_nanobanana.durable.record_store import SingleRecordStore
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.shared_state import ProcessState
 from airflow_provider_nanobanana.submission.workflow import Submission
@@ -131,7 +132,8 @@ class Live:
         session = make_session(self, clock=lambda: world.now + ahead, sleep=self._sleep)
         self._submission = Submission(
             session, request, identity=identity, attempt=attempt, rules=rules,
-            journal=_Row(self) if shared else InMemoryRecordStore(), pace=SubmitRateLimiter(SUBMIT_RATE, world.slate),
+            journal=_Row(self) if shared else SingleRecordStore(InMemoryStateStore()),
+            pace=SubmitRateLimiter(SUBMIT_RATE, world.slate),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)
 
@@ -218,8 +220,7 @@ class _Row:
     def read(self) -> SubmissionRecord | None:
         self._live.pause("read")
         self._just_read = True
-        row = self._live.world.row
-        return None if row is None else SubmissionRecord.from_json(row.to_json())
+        return self._live.world.row
 
     def write(self, record: SubmissionRecord) -> None:
         if not self._just_read:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
-from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
+from airflow_provider_nanobanana.durable.record_store import SingleRecordStore
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, TaskStateStore
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 NOW = 1_790_000_000.123
@@ -91,6 +92,13 @@ def submitted(number: int) -> LedgerEntry:
 def failed(number: int, message: str = "the service failed", charged: Any = "no", **more: Any) -> LedgerEntry:
     fault = ItemError("generation_failed", message, charged, **more)
     return LedgerEntry(record(number, RecordState.SUBMITTED), "failed", cost=0.0, error=fault, submitted_at=NOW + 0.5)
+
+
+def kept_record(store: Any) -> SubmissionRecord:
+    """Return the record of a single submit in a task state store."""
+    record = SingleRecordStore(TaskStateStore(store)).read()
+    assert record is not None
+    return record
 
 
 def stored_size(text: str) -> int:

@@ -62,14 +62,6 @@ class SharedTape(Tape):
                 raise
 
 
-class BatchInstance(TaskInstance):
-    """With XComs that can be pulled: the shelf of Airflow before 3.3."""
-
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
-
-
 @dataclass
 class World:
     """One task instance of Generate, attempt by attempt.
@@ -153,8 +145,8 @@ class World:
         options = {"destination": self.folder.as_uri(), "retries": self.retries, **self.options, **options}
         return NanoBananaGenerateOperator(task_id="generate", **options)
 
-    def instance(self) -> BatchInstance:
-        return BatchInstance(
+    def instance(self) -> TaskInstance:
+        return TaskInstance(
             run_id=self.run_id,
             task_id="generate",
             map_index=self.map_index,
@@ -164,7 +156,7 @@ class World:
             store=self.store,
         )
 
-    def context(self, ti: BatchInstance) -> Any:
+    def context(self, ti: TaskInstance) -> Any:
         context: dict[str, Any] = {"ti": ti, "task_instance": ti}
         if self.store is not None:
             context["task_state_store"] = self.store
@@ -247,7 +239,7 @@ def watch(
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
     for owner, names in (
         (MemoryTaskStateStore, {"get": "read", "set": "write"}),
-        (BatchInstance, {"xcom_pull": "read", "xcom_push": "write"}),
+        (TaskInstance, {"xcom_pull": "read", "xcom_push": "write"}),
         (ImageDownloader, {"land": "land"}),
         (ImageStore, {"write_manifest": "manifest"}),
     ):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore
 from airflow_provider_nanobanana.emulator import Emulator, errors, responses
 from airflow_provider_nanobanana.emulator.requests import parse
 from airflow_provider_nanobanana.emulator.service import EmulatedService
@@ -157,7 +156,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, 
     stage.client = client
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
     monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
-    for journal, read, write in ((MemoryTaskStateStore, "get", "set"), (InMemoryRecordStore, "read", "write")):
+    for journal, read, write in ((MemoryTaskStateStore, "get", "set"), (TaskInstance, "xcom_pull", "xcom_push")):
         monkeypatch.setattr(journal, read, tape.around("read", getattr(journal, read)))
         monkeypatch.setattr(journal, write, tape.around("write", getattr(journal, write)))
     return stage

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_nanobanana.durable.record import KEY
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission import client_ids
 from tests.integration.submission.crash_points import Crash, Stage
+from tests.support.ledger import kept_record
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
@@ -69,8 +69,7 @@ class Story:
     @property
     def state(self) -> str | None:
         """What the record says, if there is one."""
-        record = self.store.get(KEY) if self.store else None
-        return None if record is None else str(record["state"])
+        return str(kept_record(self.store).state) if self.store and self.store.rows else None
 
     @property
     def charges(self) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 
-from airflow_provider_nanobanana.durable.record import KEY
+from airflow_provider_nanobanana.durable.record_store import SingleRecordStore
+from airflow_provider_nanobanana.durable.state_store import TaskStateStore
 from tests.integration.submission.harness import Story
+from tests.support.ledger import kept_record
 
 HOUR = 3600.0
 
@@ -15,8 +17,9 @@ HOUR = 3600.0
 def written_under_a_clock(story: Story, ahead: float) -> None:
     """Make the record one of a worker whose clock is ahead of the next one's by so many seconds."""
     assert story.store is not None
-    record = json.loads(story.store.rows[KEY])
-    story.store.rows[KEY] = json.dumps({**record, "may_have_left_at": record["may_have_left_at"] + ahead})
+    record = kept_record(story.store)
+    moved = replace(record, may_have_left_at=record.may_have_left_at + ahead)
+    SingleRecordStore(TaskStateStore(story.store)).write(moved)
 
 
 @pytest.mark.parametrize("ahead", [-100.0, -30.0, 30.0, 100.0, 500.0, 6 * HOUR])

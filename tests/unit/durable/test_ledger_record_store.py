@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerRecordStore
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.durable.record import RecordState
-from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, decode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import (
     INTENT,
@@ -95,7 +94,7 @@ def test_a_kill_between_chunk_and_index_loses_nothing(chunks: int) -> None:
     again = Ledger.load(shelf)
     assert len(again) == 100 * chunks
     again.save()
-    assert json.loads(shelf.texts[NAME]) == {"version": 1, "chunks": chunks, "whole": False}
+    assert decode(NAME, shelf.texts[NAME]) == {"version": 1, "chunks": chunks, "complete": False}
 
 
 # --- another attempt --------------------------------------------------------------------------------------------------

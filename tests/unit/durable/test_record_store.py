@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from typing import Any
 
@@ -12,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
-from airflow_provider_nanobanana.durable.record import (
-    KEY,
-    CallerIdentity,
-    RecordState,
-    SubmissionIdentity,
-    SubmissionRecord,
-)
-from airflow_provider_nanobanana.durable.record_store import InMemoryRecordStore, TaskStateRecordStore, record_store_for
+from airflow_provider_nanobanana.durable.ledger import Ledger
+from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
+from airflow_provider_nanobanana.durable.record import CallerIdentity, RecordState, SubmissionIdentity, SubmissionRecord
+from airflow_provider_nanobanana.durable.record_store import NAME, OptimisticRecord, SingleRecordStore
+from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, encode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from tests.support.ledger import BrittleShelf
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)
 RECORD = SubmissionRecord(
@@ -133,82 +130,57 @@ def test_a_named_identity_keeps_the_callers_id() -> None:
     assert [named.client_business_id(generation) for generation in (0, 1)] == ["mine", "mine-1"]
 
 
-class Store:
-    """A task state store that a test can break.
-
-    :param broken: The method that fails, or ``lost``: what is set is not kept.
-    """
-
-    def __init__(self, broken: str = "") -> None:
-        self.broken = broken
-        self.rows: dict[str, Any] = {}
-        self.retention: Any = None
-
-    def get(self, key: str) -> Any:
-        if self.broken == "get":
-            raise ConnectionError("no api server")
-        return self.rows.get(key)
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        if self.broken == "set":
-            raise ConnectionError("no api server")
-        self.retention = retention
-        if self.broken != "lost":
-            self.rows[key] = json.loads(json.dumps(value))
-
-
 def test_the_record_survives_its_stored_form() -> None:
-    from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
-
-    store = Store()
-    TaskStateRecordStore(store).write(RECORD)
-    assert TaskStateRecordStore(store).read() == RECORD
-    assert store.retention is NEVER_EXPIRE
+    store = InMemoryStateStore()
+    assert SingleRecordStore(store).read() is None
+    SingleRecordStore(store).write(RECORD)
+    assert SingleRecordStore(store).read() == RECORD
 
 
-def test_the_stored_form_is_small_plain_and_versioned() -> None:
-    stored = RECORD.to_json()
-    assert stored["version"] == 1
-    assert len(json.dumps(stored)) < 600
+def test_whoever_reads_a_ledger_reads_the_record_of_a_submit() -> None:
+    store = InMemoryStateStore()
+    SingleRecordStore(store).write(RECORD)
+    [(_, entry)] = Ledger.load(store).items()
+    assert entry == LedgerEntry(dataclasses.replace(RECORD, writer=""))
 
 
-def test_a_record_from_before_a_field_was_added_is_read() -> None:
-    stored = RECORD.to_json()
-    del stored["try_number"]
-    assert SubmissionRecord.from_json(stored) == RECORD
+RECORD_FORM = {**dataclasses.asdict(RECORD), "state": "intent"}
 
 
 @pytest.mark.parametrize(
-    "stored", [{}, [], "intent", 7, {**RECORD.to_json(), "version": 2}, {**RECORD.to_json(), "state": "?"},
-               {**RECORD.to_json(), "extra": 1}, {"version": 1, "state": "done"}]
+    "stored",
+    [
+        {}, [], "intent", 7, None,
+        {"version": 2, "writer": "w", "entries": {"submit": {"record": RECORD_FORM}}},
+        {"version": 1, "writer": "w", "entries": {}},
+        {"version": 1, "writer": "w", "entries": {"submit": {}}},
+        {"version": 1, "writer": "w", "entries": {"a": {"record": RECORD_FORM}, "b": {}}},
+        {"version": 1, "writer": "w", "entries": {"submit": {"record": {**RECORD_FORM, "state": "?"}}}},
+        {"version": 1, "writer": "w", "entries": {"submit": {"record": {**RECORD_FORM, "extra": 1}}}},
+        {"version": 1, "writer": "w", "entries": {"submit": {"record": {"state": "done"}}}},
+    ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_never_no_record(stored: Any) -> None:
-    store = Store()
-    store.rows[KEY] = stored
     with pytest.raises(TransientFailure, match="nothing was sent") as caught:
-        TaskStateRecordStore(store).read()
+        SingleRecordStore(InMemoryStateStore({NAME: encode(stored)})).read()
     assert caught.value.charged == "unknown"
 
 
-def test_a_store_that_cannot_be_read_is_never_an_empty_one() -> None:
-    with pytest.raises(TransientFailure, match="no api server"):
-        TaskStateRecordStore(Store("get")).read()
-
-
-@pytest.mark.parametrize("broken", ["set", "lost"])
+@pytest.mark.parametrize("breaks", ["refused", "kept"])
 @pytest.mark.parametrize(("image_task_id", "charged"), [(None, "unknown"), ("tsk_1", "yes")])
-def test_a_write_that_is_not_kept_is_noticed(broken: str, image_task_id: str | None, charged: str) -> None:
-    """The store's own ``set`` swallows an error of the API server (Airflow 3.3.2)."""
-    record = dataclasses.replace(RECORD, image_task_id=image_task_id)
-    with pytest.raises(TransientFailure) as caught:
-        TaskStateRecordStore(Store(broken)).write(record)
+def test_a_write_that_is_not_kept_says_what_is_paid(breaks: Any, image_task_id: str | None, charged: str) -> None:
+    store = BrittleShelf()
+    store.breaks = breaks
+    with pytest.raises(TransientFailure, match="no api server") as caught:
+        SingleRecordStore(store).write(dataclasses.replace(RECORD, image_task_id=image_task_id))
     assert (caught.value.charged, caught.value.image_task_id) == (charged, image_task_id)
 
 
-def test_without_a_store_the_journal_forgets_with_the_attempt() -> None:
-    assert isinstance(record_store_for({"task_state_store": Store()}), TaskStateRecordStore)
-    journal = record_store_for({})
-    assert isinstance(journal, InMemoryRecordStore)
-    journal.write(RECORD)
-    assert journal.read() == RECORD
-    assert record_store_for({}).read() is None
+def test_a_record_that_is_cleared_away_is_not_forgotten_by_the_attempt_that_wrote_it() -> None:
+    """Airflow before 3.3 clears the XComs of a task instance when its next try starts, this one being alive still."""
+    store = InMemoryStateStore()
+    record = OptimisticRecord(SingleRecordStore(store))
+    record.save(RECORD)
+    store.texts.clear()
+    assert record.is_current() and record.current == dataclasses.replace(RECORD, writer=record.writer)
+    assert OptimisticRecord(SingleRecordStore(store)).read() is None
