@@ -88,7 +88,7 @@ def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
         if isinstance(deferral.trigger, NanoBananaTimerTrigger):
             # What is tested is what follows: the wait passes on the hook's clock only.
             clock: Any = NanoBananaHook.clock
-            clock.sleep(max(0.0, deferral.trigger.moment - time.time()))
+            clock.sleep(max(0.0, deferral.trigger.moment - clock()))
             deferral.trigger.moment = 0.0
         elif isinstance(operator, NanoBananaGenerateOperator):
             # Its waits moved the hook's clock and took no time; the trigger goes by the wall's.
