@@ -25,10 +25,10 @@ from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 
 Send = Callable[[bytes], None]
-Answer = Callable[[str, Send], None]
+Responder = Callable[[str, Send], None]
 
 
-HERE = AddressPolicy(allow_http=True, reach="loopback")
+LOOPBACK_POLICY = AddressPolicy(allow_http=True, reach="loopback")
 BODY = bytes(range(256)) * 1000
 SECRET = "?X-Amz-Signature=s3cret"
 
@@ -38,20 +38,20 @@ def resolver(*addresses: str) -> Callable[[str, int], list[str]]:
     return lambda host, port: list(addresses)
 
 
-def fetch_link(url: str, sink: BinaryIO, policy: AddressPolicy = HERE, **options: Any) -> bool:
+def fetch_link(url: str, sink: BinaryIO, policy: AddressPolicy = LOOPBACK_POLICY, **options: Any) -> bool:
     """Fetch one link; options as :class:`LinkFetcher` takes them."""
     with LinkFetcher(policy, **options) as fetcher:
         return fetcher.fetch(url, sink)
 
 
-def body_of(url: str, policy: AddressPolicy = HERE, **options: Any) -> bytes:
+def body_of(url: str, policy: AddressPolicy = LOOPBACK_POLICY, **options: Any) -> bytes:
     """Return what a link serves."""
     sink = io.BytesIO()
     fetch_link(url, sink, policy, **options)
     return sink.getvalue()
 
 
-def failure(url: str, policy: AddressPolicy = HERE, **options: object) -> ToApisError:
+def fetch_error(url: str, policy: AddressPolicy = LOOPBACK_POLICY, **options: object) -> ToApisError:
     """Fetch, expect an error, and check what holds for every error: no secret, no byte left in the sink."""
     sink = io.BytesIO(b"before")
     sink.seek(0, io.SEEK_END)
@@ -86,13 +86,13 @@ def respond(status: int = 200, body: bytes = b"", *, length: bool = True, **head
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def fixed(answer: bytes) -> Answer:
+def fixed(answer: bytes) -> Responder:
     """Answer every request the same way."""
     return lambda _, send: send(answer)
 
 
 @contextlib.contextmanager
-def serve(answer: Answer, *, tls: ssl.SSLContext | None = None, keep_alive: bool = False) -> Iterator[Server]:
+def serve(answer: Responder, *, tls: ssl.SSLContext | None = None, keep_alive: bool = False) -> Iterator[Server]:
     """Serve ``answer(path, send)`` until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(port=listener.getsockname()[1])

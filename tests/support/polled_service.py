@@ -1,4 +1,4 @@
-"""A gateway in virtual time for the watch over many image tasks."""
+"""ScriptedStatuses and PollerHarness: a poller in virtual time over image tasks whose statuses are scripted."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscri
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
-from tests.support.responses import COMPLETED, NOW, RUNNING, answer
+from tests.support.responses import COMPLETED, NOW, RUNNING, response
 from tests.support.virtual_time import START, now, run
 
-#: Seconds since the start and the number of the poll of this id -> an answer's JSON, or an error.
+#: Seconds since the start and the number of the poll of this image task -> the JSON of a status, or an error.
 Script = Callable[[float, int], dict[str, Any] | BaseException]
 LOG = logging.getLogger("test.watch")
 EPSILON = 1e-3
 
 
-class Service:
-    """A gateway in virtual time that remembers who asked when."""
+class ScriptedStatuses:
+    """The status endpoint in virtual time; records when each image task was polled, and with which key."""
 
     def __init__(self, scripts: dict[str, Script] | None = None, default: Script | None = None) -> None:
         self.scripts = scripts or {}
@@ -40,65 +40,65 @@ class Service:
         self.polls: dict[str, list[float]] = defaultdict(list)
         self.keys: list[str] = []
         self.latency = 0.2
-        self.busy = self.most_busy = 0
+        self.in_flight = self.most_in_flight = 0
 
     @property
     def moments(self) -> list[float]:
         return sorted(moment for moments in self.polls.values() for moment in moments)
 
-    async def look(self, image_task_id: str, key: str = "") -> ImageTask:
+    async def poll(self, image_task_id: str, key: str = "") -> ImageTask:
         at = now() - START
         self.keys.append(key)
         self.polls[image_task_id].append(at)
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.latency)
         finally:
-            self.busy -= 1
+            self.in_flight -= 1
         said = self.scripts.get(image_task_id, self.default)(at, len(self.polls[image_task_id]))
         if isinstance(said, BaseException):
             raise said
-        return status_call(image_task_id).parse(answer(200, {**said, "id": image_task_id}), NOW)
+        return status_call(image_task_id).parse(response(200, {**said, "id": image_task_id}), NOW)
 
 
 class FakeStatusClient:
-    """A line to the gateway above, with as many calls at once as a real one at the default rate."""
+    """A status client of the scripted endpoint, with the concurrency of a real one at the default rate."""
 
     concurrency = 13
 
-    def __init__(self, service: Service, settings: ToApisSettings) -> None:
+    def __init__(self, service: ScriptedStatuses, settings: ToApisSettings) -> None:
         self.settings = settings
         self.closed = False
         self._service = service
 
     async def poll(self, image_task_id: str) -> ImageTask:
         assert not self.closed
-        return await self._service.look(image_task_id, self.settings.api_key.get_secret_value())
+        return await self._service.poll(image_task_id, self.settings.api_key.get_secret_value())
 
     async def aclose(self) -> None:
         self.closed = True
 
 
 @dataclass
-class World:
-    """A gateway, what the connection holds, and the poller between them."""
+class PollerHarness:
+    """A poller between scripted statuses and a connection whose key and rate a test may change."""
 
-    service: Service
+    service: ScriptedStatuses
     rate: float = 50.0
     key: str = "sk-1"
-    reads: int = 0
-    lines: list[FakeStatusClient] = field(default_factory=list)
+    connection_reads: int = 0
+    clients: list[FakeStatusClient] = field(default_factory=list)
 
     async def read(self, nanobanana_conn_id: str) -> ToApisSettings:
-        self.reads += 1
+        self.connection_reads += 1
         await asyncio.sleep(0.06)
         key = SecretStr(self.key)
         return ToApisSettings(base_url="https://toapis.com", api_key=key, query_rate=self.rate)
 
     async def connect(self, settings: ToApisSettings, on_headers: Any) -> Any:
-        self.lines.append(FakeStatusClient(self.service, settings))
-        return self.lines[-1]
+        self.clients.append(FakeStatusClient(self.service, settings))
+        return self.clients[-1]
 
     def poller(self) -> Poller:
         async def read(nanobanana_conn_id: str) -> ToApisSettings:
@@ -117,10 +117,10 @@ class World:
             yield poller
         finally:
             await poller.aclose()
-            assert all(line.closed for line in self.lines)
+            assert all(client.closed for client in self.clients)
 
 
-def made(
+def subscription(
     ids: list[str] | int = 1,
     *,
     wait: float = 900,
@@ -128,7 +128,7 @@ def made(
     interval: float = 5.0,
     enough: int | None = None,
 ) -> Subscription:
-    """A watch that begins to poll ``first`` seconds after the start."""
+    """Return a subscription that begins to poll ``first`` seconds after the start."""
     names = [f"t{n}" for n in range(ids)] if isinstance(ids, int) else ids
     return Subscription(
         [PollTarget(name) for name in names],
@@ -141,45 +141,47 @@ def made(
     )
 
 
-def watch(service: Service, ids: list[str] | int = 1, *, rate: float = 50.0, **options: Any) -> Subscription:
-    """Run one watch to its end."""
+def run_subscription(
+    service: ScriptedStatuses, ids: list[str] | int = 1, *, rate: float = 50.0, **options: Any
+) -> Subscription:
+    """Poll for one subscription until it is over."""
 
     async def go() -> Subscription:
-        one = made(ids, **options)
-        async with World(service, rate).polling() as poller:
-            await follow(one, poller)
+        one = subscription(ids, **options)
+        async with PollerHarness(service, rate).polling() as poller:
+            await wait_on(one, poller)
         return one
 
     return run(go())
 
 
-def shared_world(monkeypatch: pytest.MonkeyPatch, *, completed: float) -> World:
-    """What ``shared_poller`` finds: a gateway whose image tasks are completed so many seconds after the start."""
-    world = World(Service(default=until(completed, RUNNING, COMPLETED)))
-    monkeypatch.setattr(poller_module, "Poller", lambda conn_id, read: world.poller())
-    return world
+def shared_harness(monkeypatch: pytest.MonkeyPatch, *, completed: float) -> PollerHarness:
+    """Let ``shared_poller`` poll image tasks that are completed so many seconds after the start."""
+    harness = PollerHarness(ScriptedStatuses(default=until(completed, RUNNING, COMPLETED)))
+    monkeypatch.setattr(poller_module, "Poller", lambda conn_id, read: harness.poller())
+    return harness
 
 
-async def follow(watch: Subscription, poller: Poller) -> None:
-    """Run one watch to its end, as a trigger does."""
-    with poller.watching(watch):
-        await watch.wait_until_over()
+async def wait_on(one: Subscription, poller: Poller) -> None:
+    """Wait until a subscription is over, as a trigger does."""
+    with poller.watching(one):
+        await one.wait_until_over()
 
 
 def shared(conn_id: str = "nb") -> contextlib.AbstractAsyncContextManager[Poller]:
-    """The shared poller; how it reads the connection is the world's (:func:`shared_world`)."""
+    """Return the shared poller; the harness reads the connection (:func:`shared_harness`)."""
     return shared_poller(conn_id, never_read)
 
 
 async def never_read(nanobanana_conn_id: str) -> ToApisSettings:
-    raise AssertionError(f"{nanobanana_conn_id} is read by the world")
+    raise AssertionError(f"{nanobanana_conn_id} is read by the harness")
 
 
-async def wait_for(watch: Subscription) -> Subscription:
-    """Run one watch to its end on the shared poller."""
+async def wait_for(one: Subscription) -> Subscription:
+    """Wait until a subscription is over on the shared poller."""
     async with shared() as poller:
-        await follow(watch, poller)
-    return watch
+        await wait_on(one, poller)
+    return one
 
 
 def until(moment: float, before: Any, after: Any) -> Script:

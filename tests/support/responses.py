@@ -111,7 +111,7 @@ CALLS: Final[dict[str, tuple[protocol.ApiCall[Any], type, list[dict[str, Any]]]]
 }
 
 
-def answer(status: int, body: Any = b"", **headers: str) -> ApiResponse:
+def response(status: int, body: Any = b"", **headers: str) -> ApiResponse:
     """Return an answer; a body that is no bytes is sent as JSON, header names are given with underscores."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return ApiResponse(status, {name.replace("_", "-"): value for name, value in headers.items()}, raw)
@@ -119,4 +119,4 @@ def answer(status: int, body: Any = b"", **headers: str) -> ApiResponse:
 
 def image_task(**changes: Any) -> ImageTask:
     """Return the completed sample with fields of its JSON changed."""
-    return STATUS.parse(answer(200, {**COMPLETED, **changes}), NOW)
+    return STATUS.parse(response(200, {**COMPLETED, **changes}), NOW)

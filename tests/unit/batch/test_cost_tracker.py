@@ -16,13 +16,13 @@ from airflow_provider_nanobanana.toapis.models import ImageTask
 from tests.support.batch import order, orders
 from tests.support.ledger import landed as landed_entry
 from tests.support.ledger import submitted as submitted_entry
-from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
+from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, response
 
 FIRST, SECOND, THIRD = orders(["first", "second", "third"])
 
 
 def seen(body: dict[str, Any], **changes: Any) -> ImageTask:
-    return STATUS.parse(answer(200, {**body, **changes}), NOW)
+    return STATUS.parse(response(200, {**body, **changes}), NOW)
 
 
 def till(

@@ -13,14 +13,14 @@ from airflow_provider_nanobanana.batch.costs import Budget, Cost, Estimate, Spen
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.responses import Balance
 from tests.support.batch import order, orders
-from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, answer
+from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, response
 
 GEMINI = "gemini-3.1-flash-image-preview"
 UNPRICED = {"prompt": "a", "resolution": "0.5K", "model": GEMINI}
 
 
 def cost(body: dict[str, Any], list_price: float | None = 0.03, **changes: Any) -> Cost:
-    return Cost.of(STATUS.parse(answer(200, {**body, **changes}), NOW), list_price)
+    return Cost.of(STATUS.parse(response(200, {**body, **changes}), NOW), list_price)
 
 
 @pytest.mark.parametrize(

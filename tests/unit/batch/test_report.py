@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     ImageTaskFailure,
 )
 from tests.support.batch import failed, landed, order
-from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, answer
+from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, response
 
 URI = "s3://bucket/manifest-x.json"
 RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
@@ -79,7 +79,7 @@ OK = landed(0)
     ],
 )
 def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
-    shown = PollResult(ID, STATUS.parse(answer(200, body), NOW)).failure(WAIT, NOW)
+    shown = PollResult(ID, STATUS.parse(response(200, body), NOW)).failure(WAIT, NOW)
     assert shown is not None
     failure = FailedItem.from_poll(order(7), shown, cost=Cost(0.025))
     assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)

@@ -298,7 +298,7 @@ def test_an_id_of_another_account_is_not_given_up_without_being_told() -> None:
     assert told.action is Action.SUBMIT
 
 
-# --- two attempts of one task instance alive at once, interleaved at the moments that random search rarely finds -----
+# --- two attempts of one task instance alive at once -----------------------------------------------------------------
 
 
 RETRIES = 3

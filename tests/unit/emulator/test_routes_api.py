@@ -176,7 +176,7 @@ def test_client_ids_can_be_ignored_or_rejected(emulator: Emulator, client: httpx
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "client_business_id")
 
 
-# --- models, balance, uploads, limits and files as ``docs/toapis.md`` has them ---------------------------------------
+# --- models, balance, uploads, rate limits and files -----------------------------------------------------------------
 
 
 def test_only_the_image_list_shows_image_models(client: httpx.Client) -> None:

@@ -1,3 +1,5 @@
+"""AddressPolicy: to which addresses a link may lead."""
+
 from __future__ import annotations
 
 import ipaddress

@@ -1,3 +1,5 @@
+"""Image files: whether bytes are one complete image, and which."""
+
 from __future__ import annotations
 
 import base64
@@ -250,7 +252,7 @@ def test_sniff_needs_the_whole_mark() -> None:
     assert detect_format(b"\xff\xd8\xff\xe0") == "jpeg"
 
 
-# --- tests/unit/landing/test_inline_image.py -------------------------------------------------------------------------
+# --- images inside the response --------------------------------------------------------------------------------------
 
 
 class Sink(io.BytesIO):
@@ -337,7 +339,7 @@ def test_size_is_bounded_before_anything_is_decoded() -> None:
     assert sink.getvalue() == b""
 
 
-# --- what decides is the pixels: no metadata refuses an image, and no end marker vouches for half of one -------------
+# --- the pixels decide: metadata refuses no image, an end marker proves none -----------------------------------------
 
 
 NOISE = random.Random(3).randbytes(1_200_000)

@@ -1,3 +1,5 @@
+"""ImageStore: verified images under deterministic names, and the manifest file."""
+
 from __future__ import annotations
 
 import base64
@@ -236,7 +238,7 @@ def test_others_may_read_what_landed(folder: Path) -> None:
     assert (folder / f"{STEM}.png").stat().st_mode & 0o777 == 0o640
 
 
-# --- whole or not there: kills, leftovers and two landings at once ---------------------------------------------------
+# --- whole or not there: kills, leftovers and two writers at once ----------------------------------------------------
 
 
 CHILD = """
@@ -356,7 +358,7 @@ def test_what_is_no_file_is_no_leftover_and_holds_nobody_up(tmp_path: Path, kind
     assert names(tmp_path) == [path.name, f"{STEM}.png"]
 
 
-# --- tests/unit/landing/test_naming.py -------------------------------------------------------------------------------
+# --- file names ------------------------------------------------------------------------------------------------------
 
 
 ids = st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9_.-]{1,60}", fullmatch=True)
@@ -401,7 +403,7 @@ def test_an_unchanged_id_never_meets_a_changed_one() -> None:
     assert safe_name(changed) != changed
 
 
-# --- marks of provenance survive landing: what is in the team's storage is, byte for byte, what the service sent -----
+# --- marks of provenance are kept byte for byte ----------------------------------------------------------------------
 
 
 XMP = b"<x:xmpmeta><Iptc4xmpExt:DigitalSourceType>trainedAlgorithmicMedia</Iptc4xmpExt:DigitalSourceType></x:xmpmeta>"

@@ -1,3 +1,5 @@
+"""LinkFetcher: bounded downloads without credentials."""
+
 from __future__ import annotations
 
 import gzip
@@ -25,12 +27,12 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from tests.support.link_server import (
     BODY,
-    HERE,
+    LOOPBACK_POLICY,
     SECRET,
     Send,
     body_of,
     certificates,
-    failure,
+    fetch_error,
     fetch_link,
     fixed,
     resolver,
@@ -50,7 +52,7 @@ from tests.support.link_server import (
 def test_the_body_and_whether_its_end_was_promised(answer: bytes, promised: bool) -> None:
     sink = io.BytesIO()
     with serve(fixed(answer)) as server:
-        assert fetch_link(server.url(), sink, HERE) is promised
+        assert fetch_link(server.url(), sink, LOOPBACK_POLICY) is promised
     assert sink.getvalue() == b"hello world"
 
 
@@ -66,7 +68,7 @@ def test_no_credentials_cookies_or_netrc(monkeypatch: pytest.MonkeyPatch, tmp_pa
         else:
             send(respond(200, b"x", Set_Cookie="a=b; Path=/", Connection="close"))
 
-    with serve(answer) as server, LinkFetcher(HERE) as fetcher:
+    with serve(answer) as server, LinkFetcher(LOOPBACK_POLICY) as fetcher:
         for _ in range(2):
             fetcher.fetch(server.url("/1"), io.BytesIO())
     assert len(server.requests) == 4
@@ -78,7 +80,7 @@ def test_no_credentials_cookies_or_netrc(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_signed_links_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), serve(fixed(respond(200, b"x"))) as server:
-        fetch_link(server.url("/a.png" + SECRET), io.BytesIO(), HERE)
+        fetch_link(server.url("/a.png" + SECRET), io.BytesIO(), LOOPBACK_POLICY)
     assert "s3cret" in server.requests[0]
     assert "s3cret" not in caplog.text
 
@@ -86,7 +88,7 @@ def test_signed_links_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("status", [204, 206, 300, 304, 400, 401, 403, 404, 408, 410, 429, 500, 502, 503])
 def test_only_200_is_an_image(status: int) -> None:
     with serve(fixed(respond(status, b"" if status in (204, 304) else b"<html>s3cret</html>"))) as server:
-        error = failure(server.url("/a.png" + SECRET))
+        error = fetch_error(server.url("/a.png" + SECRET))
     assert isinstance(error, DownloadFailed)
     assert error.http_status == status
     assert error.retryable
@@ -96,7 +98,7 @@ def test_only_200_is_an_image(status: int) -> None:
 
 def test_retry_after_is_passed_on() -> None:
     with serve(fixed(respond(429, Retry_After="7"))) as server:
-        assert failure(server.url()).retry_after == 7
+        assert fetch_error(server.url()).retry_after == 7
 
 
 @pytest.mark.parametrize(
@@ -114,24 +116,24 @@ def test_retry_after_is_passed_on() -> None:
 )
 def test_broken_answers(answer: bytes) -> None:
     with serve(fixed(answer)) as server:
-        assert isinstance(failure(server.url("/a.png" + SECRET)), DownloadFailed)
+        assert isinstance(fetch_error(server.url("/a.png" + SECRET)), DownloadFailed)
 
 
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    error = failure(f"http://127.0.0.1:{port}/a.png{SECRET}")
+    error = fetch_error(f"http://127.0.0.1:{port}/a.png{SECRET}")
     assert isinstance(error, DownloadFailed)
     assert error.charged == "yes"
 
 
-# --- tests/unit/landing/test_link_fetcher_bounds.py ------------------------------------------------------------------
+# --- bounds of size and time -----------------------------------------------------------------------------------------
 
 
 def test_declared_size_is_refused_before_reading() -> None:
     # No byte of the body is ever sent.
     with serve(fixed(respond(200, length=False, Content_Length="1001"))) as server:
-        error = failure(server.url(), max_bytes=1000)
+        error = fetch_error(server.url(), max_bytes=1000)
     assert isinstance(error, ImageInvalid)
     assert "1,001" in error.message
 
@@ -148,7 +150,7 @@ def test_undeclared_size_is_refused_while_reading() -> None:
             stopped.set()
 
     with serve(endless) as server:
-        assert isinstance(failure(server.url(), max_bytes=1_000_000), ImageInvalid)
+        assert isinstance(fetch_error(server.url(), max_bytes=1_000_000), ImageInvalid)
         assert stopped.wait(10)
 
 
@@ -164,7 +166,7 @@ def test_the_limit_itself_is_allowed(size: int) -> None:
 def test_encodings_nobody_asked_for(name: str, encode: Callable[[bytes], bytes]) -> None:
     sink = io.BytesIO()
     with serve(fixed(respond(200, encode(BODY), Content_Encoding=name))) as server:
-        fetch_link(server.url(), sink, HERE)
+        fetch_link(server.url(), sink, LOOPBACK_POLICY)
     assert sink.getvalue() == BODY
 
 
@@ -177,7 +179,7 @@ def test_broken_and_unknown_encodings() -> None:
         ("gzip", b""),
     ):
         with serve(fixed(respond(200, body, Content_Encoding=name))) as server:
-            assert isinstance(failure(server.url()), DownloadFailed)
+            assert isinstance(fetch_error(server.url()), DownloadFailed)
 
 
 def test_compressed_bomb_is_counted_decoded_and_in_pieces() -> None:
@@ -190,7 +192,7 @@ def test_compressed_bomb_is_counted_decoded_and_in_pieces() -> None:
 
     answer = fixed(respond(200, gzip.compress(bytes(50_000_000)), Content_Encoding="gzip"))
     with serve(answer) as server, pytest.raises(ImageInvalid):
-        fetch_link(server.url(), Sink(), HERE, max_bytes=1_000_000)
+        fetch_link(server.url(), Sink(), LOOPBACK_POLICY, max_bytes=1_000_000)
     assert sum(pieces) <= 1_000_000
     assert max(pieces) <= 65536
 
@@ -213,14 +215,14 @@ def test_slow_drip_meets_the_total_bound() -> None:
             send(b"x")
 
     with serve(drip) as server:
-        error = failure(server.url(), total=300, clock=Clock(step=40))
+        error = fetch_error(server.url(), total=300, clock=Clock(step=40))
     assert isinstance(error, DownloadFailed)
     assert "within 300 seconds" in error.message
 
 
 def test_redirects_share_one_total_bound() -> None:
     with serve(fixed(respond(302, Location="/again"))) as server:
-        error = failure(server.url(), total=300, clock=Clock(step=149))
+        error = fetch_error(server.url(), total=300, clock=Clock(step=149))
     assert isinstance(error, DownloadFailed)
     assert len(server.requests) < 6
 
@@ -236,7 +238,7 @@ def test_trickle_that_never_times_out_is_cut(start: bytes) -> None:
             send(b"x")
 
     with serve(trickle) as server:
-        error = failure(server.url(), total=0.2, timeout=20)
+        error = fetch_error(server.url(), total=0.2, timeout=20)
         released.set()
     assert isinstance(error, DownloadFailed)
 
@@ -258,7 +260,7 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path) -> None:
         for _number in range(total // len(block)):
             send(block)
 
-    with serve(large) as server, open(tmp_path / "image", "wb") as sink, LinkFetcher(HERE) as fetcher:
+    with serve(large) as server, open(tmp_path / "image", "wb") as sink, LinkFetcher(LOOPBACK_POLICY) as fetcher:
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
         fetcher.fetch(server.url(), sink)
@@ -273,10 +275,10 @@ def test_errors_of_the_sink_are_its_own() -> None:
             raise OSError(28, "No space left on device")
 
     with serve(fixed(respond(200, BODY))) as server, pytest.raises(OSError, match="No space left"):
-        fetch_link(server.url(), Full(), HERE)
+        fetch_link(server.url(), Full(), LOOPBACK_POLICY)
 
 
-# --- tests/unit/landing/test_link_fetcher_reach.py -------------------------------------------------------------------
+# --- addresses, redirects and headers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -291,7 +293,7 @@ def test_errors_of_the_sink_are_its_own() -> None:
 )  # fmt: skip
 def test_any_redirect_ends_in_the_tree(location: str) -> None:
     with serve(fixed(respond(302, Location=location))) as server:
-        error = failure(server.url(), AddressPolicy(allow_http=True, reach="loopback"), timeout=2)
+        error = fetch_error(server.url(), AddressPolicy(allow_http=True, reach="loopback"), timeout=2)
     assert isinstance(error, UnsafeAddress | DownloadFailed)
 
 
@@ -335,7 +337,7 @@ def test_connections_of_a_few_hosts_are_kept() -> None:
     """Links of a sharded host each have another name."""
     with (
         serve(fixed(respond(200, BODY)), keep_alive=True) as server,
-        LinkFetcher(HERE, resolve=resolver("127.0.0.1")) as fetcher,
+        LinkFetcher(LOOPBACK_POLICY, resolve=resolver("127.0.0.1")) as fetcher,
     ):
         before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
         for number in range(40):
@@ -375,7 +377,7 @@ def test_no_log_line_holds_a_signed_link(caplog: pytest.LogCaptureFixture) -> No
 )  # fmt: skip
 def test_redirects_are_judged_like_links(location: str) -> None:
     with serve(fixed(respond(302, Location=location))) as server:
-        assert isinstance(failure(server.url()), UnsafeAddress)
+        assert isinstance(fetch_error(server.url()), UnsafeAddress)
     assert len(server.requests) == 1
 
 
@@ -386,14 +388,14 @@ def test_https_does_not_fall_back_to_http(tmp_path: Path) -> None:
         with serve(redirect, tls=tls.server) as server:
             policy = AddressPolicy(allow_http=False, reach="loopback")
             url = server.url(host="files.example", scheme="https")
-            error = failure(url, policy, ssl_context=tls.client, resolve=resolver("127.0.0.1"))
+            error = fetch_error(url, policy, ssl_context=tls.client, resolve=resolver("127.0.0.1"))
     assert isinstance(error, UnsafeAddress)
     assert plain.peers == []
 
 
 @pytest.mark.parametrize("addresses", [["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["::ffff:169.254.169.254"], ["nonsense"]])
 def test_a_name_is_refused_for_any_address_it_has(addresses: list[str]) -> None:
-    error = failure("https://files.example/a.png" + SECRET, AddressPolicy(), resolve=resolver(*addresses))
+    error = fetch_error("https://files.example/a.png" + SECRET, AddressPolicy(), resolve=resolver(*addresses))
     assert isinstance(error, UnsafeAddress)
     assert "files.example" in error.message
 
@@ -417,7 +419,7 @@ def test_every_hop_is_looked_up_anew() -> None:
         target = inner.url(host="second.example")
         with serve(fixed(respond(307, Location=target))) as outer:
             table = {"first.example": "127.0.0.1", "second.example": "10.0.0.7"}
-            error = failure(outer.url(host="first.example"), resolve=lambda host, _: [table[host]])
+            error = fetch_error(outer.url(host="first.example"), resolve=lambda host, _: [table[host]])
     assert isinstance(error, UnsafeAddress)
     assert "second.example" in error.message
     assert inner.peers == []
@@ -430,8 +432,8 @@ def test_relative_redirects_and_their_number() -> None:
 
     sink = io.BytesIO()
     with serve(answer) as server:
-        fetch_link(server.url("/5"), sink, HERE)
-        error = failure(server.url("/6"))
+        fetch_link(server.url("/5"), sink, LOOPBACK_POLICY)
+        error = fetch_error(server.url("/6"))
     assert sink.getvalue() == BODY
     assert isinstance(error, UnsafeAddress)
     assert "more than 5" in error.message
@@ -450,7 +452,7 @@ def test_no_such_host(resolved: list[str] | None) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolved
 
-    error = failure("https://files.example/a.png" + SECRET, AddressPolicy(), resolve=resolve)
+    error = fetch_error("https://files.example/a.png" + SECRET, AddressPolicy(), resolve=resolve)
     assert isinstance(error, DownloadFailed)
     assert error.retryable
 
@@ -470,7 +472,7 @@ def test_certificate_is_checked_against_the_name_not_the_address(tmp_path: Path)
         )
         assert (body, server.names) == (BODY, ["files.example"])
         for host in ("other.example", "127.0.0.1"):
-            error = failure(
+            error = fetch_error(
                 server.url("/a" + SECRET, host=host, scheme="https"),
                 policy,
                 ssl_context=tls.client,
@@ -479,7 +481,7 @@ def test_certificate_is_checked_against_the_name_not_the_address(tmp_path: Path)
             assert isinstance(error, DownloadFailed)
             assert "certificate" in error.message
         assert isinstance(
-            failure(server.url(host="files.example", scheme="https"), policy, resolve=resolver("127.0.0.1")),
+            fetch_error(server.url(host="files.example", scheme="https"), policy, resolve=resolver("127.0.0.1")),
             DownloadFailed,
         )
     assert len(server.requests) == 1
@@ -510,15 +512,15 @@ def test_proxy_of_the_environment_resolves_by_itself(monkeypatch: pytest.MonkeyP
     with serve(fixed(respond(200, BODY))) as proxy:
         monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
         assert body_of("http://files.example/a.png", resolve=resolve) == BODY
-        assert isinstance(failure("http://169.254.169.254/latest/"), UnsafeAddress)
-        assert isinstance(failure("http://localhost/", AddressPolicy(allow_http=True)), UnsafeAddress)
+        assert isinstance(fetch_error("http://169.254.169.254/latest/"), UnsafeAddress)
+        assert isinstance(fetch_error("http://localhost/", AddressPolicy(allow_http=True)), UnsafeAddress)
     assert [head.splitlines()[0] for head in proxy.requests] == ["GET http://files.example/a.png HTTP/1.1"]
 
 
 def test_https_goes_through_the_proxy_as_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(fixed(respond(403, b"not that host"))) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:pw@127.0.0.1:{proxy.port}")
-        error = failure("https://files.example/a.png" + SECRET, AddressPolicy())
+        error = fetch_error("https://files.example/a.png" + SECRET, AddressPolicy())
     assert isinstance(error, DownloadFailed)
     head = proxy.requests[0]
     assert head.startswith("CONNECT files.example:443 HTTP/1.1")
@@ -531,12 +533,12 @@ def test_no_proxy_means_direct_and_checked(monkeypatch: pytest.MonkeyPatch) -> N
     with serve(fixed(respond(200, BODY))) as server:
         url = server.url(host="files.example")
         assert body_of(url, resolve=resolver("127.0.0.1")) == BODY
-        assert isinstance(failure(url, resolve=resolver("10.0.0.1")), UnsafeAddress)
+        assert isinstance(fetch_error(url, resolve=resolver("10.0.0.1")), UnsafeAddress)
 
 
 def test_unusable_proxy_says_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "ftp://me:s3cret@127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "ftp://me:s3cret@127.0.0.1:9")
-    error = failure("http://files.example/")
+    error = fetch_error("http://files.example/")
     assert isinstance(error, ConfigurationError)
     assert "http_proxy" in error.message

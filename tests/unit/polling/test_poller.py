@@ -1,4 +1,4 @@
-"""The watch over many image tasks, in virtual time."""
+"""Poller and shared_poller: many image tasks polled in virtual time."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from airflow_provider_nanobanana.toapis import errors
 from tests.support.polled_service import (
     EPSILON,
     LOG,
-    Service,
-    World,
-    follow,
-    made,
+    PollerHarness,
+    ScriptedStatuses,
+    run_subscription,
     shared,
-    shared_world,
+    shared_harness,
+    subscription,
     until,
     wait_for,
-    watch,
+    wait_on,
 )
 from tests.support.responses import COMPLETED, FAILED, RUNNING
 from tests.support.virtual_time import START, now, run
 
 
 def test_it_polls_at_the_interval_until_the_end() -> None:
-    service = Service(default=until(26, RUNNING, COMPLETED))
-    done = watch(service, first=18.0)
+    service = ScriptedStatuses(default=until(26, RUNNING, COMPLETED))
+    done = run_subscription(service, first=18.0)
     assert (done.outcome, done.error_code, done.statuses) == ("finished", None, {"t0": "completed"})
     moments = service.moments
     assert moments[0] == pytest.approx(18.0, abs=EPSILON) and len(moments) == 3
@@ -43,14 +43,14 @@ def test_it_polls_at_the_interval_until_the_end() -> None:
 
 
 def test_a_failed_image_task_ends_its_own_watch_only() -> None:
-    service = Service({"a": lambda t, n: FAILED}, until(60, RUNNING, COMPLETED))
-    assert watch(service, ["a", "b"]).statuses == {"a": "failed", "b": "completed"}
+    service = ScriptedStatuses({"a": lambda t, n: FAILED}, until(60, RUNNING, COMPLETED))
+    assert run_subscription(service, ["a", "b"]).statuses == {"a": "failed", "b": "completed"}
     assert len(service.polls["a"]) == 1 < len(service.polls["b"])
 
 
 def test_the_deadline_ends_it_on_time_and_nothing_is_asked_after_it() -> None:
-    service = Service({"a": lambda t, n: COMPLETED}, lambda t, n: RUNNING)
-    done = watch(service, ["a", "b", "c"], wait=60.0)
+    service = ScriptedStatuses({"a": lambda t, n: COMPLETED}, lambda t, n: RUNNING)
+    done = run_subscription(service, ["a", "b", "c"], wait=60.0)
     assert (done.outcome, done.error_code) == ("timeout", None)
     assert done.statuses == {"a": "completed", "b": "in_progress", "c": "in_progress"}
     assert 50 < service.moments[-1] <= 60.0
@@ -58,26 +58,26 @@ def test_the_deadline_ends_it_on_time_and_nothing_is_asked_after_it() -> None:
 
 @pytest.mark.parametrize("wait", [0.0, -5.0])
 def test_a_deadline_in_the_past_is_a_timeout_without_a_poll(wait: float) -> None:
-    service = Service()
-    assert (watch(service, 20, wait=wait).outcome, service.moments) == ("timeout", [])
-    assert watch(service, [], wait=wait).outcome == "finished"
+    service = ScriptedStatuses()
+    assert (run_subscription(service, 20, wait=wait).outcome, service.moments) == ("timeout", [])
+    assert run_subscription(service, [], wait=wait).outcome == "finished"
 
 
 @pytest.mark.parametrize(("wait", "first"), [(10.0, 18.0), (30.0, 86_400.0)])
 def test_nobody_runs_out_of_time_unlooked_at(wait: float, first: float) -> None:
-    service = Service(default=lambda t, n: RUNNING)
-    assert watch(service, 20, wait=wait, first=first).outcome == "timeout"
+    service = ScriptedStatuses(default=lambda t, n: RUNNING)
+    assert run_subscription(service, 20, wait=wait, first=first).outcome == "timeout"
     assert {name: len(polls) for name, polls in service.polls.items()} == {f"t{n}": 1 for n in range(20)}
     assert wait - 2.1 <= service.moments[0] <= service.moments[-1] <= wait - service.latency
 
 
 def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() -> None:
-    service = Service(default=lambda t, n: RUNNING)
+    service = ScriptedStatuses(default=lambda t, n: RUNNING)
     service.latency = 20.0
 
     async def ended_at() -> float:
-        async with World(service).polling() as poller:
-            await follow(made(2, wait=30), poller)
+        async with PollerHarness(service).polling() as poller:
+            await wait_on(subscription(2, wait=30), poller)
             return now() - START
 
     assert run(ended_at()) == pytest.approx(30.0, abs=0.1)
@@ -85,13 +85,13 @@ def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() 
 
 def test_an_id_that_shows_up_late_is_not_lost() -> None:
     gone = errors.ImageTaskNotFound("no")
-    service = Service(default=lambda t, n: gone if t < 50 else RUNNING if t < 90 else COMPLETED)
-    assert watch(service).statuses == {"t0": "completed"}
+    service = ScriptedStatuses(default=lambda t, n: gone if t < 50 else RUNNING if t < 90 else COMPLETED)
+    assert run_subscription(service).statuses == {"t0": "completed"}
 
 
 def test_an_id_that_stays_unknown_ends_after_a_minute_and_holds_up_nobody() -> None:
-    service = Service({"a": lambda t, n: errors.ImageTaskNotFound("no")}, until(200, RUNNING, COMPLETED))
-    done = watch(service, ["a", "b"])
+    service = ScriptedStatuses({"a": lambda t, n: errors.ImageTaskNotFound("no")}, until(200, RUNNING, COMPLETED))
+    done = run_subscription(service, ["a", "b"])
     assert (done.outcome, done.statuses["b"]) == ("finished", "completed")
     assert 59.0 <= service.polls["a"][-1] <= 67.0
 
@@ -107,8 +107,8 @@ def test_an_id_that_stays_unknown_ends_after_a_minute_and_holds_up_nobody() -> N
     ],
 )
 def test_a_hundred_bad_polls_lose_nothing(error: errors.ToApisError) -> None:
-    service = Service(default=lambda t, n: error if n < 100 else COMPLETED)
-    assert watch(service).statuses == {"t0": "completed"}
+    service = ScriptedStatuses(default=lambda t, n: error if n < 100 else COMPLETED)
+    assert run_subscription(service).statuses == {"t0": "completed"}
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_a_hundred_bad_polls_lose_nothing(error: errors.ToApisError) -> None:
     ],
 )
 def test_a_key_that_is_refused_ends_it_within_a_few_polls(error: errors.ToApisError, code: str) -> None:
-    service = Service(default=lambda t, n: RUNNING if t < 60 else error)
-    done = watch(service, 1000)
+    service = ScriptedStatuses(default=lambda t, n: RUNNING if t < 60 else error)
+    done = run_subscription(service, 1000)
     assert (done.outcome, done.error_code) == ("refused", code)
     assert sum(moment >= 60 for moment in service.moments) <= 20
 
@@ -129,22 +129,22 @@ def test_a_key_that_is_refused_ends_it_within_a_few_polls(error: errors.ToApisEr
 @pytest.mark.parametrize("left", [1, 2])
 def test_what_is_left_being_refused_ends_it(left: int) -> None:
     refused = errors.PermissionRefused("403")
-    service = Service({f"t{n}": lambda t, n: refused for n in range(left)})
-    assert watch(service, 40).outcome == "refused"
+    service = ScriptedStatuses({f"t{n}": lambda t, n: refused for n in range(left)})
+    assert run_subscription(service, 40).outcome == "refused"
     assert {f"t{n}" for n in range(left, 40)} <= service.polls.keys()
 
 
 def test_a_refusal_of_some_while_others_are_shown_ends_nothing() -> None:
     refused = errors.PermissionRefused("403")
-    service = Service({"a": lambda t, n: refused if t < 100 else COMPLETED}, until(200, RUNNING, COMPLETED))
-    done = watch(service, ["a", "b", "c"])
+    service = ScriptedStatuses({"a": lambda t, n: refused if t < 100 else COMPLETED}, until(200, RUNNING, COMPLETED))
+    done = run_subscription(service, ["a", "b", "c"])
     assert (done.outcome, Counter(done.statuses.values())) == ("finished", {"completed": 3})
 
 
 def test_a_429_silences_all_for_as_long_as_the_service_asks() -> None:
     limited = errors.RateLimited("429", retry_after=20.0)
-    service = Service({"t3": lambda t, n: limited if n == 1 else COMPLETED}, until(100, RUNNING, COMPLETED))
-    assert watch(service, 40, rate=5.0).outcome == "finished"
+    service = ScriptedStatuses({"t3": lambda t, n: limited if n == 1 else COMPLETED}, until(100, RUNNING, COMPLETED))
+    assert run_subscription(service, 40, rate=5.0).outcome == "finished"
     heard = service.polls["t3"][0] + service.latency
     # Calls whose turn had come when the answer arrived are let go; those under way at most.
     early = [moment for moment in service.moments if heard < moment < heard + 20.0 - EPSILON]
@@ -153,8 +153,8 @@ def test_a_429_silences_all_for_as_long_as_the_service_asks() -> None:
 
 
 def test_a_429_halves_the_rate_and_it_recovers() -> None:
-    service = Service(default=lambda t, n: errors.RateLimited("429") if t < 2 else RUNNING)
-    watch(service, 1000, wait=120.0)
+    service = ScriptedStatuses(default=lambda t, n: errors.RateLimited("429") if t < 2 else RUNNING)
+    run_subscription(service, 1000, wait=120.0)
     seconds = Counter(int(moment) for moment in service.moments)
     assert 10 <= min(seconds[second] for second in range(4, 9)) <= max(seconds[second] for second in range(4, 9)) <= 30
     assert seconds[90] >= 48
@@ -164,16 +164,16 @@ def test_a_429_halves_the_rate_and_it_recovers() -> None:
 def test_an_absurd_retry_after_is_obeyed_for_a_minute(asked: float) -> None:
     """``Retry-After`` is obeyed up to 60 s; otherwise one odd header turns paid images into a timeout."""
     limited = errors.RateLimited("429", retry_after=asked)
-    service = Service(default=lambda t, n: limited if n == 1 else COMPLETED)
-    assert watch(service, wait=600.0).outcome == "finished"
+    service = ScriptedStatuses(default=lambda t, n: limited if n == 1 else COMPLETED)
+    assert run_subscription(service, wait=600.0).outcome == "finished"
     assert 60.0 <= service.moments[1] <= 125.0
 
 
 def test_a_thousand_image_tasks_share_the_rate_evenly() -> None:
-    service = Service(default=until(300, RUNNING, COMPLETED))
-    done = watch(service, 1000, rate=40.0)
+    service = ScriptedStatuses(default=until(300, RUNNING, COMPLETED))
+    done = run_subscription(service, 1000, rate=40.0)
     assert (done.outcome, Counter(done.statuses.values())) == ("finished", {"completed": 1000})
-    assert service.most_busy <= 13
+    assert service.most_in_flight <= 13
     moments = service.moments
     assert all(late - early >= 1 - EPSILON for early, late in zip(moments, moments[43:], strict=False))
     counts = [len(polls) for polls in service.polls.values()]
@@ -182,11 +182,11 @@ def test_a_thousand_image_tasks_share_the_rate_evenly() -> None:
 
 
 def test_cancellation_passes_through_and_leaves_nothing_behind() -> None:
-    service = Service(default=lambda t, n: RUNNING)
+    service = ScriptedStatuses(default=lambda t, n: RUNNING)
 
     async def cancelled() -> float:
-        async with World(service).polling() as poller:
-            task = asyncio.create_task(follow(made(50), poller))
+        async with PollerHarness(service).polling() as poller:
+            task = asyncio.create_task(wait_on(subscription(50), poller))
             await asyncio.sleep(33)
             at = now() - START
             task.cancel()
@@ -196,21 +196,21 @@ def test_cancellation_passes_through_and_leaves_nothing_behind() -> None:
             await asyncio.sleep(60)
             return at
 
-    assert run(cancelled()) >= service.moments[-1] and service.busy == 0
+    assert run(cancelled()) >= service.moments[-1] and service.in_flight == 0
 
 
 def test_a_bug_is_not_taken_for_an_outcome() -> None:
-    service = Service({"t3": lambda t, n: KeyError("a bug")}, lambda t, n: RUNNING)
+    service = ScriptedStatuses({"t3": lambda t, n: KeyError("a bug")}, lambda t, n: RUNNING)
     with pytest.raises(KeyError, match="a bug"):
-        watch(service, 5)
+        run_subscription(service, 5)
 
 
 def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOG.name)
-    service = Service(
+    service = ScriptedStatuses(
         default=lambda t, n: {**RUNNING, "status": "queued"} if t < 20 else RUNNING if t < 130 else COMPLETED
     )
-    watch(service)
+    run_subscription(service)
     lines = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if line.startswith("Image task t0")] == [
         "Image task t0: queued", "Image task t0: in_progress", "Image task t0: completed",
@@ -220,74 +220,78 @@ def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -
 
 def test_a_completed_answer_without_an_image_is_asked_again() -> None:
     body = {"status": "completed", "completed_at": START}
-    service = Service(default=lambda t, n: body if t < 60 else COMPLETED)
-    assert watch(service).statuses == {"t0": "completed"} and len(service.moments) > 10
+    service = ScriptedStatuses(default=lambda t, n: body if t < 60 else COMPLETED)
+    assert run_subscription(service).statuses == {"t0": "completed"} and len(service.moments) > 10
 
 
 @pytest.mark.parametrize(
     ("enough", "outcome", "ended"), [(1, "enough", 1), (3, "enough", 3), (5, "finished", 5), (9, "finished", 5)]
 )
 def test_a_part_can_be_enough(enough: int, outcome: str, ended: int) -> None:
-    service = Service({f"t{n}": until(20 + 30 * n, RUNNING, COMPLETED) for n in range(5)})
-    done = watch(service, 5, enough=enough)
+    service = ScriptedStatuses({f"t{n}": until(20 + 30 * n, RUNNING, COMPLETED) for n in range(5)})
+    done = run_subscription(service, 5, enough=enough)
     assert (done.outcome, Counter(done.statuses.values())["completed"]) == (outcome, ended)
 
 
 def test_what_is_never_enough_times_out() -> None:
-    assert watch(Service(default=lambda t, n: RUNNING), 5, wait=30, enough=2).outcome == "timeout"
+    assert run_subscription(ScriptedStatuses(default=lambda t, n: RUNNING), 5, wait=30, enough=2).outcome == "timeout"
 
 
-# one poller for many watches, in virtual time: shared, reference-counted, and loyal to what the connection holds
+# --- the shared poller -----------------------------------------------------------------------------------------------
 
 
 REFUSED = errors.AuthenticationFailed("401", code="unauthorized")
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return shared_world(monkeypatch, completed=60)
+def harness(monkeypatch: pytest.MonkeyPatch) -> PollerHarness:
+    return shared_harness(monkeypatch, completed=60)
 
 
-def test_a_thousand_watches_share_one_line_and_the_rate(world: World) -> None:
+def test_a_thousand_watches_share_one_line_and_the_rate(harness: PollerHarness) -> None:
     async def go() -> list[Subscription]:
-        return await asyncio.gather(*(wait_for(made([f"t{n}"])) for n in range(1000)))
+        return await asyncio.gather(*(wait_for(subscription([f"t{n}"])) for n in range(1000)))
 
-    assert Counter(watch.outcome for watch in run(go())) == {"finished": 1000}
-    assert (world.reads, len(world.lines)) == (1, 1) and world.lines[0].closed
-    moments = world.service.moments
+    assert Counter(one.outcome for one in run(go())) == {"finished": 1000}
+    assert (harness.connection_reads, len(harness.clients)) == (1, 1) and harness.clients[0].closed
+    moments = harness.service.moments
     assert all(late - early >= 1 - 1e-3 for early, late in zip(moments, moments[53:], strict=False))
 
 
-def test_the_last_to_leave_closes_it_and_the_next_opens_anew(world: World) -> None:
+def test_the_last_to_leave_closes_it_and_the_next_opens_anew(harness: PollerHarness) -> None:
     async def go() -> None:
         async with shared("nb") as one:
             async with shared("nb") as two, shared("other") as other:
                 assert one is two is not other
-            assert [line.closed for line in world.lines] == [False, True]
+            assert [client.closed for client in harness.clients] == [False, True]
         async with shared("nb") as three:
             assert three is not one
 
     run(go())
-    assert [line.closed for line in world.lines] == [True, True, True]
+    assert [client.closed for client in harness.clients] == [True, True, True]
 
 
-def test_an_image_task_of_two_watches_is_polled_once_at_the_shorter_interval(world: World) -> None:
+def test_an_image_task_of_two_watches_is_polled_once_at_the_shorter_interval(harness: PollerHarness) -> None:
     async def go() -> list[Subscription]:
-        watches = made(["a"], interval=5), made(["a", "b"], interval=20), made(["a"], wait=31)
-        return await asyncio.gather(*map(wait_for, watches))
+        subscriptions = (
+            subscription(["a"], interval=5),
+            subscription(["a", "b"], interval=20),
+            subscription(["a"], wait=31),
+        )
+        return await asyncio.gather(*map(wait_for, subscriptions))
 
     first, second, impatient = run(go())
     assert (first.outcome, second.outcome, impatient.outcome) == ("finished", "finished", "timeout")
-    polls = world.service.polls
+    polls = harness.service.polls
     assert min(late - early for early, late in itertools.pairwise(polls["b"])) >= 18
     assert 10 <= len(polls["a"]) <= 15
 
 
 @pytest.mark.parametrize("moment", [0.03, 0.1, 5.3, 33.0])
-def test_one_that_is_cancelled_in_the_middle_of_a_poll_harms_no_other(world: World, moment: float) -> None:
+def test_one_that_is_cancelled_in_the_middle_of_a_poll_harms_no_other(harness: PollerHarness, moment: float) -> None:
     async def go() -> Subscription:
-        victim = asyncio.create_task(wait_for(made(["a", "b"])))
-        other = asyncio.create_task(wait_for(made(["b", "c"])))
+        victim = asyncio.create_task(wait_for(subscription(["a", "b"])))
+        other = asyncio.create_task(wait_for(subscription(["b", "c"])))
         await asyncio.sleep(moment)
         victim.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -295,12 +299,12 @@ def test_one_that_is_cancelled_in_the_middle_of_a_poll_harms_no_other(world: Wor
         return await other
 
     assert run(go()).statuses == {"b": "completed", "c": "completed"}
-    assert all(poll <= moment for poll in world.service.polls["a"])
+    assert all(poll <= moment for poll in harness.service.polls["a"])
 
 
-def test_nobody_is_left_after_all_were_cancelled(world: World) -> None:
+def test_nobody_is_left_after_all_were_cancelled(harness: PollerHarness) -> None:
     async def go() -> None:
-        tasks = [asyncio.create_task(wait_for(made(3))) for _ in range(50)]
+        tasks = [asyncio.create_task(wait_for(subscription(3))) for _ in range(50)]
         await asyncio.sleep(7.1)
         for task in tasks:
             task.cancel()
@@ -309,34 +313,34 @@ def test_nobody_is_left_after_all_were_cancelled(world: World) -> None:
         }
 
     run(go())  # which checks that no task is left running
-    assert world.service.busy == 0 and all(line.closed for line in world.lines)
+    assert harness.service.in_flight == 0 and all(client.closed for client in harness.clients)
 
 
-def test_a_connection_that_cannot_be_read_is_everybodys_error_and_no_poller_is_left(world: World) -> None:
+def test_a_connection_that_cannot_be_read_is_everybodys_error_and_no_poller_is_left(harness: PollerHarness) -> None:
     broken = NanoBananaFailException(errors.ConfigurationError("no key"))
 
     async def read(nanobanana_conn_id: str) -> Any:
         raise broken
 
     async def go() -> list[Any]:
-        world.read = read  # type: ignore[method-assign]
-        ended = await asyncio.gather(*(wait_for(made(1)) for _ in range(3)), return_exceptions=True)
-        del world.read
-        return [*ended, await wait_for(made(1))]
+        harness.read = read  # type: ignore[method-assign]
+        ended = await asyncio.gather(*(wait_for(subscription(1)) for _ in range(3)), return_exceptions=True)
+        del harness.read
+        return [*ended, await wait_for(subscription(1))]
 
     *ended, later = run(go())
     assert ended == [broken] * 3 and later.outcome == "finished"
 
 
-def test_a_bug_in_a_look_ends_those_who_wait_for_that_image_task_and_nobody_else(world: World) -> None:
+def test_a_bug_in_a_look_ends_those_who_wait_for_that_image_task_and_nobody_else(harness: PollerHarness) -> None:
     """An answer that we stumble over must not take a thousand other waits with it, again after each retry."""
-    world.service.scripts["bad"] = lambda t, n: KeyError("a bug")
+    harness.service.scripts["bad"] = lambda t, n: KeyError("a bug")
 
     async def go() -> list[Any]:
-        waiting = made(["bad"]), made(["good"]), made(["bad", "good"])
+        waiting = subscription(["bad"]), subscription(["good"]), subscription(["bad", "good"])
         first = await asyncio.gather(*map(wait_for, waiting), return_exceptions=True)
-        world.service.scripts.clear()
-        return [*first, await wait_for(made(["bad"]))]
+        harness.service.scripts.clear()
+        return [*first, await wait_for(subscription(["bad"]))]
 
     bad, good, both, later = run(go())
     assert [type(error) for error in (bad, both)] == [KeyError, KeyError]
@@ -344,7 +348,7 @@ def test_a_bug_in_a_look_ends_those_who_wait_for_that_image_task_and_nobody_else
 
 
 def test_a_bug_of_the_poller_ends_all_who_wait_and_nobody_who_comes_later(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: PollerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = PollQueue.pop_due
 
@@ -356,80 +360,85 @@ def test_a_bug_of_the_poller_ends_all_who_wait_and_nobody_who_comes_later(
     monkeypatch.setattr(PollQueue, "pop_due", buggy)
 
     async def go() -> list[Any]:
-        waiting = [asyncio.create_task(wait_for(made([name], first=0.7))) for name in ("one", "two")]
+        waiting = [asyncio.create_task(wait_for(subscription([name], first=0.7))) for name in ("one", "two")]
         await asyncio.sleep(1)
-        later = asyncio.create_task(wait_for(made(["other"])))
+        later = asyncio.create_task(wait_for(subscription(["other"])))
         return [*await asyncio.gather(*waiting, return_exceptions=True), await later]
 
     *ended, later = run(go())
     assert [type(error) for error in ended] == [KeyError, KeyError] and later.outcome == "finished"
-    assert all(line.closed for line in world.lines)
+    assert all(client.closed for client in harness.clients)
 
 
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
-def keyed(service: Service, good: str, since: float) -> None:
+def keyed(service: ScriptedStatuses, good: str, since: float) -> None:
     """Refuse every other key from a moment on."""
     service.default = lambda t, n: (
         REFUSED if t >= since and service.keys[-1] != good else until(200, RUNNING, COMPLETED)(t, n)
     )
 
 
-def test_a_rotated_key_is_read_once_and_nobody_notices(world: World) -> None:
-    keyed(world.service, "sk-2", since=20)
-    world.service.latency = 0.0
+def test_a_rotated_key_is_read_once_and_nobody_notices(harness: PollerHarness) -> None:
+    keyed(harness.service, "sk-2", since=20)
+    harness.service.latency = 0.0
 
     async def go() -> list[Subscription]:
         async def rotate() -> None:
             await asyncio.sleep(19)
-            world.key = "sk-2"
+            harness.key = "sk-2"
 
-        watches, _ = await asyncio.gather(asyncio.gather(*(wait_for(made([f"t{n}"])) for n in range(100))), rotate())
-        return list(watches)
+        subscriptions, _ = await asyncio.gather(
+            asyncio.gather(*(wait_for(subscription([f"t{n}"])) for n in range(100))), rotate()
+        )
+        return list(subscriptions)
 
-    assert {(watch.outcome, watch.statuses[watch.targets[0].id]) for watch in run(go())} == {("finished", "completed")}
-    assert (world.reads, [line.settings.api_key.get_secret_value() for line in world.lines]) == (2, ["sk-1", "sk-2"])
+    assert {(one.outcome, one.statuses[one.targets[0].id]) for one in run(go())} == {("finished", "completed")}
+    assert (harness.connection_reads, [client.settings.api_key.get_secret_value() for client in harness.clients]) == (
+        2,
+        ["sk-1", "sk-2"],
+    )
 
 
-def test_a_refused_key_that_the_connection_still_holds_is_final_after_one_look_at_it(world: World) -> None:
-    keyed(world.service, "sk-2", since=20)
+def test_a_refused_key_that_the_connection_still_holds_is_final_after_one_look_at_it(harness: PollerHarness) -> None:
+    keyed(harness.service, "sk-2", since=20)
 
     async def go() -> list[Subscription]:
-        return await asyncio.gather(*(wait_for(made([f"t{n}"])) for n in range(100)))
+        return await asyncio.gather(*(wait_for(subscription([f"t{n}"])) for n in range(100)))
 
-    assert {(watch.outcome, watch.error_code) for watch in run(go())} == {("refused", "unauthorized")}
-    assert (world.reads, len(world.lines)) == (2, 1)
+    assert {(one.outcome, one.error_code) for one in run(go())} == {("refused", "unauthorized")}
+    assert (harness.connection_reads, len(harness.clients)) == (2, 1)
 
 
-def test_the_connection_is_read_again_every_few_minutes_and_its_rate_followed(world: World) -> None:
-    world.service.default = until(800, RUNNING, COMPLETED)
+def test_the_connection_is_read_again_every_few_minutes_and_its_rate_followed(harness: PollerHarness) -> None:
+    harness.service.default = until(800, RUNNING, COMPLETED)
 
     async def go() -> None:
-        waiting = asyncio.create_task(wait_for(made(200)))
+        waiting = asyncio.create_task(wait_for(subscription(200)))
         await asyncio.sleep(250)
-        world.rate = 2.0
+        harness.rate = 2.0
         await waiting
 
     run(go())
-    assert 3 <= world.reads <= 4 and len(world.lines) == 2
-    seconds = Counter(int(moment) for moment in world.service.moments)
+    assert 3 <= harness.connection_reads <= 4 and len(harness.clients) == 2
+    seconds = Counter(int(moment) for moment in harness.service.moments)
     assert (
         sum(seconds[second] for second in range(100, 200)) >= 3700
         and max(seconds[second] for second in range(330, 700)) <= 3
     )
 
 
-def test_a_connection_that_vanishes_meanwhile_stops_nobody(world: World) -> None:
-    world.service.default = until(400, RUNNING, COMPLETED)
+def test_a_connection_that_vanishes_meanwhile_stops_nobody(harness: PollerHarness) -> None:
+    harness.service.default = until(400, RUNNING, COMPLETED)
 
     async def vanished(nanobanana_conn_id: str) -> Any:
         raise NanoBananaFailException(errors.ConfigurationError("gone"))
 
     async def go() -> Subscription:
-        waiting = asyncio.create_task(wait_for(made(1)))
+        waiting = asyncio.create_task(wait_for(subscription(1)))
         await asyncio.sleep(10)
-        world.read = vanished  # type: ignore[method-assign]
+        harness.read = vanished  # type: ignore[method-assign]
         return await waiting
 
     assert run(go()).statuses == {"t0": "completed"}
@@ -438,7 +447,7 @@ def test_a_connection_that_vanishes_meanwhile_stops_nobody(world: World) -> None
 # --- when -------------------------------------------------------------------------------------------------------------
 
 
-def test_polling_begins_near_the_expected_result_and_learns(world: World) -> None:
+def test_polling_begins_near_the_expected_result_and_learns(harness: PollerHarness) -> None:
     """The service takes 60 s by now; after some dozens of images nobody asks after 17 s any more."""
     born: dict[str, float] = {}
 
@@ -451,7 +460,7 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
 
     async def one(name: str) -> None:
         born[name] = now()
-        world.service.scripts[name] = answer(name)
+        harness.service.scripts[name] = answer(name)
         await wait_for(
             Subscription(
                 [PollTarget(name, now(), "m")], wait=WaitWindow(now(), now() + 900), interval=5, log=LOG, now=now
@@ -464,75 +473,77 @@ def test_polling_begins_near_the_expected_result_and_learns(world: World) -> Non
                 await one(f"t{number}")
 
     run(go())
-    ages = [world.service.polls[name][0] + START - born[name] for name in born]
+    ages = [harness.service.polls[name][0] + START - born[name] for name in born]
     assert ages[0] == pytest.approx(LatencyEstimator().first_poll_age("m"), abs=1)
     assert ages[-1] == pytest.approx(60, abs=1)
-    assert len(world.service.polls["t59"]) <= 2 < len(world.service.polls["t0"])
+    assert len(harness.service.polls["t59"]) <= 2 < len(harness.service.polls["t0"])
 
 
 @pytest.mark.parametrize(
     ("created_at", "first"), [(START - 1000, 0.0), (START + 5000, 18.1), (None, 0.0), (START, 18.1)]
 )
-def test_a_clock_that_runs_ahead_postpones_nothing(world: World, created_at: float | None, first: float) -> None:
-    watch = Subscription(
-        [PollTarget("a", created_at)], wait=WaitWindow(START, START + 900), interval=5, log=LOG, now=now
-    )
-    run(wait_for(watch))
-    assert world.service.moments[0] == pytest.approx(first, abs=1)
+def test_a_clock_that_runs_ahead_postpones_nothing(
+    harness: PollerHarness, created_at: float | None, first: float
+) -> None:
+    one = Subscription([PollTarget("a", created_at)], wait=WaitWindow(START, START + 900), interval=5, log=LOG, now=now)
+    run(wait_for(one))
+    assert harness.service.moments[0] == pytest.approx(first, abs=1)
 
 
-def test_a_failed_image_task_teaches_no_latency(world: World) -> None:
-    world.service.default = lambda t, n: {**FAILED, "created_at": START, "completed_at": START + 1}
+def test_a_failed_image_task_teaches_no_latency(harness: PollerHarness) -> None:
+    harness.service.default = lambda t, n: {**FAILED, "created_at": START, "completed_at": START + 1}
 
     async def go() -> float:
         async with shared("nb") as poller:
-            await follow(made(300), poller)
+            await wait_on(subscription(300), poller)
             return poller._latencies.first_poll_age("")
 
     assert run(go()) == LatencyEstimator().first_poll_age("")
 
 
-# --- what a hostile review of the poller found: one test for each defect, in virtual time ----------------------------
+# --- defects found in review, one test each --------------------------------------------------------------------------
 
 
 NEVER = START + 1e9
 
 
 @pytest.fixture
-def slow_service(monkeypatch: pytest.MonkeyPatch) -> World:
-    return shared_world(monkeypatch, completed=400)
+def slow_harness(monkeypatch: pytest.MonkeyPatch) -> PollerHarness:
+    return shared_harness(monkeypatch, completed=400)
 
 
 # --- who ends with whom -----------------------------------------------------------------------------------------------
 
 
-def test_whoever_comes_in_after_a_bug_does_not_wait_for_nothing(slow_service: World) -> None:
+def test_whoever_comes_in_after_a_bug_does_not_wait_for_nothing(slow_harness: PollerHarness) -> None:
     """The bug comes while the newcomer stands at the door: the connection is being read at that moment."""
 
     async def go() -> list[Any]:
         async with shared("nb") as poller:
-            newcomer = made(["late"])
+            newcomer = subscription(["late"])
             poller.bug = KeyError("a bug")
             return list(
-                await asyncio.gather(follow(newcomer, poller), wait_for(made(["later"])), return_exceptions=True)
+                await asyncio.gather(
+                    wait_on(newcomer, poller), wait_for(subscription(["later"])), return_exceptions=True
+                )
             )
 
     came_in, later = run(go())
     assert isinstance(came_in, KeyError) and later.outcome == "finished"
 
 
-def test_a_trigger_cancelled_while_it_closes_the_poller_leaves_nothing_open(slow_service: World) -> None:
+def test_a_trigger_cancelled_while_it_closes_the_poller_leaves_nothing_open(slow_harness: PollerHarness) -> None:
     async def go() -> None:
         release = asyncio.Event()
 
-        async def look(*args: Any) -> Any:
+        async def slow_poll(*args: Any) -> Any:
             try:
                 await asyncio.sleep(1000)
             finally:
                 await release.wait()  # a connection that is slow to close
 
-        slow_service.service.look = look  # type: ignore[assignment,method-assign]
-        trigger = asyncio.create_task(wait_for(made(1)))
+        slow_harness.service.poll = slow_poll  # type: ignore[assignment,method-assign]
+        trigger = asyncio.create_task(wait_for(subscription(1)))
         await asyncio.sleep(5)
         trigger.cancel()
         await asyncio.sleep(5)
@@ -542,25 +553,25 @@ def test_a_trigger_cancelled_while_it_closes_the_poller_leaves_nothing_open(slow
         await asyncio.sleep(1)
 
     run(go())
-    assert all(line.closed for line in slow_service.lines)
+    assert all(client.closed for client in slow_harness.clients)
 
 
-def test_a_line_that_ends_badly_loses_nothing(slow_service: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_ends_badly_loses_nothing(slow_harness: PollerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> Subscription:
-        waiting = asyncio.create_task(wait_for(made(1)))
+        waiting = asyncio.create_task(wait_for(subscription(1)))
         await asyncio.sleep(1)
 
         async def aclose() -> None:
-            slow_service.lines[0].closed = True
+            slow_harness.clients[0].closed = True
             raise OSError("broken pipe")
 
-        slow_service.lines[0].aclose = aclose  # type: ignore[method-assign]
+        slow_harness.clients[0].aclose = aclose  # type: ignore[method-assign]
         return await waiting
 
     assert run(go()).statuses == {"t0": "completed"}
 
 
-def test_facts_of_a_foreign_version_leave_no_ghost(slow_service: World) -> None:
+def test_facts_of_a_foreign_version_leave_no_ghost(slow_harness: PollerHarness) -> None:
     foreign: Any = "2026-11-22"  # a version that wrote dates as text
     broken = Subscription(
         [PollTarget("a"), PollTarget("b", foreign)], wait=WaitWindow(START, NEVER), interval=5, log=LOG, now=now
@@ -569,7 +580,7 @@ def test_facts_of_a_foreign_version_leave_no_ghost(slow_service: World) -> None:
     async def go() -> int:
         async with shared("nb") as poller:
             with pytest.raises(TypeError):
-                await follow(broken, poller)
+                await wait_on(broken, poller)
             return len(poller)
 
     assert run(go()) == 0
@@ -578,25 +589,25 @@ def test_facts_of_a_foreign_version_leave_no_ghost(slow_service: World) -> None:
 # --- when -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_newcomer_does_not_wait_for_the_turn_of_a_slower_watch(slow_service: World) -> None:
+def test_a_newcomer_does_not_wait_for_the_turn_of_a_slower_watch(slow_harness: PollerHarness) -> None:
     async def go() -> Subscription:
-        slow = asyncio.create_task(wait_for(made(["a"], interval=3600, wait=9000)))
+        slow = asyncio.create_task(wait_for(subscription(["a"], interval=3600, wait=9000)))
         await asyncio.sleep(10)
-        quick = await wait_for(made(["a"], interval=5))
+        quick = await wait_for(subscription(["a"], interval=5))
         slow.cancel()
         return quick
 
     assert run(go()).outcome == "finished"
-    assert len(slow_service.service.polls["a"]) >= 70
+    assert len(slow_harness.service.polls["a"]) >= 70
 
 
-def test_what_was_learnt_outlives_a_wait(slow_service: World) -> None:
+def test_what_was_learnt_outlives_a_wait(slow_harness: PollerHarness) -> None:
     """With one wait at a time the poller ends after each."""
-    slow_service.service.default = lambda t, n: {**COMPLETED, "created_at": START, "completed_at": START + 70.0}
+    slow_harness.service.default = lambda t, n: {**COMPLETED, "created_at": START, "completed_at": START + 70.0}
 
     async def go() -> float:
         for number in range(250):
-            await wait_for(made([f"t{number}"]))
+            await wait_for(subscription([f"t{number}"]))
         async with shared("nb") as poller:
             return poller._latencies.first_poll_age("")
 

@@ -1,4 +1,4 @@
-"""What looks at image tasks amount to: settled or not, the record for XCom, the verdict over many."""
+"""What polls of image tasks amount to: final or not, the record for XCom, the verdict over many."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, answer
+from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW, RUNNING, STATUS, SUBMITTED, URL, response
 
 WAIT = WaitWindow(started_at=NOW, deadline=NOW + 900)
 NO_IMAGE = {key: value for key, value in COMPLETED.items() if key != "result"}
 
 
 def seen(body: dict[str, Any], **changes: Any) -> PollResult:
-    return PollResult(ID, image_task=STATUS.parse(answer(200, {**body, **changes}), NOW))
+    return PollResult(ID, image_task=STATUS.parse(response(200, {**body, **changes}), NOW))
 
 
 def missed(error: errors.ToApisError) -> PollResult:
@@ -147,7 +147,7 @@ def test_a_record_of_the_worst_characters_stays_below_600_bytes(kind: str, chara
 def test_an_absurd_id_does_not_break_the_bound(image_task_id: str) -> None:
     """The service's ids are opaque; one too long to be one must not reach XCom as it is."""
     try:
-        image_task = STATUS.parse(answer(200, {**RUNNING, "id": image_task_id}), NOW)
+        image_task = STATUS.parse(response(200, {**RUNNING, "id": image_task_id}), NOW)
     except errors.ToApisError:
         return
     record = PollResult(image_task.id, image_task=image_task).to_record(WAIT, NOW)
@@ -199,7 +199,7 @@ def test_what_is_completed_and_names_no_image_is_told_as_that_with_its_answer(af
 def test_a_record_with_an_answer_stays_below_600_bytes(note: str, image_task_id: str) -> None:
     for length in (1, 50, 200, 1000):
         body = {**NO_IMAGE, "id": image_task_id, "result": {str(n): note * length for n in range(9)}}
-        image_task = status_call(image_task_id).parse(answer(200, body), NOW)
+        image_task = status_call(image_task_id).parse(response(200, body), NOW)
         for now in (NOW, NOW + 10_000):
             record = PollResult(image_task_id, image_task=image_task).to_record(WaitWindow(NOW - 10, NOW), now)
             assert len(json.dumps(record)) <= 600

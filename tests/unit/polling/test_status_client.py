@@ -1,4 +1,4 @@
-"""The connection behind a poller, read anew while it polls, in virtual time."""
+"""The status client behind a poller, with a connection whose key or rate changes, in virtual time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.polling.subscription import Subscription
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 from airflow_provider_nanobanana.triggers.nanobanana import read_settings
-from tests.support.polled_service import World, follow, made, shared, shared_world, until, wait_for
+from tests.support.polled_service import PollerHarness, shared, shared_harness, subscription, until, wait_for, wait_on
 from tests.support.responses import COMPLETED, RUNNING
 from tests.support.virtual_time import START, run
 
@@ -28,8 +28,8 @@ NEVER = START + 1e9
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return shared_world(monkeypatch, completed=400)
+def harness(monkeypatch: pytest.MonkeyPatch) -> PollerHarness:
+    return shared_harness(monkeypatch, completed=400)
 
 
 def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ToApisSettings:
@@ -45,16 +45,18 @@ def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ToApisS
     ],
 )
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_connection_that_cannot_be_read_anew_is_nobodys_end(world: World, error: Exception, refused: bool) -> None:
+def test_a_connection_that_cannot_be_read_anew_is_nobodys_end(
+    harness: PollerHarness, error: Exception, refused: bool
+) -> None:
     async def unreadable(nanobanana_conn_id: str) -> Any:
         raise error
 
     async def go() -> list[Subscription]:
-        waiting = [asyncio.create_task(wait_for(made([name]))) for name in ("a", "b")]
+        waiting = [asyncio.create_task(wait_for(subscription([name]))) for name in ("a", "b")]
         await asyncio.sleep(10)
-        world.read = unreadable  # type: ignore[method-assign]
+        harness.read = unreadable  # type: ignore[method-assign]
         if refused:
-            world.service.scripts["a"] = lambda t, n: REFUSED
+            harness.service.scripts["a"] = lambda t, n: REFUSED
         return await asyncio.gather(*waiting)
 
     first, second = run(go())
@@ -62,15 +64,15 @@ def test_a_connection_that_cannot_be_read_anew_is_nobodys_end(world: World, erro
 
 
 def test_what_a_secrets_backend_says_of_its_failure_is_not_logged(
-    world: World, caplog: pytest.LogCaptureFixture
+    harness: PollerHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def unreadable(nanobanana_conn_id: str) -> Any:
         raise RuntimeError("vault token s.1234567890")
 
     async def go() -> None:
-        waiting = asyncio.create_task(wait_for(made(1)))
+        waiting = asyncio.create_task(wait_for(subscription(1)))
         await asyncio.sleep(10)
-        world.read = unreadable  # type: ignore[method-assign]
+        harness.read = unreadable  # type: ignore[method-assign]
         await waiting
 
     caplog.set_level(logging.DEBUG)
@@ -88,13 +90,13 @@ def test_a_key_or_host_that_no_request_can_be_made_with_is_not_followed(changed:
 
     async def go() -> tuple[bool, ToApisSettings]:
         clock = itertools.count(0.0, 301.0)
-        lines = RenewingStatusClient("nb", read, lambda headers: None, lambda: next(clock))
-        assert await lines.open()
+        clients = RenewingStatusClient("nb", read, lambda headers: None, lambda: next(clock))
+        assert await clients.open()
         held.append(changed)
         try:
-            return await lines.refresh(), lines.current.settings
+            return await clients.refresh(), clients.current.settings
         finally:
-            await lines.aclose()
+            await clients.aclose()
 
     assert asyncio.run(go()) == (False, settings())
 
@@ -125,59 +127,59 @@ def test_such_a_key_is_airflows_error_from_the_start() -> None:
     async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return settings("sk-ключ")
 
-    lines = partial(RenewingStatusClient, "nb", read, lambda headers: None, lambda: 0.0)
+    clients = partial(RenewingStatusClient, "nb", read, lambda headers: None, lambda: 0.0)
     with pytest.raises(NanoBananaFailException, match="key"):
-        asyncio.run(lines().open())
+        asyncio.run(clients().open())
 
 
-def test_a_connection_that_changes_with_every_look_piles_up_no_lines(world: World) -> None:
-    """Secrets backends may lease a new key for every look."""
-    world.service.default = until(5000, RUNNING, COMPLETED)
+def test_a_connection_that_changes_with_every_look_piles_up_no_lines(harness: PollerHarness) -> None:
+    """Secrets backends may lease a new key for every read."""
+    harness.service.default = until(5000, RUNNING, COMPLETED)
     keys = itertools.count()
 
     async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return settings(f"sk-{next(keys)}")
 
     async def go() -> int:
-        world.read = read  # type: ignore[method-assign]
+        harness.read = read  # type: ignore[method-assign]
         async with shared("nb") as poller:
-            watching = asyncio.create_task(follow(made(3, wait=4000), poller))
+            watching = asyncio.create_task(wait_on(subscription(3, wait=4000), poller))
             await asyncio.sleep(3900)
             watching.cancel()
-            return sum(not line.closed for line in world.lines)
+            return sum(not client.closed for client in harness.clients)
 
-    assert run(go()) <= 2 and len(world.lines) > 10
+    assert run(go()) <= 2 and len(harness.clients) > 10
 
 
-def test_the_rate_is_followed_when_a_refused_key_made_us_look(world: World) -> None:
+def test_the_rate_is_followed_when_a_refused_key_made_us_look(harness: PollerHarness) -> None:
     def script(t: float, n: int) -> Any:
-        return REFUSED if t > 20 and world.service.keys[-1] == "sk-1" else RUNNING if t < 280 else COMPLETED
+        return REFUSED if t > 20 and harness.service.keys[-1] == "sk-1" else RUNNING if t < 280 else COMPLETED
 
     async def go() -> None:
-        world.service.default, world.service.latency = script, 0.0
-        waiting = asyncio.create_task(wait_for(made(200)))
+        harness.service.default, harness.service.latency = script, 0.0
+        waiting = asyncio.create_task(wait_for(subscription(200)))
         await asyncio.sleep(19)
-        world.key, world.rate = "sk-2", 2.0
+        harness.key, harness.rate = "sk-2", 2.0
         await waiting
 
     run(go())
-    assert sum(100 <= moment < 200 for moment in world.service.moments) <= 210
+    assert sum(100 <= moment < 200 for moment in harness.service.moments) <= 210
 
 
-def test_a_higher_rate_brings_more_calls_at_once(world: World) -> None:
-    world.service.latency = 0.5
+def test_a_higher_rate_brings_more_calls_at_once(harness: PollerHarness) -> None:
+    harness.service.latency = 0.5
 
     async def connect(settings: ToApisSettings, on_headers: Any) -> Any:
-        line = await World.connect(world, settings, on_headers)
-        line.concurrency = 13 if settings.query_rate == 50 else 125
-        return line
+        client = await PollerHarness.connect(harness, settings, on_headers)
+        client.concurrency = 13 if settings.query_rate == 50 else 125
+        return client
 
     async def go() -> None:
-        world.connect = connect  # type: ignore[method-assign]
-        waiting = asyncio.create_task(wait_for(made(2000, wait=500)))
+        harness.connect = connect  # type: ignore[method-assign]
+        waiting = asyncio.create_task(wait_for(subscription(2000, wait=500)))
         await asyncio.sleep(100)
-        world.rate = 500.0
+        harness.rate = 500.0
         await waiting
 
     run(go())
-    assert sum(310 <= moment < 390 for moment in world.service.moments) >= 80 * 200
+    assert sum(310 <= moment < 390 for moment in harness.service.moments) >= 80 * 200

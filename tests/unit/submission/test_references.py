@@ -207,7 +207,7 @@ def test_a_maker_that_is_killed_lets_the_others_go() -> None:
     assert made.get("a", lambda: "b") in ("b", "made after all")
 
 
-# --- reference images from local files and stores: read without a word of what else a file may hold ------------------
+# --- reading references from local files and stores ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://conn@{}", "local://{}", "  {} "])

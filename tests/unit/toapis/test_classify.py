@@ -26,7 +26,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, RequestRetry
 from airflow_provider_nanobanana.toapis.responses import NoResponse
 from airflow_provider_nanobanana.toapis.text import one_line
-from tests.support.responses import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, answer
+from tests.support.responses import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, response
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"
 ID_URL = {"error": {"message": "Invalid URL (POST /v1/v1/x)", "type": "invalid_request_error", "param": "", "code": ""}}
@@ -52,38 +52,38 @@ DOWN = coded("rate_limit_unavailable")
 #: wrong model or content and the service's own "not there" alone: other 4xx are asked again.
 TABLE: list[tuple[str, Any, type, bool, str, type, bool]] = [
     ("not sent", NOT_SENT, ConnectionFailed, True, "no", ConnectionFailed, True),
-    ("429", answer(429, ENVELOPES["E3"]), RateLimited, True, "no", RateLimited, True),
-    ("429 bare", answer(429), RateLimited, True, "no", RateLimited, True),
-    ("429 HTML", answer(429, HTML), RateLimited, True, "no", RateLimited, True),
-    ("429 upstream busy", answer(429, BUSY), RateLimited, True, "no", RateLimited, True),
-    ("503 limiter", answer(503, DOWN), ServiceUnavailable, True, "no", ServiceUnavailable, True),
+    ("429", response(429, ENVELOPES["E3"]), RateLimited, True, "no", RateLimited, True),
+    ("429 bare", response(429), RateLimited, True, "no", RateLimited, True),
+    ("429 HTML", response(429, HTML), RateLimited, True, "no", RateLimited, True),
+    ("429 upstream busy", response(429, BUSY), RateLimited, True, "no", RateLimited, True),
+    ("503 limiter", response(503, DOWN), ServiceUnavailable, True, "no", ServiceUnavailable, True),
     # Very likely not accepted is not certainly.
-    ("503 no channel", answer(503, coded("no_channel")), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("503 circuit", answer(503, coded("circuit_broken")), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("503 model", answer(503, ENVELOPES["E4"]), ModelNotFound, False, "no", ModelNotFound, False),
-    ("500 pricing", answer(500, PRICING), ModelNotFound, False, "no", ModelNotFound, False),
-    ("400", answer(400, ENVELOPES["E2"]), InvalidRequest, False, "no", TransientFailure, True),
-    ("401", answer(401, ENVELOPES["E1"]), AuthenticationFailed, False, "no", AuthenticationFailed, False),
-    ("402", answer(402, coded("insufficient_quota")), InsufficientCredits, False, "no", InsufficientCredits, False),
-    ("402 bare", answer(402), InsufficientCredits, False, "no", InsufficientCredits, False),
-    ("403", answer(403, {"message": "ip not allowed"}), PermissionRefused, False, "no", PermissionRefused, False),
-    ("404", answer(404, ID_URL), InvalidRequest, False, "no", TransientFailure, True),
-    ("413", answer(413), InvalidRequest, False, "no", TransientFailure, True),
-    ("422", answer(422, coded("content_policy_violation")), ContentRefused, False, "no", ContentRefused, False),
-    ("422 bare", answer(422, {"message": "no"}), ContentRefused, False, "no", TransientFailure, True),
-    ("422 other", answer(422, coded("invalid_parameter")), InvalidRequest, False, "no", TransientFailure, True),
-    ("408", answer(408), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("500", answer(500, coded("internal_error")), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("502 HTML", answer(502, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("503 HTML", answer(503, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("504 empty", answer(504), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("520", answer(520, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("200 HTML", answer(200, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("503 no channel", response(503, coded("no_channel")), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("circuit", response(503, coded("circuit_broken")), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("503 model", response(503, ENVELOPES["E4"]), ModelNotFound, False, "no", ModelNotFound, False),
+    ("500 pricing", response(500, PRICING), ModelNotFound, False, "no", ModelNotFound, False),
+    ("400", response(400, ENVELOPES["E2"]), InvalidRequest, False, "no", TransientFailure, True),
+    ("401", response(401, ENVELOPES["E1"]), AuthenticationFailed, False, "no", AuthenticationFailed, False),
+    ("402", response(402, coded("insufficient_quota")), InsufficientCredits, False, "no", InsufficientCredits, False),
+    ("402 bare", response(402), InsufficientCredits, False, "no", InsufficientCredits, False),
+    ("403", response(403, {"message": "ip not allowed"}), PermissionRefused, False, "no", PermissionRefused, False),
+    ("404", response(404, ID_URL), InvalidRequest, False, "no", TransientFailure, True),
+    ("413", response(413), InvalidRequest, False, "no", TransientFailure, True),
+    ("422", response(422, coded("content_policy_violation")), ContentRefused, False, "no", ContentRefused, False),
+    ("422 bare", response(422, {"message": "no"}), ContentRefused, False, "no", TransientFailure, True),
+    ("422 other", response(422, coded("invalid_parameter")), InvalidRequest, False, "no", TransientFailure, True),
+    ("408", response(408), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("500", response(500, coded("internal_error")), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("502 HTML", response(502, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("503 HTML", response(503, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("504 empty", response(504), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("520", response(520, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("200 HTML", response(200, HTML), SubmissionUnknown, False, "unknown", TransientFailure, True),
     # "success": false with a reason is a refusal, unless the reason is trouble of the service.
-    ("200 E6", answer(200, ENVELOPES["E6"]), InvalidRequest, False, "no", TransientFailure, True),
-    ("200 E7", answer(200, ENVELOPES["E7"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
-    ("200 quota", answer(200, coded("quota_not_enough")), InsufficientCredits, False, "no", InsufficientCredits, False),
-    ("500 wrapped", answer(500, ENVELOPES["E8"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("200 E6", response(200, ENVELOPES["E6"]), InvalidRequest, False, "no", TransientFailure, True),
+    ("200 E7", response(200, ENVELOPES["E7"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
+    ("quota", response(200, coded("quota_not_enough")), InsufficientCredits, False, "no", InsufficientCredits, False),
+    ("500 wrapped", response(500, ENVELOPES["E8"]), SubmissionUnknown, False, "unknown", TransientFailure, True),
     ("lost", LOST, SubmissionUnknown, False, "unknown", TransientFailure, True),
 ]  # fmt: skip
 
@@ -115,14 +115,14 @@ def test_poll(row: tuple[str, Any, type, bool, str, type, bool]) -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        answer(404, coded("task_not_found", type="not_found_error")),
-        answer(400, ENVELOPES["E5"]),
-        answer(400, {"message": "task_not_exist"}),
-        answer(404, {"message": "任务不存在"}),
-        answer(404, coded("task_not_found", "task_not_found (request id: 2026)")),
-        answer(400, {"error": {"code": "", "message": "task_not_exist (request id: 2026)"}}),
-        answer(500, {"code": "task_not_exist", "message": "x"}),
-        answer(404, {"error": {"code": 404, "message": "no such task", "type": "not_found_error"}}),
+        response(404, coded("task_not_found", type="not_found_error")),
+        response(400, ENVELOPES["E5"]),
+        response(400, {"message": "task_not_exist"}),
+        response(404, {"message": "任务不存在"}),
+        response(404, coded("task_not_found", "task_not_found (request id: 2026)")),
+        response(400, {"error": {"code": "", "message": "task_not_exist (request id: 2026)"}}),
+        response(500, {"code": "task_not_exist", "message": "x"}),
+        response(404, {"error": {"code": 404, "message": "no such task", "type": "not_found_error"}}),
     ],
 )
 def test_not_found_by_code_and_by_text(outcome: Any) -> None:
@@ -132,14 +132,14 @@ def test_not_found_by_code_and_by_text(outcome: Any) -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        answer(
+        response(
             404, b"<html><title>404 Not Found</title><center>nginx: the task or page does not exist</center></html>"
         ),
-        answer(404, b""),
-        answer(404, ID_URL),
-        answer(400, HTML),
-        answer(400, coded("invalid_request", "client ids are not supported here")),
-        answer(400, b'{"code": "task_not_ex'),
+        response(404, b""),
+        response(404, ID_URL),
+        response(400, HTML),
+        response(400, coded("invalid_request", "client ids are not supported here")),
+        response(400, b'{"code": "task_not_ex'),
     ],
     ids=["404 page", "404 empty", "404 wrong path", "400 page", "400 other code", "400 truncated"],
 )
@@ -152,15 +152,15 @@ def test_an_edge_page_or_a_wrong_path_is_never_not_there(outcome: Any) -> None:
 
 
 QUOTA = [
-    answer(403, coded("insufficient_user_quota")),
-    answer(403, coded("pre_consume_token_quota_failed")),
-    answer(403, coded("quota_not_enough")),
-    answer(403, {"message": "user quota is not enough"}),
-    answer(402, {"error": {"code": 402, "message": "x", "type": "payment_required"}}),
-    answer(429, {"message": "余额不足"}),
-    answer(429, coded("", "You have no credits left")),
-    answer(429, coded("insufficient_quota", "slow down")),
-    answer(403, {"error": {"message": "额度不足 (request id: 1)", "type": "new_api_error", "code": ""}}),
+    response(403, coded("insufficient_user_quota")),
+    response(403, coded("pre_consume_token_quota_failed")),
+    response(403, coded("quota_not_enough")),
+    response(403, {"message": "user quota is not enough"}),
+    response(402, {"error": {"code": 402, "message": "x", "type": "payment_required"}}),
+    response(429, {"message": "余额不足"}),
+    response(429, coded("", "You have no credits left")),
+    response(429, coded("insufficient_quota", "slow down")),
+    response(403, {"error": {"message": "额度不足 (request id: 1)", "type": "new_api_error", "code": ""}}),
 ]
 
 
@@ -173,11 +173,11 @@ def test_no_credits_comes_with_three_statuses(outcome: Any) -> None:
 
 @pytest.mark.parametrize("message", ["rate quota reached", "credit-based rate limit"])
 def test_a_rate_limit_by_code_is_no_credits_whatever_its_text(message: str) -> None:
-    assert type(failure(SUBMIT, answer(429, coded("rate_limit_exceeded", message)))) is errors.RateLimited
+    assert type(failure(SUBMIT, response(429, coded("rate_limit_exceeded", message)))) is errors.RateLimited
 
 
 def test_a_wrong_model_names_the_other_id() -> None:
-    message = failure(SUBMIT, answer(503, ENVELOPES["E4"])).message
+    message = failure(SUBMIT, response(503, ENVELOPES["E4"])).message
     assert "gemini-3.1-flash-image-preview" in message and "nano_banana_2" in message
 
 
@@ -185,12 +185,12 @@ def test_a_wrong_model_names_the_other_id() -> None:
     ("status", "call"), [(status, call) for status in (301, 302, 303, 307, 308) for call in (SUBMIT, MODEL_LIST)]
 )
 def test_a_redirect_of_a_call_is_a_wrong_host(status: int, call: ApiCall[Any]) -> None:
-    error = failure(call, answer(status, HTML, location="https://elsewhere/"))
+    error = failure(call, response(status, HTML, location="https://elsewhere/"))
     assert (type(error), error.charged) == (errors.ConfigurationError, "no")
 
 
 def test_a_failed_upload_may_be_repeated_and_costs_nothing() -> None:
-    for outcome in (answer(500), answer(429), LOST, NOT_SENT):
+    for outcome in (response(500), response(429), LOST, NOT_SENT):
         error = failure(UPLOAD, outcome)
         assert (error.retryable, error.charged) == (True, "no")
         assert RequestRetry().delay(UPLOAD.kind, error, 0, 0.0) is not None
@@ -211,20 +211,22 @@ def test_a_failed_upload_may_be_repeated_and_costs_nothing() -> None:
     ],
 )
 def test_envelopes(envelope: str, code: str, kind: str, message: str) -> None:
-    complaint = parse_error_body(answer(400, ENVELOPES[envelope]))
+    complaint = parse_error_body(response(400, ENVELOPES[envelope]))
     assert (complaint.code, complaint.type, complaint.message) == (code, kind, message)
 
 
 def test_html_is_told_as_words() -> None:
-    assert parse_error_body(answer(504, HTML)).message == "504 Gateway Time-out tengine"
-    assert parse_error_body(answer(504, b"")).message == "empty body"
+    assert parse_error_body(response(504, HTML)).message == "504 Gateway Time-out tengine"
+    assert parse_error_body(response(504, b"")).message == "empty body"
 
 
 @pytest.mark.parametrize("wrap", ["{}", "Bearer {}", "bearer  {}.", '"{}"', "key={}\n", "<b>{}</b>", "({})"])
 def test_a_key_in_any_text_is_blanked(wrap: str) -> None:
     assert "0123456789" not in one_line(wrap.format(KEY))
     body = {"error": {"code": wrap.format(KEY), "message": "x " * 120 + wrap.format(KEY), "type": wrap.format(KEY)}}
-    assert "0123456789" not in repr(vars(failure(SUBMIT, answer(400, body)))) + str(failure(SUBMIT, answer(400, body)))
+    assert "0123456789" not in repr(vars(failure(SUBMIT, response(400, body)))) + str(
+        failure(SUBMIT, response(400, body))
+    )
 
 
 def test_texts_are_one_bounded_line() -> None:
@@ -242,10 +244,10 @@ def test_a_refused_content_is_recognised_by_its_code(code: str) -> None:
 @pytest.mark.parametrize(
     "outcome",
     [
-        answer(409, coded("", "")),
-        answer(409, coded("conflict", "try later")),
-        answer(400, coded("duplicate_request", "seen before")),
-        answer(422, {"error": {"message": "client_business_id already exists"}}),
+        response(409, coded("", "")),
+        response(409, coded("conflict", "try later")),
+        response(400, coded("duplicate_request", "seen before")),
+        response(422, {"error": {"message": "client_business_id already exists"}}),
     ],
 )
 def test_a_repeated_submit_is_never_taken_for_one_that_bought_nothing(outcome: Any) -> None:
@@ -254,7 +256,7 @@ def test_a_repeated_submit_is_never_taken_for_one_that_bought_nothing(outcome: A
 
 
 def test_a_client_id_that_is_not_allowed_was_not_accepted() -> None:
-    error = failure(SUBMIT, answer(400, coded("invalid_request", "client_business_id is not allowed")))
+    error = failure(SUBMIT, response(400, coded("invalid_request", "client_business_id is not allowed")))
     assert (type(error), error.charged) == (errors.InvalidRequest, "no")
 
 
@@ -292,7 +294,7 @@ def test_a_client_id_that_is_not_allowed_was_not_accepted() -> None:
     ],
 )
 def test_a_2xx_that_refuses_a_submit_is_what_its_code_says(body: dict[str, Any], expected: type) -> None:
-    error = failure(SUBMIT, answer(200, body))
+    error = failure(SUBMIT, response(200, body))
     assert type(error) is expected and error.http_status == 200
     assert error.charged == ("unknown" if expected is SubmissionUnknown else "no")
     for word in (body.get("msg"), body.get("message")):
@@ -301,12 +303,12 @@ def test_a_2xx_that_refuses_a_submit_is_what_its_code_says(body: dict[str, Any],
 
 def test_a_2xx_with_a_code_and_an_id_is_accepted() -> None:
     for code in (0, 1, 200, 401, 500):
-        assert SUBMIT.parse(answer(200, {"code": code, "data": {"task_id": ID}}), NOW).id == ID
+        assert SUBMIT.parse(response(200, {"code": code, "data": {"task_id": ID}}), NOW).id == ID
 
 
 def test_a_poll_answered_by_a_code_is_what_the_code_says_and_the_image_task_lives_on() -> None:
     for code, expected in ((401, AuthenticationFailed), (429, RateLimited), (404, TransientFailure)):
-        error = failure(STATUS, answer(200, {"code": code, "msg": "no"}))
+        error = failure(STATUS, response(200, {"code": code, "msg": "no"}))
         assert (type(error), error.charged) == (expected, "yes")
 
 
@@ -318,17 +320,17 @@ WALL = b"<!DOCTYPE html><title>Attention Required! | Cloudflare</title>"
 @pytest.mark.parametrize(
     ("outcome", "what"),
     [
-        (answer(403, WALL), "HTML page"),
-        (answer(403, b"Forbidden"), "page that is no JSON"),
-        (answer(403), "empty body"),
-        (answer(403, {}), "not the service's own words"),
-        (answer(401, WALL), "HTML page"),
-        (answer(407, WALL), "HTML page"),
-        (answer(407, {"message": "proxy authentication required"}), "not the service's own words"),
-        (answer(400, WALL), "HTML page"),
-        (answer(422, WALL), "HTML page"),
-        (answer(402, WALL), "HTML page"),
-        (answer(451, WALL), "HTML page"),
+        (response(403, WALL), "HTML page"),
+        (response(403, b"Forbidden"), "page that is no JSON"),
+        (response(403), "empty body"),
+        (response(403, {}), "not the service's own words"),
+        (response(401, WALL), "HTML page"),
+        (response(407, WALL), "HTML page"),
+        (response(407, {"message": "proxy authentication required"}), "not the service's own words"),
+        (response(400, WALL), "HTML page"),
+        (response(422, WALL), "HTML page"),
+        (response(402, WALL), "HTML page"),
+        (response(451, WALL), "HTML page"),
     ],
 )
 @pytest.mark.parametrize("call", [SUBMIT, STATUS, UPLOAD, MODEL_LIST], ids=["submit", "status", "upload", "models"])
@@ -342,7 +344,9 @@ def test_a_page_of_an_edge_says_nothing_of_key_or_prompt_and_passes(call: Any, o
     assert call is not SUBMIT or RequestRetry().delay(SUBMIT.kind, error, 0, 0.5) is None
 
 
-@pytest.mark.parametrize("outcome", [answer(404, HTML), answer(404, ID_URL), answer(405, HTML), answer(404, b"")])
+@pytest.mark.parametrize(
+    "outcome", [response(404, HTML), response(404, ID_URL), response(405, HTML), response(404, b"")]
+)
 def test_a_path_that_is_not_there_is_a_question_of_the_host(outcome: Any) -> None:
     error = failure(SUBMIT, outcome)
     assert type(error) is InvalidRequest and "Check the connection's host" in error.message
@@ -355,14 +359,14 @@ def test_a_path_that_is_not_there_is_a_question_of_the_host(outcome: Any) -> Non
 @pytest.mark.parametrize(
     "outcome",
     [
-        answer(409),
-        answer(409, {"message": "conflict"}),
-        answer(409, WALL),
-        answer(400, coded("duplicate_request", "duplicate client_business_id")),
-        answer(400, {"message": "client_business_id already exists"}),
-        answer(422, {"detail": [{"loc": ["body", "client_business_id"], "msg": "already used"}]}),
-        answer(400, {"message": "client_business_id 重复"}),
-        answer(400, {"message": "task with this clientBusinessId"}),
+        response(409),
+        response(409, {"message": "conflict"}),
+        response(409, WALL),
+        response(400, coded("duplicate_request", "duplicate client_business_id")),
+        response(400, {"message": "client_business_id already exists"}),
+        response(422, {"detail": [{"loc": ["body", "client_business_id"], "msg": "already used"}]}),
+        response(400, {"message": "client_business_id 重复"}),
+        response(400, {"message": "task with this clientBusinessId"}),
     ],
 )
 def test_a_refusal_of_a_repeated_client_id_may_hide_a_purchase(outcome: Any) -> None:
@@ -375,7 +379,7 @@ def test_a_refusal_of_a_repeated_client_id_may_hide_a_purchase(outcome: Any) -> 
     ["unknown parameter: client_business_id", "client_business_id must be 1 to 128 characters", "prompt is too long"],
 )
 def test_an_account_that_rejects_the_field_has_bought_nothing(message: str) -> None:
-    assert type(failure(SUBMIT, answer(400, coded("invalid_request", message)))) is InvalidRequest
+    assert type(failure(SUBMIT, response(400, coded("invalid_request", message)))) is InvalidRequest
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
@@ -402,7 +406,7 @@ def test_an_account_that_rejects_the_field_has_bought_nothing(message: str) -> N
 )
 @pytest.mark.parametrize("status", [200, 400, 403, 422, 451, 500, 503])
 def test_refused_content_is_known_by_its_words_behind_any_status(message: str, status: int) -> None:
-    outcome = answer(status, {"success": False, "error": {"message": message}})
+    outcome = response(status, {"success": False, "error": {"message": message}})
     error = failure(SUBMIT, outcome)
     assert (type(error), error.charged, error.retryable) == (ContentRefused, "no", False)
     assert content_refused("generation_failed", message)
@@ -427,7 +431,7 @@ def test_refused_content_is_known_by_its_words_behind_any_status(message: str, s
 )
 def test_a_common_failure_is_no_refused_content(message: str) -> None:
     assert not content_refused("generation_failed", message)
-    assert type(failure(SUBMIT, answer(500, {"message": message}))) is SubmissionUnknown
+    assert type(failure(SUBMIT, response(500, {"message": message}))) is SubmissionUnknown
 
 
 @pytest.mark.parametrize(
@@ -437,18 +441,21 @@ def test_a_common_failure_is_no_refused_content(message: str) -> None:
 )  # fmt: skip
 def test_refused_content_is_known_by_its_code(code: str) -> None:
     assert content_refused(code, "")
-    assert type(failure(SUBMIT, answer(500, coded(code, "no")))) is ContentRefused
+    assert type(failure(SUBMIT, response(500, coded(code, "no")))) is ContentRefused
 
 
 @pytest.mark.parametrize(
     ("outcome", "expected"),
     [
-        (answer(422, {"detail": [{"loc": ["body", "size"], "msg": "invalid", "type": "value_error"}]}), InvalidRequest),
-        (answer(422, {"errors": {"size": ["is wrong"]}, "message": "unprocessable"}), InvalidRequest),
-        (answer(422, {"message": "prompt is too long"}), InvalidRequest),
-        (answer(422, {"detail": "flagged by the safety filter"}), ContentRefused),
-        (answer(422, {}), ContentRefused),
-        (answer(422), ContentRefused),
+        (
+            response(422, {"detail": [{"loc": ["body", "size"], "msg": "invalid", "type": "value_error"}]}),
+            InvalidRequest,
+        ),
+        (response(422, {"errors": {"size": ["is wrong"]}, "message": "unprocessable"}), InvalidRequest),
+        (response(422, {"message": "prompt is too long"}), InvalidRequest),
+        (response(422, {"detail": "flagged by the safety filter"}), ContentRefused),
+        (response(422, {}), ContentRefused),
+        (response(422), ContentRefused),
     ],
 )
 def test_a_422_is_refused_content_where_nothing_else_is_said(outcome: Any, expected: type) -> None:
@@ -456,8 +463,8 @@ def test_a_422_is_refused_content_where_nothing_else_is_said(outcome: Any, expec
 
 
 def test_a_wall_and_a_limit_are_no_refused_content_whatever_their_words() -> None:
-    assert type(failure(SUBMIT, answer(403, b"<h1>blocked by content policy</h1>"))) is TransientFailure
-    assert type(failure(SUBMIT, answer(429, {"message": "flagged by the safety filter"}))) is RateLimited
+    assert type(failure(SUBMIT, response(403, b"<h1>blocked by content policy</h1>"))) is TransientFailure
+    assert type(failure(SUBMIT, response(429, {"message": "flagged by the safety filter"}))) is RateLimited
 
 
 # --- reasons ---------------------------------------------------------------------------------------------------------
@@ -485,14 +492,14 @@ def test_a_wall_and_a_limit_are_no_refused_content_whatever_their_words() -> Non
     ],
 )
 def test_the_reason_is_read_wherever_it_lies(body: dict[str, Any], said: str) -> None:
-    assert parse_error_body(answer(400, body)).message == said
-    failed = STATUS.parse(answer(200, {"id": ID, "status": "failed", **body}), NOW)
+    assert parse_error_body(response(400, body)).message == said
+    failed = STATUS.parse(response(200, {"id": ID, "status": "failed", **body}), NOW)
     assert failed.error is not None and failed.error.message == said
 
 
 def test_a_failed_image_task_refused_for_its_content_has_one_code_even_where_the_words_are_cut() -> None:
     for body in ({"error": {"message": "x " * 300 + "内容审核未通过"}}, {"status": "Request Moderated"}):
-        image_task = STATUS.parse(answer(200, {"id": ID, "status": "failed", **body}), NOW)
+        image_task = STATUS.parse(response(200, {"id": ID, "status": "failed", **body}), NOW)
         assert image_task.error is not None and image_task.error.code == "content_policy_violation"
 
 
@@ -502,13 +509,13 @@ def test_a_failed_image_task_refused_for_its_content_has_one_code_even_where_the
 @pytest.mark.parametrize(
     "outcome",
     [
-        answer(500, coded("", "content policy check timed out, try again later")),
-        answer(503, coded("", "sensitive word service unavailable")),
-        answer(504, coded("", "responsible AI upstream timeout")),
-        answer(400, {"message": "upstream timeout"}),
-        answer(422, {"error": {"message": "context deadline exceeded"}}),
-        answer(499, WALL),
-        answer(460, WALL),
+        response(500, coded("", "content policy check timed out, try again later")),
+        response(503, coded("", "sensitive word service unavailable")),
+        response(504, coded("", "responsible AI upstream timeout")),
+        response(400, {"message": "upstream timeout"}),
+        response(422, {"error": {"message": "context deadline exceeded"}}),
+        response(499, WALL),
+        response(460, WALL),
     ],
 )
 def test_a_submit_that_waited_behind_the_gateway_may_have_been_accepted(outcome: Any) -> None:
@@ -516,10 +523,10 @@ def test_a_submit_that_waited_behind_the_gateway_may_have_been_accepted(outcome:
 
 
 def test_a_case_sensitive_parameter_is_no_refused_content() -> None:
-    assert type(failure(SUBMIT, answer(400, coded("", "参数大小写敏感")))) is InvalidRequest
+    assert type(failure(SUBMIT, response(400, coded("", "参数大小写敏感")))) is InvalidRequest
 
 
 @pytest.mark.parametrize("word", ["failed", "failure", "timeout", "denied", "expired"])
 def test_a_failed_look_without_an_id_is_no_failed_image_task(word: str) -> None:
-    error = failure(STATUS, answer(200, {"status": word, "message": "service busy"}))
+    error = failure(STATUS, response(200, {"status": word, "message": "service busy"}))
     assert (type(error), error.charged) == (TransientFailure, "yes")

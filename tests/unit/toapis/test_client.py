@@ -267,7 +267,7 @@ def test_a_closed_client_sends_nothing_and_the_tls_context_is_shared() -> None:
     assert issubclass(httpx.ConnectError, httpx.HTTPError) and submit_call(REQUEST).image_task_id is None
 
 
-# --- whether bytes left: servers that refuse, never accept, fail TLS or break it later, proxies that say no ----------
+# --- whether bytes were sent: refused and broken connections, TLS, proxies -------------------------------------------
 
 
 OK = reply(200, json.dumps(SUBMITTED))
@@ -437,7 +437,7 @@ def test_a_host_that_httpx_cannot_take_is_a_configuration_error(shell: str, base
         raise failure(shell, normalise_host(base_url))
 
 
-# --- whatever bytes come back: an answer or an error of the tree, from both clients, and nothing is left open --------
+# --- any bytes as a response: a result or an error of the tree, nothing left open ------------------------------------
 
 
 BODY = b'{"id":"tsk_1","status":"completed","result":{"data":[{"url":"https://x.example/a.png"}]}}'

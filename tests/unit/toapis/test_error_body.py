@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.error_body import parse_retry_after, parse_wait
 from airflow_provider_nanobanana.toapis.protocol import RequestRetry
-from tests.support.responses import NOW, SUBMIT, answer
+from tests.support.responses import NOW, SUBMIT, response
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_any_text_is_a_bounded_wait_or_none(text: str, date: str) -> None:
 
 def test_the_wait_reaches_the_error() -> None:
     with pytest.raises(errors.RateLimited) as caught:
-        SUBMIT.parse(answer(429, b"", retry_after="12"), NOW)
+        SUBMIT.parse(response(429, b"", retry_after="12"), NOW)
     assert caught.value.retry_after == 12.0
 
 
@@ -119,12 +119,12 @@ def test_only_a_submit_is_particular_about_what_was_accepted(kind: CallKind) -> 
     ],
 )
 def test_a_wait_in_the_body_counts_where_no_header_names_one(body: object, seconds: float | None) -> None:
-    said = answer(429, body).json()
+    said = response(429, body).json()
     assert parse_wait({}, said, NOW) == seconds
     assert parse_wait({"retry-after": "12"}, said, NOW) == 12.0
 
 
 def test_a_wait_in_the_body_reaches_the_error() -> None:
     with pytest.raises(errors.RateLimited) as caught:
-        SUBMIT.parse(answer(200, {"code": 429, "msg": "slow down", "retry_after": 9}), NOW)
+        SUBMIT.parse(response(200, {"code": 429, "msg": "slow down", "retry_after": 9}), NOW)
     assert caught.value.retry_after == 9.0

@@ -41,8 +41,8 @@ from tests.support.responses import (
     UPLOAD,
     UPLOADED,
     URL,
-    answer,
     image_task,
+    response,
 )
 
 FIELDS = sorted({*COMPLETED, *FAILED, *BALANCE, *UPLOADED, "code", "message", "type", "url", "task_id", "b64_json"})
@@ -116,7 +116,7 @@ def test_any_mutation_of_a_documented_answer_is_read(kind: str, data: st.DataObj
         del parent[last]
     else:
         parent[last] = data.draw(json_values)
-    check(kind, answer(data.draw(STATUSES), body))
+    check(kind, response(data.draw(STATUSES), body))
 
 
 @pytest.mark.parametrize("kind", CALLS)
@@ -142,9 +142,9 @@ def test_extremes_are_read(kind: str, body: bytes) -> None:
 def test_truncated_json_is_no_result(cut: int) -> None:
     body = json.dumps(COMPLETED).encode()[:-cut]
     with pytest.raises(TransientFailure):
-        STATUS.parse(answer(200, body), NOW)
+        STATUS.parse(response(200, body), NOW)
     with pytest.raises(SubmissionUnknown):
-        SUBMIT.parse(answer(200, body), NOW)
+        SUBMIT.parse(response(200, body), NOW)
 
 
 WORDS = {
@@ -156,13 +156,13 @@ WORDS = {
 
 @pytest.mark.parametrize(("word", "status"), [(word, status) for status, words in WORDS.items() for word in words])
 def test_status_words(word: str, status: ImageTaskStatus) -> None:
-    assert STATUS.parse(answer(200, {"id": ID, "status": word}), NOW).status is status
+    assert STATUS.parse(response(200, {"id": ID, "status": word}), NOW).status is status
 
 
 @pytest.mark.parametrize("body", [{"id": ID}, {"id": ID, "status": ""}, {"id": ID, "status": None, "progress": 3}])
 def test_a_status_answer_without_a_word_is_running(body: dict[str, Any]) -> None:
     """``docs/toapis.md``, "Status": processing, running, empty and missing are running."""
-    assert STATUS.parse(answer(200, body), NOW).status is ImageTaskStatus.RUNNING
+    assert STATUS.parse(response(200, body), NOW).status is ImageTaskStatus.RUNNING
 
 
 @pytest.mark.parametrize("key", ["id", "task_id"])
@@ -172,23 +172,23 @@ def test_the_id_is_found_wherever_it_sits(key: str, wrapped: bool, call: ApiCall
     body: dict[str, Any] = {key: "img_7", "status": "pending"}
     if wrapped:
         body = {"code": "success", "message": "", "data": body}
-    assert call.parse(answer(200, body), NOW).id == "img_7"
+    assert call.parse(response(200, body), NOW).id == "img_7"
 
 
 def test_a_numeric_id_and_an_echoed_client_id_are_read() -> None:
-    image_task = SUBMIT.parse(answer(200, {**SUBMITTED, "id": 17, "client_business_id": "nb-1"}), NOW)
+    image_task = SUBMIT.parse(response(200, {**SUBMITTED, "id": 17, "client_business_id": "nb-1"}), NOW)
     assert (image_task.id, image_task.client_business_id) == ("17", "nb-1")
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "queued"}, {"id": ""}, {"id": None}, {"data": {}}, [], 3])
 def test_a_submit_answer_without_an_id_is_unknown(body: Any) -> None:
     with pytest.raises(SubmissionUnknown) as caught:
-        SUBMIT.parse(answer(200, body), NOW)
+        SUBMIT.parse(response(200, body), NOW)
     assert caught.value.charged == "unknown"
 
 
 def test_a_submit_may_answer_completed_at_once() -> None:
-    image_task = SUBMIT.parse(answer(200, COMPLETED), NOW)
+    image_task = SUBMIT.parse(response(200, COMPLETED), NOW)
     assert (image_task.status, image_task.images[0].url) == (ImageTaskStatus.COMPLETED, URL)
 
 
@@ -205,14 +205,14 @@ PLACES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_url_is_found_wherever_it_sits_and_once(place: str) -> None:
-    image_task = STATUS.parse(answer(200, {"id": ID, "status": "completed", **PLACES[place]}), NOW)
+    image_task = STATUS.parse(response(200, {"id": ID, "status": "completed", **PLACES[place]}), NOW)
     assert [image.url for image in image_task.images] == [URL]
 
 
 def test_all_images_keep_their_order() -> None:
     data = [{"url": "https://a/1"}, {"url": "https://a/2"}, {"url": "https://a/1"}, {"b64_json": "QUJD"}, "junk", None]
     body = {"id": ID, "status": "completed", "result": {"data": data}, "url": "https://a/2"}
-    images = STATUS.parse(answer(200, body), NOW).images
+    images = STATUS.parse(response(200, body), NOW).images
     assert [(i.index, i.url, i.b64_json) for i in images] == [
         (0, "https://a/1", None), (1, "https://a/2", None), (2, None, "QUJD"),
     ]  # fmt: skip
@@ -220,12 +220,12 @@ def test_all_images_keep_their_order() -> None:
 
 def test_links_and_bytes_stay_out_of_reprs() -> None:
     body = {"id": ID, "status": "completed", "result": {"data": [{"url": URL, "b64_json": "QUJD"}]}}
-    assert URL not in repr(image_task := STATUS.parse(answer(200, body), NOW)) and "QUJD" not in repr(image_task)
+    assert URL not in repr(image_task := STATUS.parse(response(200, body), NOW)) and "QUJD" not in repr(image_task)
 
 
 def test_running_and_failed_answers_name_no_images() -> None:
     for sample in (RUNNING, FAILED):
-        assert STATUS.parse(answer(200, {**sample, "url": URL}), NOW).images == ()
+        assert STATUS.parse(response(200, {**sample, "url": URL}), NOW).images == ()
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_running_and_failed_answers_name_no_images() -> None:
     ],
 )
 def test_a_failed_image_task_is_an_answer_with_its_reason(change: dict[str, Any], code: str, message: str) -> None:
-    image_task = STATUS.parse(answer(200, {**FAILED, **change}), NOW)
+    image_task = STATUS.parse(response(200, {**FAILED, **change}), NOW)
     assert image_task.error is not None
     assert (image_task.status, image_task.error.code, image_task.error.message) == ("failed", code, message)
 
@@ -252,10 +252,10 @@ def test_a_failed_image_task_is_an_answer_with_its_reason(change: dict[str, Any]
 )
 def test_a_200_that_says_not_found_is_not_found(body: dict[str, Any]) -> None:
     with pytest.raises(ImageTaskNotFound):
-        STATUS.parse(answer(200, body), NOW)
+        STATUS.parse(response(200, body), NOW)
 
 
-# --- numbers, times and the account's answers: decimal texts, absent and absurd values -------------------------------
+# --- amounts, times and the balance ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_times(value: Any, seconds: float | None) -> None:
 
 def test_a_bill_for_a_failed_image_task_is_kept() -> None:
     failed = STATUS.parse(
-        answer(200, {"id": ID, "status": "failed", "billing": {"status": "settled", "cost_usd": 0.025}}), NOW
+        response(200, {"id": ID, "status": "failed", "billing": {"status": "settled", "cost_usd": 0.025}}), NOW
     )
     assert failed.cost_usd == 0.025
 
@@ -320,9 +320,9 @@ def test_a_bill_for_a_failed_image_task_is_kept() -> None:
 @pytest.mark.parametrize("value", [1e308, 1e13, "1e300", 10**300, float("inf"), float("nan"), True])
 def test_absurd_credits_are_no_balance_and_every_balance_can_be_calculated_with(value: Any) -> None:
     with pytest.raises(ToApisError):
-        BALANCE_CALL.parse(answer(200, {**BALANCE, "remain_credits": value}), NOW)
+        BALANCE_CALL.parse(response(200, {**BALANCE, "remain_credits": value}), NOW)
     odd = {**BALANCE, "remain_credits": 1e12, "credits_per_usd": 5e-324, "used_credits": value}
-    left = BALANCE_CALL.parse(answer(200, odd), NOW)
+    left = BALANCE_CALL.parse(response(200, odd), NOW)
     assert left.remain_usd == 5e9 and left.used_credits is None
 
 
@@ -350,56 +350,56 @@ def test_an_expiry_before_completion_is_not_believed(nonsense: int) -> None:
 
 
 def test_balance() -> None:
-    left = BALANCE_CALL.parse(answer(200, BALANCE), NOW)
+    left = BALANCE_CALL.parse(response(200, BALANCE), NOW)
     assert left == Balance(remain_credits=300, used_credits=100, credits_per_usd=200, unlimited=False)
     assert left.remain_usd == 1.5
 
 
 def test_an_unlimited_balance_is_no_amount() -> None:
     body = {**BALANCE, "unlimited_quota": True, "remain_balance": -1, "remain_credits": -200}
-    left = BALANCE_CALL.parse(answer(200, body), NOW)
+    left = BALANCE_CALL.parse(response(200, body), NOW)
     assert left.unlimited and left.remain_usd is None
 
 
 def test_a_balance_below_zero_is_no_credits() -> None:
     """Images are settled after they were made, so an account can owe; that is not an unreadable answer."""
-    left = BALANCE_CALL.parse(answer(200, {**BALANCE, "remain_credits": -3}), NOW)
+    left = BALANCE_CALL.parse(response(200, {**BALANCE, "remain_credits": -3}), NOW)
     assert left.remain_credits is not None and left.remain_credits <= 0
 
 
 @pytest.mark.parametrize("rate", [0, -1, None, "x"])
 def test_an_absurd_exchange_rate_falls_back_to_the_documented_one(rate: Any) -> None:
-    assert BALANCE_CALL.parse(answer(200, {**BALANCE, "credits_per_usd": rate}), NOW).remain_usd == 1.5
+    assert BALANCE_CALL.parse(response(200, {**BALANCE, "credits_per_usd": rate}), NOW).remain_usd == 1.5
 
 
 @pytest.mark.parametrize("body", [{"success": False, "message": "no"}, {"success": True}, {"remain_balance": 3}])
 def test_a_200_without_a_balance_is_an_error(body: dict[str, Any]) -> None:
     with pytest.raises(ToApisError) as caught:
-        BALANCE_CALL.parse(answer(200, body), NOW)
+        BALANCE_CALL.parse(response(200, body), NOW)
     assert caught.value.http_status == 200
 
 
 def test_model_ids() -> None:
     body = {**MODELS, "data": [*MODELS["data"], {"id": None}, "junk", {"id": "gemini-x"}]}
-    assert MODEL_LIST.parse(answer(200, body), NOW) == ["nano_banana_2", "gemini-x"]
+    assert MODEL_LIST.parse(response(200, body), NOW) == ["nano_banana_2", "gemini-x"]
 
 
 def test_no_models_at_all_is_an_empty_list() -> None:
-    assert MODEL_LIST.parse(answer(200, {**MODELS, "data": []}), NOW) == []
+    assert MODEL_LIST.parse(response(200, {**MODELS, "data": []}), NOW) == []
 
 
 def test_upload_url() -> None:
-    assert UPLOAD.parse(answer(200, UPLOADED), NOW) == UPLOADED["data"]["url"]
+    assert UPLOAD.parse(response(200, UPLOADED), NOW) == UPLOADED["data"]["url"]
 
 
 @pytest.mark.parametrize("status", [200, 400])
 def test_a_refused_upload_says_why(status: int) -> None:
     with pytest.raises(ToApisError, match="unsupported file type"):
-        UPLOAD.parse(answer(status, {"success": False, "message": "unsupported file type"}), NOW)
+        UPLOAD.parse(response(status, {"success": False, "message": "unsupported file type"}), NOW)
 
 
 def test_an_answer_to_an_unknown_status_keeps_the_service_s_word() -> None:
-    task = STATUS.parse(answer(200, {"id": ID, "status": "reticulating"}), NOW)
+    task = STATUS.parse(response(200, {"id": ID, "status": "reticulating"}), NOW)
     assert (task.wire_status, task.terminal) == ("reticulating", False)
 
 
@@ -422,15 +422,15 @@ TAKEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", TAKEN)
 @pytest.mark.parametrize("call", [SUBMIT, BLIND], ids=["client id", "no client id"])
 def test_the_one_id_of_a_submit_s_answer_is_taken(shape: str, call: Any) -> None:
-    assert call.parse(answer(200, TAKEN[shape]), NOW).id == ID
+    assert call.parse(response(200, TAKEN[shape]), NOW).id == ID
 
 
 def test_an_id_beside_our_client_id_is_taken_whatever_else_is_there() -> None:
     body = {"data": [{"taskId": "other"}, {"taskId": ID, "client_business_id": OURS}]}
-    assert SUBMIT.parse(answer(200, body), NOW).id == ID
+    assert SUBMIT.parse(response(200, body), NOW).id == ID
     with pytest.raises(errors.SubmissionUnknown):
-        BLIND.parse(answer(200, body), NOW)
-    assert SUBMIT.parse(answer(200, {"client_business_id": OURS, "result": ID}), NOW).id == ID
+        BLIND.parse(response(200, body), NOW)
+    assert SUBMIT.parse(response(200, {"client_business_id": OURS, "result": ID}), NOW).id == ID
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_any_other_id_leaves_the_submit_unknown(body: dict[str, Any]) -> None:
 )
 def test_an_answer_about_another_image_task_is_never_ours(body: dict[str, Any]) -> None:
     with pytest.raises(errors.TransientFailure, match="another one") as caught:
-        STATUS.parse(answer(200, body), NOW)
+        STATUS.parse(response(200, body), NOW)
     assert (caught.value.charged, caught.value.image_task_id) == ("yes", ID)
 
 
@@ -483,20 +483,20 @@ def test_an_answer_about_another_image_task_is_never_ours(body: dict[str, Any]) 
     ],
 )
 def test_an_answer_by_id_or_by_client_id_is_ours(asked: str, fields: dict[str, Any], found: str) -> None:
-    assert status_call(asked).parse(answer(200, {**RUNNING, **fields}), NOW).id == found
+    assert status_call(asked).parse(response(200, {**RUNNING, **fields}), NOW).id == found
 
 
 def test_a_client_id_that_the_answer_does_not_repeat_has_to_be_said_to_be_one() -> None:
-    assert status_call("order 7", by_client_id=True).parse(answer(200, RUNNING), NOW).id == ID
+    assert status_call("order 7", by_client_id=True).parse(response(200, RUNNING), NOW).id == ID
     for call in (status_call("order 7"), status_call("nb-7", by_client_id=False)):
         with pytest.raises(errors.TransientFailure):
-            call.parse(answer(200, RUNNING), NOW)
+            call.parse(response(200, RUNNING), NOW)
 
 
 @pytest.mark.parametrize("fields", [{"client_business_id": "nb-8"}, {"client_business_id": "nb-8", "id": None}])
 def test_a_look_by_client_id_that_shows_another_one_is_never_ours(fields: dict[str, Any]) -> None:
     with pytest.raises(errors.TransientFailure):
-        status_call("nb-7").parse(answer(200, {**RUNNING, **fields}), NOW)
+        status_call("nb-7").parse(response(200, {**RUNNING, **fields}), NOW)
 
 
 def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id() -> None:
@@ -511,11 +511,11 @@ def test_an_odd_answer_to_a_submit_is_in_the_error_so_that_a_person_finds_the_id
 @pytest.mark.parametrize("key", ["task_status", "state", "taskStatus"])
 def test_the_status_of_the_image_task_outweighs_that_of_the_call_around_it(word: str, key: str) -> None:
     around = {"status": word, "data": {"task_id": ID, key: "processing"}}
-    assert STATUS.parse(answer(200, around), NOW).status == "running"
+    assert STATUS.parse(response(200, around), NOW).status == "running"
 
 
 def test_a_result_that_only_the_query_tells_from_a_reference_is_taken_and_a_reference_signed_anew_is_not() -> None:
     call = status_call(ID, {"https://cdn.example/get?id=1"})
     for link, taken in (("https://cdn.example/get?id=2", 1), ("https://cdn.example/get?id=1&X-Amz-Signature=ab", 0)):
         body = {"id": ID, "status": "completed", "result": {"data": [{"url": link}]}}
-        assert len(call.parse(answer(200, body), NOW).images) == taken
+        assert len(call.parse(response(200, body), NOW).images) == taken

@@ -244,7 +244,7 @@ def test_a_dropped_client_leaves_the_server_well(emulator: Emulator, client: htt
     assert client.get("/v1/balance").status_code == 200
 
 
-# --- image tasks and status bodies that are not as documented --------------------------------------------------------
+# --- faults of status responses --------------------------------------------------------------------------------------
 
 
 def test_the_id_may_hide(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
@@ -353,7 +353,7 @@ def test_base64_may_be_bad(emulator: Emulator, client: httpx.Client, submit: Any
         assert text.startswith("data:image/png;base64,")
 
 
-# --- result files that are missing, elsewhere, broken or too large ---------------------------------------------------
+# --- faults of result files ------------------------------------------------------------------------------------------
 
 
 def fetch(url: str, **options: Any) -> httpx.Response:

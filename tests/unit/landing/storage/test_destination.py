@@ -1,3 +1,5 @@
+"""Destinations: which URIs are accepted, and which storage they are."""
+
 from __future__ import annotations
 
 import importlib.util
