@@ -133,10 +133,23 @@ def test_every_file_and_class_that_is_named_exists(name: str) -> None:
             assert not member or re.search(rf"\b{member}\b", code), text
 
 
+def test_the_layers_that_are_shown_are_those_that_are_checked() -> None:
+    (layers,) = (
+        contract["layers"]
+        for contract in tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    assert "\n".join(layers) in page("CONTRIBUTING.md")
+
+
 def test_what_is_cited_of_the_service_is_on_its_page() -> None:
     sections = set(re.findall(r"^## (.+)$", page("toapis.md"), re.MULTILINE))
     sources = [path for folder in (PROVIDER, "tests", "dev") for path in (REPO / folder).rglob("*.py")]
-    cited = [(path.name, found) for path in sources for found in re.findall(CITATION, path.read_text())]
+    cited = [
+        (path.name, " ".join(found.replace("#:", " ").split()))
+        for path in sources
+        for found in re.findall(CITATION, path.read_text())
+    ]
     assert len(cited) > 10
     assert [each for each in cited if each[1] not in sections] == []
 
