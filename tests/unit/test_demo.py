@@ -6,14 +6,15 @@ import io
 import json
 import subprocess
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from PIL import Image
 
 from dev.demo.__main__ import Folders
 from dev.demo.contact_sheet import CELL, Picture, draw_sheet
-from dev.demo.report import Line, problems, table
-from dev.stack.airflow_api import Record
+from dev.demo.report import Line, lines_of_generate, problems, table
+from dev.stack.airflow_api import AirflowApi, ApiError, Record
 from dev.stack.airflow_stack import Ports, airflow_environment
 from dev.stack.console import Progress, describe
 from dev.stack.emulator_process import list_price, real_service
@@ -128,6 +129,41 @@ def test_the_table_counts_what_is_there_and_explains_what_is_not(tmp_path: Path)
     assert "2 of 4 images" in text
     assert rows[-3].endswith("0.050")
     assert rows[-2:] == ["Missing: 'b': expired: gone", "Missing: 'c': not submitted (failed)"]
+
+
+class Answers:
+    """Airflow's API, of which the XComs are given."""
+
+    def __init__(self, **xcoms: Any) -> None:
+        self._xcoms = xcoms
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
+        if task_id not in self._xcoms:
+            raise ApiError("no such XCom", 404)
+        return self._xcoms[task_id]
+
+
+def test_a_run_of_one_task_has_a_line_for_each_prompt(tmp_path: Path) -> None:
+    stored = _picture(tmp_path, (16, 9), "red")
+    image = {"uri": stored.as_uri(), "id": "t1", "index": 0, "request": 0, "cost_usd": 0.025}
+    reused = {**image, "id": None, "request": 1, "cost_usd": 0.0}
+    gone = {**image, "uri": (tmp_path / "gone.png").as_uri(), "request": 2}
+    failure = {"request": 3, "id": "t4", "code": "content_policy_violation", "message": "refused"}
+    manifest = tmp_path / "manifest.json"
+    times = {"submitted_at": stored.stat().st_mtime - 20}
+    manifest.write_text(json.dumps({"images": [{"request": 0, "times": times}, {"request": 1, "times": {}}]}))
+    result = {"images": [image, reused, gone], "failed": [failure], "manifest": manifest.as_uri()}
+    api = cast("AirflowApi", Answers(pictures=result))
+    lines = lines_of_generate(api, "dag", "run", ["a", "b", "c", "d", "e"])
+    assert [(line.path, line.seconds) for line in lines[:2]] == [(stored, pytest.approx(20)), (stored, None)]
+    assert lines[0].pixels == (16, 9)
+    assert [line.problem.split(":")[0] for line in lines[2:]] == [
+        "unreadable",
+        "content_policy_violation",
+        "the task ended without a result",
+    ]
+    nothing = lines_of_generate(cast("AirflowApi", Answers()), "dag", "run", ["a"])
+    assert nothing == [Line("a", None, problem="the task ended without a result")]
 
 
 def test_a_failure_is_shown_without_frames() -> None:
