@@ -49,7 +49,7 @@ def prepare() -> None:
 def count_results(conn_id: str, records: Sequence[Mapping[str, Any]], models: Mapping[str, str | None]) -> None:
     """Count each image task of a wait and what it cost; to be called once, where the wait ends.
 
-    :param records: As ``Sighting.record`` makes them.
+    :param records: From ``PollResult.to_record``.
     :param models: The model of each image task as the service names it, by id.
     """
     sums: defaultdict[tuple[Counter, str | None, str | None], int] = defaultdict(int)

@@ -1,6 +1,6 @@
-"""Which addresses a link may lead to: pure decisions, no look-up and no connection.
+"""AddressPolicy: which addresses a link may lead to, and by which route; it makes no connection.
 
-A link comes from the service's answer, a redirect from whoever serves it; neither may make a worker talk to the
+A link comes from the service's answer, a redirect from the host that serves it; neither may make a worker talk to the
 machines around it. Judged twice: the link as it is written (:func:`check_url`) and every address its host resolves
 to (:func:`check_address`). The tables are our own because ``ipaddress.is_private`` and its siblings changed their
 meaning between Python versions; they follow the IANA special-purpose address registries (RFC 6890 and updates).
@@ -135,7 +135,7 @@ def check_url(url: str, policy: AddressPolicy) -> LinkTarget:
     """Judge a link as it is written.
 
     :raises UnsafeAddress: Another scheme than https (or http where allowed), user information, a host written in a
-        way that parsers read differently, a literal address or a name that :class:`LinkPolicy` keeps out. The
+        way that parsers read differently, a literal address or a name that :class:`AddressPolicy` keeps out. The
         message holds no part of the link but its host.
     """
     if _CONTROL.search(url):

@@ -1,4 +1,7 @@
-"""From a completed image task to images in storage: links are tried, asked for again while they live, then given up."""
+"""ImageDownloader: from a completed image task to images in storage.
+
+A link that does not serve is tried again with a fresh one from the service, for free, until it expires.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds before each further try of one image; every try after the first asks the service for the link anew.
+#: Seconds before each further try of one image; every try after the first asks the service for a fresh link.
 _RETRY_DELAYS: Final = (1.0, 2.0, 4.0)
 #: What an entry of a sensor may say; ids of the service have some 30 characters, its results a handful of images.
 _MAX_ID: Final = 200
@@ -149,7 +152,7 @@ def _came_before(error: errors.ToApisError, seen: set[str]) -> bool:
 
 
 def _parse(image: GeneratedImage | Mapping[str, Any]) -> GeneratedImage:
-    """Read an entry as it comes through XCom; a link that is no text that could be sent is asked for anew."""
+    """Parse an image as it comes through XCom; a link that cannot be sent is left out, to be asked for again."""
     if isinstance(image, GeneratedImage):
         return image
     image_task_id, index, url = image.get("id"), image.get("index", 0), image.get("url")

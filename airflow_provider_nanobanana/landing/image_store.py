@@ -1,4 +1,4 @@
-"""Landing: from a link (or inline bytes) to one verified image in the team's own storage.
+"""ImageStore: verified images, and the manifest, at one destination in the team's own storage.
 
 Bytes are written verbatim, never re-encoded. A file appears under its final name only when it has been decoded
 fully: in a folder by a move, on an object store by one PUT. Names are deterministic, so a second landing of the same
@@ -71,7 +71,7 @@ _DECODING: Final = threading.Lock()
 
 
 class StoredImage(BaseModel):
-    """One image that lies in the team's storage and was decoded fully there or on the way.
+    """One image that is stored in the team's storage and was decoded fully there or on the way.
 
     ``uri`` is one ``ObjectStoragePath`` takes, ``id`` the image task's, ``index`` the position in its result,
     ``bytes`` the size of the file; ``width`` and ``height`` are pixels of the first frame.

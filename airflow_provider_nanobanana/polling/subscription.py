@@ -34,7 +34,7 @@ class PollTarget:
     """An image task to poll.
 
     :param created_at: When it was submitted, in epoch seconds, as far as known.
-    :param kind: What decides how long it takes (:func:`toapis.latency.kind_of`).
+    :param latency_key: What decides how long it takes, from ``latency.latency_key``.
     """
 
     id: str

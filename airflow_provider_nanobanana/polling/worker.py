@@ -128,7 +128,7 @@ class PollTracker:
         return next((result.error for result in fresh if result.access_denied), None)
 
     def not_final(self) -> list[PollResult]:
-        """Return the sightings that another look may change."""
+        """Return the results that another poll may change."""
         return [result for result in self._results.values() if not result.is_final(self.wait, self._now)]
 
     @property

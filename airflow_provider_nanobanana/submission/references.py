@@ -1,4 +1,4 @@
-"""Reference images that lie in the team's storage: read and checked before anything is sent."""
+"""ReferenceUploader: reference images in storage, read and checked before anything is sent, then uploaded."""
 
 from __future__ import annotations
 
@@ -33,11 +33,26 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
+log = logging.getLogger(__name__)
+
+#: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
+_LASTING: Final = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    ImportError,
+)
+#: The newer docs' limit of reference images (2026-10); the older ones say 14. The service decides.
+_DOCUMENTED: Final = 6
+_KEPT_BYTES: Final = 24 * 1024 * 1024
+
 
 class SingleFlight(Generic[V]):
     """Values by key, each made by the first who asks for it; the others wait for that one.
 
-    A failure goes to everyone who waits and is forgotten: who asks later makes the value anew.
+    A failure goes to everyone who waits and is forgotten: who asks later makes the value again.
 
     :param made: Values that are there already.
     """
@@ -75,22 +90,6 @@ class SingleFlight(Generic[V]):
             del self._futures[key]
         future.set_result(value)
         return value
-
-
-log = logging.getLogger(__name__)
-
-#: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
-_LASTING: Final = (
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    ValueError,
-    ImportError,
-)
-#: The newer docs' limit of reference images (2026-10); the older ones say 14. The service decides.
-_DOCUMENTED: Final = 6
-_KEPT_BYTES: Final = 24 * 1024 * 1024
 
 
 def read_reference(path_or_uri: str | os.PathLike[str]) -> Upload:

@@ -193,7 +193,7 @@ class AsyncToApisClient(_BaseClient):
     """The asyncio client, for triggers; parameters as :class:`ToApisClient`, and:
 
     :param concurrency: Calls under way at once for which there are connections.
-    :param heed: Called with the headers of each answer.
+    :param on_headers: Called with the headers of each response.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class AsyncToApisClient(_BaseClient):
         self._unreached: Exception | None = None
 
     async def call(self, call: ApiCall[T]) -> T:
-        """Send a call once and return its result; whoever polls asks again later.
+        """Send a call once and return its result; a poller repeats it later.
 
         :raises ToApisError: the one error of the answer.
         """

@@ -1,4 +1,4 @@
-"""Whether the service refused a prompt or a picture for its content, in any of its words.
+"""content_refused: whether the service refused a prompt or a picture for its content, in any of its words.
 
 Such a refusal is final: the same request is refused again. An outage of whatever checks the content is none, so a word
 such as "moderation" decides only together with what became of the request. The gateway passes on the words of Gemini,

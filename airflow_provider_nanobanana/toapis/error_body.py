@@ -38,7 +38,7 @@ class ErrorBody:
     """What the service said of a call it did not fulfil: its code, type and message as text, empty where absent.
 
     :param words: The message before it was cut: what decides by words looks here.
-    :param page: Whether the answer was no JSON object, but somebody's page.
+    :param page: Whether the answer was no JSON object, but a web page.
     """
 
     code: str = ""
@@ -82,7 +82,7 @@ def _own_words(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _words(value: Any, depth: int = 0) -> Iterator[str]:
-    """Yield the texts of a reason, however deep it lies: a text, a mapping, or a list as validators give it."""
+    """Yield the texts of a reason, however deep it is: a text, a mapping, or a list as validators give it."""
     if isinstance(value, str):
         if text := parse_text(value):
             yield text

@@ -1,4 +1,4 @@
-"""The one tree of errors: each says whether a repeat can help and what became of the money.
+"""ToApisError and its subclasses: each says whether a repeat can help and what became of the money.
 
 ``retryable`` speaks of repeating the same call unchanged. ``charged`` speaks of the image task: ``no`` (nothing was
 bought, or it was refunded), ``yes`` (it is paid and goes on or exists), ``unknown`` (the request left, no answer came).
@@ -25,7 +25,7 @@ def worst_charge(charges: Iterable[Charged], *, paid: bool = False) -> Charged:
 
 
 class ToApisError(Exception):
-    """Anything that can go wrong between us and the gateway.
+    """Anything that can go wrong with a request, an image task or its image.
 
     :param message: What happened, what is allowed, and what the next attempt will do.
     :param image_task_id: The image task concerned, where there is one.
@@ -143,7 +143,7 @@ class SubmissionUnknown(ToApisError):
 
 
 class SubmissionUnfindable(ToApisError):
-    """Whether an earlier submit bought the image cannot be found out by program; a person has to look."""
+    """Whether an earlier submit bought the image cannot be found out by program; a person has to find out."""
 
     charged: Charged = "unknown"
 

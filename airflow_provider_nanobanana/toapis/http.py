@@ -26,8 +26,8 @@ from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_prox
 class ConnectionDeadline:
     """Shuts down every connection it has seen once the time is up.
 
-    A read timeout starts anew with each byte, and while headers or a TLS handshake trickle in no code of ours runs
-    in between. :meth:`notice` is the ``trace`` extension of an httpx request (httpcore, "Request extensions").
+    A read timeout starts again with each byte, and while headers or a TLS handshake trickle in no code of ours runs
+    in between. :meth:`trace` is the ``trace`` extension of an httpx request (httpcore, "Request extensions").
     """
 
     def __init__(self) -> None:

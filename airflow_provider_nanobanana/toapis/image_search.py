@@ -22,7 +22,7 @@ MOST_IMAGES: Final = 16
 _MOST_NODES: Final = 20_000
 _DEEPEST: Final = 16
 _LONGEST_LINK: Final = 16_384
-#: Characters of a text that tell whether it is base64; whoever decodes it looks at the rest.
+#: Characters of a text that tell whether it is base64; the decoder checks the rest.
 _HEAD: Final = 400
 
 #: What was asked for; keys are compared without case, ``_`` and ``-``. No link below them is a result, wherever else in
@@ -153,7 +153,7 @@ def _with_host(link: str, base_url: str) -> str:
 
 
 def _place(link: str) -> str:
-    """Return what identifies a link, without scheme: signing it anew changes only what is left out."""
+    """Return what identifies a link, without scheme: a new signature changes only what is left out."""
     try:
         parts = urlsplit(unsigned(link.strip()))
     except ValueError:

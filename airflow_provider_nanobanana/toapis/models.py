@@ -226,7 +226,7 @@ class ImageRequest(BaseModel):
 
 
 def is_link(reference: str) -> bool:
-    """Whether the service itself fetches a reference image: http(s) links; anything else lies in a storage."""
+    """Whether the service itself fetches a reference image: http(s) links; anything else is in a storage."""
     return urlsplit(reference.strip()).scheme.lower() in ("http", "https")
 
 

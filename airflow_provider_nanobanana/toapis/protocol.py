@@ -1,6 +1,6 @@
 """The gateway's protocol without I/O: what to send, what an outcome means, whether to send it again.
 
-Both HTTP clients are shells over :class:`ApiCall` and :class:`RetryPolicy`; neither decides anything.
+Both HTTP clients are shells over :class:`ApiCall` and :class:`RequestRetry`; neither decides anything.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def status_call(
             )
         return responses.parse_polled(response, image_task_id, sent)
 
-    # Half a character must not end a look in an error of its own; the service knows no such id.
+    # Half a character must not end a poll in an error of its own; the service knows no such id.
     segment = quote(image_task_id, safe="", errors="surrogatepass")
     # A lone "." or ".." would be taken for a step in the path, quoted or not.
     segment = segment if segment.strip(".") else "%2E" * len(segment)

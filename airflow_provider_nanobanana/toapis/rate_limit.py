@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-#: A bucket never falls below this share of its rate, so that a recovering service is noticed.
+#: A pacer never falls below this share of its rate, so that a recovering service is noticed.
 _LOWEST_SHARE: Final = 1 / 64
-#: Share of the full rate regained each second, and no more than one in so many calls: whoever shares an account then
-#: meets its limit about once in a thousand calls.
+#: Share of the full rate regained each second, and no more than one in so many calls: several that share an account then
+#: meet its limit about once in a thousand calls.
 _RECOVERY: Final = 1 / 100
 _RECOVERY_CALLS: Final = 2000
 #: A caller that wakes up late may catch up so many seconds' worth: on a busy loop every wake-up is late.

@@ -133,7 +133,7 @@ def parse_submitted(
 
 
 def parse_polled(response: ApiResponse, asked: str, sent: Collection[str] | None = None) -> ImageTask | None:
-    """Return the image task that the answer to a look speaks of, or None where it speaks of none.
+    """Return the image task that the answer to a poll speaks of, or None where it speaks of none.
 
     :param asked: The id that was asked for: the image task's own, or the client id of its submit.
     :param sent: The links of the request, where they are known.
@@ -334,7 +334,7 @@ def _submitted_id(body: Mapping[str, Any], client_business_id: str | None, secre
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the mappings of an answer, the outer ones first, without what belongs to somebody else."""
+    """Yield the mappings of an answer, the outer ones first, without those of something else."""
     waiting: list[tuple[Any, int]] = [(body, 0)]
     for _ in range(_MOST_NODES):
         if not waiting:

@@ -1,6 +1,6 @@
 """How a service's text becomes fit for a log line, XCom, a manifest and a database: the one rule for all of them.
 
-Whatever the gateway says (messages, codes, status words, model names) passes through :func:`clean` where it is read.
+Whatever the gateway says (messages, codes, status words, model names) passes through :func:`one_line` where it is read.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def holds_key(text: str, secret: str) -> bool:
 
 
 def _cut_key(text: str, secret: str, key: _Key) -> list[range]:
-    """Return where a text ends with the key's beginning: whoever cut it may have left a mark behind it."""
+    """Return where a text ends with the key's beginning: a mark may stand behind it where it was cut."""
     body, lowered = text[-len(secret) - 2 * _SHORTEST_HALF :].rstrip(".… ").lower(), secret.lower()
     if body[-_SHORTEST_HALF:] in key.bits:
         for length in range(min(len(body), len(lowered) - 1), _SHORTEST_HALF - 1, -1):
@@ -110,7 +110,7 @@ class _Key:
 
     :param width: So many characters of it in a row.
     :param rows: Every such row, of each spelling.
-    :param bits: Every four characters in a row, for a look that is quick where there is nothing.
+    :param bits: Every four characters in a row, for a search that is quick where there is nothing.
     """
 
     width: int
