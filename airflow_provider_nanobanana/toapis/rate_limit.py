@@ -12,8 +12,8 @@ from typing import Final
 
 #: A pacer never falls below this share of its rate, so that a recovering service is noticed.
 _LOWEST_SHARE: Final = 1 / 64
-#: Share of the full rate regained each second, and no more than one in so many calls: several that share an account then
-#: meet its limit about once in a thousand calls.
+#: Share of the full rate regained each second, and no more than one in so many calls: processes that share an account
+#: then meet its limit about once in a thousand calls.
 _RECOVERY: Final = 1 / 100
 _RECOVERY_CALLS: Final = 2000
 #: A caller that wakes up late may catch up so many seconds' worth: on a busy loop every wake-up is late.
@@ -88,11 +88,11 @@ class RatePacer:
 
     @classmethod
     def resumed(cls, rate: float, state: Sequence[float]) -> RatePacer:
-        """Return a bucket that goes on where :meth:`state` left off."""
-        bucket = cls(rate)
-        share, bucket._next, bucket._changed, bucket._halved = state
-        bucket._share = min(1.0, max(_LOWEST_SHARE, share))
-        return bucket
+        """Return a pacer that goes on where :meth:`state` left off."""
+        pacer = cls(rate)
+        share, pacer._next, pacer._changed, pacer._halved = state
+        pacer._share = min(1.0, max(_LOWEST_SHARE, share))
+        return pacer
 
     def state(self) -> tuple[float, ...]:
         """Return what another process needs to go on: the share, and the moments next free, changed and halved."""

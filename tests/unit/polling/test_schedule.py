@@ -24,18 +24,18 @@ def filled(count: int, deadline: float = NEVER) -> PollQueue:
 
 
 def simulate(
-    queue: PollQueue, *, seconds: float, rate: float, interval: float = 5.0, bucket: RatePacer | None = None
+    queue: PollQueue, *, seconds: float, rate: float, interval: float = 5.0, pacer: RatePacer | None = None
 ) -> dict[str, list[float]]:
     """Return the moments at which each image task was polled, none of them ever ending."""
-    bucket, chance = bucket or RatePacer(rate), random.Random(1)
+    pacer, chance = pacer or RatePacer(rate), random.Random(1)
     polls: dict[str, list[float]] = {name: [] for name in queue._planned}
     now = START
     while now < START + seconds:
-        moment = queue.next_moment(bucket.rate)
+        moment = queue.next_moment(pacer.rate)
         assert moment is not None
         now = max(now, moment)
-        now += bucket.reserve(now)
-        due = queue.pop_due(now, bucket.rate)
+        now += pacer.reserve(now)
+        due = queue.pop_due(now, pacer.rate)
         assert due is not None
         polls[due[0]].append(now)
         queue.requeue(due[0], now + interval * chance.uniform(0.9, 1.1))
@@ -61,11 +61,11 @@ def test_a_few_image_tasks_keep_their_own_interval() -> None:
 
 
 def test_a_reduced_rate_starves_nobody() -> None:
-    bucket = RatePacer(50.0)
+    pacer = RatePacer(50.0)
     for number in range(3):
-        bucket.on_rate_limited(START + 2 * number, 0.0)
-    assert bucket.rate == 6.25
-    assert max(gaps(simulate(filled(100), seconds=600, rate=50.0, bucket=bucket))) <= 100 / 6.25 + 6
+        pacer.on_rate_limited(START + 2 * number, 0.0)
+    assert pacer.rate == 6.25
+    assert max(gaps(simulate(filled(100), seconds=600, rate=50.0, pacer=pacer))) <= 100 / 6.25 + 6
 
 
 @given(st.lists(st.tuples(st.uuids().map(str), st.floats(0, 1e6)), max_size=30, unique_by=lambda one: one[0]))
