@@ -147,7 +147,7 @@ def test_a_key_refused_for_looks_says_what_is_paid(stored: World) -> None:
     world.emulator.fault(on="status", kind="unauthorized", skip=1)
     run = world.attempt(requests=PROMPTS)
     assert isinstance(run.error, NanoBananaFailException) and run.error.charged == "yes"
-    assert "6 image tasks under way cannot be looked at" in str(run.error)
+    assert "6 image tasks under way cannot be polled" in str(run.error)
     world.emulator.clear_faults()
     world.clear()
     assert world.attempt(requests=PROMPTS).error is None and world.posts == 6
