@@ -23,6 +23,7 @@ from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
+from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
@@ -272,11 +273,7 @@ def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, s
         )
         return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TransientFailure(
-            f"What this batch was asked for cannot be understood ({type(error).__name__}); nothing was sent now. It "
-            "was written by another version of this provider, or by hand.",
-            charged="unknown",
-        ) from error
+        raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
 
 
 def _reopen_items(state: BatchState) -> None:

@@ -7,14 +7,13 @@ process. What cannot be read stops the attempt before anything is sent; it is ne
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import threading
-import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ CHECKPOINT_NAME: Final = "nanobanana_checkpoint"
 _VERSION: Final = 1
 #: Characters of a value; Airflow's task state store holds 65,535 bytes of JSON.
 _CHUNK: Final = 48_000
-_DAMAGE: Final = (ValueError, KeyError, TypeError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ def save_input(store: StateStore, snapshot: InputSnapshot) -> int:
 
     :raises TransientFailure: The snapshot is not known to be kept.
     """
-    content = json.dumps(snapshot.content, separators=(",", ":")).encode()
-    text = base64.b85encode(zlib.compress(content)).decode()
+    text = encode(snapshot.content)
     # Chunks are named by their content: another attempt that saves another list at this moment leaves them as they are.
     stamp = hashlib.sha256(text.encode()).hexdigest()[:12]
     chunks = [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)]
@@ -86,9 +83,7 @@ def save_input(store: StateStore, snapshot: InputSnapshot) -> int:
         store.write(f"{INPUT_NAME}_{stamp}_{number}", chunk)
     # Last: whoever finds the index finds all chunks.
     facts = {name: value for name, value in vars(snapshot).items() if name != "content"}
-    check = zlib.crc32(text.encode())
-    index = {"version": _VERSION, "chunks": len(chunks), "check": check, "stamp": stamp, **facts}
-    store.write(INPUT_NAME, json.dumps(index))
+    store.write(INPUT_NAME, encode({"version": _VERSION, "chunks": len(chunks), "stamp": stamp, **facts}))
     return len(chunks) + 1
 
 
@@ -97,14 +92,11 @@ def load_input(store: StateStore, max_tries: int, retries: int) -> InputSnapshot
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
     """
-    snapshot, index = _index(store)
+    snapshot, names = _index(store)
     if snapshot is None or not snapshot.of_round(max_tries, retries):
         # Of an earlier round; a kill while this round's was being saved leaves the old index, too.
         return None
-    try:
-        return replace(snapshot, content=_content(store, index))
-    except _DAMAGE as error:
-        raise _unreadable(INPUT_NAME, error) from error
+    return replace(snapshot, content=decode(INPUT_NAME, _joined(store, names)))
 
 
 def load_earlier_input(store: StateStore, max_tries: int, retries: int) -> InputSnapshot | None:
@@ -112,20 +104,21 @@ def load_earlier_input(store: StateStore, max_tries: int, retries: int) -> Input
 
     :raises TransientFailure: It could not be read.
     """
-    snapshot, index = _index(store)
+    snapshot, names = _index(store)
     if snapshot is None or snapshot.of_round(max_tries, retries):
         return None
+    text = _joined(store, names)
     try:
-        return replace(snapshot, content=_content(store, index))
-    except _DAMAGE:
+        return replace(snapshot, content=decode(INPUT_NAME, text))
+    except TransientFailure:
         return None
 
 
-def _index(store: StateStore) -> tuple[InputSnapshot | None, dict[str, Any]]:
-    """Return what was saved last, without its content, and where the content is."""
+def _index(store: StateStore) -> tuple[InputSnapshot | None, list[str]]:
+    """Return what was saved last, without its content, and the names under which the content lies."""
     index = _value(store, INPUT_NAME)
     if index is None:
-        return None, {}
+        return None, []
     try:
         snapshot = InputSnapshot(
             max_tries=int(index["max_tries"]),
@@ -135,21 +128,13 @@ def _index(store: StateStore) -> tuple[InputSnapshot | None, dict[str, Any]]:
             try_number=int(index["try_number"]),
             given=index["given"],
         )
+        return snapshot, [f"{INPUT_NAME}_{index['stamp']}_{number}" for number in range(index["chunks"])]
     except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(INPUT_NAME, error) from error
-    return snapshot, index
+        raise unreadable(INPUT_NAME, error) from error
 
 
-def _content(store: StateStore, index: dict[str, Any]) -> Any:
-    """Return the content that an index leads to.
-
-    :raises ValueError: It is damaged; so say the other errors of ``_DAMAGE``.
-    """
-    names = (f"{INPUT_NAME}_{index['stamp']}_{number}" for number in range(index["chunks"]))
-    joined = "".join(store.read(name) or "" for name in names)
-    if zlib.crc32(joined.encode()) != index["check"]:
-        raise ValueError("damaged")
-    return json.loads(zlib.decompress(base64.b85decode(joined)))
+def _joined(store: StateStore, names: list[str]) -> str:
+    return "".join(store.read(name) or "" for name in names)
 
 
 def input_digest(given: Any) -> str | None:
@@ -179,7 +164,7 @@ def load_checkpoint(store: StateStore) -> AttemptCheckpoint | None:
             stop_reason=str(value["stop_reason"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(CHECKPOINT_NAME, error) from error
+        raise unreadable(CHECKPOINT_NAME, error) from error
 
 
 class CheckpointStore:
@@ -203,7 +188,7 @@ class CheckpointStore:
         with self._lock:
             self.current = replace(self.current, **changes)
             if self.current != self._saved:
-                self._store.write(CHECKPOINT_NAME, json.dumps({"version": _VERSION, **asdict(self.current)}))
+                self._store.write(CHECKPOINT_NAME, encode({"version": _VERSION, **asdict(self.current)}))
                 self._saved = self.current
 
 
@@ -212,18 +197,7 @@ def _value(store: StateStore, name: str) -> dict[str, Any] | None:
     text = store.read(name)
     if text is None:
         return None
-    try:
-        value = dict(json.loads(text))
-        if value["version"] != _VERSION:
-            raise ValueError("another version")
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(name, error) from error
+    value = decode(name, text)
+    if not isinstance(value, dict) or value.get("version") != _VERSION:
+        raise unreadable(name, f"it is no value of version {_VERSION}")
     return value
-
-
-def _unreadable(name: str, error: Exception) -> TransientFailure:
-    return TransientFailure(
-        f"What this batch was asked for ({name!r} in the task's state store) cannot be read ({error}); nothing was "
-        "sent now. It was written by another version of this provider, or by hand.",
-        charged="unknown",
-    )
