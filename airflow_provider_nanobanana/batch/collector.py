@@ -72,7 +72,7 @@ class ResultCollector:
     def collect_missing_extras(self) -> None:
         """Try once more to land images beside others that an earlier slice could not land; polling is free."""
         state = self._state
-        items = [item for item in state.items if any(lost.fault.retryable for lost in state.entry(item).lost)]
+        items = [item for item in state.items if any(lost.error.retryable for lost in state.entry(item).lost)]
         items = [item for item in items if state.entry(item).status == "landed" and state.image_task_id(item)]
         ids = [state.image_task_id(item) or "" for item in items]
         sent = {image_task_id: item.request.sent_links() for image_task_id, item in zip(ids, items, strict=True)}

@@ -309,7 +309,7 @@ def _drop_missing_extras(state: BatchState) -> None:
     gone = 0
     for key, entry in wanted.items():
         extras = tuple(file for file in entry.extras if file.stem in present)
-        lost = tuple(one for one in entry.lost if one.fault.retryable or not state.attempt.cleared)
+        lost = tuple(one for one in entry.lost if one.error.retryable or not state.attempt.cleared)
         if (extras, lost) != (entry.extras, entry.lost):
             gone += len(entry.extras) + len(entry.lost) - len(extras) - len(lost)
             state.ledger.update(key, extras=extras, lost=lost)

@@ -381,7 +381,7 @@ def outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
             StoredItem(item, _image(state, item, entry.stored), cost, reused, times),
             *(StoredItem(item, _image(state, item, file), Cost(), reused, times, extra=True) for file in entry.extras),
         ]
-        return [*landed, *(_failed(state, item, lost.fault, Cost(), lost.index) for lost in entry.lost)]
+        return [*landed, *(_failed(state, item, lost.error, Cost(), lost.index) for lost in entry.lost)]
     if entry.error is not None and entry.status == "failed":
         return [_failed(state, item, entry.error, cost)]
     return [_held_up(state, item, cost)]

@@ -194,11 +194,11 @@ class BatchSubmitter:
             identity=state.identity(item, state.regeneration),
             attempt=state.attempt,
             rules=replace(state.policy, on_unknown_submission="fail") if resolve is False else state.policy,
-            journal=record_store,
-            pace=self._limiter,
+            store=record_store,
+            rate_limiter=self._limiter,
             references=state.references,
             adopt=state.adopt,
-            observer=_ItemListener(state, item),
+            listener=_ItemListener(state, item),
             written_ahead=intent,
         )
 

@@ -18,7 +18,7 @@ class TaskAttempt:
     :param started_at: Epoch seconds; nothing that this attempt does not know of can have left later. Minus infinity
         where nothing can have left at all.
     :param retry: Whether an earlier try since the last clear may have submitted.
-    :param tries_before_clear: Tries spent before the last clear, 0 without one; names the wish behind it.
+    :param tries_before_clear: Tries spent before the last clear, 0 without one; tells the round of tries that it began.
     :param try_number: Airflow's, from 1; 0 where there is none.
     :param scope: dag id, run id, task id and map index of the task instance; empty where there is none.
     """
@@ -43,7 +43,7 @@ class TaskAttempt:
 
     @classmethod
     def of(cls, *, try_number: int, max_tries: int, retries: int, started_at: float) -> TaskAttempt:
-        """Return the standing: at first ``max_tries`` is ``retries``; a clear sets it to the tries so far plus that.
+        """Return the attempt: at first ``max_tries`` is ``retries``; a clear sets it to the tries so far plus that.
 
         ``retries`` is that of the worker's DAG, which somebody may have edited since ``max_tries`` was counted. What
         cannot be true is taken for a retry, which looks before it buys.

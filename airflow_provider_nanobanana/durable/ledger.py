@@ -1,4 +1,7 @@
-"""The records of a whole batch: in memory while an attempt works, on a shelf in chunks as it goes."""
+"""``Ledger``: what is known of every item of a batch, in memory while an attempt works, and in a store in chunks.
+
+Nothing counts as remembered before :meth:`Ledger.save` returned; another attempt's text is never written over.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ MAX_KEYS: Final = 100
 class LedgerChunk:
     """Entries stored under one name; a key never moves to another chunk.
 
-    :param name: Its name on the shelf.
+    :param name: Its name on the store.
     :ivar keys: Keys in it, in the order in which they came.
     """
 
@@ -38,16 +41,16 @@ class LedgerChunk:
         self.name = name
         self.keys: list[str] = []
         self._saved: Mapping[str, LedgerEntry] | None = {}
-        #: What the shelf may hold, if nobody else wrote: more than one text after a write of unknown outcome.
+        #: What the store may hold, if nobody else wrote: more than one text after a write of unknown outcome.
         self._texts: set[str | None] = {None}
 
     @classmethod
-    def read(cls, shelf: StateStore, name: str) -> LedgerChunk | None:
+    def read(cls, store: StateStore, name: str) -> LedgerChunk | None:
         """Return the chunk of this name, or None where there is none.
 
         :raises TransientFailure: It could not be read, or not be understood.
         """
-        text = shelf.read(name)
+        text = store.read(name)
         if text is None:
             return None
         chunk = cls(name)
@@ -59,29 +62,29 @@ class LedgerChunk:
 
     @property
     def lists_all(self) -> bool:
-        """Whether the shelf certainly lists every key, in whatever form."""
+        """Whether the store certainly lists every key, in whatever form."""
         return self._saved is not None and len(self._saved) == len(self.keys)
 
     def entries(self) -> Mapping[str, LedgerEntry]:
         """Return what was read."""
         return {} if self._saved is None else self._saved
 
-    def write(self, shelf: StateStore, writer: str, entries: Mapping[str, LedgerEntry]) -> bool:
-        """Write the entries, if they are not what the shelf holds, and say whether anything was written.
+    def write(self, store: StateStore, writer: str, entries: Mapping[str, LedgerEntry]) -> bool:
+        """Write the entries, if they are not what the store holds, and say whether anything was written.
 
         :param writer: Tells this attempt's text from those of others.
         :raises TransientFailure: Somebody else wrote meanwhile, or it is not known to be kept.
         """
         if self._saved == entries:
             return False
-        if shelf.read(self.name) not in self._texts:
+        if store.read(self.name) not in self._texts:
             self._saved = None
             raise concurrent_write(self.name)
         text = encode_entries(writer, {key: entries[key] for key in self.keys})
-        # Until the shelf says that it kept the text, it may hold either, and neither can be relied on.
+        # Until the store says that it kept the text, it may hold either, and neither can be relied on.
         self._saved = None
         self._texts.add(text)
-        shelf.write(self.name, text)
+        store.write(self.name, text)
         self._saved = dict(entries)
         self._texts = {text}
         return True
@@ -103,18 +106,18 @@ PROBE: Final = "nanobanana_probe"
 
 
 class Ledger:
-    """The entries of a batch by order key; any thread may use it, and one at a time speaks to the shelf.
+    """The entries of a batch by item key; any thread may use it, and one at a time speaks to the store.
 
-    Nothing is on the shelf before :meth:`save` returned. Nothing is ever removed from it.
+    Nothing is on the store before :meth:`save` returned. Nothing is ever removed from it.
 
-    :ivar whole: Whether every submit of the task instance is in it: then nothing was ever sent for an order without a
-        record. It is not where the shelf was lost, or ended with an earlier try (Airflow before 3.3).
+    :ivar complete: Whether every submit of the task instance is in it: then nothing was ever sent for an item without a
+        record. It is not where the store was lost, or ended with an earlier try (Airflow before 3.3).
     """
 
-    def __init__(self, shelf: StateStore, *, whole: bool = False) -> None:
+    def __init__(self, store: StateStore, *, whole: bool = False) -> None:
         """Begin an empty ledger; use :meth:`load` wherever there may be one already."""
         self.complete = whole
-        self._shelf = shelf
+        self._store = store
         self._writer = uuid.uuid4().hex
         self._entries: dict[str, LedgerEntry] = {}
         self._chunks: list[LedgerChunk] = []
@@ -124,16 +127,16 @@ class Ledger:
         self._lock = threading.RLock()
 
     @classmethod
-    def load(cls, shelf: StateStore, *, first: bool = False) -> Ledger:
+    def load(cls, store: StateStore, *, first: bool = False) -> Ledger:
         """Return what earlier attempts saved, or an empty ledger where there certainly is none.
 
         :param first: Whether no earlier attempt may have sent anything: neither a retry nor a cleared task.
         :raises TransientFailure: It could not be read, or not be understood; nothing was sent.
         """
-        ledger = cls(shelf)
-        ledger._indexed, ledger.complete = _read_index(shelf)
+        ledger = cls(store)
+        ledger._indexed, ledger.complete = _read_index(store)
         # Chunks are written before they are counted: a kill between the two leaves some that the index does not count.
-        while chunk := LedgerChunk.read(shelf, f"{NAME}_{len(ledger._chunks)}"):
+        while chunk := LedgerChunk.read(store, f"{NAME}_{len(ledger._chunks)}"):
             ledger._chunks.append(chunk)
             ledger._home |= dict.fromkeys(chunk.keys, chunk)
             ledger._entries |= chunk.entries()
@@ -145,19 +148,19 @@ class Ledger:
         return ledger
 
     def __len__(self) -> int:
-        """Return the number of orders that it knows."""
+        """Return the number of items that it knows."""
         return len(self._entries)
 
     def __contains__(self, key: str) -> bool:
-        """Whether it knows the order."""
+        """Whether it knows the item."""
         return key in self._entries
 
     def get(self, key: str) -> LedgerEntry:
-        """Return the entry as this attempt knows it; a blank one for an order that is not in the ledger."""
+        """Return the entry as this attempt knows it; a blank one for an item that is not in the ledger."""
         return self._entries.get(key) or LedgerEntry()
 
     def items(self) -> list[tuple[str, LedgerEntry]]:
-        """Return every order, also those of earlier attempts that this one does not want, in the order they came."""
+        """Return every item, also those of earlier attempts that this one does not want, in the order they came."""
         with self._lock:
             return list(self._entries.items())
 
@@ -190,7 +193,7 @@ class Ledger:
         self.update(key, record=record, **opened)
 
     def save(self, *keys: str) -> int:
-        """Write what changed, or no more than these orders need, and return the number of values written.
+        """Write what changed, or no more than these items need, and return the number of values written.
 
         :raises TransientFailure: Not everything is known to be kept, or another attempt is at work.
         """
@@ -198,14 +201,14 @@ class Ledger:
             wanted = {self._home[key].name for key in keys} if keys else self._dirty
             written = 0
             if self._indexed is None and (self._chunks or self.complete):
-                # Before anything else: whether the ledger is whole must not be lost in a kill, nor when the attempt
-                # ends before its first order.
+                # Before anything else: whether the ledger is complete must not be lost in a kill, nor when the attempt
+                # ends before its first item.
                 written += self._write_index(0)
             for chunk in self._chunks:
-                # Keys come to the shelf in their order, so that two attempts at once cannot miss each other's.
+                # Keys come to the store in their order, so that two attempts at once cannot miss each other's.
                 if chunk.name in self._dirty and (chunk.name in wanted or not chunk.lists_all):
                     entries = {key: self._entries[key] for key in chunk.keys}
-                    written += chunk.write(self._shelf, self._writer, entries)
+                    written += chunk.write(self._store, self._writer, entries)
                     self._dirty.discard(chunk.name)
             if self._indexed != len(self._chunks) and self._chunks:
                 written += self._write_index(len(self._chunks))
@@ -213,23 +216,23 @@ class Ledger:
 
     def _write_index(self, chunks: int) -> int:
         text = encode({"version": VERSION, "chunks": chunks, "complete": self.complete})
-        if self._indexed is None and self._shelf.read(NAME) not in (None, text):
+        if self._indexed is None and self._store.read(NAME) not in (None, text):
             raise concurrent_write(NAME)
-        self._shelf.write(NAME, text)
+        self._store.write(NAME, text)
         self._indexed = chunks
         return 1
 
 
-def check_room(shelf: StateStore, orders: int) -> None:
-    """Find out before anything is bought whether the shelf keeps values as large as a ledger of so many orders has.
+def check_room(store: StateStore, items: int) -> None:
+    """Find out before anything is bought whether the store keeps values as large as a ledger of so many items has.
 
     :raises TransientFailure: It does not: such a ledger would fail in the middle of the buying.
     """
-    size = MAX_ENTRY_BYTES * min(orders, MAX_KEYS)
+    size = MAX_ENTRY_BYTES * min(items, MAX_KEYS)
     if size <= KEPT_ANYWHERE:
         return
     try:
-        shelf.write(PROBE, "." * size)
+        store.write(PROBE, "." * size)
     except TransientFailure as failure:
         raise TransientFailure(
             f"The records of this batch come in values of up to {size:,} bytes, and one of that size ({PROBE!r}) was "
@@ -238,7 +241,7 @@ def check_room(shelf: StateStore, orders: int) -> None:
             "task fewer requests.",
             charged="no",
         ) from failure
-    shelf.write(PROBE, "-")
+    store.write(PROBE, "-")
 
 
 class LedgerRecordStore:
@@ -267,9 +270,9 @@ class LedgerRecordStore:
             self._ledger.save(self._key)
 
 
-def _read_index(shelf: StateStore) -> tuple[int | None, bool]:
-    """Return the number of chunks that there must be, and whether the ledger is whole."""
-    text = shelf.read(NAME)
+def _read_index(store: StateStore) -> tuple[int | None, bool]:
+    """Return the number of chunks that there must be, and whether the ledger is complete."""
+    text = store.read(NAME)
     if text is None:
         return None, False
     index = decode(NAME, text)

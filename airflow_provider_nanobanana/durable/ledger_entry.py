@@ -79,7 +79,7 @@ class Lost:
     """
 
     index: int
-    fault: ItemError
+    error: ItemError
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _cut(entry: LedgerEntry) -> LedgerEntry:
     """Return an entry with long texts cut."""
     if entry.error is None and not entry.lost:
         return entry
-    lost = tuple(replace(image, fault=_cut_error(image.fault)) for image in entry.lost)
+    lost = tuple(replace(image, error=_cut_error(image.error)) for image in entry.lost)
     return replace(entry, error=entry.error and _cut_error(entry.error), lost=lost)
 
 
@@ -169,7 +169,7 @@ def _essence(entry: LedgerEntry) -> LedgerEntry:
         cut,
         error=cut.error and replace(cut.error, answer=None, kept=_uri_of(cut.error.kept)),
         extras=tuple(replace(file, sha256=None, bytes=None, width=None, height=None) for file in cut.extras),
-        lost=tuple(replace(lost, fault=replace(lost.fault, message="", answer=None, kept=None)) for lost in cut.lost),
+        lost=tuple(replace(lost, error=replace(lost.error, message="", answer=None, kept=None)) for lost in cut.lost),
     )
 
 
@@ -213,5 +213,5 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
     if "error" in told:
         told["error"] = ItemError(**told["error"])
     told["extras"] = tuple(StoredFile(**file) for file in told.get("extras", ()))
-    told["lost"] = tuple(Lost(lost["index"], ItemError(**lost["fault"])) for lost in told.get("lost", ()))
+    told["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in told.get("lost", ()))
     return LedgerEntry(**told)

@@ -1,9 +1,9 @@
 """Paid once: what an attempt does about one wanted image, decided from the record, the service's answers and the clock.
 
-Pure: no I/O, no clock, no Airflow. :func:`decide` is asked again after every look, wait or write, until it says what to
-use, to submit, or why to fail. The record is written ahead (intent before the POST, id after it) and never deleted;
-where there is none, the ids under which a submit can be found are derived anew from the task instance and the request.
-The table of cases, one test a row: ``docs/durability.md``.
+Pure: no I/O, no clock, no Airflow. :func:`reconcile` is asked again after every look-up, wait or write, until it says
+what to use, to submit, or why to fail. The record is written ahead (intent before the POST, id after it) and never
+deleted; where there is none, the ids under which a submit can be found are derived again from the task instance and the
+request. The table of cases, one test a row: ``docs/durability.md``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _unknown_id(image_task_id: str) -> errors.ToApisError:
     return errors.ImageTaskNotFound(
         f"Image task {image_task_id} was bought by an earlier attempt, but this account does not know it. Nothing was "
         "sent now: check that the connection still leads to the same host and account. To give the image up and buy "
-        "anew, clear this task with reuse_existing=False.",
+        "again, clear this task with reuse_existing=False.",
         image_task_id=image_task_id,
     )
 
@@ -51,12 +51,12 @@ def _unknown_id(image_task_id: str) -> errors.ToApisError:
 def _expired(found: ImageTask, *, clear_rebuys: bool) -> errors.ToApisError:
     """The image is paid, and can no longer be fetched.
 
-    :param clear_rebuys: Whether a clear by itself buys it anew.
+    :param clear_rebuys: Whether a clear by itself buys it again.
     """
     how = "" if clear_rebuys else " with on_expired='resubmit' (or with reuse_existing=False)"
     return errors.ResultExpired(
         f"Image task {found.id} of this request is paid and its link has expired: the service no longer gives the "
-        f"image out. Nothing was sent now. Clear the task{how} to buy it anew.",
+        f"image out. Nothing was sent now. Clear the task{how} to buy it again.",
         image_task_id=found.id,
     )
 
@@ -93,7 +93,7 @@ MIN_LOOKUPS: Final = 4
 VISIBLE_AFTER_SECONDS: Final = 60.0
 #: Clocks of workers differ by less: a moment that lies further back was written that long ago, whatever clock it is of.
 CLOCKS_DIFFER_SECONDS: Final = 300.0
-#: An intent of a wave, written ahead, names a moment that lies ahead by less (seconds).
+#: An intent of a group, written ahead, names a moment that lies ahead by less (seconds).
 _WRITTEN_AHEAD: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 2.0, 16.0, 3
 #: Nothing sane fails this often: from here on a clear has to ask for the next ones, and in the end nothing helps.
@@ -105,7 +105,7 @@ MOST_GENERATIONS: Final = 10 * MAX_GENERATIONS
 class SubmissionPolicy:
     """What user and connection allow.
 
-    A result that has expired is paid and lost. It is bought anew with ``on_expired="resubmit"``, by a clear with
+    A result that has expired is paid and lost. It is bought again with ``on_expired="resubmit"``, by a clear with
     ``reuse_existing=False``, and by any clear where ``clear_rebuys``; otherwise it ends in an error.
 
     :param client_ids: Whether submits can be found by a ``client_business_id``.
@@ -137,7 +137,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class ReconcileInput:
-    """All that :func:`decide` goes by.
+    """All that :func:`reconcile` goes by.
 
     :param generation: The generation being looked at while there is no record.
     :param former: The record of another request or round that was settled before: nothing of this one can have left
@@ -173,9 +173,9 @@ class Action(StrEnum):
 class Decision:
     """One step and its reason, in words for the log.
 
-    :param target: The id to look at, or the image task to use.
+    :param target: The id to look up, or the image task to use.
     :param generation: The generation to submit or to walk to.
-    :param seconds: How long to wait before the next look.
+    :param seconds: How long to wait before the next look-up.
     """
 
     action: Action
@@ -218,7 +218,7 @@ def _by_our_clock(at: float, read_at: float | None) -> float:
 def _decide_unsent(situation: ReconcileInput, record: SubmissionRecord) -> Decision:
     """The record says that nothing was sent."""
     if not record.matches(situation.identity):
-        return _submit_wish(situation, "nothing of the recorded request was sent")
+        return _submit_other(situation, "nothing of the recorded request was sent")
     return _submit(record.generation, "the record says that nothing was sent")
 
 
@@ -261,7 +261,7 @@ def _decide_absent(situation: ReconcileInput, now: float, since: float) -> Decis
     if rules.on_unknown_submission == "fail" and outcome_unknown and not cleared:
         return _fail(_unfindable(_key(situation), sent_ids=True), _generation(situation))
     if record is not None and not record.matches(situation.identity):
-        return _submit_wish(situation, f"{seen.target} is not there after {seen.attempts} looks: nothing was bought")
+        return _submit_other(situation, f"{seen.target} is not there after {seen.attempts} looks: nothing was bought")
     return _submit(
         _generation(situation), f"{seen.target} is not there after {seen.attempts} looks: nothing was bought"
     )
@@ -269,16 +269,16 @@ def _decide_absent(situation: ReconcileInput, now: float, since: float) -> Decis
 
 def _decide_found(situation: ReconcileInput, found: ImageTask, now: float) -> Decision:
     """The service shows an image task: does it serve what is wanted now?"""
-    record, wished_anew = situation.record, _cleared_since(situation)
+    record, cleared = situation.record, _cleared_since(situation)
     changed = record is not None and record.fingerprint != situation.identity.fingerprint
     if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
-        return _decide_failed(situation, found, wished_anew)
-    if wished_anew and changed:
+        return _decide_failed(situation, found, cleared)
+    if cleared and changed:
         reason = f"the task was cleared with another request; image task {found.id} is abandoned, though paid"
         return _next(situation, reason)
     if found.terminal and (found.expired_at_service or now >= found.expires(now)):
         return _decide_expired(situation, found)
-    if wished_anew and not situation.rules.reuse_existing and record is not None and record.state is RecordState.DONE:
+    if cleared and not situation.rules.reuse_existing and record is not None and record.state is RecordState.DONE:
         return _next(situation, f"reuse_existing=False, and image task {found.id} was handed on before the clear")
     if record is not None and changed:
         which = f"try {record.try_number}" if record.try_number else "an earlier try"
@@ -299,17 +299,17 @@ def _verb_for(record: SubmissionRecord | None, found: ImageTask) -> Action:
 
 def _decide_expired(situation: ReconcileInput, found: ImageTask) -> Decision:
     """The image is paid and lost: whatever replaces it is paid once more, and never without being asked for."""
-    rules, wished_anew = situation.rules, _cleared_since(situation)
+    rules, cleared = situation.rules, _cleared_since(situation)
     # Without a record the id looked under tells: what a clear without reuse bought has one of its own.
-    told = wished_anew and not rules.reuse_existing and situation.record is not None
-    if told or rules.on_expired == "resubmit" or (wished_anew and rules.clear_rebuys):
+    told = cleared and not rules.reuse_existing and situation.record is not None
+    if told or rules.on_expired == "resubmit" or (cleared and rules.clear_rebuys):
         return _next(situation, f"the link of image task {found.id} has expired")
     return _fail(_expired(found, clear_rebuys=rules.clear_rebuys))
 
 
-def _decide_failed(situation: ReconcileInput, found: ImageTask, wished_anew: bool) -> Decision:
+def _decide_failed(situation: ReconcileInput, found: ImageTask, cleared: bool) -> Decision:
     error = found.error
-    if error and error.code == CONTENT_REFUSED.code and not wished_anew:
+    if error and error.code == CONTENT_REFUSED.code and not cleared:
         return _fail(_refused(found))
     return _next(situation, f"image task {found.id} failed at the service and was refunded")
 
@@ -321,7 +321,7 @@ def _cleared_since(situation: ReconcileInput) -> bool:
 
 
 def _surely_cleared(situation: ReconcileInput) -> bool:
-    """As :func:`_wished_anew`, where a mistake could buy what nobody can see."""
+    """As :func:`_cleared_since`, where a mistake could buy what nobody can see."""
     record, attempt = situation.record, situation.attempt
     return attempt.cleared and not attempt.retry if record is None else attempt.cleared_since(record)
 
@@ -333,16 +333,16 @@ def _next(situation: ReconcileInput, reason: str) -> Decision:
         return _bounded(situation, Action.NEXT_GENERATION, situation.generation + 1, reason)
     if record.matches(identity):
         return _bounded(situation, Action.SUBMIT, record.generation + 1, reason)
-    return _submit_wish(situation, reason)
+    return _submit_other(situation, reason)
 
 
-def _submit_wish(situation: ReconcileInput, reason: str) -> Decision:
-    """The wish is another one than the record's: its own generations begin at 0 and may exist from before."""
+def _submit_other(situation: ReconcileInput, reason: str) -> Decision:
+    """The request is another one than the record's: its own generations begin at 0 and may exist from before."""
     return Decision(Action.NEXT_GENERATION if situation.rules.client_ids else Action.SUBMIT, reason)
 
 
 def _bounded(situation: ReconcileInput, verb: Action, generation: int, reason: str) -> Decision:
-    """Go on to a generation; a clear begins the count of failures anew."""
+    """Go on to a generation; a clear begins the count of failures again."""
     last = generation >= MOST_GENERATIONS
     if last or (generation % MAX_GENERATIONS == 0 and not _cleared_since(situation)):
         return _fail(_too_many_failures(generation, clear_goes_on=not last))

@@ -28,7 +28,7 @@ class SubmissionIdentity:
     :param scope: dag id, run id, task id, map index.
     :param fingerprint: Hash of the request (:meth:`ImageRequest.fingerprint`).
     :param occurrence: Tells identical requests of one task instance apart.
-    :param regeneration: Rises when the user wants the same request made anew.
+    :param regeneration: Rises when the user wants the same request made once more.
     """
 
     scope: tuple[str, ...]
@@ -65,7 +65,7 @@ class SubmissionRecord:
     try_number: int = 0
 
     def matches(self, identity: SubmissionIdentity) -> bool:
-        """Whether this is about the very wish of ``identity``."""
+        """Whether this is about the very submission of ``identity``."""
         return (self.fingerprint, self.regeneration) == (identity.fingerprint, identity.regeneration)
 
     def with_state(self, state: RecordState, **changes: Any) -> Self:

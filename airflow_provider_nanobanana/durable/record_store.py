@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where the one item lies: the place of a ledger's first chunk, so that whoever reads a ledger reads this as well.
+#: Where the one item is stored: the place of a ledger's first chunk, so that whoever reads a ledger reads this as well.
 NAME: Final = "nanobanana_ledger_0"
 _KEY: Final = "submit"
 
@@ -42,7 +42,7 @@ class SingleRecordStore:
 
     Unlike a batch's, each :meth:`read` asks the store: another attempt of the task instance may be alive.
 
-    :param store: What it lies in; :class:`InMemoryStateStore` where there is no task instance.
+    :param store: What it is stored in; :class:`InMemoryStateStore` where there is no task instance.
     """
 
     def __init__(self, store: StateStore) -> None:
@@ -81,8 +81,8 @@ class OptimisticRecord:
     :ivar writer: Tells this attempt's records from those of others.
     """
 
-    def __init__(self, journal: RecordStore) -> None:
-        self._journal = journal
+    def __init__(self, store: RecordStore) -> None:
+        self._store = store
         self.current: SubmissionRecord | None = None
         self.writer = uuid.uuid4().hex
 
@@ -93,7 +93,7 @@ class OptimisticRecord:
 
         :raises TransientFailure: It could not be read.
         """
-        self.current = self._journal.read() or self.current
+        self.current = self._store.read() or self.current
         return self.current
 
     def is_current(self) -> bool:
@@ -104,7 +104,7 @@ class OptimisticRecord:
         before = self.current
         if self.read() == before:
             return True
-        log.warning("Another attempt wrote the record meanwhile; deciding anew.")
+        log.warning("Another attempt wrote the record meanwhile; deciding again.")
         return False
 
     def overtaken(self, before: SubmissionRecord | None) -> bool:
@@ -122,7 +122,7 @@ class OptimisticRecord:
         :raises TransientFailure: It was not kept.
         """
         record = replace(record, writer=self.writer)
-        self._journal.write(record)
+        self._store.write(record)
         self.current = record
 
     def try_save(self, record: SubmissionRecord) -> bool:

@@ -37,7 +37,7 @@ class StateStore(Protocol):
 class InMemoryStateStore:
     """Forgets with the process: tests, and callers without a task instance.
 
-    :param texts: What lies on it already.
+    :param texts: What is stored in it already.
     """
 
     def __init__(self, texts: dict[str, str] | None = None) -> None:

@@ -192,8 +192,8 @@ class NanoBananaSubmitOperator(RequestOperator):
                 reuse_existing=self.reuse_existing,
                 on_expired=self.on_expired,
             ),
-            journal=store,
-            pace=SubmitRateLimiter.of(session.settings),
+            store=store,
+            rate_limiter=SubmitRateLimiter.of(session.settings),
             references=references,
             adopt=adopt,
         )

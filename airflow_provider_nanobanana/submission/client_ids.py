@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between the looks; an accepted submit may stay invisible for half a minute.
+#: Seconds between the look-ups; an accepted submit may stay invisible for half a minute.
 _PAUSES: Final = (0.0, 5.0, 10.0, 20.0)
 _checked: dict[str, bool] = {}
 
@@ -42,7 +42,7 @@ def policy_for(session: ToApisSession, **choices: Any) -> SubmissionPolicy:
 def verify_support(session: ToApisSession, client_business_id: str, image_task: ImageTask) -> None:
     """Look for the image task just bought by its client id; warn loudly when the service does not know it by that.
 
-    An answer that repeats the id has shown that the field is understood; then one look suffices.
+    An answer that repeats the id has shown that the field is understood; then one look-up suffices.
     """
     base_url = session.settings.base_url
     if base_url in _checked:

@@ -40,8 +40,8 @@ def submit_standalone(
         identity=CallerIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
         attempt=TaskAttempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
         rules=policy_for(session, on_unknown_submission="fail" if submitted_before is None else "resubmit"),
-        journal=SingleRecordStore(InMemoryStateStore()),
-        pace=SubmitRateLimiter.of(session.settings),
+        store=SingleRecordStore(InMemoryStateStore()),
+        rate_limiter=SubmitRateLimiter.of(session.settings),
         wait_for_slot=True,
     )
     try:
@@ -49,7 +49,7 @@ def submit_standalone(
     except errors.ResultExpired as expired:
         raise expired.reworded(
             f"Image task {expired.image_task_id} of client_business_id {client_id!r} is paid and its link has expired. "
-            "Nothing was sent now. Call submit with another client_business_id, or without one, to buy it anew."
+            "Nothing was sent now. Call submit with another client_business_id, or without one, to buy it again."
         ) from expired
     except errors.SubmissionUnfindable as lost:
         how = (

@@ -1,4 +1,8 @@
-"""The shell around the decision: it looks, waits, writes the record, uploads and sends, and decides nothing."""
+"""``Submission``: one image of one attempt, found or bought once.
+
+It does what :func:`~.durable.reconcile.reconcile` decides: looks up, waits, writes the record (before the POST, and
+after it), uploads references and sends. It decides nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ def look_up(session: ToApisSession, target: str, *, by_client_id: bool | None = 
         raise (type(unasked) if permanent else errors.TransientFailure)(
             f"An earlier submit may have bought this image, and it could not be looked up under {target}: "
             f"{unasked.message} Nothing was sent now; "
-            f"{'mend this and clear the task' if permanent else 'a retry asks again'}.",
+            f"{'fix this and clear the task' if permanent else 'a retry asks again'}.",
             http_status=unasked.http_status,
             code=unasked.code,
             retry_after=unasked.retry_after,
@@ -82,8 +86,9 @@ class Submission:
 
     :param request: A parsed request.
     :param pace: The account's.
-    :param patient: Whether to sit out any wait for a turn; otherwise a long one is raised, for the caller to queue.
-    :param references: Uploads what lies in a storage; shared by many wishes, it uploads each content once.
+    :param wait_for_slot: Whether to wait however long the account's rate asks; otherwise a long wait is raised, for the
+        caller to queue.
+    :param references: Uploads what lies in a storage; shared by many submissions, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
     :param observer: Hears of every step.
     :param written_ahead: The intent that the caller has put into the record store just now, nothing having been sent
@@ -99,27 +104,27 @@ class Submission:
         identity: SubmissionIdentity,
         attempt: TaskAttempt,
         rules: SubmissionPolicy,
-        journal: RecordStore,
-        pace: SubmitRateLimiter,
+        store: RecordStore,
+        rate_limiter: SubmitRateLimiter,
         wait_for_slot: bool = False,
         references: ReferenceUploader | None = None,
         adopt: Mapping[str, str] | None = None,
-        observer: SubmissionListener | None = None,
+        listener: SubmissionListener | None = None,
         written_ahead: SubmissionRecord | None = None,
     ) -> None:
         self._session = session
         self._request = request
-        self._book = OptimisticRecord(journal)
-        self._pace = pace
+        self._shared_record = OptimisticRecord(store)
+        self._rate_limiter = rate_limiter
         self._patient = wait_for_slot
         self._adopt = adopt or {}
         self._references = references
-        self._lost, self._observer = 0, observer or SubmissionListener()
+        self._lost, self._listener = 0, listener or SubmissionListener()
         self._written_ahead = written_ahead
         self._start = ReconcileInput(identity, attempt, rules)
 
     def run(self) -> ImageTask:
-        """Return the image task of the wish; what is recorded by then is ``submitted``.
+        """Return the image task that was found or bought; what is recorded by then is ``submitted``.
 
         :raises ToApisError: ``RateLimited`` and ``ServiceUnavailable`` only where nothing is under way.
         """
@@ -138,7 +143,7 @@ class Submission:
         :param may_submit: Whether to buy what was not found; otherwise its record says ``queued`` in the end, and None
             is returned.
         """
-        record = self._book.read()
+        record = self._shared_record.read()
         if self._written_ahead is not None:
             record = self._written_ahead.with_state(RecordState.QUEUED)
         situation = self._situation(record)
@@ -146,25 +151,25 @@ class Submission:
         while True:
             situation = self._with_what_ids_are_worth(situation)
             decision = reconcile(situation, self._session.clock())
-            self._observer.on_decision(f"{decision.action}: {decision.reason}")
+            self._listener.on_decision(f"{decision.action}: {decision.reason}")
             if decision.action is Action.SUBMIT and not may_submit and not self._chosen(situation, decision.generation):
-                self._book.save(self._record(situation, RecordState.QUEUED, decision.generation))
+                self._shared_record.save(self._record(situation, RecordState.QUEUED, decision.generation))
                 return None
             if decision.action is Action.WAIT:
                 yield decision.seconds
             if decision.action in (Action.LOOK_UP, Action.WAIT, Action.NEXT_GENERATION):
                 situation = self._step(situation, decision)
                 continue
-            before = self._book.current
+            before = self._shared_record.current
             try:
                 if image_task := self._conclude(situation, decision):
                     return image_task
             except BaseException as error:
                 self._take_back()
                 ours = not isinstance(error, errors.ToApisError) or error.charged != "no"
-                if ours or not self._book.overtaken(before):
+                if ours or not self._shared_record.overtaken(before):
                     raise
-            situation = self._situation(self._book.current)
+            situation = self._situation(self._shared_record.current)
 
     def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return where things stand with a record that was just read or written."""
@@ -175,7 +180,7 @@ class Submission:
         if self._written_ahead is not None:
             unsent = self._written_ahead.with_state(RecordState.QUEUED, may_have_left_at=self._session.clock())
             self._written_ahead = None
-            self._book.try_save(unsent)
+            self._shared_record.try_save(unsent)
 
     def _with_what_ids_are_worth(self, situation: ReconcileInput) -> ReconcileInput:
         """Buy nothing on the word of look-ups, once the service was seen not to resolve client ids."""
@@ -200,7 +205,7 @@ class Submission:
 
     def left_behind(self) -> str:
         """Return what this attempt leaves behind if it ends here: what may be paid, and what the next attempt does."""
-        record = self._book.current
+        record = self._shared_record.current
         if record is None or record.state is RecordState.QUEUED:
             return "Nothing was sent for this image by this attempt; the next one looks for what earlier ones sent."
         if record.image_task_id is not None:
@@ -210,11 +215,11 @@ class Submission:
 
     def mark_done(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
-        if self._book.current is not None:
-            self._book.try_save(self._book.current.with_state(RecordState.DONE))
+        if self._shared_record.current is not None:
+            self._shared_record.try_save(self._shared_record.current.with_state(RecordState.DONE))
 
     def _conclude(self, situation: ReconcileInput, decision: Decision) -> ImageTask | None:
-        """Use, submit or fail; None when another attempt took over or the answer was lost: then decide anew."""
+        """Use, submit or fail; None when another attempt took over or the answer was lost: then decide again."""
         unknown = decision.action is Action.SUBMIT or isinstance(decision.error, errors.SubmissionUnfindable)
         chosen = self._chosen(situation, decision.generation) if unknown else None
         if chosen is not None:
@@ -231,18 +236,18 @@ class Submission:
         looks = situation.lookup.attempts + 1 if situation.lookup and situation.lookup.target == decision.target else 1
         record = situation.record
         by_client_id = record is None or record.image_task_id is None
-        return replace(situation, lookup=Lookup(decision.target, self._look(decision.target, by_client_id), looks))
+        return replace(situation, lookup=Lookup(decision.target, self._look_up(decision.target, by_client_id), looks))
 
-    def _look(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
+    def _look_up(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
         found = look_up(self._session, target, by_client_id=by_client_id)
         if found is not None:
-            self._observer.on_found(found)
+            self._listener.on_found(found)
         return found
 
     def _use(self, situation: ReconcileInput) -> ImageTask | None:
         found = situation.lookup.image_task if situation.lookup else None
         assert found is not None
-        if not self._book.is_current():
+        if not self._shared_record.is_current():
             return None
         record = situation.record or self._record(situation, RecordState.SUBMITTED, situation.generation)
         used = record.with_state(RecordState.SUBMITTED, image_task_id=found.id)
@@ -250,14 +255,14 @@ class Submission:
         # An attempt from before a clear, still alive, must not undo the clear.
         if (attempt.try_number, attempt.max_tries) > (record.try_number, record.max_tries):
             used = replace(used, max_tries=attempt.max_tries, try_number=attempt.try_number)
-        self._book.save(used)
+        self._shared_record.save(used)
         if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
             count("submitted", conn_id=self._session.conn_id, model=self._request.model)
         return found
 
     def _chosen(self, situation: ReconcileInput, generation: int) -> str | None:
         """Return what a person says this submission became: by its id now, or by that of the recorded intent."""
-        identity, kept = situation.identity, self._book.current
+        identity, kept = situation.identity, self._shared_record.current
         keys = [identity.client_business_id(generation)]
         if kept is not None and kept.image_task_id is None and kept.fingerprint == identity.fingerprint:
             keys.append(replace(identity, regeneration=kept.regeneration).client_business_id(kept.generation))
@@ -265,7 +270,7 @@ class Submission:
 
     def _adopted(self, situation: ReconcileInput, chosen: str) -> ImageTask | None:
         """Use what a person says this submission became."""
-        found = self._look(chosen)
+        found = self._look_up(chosen)
         if found is None:
             raise errors.ImageTaskNotFound(
                 f"The image task {chosen} to adopt is unknown to this account; nothing was sent.", image_task_id=chosen
@@ -275,35 +280,37 @@ class Submission:
 
     def _submit(self, situation: ReconcileInput, generation: int) -> ImageTask | None:
         """Buy the image; None when the answer was lost, or when another attempt took over."""
-        if self._book.current is None:
-            if not self._book.is_current():
+        if self._shared_record.current is None:
+            if not self._shared_record.is_current():
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
-            self._book.save(self._record(situation, RecordState.QUEUED, generation))
+            self._shared_record.save(self._record(situation, RecordState.QUEUED, generation))
         identity, client_ids = situation.identity, situation.rules.client_ids
         client_id = identity.client_business_id(generation) if client_ids else None
         # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
         client = self._session.client
         call = submit_call(self._with_uploads(), client_id)
         repeats = 0
-        while self._our_turn():
+        while self._acquire_slot():
             intent = self._written_ahead
             self._written_ahead = None
             if intent is None or self._session.clock() > intent.may_have_left_at:
                 intent = self._record(situation, RecordState.INTENT, generation)
-                self._book.save(intent)
+                self._shared_record.save(intent)
             try:
                 image_task = client.call(call, NO_RETRY)
             except errors.SubmissionUnknown as lost:
-                self._book.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
+                self._shared_record.try_save(
+                    intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock())
+                )
                 self._lost += 1
                 if self._lost > _MOST_LOST:
                     raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
                 log.warning("%s", lost.message)
                 return None
             except errors.ToApisError as refused:
-                delay = self._pace.delay(self._session.clock(), refused, repeats)
-                ours = self._book.try_save(intent.with_state(RecordState.QUEUED))
+                delay = self._rate_limiter.delay(self._session.clock(), refused, repeats)
+                ours = self._shared_record.try_save(intent.with_state(RecordState.QUEUED))
                 if delay is None:
                     raise
                 if not ours:
@@ -318,18 +325,18 @@ class Submission:
 
     def _note_bought(self, intent: SubmissionRecord, image_task: ImageTask) -> None:
         """Write down what was just paid, then see whether the service resolves client ids."""
-        self._book.save_submitted(intent.with_state(RecordState.SUBMITTED, image_task_id=image_task.id))
-        self._observer.on_decision(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
+        self._shared_record.save_submitted(intent.with_state(RecordState.SUBMITTED, image_task_id=image_task.id))
+        self._listener.on_decision(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
         count("submitted", conn_id=self._session.conn_id, model=self._request.model)
-        self._pace.on_success(self._session.clock())
+        self._rate_limiter.on_success(self._session.clock())
         if intent.client_business_id is not None:
             verify_support(self._session, intent.client_business_id, image_task)
 
-    def _our_turn(self) -> bool:
+    def _acquire_slot(self) -> bool:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
-        self._pace.acquire(self._session.clock, self._session.sleep, patient=self._patient)
-        self._observer.before_submit()
-        return self._book.is_current()
+        self._rate_limiter.acquire(self._session.clock, self._session.sleep, patient=self._patient)
+        self._listener.before_submit()
+        return self._shared_record.is_current()
 
     def _record(self, situation: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
         intent = situation.attempt.intent(
@@ -337,7 +344,7 @@ class Submission:
             generation,
             client_ids=situation.rules.client_ids,
             may_leave_at=self._session.clock(),
-            writer=self._book.writer,
+            writer=self._shared_record.writer,
         )
         return intent.with_state(state)
 

@@ -132,8 +132,8 @@ class Live:
         session = make_session(self, clock=lambda: world.now + ahead, sleep=self._sleep)
         self._submission = Submission(
             session, request, identity=identity, attempt=attempt, rules=rules,
-            journal=_Row(self) if shared else SingleRecordStore(InMemoryStateStore()),
-            pace=SubmitRateLimiter(SUBMIT_RATE, world.slate),
+            store=_Row(self) if shared else SingleRecordStore(InMemoryStateStore()),
+            rate_limiter=SubmitRateLimiter(SUBMIT_RATE, world.slate),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)
 

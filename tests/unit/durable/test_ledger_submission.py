@@ -95,8 +95,8 @@ class Shop:
             session = make_session(self, clock=lambda: self.world.now, sleep=self._sleep)
             journal = LedgerRecordStore(ledger, KEYS[number])
             buy = Submission(
-                session, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, journal=journal,
-                pace=SubmitRateLimiter(SUBMIT_RATE, self.world.slate), wait_for_slot=True,
+                session, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, store=journal,
+                rate_limiter=SubmitRateLimiter(SUBMIT_RATE, self.world.slate), wait_for_slot=True,
                 written_ahead=ahead.get(KEYS[number]),
             )  # fmt: skip
             self.number = number
@@ -221,8 +221,9 @@ def test_what_is_written_ahead_and_does_not_leave_is_queued_again(reason: str) -
         request = request.model_copy(update={"reference_images": ("file:///nowhere/a.png",)})
     submission = Submission(
         make_session(shop, clock=lambda: NOW, sleep=lambda _: None), request, identity=identity, attempt=attempt,
-        rules=RULES, journal=LedgerRecordStore(ledger, KEYS[0]), pace=SubmitRateLimiter(SUBMIT_RATE, shop.world.slate),
-        observer=Broken(), written_ahead=intent,
+        rules=RULES, store=LedgerRecordStore(ledger, KEYS[0]),
+        rate_limiter=SubmitRateLimiter(SUBMIT_RATE, shop.world.slate),
+        listener=Broken(), written_ahead=intent,
     )  # fmt: skip
     with pytest.raises(errors.ToApisError):
         submission.run()
