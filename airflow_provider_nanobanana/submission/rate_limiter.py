@@ -1,4 +1,4 @@
-"""The pace of submits: whose turn it is, agreed on by all processes of one machine that use the same account.
+"""``SubmitRateLimiter``: one rate of submits, agreed on by all processes of one machine that use the same account.
 
 Workers are processes that live for one submit, and thirty of them start at once. Each reserves the next free moment of
 the account and sits it out, so that together they never exceed ``submit_rate``. A 429 slows all of them down. Machines
@@ -38,14 +38,14 @@ _UNNAMED_PAUSE: Final = 1.0
 _CLOCK_SLACK: Final = 5.0
 
 #: Where the shared files lie; a test puts a folder of its own here.
-slate_folder: Callable[[], Path] = private_folder
+shared_folder: Callable[[], Path] = private_folder
 #: By account: what this process goes by where nothing can be shared.
 _process_states: dict[str, SharedState] = {}
 
 
 @dataclass(frozen=True)
 class _LimiterState:
-    """What is on the slate.
+    """The shared state of one account.
 
     :param refusals: How many 429s there were; every one makes the reservations from before it void.
     """
@@ -55,7 +55,7 @@ class _LimiterState:
 
     @classmethod
     def read(cls, value: Any, rate: float, now: float) -> _LimiterState:
-        """Return what is on the slate, or a fresh start for whatever cannot be true."""
+        """Return the shared state, or a fresh start for whatever cannot be true."""
         fresh = RatePacer(rate)
         try:
             refusals, share, *moments = (-math.inf if number is None else float(number) for number in value)
@@ -67,32 +67,32 @@ class _LimiterState:
         return cls(bucket, int(refusals)) if possible else cls(fresh)
 
     def write(self) -> list[float | None]:
-        """Return what goes on the slate: plain JSON, which knows no infinity."""
+        """Return the form that is shared: plain JSON, which knows no infinity."""
         return [self.refusals, *(number if math.isfinite(number) else None for number in self.bucket.state())]
 
 
 class SubmitRateLimiter:
-    """The turns of one account; moments are epoch seconds of any one clock.
+    """The slots of one account's submits; moments are epoch seconds of any one clock.
 
     :param rate: Submits per second that the account allows.
-    :param slate: Where the processes agree.
-    :param spare: What this process goes by from then on where ``slate`` cannot be used.
+    :param shared: Where the processes agree.
+    :param spare: What this process goes by from then on where ``shared`` cannot be used.
     """
 
-    def __init__(self, rate: float, slate: SharedState, spare: SharedState | None = None) -> None:
+    def __init__(self, rate: float, shared: SharedState, spare: SharedState | None = None) -> None:
         self._rate = rate
-        self._slate = slate
+        self._shared = shared
         self._spare = spare or ProcessState()
         self._refusals = 0
 
     @classmethod
     def of(cls, settings: ToApisSettings) -> SubmitRateLimiter:
-        """Return the pace of a connection's account: whoever has base URL and key in common keeps it together."""
+        """Return the limiter of a connection's account: whoever has base URL and key in common keeps it together."""
         secret = f"{settings.base_url}\0{settings.api_key.get_secret_value()}"
         account = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         spare = _process_states.setdefault(account, ProcessState())
         try:
-            return cls(settings.submit_rate, FileState(slate_folder(), account), spare)
+            return cls(settings.submit_rate, FileState(shared_folder(), account), spare)
         except OSError as error:
             _say_alone("one for temporary files", str(error))
             return cls(settings.submit_rate, spare)
@@ -112,11 +112,11 @@ class SubmitRateLimiter:
 
     def next_free_in(self, now: float) -> float:
         """Return the seconds until the next free moment, without reserving it."""
-        return self._look(now).bucket.wait(now)
+        return self._peek(now).bucket.wait(now)
 
     def still_valid(self, now: float) -> bool:
-        """Whether the last turn still holds: a 429 that came after it sends all who wait to the end of the line."""
-        return self._look(now).refusals == self._refusals
+        """Whether the last slot still holds: a 429 that came after it sends all who wait to the end of the line."""
+        return self._peek(now).refusals == self._refusals
 
     def on_rate_limited(self, now: float, retry_after: float | None) -> None:
         """Slow all processes down after a 429.
@@ -150,16 +150,16 @@ class SubmitRateLimiter:
 
         self._update(recover, now)
 
-    def acquire(self, clock: Callable[[], float], sleep: Callable[[float], None], *, patient: bool) -> None:
-        """Return when it is this caller's turn.
+    def acquire(self, clock: Callable[[], float], sleep: Callable[[float], None], *, wait_for_slot: bool) -> None:
+        """Wait for this caller's slot.
 
-        :param patient: Whether to wait however long it takes.
+        :param wait_for_slot: Whether to wait however long it takes.
         :raises RateLimited: It takes too long to be sat out; nothing was sent.
         """
         began = clock()
         while True:
             # Sent to the end of the line again and again, it has sat long enough.
-            late = not patient and clock() > began + MAX_BLOCKING_WAIT
+            late = not wait_for_slot and clock() > began + MAX_BLOCKING_WAIT
             wait = None if late else self.reserve(clock())
             if wait == 0:
                 return
@@ -167,7 +167,7 @@ class SubmitRateLimiter:
                 sleep(wait)
                 if self.still_valid(clock()):
                     return
-            elif patient:
+            elif wait_for_slot:
                 sleep(min(self.next_free_in(clock()), MAX_BLOCKING_WAIT))
             else:
                 raise self._too_far(clock())
@@ -181,7 +181,7 @@ class SubmitRateLimiter:
             retry_after=free_in,
         )
 
-    def _look(self, now: float) -> _LimiterState:
+    def _peek(self, now: float) -> _LimiterState:
         seen: list[_LimiterState] = []
         self._update(seen.append, now)
         return seen[-1]
@@ -192,12 +192,12 @@ class SubmitRateLimiter:
             return None if changed is None else changed.write()
 
         try:
-            self._slate.update(rewrite)
+            self._shared.update(rewrite)
         except (OSError, ImportError) as error:
-            folder = self._slate.folder if isinstance(self._slate, FileState) else "none"
+            folder = self._shared.folder if isinstance(self._shared, FileState) else "none"
             _say_alone(str(folder), f"{type(error).__name__}: {error}")
-            self._slate = self._spare
-            self._slate.update(rewrite)
+            self._shared = self._spare
+            self._shared.update(rewrite)
 
 
 @cache

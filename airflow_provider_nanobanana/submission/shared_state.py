@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-#: What a slate holds, padded: one write replaces it all, and a kill leaves no tail of what was longer.
+#: What a file holds, padded: one write replaces it all, and a kill leaves no tail of what was longer.
 _SIZE: Final = 256
 #: The lock is held for microseconds; a holder that was stopped (a debugger, a frozen container) must not stop us.
 _LOCK_TRIES: Final = 200
@@ -101,7 +101,7 @@ class FileState:
 
 
 def private_folder() -> Path:
-    """Return the folder of this user's slates; it need not exist.
+    """Return the folder of this user's files; it need not exist.
 
     :raises OSError: There is no place for temporary files, or users have no numbers here (Windows).
     """

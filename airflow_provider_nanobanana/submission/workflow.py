@@ -116,7 +116,7 @@ class Submission:
         self._request = request
         self._shared_record = OptimisticRecord(store)
         self._rate_limiter = rate_limiter
-        self._patient = wait_for_slot
+        self._wait_for_slot = wait_for_slot
         self._adopt = adopt or {}
         self._references = references
         self._lost, self._listener = 0, listener or SubmissionListener()
@@ -334,7 +334,7 @@ class Submission:
 
     def _acquire_slot(self) -> bool:
         """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
-        self._rate_limiter.acquire(self._session.clock, self._session.sleep, patient=self._patient)
+        self._rate_limiter.acquire(self._session.clock, self._session.sleep, wait_for_slot=self._wait_for_slot)
         self._listener.before_submit()
         return self._shared_record.is_current()
 

@@ -162,7 +162,7 @@ def test_success_brings_the_rate_back() -> None:
 def test_a_turn_is_sat_out_once() -> None:
     one, clock = SubmitRateLimiter(0.2, ProcessState()), Clock()
     for _ in range(3):
-        one.acquire(clock, clock.sleep, patient=False)
+        one.acquire(clock, clock.sleep, wait_for_slot=False)
     assert clock.waits == pytest.approx([4.95, 5.0], abs=1e-4)
 
 
@@ -176,7 +176,7 @@ def test_whoever_waits_when_a_429_comes_gets_in_line_again() -> None:
             refused.on_rate_limited(NOW, 6.0)
         clock.sleep(seconds)
 
-    waiting.acquire(clock, sleep, patient=False)
+    waiting.acquire(clock, sleep, wait_for_slot=False)
     assert clock.now == pytest.approx(NOW + 6.0, abs=1e-3)
     assert len(clock.waits) == 2
 
@@ -185,7 +185,7 @@ def test_a_far_turn_is_for_the_caller_to_queue() -> None:
     one, clock = SubmitRateLimiter(5.0, ProcessState()), Clock()
     one.on_rate_limited(NOW, 30.0)
     with pytest.raises(RateLimited, match="Nothing was sent now") as caught:
-        one.acquire(clock, clock.sleep, patient=False)
+        one.acquire(clock, clock.sleep, wait_for_slot=False)
     assert caught.value.retry_after == pytest.approx(30.0, abs=1e-3)
     assert (caught.value.charged, clock.waits) == ("no", [])
 
@@ -193,7 +193,7 @@ def test_a_far_turn_is_for_the_caller_to_queue() -> None:
 def test_the_patient_wait_in_pieces() -> None:
     one, clock = SubmitRateLimiter(5.0, ProcessState()), Clock()
     one.on_rate_limited(NOW, 25.0)
-    one.acquire(clock, clock.sleep, patient=True)
+    one.acquire(clock, clock.sleep, wait_for_slot=True)
     assert clock.waits == pytest.approx([10.0, 10.0, 5.0], abs=1e-3)
 
 
@@ -207,7 +207,7 @@ def test_nobody_sits_through_one_429_after_another() -> None:
         refused.on_rate_limited(clock.now, 4.0)
 
     with pytest.raises(RateLimited):
-        waiting.acquire(clock, sleep, patient=False)
+        waiting.acquire(clock, sleep, wait_for_slot=False)
     assert MAX_BLOCKING_WAIT < clock.now - NOW <= 2 * MAX_BLOCKING_WAIT
 
 
@@ -276,7 +276,7 @@ def test_what_cannot_be_shared_is_paced_by_the_process_alone(
     if fault == "link":
         pace_folder.symlink_to(pace_folder.parent)
     elif fault == "nowhere":
-        monkeypatch.setattr(rate_limiter, "slate_folder", nowhere)
+        monkeypatch.setattr(rate_limiter, "shared_folder", nowhere)
     else:
         monkeypatch.setitem(sys.modules, "fcntl", None)
     with caplog.at_level(logging.DEBUG, rate_limiter.__name__):
