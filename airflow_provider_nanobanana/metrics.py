@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES, failure_code
-from airflow_provider_nanobanana.toapis.scalars import MOST_USD
+from airflow_provider_nanobanana.toapis.response_values import MOST_USD
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, TransientFailure
-from airflow_provider_nanobanana.toapis.text import one_line
+from airflow_provider_nanobanana.toapis.redaction import one_line
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Unexpected(TransientFailure):
 
 
 @contextmanager
-def errors_of_the_tree_only(what: str, *, image_task_id: str | None = None, charged: Charged = "yes") -> Iterator[None]:
+def wrap_unexpected_errors(what: str, *, image_task_id: str | None = None, charged: Charged = "yes") -> Iterator[None]:
     """Turn an error of the block that is no :class:`ToApisError` into one that may be retried.
 
     The log has the traceback, once for each place in a process. What ends a task (``AirflowTaskTimeout``,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem
-from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latency_key
+from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.polling.result import WaitWindow
-from airflow_provider_nanobanana.polling.worker import poll_once
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
@@ -109,7 +109,7 @@ class ResultCollector:
         """Land an item, or note its failure, if it has ended; an error of one item does not stop the others."""
         wait = WaitWindow(self._state.waited_since(item), self._state.deadline(item))
         try:
-            with errors_of_the_tree_only(f"Request {item.label} was not landed", image_task_id=result.id):
+            with wrap_unexpected_errors(f"Request {item.label} was not landed", image_task_id=result.id):
                 self._conclude(item, result, wait, now)
         except errors.ToApisError as error:
             self._landing_failed(item, error, late=wait.over(now))
@@ -156,7 +156,7 @@ class ResultCollector:
         pixels: tuple[int, int] | None = None,
     ) -> StoredImage:
         wanted = GeneratedImage(id=image_task_id, index=image.index, url=image.url)
-        with errors_of_the_tree_only(f"Image {image.index} was not landed", image_task_id=image_task_id):
+        with wrap_unexpected_errors(f"Image {image.index} was not landed", image_task_id=image_task_id):
             return self._state.downloader.land(wanted, pixels, stem=stem, sent=item.request.sent_links())
 
     def _land_further(

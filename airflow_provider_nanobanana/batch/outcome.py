@@ -16,8 +16,8 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     OVER_BUDGET,
     ImageTaskFailure,
 )
-from airflow_provider_nanobanana.toapis.scalars import plain_word
-from airflow_provider_nanobanana.toapis.text import one_line, truncate_json
+from airflow_provider_nanobanana.toapis.redaction import one_line, truncate_json
+from airflow_provider_nanobanana.toapis.response_values import plain_word
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
-from airflow_provider_nanobanana.batch.former_items import left_over, restore_former_items
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
+from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
@@ -28,8 +28,8 @@ from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
-from airflow_provider_nanobanana.toapis.image_search import MOST_IMAGES
 from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.result_links import MOST_IMAGES
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.state import name_ids
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
-from airflow_provider_nanobanana.polling.worker import poll_once
+from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.toapis.errors import ImageTaskNotFound
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS

@@ -14,8 +14,8 @@ from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES, failure_code
-from airflow_provider_nanobanana.toapis.scalars import storable
-from airflow_provider_nanobanana.toapis.text import truncate_json
+from airflow_provider_nanobanana.toapis.redaction import truncate_json
+from airflow_provider_nanobanana.toapis.response_values import storable
 
 #: Version of the manifest's form.
 VERSION: Final = 1

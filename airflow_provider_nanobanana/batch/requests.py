@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.input_values import (
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.request_values import (
     as_text,
     given_fields,
     is_blank,
@@ -16,7 +17,6 @@ from airflow_provider_nanobanana.toapis.input_values import (
     readable,
     table_fault,
 )
-from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 MAX_NAME: Final = 80
 """With ten digits of the hash and a tag of at most 8 characters a stem has the 100 characters that landing takes."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_nanobanana.batch import former_items
+from airflow_provider_nanobanana.batch import removed_items
 from airflow_provider_nanobanana.batch.collector import ResultCollector
 from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLog, min_finished_to_wake, wake_at
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
@@ -111,7 +111,7 @@ class BatchRunner:
     def next_wait(self) -> WaitSpec | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""
         state = self._state
-        running, unsent = [*state.running(), *former_items.awaited_items(state)], state.pending()
+        running, unsent = [*state.running(), *removed_items.awaited_items(state)], state.pending()
         stops = state.stops
         more = 0 if stops.stops_all else sum(item.request.model not in stops.model_errors for item in unsent)
         if (not running and not more) or (self._stuck and not self._is_worth_waiting(running)):
@@ -161,11 +161,11 @@ class BatchRunner:
         """Land what is ready of the list before a clear; what keeps it from that is no matter of this batch."""
         state = self._state
         try:
-            if left := former_items.pollable_items(state):
+            if left := removed_items.pollable_items(state):
                 self._collector.collect(left, lambda: state.session.clock() >= until)
         except errors.ToApisError as error:
             log.warning("What the list before the clear left over could not be landed for now: %s", error.message)
-        awaited = {item.key for item in former_items.awaited_items(state)}
+        awaited = {item.key for item in removed_items.awaited_items(state)}
         for item in state.former_items:
             state.last_errors.pop(item.key, None)
             if item.key not in awaited:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
 from airflow_provider_nanobanana.toapis.errors import Charged
-from airflow_provider_nanobanana.toapis.text import truncate_json
+from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
 Status = Literal["open", "landed", "failed", "reused"]
 

@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.landing.file_signatures import image_of_another
 from airflow_provider_nanobanana.landing.jpeg import parse_jpeg
 from airflow_provider_nanobanana.landing.strip_metadata import bare_png, bare_webp
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
-from airflow_provider_nanobanana.toapis.text import one_line
+from airflow_provider_nanobanana.toapis.redaction import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_nanobanana.landing.image_file import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image, suffix_for
 from airflow_provider_nanobanana.landing.storage import RESERVED, Storage, open_storage, stems_present, storage_failures
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed, ToApisError
-from airflow_provider_nanobanana.toapis.text import truncate_json
+from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

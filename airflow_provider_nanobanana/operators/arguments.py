@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.input_values import as_text, is_blank, listed
+from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, listed
 
 #: A wait beyond it is a mistake, in seconds; links live for a day.
 _LONGEST: Final = timedelta(days=30).total_seconds()

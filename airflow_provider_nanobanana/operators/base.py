@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_nanobanana.toapis.input_values import as_text
+from airflow_provider_nanobanana.toapis.request_values import as_text
 
 if TYPE_CHECKING:
     import jinja2

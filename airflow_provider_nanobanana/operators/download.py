@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
 from airflow_provider_nanobanana.compat import was_skipped
-from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.scalars import parse_number, storable
+from airflow_provider_nanobanana.toapis.response_values import parse_number, storable
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -93,7 +93,7 @@ class NanoBananaDownloadOperator(BaseOperator):
 
         def land(image: Record) -> Record | errors.ToApisError:
             try:
-                with errors_of_the_tree_only("The image was not landed", image_task_id=str(image["id"])):
+                with wrap_unexpected_errors("The image was not landed", image_task_id=str(image["id"])):
                     return downloader.land(image).record()
             except errors.ToApisError as error:
                 self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
@@ -123,8 +123,8 @@ def _open_downloader(session: ToApisSession, destination: str) -> ImageDownloade
 
 def _poll_again(session: ToApisSession, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
     """Return the entries, with what was not ready in time as it is now, and what the service says of each; free."""
+    from airflow_provider_nanobanana.polling.poll_tracker import poll_once
     from airflow_provider_nanobanana.polling.result import WaitWindow
-    from airflow_provider_nanobanana.polling.worker import poll_once
 
     now = session.clock()
     statuses = {id_: entry.get("status") for entry in entries if (id_ := _id(entry))}

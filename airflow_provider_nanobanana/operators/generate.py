@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_nanobanana.compat import was_skipped
-from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.arguments import (
@@ -26,6 +25,7 @@ from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -371,16 +371,16 @@ def _report(
     A manifest that cannot be written loses nothing: its sentence is added to the error, and alone it is an error that
     a retry fixes for free.
     """
-    from airflow_provider_nanobanana.batch import former_items
+    from airflow_provider_nanobanana.batch import removed_items
     from airflow_provider_nanobanana.batch.report import BatchReport
 
     outcomes = state.outcomes()
     totals = state.costs.totals()
-    left = former_items.abandoned_records(state)
-    former_items.log_abandoned(state, left)
+    left = removed_items.abandoned_records(state)
+    removed_items.log_abandoned(state, left)
     store = state.downloader.landing
     manifest = TaskManifest.from_context(context, store)
-    report = BatchReport(outcomes, totals, abandoned=left, former=former_items.stored_records(state))
+    report = BatchReport(outcomes, totals, abandoned=left, former=removed_items.stored_records(state))
     result = report.result(manifest.uri)
     push_result(context, operator, result)
     unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri("")))
@@ -408,7 +408,7 @@ def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mappi
         if not isinstance(outlet, (Asset, AssetAlias)) and not type(outlet).__name__.endswith("Ref"):
             continue
         try:
-            with errors_of_the_tree_only(f"The event of {outlet} was not given"):
+            with wrap_unexpected_errors(f"The event of {outlet} was not given"):
                 events[outlet].extra.update(extra)
         except errors.ToApisError as error:
             log.warning("%s The images are in place all the same.", error.message)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_nanobanana.error_boundary import errors_of_the_tree_only
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -57,7 +57,7 @@ class TaskManifest:
     def write(self, content: Mapping[str, Any]) -> errors.ToApisError | None:
         """Write the manifest and return the error that kept it from being written."""
         try:
-            with errors_of_the_tree_only("The manifest was not written"):
+            with wrap_unexpected_errors("The manifest was not written"):
                 self.store.write_manifest(self.name, content)
         except errors.ToApisError as error:
             log.warning("The manifest could not be written: %s", error.message)

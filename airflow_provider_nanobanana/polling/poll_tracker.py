@@ -13,12 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.error_boundary import Unexpected, errors_of_the_tree_only
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, RequestRetry
 from airflow_provider_nanobanana.toapis.rate_limit import RatePacer
+from airflow_provider_nanobanana.unexpected_errors import Unexpected, wrap_unexpected_errors
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
@@ -50,7 +50,7 @@ def poll_once(
             wait = pacer.reserve(time.monotonic())
         session.sleep(wait)
         try:
-            with errors_of_the_tree_only("The poll was not answered", image_task_id=image_task_id):
+            with wrap_unexpected_errors("The poll was not answered", image_task_id=image_task_id):
                 image_task = session.get_task(image_task_id, (sent or {}).get(image_task_id), retry=NO_RETRY)
         except ToApisError as error:
             with lock:

@@ -27,7 +27,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     ImageTaskFailure,
 )
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
-from airflow_provider_nanobanana.toapis.text import one_line, truncate_json
+from airflow_provider_nanobanana.toapis.redaction import one_line, truncate_json
 
 #: Seconds for which an id may be unknown to the status route after the submit (docs/toapis.md, "Status").
 NOT_FOUND_GRACE_SECONDS: Final = 60.0

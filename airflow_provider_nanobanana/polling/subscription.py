@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow_provider_nanobanana.toapis.text import one_line
+from airflow_provider_nanobanana.toapis.redaction import one_line
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow

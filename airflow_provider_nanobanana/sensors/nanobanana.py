@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.compat import TaskDeferralError, was_skipped
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
-from airflow_provider_nanobanana.polling.verdict import listed_ids
+from airflow_provider_nanobanana.polling.outcome_error import listed_ids
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
@@ -25,8 +25,8 @@ from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisErro
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
+    from airflow_provider_nanobanana.polling.poll_tracker import PollTracker
     from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
-    from airflow_provider_nanobanana.polling.worker import PollTracker
 
 Records = list[dict[str, Any]]
 
@@ -155,7 +155,7 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def _conclude(self, context: Context, tracker: PollTracker) -> Records:
         """Return the records, or raise what they amount to."""
-        from airflow_provider_nanobanana.polling.verdict import error_for
+        from airflow_provider_nanobanana.polling.outcome_error import error_for
 
         records = tracker.records()
         count_results(self.nanobanana_conn_id, records, tracker.models)
@@ -177,7 +177,7 @@ class NanoBananaSensor(BaseSensorOperator):
         raise sensor_exception(error) from error
 
     def _new_tracker(self, wait: WaitWindow) -> PollTracker:
-        from airflow_provider_nanobanana.polling.worker import PollTracker
+        from airflow_provider_nanobanana.polling.poll_tracker import PollTracker
 
         with airflow_errors():
             return PollTracker(read_ids(self.image_task_ids), wait)

@@ -19,9 +19,9 @@ from airflow_provider_nanobanana.landing.storage import (
     storage_failures,
 )
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
-from airflow_provider_nanobanana.toapis.input_values import as_reference
 from airflow_provider_nanobanana.toapis.models import is_link
 from airflow_provider_nanobanana.toapis.protocol import Upload
+from airflow_provider_nanobanana.toapis.request_values import as_reference
 
 if TYPE_CHECKING:
     import os

@@ -13,6 +13,7 @@ from typing import Final
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.error_body import ErrorBody, error_body_of, parse_wait
+from airflow_provider_nanobanana.toapis.redaction import LONGEST_MESSAGE, one_line
 from airflow_provider_nanobanana.toapis.responses import (
     ApiResponse,
     NoResponse,
@@ -21,7 +22,6 @@ from airflow_provider_nanobanana.toapis.responses import (
     readable,
     told_code,
 )
-from airflow_provider_nanobanana.toapis.text import LONGEST_MESSAGE, one_line
 
 _TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 #: Bytes of somebody's page of which the text is read.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.scalars import plain_word
+from airflow_provider_nanobanana.toapis.response_values import plain_word
 
 #: Codes and finish reasons, written as :func:`plain_word` writes them.
 _CODES: Final = frozenset(

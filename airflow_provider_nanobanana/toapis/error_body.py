@@ -8,8 +8,14 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from airflow_provider_nanobanana.toapis.scalars import first_given, json_inside, parse_number, parse_text, parse_word
-from airflow_provider_nanobanana.toapis.text import one_line
+from airflow_provider_nanobanana.toapis.redaction import one_line
+from airflow_provider_nanobanana.toapis.response_values import (
+    first_given,
+    json_inside,
+    parse_number,
+    parse_text,
+    parse_word,
+)
 
 _LONGEST_RETRY_AFTER: Final = 3600.0
 #: Where services put an error, and where they put its words; the documented key first.

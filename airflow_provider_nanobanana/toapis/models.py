@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.fingerprint import canonical, unsigned
-from airflow_provider_nanobanana.toapis.input_values import (
+from airflow_provider_nanobanana.toapis.request_values import (
     as_reference,
     as_text,
     given_fields,
@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.toapis.input_values import (
     text_fault,
     values_in,
 )
-from airflow_provider_nanobanana.toapis.scalars import plain_word
+from airflow_provider_nanobanana.toapis.response_values import plain_word
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: Far beyond any documented body.

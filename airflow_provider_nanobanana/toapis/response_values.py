@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_nanobanana.toapis.text import holds_key, one_line
+from airflow_provider_nanobanana.toapis.redaction import holds_key, one_line
 
 #: Longer than any id seen; it must fit into paths, logs and XCom.
 _LONGEST_ID: Final = 128

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.error_body import error_body_of
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED, SERVICE_FAILURE
-from airflow_provider_nanobanana.toapis.image_search import FoundImage, find_images
 from airflow_provider_nanobanana.toapis.models import (
     Billing,
     GeneratedImage,
@@ -26,7 +25,8 @@ from airflow_provider_nanobanana.toapis.models import (
     ImageTaskError,
     ImageTaskStatus,
 )
-from airflow_provider_nanobanana.toapis.scalars import (
+from airflow_provider_nanobanana.toapis.redaction import one_line
+from airflow_provider_nanobanana.toapis.response_values import (
     MOST_CREDITS,
     parse_credits,
     parse_id,
@@ -37,8 +37,8 @@ from airflow_provider_nanobanana.toapis.scalars import (
     parse_word,
     plain_word,
 )
+from airflow_provider_nanobanana.toapis.result_links import FoundImage, find_images
 from airflow_provider_nanobanana.toapis.status_words import parse_status, says_moderated
-from airflow_provider_nanobanana.toapis.text import one_line
 
 #: Where other gateways put an image task, its id, and the word for its state; the documented key first.
 _ENVELOPES: Final = ("data", "task", "output", "result", "response")

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_nanobanana.toapis.fingerprint import unsigned
-from airflow_provider_nanobanana.toapis.scalars import json_inside
+from airflow_provider_nanobanana.toapis.response_values import json_inside
 
 #: Several drafts or layers are one image task; more are a mistake, or an attack on the storage.
 MOST_IMAGES: Final = 16

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
-from airflow_provider_nanobanana.toapis.scalars import plain_word
+from airflow_provider_nanobanana.toapis.response_values import plain_word
 
 _COMPLETED: Final = frozenset(
     """

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from airflow_provider_nanobanana import error_boundary
+from airflow_provider_nanobanana import unexpected_errors
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
-from airflow_provider_nanobanana.polling.worker import poll_once
+from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.task_runner import KEPT, Run, entries_of, land, wait
@@ -27,7 +27,7 @@ Buy = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_boundary, "_logged", set())
+    monkeypatch.setattr(unexpected_errors, "_logged", set())
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: list[str], error: BaseException) -> None:
@@ -195,8 +195,8 @@ def test_the_log_of_something_unexpected_holds_no_key(caplog: pytest.LogCaptureF
     caplog.set_level(logging.ERROR)
     words = "Bearer sk-0123456789abcdef\nforged line"
     with (
-        pytest.raises(error_boundary.Unexpected) as caught,
-        error_boundary.errors_of_the_tree_only("The look was not answered", image_task_id="tsk_1"),
+        pytest.raises(unexpected_errors.Unexpected) as caught,
+        unexpected_errors.wrap_unexpected_errors("The look was not answered", image_task_id="tsk_1"),
     ):
         raise ValueError(words)
     [record] = caplog.records

@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing import downloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
-from airflow_provider_nanobanana.polling.worker import poll_once
+from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from tests.support.task_runner import Run, TaskInstance, attempt, entries_of, land, resume, sensor, wait
 

@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis import responses
 from airflow_provider_nanobanana.toapis.models import Billing
-from airflow_provider_nanobanana.toapis.scalars import parse_time
+from airflow_provider_nanobanana.toapis.response_values import parse_time
 from tests.integration.batch import harness
 from tests.integration.batch.harness import World
 from tests.integration.batch.test_clears import ids_of, said

@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
-from airflow_provider_nanobanana import error_boundary
+from airflow_provider_nanobanana import unexpected_errors
 from airflow_provider_nanobanana.emulator import responses, routes_api
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
@@ -30,7 +30,7 @@ Spoil = Callable[[str], BaseException | None]
 
 @pytest.fixture(autouse=True)
 def untold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(error_boundary, "_logged", set())
+    monkeypatch.setattr(unexpected_errors, "_logged", set())
 
 
 def come_with(monkeypatch: pytest.MonkeyPatch, further: int, prompt: str = "") -> None:

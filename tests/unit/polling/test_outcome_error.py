@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.polling.verdict import error_for
+from airflow_provider_nanobanana.polling.outcome_error import error_for
 from airflow_provider_nanobanana.toapis import errors
 
 

@@ -24,8 +24,8 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, RequestRetry
+from airflow_provider_nanobanana.toapis.redaction import one_line
 from airflow_provider_nanobanana.toapis.responses import NoResponse
-from airflow_provider_nanobanana.toapis.text import one_line
 from tests.support.responses import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, response
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.input_values import text_fault
 from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.request_values import text_fault
 
 GEMINI = "gemini-3.1-flash-image-preview"
 REFERENCES = ("https://h/a.png", "s3://bucket/key.png")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from airflow_provider_nanobanana.toapis.redaction import one_line, redact
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
-from airflow_provider_nanobanana.toapis.text import one_line, redact
 from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW
 
 PLAIN_KEY = "0a1b2c3d4e5f60718293a4b5"

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.input_values import as_reference, as_text, is_blank, table_fault
+from airflow_provider_nanobanana.toapis.request_values import as_reference, as_text, is_blank, table_fault
 from tests.support.batch import orders
 
 Row = namedtuple("Row", ["prompt", "size"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent
-from airflow_provider_nanobanana.polling import verdict
+from airflow_provider_nanobanana.polling import outcome_error
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageTask
@@ -161,7 +161,7 @@ def check_image_task(rng: random.Random, image_task: ImageTask, *, looked_up: bo
     assert len(text) <= 600 and KEY not in text and "\\u0000" not in text
     words = record["error"] or {}
     assert all(word.isprintable() for word in words.values()) and "S3CRET" not in json.dumps(words)
-    verdict.error_for([record], allow_partial=False)
+    outcome_error.error_for([record], allow_partial=False)
     spent = Spent()
     spent.put("one", Cost.of(image_task, 0.025).plus(Cost(0.02)))
     json.dumps(spent.totals(), allow_nan=False)
