@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.costs import Budget, Cost, Kind, Spent, format_usd, kind
+from airflow_provider_nanobanana.batch.costs import Cost, PriceClass, Spent, format_usd, price_class_of
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.costs import Bills
+    from airflow_provider_nanobanana.batch.budget import Bills, Budget
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.toapis.models import ImageTask
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 #: In place of an image task's id: what is being bought now, and what earlier processes knew of lost image tasks.
 _PENDING: Final = "pending"
 _SUNK: Final = "sunk"
-#: Before the first image of a kind has ended, those under way are reckoned at so many times their list price: so much
-#: dearer may the service be than the price list, and the limit holds all the same.
+#: Before the first image of a price class has ended, those under way are reckoned at so many times their list price:
+#: so much dearer may the service be than the price list, and the limit holds all the same.
 _UNTESTED: Final = 10
 
 
@@ -58,10 +58,10 @@ class CostTracker:
         #: The same, as it counts against the limit, and as it might turn out before the first bills are seen.
         self._counted, self._worst_case = Spent(), Spent()
         self._parts: dict[str, dict[str, Cost]] = {}
-        self._bills: dict[Kind, float] = {}
-        self._bill_seen: set[Kind] = set()
-        self._kind_by_key: dict[str, Kind] = {}
-        self._keys_by_kind: defaultdict[Kind, set[str]] = defaultdict(set)
+        self._bills: dict[PriceClass, float] = {}
+        self._bill_seen: set[PriceClass] = set()
+        self._price_class_by_key: dict[str, PriceClass] = {}
+        self._keys_by_price_class: defaultdict[PriceClass, set[str]] = defaultdict(set)
         known = {item.key: item for item in items}
         for key, entry in entries:
             if (item := known.get(key)) is not None:
@@ -106,7 +106,7 @@ class CostTracker:
 
     @property
     def bills(self) -> Bills:
-        """The highest bill seen of each kind."""
+        """The highest bill seen of each price class."""
         with self._lock:
             return dict(self._bills)
 
@@ -160,27 +160,27 @@ class CostTracker:
         """Whether the limit holds whatever the service bills, in reason; one image at least is always tried."""
         if self._worst_case.usd <= self._counted.usd:
             return True
-        factor = 1 if kind(item) in self._bill_seen else _UNTESTED
+        factor = 1 if price_class_of(item) in self._bill_seen else _UNTESTED
         return self._budget.fits((self._budget.expected(item, self._bills) or 0.0) * factor, self._worst_case.usd)
 
     def _observe_bill(self, item: BatchItem, billed: float | None, *, tested: bool) -> None:
-        """Note a bill, and whether the bill of an image of this kind was seen by now."""
+        """Note a bill, and whether the bill of an image of this price class was seen by now."""
         if self._budget.max_cost_usd is None:
             return
-        sort = self._kind_by_key.setdefault(item.key, kind(item))
-        self._keys_by_kind[sort].add(item.key)
-        known = max(self._budget.price(item) or 0.0, self._bills.get(sort, 0.0))
+        price_class = self._price_class_by_key.setdefault(item.key, price_class_of(item))
+        self._keys_by_price_class[price_class].add(item.key)
+        known = max(self._budget.price(item) or 0.0, self._bills.get(price_class, 0.0))
         dearer = billed is not None and billed > known
         if dearer and billed is not None:
-            self._bills[sort] = billed
+            self._bills[price_class] = billed
             log.warning(
                 "The service bills %s for an image of %s at %s, not %s: from now on max_cost_usd counts that for each "
                 "that is not billed yet.",
-                *(format_usd(billed), *sort, format_usd(known)),
+                *(format_usd(billed), *price_class, format_usd(known)),
             )
-        if dearer or (tested and sort not in self._bill_seen):
-            self._bill_seen |= {sort} if tested else set()
-            for key in self._keys_by_kind[sort]:
+        if dearer or (tested and price_class not in self._bill_seen):
+            self._bill_seen |= {price_class} if tested else set()
+            for key in self._keys_by_price_class[price_class]:
                 self._recount(key)
 
     def _set(self, key: str, parts: dict[str, Cost]) -> None:
@@ -194,9 +194,10 @@ class CostTracker:
         """Count an item against the limit."""
         if self._budget.max_cost_usd is None:
             return
-        sort, parts = self._kind_by_key.get(key), self._parts.get(key, {})
-        billed = self._bills.get(sort, 0.0) if sort else 0.0
-        factor = 1 if sort is None or sort in self._bill_seen else _UNTESTED
+        price_class = self._price_class_by_key.get(key)
+        parts = self._parts.get(key, {})
+        billed = self._bills.get(price_class, 0.0) if price_class else 0.0
+        factor = 1 if price_class is None or price_class in self._bill_seen else _UNTESTED
         counted = {name: _at_least(cost, billed) for name, cost in parts.items()}
         self._counted.put(key, _sum(counted))
         self._worst_case.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))

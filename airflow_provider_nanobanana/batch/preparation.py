@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
-from airflow_provider_nanobanana.batch.costs import Budget, check_balance, format_usd
+from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
 from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items
 from airflow_provider_nanobanana.batch.state import BatchState

@@ -32,8 +32,8 @@ from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS
 
 if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch.budget import Budget
     from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
-    from airflow_provider_nanobanana.batch.costs import Budget
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore

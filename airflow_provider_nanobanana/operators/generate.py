@@ -233,7 +233,7 @@ class NanoBananaGenerateOperator(RequestOperator):
 
     def _spec(self, context: Context) -> BatchSpec:
         """Return what is asked for; checks what only shows after rendering and mapping, and sends nothing."""
-        from airflow_provider_nanobanana.batch.costs import Budget
+        from airflow_provider_nanobanana.batch.budget import Budget
         from airflow_provider_nanobanana.batch.preparation import BatchSpec
 
         check_choices(self, _CHOICES)

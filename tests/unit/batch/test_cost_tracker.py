@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.batch.budget import Budget
 from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded, CostTracker, Unbilled
-from airflow_provider_nanobanana.batch.costs import Budget, Cost
+from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from tests.support.batch import order, orders
