@@ -1,7 +1,8 @@
 """Poller: polls the image tasks of all triggers of one connection in this process, within the account's rate.
 
-:func:`shared_poller` gives every trigger of an event loop the same one. ``schedule`` decides what is due, ``toapis``
-how fast the account may be asked; a bug ends the waits with itself instead of leaving them waiting.
+:func:`shared_poller` gives every trigger of an event loop the same one. ``polling.schedule`` decides when each image
+task is polled, ``toapis.rate_limit`` how fast the account may be asked; a bug ends the waits with itself instead of
+leaving them waiting.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from weakref import WeakKeyDictionary
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
 from airflow_provider_nanobanana.polling.result import PollResult
-from airflow_provider_nanobanana.polling.schedule import PollQueue
+from airflow_provider_nanobanana.polling.schedule import PollQueue, first_poll_at, next_poll_at
 from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient
 from airflow_provider_nanobanana.toapis.errors import AuthenticationFailed, RateLimited, ToApisError
-from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RateLimitHeaders, RatePacer
+from airflow_provider_nanobanana.toapis.rate_limit import RateLimitHeaders, RatePacer
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.status_client import ReadSettings, StatusClient
@@ -91,7 +92,7 @@ class Poller:
         loop = asyncio.get_running_loop()
         self._clock = loop.time
         self._client = make_client(nanobanana_conn_id, read_settings, self._apply_headers, self._clock)
-        self._adopted_client: StatusClient | None = None
+        self._client_in_use: StatusClient | None = None
         self._pacer = RatePacer(1.0)  # until the connection is read
         self._queue = PollQueue()
         # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
@@ -123,16 +124,18 @@ class Poller:
         self._stats.flush(self._clock(), len(self), self._pacer.rate)
 
     @contextlib.contextmanager
-    def watching(self, subscription: Subscription) -> Iterator[None]:
+    def subscribed(self, subscription: Subscription) -> Iterator[None]:
         """Poll for a subscription within the block."""
         if self.bug is not None:  # it came while this subscription waited to be let in
             subscription.fail(self.bug)
-        ahead = self._clock() - self._now()
+        now = self._now()
+        ahead = self._clock() - now
         try:
             for target in subscription.targets:
                 self._subscriptions.setdefault(target.id, []).append(subscription)
                 self._latency_keys.setdefault(target.id, target.latency_key)
-                moment = subscription.first_poll(target, self._latencies.first_poll_age(target.latency_key))
+                age = self._latencies.first_poll_age(target.latency_key)
+                moment = first_poll_at(target.created_at, age, now=now, not_before=subscription.not_before)
                 self._queue.add(target.id, moment + ahead, subscription.wait.deadline + ahead)
             self._changed.set()
             yield
@@ -209,8 +212,8 @@ class Poller:
     def _switch_client(self) -> None:
         """Use the client and the rate of the connection as it is now; a pause that the service asked for goes on."""
         client = self._client.current
-        if self._adopted_client is not client:
-            self._adopted_client = client
+        if self._client_in_use is not client:
+            self._client_in_use = client
             self._free_calls = asyncio.Semaphore(client.concurrency)
             self._pacer = RatePacer.resumed(client.settings.query_rate, self._pacer.state())
 
@@ -227,10 +230,10 @@ class Poller:
         subscriptions = list(self._subscriptions.get(result.id, ()))
         if not subscriptions:
             return
-        asked = min((result.error.retry_after if result.error else None) or 0.0, LONGEST_WAIT)
-        # Varied by a tenth either way, so that polls drift apart.
-        interval = min(subscription.interval for subscription in subscriptions) * random.uniform(0.9, 1.1)
-        self._queue.requeue(result.id, self._clock() + max(interval, asked))
+        intervals = [subscription.interval for subscription in subscriptions]
+        retry_after = result.error.retry_after if result.error else None
+        jitter = random.uniform(-1.0, 1.0)
+        self._queue.requeue(result.id, next_poll_at(intervals, retry_after, now=self._clock(), jitter=jitter))
         for subscription in subscriptions:
             if subscription.notify(result):
                 self._unsubscribe(result.id, subscription)
@@ -317,16 +320,16 @@ class PollerStats:
         if image_task.completed_at is not None:
             metrics.timing("detection_delay", now - image_task.completed_at, conn_id=self._conn_id)
 
-    def flush(self, clock: float, watched: int, rate: float) -> None:
+    def flush(self, clock: float, queued: int, rate: float) -> None:
         """Log and send the counts, and set them to zero; silent when nothing was polled."""
         seconds = max(clock - self._since, 1e-3)
         if self._polls:
             log.info(
-                "Connection %r, last %.0f s: %d image tasks watched, %.1f polls/s of %.1f allowed, %d answered 429, "
+                "Connection %r, last %.0f s: %d image tasks polled, %.1f polls/s of %.1f allowed, %d answered 429, "
                 "polls %.1f s late on average and %.1f s at most",
                 self._conn_id,
                 seconds,
-                watched,
+                queued,
                 self._polls / seconds,
                 rate,
                 self._rate_limited,

@@ -1,27 +1,55 @@
-"""PollQueue: which image task to poll next, and when.
+"""When an image task is polled: first_poll_at and next_poll_at make the moments, PollQueue says which is due.
 
-It has no clock: ``now`` is an argument, in seconds of any one clock.
+Pure: ``now`` is an argument, in seconds of any one clock, and so is the jitter.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterable
 from itertools import count
 from typing import Final
+
+from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT
 
 #: The last poll before a deadline comes at least and at most so many seconds before it.
 _LAST_POLL_MARGIN: Final = (2.0, 30.0)
 #: Stand for the planned poll of an image task that is being polled, earlier than any other, and of one that is not
-#: watched, later than any other.
+#: in the queue, later than any other.
 _BEING_POLLED: Final = (-math.inf, -1)
-_NOT_WATCHED: Final = (math.inf, -1)
+_NOT_QUEUED: Final = (math.inf, -1)
 #: Stale entries of the heaps that may pile up before all are looked through.
 _MOST_STALE: Final = 1000
+#: Intervals vary by this share either way, so that polls drift apart.
+JITTER: Final = 0.1
+
+
+def first_poll_at(created_at: float | None, age: float, *, now: float, not_before: float = 0.0) -> float:
+    """Return the moment of an image task's first poll.
+
+    :param created_at: When it was submitted, by the service's clock; None where that is not known.
+    :param age: Seconds after its submit at which a poll pays, from ``LatencyEstimator.first_poll_age``.
+    :param not_before: A moment before which nothing is polled.
+    """
+    # The service's clock may run ahead of ours; that must not postpone the first poll.
+    submitted_at = min(created_at or 0.0, now)
+    return max(submitted_at + age, not_before, now)
+
+
+def next_poll_at(intervals: Iterable[float], retry_after: float | None, *, now: float, jitter: float) -> float:
+    """Return the moment of an image task's next poll after one that has just ended.
+
+    :param intervals: The seconds between two polls that its subscriptions ask for; the shortest counts.
+    :param retry_after: Seconds that the service asked for, if it did; at most ``LONGEST_WAIT`` of them are kept.
+    :param jitter: From -1 to 1: how far within :data:`JITTER` the interval is moved.
+    """
+    interval = min(intervals) * (1 + JITTER * jitter)
+    return now + max(interval, min(retry_after or 0.0, LONGEST_WAIT))
 
 
 class PollQueue:
-    """The polls of all watched image tasks; the one that has been due longest comes first.
+    """The polls of the image tasks that triggers wait for; the one that has been due longest comes first.
 
     That stretches all intervals evenly when the account's rate cannot serve that many. One poll jumps the queue: the
     last before a deadline, so that no wait ends with an image task unpolled.
@@ -36,23 +64,23 @@ class PollQueue:
         self._compact_at = _MOST_STALE
 
     def __len__(self) -> int:
-        """Return how many image tasks are watched, those being polled at this moment included."""
+        """Return how many image tasks are in the queue, those being polled at this moment included."""
         return len(self._planned)
 
     def add(self, image_task_id: str, moment: float, deadline: float) -> None:
-        """Watch an image task from a moment on; one that is watched already keeps an earlier planned poll."""
+        """Poll an image task from a moment on; one that is in the queue already keeps an earlier planned poll."""
         self._compact()
         heapq.heappush(self._deadlines, (deadline, image_task_id))
-        if moment < self._planned.get(image_task_id, _NOT_WATCHED)[0]:
+        if moment < self._planned.get(image_task_id, _NOT_QUEUED)[0]:
             self._push(image_task_id, moment)
 
     def requeue(self, image_task_id: str, moment: float) -> None:
-        """Plan the next poll of an image task that was popped, if it is still watched."""
+        """Plan the next poll of an image task that was popped, if it is still in the queue."""
         if image_task_id in self._planned:
             self._push(image_task_id, moment)
 
     def discard(self, image_task_id: str) -> None:
-        """Stop watching an image task."""
+        """Take an image task out of the queue."""
         self._planned.pop(image_task_id, None)
 
     def next_moment(self, rate: float) -> float | None:

@@ -87,7 +87,7 @@ class Subscription:
         self._bug: BaseException | None = None
 
     async def wait_until_over(self) -> None:
-        """Wait for the polls of ``Poller.watching`` or for the deadline; ``outcome`` then says which of them it was.
+        """Wait for the polls of ``Poller.subscribed`` or for the deadline; ``outcome`` then says which of them it was.
 
         :raises Exception: A bug ended the poller.
         """
@@ -99,15 +99,6 @@ class Subscription:
             raise self._bug
         if self._pending and not self._over.is_set():
             self.outcome = "timeout"
-
-    def first_poll(self, target: PollTarget, age: float) -> float:
-        """Return when to poll an image task first, in epoch seconds.
-
-        :param age: Seconds after its submit at which polling pays.
-        """
-        now = self._now()
-        # The service's clock may run ahead of ours; that must not postpone the first poll.
-        return max(min(target.created_at or 0.0, now) + age, self.not_before, now)
 
     def notify(self, result: PollResult) -> bool:
         """Take the result of a poll; return whether that image task needs no further one."""

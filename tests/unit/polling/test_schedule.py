@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.polling.schedule import PollQueue
-from airflow_provider_nanobanana.toapis.rate_limit import RatePacer
+from airflow_provider_nanobanana.polling.schedule import PollQueue, first_poll_at, next_poll_at
+from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RatePacer
 
 START = 1_790_000_000.0
 NEVER = START + 1e9
@@ -38,8 +38,25 @@ def simulate(
         due = queue.pop_due(now, pacer.rate)
         assert due is not None
         polls[due[0]].append(now)
-        queue.requeue(due[0], now + interval * chance.uniform(0.9, 1.1))
+        queue.requeue(due[0], next_poll_at([interval], None, now=now, jitter=chance.uniform(-1, 1)))
     return polls
+
+
+@pytest.mark.parametrize(
+    ("created_at", "not_before", "moment"),
+    [(990.0, 0.0, 1008.0), (1500.0, 0.0, 1018.0), (900.0, 0.0, 1000.0), (None, 0.0, 1000.0), (990.0, 1030.0, 1030.0)],
+)
+def test_a_first_poll_comes_when_it_pays_whatever_the_clock_of_the_service(
+    created_at: float | None, not_before: float, moment: float
+) -> None:
+    assert first_poll_at(created_at, 18.0, now=1000.0, not_before=not_before) == moment
+
+
+def test_the_next_poll_goes_by_the_shortest_interval_unless_the_service_asks_for_more() -> None:
+    assert next_poll_at([30.0, 5.0], None, now=100.0, jitter=0.0) == 105.0
+    assert next_poll_at([10.0], None, now=100.0, jitter=-1.0) == 109.0
+    assert next_poll_at([5.0], 60.0, now=100.0, jitter=1.0) == 160.0
+    assert next_poll_at([5.0], 1e9, now=0.0, jitter=0.0) == LONGEST_WAIT
 
 
 def gaps(polls: dict[str, list[float]]) -> list[float]:

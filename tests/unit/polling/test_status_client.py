@@ -143,9 +143,9 @@ def test_a_connection_that_changes_with_every_look_piles_up_no_lines(harness: Po
     async def go() -> int:
         harness.read = read  # type: ignore[method-assign]
         async with shared("nb") as poller:
-            watching = asyncio.create_task(wait_on(subscription(3, wait=4000), poller))
+            waiting = asyncio.create_task(wait_on(subscription(3, wait=4000), poller))
             await asyncio.sleep(3900)
-            watching.cancel()
+            waiting.cancel()
             return sum(not client.closed for client in harness.clients)
 
     assert run(go()) <= 2 and len(harness.clients) > 10
