@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.state import BatchState
-    from airflow_provider_nanobanana.landing import StoredImage
+    from airflow_provider_nanobanana.landing.image_store import StoredImage
     from airflow_provider_nanobanana.polling.result import PollResult
     from airflow_provider_nanobanana.toapis.models import ImageTask
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.durable.state_store import StateStore
-    from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.landing.image_store import StoredImage
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)

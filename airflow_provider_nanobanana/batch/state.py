@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger import Ledger
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
-    from airflow_provider_nanobanana.landing import StoredImage
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.landing.image_store import StoredImage
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.session import ToApisSession

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import os
     from datetime import datetime
 
-    from airflow_provider_nanobanana.landing import StoredImage
+    from airflow_provider_nanobanana.landing.image_store import StoredImage
     from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
     from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageRequest, ImageTask
     from airflow_provider_nanobanana.toapis.responses import Balance

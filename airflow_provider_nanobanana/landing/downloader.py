@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from airflow_provider_nanobanana.landing import ImageStore, StoredImage, decode_b64, stem_for
 from airflow_provider_nanobanana.landing.address_policy import policy_for, system_resolve
-from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
+from airflow_provider_nanobanana.landing.file_names import stem_for
+from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, decode_b64
+from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
@@ -133,7 +134,7 @@ class ImageDownloader:
         if past or image_task.expired_at_service:
             raise errors.ResultExpired(
                 f"Image task {image.id} is paid, but its link expired before image {image.index} was landed; it is "
-                "lost. Clear the task that submitted it to buy it anew.",
+                "lost. Clear the task that submitted it to buy it again.",
                 image_task_id=image.id,
             )
         for candidate in image_task.images:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from airflow_provider_nanobanana.landing.file_names import check_stem, safe_name
 from airflow_provider_nanobanana.landing.image_file import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image, suffix_for
-from airflow_provider_nanobanana.landing.storage import RESERVED, Storage, open_storage, stems_present, storage_failures
+from airflow_provider_nanobanana.landing.storage.base import Storage, stems_present, storage_failures
+from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
+from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
+from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage, object_path
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed, ToApisError
 from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
@@ -28,36 +31,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 
-MAX_SLUG: Final = 48
-"""Characters of the original id kept in a name; with the hash and the index a stem stays under 72 bytes."""
-
-
-def safe_name(text: str) -> str:
-    """Turn any text into a name that every file system and object store takes; equal texts get equal names.
-
-    Short lower-case ids stay as they are. Whenever something had to be replaced or cut, or case alone tells two ids
-    apart (some file systems ignore it), a dot and 12 hexadecimal digits of the text's SHA-256 follow; a dot appears
-    nowhere else, so such a name never meets an unchanged one.
-    """
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:MAX_SLUG].strip("-")
-    if slug == text and slug == slug.lower() and slug:
-        return slug
-    return f"{slug or 'x'}.{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-
-
-def stem_for(image_task_id: str, index: int) -> str:
-    """Name one image of an image task, without suffix: the same for every attempt, so that landing can be repeated.
-
-    :param image_task_id: The opaque id the service gave.
-    :param index: Position of the image in the result, from 0.
-    """
-    return f"{safe_name(image_task_id)}-{index:d}"
-
-
 log = logging.getLogger(__name__)
-
-#: 100 characters, and the number of an image beside the first.
-_STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,102}")
 
 #: Where bytes that failed a check are kept.
 _QUARANTINE: Final = f"{RESERVED}/quarantine"
@@ -102,7 +76,7 @@ class ImageStore:
     """
 
     def __init__(self, destination: Any) -> None:
-        self._storage: Storage = open_storage(destination)
+        self._storage: Storage = _open_storage(destination)
         self._quarantine = self._storage.below(_QUARANTINE)
 
     def check_writable(self) -> None:
@@ -135,7 +109,7 @@ class ImageStore:
         :raises StorageFailed: The destination could not be asked; never "not there".
         """
         for stem in stems:
-            _check_stem(stem)
+            check_stem(stem)
         return stems_present(self._storage, stems, tuple(SUFFIXES.values()))
 
     def land(
@@ -221,7 +195,7 @@ class ImageStore:
 
     def _look(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:
         """Return the whole image of this stem, or None with the names of the broken ones."""
-        _check_stem(stem)
+        check_stem(stem)
         broken: set[str] = set()
         for name in self._storage.existing(stem, tuple(SUFFIXES.values())):
             with self._storage.local_copy(name) as path:
@@ -254,6 +228,15 @@ class ImageStore:
         )
 
 
-def _check_stem(stem: str) -> None:
-    if not _STEM.fullmatch(stem):
-        raise InvalidRequest(f"{stem!r} cannot name a file: letters, digits, '_', '-' and '.' are allowed")
+def _open_storage(destination: Any) -> Storage:
+    """Return the place of a destination; nothing is connected to or written yet."""
+    text = parse_destination(destination)
+    folder = local_path(text)
+    if folder is None:
+        return ObjectStorage(object_path(text), text)
+    if not folder.is_absolute():
+        raise InvalidRequest(
+            f"destination {shown(text)!r} must be an absolute path (file:///folder: workers run in different folders) "
+            "or the URI of an object store (s3://bucket/folder)"
+        )
+    return LocalStorage(folder)

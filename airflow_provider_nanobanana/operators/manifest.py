@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-    from airflow_provider_nanobanana.landing import ImageStore
+    from airflow_provider_nanobanana.landing.image_store import ImageStore
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class TaskManifest:
     @property
     def uri(self) -> str:
         """Where the manifest is, or will be."""
-        from airflow_provider_nanobanana.landing.image_store import safe_name
+        from airflow_provider_nanobanana.landing.file_names import safe_name
 
         return self.store.uri(f"{safe_name(self.name)}.json")
 

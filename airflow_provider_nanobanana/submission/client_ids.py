@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY
+from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask

@@ -11,13 +11,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from airflow_provider_nanobanana.landing.image_file import MAX_REFERENCE_BYTES, check_reference, reference_name
-from airflow_provider_nanobanana.landing.storage import (
-    file_system,
-    local_path,
-    object_path,
-    require_connection,
-    storage_failures,
-)
+from airflow_provider_nanobanana.landing.storage.base import storage_failures
+from airflow_provider_nanobanana.landing.storage.local import local_path
+from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.models import is_link
 from airflow_provider_nanobanana.toapis.protocol import Upload

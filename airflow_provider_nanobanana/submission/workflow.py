@@ -24,7 +24,8 @@ from airflow_provider_nanobanana.durable.record_store import OptimisticRecord
 from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.submission.client_ids import known_to_resolve, verify_support
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, submit_call
+from airflow_provider_nanobanana.toapis.protocol import submit_call
+from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt

@@ -22,8 +22,9 @@ from airflow_provider_nanobanana.toapis.http import (
     open_transport,
     shared_ssl_context,
 )
-from airflow_provider_nanobanana.toapis.protocol import MAX_RESPONSE_BYTES, ApiCall, RequestRetry, checked_key
+from airflow_provider_nanobanana.toapis.protocol import MAX_RESPONSE_BYTES, ApiCall, checked_key
 from airflow_provider_nanobanana.toapis.responses import ApiResponse, NoResponse
+from airflow_provider_nanobanana.toapis.retry import RequestRetry
 
 T = TypeVar("T")
 

@@ -31,7 +31,7 @@ class FailureCode:
     pending: bool = False
     heading: str = "Failed at the service and refunded"
     advice: str = (
-        "To make them anew, clear the submit tasks concerned (a refused prompt must be changed first), then wait and "
+        "To make new ones, clear the submit tasks concerned (a refused prompt must be changed first), then wait and "
         "download."
     )
     remedy: str = "fix what the table names"
@@ -46,7 +46,7 @@ EXPIRED: Final = FailureCode(
     "yes",
     retryable=False,
     heading="Paid, and lost: expired at the service",
-    advice="To buy them anew, clear the submit tasks concerned, then wait and download.",
+    advice="To buy them again, clear the submit tasks concerned, then wait and download.",
 )
 RESULT_MISSING: Final = FailureCode(
     "result_missing",

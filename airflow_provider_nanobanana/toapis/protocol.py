@@ -1,6 +1,6 @@
-"""The gateway's protocol without I/O: what to send, what an outcome means, whether to send it again.
+"""ApiCall: what to send to the gateway and what its answer means, without I/O.
 
-Both HTTP clients are shells over :class:`ApiCall` and :class:`RequestRetry`; neither decides anything.
+Both HTTP clients are shells over it and ``RequestRetry``; neither decides anything.
 """
 
 from __future__ import annotations
@@ -123,36 +123,6 @@ def balance_call(*, of_key: bool = False) -> ApiCall[Balance]:
 def upload_call(upload: Upload) -> ApiCall[str]:
     """Return the free call that uploads a reference image and answers with its public URL."""
     return ApiCall(CallKind.UPLOAD, "POST", "/v1/uploads/images", responses.parse_upload_url, upload=upload)
-
-
-@dataclass(frozen=True)
-class RequestRetry:
-    """How often and how late a call is sent again within one attempt.
-
-    :param delays: Seconds before each repeat when the service names none.
-    :param cap: Longest obedience to one ``Retry-After``, in seconds.
-    """
-
-    delays: tuple[float, ...] = (1.0, 2.0, 4.0)
-    cap: float = 60.0
-
-    def delay(self, kind: CallKind, error: errors.ToApisError, repeats: int, jitter: float) -> float | None:
-        """Return the seconds until the next repeat, or None to give up.
-
-        A submit is repeated only when it was certainly not accepted; every other call buys nothing.
-
-        :param repeats: How often the call was already repeated.
-        :param jitter: A random number in [0, 1); waits grow by up to a quarter, never shrink.
-        """
-        again = isinstance(error, errors.NotAccepted) if kind is CallKind.SUBMIT else error.retryable
-        if not again or repeats >= len(self.delays):
-            return None
-        asked = self.delays[repeats] if error.retry_after is None else min(error.retry_after, self.cap)
-        return asked * (1 + jitter / 4) if asked else jitter
-
-
-#: For callers with a schedule of their own: a poll that fails is simply polled again later.
-NO_RETRY: Final = RequestRetry(delays=())
 
 
 def checked_key(api_key: str) -> str:

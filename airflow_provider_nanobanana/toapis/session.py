@@ -16,8 +16,9 @@ from airflow_provider_nanobanana.toapis.protocol import balance_call, models_cal
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
     from airflow_provider_nanobanana.toapis.models import ImageTask
-    from airflow_provider_nanobanana.toapis.protocol import RequestRetry, Upload
+    from airflow_provider_nanobanana.toapis.protocol import Upload
     from airflow_provider_nanobanana.toapis.responses import Balance
+    from airflow_provider_nanobanana.toapis.retry import RequestRetry
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_nanobanana.landing.image_store import stem_for
+from airflow_provider_nanobanana.landing.file_names import stem_for
 
 #: The words in the log of an attempt that found a paid image task instead of buying one.
 _FOUND = re.compile(rb"adopting image task|adopted|re-attach|nothing is bought", re.IGNORECASE)

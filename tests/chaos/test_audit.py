@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from airflow_provider_nanobanana.landing.image_store import stem_for
+from airflow_provider_nanobanana.landing.file_names import stem_for
 from tests.chaos.audit import Audit, audit_of, complete_files
 from tests.chaos.campaigns import MIX, Campaign
 from tests.chaos.killer import shuffled_kinds

@@ -186,7 +186,7 @@ class TestDownload:
         emulator.fault(on="status", kind="failure_word", word="expired")
         run = land([{"id": image_task_id, "status": "completed", "images": [{"url": None}]}], folder)
         assert isinstance(run.error, AirflowFailException)
-        assert "buy it anew" in str(run.error)
+        assert "buy it again" in str(run.error)
 
 
 class TestNothingToDo:

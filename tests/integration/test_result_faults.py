@@ -170,7 +170,7 @@ def test_an_expired_image_is_lost_and_the_message_says_how_to_replace_it(
     emulator.fault(on="result", kind="expired")
     run = land(entries, folder)
     assert isinstance(run.error, AirflowFailException)
-    for part in (image_task_id, "expired", "Clear the task that submitted it to buy it anew"):
+    for part in (image_task_id, "expired", "Clear the task that submitted it to buy it again"):
         assert part in str(run.error)
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.landing import ImageStore, find_existing
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission.references import ReferenceUploader, read_reference
 from airflow_provider_nanobanana.toapis.errors import (

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.batch import requests as drafts
 from airflow_provider_nanobanana.batch.items import BatchItem, build_items
 from airflow_provider_nanobanana.batch.requests import FIELDS, MAX_REQUESTS
-from airflow_provider_nanobanana.landing.image_store import _STEM
+from airflow_provider_nanobanana.landing.file_names import _STEM
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from tests.support.batch import MODEL, orders

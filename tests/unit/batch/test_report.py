@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, Store
 from airflow_provider_nanobanana.batch.report import BatchIncomplete, BatchReport, manifest_name
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
 from airflow_provider_nanobanana.landing.image_store import StoredImage
-from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
+from airflow_provider_nanobanana.landing.storage.destination import MAX_DESTINATION
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import (

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from airflow_provider_nanobanana.landing import ImageStore, find_existing, stem_for
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-from airflow_provider_nanobanana.landing.storage import RESERVED
+from airflow_provider_nanobanana.landing.file_names import stem_for
+from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,

@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin, features
 
-from airflow_provider_nanobanana.landing import decode_b64, image_file
+from airflow_provider_nanobanana.landing import image_file
 from airflow_provider_nanobanana.landing.image_file import (
     MAX_PIXELS,
     ImageFacts,
     check_reference,
+    decode_b64,
     detect_format,
     inspect_bytes,
     inspect_image,

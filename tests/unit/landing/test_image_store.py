@@ -29,8 +29,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from airflow_provider_nanobanana.landing import ImageStore, StoredImage, decode_b64, find_existing, safe_name, stem_for
-from airflow_provider_nanobanana.landing.storage import MAX_DESTINATION
+from airflow_provider_nanobanana.landing.file_names import safe_name, stem_for
+from airflow_provider_nanobanana.landing.image_file import decode_b64
+from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
+from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.landing.storage.destination import MAX_DESTINATION
 from airflow_provider_nanobanana.landing.storage.staging import ABANDONED_SECONDS, QUIET_SECONDS, stage, sweep
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
@@ -243,7 +246,7 @@ def test_others_may_read_what_landed(folder: Path) -> None:
 
 CHILD = """
 import sys
-from airflow_provider_nanobanana.landing import ImageStore
+from airflow_provider_nanobanana.landing.image_store import ImageStore
 def fetch(sink):
     sink.write(bytes.fromhex(sys.argv[2]))
     sink.flush()

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_nanobanana.landing import ImageStore, StoredImage, find_existing
+from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
+from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from tests.support.images import picture
 

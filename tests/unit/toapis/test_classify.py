@@ -23,9 +23,10 @@ from airflow_provider_nanobanana.toapis.errors import (
     SubmissionUnknown,
     TransientFailure,
 )
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, RequestRetry
+from airflow_provider_nanobanana.toapis.protocol import ApiCall
 from airflow_provider_nanobanana.toapis.redaction import one_line
 from airflow_provider_nanobanana.toapis.responses import NoResponse
+from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from tests.support.responses import ENVELOPES, ID, KEY, MODEL_LIST, NOW, STATUS, SUBMIT, UPLOAD, response
 
 HTML = b"<html><head><style>b{}</style></head><body><h1>504 Gateway Time-out</h1><hr>tengine</body></html>"

@@ -31,7 +31,8 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY, ApiCall, RequestRetry, status_call, submit_call
+from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call, submit_call
+from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from tests.support.responses import (
     BALANCE,
     BALANCE_CALL,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.error_body import parse_retry_after, parse_wait
-from airflow_provider_nanobanana.toapis.protocol import RequestRetry
+from airflow_provider_nanobanana.toapis.retry import RequestRetry
 from tests.support.responses import NOW, SUBMIT, response
 
 

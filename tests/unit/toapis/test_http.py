@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import ToApisClient
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY
+from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 from tests.support.responses import KEY, STATUS, SUBMIT, SUBMITTED
 from tests.support.scripted_server import Request, ScriptedServer, drip, read_request
 from tests.unit.toapis.test_client import SHELLS, call_once

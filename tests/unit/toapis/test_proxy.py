@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ConnectionFailed
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
-from airflow_provider_nanobanana.toapis.protocol import NO_RETRY
 from airflow_provider_nanobanana.toapis.proxy import bypasses, find_proxy
+from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 from tests.support.responses import KEY, STATUS
 
 CLIENTS = (ToApisClient, AsyncToApisClient)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.landing import ImageStore
-from airflow_provider_nanobanana.landing.storage import local_path
+from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     InvalidRequest,

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_nanobanana.landing import ImageStore, stem_for
-from airflow_provider_nanobanana.landing.storage import connection_id
+from airflow_provider_nanobanana.landing.file_names import stem_for
+from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.storage.object_store import connection_id
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ImageInvalid, StorageFailed
 from tests.support.images import jpeg_with_provenance, picture
 
