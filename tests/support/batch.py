@@ -1,4 +1,4 @@
-"""Orders and image tasks for the tests of the batch."""
+"""Samples of batch items and their outcomes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def no_storage(uri: str) -> str:
     raise AssertionError(f"{uri} was asked for")
 
 
-def orders(given: Any, **defaults: Any) -> list[BatchItem]:
-    """Take orders that name no storage reference."""
+def items(given: Any, **defaults: Any) -> list[BatchItem]:
+    """Build the items of requests that name no stored reference image."""
     return build_items(given, defaults=defaults, default_model=MODEL, digest_of=no_storage)
 
 
-def order(index: int = 0, **fields: Any) -> BatchItem:
-    """Return one order at a position of a longer batch."""
-    return replace(orders({"prompt": f"picture {index}", **fields})[0], index=index)
+def item(index: int = 0, **fields: Any) -> BatchItem:
+    """Return one item at a position of a longer batch."""
+    return replace(items({"prompt": f"picture {index}", **fields})[0], index=index)
 
 
 def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> StoredItem:
@@ -38,10 +38,10 @@ def landed(index: int = 0, *, cost: Cost | None = None, **changes: Any) -> Store
         "width": 1024,
         "height": 1024,
     }
-    return StoredItem(order(index), image, cost or Cost(0.025), **changes)
+    return StoredItem(item(index), image, cost or Cost(0.025), **changes)
 
 
 def failed(index: int = 0, code: str = "generation_failed", status: str = "failed", **how: Any) -> FailedItem:
     meaning = failure_code(code, pending=status == "timeout")
     failure = ImageTaskFailure(f"tsk_{index}", meaning, code, f"words of {index}")
-    return FailedItem.from_poll(order(index), failure, cost=how.pop("cost", Cost()), **how)
+    return FailedItem.from_poll(item(index), failure, cost=how.pop("cost", Cost()), **how)

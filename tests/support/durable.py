@@ -1,4 +1,4 @@
-"""A bank, a clock and attempts that go on one side effect at a time: the real submission loop, without HTTP."""
+"""Simulation: a service, a clock and attempts of the real submission loop, one side effect at a time, without HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.session import make_session
 
 HTTP_TIMEOUT = 30.0
 LINK_SECONDS = 86_400.0
-#: So low that whoever comes second has to wait, or to queue.
+#: So low that a second submit has to wait, or to queue.
 SUBMIT_RATE = 0.2
 SCOPE = ("dag", "run", "task", "-1")
 
@@ -35,8 +35,8 @@ class Killed(BaseException):
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What becomes of a POST.
+class PostOutcome:
+    """What happens to a POST.
 
     :param commits_in: Seconds from departure to acceptance, at most the HTTP timeout.
     :param shown_in: Seconds from acceptance until its client id resolves.
@@ -48,8 +48,8 @@ class Fate:
 
 
 @dataclass
-class Bought:
-    """One charge."""
+class Charge:
+    """One image task that the service has charged."""
 
     id: str
     client_id: str | None
@@ -64,8 +64,8 @@ class Bought:
     def expired(self, now: float) -> bool:
         return self.completed is not None and now >= self.completed + LINK_SECONDS
 
-    def lives(self, now: float) -> bool:
-        """Whether the money is still worth an image."""
+    def is_worth_an_image(self, now: float) -> bool:
+        """Whether the charge can still become an image."""
         return self.status is not ImageTaskStatus.FAILED and not self.expired(now)
 
     def model(self) -> ImageTask:
@@ -82,36 +82,36 @@ class Bought:
 
 
 @dataclass
-class World:
-    """The clock, the bank's books, the store's one row and the pace of all attempts."""
+class Simulation:
+    """The clock, the charges of the service, the one stored record and the submit rate of all attempts."""
 
     now: float = 1_790_000_000.0
-    books: list[Bought] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
     row: SubmissionRecord | None = None
-    slate: ProcessState = field(default_factory=ProcessState)
+    rate_state: ProcessState = field(default_factory=ProcessState)
 
-    def accept(self, client_id: str | None, want: int, fate: Fate) -> Bought:
-        accepted = self.now + fate.commits_in
-        bought = Bought(f"tsk_{len(self.books)}", client_id, want, accepted, accepted + fate.shown_in)
-        self.books.append(bought)
-        return bought
+    def accept(self, client_id: str | None, want: int, outcome: PostOutcome) -> Charge:
+        accepted = self.now + outcome.commits_in
+        charge = Charge(f"tsk_{len(self.charges)}", client_id, want, accepted, accepted + outcome.shown_in)
+        self.charges.append(charge)
+        return charge
 
-    def find(self, key: str) -> Bought | None:
-        seen = [b for b in self.books if self.now >= (b.shown if b.client_id == key else b.accepted)]
+    def find(self, key: str) -> Charge | None:
+        seen = [b for b in self.charges if self.now >= (b.shown if b.client_id == key else b.accepted)]
         return next((b for b in reversed(seen) if key in (b.id, b.client_id)), None)
 
 
-class Live:
-    """One running attempt; :meth:`step` lets it do its next side effect.
+class SimulatedAttempt:
+    """One running attempt; :meth:`step` runs it to its next side effect.
 
-    :param want: Label of whatever it buys.
+    :param want: Number of the wanted image that it buys.
     :param shared: Whether there is a task state store.
     :param ahead: Seconds by which the clock of its worker is ahead of the service's.
     """
 
     def __init__(
         self,
-        world: World,
+        simulation: Simulation,
         want: int,
         request: ImageRequest,
         attempt: TaskAttempt,
@@ -121,29 +121,29 @@ class Live:
         regeneration: int = 0,
         ahead: float = 0.0,
     ) -> None:
-        self.world, self.want, self.shared = world, want, shared
-        self.fate = Fate()
+        self.simulation, self.want, self.shared = simulation, want, shared
+        self.post_outcome = PostOutcome()
         self.wake = 0.0
         self.at = "start"
         self.steps = 0
         self.bought: ImageTask | None = None
         self.error: errors.ToApisError | None = None
         identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
-        session = make_session(self, clock=lambda: world.now + ahead, sleep=self._sleep)
+        session = make_session(self, clock=lambda: simulation.now + ahead, sleep=self._sleep)
         self._submission = Submission(
             session, request, identity=identity, attempt=attempt, rules=rules,
             store=_Row(self) if shared else SingleRecordStore(InMemoryStateStore()),
-            rate_limiter=SubmitRateLimiter(SUBMIT_RATE, world.slate),
+            rate_limiter=SubmitRateLimiter(SUBMIT_RATE, simulation.rate_state),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)
 
     @property
-    def over(self) -> bool:
+    def ended(self) -> bool:
         return bool(self._greenlet.dead)
 
     def step(self) -> None:
         self.steps += 1
-        self.world.now = max(self.world.now, self.wake)
+        self.simulation.now = max(self.simulation.now, self.wake)
         self._greenlet.switch()
 
     def kill(self) -> None:
@@ -153,12 +153,12 @@ class Live:
             self._greenlet = greenlet(lambda: None)
             self._greenlet.switch()
 
-    def finish(self, fate: Callable[[], Fate], most: int) -> None:
-        """Go on to the end, in so many steps at most."""
-        while not self.over:
+    def finish(self, outcome: Callable[[], PostOutcome], most: int) -> None:
+        """Run to the end, in so many steps at most."""
+        while not self.ended:
             assert self.steps < most, f"no end in sight after {self.steps} steps, at {self.at}"
             if self.at == "post":
-                self.fate = fate()
+                self.post_outcome = outcome()
             self.step()
 
     def _run(self) -> None:
@@ -173,7 +173,7 @@ class Live:
             pass
 
     def pause(self, at: str, seconds: float = 0.0) -> None:
-        self.at, self.wake = at, self.world.now + seconds
+        self.at, self.wake = at, self.simulation.now + seconds
         parent = getcurrent().parent
         assert parent is not None
         parent.switch()
@@ -182,48 +182,48 @@ class Live:
         self.pause("sleep", seconds)
 
     def call(self, call: Any, policy: Any = None) -> ImageTask:
-        """Stand in for the client."""
+        """Answer a call in place of the client."""
         if call.kind is CallKind.SUBMIT:
             return self._post(call.body.get("client_business_id"))
-        self.pause("look")
-        found = self.world.find(call.image_task_id)
+        self.pause("look up")
+        found = self.simulation.find(call.image_task_id)
         if found is None:
             raise errors.ImageTaskNotFound("not there")
         return found.model()
 
     def _post(self, client_id: str | None) -> ImageTask:
         self.pause("post")
-        fate = self.fate
-        if fate.kind == "limited":
+        outcome = self.post_outcome
+        if outcome.kind == "limited":
             self.pause("answer", 0.2)
             raise errors.RateLimited("slower", retry_after=1.0)
-        if fate.kind == "lost_before":
+        if outcome.kind == "lost_before":
             self.pause("answer", HTTP_TIMEOUT)
             raise errors.SubmissionUnknown("lost")
-        bought = self.world.accept(client_id, self.want, fate)
-        self.pause("answer", HTTP_TIMEOUT if fate.kind == "lost" else fate.commits_in)
-        if fate.kind == "lost":
+        charge = self.simulation.accept(client_id, self.want, outcome)
+        self.pause("answer", HTTP_TIMEOUT if outcome.kind == "lost" else outcome.commits_in)
+        if outcome.kind == "lost":
             raise errors.SubmissionUnknown("lost")
-        return bought.model()
+        return charge.model()
 
 
 class _Row:
-    """The store as one attempt sees it.
+    """The record store of one attempt.
 
     It does not pause between a read and the write that follows: two attempts within the same milliseconds are a
     documented limit.
     """
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: SimulatedAttempt) -> None:
         self._live, self._just_read = live, False
 
     def read(self) -> SubmissionRecord | None:
         self._live.pause("read")
         self._just_read = True
-        return self._live.world.row
+        return self._live.simulation.row
 
     def write(self, record: SubmissionRecord) -> None:
         if not self._just_read:
             self._live.pause("write")
         self._just_read = False
-        self._live.world.row = replace(record)
+        self._live.simulation.row = replace(record)

@@ -1,4 +1,4 @@
-"""Orders, records and a shelf that a test can break."""
+"""Samples of ledger entries and records, and BrittleStateStore, a state store that a test can break."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SCOPE = ("catalogue", "scheduled__2026-11-22T00:00:00+00:00", "pictures", "-1")
 Breakage = Literal["", "read", "refused", "kept", "lost"]
 
 
-class BrittleShelf(InMemoryStateStore):
-    """Counts, and breaks once it is told to.
+class BrittleStateStore(InMemoryStateStore):
+    """Record the names of what is written, and break once told to.
 
     :ivar breaks: ``read`` fails; ``refused`` fails and does not write; ``kept`` fails and has written.
     """
@@ -57,15 +57,15 @@ def key(number: int) -> str:
 
 
 def record(number: int, state: RecordState, generation: int = 0, **changes: Any) -> SubmissionRecord:
-    wish = identity(number, changes.get("regeneration", 0))
+    wanted = identity(number, changes.get("regeneration", 0))
     known = state in (RecordState.SUBMITTED, RecordState.DONE)
     return replace(
         SubmissionRecord(
             state=state,
-            fingerprint=wish.fingerprint,
+            fingerprint=wanted.fingerprint,
             regeneration=0,
             generation=generation,
-            client_business_id=wish.client_business_id(generation),
+            client_business_id=wanted.client_business_id(generation),
             image_task_id=f"task_01K9{number:022d}" if known else None,
             may_have_left_at=NOW,
             max_tries=2,
@@ -106,9 +106,9 @@ def stored_size(text: str) -> int:
     return len(json.dumps(text))
 
 
-def filled(shelf: InMemoryStateStore, count: int, entry: Callable[[int], LedgerEntry] = landed) -> Ledger:
-    """Return a ledger of so many orders that was saved."""
-    ledger = Ledger.load(shelf)
+def filled(store: InMemoryStateStore, count: int, entry: Callable[[int], LedgerEntry] = landed) -> Ledger:
+    """Return a saved ledger of so many items."""
+    ledger = Ledger.load(store)
     for number in range(count):
         ledger.put(key(number), entry(number))
     ledger.save()

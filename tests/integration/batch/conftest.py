@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.batch.harness import SharedClock, World, watch
+from tests.integration.batch.harness import GenerateTask, SharedClock, install_crash_points
 from tests.support.task_state_store import MemoryTaskStateStore
 
 HTTP_TIMEOUT = 30
@@ -26,7 +26,7 @@ def batch_emulator(batch_clock: SharedClock) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def bank(batch_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> Emulator:
+def service(batch_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> Emulator:
     batch_emulator.reset()
     monkeypatch.setattr(client_ids, "_checked", {})
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", batch_emulator.connection_json(timeout=HTTP_TIMEOUT))
@@ -34,36 +34,40 @@ def bank(batch_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[
 
 
 @pytest.fixture(params=[True, False], ids=["store", "no-store"])
-def world(request: pytest.FixtureRequest, stored: World) -> World:
-    """A task instance on Airflow 3.3, and on what came before."""
-    stored.store = MemoryTaskStateStore() if request.param else None
-    return stored
+def batch(request: pytest.FixtureRequest, with_store: GenerateTask) -> GenerateTask:
+    """A task instance on Airflow 3.3, and on Airflow before it."""
+    with_store.store = MemoryTaskStateStore() if request.param else None
+    return with_store
 
 
 @pytest.fixture(params=[True, False], ids=["store", "no-store"])
 def quick(
     request: pytest.FixtureRequest,
-    bank: Emulator,
+    service: Emulator,
     batch_clock: SharedClock,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-) -> Iterator[World]:
-    """The same without sockets, faults and log lines: hundreds of batches in seconds."""
-    tape = watch(monkeypatch, bank, batch_clock, sockets=False, pictures=False)
+) -> Iterator[GenerateTask]:
+    """A task instance without sockets, faults and log records: hundreds of batches in seconds."""
+    crash_points = install_crash_points(monkeypatch, service, batch_clock, sockets=False, pictures=False)
     logging.disable(logging.CRITICAL)
-    yield World(bank, batch_clock, tape, tmp_path / "images", MemoryTaskStateStore() if request.param else None)
+    yield GenerateTask(
+        service, batch_clock, crash_points, tmp_path / "images", MemoryTaskStateStore() if request.param else None
+    )
     logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
-def stored(bank: Emulator, batch_clock: SharedClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+def with_store(
+    service: Emulator, batch_clock: SharedClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> GenerateTask:
     """A task instance on Airflow 3.3."""
-    tape = watch(monkeypatch, bank, batch_clock, sockets=True, pictures=False)
-    return World(bank, batch_clock, tape, tmp_path / "images")
+    crash_points = install_crash_points(monkeypatch, service, batch_clock, sockets=True, pictures=False)
+    return GenerateTask(service, batch_clock, crash_points, tmp_path / "images")
 
 
 @pytest.fixture
-def real(bank: Emulator, batch_clock: SharedClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
-    """The same with real pictures."""
-    tape = watch(monkeypatch, bank, batch_clock, sockets=True, pictures=True)
-    return World(bank, batch_clock, tape, tmp_path / "images")
+def real(service: Emulator, batch_clock: SharedClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GenerateTask:
+    """A task instance on Airflow 3.3 whose images are really downloaded."""
+    crash_points = install_crash_points(monkeypatch, service, batch_clock, sockets=True, pictures=True)
+    return GenerateTask(service, batch_clock, crash_points, tmp_path / "images")

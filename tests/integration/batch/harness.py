@@ -1,4 +1,4 @@
-"""A batch in a world of its own: virtual time, a bank as hostile as wanted, and a death at any side effect."""
+"""GenerateTask: one Generate task instance, attempt by attempt, in virtual time and with a crash at any side effect."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateO
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
-from tests.integration.submission.crash_points import Clock, Crash, Tape, short_circuit
+from tests.integration.submission.crash_points import Clock, Crash, CrashPoints, short_circuit
 from tests.support.images import picture
 from tests.support.task_runner import Run, TaskInstance
 from tests.support.task_state_store import MemoryTaskStateStore
 
-#: Seconds that pass in a pause: the triggerer notices, a worker starts.
+#: Seconds that a deferral takes: the triggerer fires, a worker starts.
 PAUSE = 5.0
 MOST_PAUSES = 60
 
 
 class SharedClock(Clock):
-    """A clock whom many threads tell that time passes."""
+    """A clock that many threads may move."""
 
     def __init__(self) -> None:
         super().__init__(now=time.time())
@@ -45,26 +45,26 @@ class SharedClock(Clock):
 
 
 @dataclass
-class SharedTape(Tape):
-    """When one thread dies, all do."""
+class SharedCrashPoints(CrashPoints):
+    """Crash points of many threads: a crash in one of them is a crash in all."""
 
     dead: bool = False
     lock: Any = field(default_factory=threading.RLock)
 
-    def point(self, name: str, dying_breath: Callable[[], Any] | None = None) -> None:
+    def reach(self, name: str, in_flight: Callable[[], Any] | None = None) -> None:
         with self.lock:
             if self.dead:
                 raise Crash(name)
             try:
-                super().point(name, dying_breath)
+                super().reach(name, in_flight)
             except Crash:
                 self.dead = True
                 raise
 
 
 @dataclass
-class World:
-    """One task instance of Generate, attempt by attempt.
+class GenerateTask:
+    """One Generate task instance with its store, its destination and Airflow's counts.
 
     :param folder: The destination.
     :param store: None is an Airflow before 3.3.
@@ -72,7 +72,7 @@ class World:
 
     emulator: Emulator
     clock: SharedClock
-    tape: SharedTape
+    crash_points: SharedCrashPoints
     folder: Path
     store: MemoryTaskStateStore | None = field(default_factory=MemoryTaskStateStore)
     retries: int = 9
@@ -90,21 +90,21 @@ class World:
         self, *, crash_at: int | None = None, crash_on: tuple[str, int] | None = None, leaked: bool = False,
         **options: Any,
     ) -> Run:  # fmt: skip
-        """Run the next try to its end, each stretch in a process of its own; a crash leaves neither result nor error.
+        """Run the next try, each slice in a process of its own; after a crash there is neither result nor error.
 
         :param leaked: Airflow resumes instead of starting it, with the event of another try (its issue 62845).
         """
         self.tries += 1
-        self.tape.passed, self.tape.dead = [], False
-        self.tape.crash_at, self.tape.crash_on = crash_at, crash_on
+        self.crash_points.passed, self.crash_points.dead = [], False
+        self.crash_points.crash_at, self.crash_points.crash_on = crash_at, crash_on
         self.xcoms.clear()
         try:
             return self._follow(options, {"event": {"version": 1}} if leaked else None)
         except Crash:
             return Run()
         finally:
-            self.tape.crash_at = self.tape.crash_on = None
-            self.tape.dead = False
+            self.crash_points.crash_at = self.crash_points.crash_on = None
+            self.crash_points.dead = False
 
     def _follow(self, options: dict[str, Any], resumed: dict[str, Any] | None) -> Run:
         ti = self.instance()
@@ -113,18 +113,18 @@ class World:
         while True:
             client_ids._checked.clear()
             try:
-                run.result = self.stretch(context, options, resumed)
+                run.result = self.run_slice(context, options, resumed)
             except TaskDeferred as pause:
                 self.pause(pause)
                 resumed = {"event": {"version": 1}}
                 continue
             except AirflowException as error:
                 run.error = error
-            self.tape.point("returned")
+            self.crash_points.reach("returned")
             return run
 
     def pause(self, pause: TaskDeferred) -> None:
-        """Let the time of a pause pass."""
+        """Let the time of a deferral pass."""
         self.pauses.append(pause)
         assert len(self.pauses) < MOST_PAUSES, "it never ends"
         path, kwargs = pause.trigger.serialize()
@@ -133,8 +133,8 @@ class World:
         self.on_pause()
         self.clock.sleep(max(0.1, min(PAUSE, wake - self.clock.now)))
 
-    def stretch(self, context: Any, options: dict[str, Any], resumed: dict[str, Any] | None) -> Any:
-        """Run one process of an attempt."""
+    def run_slice(self, context: Any, options: dict[str, Any], resumed: dict[str, Any] | None) -> Any:
+        """Run one slice of an attempt, as one process does."""
         operator = self.operator(**options)
         if resumed is None:
             return operator.execute(context)
@@ -165,11 +165,11 @@ class World:
         return context
 
     def clear(self) -> None:
-        """Clear as Airflow does whatever is not running: a new round of retries."""
+        """Clear the task as Airflow does while it does not run: it gets all of its retries again."""
         self.max_tries = self.tries + self.retries
 
     def next_run(self, run_id: str) -> None:
-        """Go on with another DAG run and the same destination."""
+        """Become the task of another DAG run with the same destination."""
         self.run_id, self.tries, self.max_tries = run_id, 0, self.retries
         self.store = None if self.store is None else MemoryTaskStateStore()
 
@@ -194,8 +194,8 @@ class World:
         return content
 
 
-def alone(effect: Callable[..., Any], airflow: threading.Lock) -> Callable[..., Any]:
-    """A worker's pipe to Airflow before 3.3: two threads that ask at once hang, or get each other's answers."""
+def one_thread_at_a_time(effect: Callable[..., Any], airflow: threading.Lock) -> Callable[..., Any]:
+    """Fail if two threads ask Airflow at once: before 3.3 they hang, or get each other's answers."""
 
     def asked(*args: Any, **kwargs: Any) -> Any:
         assert airflow.acquire(blocking=False), "two threads ask Airflow at once"
@@ -208,15 +208,15 @@ def alone(effect: Callable[..., Any], airflow: threading.Lock) -> Callable[..., 
     return asked
 
 
-def watch(
+def install_crash_points(
     monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: SharedClock, *, sockets: bool, pictures: bool
-) -> SharedTape:
-    """Put every side effect of a batch on a tape: store, XComs, calls, waits, images, manifest.
+) -> SharedCrashPoints:
+    """Make a crash point of every side effect of a batch: store, XComs, calls, waits, images, manifest.
 
     :param sockets: Whether calls really travel; only then there are faults.
     :param pictures: Whether pictures are downloaded; otherwise each is a small one.
     """
-    tape = SharedTape(clock)
+    crash_points = SharedCrashPoints(clock)
     exchange = ToApisClient._exchange
     lock, airflow = threading.RLock(), threading.Lock()
 
@@ -227,16 +227,16 @@ def watch(
             return short_circuit(emulator.service, call)
 
     def watched(self: ToApisClient, call: Any) -> Any:
-        tape.point(f"before {call.kind}")
+        crash_points.reach(f"before {call.kind}")
         if call.kind is CallKind.SUBMIT:
-            tape.point("submit under way", lambda: send(self, call))
+            crash_points.reach("submit under way", lambda: send(self, call))
         answer = send(self, call)
-        tape.point(f"after {call.kind}")
+        crash_points.reach(f"after {call.kind}")
         return answer
 
     monkeypatch.setattr(ToApisClient, "_exchange", watched)
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
-    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
+    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(crash_points.around("wait", clock.sleep)))
     for owner, names in (
         (MemoryTaskStateStore, {"get": "read", "set": "write"}),
         (TaskInstance, {"xcom_pull": "read", "xcom_push": "write"}),
@@ -246,10 +246,10 @@ def watch(
         for method, name in names.items():
             effect = getattr(owner, method)
             if owner not in (ImageDownloader, ImageStore):
-                effect = alone(effect, airflow)
-            monkeypatch.setattr(owner, method, tape.around(name, effect))
+                effect = one_thread_at_a_time(effect, airflow)
+            monkeypatch.setattr(owner, method, crash_points.around(name, effect))
     if not pictures:
         tiny = picture("png", (8, 8))
         monkeypatch.setattr(ImageDownloader, "_write", lambda self, image, sink, **_: sink.write(tiny))
     monkeypatch.setattr(submitter, "_FEWEST_THREADS", 2)
-    return tape
+    return crash_points

@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.get_provider_info import get_provider_info
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-from tests.integration.batch.harness import World
+from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
 from tests.support.task_runner import Run
 
@@ -38,66 +38,66 @@ def photos(tmp_path: Path) -> list[str]:
     return [(tmp_path / f"{name}.png").as_uri() for name in "abc"]
 
 
-def uploads(world: World) -> int:
-    return sum(request["path"].endswith("/uploads/images") for request in world.emulator.requests())
+def uploads(batch: GenerateTask) -> int:
+    return sum(request["path"].endswith("/uploads/images") for request in batch.emulator.requests())
 
 
 def with_photos(photos: list[str]) -> list[dict[str, Any]]:
     return [{"prompt": f"{prompt}", "reference_images": [photos[n % 3]]} for n, prompt in enumerate(PROMPTS * 2)]
 
 
-def test_references_are_uploaded_once_for_each_content(stored: World, photos: list[str]) -> None:
-    world = stored
-    run = world.attempt(requests=with_photos(photos))
+def test_references_are_uploaded_once_for_each_content(with_store: GenerateTask, photos: list[str]) -> None:
+    batch = with_store
+    run = batch.attempt(requests=with_photos(photos))
     assert run.error is None and run.result["count"] == 8
-    assert uploads(world) == 2
-    world.next_run("second")
-    world.attempt(requests=with_photos(photos))
-    assert uploads(world) == 2 and world.posts == 8
+    assert uploads(batch) == 2
+    batch.next_run("second")
+    batch.attempt(requests=with_photos(photos))
+    assert uploads(batch) == 2 and batch.posts == 8
 
 
-def test_each_process_uploads_what_it_still_submits(stored: World, photos: list[str]) -> None:
-    world = stored
-    world.emulator.fault(on="submit", kind="failed", times=1)
-    world.attempt(requests=with_photos(photos))
-    assert uploads(world) == 2 and world.charges == 7
-    assert world.attempt(requests=with_photos(photos)).error is None
-    assert uploads(world) == 2 + 1 and world.charges == 8
+def test_each_process_uploads_what_it_still_submits(with_store: GenerateTask, photos: list[str]) -> None:
+    batch = with_store
+    batch.emulator.fault(on="submit", kind="failed", times=1)
+    batch.attempt(requests=with_photos(photos))
+    assert uploads(batch) == 2 and batch.charges == 7
+    assert batch.attempt(requests=with_photos(photos)).error is None
+    assert uploads(batch) == 2 + 1 and batch.charges == 8
 
 
-def test_another_content_is_another_request(stored: World, photos: list[str]) -> None:
-    world = stored
-    world.attempt(requests=with_photos(photos))
+def test_another_content_is_another_request(with_store: GenerateTask, photos: list[str]) -> None:
+    batch = with_store
+    batch.attempt(requests=with_photos(photos))
     Path(photos[2].removeprefix("file://")).write_bytes(picture("png", (40, 40)))
-    world.next_run("second")
-    run = world.attempt(requests=with_photos(photos))
-    assert run.error is None and world.posts == 8 + 2
+    batch.next_run("second")
+    run = batch.attempt(requests=with_photos(photos))
+    assert run.error is None and batch.posts == 8 + 2
 
 
-def test_a_reference_that_changed_asks_for_a_clear(stored: World, tmp_path: Path) -> None:
-    world, photo = stored, tmp_path / "photo.png"
+def test_a_reference_that_changed_asks_for_a_clear(with_store: GenerateTask, tmp_path: Path) -> None:
+    batch, photo = with_store, tmp_path / "photo.png"
     photo.write_bytes(picture("png", (20, 20)))
     requests = [{"prompt": "with photo", "reference_images": [photo.as_uri()]}]
-    world.emulator.fault(on="upload", kind="server_error")
-    world.attempt(requests=requests, timeout=10)
-    world.emulator.clear_faults()
+    batch.emulator.fault(on="upload", kind="server_error")
+    batch.attempt(requests=requests, timeout=10)
+    batch.emulator.clear_faults()
     photo.write_bytes(picture("png", (40, 40)))
-    run = world.attempt(requests=requests, timeout=10)
+    run = batch.attempt(requests=requests, timeout=10)
     assert isinstance(run.error, NanoBananaFailException) and "changed" in str(run.error)
-    world.clear()
-    assert world.attempt(requests=requests).error is None and world.charges == 1
+    batch.clear()
+    assert batch.attempt(requests=requests).error is None and batch.charges == 1
 
 
 # --- mapping, results, assets --------------------------------------------------------------------------------------
 
 
-def test_mapped_instances_do_not_share_a_manifest(stored: World) -> None:
-    world = stored
+def test_mapped_instances_do_not_share_a_manifest(with_store: GenerateTask) -> None:
+    batch = with_store
     for index in range(2):
-        world.map_index, world.tries = index, 0
-        assert world.attempt(prompt=PROMPTS[index]).error is None
-        world.next_run("run")
-    assert len(list(world.folder.glob("manifest-*.json"))) == 2
+        batch.map_index, batch.tries = index, 0
+        assert batch.attempt(prompt=PROMPTS[index]).error is None
+        batch.next_run("run")
+    assert len(list(batch.folder.glob("manifest-*.json"))) == 2
 
 
 @pytest.mark.parametrize("by", [{"prompt": PROMPTS}, {"requests": [PROMPTS[:2], PROMPTS[2:]]}])
@@ -114,39 +114,39 @@ def test_it_can_be_mapped(by: dict[str, Any]) -> None:
     assert set(dag.task_ids) >= {"a", "b"}
 
 
-def test_asset_events_say_what_was_made(stored: World) -> None:
-    world = stored
+def test_asset_events_say_what_was_made(with_store: GenerateTask) -> None:
+    batch = with_store
     asset, event = Asset("pictures"), type("Event", (), {})()
     event.extra = {}
-    world.outlets = {asset: event}
-    run = world.attempt(requests=PROMPTS, outlets=[asset])
+    batch.outlets = {asset: event}
+    run = batch.attempt(requests=PROMPTS, outlets=[asset])
     assert event.extra == {"count": 4, "cost_usd": pytest.approx(0.1), "manifest": run.result["manifest"]}
 
 
-def test_each_order_is_counted_once(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, counted = stored, Counter[str]()
+def test_each_order_is_counted_once(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, counted = with_store, Counter[str]()
     monkeypatch.setattr(metrics, "count", lambda name, amount=1, **tags: counted.update({name: amount}))
-    world.emulator.fault(on="submit", kind="failed", times=1)
-    world.attempt(requests=PROMPTS)
+    batch.emulator.fault(on="submit", kind="failed", times=1)
+    batch.attempt(requests=PROMPTS)
     counted.pop("submitted", None)
     assert counted == {"completed": 3, "failed": 1, "cost_micro_usd": 75_000}
-    world.attempt(requests=PROMPTS)
+    batch.attempt(requests=PROMPTS)
     counted.pop("submitted", None)
     assert counted == {"completed": 4, "failed": 1, "cost_micro_usd": 100_000}
-    world.next_run("second")
-    world.attempt(requests=PROMPTS)
+    batch.next_run("second")
+    batch.attempt(requests=PROMPTS)
     assert counted["completed"] == 4 and counted["cost_micro_usd"] == 100_000, "what is reused costs nothing"
 
 
-def test_without_deferring_it_does_the_same(world: World) -> None:
-    run = world.attempt(requests=[*PROMPTS, "[[refuse-late]] x"], deferrable=False, allow_partial=True)
-    assert run.error is None and run.result["count"] == 4 and not world.pauses
+def test_without_deferring_it_does_the_same(batch: GenerateTask) -> None:
+    run = batch.attempt(requests=[*PROMPTS, "[[refuse-late]] x"], deferrable=False, allow_partial=True)
+    assert run.error is None and run.result["count"] == 4 and not batch.pauses
 
 
 # --- the decorator -------------------------------------------------------------------------------------------------
 
 
-class Decorated(World):
+class Decorated(GenerateTask):
     """The same task instance, made by ``@task.nanobanana``."""
 
     function: Callable[..., Any]
@@ -162,29 +162,29 @@ class Decorated(World):
 
 
 @pytest.fixture
-def decorated(stored: World) -> Decorated:
-    return Decorated(stored.emulator, stored.clock, stored.tape, stored.folder)
+def decorated(with_store: GenerateTask) -> Decorated:
+    return Decorated(with_store.emulator, with_store.clock, with_store.crash_points, with_store.folder)
 
 
 def test_the_function_is_called_once_for_all_tries_and_again_by_a_clear(decorated: Decorated) -> None:
-    world, calls = decorated, []
+    batch, calls = decorated, []
 
     def draw(what: str, ti: Any = None) -> list[str]:
         calls.append(ti.try_number)
         return [f"{what} {number}, call {len(calls)}" for number in range(4)]
 
-    world.function = draw
-    world.attempt(arguments={"what": "boat"}, crash_on=("submit under way", 3))
-    run = world.attempt(arguments={"what": "boat"})
+    batch.function = draw
+    batch.attempt(arguments={"what": "boat"}, crash_on=("submit under way", 3))
+    run = batch.attempt(arguments={"what": "boat"})
     assert run.error is None and run.result["count"] == 4
-    assert calls == [1] and world.posts == 4
-    world.clear()
-    assert world.attempt(arguments={"what": "boat"}).result["count"] == 4
-    assert len(calls) == 2 and world.posts == 8
+    assert calls == [1] and batch.posts == 4
+    batch.clear()
+    assert batch.attempt(arguments={"what": "boat"}).result["count"] == 4
+    assert len(calls) == 2 and batch.posts == 8
 
 
 def test_it_takes_a_request_or_a_generator(decorated: Decorated) -> None:
-    world = decorated
+    batch = decorated
 
     def one() -> dict[str, str]:
         return {"prompt": "a kite", "size": "16:9"}
@@ -194,16 +194,16 @@ def test_it_takes_a_request_or_a_generator(decorated: Decorated) -> None:
         yield {"prompt": "a kite", "name": "kite"}
 
     for function, count in ((one, 1), (several, 2)):
-        world.function = function
-        assert world.attempt().result["count"] == count
-        assert not world.operator().multiple_outputs, "one XCom, whatever the function's annotation says"
-        world.next_run(function.__name__)
+        batch.function = function
+        assert batch.attempt().result["count"] == count
+        assert not batch.operator().multiple_outputs, "one XCom, whatever the function's annotation says"
+        batch.next_run(function.__name__)
 
 
 def test_its_arguments_are_templated(decorated: Decorated) -> None:
-    world = decorated
-    world.function = lambda day: f"a kite on {day}"
-    operator = world.operator(arguments={"day": "{{ ds }}"})
+    batch = decorated
+    batch.function = lambda day: f"a kite on {day}"
+    operator = batch.operator(arguments={"day": "{{ ds }}"})
     operator.render_template_fields({"ds": "2026-11-22"})
     assert operator.op_kwargs == {"day": "2026-11-22"}
     assert "destination" in operator.template_fields
@@ -245,32 +245,32 @@ def test_the_function_alone_says_what_to_make(decorated: Decorated, argument: st
     ids=lambda fault: f"{fault['on']}-{fault['kind']}" if fault else "none",
 )
 def test_the_key_is_nowhere(
-    world: World,
+    batch: GenerateTask,
     fault: dict[str, Any] | None,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
     photos: list[str],
 ) -> None:
     if fault:
-        world.emulator.fault(**fault)
+        batch.emulator.fault(**fault)
     with caplog.at_level(logging.DEBUG):
-        run = world.attempt(requests=with_photos(photos), timeout=30)
+        run = batch.attempt(requests=with_photos(photos), timeout=30)
     output = capfd.readouterr()
-    rows = json.dumps(world.store.rows) if world.store else ""
-    manifests = "".join(path.read_text() for path in world.folder.glob("manifest-*"))
-    key = world.emulator.api_key
-    assert key not in spoken(world, run) + rows + manifests + caplog.text + output.out + output.err
+    rows = json.dumps(batch.store.rows) if batch.store else ""
+    manifests = "".join(path.read_text() for path in batch.folder.glob("manifest-*"))
+    key = batch.emulator.api_key
+    assert key not in spoken(batch, run) + rows + manifests + caplog.text + output.out + output.err
 
 
-def spoken(world: World, run: Run) -> str:
-    parts: list[Any] = [run.result, run.ti.xcoms, world.xcoms, [pause.trigger.serialize() for pause in world.pauses]]
+def spoken(batch: GenerateTask, run: Run) -> str:
+    parts: list[Any] = [run.result, run.ti.xcoms, batch.xcoms, [pause.trigger.serialize() for pause in batch.pauses]]
     if run.error is not None:
         parts.append("".join(traceback.format_exception(run.error)))
     return json.dumps(parts, default=repr)
 
 
-def test_a_signed_link_keeps_its_signature_out_of_the_manifest(stored: World) -> None:
-    world = stored
+def test_a_signed_link_keeps_its_signature_out_of_the_manifest(with_store: GenerateTask) -> None:
+    batch = with_store
     link = "https://example.com/photo.png?X-Amz-Signature=s3cret"
-    run = world.attempt(requests=[{"prompt": "x", "reference_images": [link]}])
-    assert run.error is None and "s3cret" not in json.dumps([run.result, world.manifest])
+    run = batch.attempt(requests=[{"prompt": "x", "reference_images": [link]}])
+    assert run.error is None and "s3cret" not in json.dumps([run.result, batch.manifest])

@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.operators import generate
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.integration.batch.harness import World
+from tests.integration.batch.harness import GenerateTask
 from tests.support.task_runner import KEPT
 
 PROMPTS = [f"picture {number}" for number in range(4)]
@@ -66,31 +66,33 @@ def xcom(run: Any) -> dict[str, Any]:
 
 
 def test_all_images_are_landed_numbered_and_found_by_the_next_run(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    batch: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     come_with(monkeypatch, 2, "picture 1")
     with caplog.at_level(logging.INFO):
-        first = world.attempt(requests=PROMPTS)
+        first = batch.attempt(requests=PROMPTS)
     assert first.error is None and "2 images more than asked for" in told(caplog)
     (stem,) = {
         Path(image["uri"]).stem for image in first.result["images"] if image["request"] == 1 and not image["index"]
     }
-    assert {f"{stem}.png", f"{stem}.1.png", f"{stem}.2.png"} <= set(world.files) and len(world.files) == 6
-    world.next_run("later")
-    second = world.attempt(requests=PROMPTS)
+    assert {f"{stem}.png", f"{stem}.1.png", f"{stem}.2.png"} <= set(batch.files) and len(batch.files) == 6
+    batch.next_run("later")
+    second = batch.attempt(requests=PROMPTS)
     for run, cost in ((first, 0.1), (second, 0.0)):
         assert (run.result["count"], run.result["extra_count"], run.result["failed_count"]) == (4, 2, 0)
         found = [(image["request"], image["index"]) for image in run.result["images"]]
         assert found == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (3, 0)]
         assert run.result["cost_usd"] == pytest.approx(cost)
-        assert {Path(image["uri"]).name for image in run.result["images"]} == set(world.files)
-    assert world.posts == 4 and world.manifest["extra_count"] == 2 and len(world.manifest["images"]) == 6
+        assert {Path(image["uri"]).name for image in run.result["images"]} == set(batch.files)
+    assert batch.posts == 4 and batch.manifest["extra_count"] == 2 and len(batch.manifest["images"]) == 6
 
 
-def test_a_name_of_any_length_has_room_for_the_number(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_any_length_has_room_for_the_number(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     come_with(monkeypatch, 15)
-    run = stored.attempt(requests=[{"prompt": "p", "name": "n" * 80}], reuse_existing=False)
-    assert run.error is None and run.result["extra_count"] == 15 == len(stored.files) - 1
+    run = with_store.attempt(requests=[{"prompt": "p", "name": "n" * 80}], reuse_existing=False)
+    assert run.error is None and run.result["extra_count"] == 15 == len(with_store.files) - 1
 
 
 @pytest.mark.parametrize(
@@ -103,27 +105,27 @@ def test_a_name_of_any_length_has_room_for_the_number(stored: World, monkeypatch
     ],
 )
 def test_a_further_image_that_is_not_landed_is_told_of_and_takes_nothing_with_it(
-    stored: World, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type
 ) -> None:
-    world = stored
+    batch = with_store
     come_with(monkeypatch, 2, "picture 1")
     land = ImageDownloader.land
     spoil(monkeypatch, lambda stem: error if stem.endswith(".1") else None, land)
-    run = world.attempt(requests=PROMPTS, timeout=60)
+    run = batch.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is kind and (xcom(run)["count"], xcom(run)["extra_count"]) == (4, 1)
     (failed,) = xcom(run)["failed"]
     assert failed["request"] == 1 and failed["charged"] == "yes" and failed["id"] in str(run.error)
     assert xcom(run)["cost_usd"] == pytest.approx(0.1)
     monkeypatch.setattr(ImageDownloader, "land", land)
     if kind is NanoBananaFailException:
-        world.clear()
-    again = world.attempt(requests=PROMPTS)
-    assert again.error is None and world.posts == 4
+        batch.clear()
+    again = batch.attempt(requests=PROMPTS)
+    assert again.error is None and batch.posts == 4
     assert again.result["extra_count"] == (1 if kind is NanoBananaFailException else 2)
 
 
 def test_images_beside_a_first_one_that_is_not_landed_are_named(
-    stored: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     come_with(monkeypatch, 2)
 
@@ -137,35 +139,37 @@ def test_images_beside_a_first_one_that_is_not_landed_are_named(
         return spoilt
 
     spoil(monkeypatch, trouble)
-    run = stored.attempt(requests=["p"], timeout=60)
-    (landed,) = stored.files
+    run = with_store.attempt(requests=["p"], timeout=60)
+    (landed,) = with_store.files
     assert run.error is not None and xcom(run)["count"] == 0
     assert landed in told(caplog) and KEPT["uri"] in told(caplog)
 
 
-def test_with_allow_partial_it_is_only_told(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_allow_partial_it_is_only_told(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     come_with(monkeypatch, 1)
     spoil(monkeypatch, lambda stem: errors.UnsafeAddress("inside") if stem.endswith(".1") else None)
-    run = stored.attempt(requests=PROMPTS, allow_partial=True)
+    run = with_store.attempt(requests=PROMPTS, allow_partial=True)
     assert run.error is None and (run.result["count"], run.result["failed_count"]) == (4, 4)
 
 
-def test_a_further_image_that_is_gone_buys_nothing(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = stored
+def test_a_further_image_that_is_gone_buys_nothing(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = with_store
     come_with(monkeypatch, 1, "picture 1")
-    world.attempt(requests=PROMPTS)
-    next(world.folder.glob("*.1.png")).unlink()
-    world.clock.sleep(30 * 86_400)
-    world.clear()
-    run = world.attempt(requests=PROMPTS)
-    assert run.error is None and world.posts == 4 and run.result["extra_count"] == 0
+    batch.attempt(requests=PROMPTS)
+    next(batch.folder.glob("*.1.png")).unlink()
+    batch.clock.sleep(30 * 86_400)
+    batch.clear()
+    run = batch.attempt(requests=PROMPTS)
+    assert run.error is None and batch.posts == 4 and run.result["extra_count"] == 0
 
 
-def test_further_images_are_landed_though_the_first_cannot_be(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_further_images_are_landed_though_the_first_cannot_be(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     come_with(monkeypatch, 1)
     spoil(monkeypatch, lambda stem: None if stem.endswith(".1") else errors.UnsafeAddress("inside"))
-    run = stored.attempt(requests=["a"])
-    assert run.error is not None and len(stored.files) == 1 and xcom(run)["count"] == 0
+    run = with_store.attempt(requests=["a"])
+    assert run.error is not None and len(with_store.files) == 1 and xcom(run)["count"] == 0
 
 
 # --- bytes in quarantine -------------------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ def test_further_images_are_landed_though_the_first_cannot_be(stored: World, mon
 
 @pytest.mark.parametrize("allow_partial", [False, True])
 def test_bytes_in_quarantine_fail_their_request(
-    world: World, monkeypatch: pytest.MonkeyPatch, allow_partial: bool
+    batch: GenerateTask, monkeypatch: pytest.MonkeyPatch, allow_partial: bool
 ) -> None:
     def bad(stem: str) -> BaseException | None:
         error = errors.ImageInvalid("truncated")
@@ -181,49 +185,49 @@ def test_bytes_in_quarantine_fail_their_request(
         return error if stem.startswith("bad") else None
 
     spoil(monkeypatch, bad)
-    run = world.attempt(requests=[{"prompt": "x", "name": "bad"}, *PROMPTS], allow_partial=allow_partial)
+    run = batch.attempt(requests=[{"prompt": "x", "name": "bad"}, *PROMPTS], allow_partial=allow_partial)
     value = xcom(run)
     assert (run.error is None) == allow_partial and (value["count"], value["failed_count"]) == (4, 1)
-    assert value["quarantined"] == world.manifest["quarantined"] == [{**KEPT, "request": 0}]
+    assert value["quarantined"] == batch.manifest["quarantined"] == [{**KEPT, "request": 0}]
     (failed,) = value["failed"]
     assert (failed["code"], failed["charged"]) == ("image_invalid", "yes")
     if run.error is not None:
         assert KEPT["uri"] in str(run.error) and type(run.error) is NanoBananaException
 
 
-def test_quarantine_is_told_of_also_after_a_pause(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quarantine_is_told_of_also_after_a_pause(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(stem: str) -> BaseException | None:
         error = errors.ImageInvalid("truncated")
         error.kept = KEPT
         return error if stem.startswith("bad") else None
 
     spoil(monkeypatch, bad)
-    stored.emulator.fault(on="submit", kind="latency", seconds=100, match="slow")
-    run = stored.attempt(requests=[{"prompt": "x", "name": "bad"}, "slow"])
-    assert len(stored.pauses) > 1 and xcom(run)["quarantined"] == [{**KEPT, "request": 0}]
+    with_store.emulator.fault(on="submit", kind="latency", seconds=100, match="slow")
+    run = with_store.attempt(requests=[{"prompt": "x", "name": "bad"}, "slow"])
+    assert len(with_store.pauses) > 1 and xcom(run)["quarantined"] == [{**KEPT, "request": 0}]
 
 
 # --- one order never takes the batch with it ------------------------------------------------------------------------
 
 
 def test_whatever_landing_raises_ends_that_image_alone(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    batch: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = iter([UnicodeError("idna"), RecursionError("deep"), MemoryError(), *[ZeroDivisionError("a bug")] * 99])
     land = ImageDownloader.land
     spoil(monkeypatch, lambda stem: next(odd) if stem.startswith("bad") else None, land)
     requests = [*({"prompt": f"x{n}", "name": f"bad-{n}"} for n in range(9)), *PROMPTS]
-    run = world.attempt(requests=requests, timeout=60)
+    run = batch.attempt(requests=requests, timeout=60)
     assert type(run.error) is NanoBananaException and (xcom(run)["count"], xcom(run)["failed_count"]) == (4, 9)
     assert {failed["charged"] for failed in xcom(run)["failed"]} == {"yes"} and "Traceback" not in str(run.error)
     assert told(caplog).count("Unexpected ZeroDivisionError: a bug") == 1, "once, not for each"
     assert "in landing" in told(caplog), "with the lines it came from"
     monkeypatch.setattr(ImageDownloader, "land", land)
-    again = world.attempt(requests=requests)
-    assert again.error is None and world.posts == 13
+    again = batch.attempt(requests=requests)
+    assert again.error is None and batch.posts == 13
 
 
-def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_look_raises_is_a_failed_look(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def poisoned(image_task_id: str, *sent: Any, **options: Any) -> Any:
@@ -234,15 +238,15 @@ def test_whatever_a_look_raises_is_a_failed_look(stored: World, monkeypatch: pyt
         return status_call(image_task_id)
 
     monkeypatch.setattr(session, "status_call", poisoned)
-    run = stored.attempt(requests=PROMPTS, timeout=60)
+    run = with_store.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
     assert asked[0] in str(run.error)
     monkeypatch.setattr(session, "status_call", status_call)
-    assert stored.attempt(requests=PROMPTS).error is None and stored.posts == 4
+    assert with_store.attempt(requests=PROMPTS).error is None and with_store.posts == 4
 
 
 def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
-    stored: World, monkeypatch: pytest.MonkeyPatch
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 
@@ -254,15 +258,15 @@ def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
         saw(self, order, image_task_id, image_task)
 
     monkeypatch.setattr(CostTracker, "observe", counting)
-    run = stored.attempt(requests=PROMPTS, timeout=60)
+    run = with_store.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
-    assert "OverflowError" in str(run.error) and stored.manifest["count"] == 3
+    assert "OverflowError" in str(run.error) and with_store.manifest["count"] == 3
 
 
-def test_what_ends_a_task_passes(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_a_task_passes(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, lambda stem: AirflowTaskTimeout("time is up"))
     with pytest.raises(AirflowTaskTimeout):
-        stored.attempt(requests=PROMPTS)
+        with_store.attempt(requests=PROMPTS)
 
 
 # --- the result survives its writing --------------------------------------------------------------------------------
@@ -278,27 +282,27 @@ def refuse_manifests(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> N
 @pytest.mark.parametrize("error", [errors.StorageFailed("403 AccessDenied"), OSError("gone"), ValueError("no JSON")])
 @pytest.mark.parametrize("allow_partial", [False, True])
 def test_a_manifest_that_cannot_be_written_loses_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, allow_partial: bool
+    batch: GenerateTask, monkeypatch: pytest.MonkeyPatch, error: Exception, allow_partial: bool
 ) -> None:
     write = ImageStore.write_manifest
     refuse_manifests(monkeypatch, error)
-    run = world.attempt(requests=PROMPTS, allow_partial=allow_partial)
+    run = batch.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
     assert "4 images are in place, and paid" in str(run.error) and "buys nothing again" in str(run.error)
     assert (xcom(run)["count"], xcom(run)["manifest"]) == (4, None)
     monkeypatch.setattr(ImageStore, "write_manifest", write)
-    again = world.attempt(requests=PROMPTS, allow_partial=allow_partial)
-    assert again.error is None and world.posts == 4 and world.manifest["count"] == 4
+    again = batch.attempt(requests=PROMPTS, allow_partial=allow_partial)
+    assert again.error is None and batch.posts == 4 and batch.manifest["count"] == 4
 
 
 def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
-    stored: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     refuse_manifests(monkeypatch, errors.StorageFailed("403 AccessDenied"))
     spoil(monkeypatch, lambda stem: errors.StorageFailed("403 AccessDenied"))
     monkeypatch.setattr("airflow_provider_nanobanana.batch.report._MOST_LISTED", 2)
-    run = stored.attempt(requests=PROMPTS, timeout=60)
-    ids = [task["id"] for task in stored.emulator.ledger()["image_tasks"]]
+    run = with_store.attempt(requests=PROMPTS, timeout=60)
+    ids = [task["id"] for task in with_store.emulator.ledger()["image_tasks"]]
     first = str(run.error).splitlines()[0]
     assert "The manifest could not be written: 403 AccessDenied" in first and "$0.10" in first
     assert "goes on with 4 that are paid, without buying them again" in first
@@ -306,20 +310,22 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
     assert {failed["id"] for failed in xcom(run)["failed"]} == set(ids) and xcom(run)["manifest"] is None
 
 
-def test_the_result_is_in_xcom_before_the_manifest_is_written(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_is_in_xcom_before_the_manifest_is_written(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, before = ImageStore.write_manifest, []
 
     def written(self: ImageStore, name: str, content: Any) -> str:
-        before.append(json.loads(json.dumps(stored.xcoms["return_value"])))
+        before.append(json.loads(json.dumps(with_store.xcoms["return_value"])))
         return write(self, name, content)
 
     monkeypatch.setattr(ImageStore, "write_manifest", written)
-    run = stored.attempt(requests=PROMPTS)
+    run = with_store.attempt(requests=PROMPTS)
     assert before == [run.result] and Path(run.result["manifest"].removeprefix("file://")).is_file()
 
 
-def test_a_task_that_keeps_no_xcom_keeps_none(stored: World) -> None:
-    run = stored.attempt(requests=PROMPTS, do_xcom_push=False)
+def test_a_task_that_keeps_no_xcom_keeps_none(with_store: GenerateTask) -> None:
+    run = with_store.attempt(requests=PROMPTS, do_xcom_push=False)
     assert run.error is None and run.result["count"] == 4 and "return_value" not in run.ti.xcoms
 
 
@@ -337,57 +343,61 @@ class Events(dict[Any, Any]):
         return event
 
 
-def test_outlets_that_are_no_assets_never_fail_a_paid_task(stored: World) -> None:
+def test_outlets_that_are_no_assets_never_fail_a_paid_task(with_store: GenerateTask) -> None:
     from airflow.providers.common.compat.lineage.entities import File
 
     asset, alias = Asset("pictures"), AssetAlias("some")
-    stored.outlets = Events()
+    with_store.outlets = Events()
     odd: list[Any] = [File("s3://b/x"), "s3://b/x", Asset.ref(name="nobody knows it"), 5]
-    run = stored.attempt(requests=PROMPTS, outlets=[*odd, asset, alias])
-    assert run.error is None and set(stored.outlets) == {asset, alias}
-    assert stored.outlets[asset].extra["count"] == 4
+    run = with_store.attempt(requests=PROMPTS, outlets=[*odd, asset, alias])
+    assert run.error is None and set(with_store.outlets) == {asset, alias}
+    assert with_store.outlets[asset].extra["count"] == 4
 
 
-def test_whatever_airflow_says_to_an_event_is_a_warning(stored: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_whatever_airflow_says_to_an_event_is_a_warning(
+    with_store: GenerateTask, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(dict[Any, Any]):
         def __missing__(self, key: Any) -> Any:
             raise RuntimeError("ASSET_NOT_FOUND")
 
-    stored.outlets = Broken()
-    run = stored.attempt(requests=PROMPTS, outlets=[Asset("a")])
+    with_store.outlets = Broken()
+    run = with_store.attempt(requests=PROMPTS, outlets=[Asset("a")])
     assert run.error is None and "The images are in place all the same" in told(caplog)
 
 
-def test_an_upstream_that_was_skipped_skips(stored: World) -> None:
+def test_an_upstream_that_was_skipped_skips(with_store: GenerateTask) -> None:
     from airflow.providers.common.compat.sdk import AirflowSkipException
 
-    operator = stored.operator(requests=None)
-    ti = stored.instance()
+    operator = with_store.operator(requests=None)
+    ti = with_store.instance()
     ti.upstream = {"plan": "skipped"}
     operator.upstream_task_ids.add("plan")
     with pytest.raises(AirflowSkipException, match="skipped"):
-        operator.execute(stored.context(ti))
+        operator.execute(with_store.context(ti))
     ti.upstream = {"plan": "success"}
     with pytest.raises(NanoBananaFailException, match="both are None"):
-        operator.execute(stored.context(ti))
-    assert stored.posts == 0
+        operator.execute(with_store.context(ti))
+    assert with_store.posts == 0
 
 
 def test_the_last_lines_say_what_was_paid_what_is_there_and_that_a_clear_is_safe(
-    stored: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored.emulator.fault(on="submit", kind="content_policy", match="picture 1")
+    with_store.emulator.fault(on="submit", kind="content_policy", match="picture 1")
     with caplog.at_level(logging.INFO):
-        run = stored.attempt(requests=PROMPTS, allow_partial=True)
+        run = with_store.attempt(requests=PROMPTS, allow_partial=True)
     last = told(caplog)[told(caplog).index("3 images are in place, 1 are not; the batch has cost $0.075") :]
     assert run.error is None and "A clear buys nothing again of what is in place" in last
     assert "content_policy_violation" in last and run.result["manifest"] in last
 
 
-def test_an_attempt_that_breaks_off_says_where_things_stand(stored: World, caplog: pytest.LogCaptureFixture) -> None:
-    stored.emulator.fault(on="status", kind="unauthorized", skip=1)
-    run = stored.attempt(requests=PROMPTS)
-    ids = [task["id"] for task in stored.emulator.ledger()["image_tasks"]]
+def test_an_attempt_that_breaks_off_says_where_things_stand(
+    with_store: GenerateTask, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_store.emulator.fault(on="status", kind="unauthorized", skip=1)
+    run = with_store.attempt(requests=PROMPTS)
+    ids = [task["id"] for task in with_store.emulator.ledger()["image_tasks"]]
     assert run.error is not None and all(id_ in told(caplog) for id_ in ids)
     assert "0 of 4 images are in place, 4 under way" in told(caplog) and "nothing of it is bought again" in told(caplog)
     assert "Paid, and not in place" in told(caplog)
@@ -401,7 +411,7 @@ def test_many_ids_are_told_line_by_line(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_link_asked_for_again_is_never_a_reference_that_the_answer_repeats(
-    real: World, monkeypatch: pytest.MonkeyPatch
+    real: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = f"{real.emulator.api_url}/reference.png"
     monkeypatch.setattr(responses, "_placed", lambda data, shapes: {"images": [reference], "output": data})

@@ -12,67 +12,71 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from tests.integration.batch import harness
-from tests.integration.batch.harness import World
+from tests.integration.batch.harness import GenerateTask
 from tests.integration.batch.test_unknown_outcomes import many
 from tests.support.images import picture
 
 
-def test_an_outage_of_submits_ends_with_the_timeout(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_of_submits_ends_with_the_timeout(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is bought, then every submit answers 500 for hours."""
-    world = stored
+    batch = with_store
     monkeypatch.setattr(harness, "MOST_PAUSES", 8)
-    world.emulator.fault(on="submit", kind="server_error", skip=1)
-    run = world.attempt(requests=many(4), timeout=60)
+    batch.emulator.fault(on="submit", kind="server_error", skip=1)
+    run = batch.attempt(requests=many(4), timeout=60)
     assert type(run.error) is NanoBananaException and "1 of 4" in str(run.error)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"unknown"}
-    world.emulator.clear_faults()
-    assert world.attempt(requests=many(4)).result["count"] == world.charges == 4
+    batch.emulator.clear_faults()
+    assert batch.attempt(requests=many(4)).result["count"] == batch.charges == 4
 
 
 # --- a model that is refused ---------------------------------------------------------------------------------------
 
 
 def test_a_model_that_is_refused_is_not_tried_ten_thousand_times(
-    stored: World, monkeypatch: pytest.MonkeyPatch
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = stored
+    batch = with_store
     monkeypatch.setattr(submitter, "_MOST_THREADS", 4)
-    world.emulator.fault(on="submit", kind="model_not_found")
-    run = world.attempt(requests=many(100))
+    batch.emulator.fault(on="submit", kind="model_not_found")
+    run = batch.attempt(requests=many(100))
     assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
-    assert world.emulator.faults()[0]["hits"] <= 4
+    assert batch.emulator.faults()[0]["hits"] <= 4
     failed = run.ti.xcoms["return_value"]["failed"]
     assert len(failed) == 100 and {failure["charged"] for failure in failed} == {"no"}
     assert "Not sent, as another request" in failed[99]["message"]
-    world.emulator.clear_faults()
-    world.clear()
-    assert world.attempt(requests=many(100)).result["count"] == world.charges == 100
+    batch.emulator.clear_faults()
+    batch.clear()
+    assert batch.attempt(requests=many(100)).result["count"] == batch.charges == 100
 
 
 @pytest.mark.parametrize("kind", ["model_not_found", "forbidden"])
-def test_a_refused_model_is_not_that_of_others(stored: World, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    world = stored
+def test_a_refused_model_is_not_that_of_others(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    batch = with_store
     monkeypatch.setattr(submitter, "_MOST_THREADS", 4)
-    world.emulator.fault(on="submit", kind=kind, match="dear")
+    batch.emulator.fault(on="submit", kind=kind, match="dear")
     dear = [{"prompt": f"dear {number}", "model": "gemini-3.1-flash-image-official"} for number in range(40)]
-    run = world.attempt(requests=[*dear, *many(60)], allow_partial=True)
-    assert run.error is None and run.result["count"] == len(world.files) == 60
-    assert world.emulator.faults()[0]["hits"] <= 4 * (1 + len(world.pauses))
+    run = batch.attempt(requests=[*dear, *many(60)], allow_partial=True)
+    assert run.error is None and run.result["count"] == len(batch.files) == 60
+    assert batch.emulator.faults()[0]["hits"] <= 4 * (1 + len(batch.pauses))
 
 
-def test_faulty_requests_stop_no_other(stored: World) -> None:
-    world = stored
-    world.emulator.fault(on="submit", kind="bad_request", match="faulty")
-    run = world.attempt(requests=[*(f"faulty {number}" for number in range(40)), *many(60)], allow_partial=True)
-    assert run.error is None and len(world.files) == 60
+def test_faulty_requests_stop_no_other(with_store: GenerateTask) -> None:
+    batch = with_store
+    batch.emulator.fault(on="submit", kind="bad_request", match="faulty")
+    run = batch.attempt(requests=[*(f"faulty {number}" for number in range(40)), *many(60)], allow_partial=True)
+    assert run.error is None and len(batch.files) == 60
 
 
 # --- a destination that takes nothing ------------------------------------------------------------------------------
 
 
-def test_nothing_more_is_bought_while_nothing_can_be_landed(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = stored
-    connection = world.emulator.connection_json(timeout=30, submit_rate=0.5)
+def test_nothing_more_is_bought_while_nothing_can_be_landed(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = with_store
+    connection = batch.emulator.connection_json(timeout=30, submit_rate=0.5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
     monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
     land = ImageDownloader.land
@@ -81,19 +85,21 @@ def test_nothing_more_is_bought_while_nothing_can_be_landed(stored: World, monke
         raise StorageFailed("403 AccessDenied: s3:PutObject")
 
     monkeypatch.setattr(ImageDownloader, "land", denied)
-    run = world.attempt(requests=many(200))
-    bought = world.posts
+    run = batch.attempt(requests=many(200))
+    bought = batch.posts
     assert bought < 100 and "AccessDenied" in str(run.error) and type(run.error) is NanoBananaException
-    world.attempt(requests=many(200))
-    assert world.posts == bought, "a retry tries the destination first"
+    batch.attempt(requests=many(200))
+    assert batch.posts == bought, "a retry tries the destination first"
     monkeypatch.setattr(ImageDownloader, "land", land)
-    run = world.attempt(requests=many(200))
-    assert run.error is None and world.charges == len(world.files) == 200
+    run = batch.attempt(requests=many(200))
+    assert run.error is None and batch.charges == len(batch.files) == 200
 
 
-def test_one_image_that_cannot_be_landed_stops_no_other(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_that_cannot_be_landed_stops_no_other(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However often it is tried."""
-    world, land = stored, ImageDownloader.land
+    batch, land = with_store, ImageDownloader.land
 
     def picky(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs["stem"].startswith("bad"):
@@ -101,76 +107,76 @@ def test_one_image_that_cannot_be_landed_stops_no_other(stored: World, monkeypat
         return land(self, image, *args, **kwargs)
 
     monkeypatch.setattr(ImageDownloader, "land", picky)
-    world.emulator.fault(on="submit", kind="rate_limit", retry_after=20, skip=3)
+    batch.emulator.fault(on="submit", kind="rate_limit", retry_after=20, skip=3)
     options: dict[str, Any] = {"requests": [{"prompt": "bad", "name": "bad"}, *many(20)], "timeout": 300}
-    run = world.attempt(**options, deferrable=False)
+    run = batch.attempt(**options, deferrable=False)
     messages = {failed["message"] for failed in run.ti.xcoms["return_value"]["failed"] if not failed["id"]}
     assert messages and not any(message.startswith("IsADirectoryError") for message in messages)
-    world.emulator.clear_faults()
-    world.attempt(**options, deferrable=False)
-    assert len(world.files) == 20
+    batch.emulator.clear_faults()
+    batch.attempt(**options, deferrable=False)
+    assert len(batch.files) == 20
 
 
 def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
-    stored: World, monkeypatch: pytest.MonkeyPatch
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = stored
+    batch = with_store
 
     def denied(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
         raise StorageFailed("403 AccessDenied: s3:PutObject")
 
     monkeypatch.setattr(ImageDownloader, "land", denied)
-    world.emulator.fault(on="submit", kind="failed", match="unlucky")
+    batch.emulator.fault(on="submit", kind="failed", match="unlucky")
     orders = [*many(12), *(f"unlucky {number}" for number in range(30))]
-    world.attempt(requests=orders)
-    world.emulator.clear_faults()
-    assert world.charges == 12
-    run = world.attempt(requests=orders)
-    assert world.charges == 12 and "AccessDenied" in str(run.error)
+    batch.attempt(requests=orders)
+    batch.emulator.clear_faults()
+    assert batch.charges == 12
+    run = batch.attempt(requests=orders)
+    assert batch.charges == 12 and "AccessDenied" in str(run.error)
 
 
 def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
-    stored: World, monkeypatch: pytest.MonkeyPatch
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world, land = stored, ImageDownloader.land
-    connection = world.emulator.connection_json(timeout=30, submit_rate=5)
+    batch, land = with_store, ImageDownloader.land
+    connection = batch.emulator.connection_json(timeout=30, submit_rate=5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
     monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.01)
     monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
-    began = world.clock.now
+    began = batch.clock.now
 
     def blip(self: ImageDownloader, *args: Any, **kwargs: Any) -> Any:
-        if world.clock.now < began + 30:
+        if batch.clock.now < began + 30:
             raise StorageFailed("503 SlowDown")
         return land(self, *args, **kwargs)
 
     monkeypatch.setattr(ImageDownloader, "land", blip)
-    world.attempt(requests=["[[stuck]] one", *many(150)], allow_partial=True)
-    assert len(world.files) == 150
-    assert max(sold["created"] for sold in world.emulator.ledger()["image_tasks"]) < began + 400
+    batch.attempt(requests=["[[stuck]] one", *many(150)], allow_partial=True)
+    assert len(batch.files) == 150
+    assert max(sold["created"] for sold in batch.emulator.ledger()["image_tasks"]) < began + 400
 
 
 # --- long work -----------------------------------------------------------------------------------------------------
 
 
 def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(
-    stored: World, monkeypatch: pytest.MonkeyPatch
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = stored
+    batch = with_store
     monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
-    world.attempt(requests=[*many(5), "[[stuck]] one"], timeout=2 * 86_400)
-    assert len(world.files) == 5
+    batch.attempt(requests=[*many(5), "[[stuck]] one"], timeout=2 * 86_400)
+    assert len(batch.files) == 5
 
 
-def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world, held, tiny = stored, [], picture("png", (8, 8))
-    work = World.stretch
+def test_a_stretch_that_only_lands_ends_in_time(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, held, tiny = with_store, [], picture("png", (8, 8))
+    work = GenerateTask.run_slice
 
     def slow(self: ImageDownloader, image: Any, sink: Any, **_: Any) -> None:
-        world.clock.sleep(1.0)
+        batch.clock.sleep(1.0)
         sink.write(tiny)
 
-    def timed(self: World, *args: Any) -> Any:
+    def timed(self: GenerateTask, *args: Any) -> Any:
         began = self.clock.now
         try:
             return work(self, *args)
@@ -178,16 +184,16 @@ def test_a_stretch_that_only_lands_ends_in_time(stored: World, monkeypatch: pyte
             held.append(self.clock.now - began)
 
     monkeypatch.setattr(ImageDownloader, "_write", slow)
-    monkeypatch.setattr(World, "stretch", timed)
+    monkeypatch.setattr(GenerateTask, "stretch", timed)
     monkeypatch.setattr(harness, "PAUSE", 250.0)  # by then all are ready at once
-    world.emulator.fault(on="submit", kind="latency", seconds=200)
-    run = world.attempt(requests=many(250))
+    batch.emulator.fault(on="submit", kind="latency", seconds=200)
+    run = batch.attempt(requests=many(250))
     assert run.error is None and run.result["count"] == 250
     assert max(held) >= 90, "it is the time that ends a stretch"
     assert max(held) <= SLICE_SECONDS + 40 + 10
 
 
-def test_links_are_fetched_with_a_few_clients(real: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_are_fetched_with_a_few_clients(real: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     clients: list[int] = []
     leave = ImageDownloader.__exit__
 
@@ -201,17 +207,17 @@ def test_links_are_fetched_with_a_few_clients(real: World, monkeypatch: pytest.M
     assert 1 <= max(clients) <= 4
 
 
-def test_totals_and_manifest_are_there_also_when_the_key_is_refused(stored: World) -> None:
-    world = stored
-    world.emulator.fault(on="submit", kind="latency", seconds=100, match="picture 3")
+def test_totals_and_manifest_are_there_also_when_the_key_is_refused(with_store: GenerateTask) -> None:
+    batch = with_store
+    batch.emulator.fault(on="submit", kind="latency", seconds=100, match="picture 3")
 
     def revoke() -> None:
-        if len(world.files) == 3:
-            world.emulator.fault(on="status", kind="unauthorized")
+        if len(batch.files) == 3:
+            batch.emulator.fault(on="status", kind="unauthorized")
 
-    world.on_pause = revoke
-    run = world.attempt(requests=many(4))
+    batch.on_pause = revoke
+    run = batch.attempt(requests=many(4))
     assert run.error is not None and "nothing is bought twice" in str(run.error)
-    assert run.ti.xcoms["return_value"]["count"] == 3 and world.manifest["cost_usd"] == pytest.approx(0.1)
+    assert run.ti.xcoms["return_value"]["count"] == 3 and batch.manifest["cost_usd"] == pytest.approx(0.1)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert failed["charged"] == "yes"

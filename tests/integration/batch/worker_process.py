@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.toapis import client  # noqa: F401
 from tests.support.task_runner import TaskInstance
 from tests.support.task_state_store import FileTaskStateStore
 
-# This bank shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
+# This service shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
 reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
 reconcile._FIRST_PAUSE = 0.2
 submitter._WRITE_AHEAD_VALID_SECONDS = 3.0  # type: ignore[misc]

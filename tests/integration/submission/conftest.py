@@ -7,8 +7,8 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.submission.crash_points import HTTP_TIMEOUT, Clock, Stage, watch
-from tests.integration.submission.harness import Story
+from tests.integration.submission.crash_points import HTTP_TIMEOUT, Clock, CrashHarness, install_crash_points
+from tests.integration.submission.harness import SubmitTask
 from tests.support.task_state_store import MemoryTaskStateStore
 
 
@@ -24,42 +24,44 @@ def virtual_emulator(virtual_clock: Clock) -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def empty_bank(virtual_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]) -> Iterator[Emulator]:
+def empty_service(
+    virtual_emulator: Emulator, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> Iterator[Emulator]:
     virtual_emulator.reset()
     monkeypatch.setattr(client_ids, "_checked", {})
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", virtual_emulator.connection_json(timeout=HTTP_TIMEOUT))
-    logging.disable(logging.CRITICAL)  # half of the time would go into lines that nobody reads
+    logging.disable(logging.CRITICAL)  # half of the time would be spent on log records that nobody reads
     yield virtual_emulator
     logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
-def stage(empty_bank: Emulator, virtual_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    stage = watch(monkeypatch, empty_bank, virtual_clock, sockets=True)
-    yield stage
-    assert stage.client is not None
-    stage.client.close()
+def harness(empty_service: Emulator, virtual_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[CrashHarness]:
+    harness = install_crash_points(monkeypatch, empty_service, virtual_clock, sockets=True)
+    yield harness
+    assert harness.client is not None
+    harness.client.close()
 
 
 @pytest.fixture
-def quick_stage(empty_bank: Emulator, virtual_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """The same without sockets."""
-    return watch(monkeypatch, empty_bank, virtual_clock, sockets=False)
+def quick_harness(empty_service: Emulator, virtual_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> CrashHarness:
+    """The harness without sockets."""
+    return install_crash_points(monkeypatch, empty_service, virtual_clock, sockets=False)
 
 
 @pytest.fixture(params=[True, False], ids=["store", "no-store"])
-def story(stage: Stage, request: pytest.FixtureRequest) -> Story:
-    """A task instance, on Airflow 3.3 and on what came before."""
-    return Story(stage, MemoryTaskStateStore() if request.param else None)
+def task(harness: CrashHarness, request: pytest.FixtureRequest) -> SubmitTask:
+    """A task instance on Airflow 3.3, and on Airflow before it."""
+    return SubmitTask(harness, MemoryTaskStateStore() if request.param else None)
 
 
 @pytest.fixture
-def recorded(stage: Stage) -> Story:
+def recorded(harness: CrashHarness) -> SubmitTask:
     """A task instance with a task state store."""
-    return Story(stage, MemoryTaskStateStore())
+    return SubmitTask(harness, MemoryTaskStateStore())
 
 
 @pytest.fixture
-def unrecorded(stage: Stage) -> Story:
+def unrecorded(harness: CrashHarness) -> SubmitTask:
     """A task instance without a task state store."""
-    return Story(stage, None)
+    return SubmitTask(harness, None)

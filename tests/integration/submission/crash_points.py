@@ -1,4 +1,4 @@
-"""kill -9 without processes: a crash before and after every side effect of an operator, under a clock of its own."""
+"""CrashPoints: kill -9 without processes, before and after every side effect of an operator, in virtual time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
-#: A process that was killed while its POST was under way: the service takes it up to one HTTP timeout later.
+#: A POST whose sender was killed may be accepted up to one HTTP timeout later.
 HTTP_TIMEOUT = 30
 
 
@@ -31,29 +31,29 @@ class Crash(BaseException):
 
 @dataclass
 class Clock:
-    """Epoch seconds for hook and service; a POST whose sender died arrives when its time has come."""
+    """Epoch seconds for hook and service; a POST in flight is accepted when its moment has come."""
 
     now: float = 1_790_000_000.0
-    under_way: list[tuple[float, Callable[[], Any]]] = field(default_factory=list)
+    in_flight: list[tuple[float, Callable[[], Any]]] = field(default_factory=list)
 
     def __call__(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
         until = self.now + seconds
-        for due, arrive in sorted(self.under_way, key=lambda entry: entry[0]):
+        for due, arrive in sorted(self.in_flight, key=lambda entry: entry[0]):
             if due <= until:
                 self.now = max(self.now, due)
                 arrive()
-        self.under_way = [entry for entry in self.under_way if entry[0] > until]
+        self.in_flight = [entry for entry in self.in_flight if entry[0] > until]
         self.now = until
 
 
 @dataclass
-class Tape:
-    """Counts the points an attempt passes, and crashes at the chosen one.
+class CrashPoints:
+    """Record the points that an attempt reaches, and crash at the chosen one.
 
-    :param late: Seconds after its sender's death at which a POST under way is accepted.
+    :param late: Seconds after the crash of its sender at which a POST in flight is accepted.
     :param crash_at: The point to crash at, by its number in the attempt.
     :param crash_on: The point to crash at, by name and occurrence.
     """
@@ -64,63 +64,63 @@ class Tape:
     crash_on: tuple[str, int] | None = None
     passed: list[str] = field(default_factory=list)
 
-    def point(self, name: str, dying_breath: Callable[[], Any] | None = None) -> None:
+    def reach(self, name: str, in_flight: Callable[[], Any] | None = None) -> None:
         self.passed.append(name)
         if len(self.passed) - 1 == self.crash_at or (name, self.passed.count(name)) == self.crash_on:
-            if dying_breath is not None:
-                self.clock.under_way.append((self.clock.now + self.late, dying_breath))
+            if in_flight is not None:
+                self.clock.in_flight.append((self.clock.now + self.late, in_flight))
                 self.clock.sleep(0.0)
             raise Crash(name)
 
     def around(self, name: str, effect: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
-            self.point(f"before {name}")
+            self.reach(f"before {name}")
             result = effect(*args, **kwargs)
-            self.point(f"after {name}")
+            self.reach(f"after {name}")
             return result
 
         return watched
 
 
 @dataclass
-class Stage:
-    """The emulator, the clock and the tape, and every side effect under watch."""
+class CrashHarness:
+    """The emulator, the clock and the crash points of one submit task."""
 
     emulator: Emulator
     clock: Clock
-    tape: Tape
+    crash_points: CrashPoints
     client: ToApisClient | None = None
 
     def run(self, operator: Callable[[], Any], crashes: tuple[int, ...], *, store: bool) -> tuple[Run, int]:
         """Run attempts, each crashing at its point, until one ends by itself.
 
-        :returns: The last attempt, and how many of the crashes came to pass.
+        :returns: The last attempt, and how many of the crashes happened.
         """
         self.emulator.service.ledger.image_tasks.clear()
         self.emulator.service.ledger.by_client_id.clear()
-        self.clock.under_way.clear()
+        self.clock.in_flight.clear()
         row = MemoryTaskStateStore() if store else None
         for number, crash_at in enumerate((*crashes, None)):
             client_ids._checked.clear()  # every attempt is a process of its own
-            self.tape.crash_at = crash_at
-            self.tape.passed = []
+            self.crash_points.crash_at = crash_at
+            self.crash_points.passed = []
             ti = TaskInstance(task_id="submit", try_number=number + 1, max_tries=9, store=row)
             try:
                 run = attempt(operator(), ti)
-                self.tape.point("returned")
+                self.crash_points.reach("returned")
             except Crash:
                 continue
             return run, number
         raise AssertionError("the attempt without a crash crashed")
 
-    def points(self, operator: Callable[[], Any], before: tuple[int, ...], *, store: bool) -> int:
-        """Return how many points the attempt after these crashes passes."""
+    def count_points(self, operator: Callable[[], Any], before: tuple[int, ...], *, store: bool) -> int:
+        """Return how many points the attempt after these crashes reaches."""
         self.run(operator, before, store=store)
-        return len(self.tape.passed)
+        return len(self.crash_points.passed)
 
 
 def short_circuit(service: EmulatedService, call: ApiCall[Any]) -> ApiResponse:
-    """Answer as the emulator does, without a socket: thousands of attempts in seconds."""
+    """Answer a call as the emulator does, without a socket: thousands of attempts in seconds."""
     if call.kind is CallKind.SUBMIT:
         body = responses.submitted(service.accept(parse(call.body, service.settings), {}), service.settings, {})
         return ApiResponse(200, body=json.dumps(body).encode())
@@ -133,30 +133,32 @@ def short_circuit(service: EmulatedService, call: ApiCall[Any]) -> ApiResponse:
     return ApiResponse(200, body=json.dumps(body).encode())
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, sockets: bool) -> Stage:
-    """Put every side effect of a submit on a tape: journal, calls, waits."""
-    tape = Tape(clock)
-    stage = Stage(emulator, clock, tape)
+def install_crash_points(
+    monkeypatch: pytest.MonkeyPatch, emulator: Emulator, clock: Clock, *, sockets: bool
+) -> CrashHarness:
+    """Make a crash point of every side effect of a submit: store, calls, waits."""
+    crash_points = CrashPoints(clock)
+    harness = CrashHarness(emulator, clock, crash_points)
     exchange = ToApisClient._exchange if sockets else (lambda _, call: short_circuit(emulator.service, call))
 
     def watched(self: ToApisClient, call: Any) -> Any:
-        tape.point(f"before {call.kind}")
+        crash_points.reach(f"before {call.kind}")
         if call.kind is CallKind.SUBMIT:
-            tape.point("submit under way", lambda: exchange(self, call))
+            crash_points.reach("submit under way", lambda: exchange(self, call))
         answer = exchange(self, call)
-        tape.point(f"after {call.kind}")
+        crash_points.reach(f"after {call.kind}")
         return answer
 
     monkeypatch.setattr(ToApisClient, "_exchange", watched)
-    # One client for all attempts: building one costs more than an attempt, and a POST under way outlives its hook.
+    # One client for all attempts: building one costs more than an attempt, and a POST in flight outlives its hook.
     client = ToApisClient(
-        emulator.api_url, emulator.api_key, timeout=HTTP_TIMEOUT, sleep=tape.around("wait", clock.sleep)
+        emulator.api_url, emulator.api_key, timeout=HTTP_TIMEOUT, sleep=crash_points.around("wait", clock.sleep)
     )
     monkeypatch.setattr(NanoBananaHook, "_connect", lambda hook: client)
-    stage.client = client
+    harness.client = client
     monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
-    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(tape.around("wait", clock.sleep)))
+    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(crash_points.around("wait", clock.sleep)))
     for journal, read, write in ((MemoryTaskStateStore, "get", "set"), (TaskInstance, "xcom_pull", "xcom_push")):
-        monkeypatch.setattr(journal, read, tape.around("read", getattr(journal, read)))
-        monkeypatch.setattr(journal, write, tape.around("write", getattr(journal, write)))
-    return stage
+        monkeypatch.setattr(journal, read, crash_points.around("read", getattr(journal, read)))
+        monkeypatch.setattr(journal, write, crash_points.around("write", getattr(journal, write)))
+    return harness

@@ -1,4 +1,4 @@
-"""What happens to one submitting task instance, told attempt by attempt."""
+"""SubmitTask: one Submit task instance, attempt by attempt, each of which may crash at a side effect."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.submission.crash_points import Crash, Stage
+from tests.integration.submission.crash_points import Crash, CrashHarness
 from tests.support.ledger import kept_record
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
 
 @dataclass
-class Story:
-    """One task instance: its store, if any, and Airflow's counts.
+class SubmitTask:
+    """One Submit task instance with its store, if any, and Airflow's counts.
 
     :param options: The operator's, over ``prompt="a red kite"``.
     """
 
-    stage: Stage
+    harness: CrashHarness
     store: MemoryTaskStateStore | None
     retries: int = 3
     tries: int = 0
@@ -28,28 +28,28 @@ class Story:
     options: dict[str, Any] = field(default_factory=dict)
 
     def attempt(self, crash_on: str = "", occurrence: int = 1) -> Run:
-        """Run the next try, in a process of its own; it may crash, and has neither result nor error then."""
+        """Run the next try in a process of its own; after a crash there is no result and no error."""
         client_ids._checked.clear()
         return self.attempt_in_same_process(crash_on, occurrence)
 
     def attempt_in_same_process(self, crash_on: str = "", occurrence: int = 1) -> Run:
-        """Run the next try where something may have been learnt before."""
+        """Run the next try in the process of the one before, with what that process remembers."""
         self.tries += 1
-        tape, row = self.stage.tape, self.store
-        tape.passed, tape.crash_on = [], (crash_on, occurrence) if crash_on else None
+        crash_points, row = self.harness.crash_points, self.store
+        crash_points.passed, crash_points.crash_on = [], (crash_on, occurrence) if crash_on else None
         ti = TaskInstance(task_id="submit", try_number=self.tries, max_tries=self.max_tries, store=row)
         try:
             run = attempt(self.operator(), ti)
-            tape.point("returned")
+            crash_points.reach("returned")
         except Crash:
             return Run(ti=ti)
         finally:
-            tape.crash_on = None
-        assert not crash_on, f"it never came to {crash_on} ({occurrence}): {tape.passed}"
+            crash_points.crash_on = None
+        assert not crash_on, f"it never came to {crash_on} ({occurrence}): {crash_points.passed}"
         return run
 
     def bought_by(self, crash_on: str) -> list[str]:
-        """Run the next try, which crashes; return what has been paid by then."""
+        """Run the next try, which crashes; return the ids of the image tasks paid by then."""
         self.attempt(crash_on)
         return self.charges
 
@@ -58,29 +58,29 @@ class Story:
         return NanoBananaSubmitOperator(task_id="submit", retries=self.retries, **options)
 
     def clear(self) -> None:
-        """Clear as Airflow does whatever is not running: a new round of retries."""
+        """Clear the task as Airflow does while it does not run: it gets all of its retries again."""
         self.max_tries = self.tries + self.retries
 
-    def wipe(self) -> None:
-        """Lose the record."""
+    def lose_record(self) -> None:
+        """Delete the record from the store."""
         assert self.store is not None
         self.store.rows.clear()
 
     @property
     def state(self) -> str | None:
-        """What the record says, if there is one."""
+        """The state in the stored record, if there is one."""
         return str(kept_record(self.store).state) if self.store and self.store.rows else None
 
     @property
     def charges(self) -> list[str]:
-        """The ids of what was paid and not refunded, in the order of the charges."""
-        return [entry["id"] for entry in self.stage.emulator.ledger()["image_tasks"] if not entry["refunded"]]
+        """The ids of the image tasks that are paid and not refunded, in the order of the charges."""
+        return [entry["id"] for entry in self.harness.emulator.ledger()["image_tasks"] if not entry["refunded"]]
 
     @property
     def accepted(self) -> int:
         """How many submits the service accepted, refunded ones too."""
-        return int(self.stage.emulator.ledger()["count"])
+        return int(self.harness.emulator.ledger()["count"])
 
     def seconds(self, since: float) -> float:
-        """Return how long ago that was, by the clock of hook and service."""
-        return self.stage.clock.now - since
+        """Return the seconds since a moment, by the clock of hook and service."""
+        return self.harness.clock.now - since

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from tests.integration.submission.harness import Story
+from tests.integration.submission.harness import SubmitTask
 from tests.support.images import picture
 
 
@@ -22,13 +22,13 @@ def photo(tmp_path: Path) -> Path:
 DAY = 86_400.0
 
 
-def test_r30_a_running_task_is_cleared(story: Story) -> None:
+def test_r30_a_running_task_is_cleared(task: SubmitTask) -> None:
     """Airflow kills it and goes on as with a retry: ``max_tries`` stays."""
-    story.attempt(crash_on="after submit")
-    assert [story.attempt().result] == story.charges
+    task.attempt(crash_on="after submit")
+    assert [task.attempt().result] == task.charges
 
 
-def test_r31_a_running_task_is_cleared_with_another_request(recorded: Story) -> None:
+def test_r31_a_running_task_is_cleared_with_another_request(recorded: SubmitTask) -> None:
     recorded.attempt(crash_on="after submit")
     recorded.options = {"prompt": "a blue kite"}
     assert [recorded.attempt().result] == recorded.charges, "as at a retry, what is paid wins"
@@ -38,79 +38,79 @@ def test_r31_a_running_task_is_cleared_with_another_request(recorded: Story) -> 
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_r32_a_queued_submit_is_cleared(story: Story, changed: bool) -> None:
-    story.stage.emulator.fault(on="submit", kind="rate_limit", retry_after=40, times=1)
-    story.options = {"timeout": 0}
-    assert story.attempt().error is not None
-    story.clear()
-    story.options = {"prompt": "a blue kite"} if changed else {}
-    assert [story.attempt().result] == story.charges
+def test_r32_a_queued_submit_is_cleared(task: SubmitTask, changed: bool) -> None:
+    task.harness.emulator.fault(on="submit", kind="rate_limit", retry_after=40, times=1)
+    task.options = {"timeout": 0}
+    assert task.attempt().error is not None
+    task.clear()
+    task.options = {"prompt": "a blue kite"} if changed else {}
+    assert [task.attempt().result] == task.charges
 
 
-def test_r33_a_failed_task_is_cleared(story: Story) -> None:
+def test_r33_a_failed_task_is_cleared(task: SubmitTask) -> None:
     """Failed in Airflow, after a submit whose outcome no attempt came to know."""
-    story.stage.emulator.configure(lookup_delay=30)
-    story.attempt(crash_on="submit under way")
-    story.clear()
-    assert [story.attempt().result] == story.charges
+    task.harness.emulator.configure(lookup_delay=30)
+    task.attempt(crash_on="submit under way")
+    task.clear()
+    assert [task.attempt().result] == task.charges
 
 
-def test_r34_a_failed_task_is_cleared_with_another_request(story: Story) -> None:
-    story.stage.emulator.configure(lookup_delay=30)
-    story.attempt(crash_on="submit under way")
-    story.clear()
-    story.options = {"prompt": "a blue kite"}
-    run = story.attempt()
-    assert story.charges[1:] == [run.result]
-    assert story.attempt().result == run.result
-    assert len(story.charges) == 2
+def test_r34_a_failed_task_is_cleared_with_another_request(task: SubmitTask) -> None:
+    task.harness.emulator.configure(lookup_delay=30)
+    task.attempt(crash_on="submit under way")
+    task.clear()
+    task.options = {"prompt": "a blue kite"}
+    run = task.attempt()
+    assert task.charges[1:] == [run.result]
+    assert task.attempt().result == run.result
+    assert len(task.charges) == 2
 
 
-def test_r35_a_successful_task_is_cleared(story: Story) -> None:
-    bought = story.attempt().result
-    story.clear()
-    assert [story.attempt().result] == [bought] == story.charges
+def test_r35_a_successful_task_is_cleared(task: SubmitTask) -> None:
+    bought = task.attempt().result
+    task.clear()
+    assert [task.attempt().result] == [bought] == task.charges
 
 
-def test_r36_a_successful_task_is_cleared_with_another_request(story: Story) -> None:
-    abandoned = story.attempt().result
-    story.stage.clock.sleep(600.0)
-    story.clear()
-    story.options = {"prompt": "a blue kite"}
-    start = story.stage.clock.now
-    run = story.attempt()
-    assert story.charges == [abandoned, run.result]
-    assert (story.seconds(start) == 0) == (story.store is not None), "nothing left after what is on record"
+def test_r36_a_successful_task_is_cleared_with_another_request(task: SubmitTask) -> None:
+    abandoned = task.attempt().result
+    task.harness.clock.sleep(600.0)
+    task.clear()
+    task.options = {"prompt": "a blue kite"}
+    start = task.harness.clock.now
+    run = task.attempt()
+    assert task.charges == [abandoned, run.result]
+    assert (task.seconds(start) == 0) == (task.store is not None), "nothing left after what is on record"
 
 
-def test_r37_the_request_is_changed_back(story: Story) -> None:
-    story.stage.emulator.configure(lookup_delay=30)
-    first = story.attempt().result
+def test_r37_the_request_is_changed_back(task: SubmitTask) -> None:
+    task.harness.emulator.configure(lookup_delay=30)
+    first = task.attempt().result
     for prompt in ("a blue kite", "a red kite"):
-        story.clear()
-        story.options = {"prompt": prompt}
-        run = story.attempt()
+        task.clear()
+        task.options = {"prompt": prompt}
+        run = task.attempt()
     assert run.result == first
-    assert len(story.charges) == 2
+    assert len(task.charges) == 2
 
 
-def test_r38_a_clear_that_shall_not_reuse(story: Story) -> None:
-    story.options = {"reuse_existing": False}
-    first = story.attempt().result
-    story.clear()
-    second = story.bought_by(crash_on="after submit")[-1]
-    assert story.attempt().result == second != first
-    assert story.charges == [first, second]
+def test_r38_a_clear_that_shall_not_reuse(task: SubmitTask) -> None:
+    task.options = {"reuse_existing": False}
+    first = task.attempt().result
+    task.clear()
+    second = task.bought_by(crash_on="after submit")[-1]
+    assert task.attempt().result == second != first
+    assert task.charges == [first, second]
 
 
-def test_r39_a_clear_that_shall_not_reuse_before_anything_was_handed_on(recorded: Story) -> None:
+def test_r39_a_clear_that_shall_not_reuse_before_anything_was_handed_on(recorded: SubmitTask) -> None:
     recorded.options = {"reuse_existing": False}
     recorded.attempt(crash_on="after submit")
     recorded.clear()
     assert [recorded.attempt().result] == recorded.charges
 
 
-def test_r40_the_same_without_a_record(unrecorded: Story) -> None:
+def test_r40_the_same_without_a_record(unrecorded: SubmitTask) -> None:
     unrecorded.options = {"reuse_existing": False}
     first = unrecorded.bought_by(crash_on="after submit")
     unrecorded.clear()
@@ -118,19 +118,19 @@ def test_r40_the_same_without_a_record(unrecorded: Story) -> None:
     assert unrecorded.charges == [*first, run.result]
 
 
-def test_a_clear_after_the_reference_image_was_replaced_is_another_request(story: Story, photo: Path) -> None:
+def test_a_clear_after_the_reference_image_was_replaced_is_another_request(task: SubmitTask, photo: Path) -> None:
     """Its address is the same, what it shows is not; generate sees it likewise."""
-    story.options = {"reference_images": [photo.as_uri()]}
-    first = story.attempt().result
-    story.clear()
-    assert story.attempt().result == first
+    task.options = {"reference_images": [photo.as_uri()]}
+    first = task.attempt().result
+    task.clear()
+    assert task.attempt().result == first
     photo.write_bytes(picture("png", (32, 32)))
-    story.clear()
-    again = story.attempt().result
-    assert story.charges == [first, again]
+    task.clear()
+    again = task.attempt().result
+    assert task.charges == [first, again]
 
 
-def test_a_retry_after_the_reference_image_was_replaced_takes_what_is_paid(recorded: Story, photo: Path) -> None:
+def test_a_retry_after_the_reference_image_was_replaced_takes_what_is_paid(recorded: SubmitTask, photo: Path) -> None:
     recorded.options = {"reference_images": [photo.as_uri()]}
     recorded.attempt(crash_on="after submit")
     photo.write_bytes(picture("png", (32, 32)))
@@ -138,7 +138,9 @@ def test_a_retry_after_the_reference_image_was_replaced_takes_what_is_paid(recor
 
 
 @pytest.mark.parametrize("cleared", [False, True])
-def test_what_is_paid_is_found_though_the_reference_image_is_gone(recorded: Story, photo: Path, cleared: bool) -> None:
+def test_what_is_paid_is_found_though_the_reference_image_is_gone(
+    recorded: SubmitTask, photo: Path, cleared: bool
+) -> None:
     recorded.options = {"reference_images": [photo.as_uri()]}
     recorded.attempt(crash_on="after submit")
     photo.unlink()
@@ -147,46 +149,46 @@ def test_what_is_paid_is_found_though_the_reference_image_is_gone(recorded: Stor
     assert [recorded.attempt().result] == recorded.charges
 
 
-def test_a_reference_image_that_is_not_there_is_named_before_anything_is_sent(story: Story, photo: Path) -> None:
-    story.options = {"reference_images": [photo.as_uri()]}
+def test_a_reference_image_that_is_not_there_is_named_before_anything_is_sent(task: SubmitTask, photo: Path) -> None:
+    task.options = {"reference_images": [photo.as_uri()]}
     photo.unlink()
-    run = story.attempt()
+    run = task.attempt()
     assert isinstance(getattr(run.error, "error", None), InvalidRequest) and "photo.png" in str(run.error)
-    assert story.accepted == 0
+    assert task.accepted == 0
 
 
 @pytest.mark.parametrize("told", [{"on_expired": "resubmit"}, {"reuse_existing": False}])
 @pytest.mark.parametrize("handed_on", [True, False])
-def test_r41_a_task_whose_result_has_expired(story: Story, told: dict[str, object], handed_on: bool) -> None:
+def test_r41_a_task_whose_result_has_expired(task: SubmitTask, told: dict[str, object], handed_on: bool) -> None:
     """A month later, say with "upstream" ticked: nobody asked for the image itself."""
-    bought = story.bought_by(crash_on="returned" if handed_on else "after submit")
-    story.stage.clock.sleep(30 * DAY)
+    bought = task.bought_by(crash_on="returned" if handed_on else "after submit")
+    task.harness.clock.sleep(30 * DAY)
     for _ in range(2):
-        story.clear()
-        error = story.attempt().error
+        task.clear()
+        error = task.attempt().error
         assert isinstance(error, NanoBananaException)
         assert (error.charged, error.image_task_id) == ("yes", bought[0])
         assert "on_expired='resubmit'" in str(error)
         assert "reuse_existing=False" in str(error)
-    assert story.charges == bought
-    story.options = told
-    story.clear()
-    again = story.attempt().result
-    assert story.charges == [*bought, again]
-    assert story.attempt().result == again
+    assert task.charges == bought
+    task.options = told
+    task.clear()
+    again = task.attempt().result
+    assert task.charges == [*bought, again]
+    assert task.attempt().result == again
 
 
-def test_r42_a_task_whose_result_has_expired_with_another_request(story: Story) -> None:
-    bought = story.bought_by(crash_on="returned")
-    story.stage.clock.sleep(30 * DAY)
-    story.options = {"prompt": "a blue kite"}
-    story.clear()
-    run = story.attempt()
-    assert story.charges == [*bought, run.result]
+def test_r42_a_task_whose_result_has_expired_with_another_request(task: SubmitTask) -> None:
+    bought = task.bought_by(crash_on="returned")
+    task.harness.clock.sleep(30 * DAY)
+    task.options = {"prompt": "a blue kite"}
+    task.clear()
+    run = task.attempt()
+    assert task.charges == [*bought, run.result]
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (3, 0), (2, 1), (1, 5)])
-def test_r43_a_task_whose_retries_were_edited(recorded: Story, before: int, after: int) -> None:
+def test_r43_a_task_whose_retries_were_edited(recorded: SubmitTask, before: int, after: int) -> None:
     """A clear sets ``max_tries`` to the tries so far plus ``retries``: the same number again where that was lowered."""
     recorded.retries = recorded.max_tries = before
     first = recorded.attempt().result
@@ -198,17 +200,17 @@ def test_r43_a_task_whose_retries_were_edited(recorded: Story, before: int, afte
     assert recorded.attempt().result == run.result, "its retry is no clear"
 
 
-def test_r44_a_task_whose_request_failed_again_and_again(story: Story) -> None:
+def test_r44_a_task_whose_request_failed_again_and_again(task: SubmitTask) -> None:
     from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS
 
-    story.retries = story.max_tries = 2 * MAX_GENERATIONS
-    story.stage.emulator.fault(on="submit", kind="failed")
+    task.retries = task.max_tries = 2 * MAX_GENERATIONS
+    task.harness.emulator.fault(on="submit", kind="failed")
     for _ in range(MAX_GENERATIONS):
-        story.attempt()
-    error = story.attempt().error
+        task.attempt()
+    error = task.attempt().error
     assert isinstance(error, NanoBananaException)
     assert "clear this task" in str(error)
-    assert story.accepted == MAX_GENERATIONS
-    story.stage.emulator.clear_faults()
-    story.clear()
-    assert [story.attempt().result] == story.charges
+    assert task.accepted == MAX_GENERATIONS
+    task.harness.emulator.clear_faults()
+    task.clear()
+    assert [task.attempt().result] == task.charges

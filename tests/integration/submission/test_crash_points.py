@@ -14,7 +14,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.toapis.protocol import submit_call
-from tests.integration.submission.crash_points import HTTP_TIMEOUT, Stage
+from tests.integration.submission.crash_points import HTTP_TIMEOUT, CrashHarness
 
 #: Seconds until a client id resolves, and seconds that a POST whose sender died takes to be accepted.
 BANKS = [(0, 0), (1, 0), (15, 0), (30, 0), (0, HTTP_TIMEOUT), (30, HTTP_TIMEOUT)]
@@ -49,41 +49,43 @@ PNG = bytes.fromhex(
 )
 
 
-def storms(stage: Stage, operator: Callable[[], Any], crashes: int, *, store: bool) -> Iterator[tuple[int, ...]]:
+def storms(
+    harness: CrashHarness, operator: Callable[[], Any], crashes: int, *, store: bool
+) -> Iterator[tuple[int, ...]]:
     """Yield every way in which so many attempts in a row can crash."""
 
     def after(before: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         if len(before) == crashes:
             yield before
             return
-        for point in range(stage.points(operator, before, store=store)):
+        for point in range(harness.count_points(operator, before, store=store)):
             yield from after((*before, point))
 
     return after(())
 
 
-def duplicates(stage: Stage, operator: Callable[[], Any], crashes: int, *, store: bool) -> tuple[int, int]:
+def duplicates(harness: CrashHarness, operator: Callable[[], Any], crashes: int, *, store: bool) -> tuple[int, int]:
     """Return how many storms there were, and the charges beyond the first in all of them."""
     count = beyond = 0
-    for storm in storms(stage, operator, crashes, store=store):
-        run, came = stage.run(operator, storm, store=store)
+    for storm in storms(harness, operator, crashes, store=store):
+        run, came = harness.run(operator, storm, store=store)
         assert run.error is None, (storm, run.error)
         assert came == crashes
-        charged = stage.emulator.service.ledger.image_tasks
+        charged = harness.emulator.service.ledger.image_tasks
         assert run.result in charged, storm
         count, beyond = count + 1, beyond + len(charged) - 1
-        stage.clock.sleep(3600.0)
+        harness.clock.sleep(3600.0)
     return count, beyond
 
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize(("shown_after", "accepted_after"), BANKS)
 def test_one_crash_at_every_point(
-    stage: Stage, with_upload: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
+    harness: CrashHarness, with_upload: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
 ) -> None:
-    stage.emulator.configure(lookup_delay=shown_after)
-    stage.tape.late = accepted_after
-    count, beyond = duplicates(stage, with_upload, 1, store=store)
+    harness.emulator.configure(lookup_delay=shown_after)
+    harness.crash_points.late = accepted_after
+    count, beyond = duplicates(harness, with_upload, 1, store=store)
     print(f"\n{count} crash points: {beyond} duplicates")
     assert count > 15
     assert beyond == 0
@@ -92,7 +94,7 @@ def test_one_crash_at_every_point(
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize(("shown_after", "accepted_after"), [BANKS[0], BANKS[-1]])
 def test_one_crash_at_every_point_while_the_account_makes_submits_wait(
-    stage: Stage,
+    harness: CrashHarness,
     ours: Callable[[], Any],
     monkeypatch: pytest.MonkeyPatch,
     store: bool,
@@ -100,42 +102,42 @@ def test_one_crash_at_every_point_while_the_account_makes_submits_wait(
     accepted_after: int,
 ) -> None:
     """Every attempt stands in the line first, behind those of other processes, and may die there."""
-    slow = stage.emulator.connection_json(timeout=HTTP_TIMEOUT, submit_rate=0.3)
+    slow = harness.emulator.connection_json(timeout=HTTP_TIMEOUT, submit_rate=0.3)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", slow)
 
     def behind_another() -> Any:
         with NanoBananaHook() as hook:
-            SubmitRateLimiter.of(hook.settings).reserve(stage.clock.now)
+            SubmitRateLimiter.of(hook.settings).reserve(harness.clock.now)
         return ours()
 
-    stage.emulator.configure(lookup_delay=shown_after)
-    stage.tape.late = accepted_after
-    count, beyond = duplicates(stage, behind_another, 1, store=store)
+    harness.emulator.configure(lookup_delay=shown_after)
+    harness.crash_points.late = accepted_after
+    count, beyond = duplicates(harness, behind_another, 1, store=store)
     print(f"\n{count} crash points: {beyond} duplicates")
-    stage.points(behind_another, (), store=store)
-    assert "before wait" in stage.tape.passed
+    harness.count_points(behind_another, (), store=store)
+    assert "before wait" in harness.crash_points.passed
     assert beyond == 0
 
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize(("shown_after", "accepted_after"), [BANKS[0], BANKS[-1]])
 def test_two_crashes_in_a_row_at_every_pair_of_points(
-    quick_stage: Stage, ours: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
+    quick_harness: CrashHarness, ours: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
 ) -> None:
-    stage = quick_stage
-    stage.emulator.configure(lookup_delay=shown_after)
-    stage.tape.late = accepted_after
-    count, beyond = duplicates(stage, ours, 2, store=store)
+    harness = quick_harness
+    harness.emulator.configure(lookup_delay=shown_after)
+    harness.crash_points.late = accepted_after
+    count, beyond = duplicates(harness, ours, 2, store=store)
     print(f"\n{count} pairs of crash points: {beyond} duplicates")
     assert count > 200
     assert beyond == 0
 
 
-def test_the_naive_operator_pays_again(stage: Stage) -> None:
+def test_the_naive_operator_pays_again(harness: CrashHarness) -> None:
     def naive() -> Any:
         return NaiveSubmitOperator(task_id="submit", retries=9)
 
-    measured = {crashes: duplicates(stage, naive, crashes, store=False) for crashes in (1, 2)}
+    measured = {crashes: duplicates(harness, naive, crashes, store=False) for crashes in (1, 2)}
     print(f"\nnaive operator: crashes in a row -> (storms, duplicates): {measured}")
     assert all(beyond > 0 for _, beyond in measured.values())
     assert all(count for count, _ in itertools.islice(measured.values(), 1))

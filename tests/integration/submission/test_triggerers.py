@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from tests.integration.submission.harness import Story
+from tests.integration.submission.harness import SubmitTask
 from tests.support import task_runner
 from tests.support.task_runner import fire, rebuilt, sensor
 
@@ -65,13 +65,15 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
 
 
 @pytest.fixture
-def waiting(recorded: Story) -> Story:
-    """A story whose image tasks run until they are told to be done."""
-    recorded.stage.emulator.configure(latency=1e6)
+def waiting(recorded: SubmitTask) -> SubmitTask:
+    """A task whose image tasks run until they are told to be done."""
+    recorded.harness.emulator.configure(latency=1e6)
     return recorded
 
 
-def test_r09_a_queued_submit_under_dying_and_doubled_triggerers(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r09_a_queued_submit_under_dying_and_doubled_triggerers(
+    task: SubmitTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A trigger is its row in the database, and buys nothing; what is bought is bought by the attempt that resumes."""
     events: list[Any] = []
 
@@ -82,20 +84,20 @@ def test_r09_a_queued_submit_under_dying_and_doubled_triggerers(story: Story, mo
         await asyncio.sleep(0)
         await killed(at_work)
         events.extend(await asyncio.gather(fire(trigger), fire(trigger)))
-        assert story.charges == []
+        assert task.charges == []
         return events[0]
 
     monkeypatch.setattr(task_runner, "fire", hostile)
-    story.stage.emulator.fault(on="submit", kind="rate_limit", retry_after=40, times=1)
-    run = story.attempt()
+    task.harness.emulator.fault(on="submit", kind="rate_limit", retry_after=40, times=1)
+    run = task.attempt()
     assert events[0] == events[1], "whichever of the two is heard, the attempt resumes in the same way"
-    assert [run.result] == story.charges
-    assert story.attempt().result == run.result
-    assert story.accepted == 1
+    assert [run.result] == task.charges
+    assert task.attempt().result == run.result
+    assert task.accepted == 1
 
 
-def test_two_triggerers_watch_one_wait_and_one_dies(waiting: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulator = waiting.stage.emulator
+def test_two_triggerers_watch_one_wait_and_one_dies(waiting: SubmitTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator = waiting.harness.emulator
     bought = waiting.attempt().result
 
     async def hostile(trigger: Any) -> Any:
@@ -115,9 +117,9 @@ def test_two_triggerers_watch_one_wait_and_one_dies(waiting: Story, monkeypatch:
 
 
 def test_kill_9_of_a_triggerer_and_another_takes_over(
-    waiting: Story, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    waiting: SubmitTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    emulator = waiting.stage.emulator
+    emulator = waiting.harness.emulator
     bought = waiting.attempt().result
 
     async def hostile(trigger: Any) -> Any:

@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.batch.budget import Budget, Estimate, check_bal
 from airflow_provider_nanobanana.batch.costs import Cost, Spent
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.responses import Balance
-from tests.support.batch import orders
+from tests.support.batch import items
 
 GEMINI = "gemini-3.1-flash-image-preview"
 UNPRICED = {"prompt": "a", "resolution": "0.5K", "model": GEMINI}
@@ -38,7 +38,7 @@ def buy(budget: Budget, wanted: list[Any], spent: Spent) -> int:
 @pytest.mark.parametrize(("limit", "bought"), [(0.075, 3), (0.0749, 2), (0.1, 4), (0.3, 12), (0.024, 0), (100, 50)])
 def test_the_limit_is_reached_to_the_cent_and_never_passed(limit: float, bought: int) -> None:
     """0.1 + 0.2 is not 0.3 in floats; here three times 0.025 is 0.075."""
-    wanted = orders(["a"] * 50)
+    wanted = items(["a"] * 50)
     spent = Spent()
     assert buy(Budget(limit), wanted, spent) == bought and spent.usd <= limit
     assert Budget(limit).estimate(wanted).within_images == bought
@@ -46,7 +46,7 @@ def test_the_limit_is_reached_to_the_cent_and_never_passed(limit: float, bought:
 
 @given(st.lists(st.sampled_from(["1K", "2K", "4K"]), max_size=30), st.integers(1, 10**6), st.integers(0, 10**6))
 def test_the_estimate_says_where_the_limit_will_stop(sizes: list[str], limit: int, paid: int) -> None:
-    wanted = orders([{"prompt": "a", "resolution": size} for size in sizes])
+    wanted = items([{"prompt": "a", "resolution": size} for size in sizes])
     budget, spent = Budget(limit / 10**6), Spent({"before": Cost(paid / 10**6)})
     estimate = budget.estimate(wanted, spent.usd)
     assert estimate.within_images == buy(budget, wanted, spent)
@@ -55,24 +55,24 @@ def test_the_estimate_says_where_the_limit_will_stop(sizes: list[str], limit: in
 
 
 def test_a_cheaper_request_behind_the_one_that_would_pass_is_not_bought() -> None:
-    wanted = orders([{"prompt": "a", "resolution": "4K"}, {"prompt": "b", "resolution": "4K"}, "c"])
+    wanted = items([{"prompt": "a", "resolution": "4K"}, {"prompt": "b", "resolution": "4K"}, "c"])
     assert Budget(0.07).estimate(wanted) == Estimate(3, 0.105, 0, 1, 0.04)
 
 
 def test_earlier_attempts_count() -> None:
-    wanted = orders(["a"] * 10)
+    wanted = items(["a"] * 10)
     assert Budget(1.0).estimate(wanted, 0.9).within_images == 4
     assert Budget(1.0).estimate(wanted, 1.2).within_images == 0
 
 
 def test_without_a_limit_an_unknown_price_is_only_counted() -> None:
-    wanted = orders(["a", UNPRICED])
+    wanted = items(["a", UNPRICED])
     assert Budget().estimate(wanted) == Estimate(2, 0.025, 1, 2, 0.025)
     assert Budget().may_buy(wanted[1], 0.0)
 
 
 def test_with_a_limit_an_unknown_price_is_refused_and_the_cure_named() -> None:
-    wanted = orders(["a", UNPRICED])
+    wanted = items(["a", UNPRICED])
     for ask in (lambda: Budget(5).estimate(wanted), lambda: Budget(5).may_buy(wanted[1], 0.0)):
         with pytest.raises(errors.InvalidRequest, match='extra "prices"') as caught:
             ask()
@@ -82,10 +82,10 @@ def test_with_a_limit_an_unknown_price_is_refused_and_the_cure_named() -> None:
 
 
 def test_the_estimate_in_words() -> None:
-    wanted = orders(["a"] * 2000)
+    wanted = items(["a"] * 2000)
     assert Budget().estimate(wanted).line() == "Estimate: 2,000 images to buy, $50.00 at list prices."
     assert Budget(10).estimate(wanted).line().endswith("; max_cost_usd stops after 400 of them, $10.00.")
-    assert "1 images without a known price" in Budget().estimate(orders(UNPRICED)).line()
+    assert "1 images without a known price" in Budget().estimate(items(UNPRICED)).line()
 
 
 # --- the account ----------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_the_estimate_in_words() -> None:
     ],
 )
 def test_the_account_must_hold_what_will_be_bought(balance: Balance, enough: bool) -> None:
-    estimate = Budget().estimate(orders(["a"] * 4))
+    estimate = Budget().estimate(items(["a"] * 4))
     if enough:
         check_balance(balance, estimate)
         return
@@ -113,4 +113,4 @@ def test_the_account_must_hold_what_will_be_bought(balance: Balance, enough: boo
 
 
 def test_only_what_the_limit_lets_through_must_be_there() -> None:
-    check_balance(Balance(remain_credits=10), Budget(0.05).estimate(orders(["a"] * 1000)))
+    check_balance(Balance(remain_credits=10), Budget(0.05).estimate(items(["a"] * 1000)))

@@ -14,12 +14,12 @@ from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded, CostT
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from tests.support.batch import order, orders
+from tests.support.batch import item, items
 from tests.support.ledger import landed as landed_entry
 from tests.support.ledger import submitted as submitted_entry
 from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, response
 
-FIRST, SECOND, THIRD = orders(["first", "second", "third"])
+FIRST, SECOND, THIRD = items(["first", "second", "third"])
 
 
 def seen(body: dict[str, Any], **changes: Any) -> ImageTask:
@@ -32,7 +32,7 @@ def till(
     """Return a till that has seen, or not, that an image of the usual kind costs what the price list says."""
     bank = CostTracker(Budget(max_cost_usd), (entries or {}).items())
     if tested:
-        bank.stop_waiting_for_bill(order(99))
+        bank.stop_waiting_for_bill(item(99))
     return bank
 
 
@@ -128,7 +128,7 @@ def test_what_nobody_wants_any_more_was_paid_all_the_same() -> None:
 
 def test_an_image_without_a_price_is_counted_apart() -> None:
     bank = till()
-    bank.observe(order(extra_body={"resolution": "8K"}), "a", None)
+    bank.observe(item(extra_body={"resolution": "8K"}), "a", None)
     assert bank.totals() == {"cost_usd": 0.0, "of_which_listed_usd": 0.0, "unpriced": 1}
 
 
@@ -141,7 +141,7 @@ def waits(bank: CostTracker) -> bool:
 
 def test_before_the_first_bill_few_are_bought_on_trust() -> None:
     """Ten times the list price must still keep within the limit; the first is bought in any case."""
-    wanted = orders([f"picture {number}" for number in range(10)])
+    wanted = items([f"picture {number}" for number in range(10)])
     bank = till(1.0, tested=False)
     for one in wanted[:4]:
         bank.reserve(one)
@@ -197,7 +197,7 @@ def test_a_bill_below_the_list_price_lets_no_more_through() -> None:
 
 
 def test_a_bill_says_nothing_of_another_resolution_or_model() -> None:
-    large, other = order(1, resolution="4K"), order(2, model="gemini-3.1-flash-image-official")
+    large, other = item(1, resolution="4K"), item(2, model="gemini-3.1-flash-image-official")
     bank = CostTracker(Budget(1.0, {other.request.model or "": {"1K": 0.025}}), [])
     bank.observe(FIRST, "a", billed(0.5))
     assert bank.can_afford(large) and bank.can_afford(other)
@@ -209,7 +209,7 @@ def test_bills_of_earlier_attempts_are_known() -> None:
     entry = replace(landed_entry(0), cost=0.134, is_list_price=False)
     bank = CostTracker(Budget(1.0), [(FIRST.key, entry)], [FIRST])
     bought = 0
-    for one in orders([f"picture {number}" for number in range(20)]):
+    for one in items([f"picture {number}" for number in range(20)]):
         try:
             bank.reserve(one)
         except BudgetExceeded:
@@ -220,13 +220,13 @@ def test_bills_of_earlier_attempts_are_known() -> None:
 
 def test_without_a_limit_nothing_waits_for_a_bill() -> None:
     bank = till(tested=False)
-    for one in orders([f"picture {number}" for number in range(50)]):
+    for one in items([f"picture {number}" for number in range(50)]):
         bank.reserve(one)
     assert not bank.waits_for_bills
 
 
 def test_many_threads_do_not_pass_the_limit() -> None:
-    wanted = orders([f"picture {number}" for number in range(200)])
+    wanted = items([f"picture {number}" for number in range(200)])
     bank, barrier = till(50 * 0.025), threading.Barrier(8)
 
     def buy(some: int) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_usd, price
-from tests.support.batch import order, orders
+from tests.support.batch import item, items
 from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, response
 
 GEMINI = "gemini-3.1-flash-image-preview"
@@ -34,11 +34,11 @@ def cost(body: dict[str, Any], list_price: float | None = 0.03, **changes: Any) 
     ],
 )
 def test_the_price_is_that_of_the_resolution_which_is_sent(fields: dict[str, Any], usd: float | None) -> None:
-    assert price(order(**fields)) == usd
+    assert price(item(**fields)) == usd
 
 
 def test_the_accounts_own_prices_win() -> None:
-    assert [price(o, {"1K": 0.02, "0.5K": 0.01}) for o in (order(), order(resolution="2K"), *orders(UNPRICED))] == [
+    assert [price(o, {"1K": 0.02, "0.5K": 0.01}) for o in (item(), item(resolution="2K"), *items(UNPRICED))] == [
         0.02,
         0.03,
         0.01,

@@ -19,14 +19,14 @@ from airflow_provider_nanobanana.batch.requests import FIELDS, MAX_REQUESTS
 from airflow_provider_nanobanana.landing.file_names import _STEM
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from tests.support.batch import MODEL, orders
+from tests.support.batch import MODEL, items
 
 GEMINI = "gemini-3.1-flash-image-preview"
 
 
 def refusal(given: Any, **defaults: Any) -> str:
     with pytest.raises(errors.InvalidRequest) as caught:
-        orders(given, **defaults)
+        items(given, **defaults)
     assert not caught.value.retryable and caught.value.charged == "no"
     assert "nothing charged" in caught.value.message or "nothing was charged" in caught.value.message
     assert "a retry would meet the same" in caught.value.message
@@ -69,19 +69,19 @@ def pairs(taken: list[BatchItem]) -> dict[str, tuple[str, str | None]]:
     ],
 )
 def test_one_prompt_in_any_form_is_one_and_the_same_order(given: Any) -> None:
-    (taken,) = orders(given)
+    (taken,) = items(given)
     assert taken == BatchItem(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.digest)
     assert taken.digest == taken.fingerprint == ImageRequest.parse({"prompt": "a kite"}).fingerprint()
     assert (taken.key, taken.label) == (f"{taken.digest[:20]}.0", "#0")
 
 
 def test_an_empty_list_is_no_order_and_no_error() -> None:
-    assert orders([]) == []
+    assert items([]) == []
 
 
 def test_what_a_request_leaves_open_is_filled_by_the_operator_then_by_the_connection() -> None:
     given = ["a", {"prompt": "b", "size": "3:4", "variant": "mine"}, ImageRequest(prompt="c", resolution="4K")]
-    taken = orders(given, size="16:9", resolution="2K", variant="day", model=None, extra_body=None)
+    taken = items(given, size="16:9", resolution="2K", variant="day", model=None, extra_body=None)
     requests = [order.request for order in taken]
     assert [(r.size, r.resolution, r.variant, r.model) for r in requests] == [
         ("16:9", "2K", "day", MODEL),
@@ -144,7 +144,7 @@ def test_a_list_without_end_is_refused() -> None:
 
 def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafts, "MAX_REQUESTS", 20)
-    assert len(orders(["a kite"] * 20)) == 20
+    assert len(items(["a kite"] * 20)) == 20
     assert "split them" in refusal(["a kite"] * 21)
 
 
@@ -152,7 +152,7 @@ def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.Mon
 
 
 def test_identical_requests_are_separate_orders() -> None:
-    taken = orders(["a", "b", "a", {"prompt": "a"}, "b"])
+    taken = items(["a", "b", "a", {"prompt": "a"}, "b"])
     assert [order.occurrence for order in taken] == [0, 0, 1, 2, 1]
     assert len({order.key for order in taken}) == len({order.stem() for order in taken}) == 5
     assert len({order.digest for order in taken}) == 2
@@ -169,7 +169,7 @@ def test_a_new_order_of_the_list_changes_no_identity(drawn: tuple[list[tuple[str
         {"prompt": prompt, "name": f"name{number}"} if named else prompt
         for number, (prompt, named) in enumerate(requests)
     ]
-    first, second = orders(given), orders([given[position] for position in permutation])
+    first, second = items(given), items([given[position] for position in permutation])
     assert pairs(first) == pairs(second) and len(pairs(first)) == len(given)
     assert [order.index for order in second] == list(range(len(given)))
 
@@ -183,9 +183,9 @@ def test_what_makes_a_picture_another_one_makes_another_order() -> None:
         {"model": GEMINI},
         {"extra_body": {"s": 1}},
     ]
-    assert len({order.digest for order in orders([base, *({**base, **change} for change in changes)])}) == 6
+    assert len({order.digest for order in items([base, *({**base, **change} for change in changes)])}) == 6
     same: list[dict[str, Any]] = [{"response_format": "b64_json"}, {"name": "hat"}, {"model": MODEL}]
-    assert len({order.digest for order in orders([base, *({**base, **change} for change in same)])}) == 1
+    assert len({order.digest for order in items([base, *({**base, **change} for change in same)])}) == 1
 
 
 def test_storage_references_count_by_content_and_are_kept_as_uris() -> None:
@@ -238,7 +238,7 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
     "name", ["a", "0", "_", "hat-12", "Hat.red", "x" * 80, "a..b", "v1.5", "0123456789abcdef", "CON"]
 )
 def test_a_good_name_names_the_file(name: str) -> None:
-    (taken,) = orders({"prompt": "a", "name": name})
+    (taken,) = items({"prompt": "a", "name": name})
     assert taken.stem() == f"{name}-{taken.digest[:10]}" and taken.label == f"#0 {name!r}"
     for stem in (taken.stem(), taken.stem("t" * 8)):
         assert _STEM.fullmatch(stem)
@@ -248,7 +248,7 @@ def test_a_good_name_names_the_file(name: str) -> None:
 def test_another_request_under_the_same_name_is_another_file() -> None:
     """Otherwise the old picture would be reused for a changed prompt, or would keep the new one from being landed."""
     first, changed, renamed = (
-        orders(fields)[0].stem()
+        items(fields)[0].stem()
         for fields in (
             {"prompt": "a", "name": "hat"},
             {"prompt": "a red one", "name": "hat"},
@@ -268,7 +268,7 @@ def test_a_name_that_cannot_name_a_file_is_refused(name: Any) -> None:
 
 @pytest.mark.parametrize("number", [7, 7.0])
 def test_a_number_is_a_name(number: Any) -> None:
-    assert orders({"prompt": "a", "name": number})[0].name == "7"
+    assert items({"prompt": "a", "name": number})[0].name == "7"
 
 
 @pytest.mark.parametrize("name", ["hat.png", "hat.JPG", "hat.webp", "a.json", "hat.jpeg"])
@@ -277,7 +277,7 @@ def test_a_name_with_a_suffix_is_refused(name: str) -> None:
 
 
 def test_a_name_may_not_look_like_ours() -> None:
-    (unnamed,) = orders("a")
+    (unnamed,) = items("a")
     for stem in (unnamed.stem(), unnamed.stem("tag"), unnamed.stem().upper()):
         assert "looks like the names made for requests without one" in refusal({"prompt": "b", "name": stem})
 
@@ -292,11 +292,11 @@ def test_names_are_unique_whatever_their_case() -> None:
 @pytest.mark.parametrize("tag", ["a/b", "x" * 9, " ", "ü"])
 def test_a_tag_that_landing_would_refuse_is_found_before_anything_is_bought(tag: str) -> None:
     with pytest.raises(ValueError, match="no tag"):
-        orders("a")[0].stem(tag)
+        items("a")[0].stem(tag)
 
 
 def test_stems_without_a_name_are_told_apart_by_a_tag() -> None:
-    (taken,) = orders("a")
+    (taken,) = items("a")
     assert taken.stem() == f"{taken.digest[:16]}-0" and taken.stem("r1") == f"{taken.stem()}-r1"
 
 
@@ -305,4 +305,4 @@ def test_a_lazy_sequence_is_read_once() -> None:
         yield "a"
         yield {"prompt": "b"}
 
-    assert [order.request.prompt for order in orders(lazy())] == ["a", "b"]
+    assert [order.request.prompt for order in items(lazy())] == ["a", "b"]

@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     SERVICE_FAILURE,
     ImageTaskFailure,
 )
-from tests.support.batch import failed, landed, order
+from tests.support.batch import failed, item, landed
 from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, response
 
 URI = "s3://bucket/manifest-x.json"
@@ -59,7 +59,7 @@ REFUSED = CONTENT_REFUSED.code
 REFUSAL = failed(1, REFUSED)
 REMOTE = failed(2)
 LATE = failed(3, "timeout", "timeout", cost=Cost(0.025, listed=True))
-OVER = FailedItem.over_budget(order(4), 0.5)
+OVER = FailedItem.over_budget(item(4), 0.5)
 LOST = failed(5, "expired", cost=Cost(0.025))
 UNSEEN = failed(6, "not_seen", "timeout", cost=Cost(0.025, listed=True))
 OK = landed(0)
@@ -81,10 +81,10 @@ OK = landed(0)
 def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
     shown = PollResult(ID, STATUS.parse(response(200, body), NOW)).failure(WAIT, NOW)
     assert shown is not None
-    failure = FailedItem.from_poll(order(7), shown, cost=Cost(0.025))
+    failure = FailedItem.from_poll(item(7), shown, cost=Cost(0.025))
     assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
     assert failure.record()["request"] == 7 and failure.record()["id"] == ID
-    resubmitted = FailedItem.from_poll(order(7), shown, cost=Cost(0.025), rebuy_expired=True)
+    resubmitted = FailedItem.from_poll(item(7), shown, cost=Cost(0.025), rebuy_expired=True)
     assert resubmitted.retryable == (again or code == "expired")
 
 
@@ -107,13 +107,13 @@ def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str
     ],
 )
 def test_what_an_error_amounts_to(error: errors.ToApisError, code: str, charged: str, again: bool) -> None:
-    failure = FailedItem.from_error(order(), error)
+    failure = FailedItem.from_error(item(), error)
     assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
-    assert FailedItem.from_error(order(), error, rebuy_expired=True).retryable == (again or code == "expired")
+    assert FailedItem.from_error(item(), error, rebuy_expired=True).retryable == (again or code == "expired")
 
 
 def test_words_of_the_service_are_cut_and_cleaned() -> None:
-    failure = FailedItem.from_error(order(), errors.InvalidRequest("坏\n" * 500 + "Bearer sk-abcdef", code="c" * 500))
+    failure = FailedItem.from_error(item(), errors.InvalidRequest("坏\n" * 500 + "Bearer sk-abcdef", code="c" * 500))
     assert len(json.dumps(failure.message)) <= 162 and len(failure.code) <= 60 and "\n" not in failure.message
 
 
@@ -183,9 +183,9 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
         (LOST, "any of them: clear the task, which keeps what is in place and buys anew what expired."),
         (failed(1, "expired", rebuy_expired=True, cost=Cost(0.025)), "buys 1 anew whose paid results are lost"),
         (UNSEEN, "finds out about 1 before it submits anything for them"),
-        (FailedItem.from_error(order(), errors.InsufficientCredits("empty")), "top up the account"),
+        (FailedItem.from_error(item(), errors.InsufficientCredits("empty")), "top up the account"),
         (
-            FailedItem.from_error(order(), errors.InvalidRequest("size")),
+            FailedItem.from_error(item(), errors.InvalidRequest("size")),
             "fix what the table names, then clear the task",
         ),
     ],
@@ -256,7 +256,7 @@ def longest(id_length: int, stem: str) -> StoredItem:
         width=12288,
         height=12288,
     )
-    return StoredItem(order(19_999), stored.record(), Cost(0.123456, listed=True))
+    return StoredItem(item(19_999), stored.record(), Cost(0.123456, listed=True))
 
 
 @pytest.mark.parametrize("id_length", [0, 40, 128])
@@ -275,7 +275,7 @@ def test_a_usual_record_keeps_everything() -> None:
 
 
 def test_no_failure_is_over_600_bytes() -> None:
-    named = order(prompt="p", name="n" * 80)
+    named = item(prompt="p", name="n" * 80)
     failure = FailedItem.from_error(named, errors.InvalidRequest("坏" * 99, code="坏" * 99, image_task_id="\\" * 128))
     (record,) = result_of(failure)["failed"]
     assert len(json.dumps(record)) <= 600 and record["message"].startswith("坏") and record["code"].startswith("坏")
@@ -296,7 +296,7 @@ KEPT = {
 def broken(index: int = 3, **changes: Any) -> FailedItem:
     error = errors.ImageInvalid("truncated", image_task_id=f"tsk_{index}")
     error.kept = KEPT
-    return replace(FailedItem.from_error(order(index), error, cost=Cost(0.025)), **changes)
+    return replace(FailedItem.from_error(item(index), error, cost=Cost(0.025)), **changes)
 
 
 def further(index: int = 1) -> StoredItem:
@@ -361,7 +361,7 @@ def test_no_record_of_quarantine_is_over_600_bytes() -> None:
 @pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])
 def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged: str) -> None:
     shown = ImageTaskFailure("tsk_1", SERVICE_FAILURE, "generation_failed", "no")
-    failure = FailedItem.from_poll(order(1), shown, cost=Cost(0.05), bill=bill)
+    failure = FailedItem.from_poll(item(1), shown, cost=Cost(0.05), bill=bill)
     assert failure.charged == charged and failure.retryable
     error = error_of(failure)
     assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
@@ -378,7 +378,7 @@ def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Char
 def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
     text = json.dumps({"output": {"where": "https://files.example/a.png"}, "x": "y" * 3000})
     shown = [ImageTaskFailure(f"t{n}", RESULT_MISSING, "result_missing", "none", text) for n in range(5)]
-    failures = [FailedItem.from_poll(order(n), each, cost=Cost(0.025)) for n, each in enumerate(shown)]
+    failures = [FailedItem.from_poll(item(n), each, cost=Cost(0.025)) for n, each in enumerate(shown)]
     error = error_of(*failures)
     assert error.message.count("https://files.example/a.png") == 3 and len(error.message) < 3000
     whole = manifest_of(*failures)
@@ -390,7 +390,7 @@ def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
 
 
 def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
-    named = order(0, name="cup")
+    named = item(0, name="cup")
     odd = FailedItem(named, "t\0", "c\0de", "a\0b \ud800", "yes", retryable=False, answer="\0{}", kept={"uri": "u\0"})
     for whole in (
         result_of(odd),
@@ -428,7 +428,7 @@ def test_the_manifest_holds_no_secret_of_a_link() -> None:
         "extra_body": {"mask": {"urls": ["https://S3CRET@h/c.png?S3CRET", "http://[bad?S3CRET"]}, "text": "why? #1"},
         "prompt": "what is this? a #1 kite",
     }
-    whole = manifest_of(StoredItem(order(**fields), landed().image))
+    whole = manifest_of(StoredItem(item(**fields), landed().image))
     kept = whole["images"][0]["fields"]
     assert kept["reference_images"] == ["https://h/a.png", "HTTP://h/b.png"]
     assert kept["extra_body"]["mask"]["urls"][0] == "https://h/c.png" and kept["extra_body"]["text"] == "why? #1"

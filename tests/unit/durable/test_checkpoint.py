@@ -22,7 +22,7 @@ from airflow_provider_nanobanana.durable.checkpoint import (
 )
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, decode, encode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.support.ledger import BrittleShelf, stored_size
+from tests.support.ledger import BrittleStateStore, stored_size
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -94,7 +94,7 @@ def test_what_is_no_json_is_not_compared(given: Any) -> None:
 
 
 def test_every_value_fits_into_airflows_store() -> None:
-    shelf = BrittleShelf()
+    shelf = BrittleStateStore()
     written = checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
     assert written == len(shelf.written) > 4
     assert shelf.written[-1] == checkpoint.INPUT_NAME, "whoever finds the index finds all of it"
@@ -127,7 +127,7 @@ def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
 
 
 def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
-    shelf = BrittleShelf()
+    shelf = BrittleStateStore()
     checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
     shelf.breaks = "refused"
     with pytest.raises(TransientFailure):
@@ -144,7 +144,7 @@ def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
     [{}, {"client_ids_resolve": True}, {"client_ids_resolve": False, "storage_blocked": True, "stop_reason": "why"}],
 )
 def test_a_checkpoint_comes_back_and_is_written_when_it_changes(changes: dict[str, Any]) -> None:
-    store = BrittleShelf()
+    store = BrittleStateStore()
     assert load_checkpoint(store) is None
     checkpoints = CheckpointStore(store, AttemptCheckpoint(3, 1_790_000_000.25))
     for _ in range(2):
@@ -154,7 +154,7 @@ def test_a_checkpoint_comes_back_and_is_written_when_it_changes(changes: dict[st
 
 
 def test_a_checkpoint_that_may_not_be_kept_is_written_again() -> None:
-    store = BrittleShelf()
+    store = BrittleStateStore()
     checkpoints = CheckpointStore(store, AttemptCheckpoint(1, 1.5))
     store.breaks = "refused"
     with pytest.raises(TransientFailure):

@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRe
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, encode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import (
-    BrittleShelf,
+    BrittleStateStore,
     failed,
     filled,
     key,
@@ -59,12 +59,12 @@ entries = st.builds(
 
 @given(st.dictionaries(texts, entries, max_size=5))
 def test_whatever_was_saved_comes_back(kept: dict[str, LedgerEntry]) -> None:
-    shelf = InMemoryStateStore()
-    ledger = Ledger.load(shelf)
+    store = InMemoryStateStore()
+    ledger = Ledger.load(store)
     for name, entry in kept.items():
         ledger.put(name, entry)
     ledger.save()
-    assert dict(Ledger.load(shelf).items()) == kept
+    assert dict(Ledger.load(store).items()) == kept
 
 
 def test_an_order_that_nobody_knows_is_blank() -> None:
@@ -73,11 +73,11 @@ def test_an_order_that_nobody_knows_is_blank() -> None:
 
 
 def test_what_was_not_saved_is_not_there() -> None:
-    shelf = InMemoryStateStore()
-    ledger = filled(shelf, 2)
+    store = InMemoryStateStore()
+    ledger = filled(store, 2)
     ledger.put(key(2), landed(2))
     ledger.put(key(1), failed(1))
-    again = Ledger.load(shelf)
+    again = Ledger.load(store)
     assert (len(again), again.get(key(1))) == (2, landed(1))
 
 
@@ -91,9 +91,9 @@ def test_an_update_changes_fields_and_keeps_the_others() -> None:
 
 @pytest.mark.parametrize(("form", "most"), [(submitted, 120), (landed, 180), (failed, 120)])
 def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], LedgerEntry], most: int) -> None:
-    shelf = InMemoryStateStore()
-    filled(shelf, 10_000, form)
-    sizes = [stored_size(text) for text in shelf.texts.values()]
+    store = InMemoryStateStore()
+    filled(store, 10_000, form)
+    sizes = [stored_size(text) for text in store.texts.values()]
     print(f"10,000 {form.__name__}: {len(sizes) - 1} chunks, {sum(sizes):,} bytes, {sum(sizes) / 1e4:.0f} an order")
     assert max(sizes) < 18_000
     assert sum(sizes) / 10_000 < most
@@ -109,10 +109,10 @@ def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], LedgerE
     ],
 )
 def test_the_longest_names_and_messages_fit_into_airflows_limit(worst: Callable[[int], LedgerEntry]) -> None:
-    shelf = InMemoryStateStore()
-    filled(shelf, 100, worst)
-    assert len(shelf.texts) == 2
-    assert max(map(stored_size, shelf.texts.values())) < 65_535
+    store = InMemoryStateStore()
+    filled(store, 100, worst)
+    assert len(store.texts) == 2
+    assert max(map(stored_size, store.texts.values())) < 65_535
 
 
 def noise(seed: int) -> str:
@@ -132,20 +132,20 @@ def with_extras(number: int, extras: int, lost: int = 0, name: str = "") -> Ledg
 
 
 def test_what_few_faults_have_comes_back() -> None:
-    shelf, kept = InMemoryStateStore(), {"uri": "s3://b/.nanobanana/quarantine/a.bin", "index": 0, "bytes": 9}
+    store, kept = InMemoryStateStore(), {"uri": "s3://b/.nanobanana/quarantine/a.bin", "index": 0, "bytes": 9}
 
     def entry(number: int) -> LedgerEntry:
         return failed(number, charged="yes", billed=number == 1, kept=kept, answer='{"output": "x"}')
 
-    filled(shelf, 3, entry)
-    assert [again for _, again in Ledger.load(shelf).items()] == [entry(number) for number in range(3)]
+    filled(store, 3, entry)
+    assert [again for _, again in Ledger.load(store).items()] == [entry(number) for number in range(3)]
     assert [entry(number).refunded for number in range(2)] == [False, True]
 
 
 def test_further_images_come_back() -> None:
-    shelf = InMemoryStateStore()
-    filled(shelf, 3, lambda number: with_extras(number, 2))
-    assert Ledger.load(shelf).get(key(1)) == with_extras(1, 2)
+    store = InMemoryStateStore()
+    filled(store, 3, lambda number: with_extras(number, 2))
+    assert Ledger.load(store).get(key(1)) == with_extras(1, 2)
 
 
 @pytest.mark.parametrize(
@@ -166,66 +166,66 @@ def test_further_images_come_back() -> None:
 def test_what_many_further_images_and_long_answers_take_fits_into_airflows_limit(
     worst: Callable[[int], LedgerEntry],
 ) -> None:
-    shelf = InMemoryStateStore()
-    kept = filled(shelf, 100, worst)
-    assert max(map(stored_size, shelf.texts.values())) < 65_535
-    again = Ledger.load(shelf).get(key(7))
+    store = InMemoryStateStore()
+    kept = filled(store, 100, worst)
+    assert max(map(stored_size, store.texts.values())) < 65_535
+    again = Ledger.load(store).get(key(7))
     names = [file.name for file in again.extras]
     assert names == [file.name for file in kept.get(key(7)).extras], "what is in place is never forgotten"
 
 
 def test_a_long_message_is_cut_in_the_stored_form() -> None:
-    shelf = InMemoryStateStore()
-    ledger = filled(shelf, 1, lambda number: failed(number, message="不" * 500))
-    error, whole = Ledger.load(shelf).get(key(0)).error, ledger.get(key(0)).error
+    store = InMemoryStateStore()
+    ledger = filled(store, 1, lambda number: failed(number, message="不" * 500))
+    error, whole = Ledger.load(store).get(key(0)).error, ledger.get(key(0)).error
     assert error is not None and whole is not None
     assert whole.message.startswith(error.message.removesuffix("...")) and 100 < len(json.dumps(error.message)) <= 162
 
 
 def test_only_what_changed_is_written() -> None:
-    shelf = BrittleShelf()
-    ledger = filled(shelf, 450)
-    assert shelf.written == [NAME, *(f"{NAME}_{number}" for number in range(5)), NAME]
-    shelf.written.clear()
+    store = BrittleStateStore()
+    ledger = filled(store, 450)
+    assert store.written == [NAME, *(f"{NAME}_{number}" for number in range(5)), NAME]
+    store.written.clear()
     ledger.put(key(120), failed(120))
     ledger.put(key(7), landed(7))
-    assert (ledger.save(), shelf.written) == (1, [f"{NAME}_1"])
-    assert (ledger.save(), shelf.written) == (0, [f"{NAME}_1"])
+    assert (ledger.save(), store.written) == (1, [f"{NAME}_1"])
+    assert (ledger.save(), store.written) == (0, [f"{NAME}_1"])
 
 
 def test_a_new_order_of_things_moves_nothing() -> None:
     """An upstream that reorders, and adds: the old keys stay in their chunks."""
-    shelf = BrittleShelf()
-    filled(shelf, 250)
-    before, again = dict(shelf.texts), Ledger.load(shelf)
-    shelf.written.clear()
+    store = BrittleStateStore()
+    filled(store, 250)
+    before, again = dict(store.texts), Ledger.load(store)
+    store.written.clear()
     for number in reversed(range(260)):
         again.put(key(number), landed(number))
     again.save()
-    assert shelf.written == [f"{NAME}_2"]
-    assert all(shelf.texts[f"{NAME}_{chunk}"] == before[f"{NAME}_{chunk}"] for chunk in (0, 1))
-    assert dict(Ledger.load(shelf).items()) == {key(number): landed(number) for number in range(260)}
+    assert store.written == [f"{NAME}_2"]
+    assert all(store.texts[f"{NAME}_{chunk}"] == before[f"{NAME}_{chunk}"] for chunk in (0, 1))
+    assert dict(Ledger.load(store).items()) == {key(number): landed(number) for number in range(260)}
 
 
 def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None:
-    shelf = BrittleShelf()
-    ledger = filled(shelf, 250)
-    shelf.written.clear()
+    store = BrittleStateStore()
+    ledger = filled(store, 250)
+    store.written.clear()
     for number in (0, 120, *range(300, 520)):
         ledger.put(key(number), failed(number))
     ledger.save(key(519))
-    assert shelf.written == [*(f"{NAME}_{number}" for number in (2, 3, 4)), NAME]
-    again = Ledger.load(shelf)
+    assert store.written == [*(f"{NAME}_{number}" for number in (2, 3, 4)), NAME]
+    again = Ledger.load(store)
     assert key(519) in again and again.get(key(0)) == landed(0)
     ledger.save()
-    assert Ledger.load(shelf).get(key(120)) == failed(120)
+    assert Ledger.load(store).get(key(120)) == failed(120)
 
 
 def test_new_orders_come_to_the_shelf_in_their_order() -> None:
     """Two attempts that put the same order into different chunks would miss each other's intent."""
-    shelf = InMemoryStateStore()
-    filled(shelf, 50)
-    one, other = Ledger.load(shelf), Ledger.load(shelf)
+    store = InMemoryStateStore()
+    filled(store, 50)
+    one, other = Ledger.load(store), Ledger.load(store)
     for number in range(50, 110):
         one.put(key(number), LedgerEntry())
     LedgerRecordStore(one, key(109)).write(record(109, RecordState.INTENT))
@@ -255,9 +255,9 @@ def test_what_cannot_be_understood_is_an_error(name: str, content: Any) -> None:
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}_1"])
 def test_what_is_damaged_or_somebody_elses_is_an_error(name: str) -> None:
-    shelf = InMemoryStateStore()
-    filled(shelf, 250)
-    text = shelf.texts[name]
+    store = InMemoryStateStore()
+    filled(store, 250)
+    text = store.texts[name]
     half = len(text) // 2
     damaged = f"{text[:half]}{'0' if text[half] != '0' else '1'}{text[half + 1 :]}"
     for foreign in ("", "?", "§", "{}", '{"version": 1}', text[:half], text[half:], damaged):
@@ -265,26 +265,26 @@ def test_what_is_damaged_or_somebody_elses_is_an_error(name: str) -> None:
 
 
 def refuse(name: str, text: str) -> None:
-    shelf = InMemoryStateStore()
-    filled(shelf, 250)
-    shelf.texts[name] = text
+    store = InMemoryStateStore()
+    filled(store, 250)
+    store.texts[name] = text
     with pytest.raises(TransientFailure, match="nothing was sent") as caught:
-        Ledger.load(shelf)
+        Ledger.load(store)
     assert caught.value.charged == "unknown" and name in caught.value.message
 
 
 @pytest.mark.parametrize("missing", [0, 2])
 def test_a_chunk_that_is_gone_is_an_error(missing: int) -> None:
-    shelf = InMemoryStateStore()
-    filled(shelf, 250)
-    del shelf.texts[f"{NAME}_{missing}"]
+    store = InMemoryStateStore()
+    filled(store, 250)
+    del store.texts[f"{NAME}_{missing}"]
     with pytest.raises(TransientFailure, match="missing"):
-        Ledger.load(shelf)
+        Ledger.load(store)
 
 
 def test_a_shelf_that_cannot_be_read_is_an_error() -> None:
-    shelf = BrittleShelf()
-    filled(shelf, 1)
-    shelf.breaks = "read"
+    store = BrittleStateStore()
+    filled(store, 1)
+    store.breaks = "read"
     with pytest.raises(TransientFailure, match="no api server"):
-        Ledger.load(shelf)
+        Ledger.load(store)

@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerRecordStore
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.support.ledger import NOW, Breakage, BrittleShelf, key, landed, record
+from tests.support.ledger import NOW, Breakage, BrittleStateStore, key, landed, record
 
 #: Three chunks, which are made small for it.
 ORDERS, KEYS = 7, 3
@@ -56,11 +56,11 @@ class Worker:
 
 
 class NothingSentIsForgotten(RuleBasedStateMachine):
-    """Two attempts at most, a bank that knows the truth, and a shelf that breaks now and then."""
+    """Two attempts at most, a bank that knows the truth, and a store that breaks now and then."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shelf, self.now, self.first = BrittleShelf(), NOW, True
+        self.store, self.now, self.first = BrittleStateStore(), NOW, True
         self.workers: list[Worker] = []
         self.acting: Worker | None = None
         self.texts: dict[str, str] = {}
@@ -76,7 +76,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
     @precondition(lambda self: len(self.workers) < 2)
     @rule()
     def start(self) -> None:
-        self.workers.append(Worker(Ledger.load(self.shelf, first=self.first)))
+        self.workers.append(Worker(Ledger.load(self.store, first=self.first)))
         self.first = False
 
     @precondition(lambda self: self.workers)
@@ -167,7 +167,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
             changes = {"status": "landed", "stored": landed(number).stored, "cost": 0.025}
             worker.ledger.update(key(number), record=kept.with_state(RecordState.DONE), **changes)
 
-    # --- the world ----------------------------------------------------------------------------------------------------
+    # --- the service -------------------------------------------------------------------------------------------------
 
     @rule(number=orders)
     def fail_remotely(self, number: int) -> None:
@@ -180,7 +180,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     @invariant()
     def whoever_did_not_write_is_overtaken(self) -> None:
-        texts = dict(self.shelf.texts)
+        texts = dict(self.store.texts)
         for worker in self.workers:
             worker.overtaken |= texts != self.texts and worker is not self.acting
         self.texts = texts
@@ -189,7 +189,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     @invariant()
     def whoever_loads_it_is_led_to_what_was_posted(self) -> None:
-        ledger = Ledger.load(self.shelf)
+        ledger = Ledger.load(self.store)
         for number, posts in self.bank.items():
             for post in (post for post in posts if post.stands):
                 kept = ledger.get(key(number)).record
@@ -231,11 +231,11 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     @contextmanager
     def _broken(self, breaks: Breakage) -> Iterator[None]:
-        self.shelf.breaks = breaks
+        self.store.breaks = breaks
         try:
             yield
         finally:
-            self.shelf.breaks = ""
+            self.store.breaks = ""
 
     def _take_back(self, worker: Worker, numbers: set[int]) -> None:
         for number in numbers:
@@ -248,7 +248,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
                 worker.ledger.save()
         except TransientFailure:
             return False
-        again = Ledger.load(self.shelf)
+        again = Ledger.load(self.store)
         for number in worker.touched:
             back = again.get(key(number)) == worker.entry(number)
             assert back or worker.overtaken, "what was saved does not come back"

@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.submission.workflow import Submission, Submissi
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
-from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Fate, Killed, World
+from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Killed, PostOutcome, Simulation
 from tests.support.ledger import NOW
 from tests.support.session import make_session
 
@@ -33,7 +33,7 @@ REQUESTS = [ImageRequest.parse({"prompt": f"kite {number}"}) for number in range
 KEYS = [f"{request.fingerprint()[:20]}.0" for request in REQUESTS]
 
 fates = st.builds(
-    Fate,
+    PostOutcome,
     st.sampled_from(["ok", "ok", "ok", "lost", "lost_before", "limited"]),
     st.sampled_from([0.0, 0.1, HTTP_TIMEOUT]),
     st.sampled_from([0.0, 15.0, 60.0]),
@@ -50,7 +50,7 @@ class Life:
     """
 
     effects: int | None = None
-    fates: list[Fate] = field(default_factory=list)
+    fates: list[PostOutcome] = field(default_factory=list)
     valid: float = 10.0
     saves: int = 2
     fails: bool = False
@@ -62,13 +62,13 @@ lives = st.builds(
 )  # fmt: skip
 
 
-class Shop:
-    """One task instance: the bank, the shelf, and an attempt after the other."""
+class FakeService:
+    """One task instance: the bank, the store, and an attempt after the other."""
 
     def __init__(self) -> None:
-        self.world, self.texts, self.tries, self.writes = World(), dict[str, str](), 0, 0
+        self.simulation, self.texts, self.tries, self.writes = Simulation(), dict[str, str](), 0, 0
         self._left: int | None = None
-        self._fates: Iterator[Fate] = iter(())
+        self._fates: Iterator[PostOutcome] = iter(())
 
     def attempt(self, life: Life) -> None:
         """Run one attempt; it may be killed."""
@@ -78,7 +78,7 @@ class Shop:
             self._batch(life)
 
     def _batch(self, life: Life) -> None:
-        attempt = TaskAttempt.of(try_number=self.tries, max_tries=99, retries=99, started_at=self.world.now)
+        attempt = TaskAttempt.of(try_number=self.tries, max_tries=99, retries=99, started_at=self.simulation.now)
         ledger = Ledger.load(self, first=not (attempt.retry or attempt.cleared))
         self._take_stock(ledger)
         identities = [SubmissionIdentity(SCOPE, request.fingerprint()) for request in REQUESTS]
@@ -86,17 +86,17 @@ class Shop:
         for key, identity in zip(KEYS, identities, strict=True):
             kept = ledger.get(key).record
             if (kept is None and (ledger.complete or not attempt.retry)) or (kept and kept.state is RecordState.QUEUED):
-                generation, until = kept.generation if kept else 0, self.world.now + life.valid
+                generation, until = kept.generation if kept else 0, self.simulation.now + life.valid
                 ahead[key] = attempt.intent(identity, generation, client_ids=True, may_leave_at=until)
                 ledger.put_record(key, ahead[key])
         ledger.save()
         self.writes = 0
         for number, identity in enumerate(identities):
-            session = make_session(self, clock=lambda: self.world.now, sleep=self._sleep)
+            session = make_session(self, clock=lambda: self.simulation.now, sleep=self._sleep)
             journal = LedgerRecordStore(ledger, KEYS[number])
             buy = Submission(
                 session, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, store=journal,
-                rate_limiter=SubmitRateLimiter(SUBMIT_RATE, self.world.slate), wait_for_slot=True,
+                rate_limiter=SubmitRateLimiter(SUBMIT_RATE, self.simulation.rate_state), wait_for_slot=True,
                 written_ahead=ahead.get(KEYS[number]),
             )  # fmt: skip
             self.number = number
@@ -109,12 +109,12 @@ class Shop:
         ledger.save()
         if life.fails:
             # The service gives up on one; the next attempt finds that out and buys its next generation.
-            self.world.books[-1].status = ImageTaskStatus.FAILED
+            self.simulation.charges[-1].status = ImageTaskStatus.FAILED
 
     def _take_stock(self, ledger: Ledger) -> None:
         """Note confirmed failures, as the batch does when it collects."""
         for key, entry in ledger.items():
-            found = self.world.find(entry.record.image_task_id or "") if entry.record else None
+            found = self.simulation.find(entry.record.image_task_id or "") if entry.record else None
             if found and found.status is ImageTaskStatus.FAILED:
                 ledger.update(key, status="failed", error=ItemError("generation_failed", "no", "no"), cost=0.0)
 
@@ -128,7 +128,7 @@ class Shop:
 
     def _sleep(self, seconds: float) -> None:
         self._effect()
-        self.world.now += seconds
+        self.simulation.now += seconds
 
     def read(self, name: str) -> str | None:
         self._effect()
@@ -144,28 +144,28 @@ class Shop:
         self._effect()
         if call.kind is CallKind.SUBMIT:
             return self._post(call.body["client_business_id"])
-        found = self.world.find(call.image_task_id)
+        found = self.simulation.find(call.image_task_id)
         if found is None:
             raise errors.ImageTaskNotFound("not there")
         return found.model()
 
     def _post(self, client_id: str) -> ImageTask:
-        fate = next(self._fates, Fate())
+        fate = next(self._fates, PostOutcome())
         if fate.kind == "limited":
             raise errors.RateLimited("slower", retry_after=1.0)
         if fate.kind == "lost_before":
-            self.world.now += HTTP_TIMEOUT
+            self.simulation.now += HTTP_TIMEOUT
             raise errors.SubmissionUnknown("lost")
-        bought = self.world.accept(client_id, self.number, fate)
+        bought = self.simulation.accept(client_id, self.number, fate)
         self._effect()
         if fate.kind == "lost":
-            self.world.now += HTTP_TIMEOUT
+            self.simulation.now += HTTP_TIMEOUT
             raise errors.SubmissionUnknown("lost")
-        self.world.now += fate.commits_in
+        self.simulation.now += fate.commits_in
         return bought.model()
 
     def paid(self) -> list[int]:
-        return sorted(bought.want for bought in self.world.books if bought.status is not ImageTaskStatus.FAILED)
+        return sorted(bought.want for bought in self.simulation.charges if bought.status is not ImageTaskStatus.FAILED)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -178,28 +178,28 @@ def no_echo() -> Iterator[None]:
 @given(st.lists(st.tuples(lives, st.sampled_from([0.0, 5.0, 300.0]), st.booleans()), max_size=6))
 def test_every_order_is_paid_once_whatever_is_killed(history: list[tuple[Life, float, bool]]) -> None:
     """``wiped``: as before Airflow 3.3, where XComs end with the try; the derived ids carry on then."""
-    shop = Shop()
+    service = FakeService()
     for life, pause, wiped in history:
-        shop.attempt(life)
-        shop.world.now += pause
+        service.attempt(life)
+        service.simulation.now += pause
         if wiped:
-            shop.texts.clear()
-    while shop.tries < len(history) + 3:
-        shop.attempt(Life())
-    assert shop.paid() == list(range(ORDERS))
+            service.texts.clear()
+    while service.tries < len(history) + 3:
+        service.attempt(Life())
+    assert service.paid() == list(range(ORDERS))
 
 
 def test_what_is_written_ahead_costs_no_write_an_order() -> None:
-    shop = Shop()
-    shop.attempt(Life(saves=99, valid=100.0))
+    service = FakeService()
+    service.attempt(Life(saves=99, valid=100.0))
     # After the first of them and at the end.
-    assert (shop.writes, shop.paid()) == (2, list(range(ORDERS)))
+    assert (service.writes, service.paid()) == (2, list(range(ORDERS)))
 
 
 def test_what_outlasts_its_moment_is_written_again_before_it_leaves() -> None:
-    shop = Shop()
-    shop.attempt(Life(saves=99, valid=-1.0))
-    assert (shop.writes, shop.paid()) == (ORDERS + 2, list(range(ORDERS)))
+    service = FakeService()
+    service.attempt(Life(saves=99, valid=-1.0))
+    assert (service.writes, service.paid()) == (ORDERS + 2, list(range(ORDERS)))
 
 
 @pytest.mark.parametrize("reason", ["reference", "listener"])
@@ -215,14 +215,14 @@ def test_what_is_written_ahead_and_does_not_leave_is_queued_again(reason: str) -
         def before_submit(self) -> None:
             raise errors.TransientFailure("no", charged="no")
 
-    shop = Shop()
+    service = FakeService()
     request = REQUESTS[0]
     if reason == "reference":
         request = request.model_copy(update={"reference_images": ("file:///nowhere/a.png",)})
     submission = Submission(
-        make_session(shop, clock=lambda: NOW, sleep=lambda _: None), request, identity=identity, attempt=attempt,
+        make_session(service, clock=lambda: NOW, sleep=lambda _: None), request, identity=identity, attempt=attempt,
         rules=RULES, store=LedgerRecordStore(ledger, KEYS[0]),
-        rate_limiter=SubmitRateLimiter(SUBMIT_RATE, shop.world.slate),
+        rate_limiter=SubmitRateLimiter(SUBMIT_RATE, service.simulation.rate_state),
         listener=Broken(), written_ahead=intent,
     )  # fmt: skip
     with pytest.raises(errors.ToApisError):
@@ -230,4 +230,4 @@ def test_what_is_written_ahead_and_does_not_leave_is_queued_again(reason: str) -
     assert Ledger.load(store).get(KEYS[0]).record == intent, "whoever comes after a kill looks it up"
     ledger.save()
     kept = Ledger.load(store).get(KEYS[0]).record
-    assert kept is not None and kept.state is RecordState.QUEUED and shop.paid() == []
+    assert kept is not None and kept.state is RecordState.QUEUED and service.paid() == []

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS, SubmissionPolicy
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTaskStatus
-from tests.support.durable import HTTP_TIMEOUT, Bought, Fate, Live, World
+from tests.support.durable import HTTP_TIMEOUT, Charge, PostOutcome, SimulatedAttempt, Simulation
 
 #: What the DAG says at first; a clear may find another number there.
 RETRIES = 3
@@ -21,7 +21,7 @@ RETRIES = 3
 MOST_STEPS = 80 * MAX_GENERATIONS
 
 fates = st.builds(
-    Fate,
+    PostOutcome,
     st.sampled_from(["ok", "ok", "lost", "lost", "lost_before", "limited"]),
     st.sampled_from([0.0, 0.1, 10.0, HTTP_TIMEOUT]),
     st.sampled_from([0.0, 1.0, 15.0, 30.0, 60.0]),
@@ -41,7 +41,7 @@ class PaidOnce(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world, self.live, self.want, self.wanted = World(), list[Live](), 0, 0
+        self.simulation, self.live, self.want, self.wanted = Simulation(), list[SimulatedAttempt](), 0, 0
         self.request, self.tries, self.max_tries, self.blind = 0, 0, RETRIES, False
         self.retries, self.tries_before_clear = RETRIES, 0
         self.handed_on = self.settled = self.store = False
@@ -77,33 +77,36 @@ class PaidOnce(RuleBasedStateMachine):
         self.tries += 1
         self.asked.add((self.want, self.request))
         attempt = TaskAttempt.of(
-            try_number=self.tries, max_tries=self.max_tries, retries=self.retries, started_at=self.world.now + ahead
+            try_number=self.tries,
+            max_tries=self.max_tries,
+            retries=self.retries,
+            started_at=self.simulation.now + ahead,
         )
         regeneration = 0 if self.allowed.reuse_existing else attempt.tries_before_clear
         self.live.append(
-            Live(
-                self.world, self.want, requests[self.request], attempt, self.allowed, shared=self.store,
+            SimulatedAttempt(
+                self.simulation, self.want, requests[self.request], attempt, self.allowed, shared=self.store,
                 regeneration=regeneration, ahead=ahead,
             )
         )  # fmt: skip
 
     @precondition(lambda self: self.live)
     @rule(which=st.integers(0, 1), steps=st.integers(1, 12), fate=fates)
-    def step(self, which: int, steps: int, fate: Fate) -> None:
+    def step(self, which: int, steps: int, fate: PostOutcome) -> None:
         live = self.live[which % len(self.live)]
         for _ in range(steps):
-            if not live.over:
+            if not live.ended:
                 self._step(live, fate)
         self._gather()
 
     @precondition(lambda self: self.live)
     @rule(which=st.integers(0, 1), series=st.lists(fates, max_size=4))
-    def finish(self, which: int, series: list[Fate]) -> None:
+    def finish(self, which: int, series: list[PostOutcome]) -> None:
         live = self.live[which % len(self.live)]
-        following: Iterator[Fate] = iter(series)
-        while not live.over:
+        following: Iterator[PostOutcome] = iter(series)
+        while not live.ended:
             assert live.steps < MOST_STEPS, f"an endless loop, at {live.at}"
-            self._step(live, next(following, Fate()) if live.at == "post" else Fate())
+            self._step(live, next(following, PostOutcome()) if live.at == "post" else PostOutcome())
         self._gather()
 
     @precondition(lambda self: self.live)
@@ -120,13 +123,13 @@ class PaidOnce(RuleBasedStateMachine):
         """Killed after execute() returned, or failed by Airflow while resuming: it retries what had succeeded."""
         self.settled = False
 
-    def _step(self, live: Live, fate: Fate) -> None:
+    def _step(self, live: SimulatedAttempt, fate: PostOutcome) -> None:
         for other in self.live:
-            if live.wake > self.world.now and other is not live and other.at == "post":
+            if live.wake > self.simulation.now and other is not live and other.at == "post":
                 # No time passes between an intent and its POST: a process that stands still there is a known limit.
-                other.fate = fate
+                other.post_outcome = fate
                 other.step()
-        live.fate = fate
+        live.post_outcome = fate
         self._write_off()
         live.step()
         self._write_off()
@@ -135,21 +138,21 @@ class PaidOnce(RuleBasedStateMachine):
         """What expired before a clear is acted on is bought anew where told; without a record, by its retries too."""
         told = self.allowed.clear_rebuys or not self.allowed.reuse_existing
         if told and self.tries_before_clear and not self._acted_on_clear():
-            for bought in self.world.books:
-                bought.written_off |= bought.expired(self.world.now)
+            for bought in self.simulation.charges:
+                bought.written_off |= bought.expired(self.simulation.now)
 
     def _acted_on_clear(self) -> bool:
-        return self.world.row is not None and self.world.row.try_number > self.tries_before_clear
+        return self.simulation.row is not None and self.simulation.row.try_number > self.tries_before_clear
 
     def _gather(self) -> None:
-        for live in [live for live in self.live if live.over]:
+        for live in [live for live in self.live if live.ended]:
             self.live.remove(live)
             if live.bought is not None:
                 self.settled = self.handed_on = True
             else:
                 self._check_failure(live)
 
-    def _check_failure(self, live: Live) -> None:
+    def _check_failure(self, live: SimulatedAttempt) -> None:
         """``charged`` tells the truth about the image task it names, or else about every one of the want."""
         error = live.error
         assert error is not None
@@ -185,7 +188,7 @@ class PaidOnce(RuleBasedStateMachine):
     @rule()
     def wipe(self) -> None:
         """The store loses the record; as on Airflow before 3.3, a changed request is another image then."""
-        self.world.row, self.blind = None, True
+        self.simulation.row, self.blind = None, True
         others = {self.wanted, *(request for want, request in self.asked if want == self.want)} - {self.request}
         self.want += bool(others) or not self.allowed.reuse_existing
 
@@ -202,26 +205,30 @@ class PaidOnce(RuleBasedStateMachine):
     @rule()
     def complete(self) -> None:
         for bought in self._running():
-            bought.status, bought.completed = ImageTaskStatus.COMPLETED, self.world.now
+            bought.status, bought.completed = ImageTaskStatus.COMPLETED, self.simulation.now
 
     @precondition(lambda self: not any(live.at == "post" for live in self.live))
     @rule(seconds=st.sampled_from([0.5, 10.0, 45.0, 100.0, 90_000.0]))
     def time_passes(self, seconds: float) -> None:
-        self.world.now += seconds
+        self.simulation.now += seconds
 
     # --- what must hold --------------------------------------------------------------------------------------------
 
-    def _running(self) -> list[Bought]:
-        return [b for b in self.world.books if b.status is ImageTaskStatus.RUNNING and b.accepted <= self.world.now]
+    def _running(self) -> list[Charge]:
+        return [
+            b
+            for b in self.simulation.charges
+            if b.status is ImageTaskStatus.RUNNING and b.accepted <= self.simulation.now
+        ]
 
-    def _living(self) -> list[Bought]:
-        return [b for b in self.world.books if b.status is not ImageTaskStatus.FAILED and not b.written_off]
+    def _living(self) -> list[Charge]:
+        return [b for b in self.simulation.charges if b.status is not ImageTaskStatus.FAILED and not b.written_off]
 
     @invariant()
     def no_want_is_paid_twice(self) -> None:
         living = self._living()
         if self.allowed.on_expired == "resubmit":
-            living = [b for b in living if not b.expired(self.world.now)]
+            living = [b for b in living if not b.expired(self.simulation.now)]
         paid = [b.want for b in living]
         assert len(paid) == len(set(paid)), f"paid twice: {living}"
 
@@ -239,17 +246,17 @@ def test_a_wait_that_is_given_up_never_says_that_nothing_was_charged_while_anoth
     state.begin(store=True, reuse=False, unknown="resubmit", expired="fail", clear_rebuys=False)
     try:
         state.start(ahead=0.0)
-        state.step(which=0, steps=4, fate=Fate())
-        state.step(which=0, steps=5, fate=Fate())
+        state.step(which=0, steps=4, fate=PostOutcome())
+        state.step(which=0, steps=5, fate=PostOutcome())
         state.complete()
         state.clear(request=0, same=False, retries=RETRIES)
         state.start(ahead=0.0)
         state.start(ahead=0.0)
-        state.step(which=0, steps=4, fate=Fate())
+        state.step(which=0, steps=4, fate=PostOutcome())
         state.time_passes(10.0)
-        state.step(which=1, steps=9, fate=Fate("limited"))
-        state.step(which=1, steps=2, fate=Fate())
-        state.step(which=0, steps=1, fate=Fate())
+        state.step(which=1, steps=9, fate=PostOutcome("limited"))
+        state.step(which=1, steps=2, fate=PostOutcome())
+        state.step(which=0, steps=1, fate=PostOutcome())
         while state.live:
             state.finish(which=0, series=[])
         state.no_want_is_paid_twice()

@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.durable.record import CallerIdentity, RecordSta
 from airflow_provider_nanobanana.durable.record_store import NAME, OptimisticRecord, SingleRecordStore
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, encode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from tests.support.ledger import BrittleShelf
+from tests.support.ledger import BrittleStateStore
 
 IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f" * 64)
 RECORD = SubmissionRecord(
@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_never_no_record(stored: Any) -> None:
 @pytest.mark.parametrize("breaks", ["refused", "kept"])
 @pytest.mark.parametrize(("image_task_id", "charged"), [(None, "unknown"), ("tsk_1", "yes")])
 def test_a_write_that_is_not_kept_says_what_is_paid(breaks: Any, image_task_id: str | None, charged: str) -> None:
-    store = BrittleShelf()
+    store = BrittleStateStore()
     store.breaks = breaks
     with pytest.raises(TransientFailure, match="no api server") as caught:
         SingleRecordStore(store).write(dataclasses.replace(RECORD, image_task_id=image_task_id))

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.request_values import as_reference, as_text, is_blank, table_fault
-from tests.support.batch import orders
+from tests.support.batch import items
 
 Row = namedtuple("Row", ["prompt", "size"])
 
@@ -62,10 +62,10 @@ TABLES = {
 def test_a_table_is_refused_and_the_way_out_named(table: Any) -> None:
     for given in (table, [table], {"prompt": "x", "reference_images": table}):
         with pytest.raises(InvalidRequest) as refused:
-            orders(given)
+            items(given)
         assert "table" in refused.value.message and "was charged" in refused.value.message
     with pytest.raises(InvalidRequest, match=r"dict"):
-        orders(table)
+        items(table)
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ COLUMNS: dict[str, Iterable[str]] = {
 def test_a_column_of_texts_is_a_list_of_prompts(column: Any) -> None:
     if hasattr(column, "mapping"):
         column = list(column)
-    assert [order.request.prompt for order in orders(column)] == ["a red kite", "a paper boat"]
+    assert [order.request.prompt for order in items(column)] == ["a red kite", "a paper boat"]
 
 
 def test_rows_as_mappings_are_requests() -> None:
     rows = csv.DictReader(io.StringIO("prompt,size,name\na kite,,7\na boat,16:9,\n"))
-    taken = [(order.request.prompt, order.request.size, order.name) for order in orders(rows)]
+    taken = [(order.request.prompt, order.request.size, order.name) for order in items(rows)]
     assert taken == [("a kite", "1:1", "7"), ("a boat", "16:9", None)]
 
 
@@ -108,7 +108,7 @@ def test_a_cursor_and_its_rows_are_refused() -> None:
         connection.row_factory = sqlite3.Row
         for given in (connection.execute("select 'a' prompt"), connection.execute("select 'a' prompt").fetchone()):
             with pytest.raises(InvalidRequest, match="one row of a table"):
-                orders(given)
+                items(given)
     connection.close()
 
 
@@ -119,7 +119,7 @@ def test_a_list_that_fails_on_the_way_is_refused(error: Exception) -> None:
         raise error
 
     with pytest.raises(InvalidRequest, match="cannot be read") as refused:
-        orders(faulty())
+        items(faulty())
     assert refused.value.__cause__ is error
 
 
@@ -129,7 +129,7 @@ def test_a_database_that_is_away_is_not_called_a_fault_of_the_list() -> None:
         raise ConnectionResetError("gone")
 
     with pytest.raises(ConnectionResetError):
-        orders(away())
+        items(away())
 
 
 def test_a_request_that_fails_when_it_is_read_is_one_fault_among_the_others() -> None:
@@ -138,7 +138,7 @@ def test_a_request_that_fails_when_it_is_read_is_one_fault_among_the_others() ->
             raise TypeError("no keys")
 
     with pytest.raises(InvalidRequest, match="2 of 3") as refused:
-        orders(["fine", Faulty(prompt="a"), ""])
+        items(["fine", Faulty(prompt="a"), ""])
     assert "#1: it cannot be read (TypeError: no keys)" in refused.value.message
 
 
@@ -146,7 +146,7 @@ def test_a_list_that_holds_itself_is_refused() -> None:
     circle: list[Any] = []
     circle.append(circle)
     with pytest.raises(InvalidRequest, match="is list, neither"):
-        orders(circle)
+        items(circle)
 
 
 @pytest.mark.parametrize("value", [0, False, [], {}, (), "0", b"", 0.0, object()])
