@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
@@ -14,12 +14,19 @@ from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank,
 _LONGEST: Final = timedelta(days=30).total_seconds()
 
 
-def check_choices(operator: object, choices: Mapping[str, Collection[object]]) -> None:
-    """Check that arguments are one of their choices.
+def check_choices(operator: object, *, flags: Collection[str]) -> None:
+    """Check ``on_unknown_submission``, ``on_expired`` and the arguments that are true or false.
 
-    :param choices: The choices of each argument, by its name.
+    :param flags: The names of the latter.
     :raises InvalidRequest: An argument is none of its choices; nothing was sent.
     """
+    from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
+
+    choices: dict[str, tuple[object, ...]] = {
+        "on_unknown_submission": get_args(OnUnknownSubmission),
+        "on_expired": get_args(OnExpired),
+        **dict.fromkeys(flags, (True, False)),
+    }
     faults = [
         f"{name} is {' or '.join(map(repr, allowed))}, not {getattr(operator, name)!r:.40}"
         for name, allowed in choices.items()

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
 from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.exceptions import airflow_errors
@@ -25,6 +25,7 @@ from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 
 if TYPE_CHECKING:
@@ -41,16 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CHOICES: Final[dict[str, tuple[object, ...]]] = {
-    "on_unknown_submission": ("resubmit", "fail"),
-    "on_expired": ("fail", "resubmit"),
-    "reuse_existing": (True, False),
-    "allow_partial": (True, False),
-    "preflight_balance": (True, False),
-    "deferrable": (True, False),
-}
-#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
-_NET_SECONDS: Final = 60
+#: The arguments that are true or false.
+_FLAGS: Final = ("reuse_existing", "allow_partial", "preflight_balance", "deferrable")
 #: Ids of image tasks in one line of the log.
 _IDS_IN_A_LINE: Final = 50
 
@@ -223,7 +216,7 @@ class NanoBananaGenerateOperator(RequestOperator):
             if wait is None:
                 break
             if self.deferrable:
-                self._defer(state, wait)
+                raise self._deferral(state, wait)
             state.session.sleep(min(self._poke_seconds(), max(0.0, wait.wake_at - state.session.clock())))
         result, failure = _report(context, self, state)
         if failure is not None:
@@ -236,7 +229,7 @@ class NanoBananaGenerateOperator(RequestOperator):
         from airflow_provider_nanobanana.batch.budget import Budget
         from airflow_provider_nanobanana.batch.preparation import BatchSpec
 
-        check_choices(self, _CHOICES)
+        check_choices(self, flags=_FLAGS)
         self._poke_seconds()
         return BatchSpec(
             given=lambda: self._read_requests(context),
@@ -316,15 +309,15 @@ class NanoBananaGenerateOperator(RequestOperator):
             resumed=resumed,
         ).prepare()
 
-    def _defer(self, state: BatchState, wait: WaitSpec) -> NoReturn:
+    def _deferral(self, state: BatchState, wait: WaitSpec) -> TaskDeferred:
+        """Return what ends this process until the trigger of a wait fires."""
         now = state.session.clock()
         self.log.info("%s", wait_message(wait))
-        self.defer(
+        return TaskDeferred(
             trigger=trigger_for(wait, conn_id=self.nanobanana_conn_id, poll_interval=self._poke_seconds(), now=now),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, wait.wake_at - now) + _NET_SECONDS),
+            timeout=defer_timeout(wait.wake_at - now),
         )
-        raise AssertionError("defer raises")
 
     def _poke_seconds(self) -> float:
         return parse_seconds(self.poke_interval, "poke_interval")
@@ -457,4 +450,4 @@ def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
         format_usd(totals["cost_usd"]),
     )
     where = f"All of it is in {result['manifest']}. " if result["manifest"] else ""
-    log.info("%sA clear buys nothing again of what is in place.", where)
+    log.info("%sClearing this task does not buy existing images again.", where)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from airflow.providers.common.compat.sdk import TaskDeferred
+
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.arguments import (
@@ -19,6 +21,7 @@ from airflow_provider_nanobanana.operators.arguments import (
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,17 +32,10 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.submission.workflow import Submission
     from airflow_provider_nanobanana.toapis.models import ImageRequest
 
-_CHOICES: Final[dict[str, tuple[object, ...]]] = {
-    "on_unknown_submission": ("resubmit", "fail"),
-    "on_expired": ("fail", "resubmit"),
-    "reuse_existing": (True, False),
-}
 #: Seconds before which no queued submit wakes: Airflow up to 3.3 fails some tasks that resume soon after deferring.
 _SHORTEST_QUEUE_WAIT: Final = 15.0
 #: The longest wait for one ``Retry-After``, in seconds; an absurd header must not use up the whole timeout.
 _LONGEST_QUEUE_WAIT: Final = 60.0
-#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
-_NET_SECONDS: Final = 60
 
 
 class NanoBananaSubmitOperator(RequestOperator):
@@ -141,7 +137,7 @@ class NanoBananaSubmitOperator(RequestOperator):
 
     def _submit(self, context: Context, queue_deadline: float | None = None) -> str:
         with airflow_errors():
-            check_choices(self, _CHOICES)
+            check_choices(self, flags=("reuse_existing",))
             adopt = parse_adopt(self.adopt)
             timeout = parse_seconds(self.timeout, "timeout")
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
@@ -155,7 +151,9 @@ class NanoBananaSubmitOperator(RequestOperator):
                     submission.mark_done()
             except NanoBananaException as failure:
                 if isinstance(failure.error, errors.SUBMIT_LIMIT_ERRORS):
-                    self._queue(context, failure.error, session.clock(), queue_deadline)
+                    deferral = self._queue_deferral(context, failure.error, session.clock(), queue_deadline)
+                    if deferral is not None:
+                        raise deferral from failure
                 raise
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
         return image_task.id
@@ -215,20 +213,22 @@ class NanoBananaSubmitOperator(RequestOperator):
         ti: Any = context["ti"]
         return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
 
-    def _queue(self, context: Context, error: errors.ToApisError, now: float, deadline: float) -> None:
-        """Wait for the account's rate limit without a slot; returns only when the deadline leaves no time."""
+    def _queue_deferral(
+        self, context: Context, error: errors.ToApisError, now: float, deadline: float
+    ) -> TaskDeferred | None:
+        """Return a wait for the account's rate limit without a worker slot; None when the deadline leaves no time."""
         from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
         asked = min(error.retry_after or 0.0, _LONGEST_QUEUE_WAIT)
         # Spread, so that hundreds of queued submits do not come back in one second.
         moment = now + max(asked, _SHORTEST_QUEUE_WAIT) * (1 + random.random())
         if moment >= deadline:
-            return
+            return None
         self.log.info("%s Queueing without a slot for %.0f s.", error.message, moment - now)
-        self.defer(
+        return TaskDeferred(
             trigger=NanoBananaTimerTrigger(moment=moment, deadline=deadline, ticket=self._ticket(context)),
             method_name="execute_queued",
-            timeout=timedelta(seconds=moment - now + _NET_SECONDS),
+            timeout=defer_timeout(moment - now),
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
+    TaskDeferred,
 )
 
 from airflow_provider_nanobanana.compat import TaskDeferralError, was_skipped
@@ -21,6 +23,7 @@ from airflow_provider_nanobanana.polling.outcome_error import listed_ids
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
+from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
 
 Records = list[dict[str, Any]]
 
-#: Airflow's own timeout of a deferral stands this far behind ours: a net, never the rule; seconds.
-_NET_SECONDS: Final = 60.0
+#: What the base class raises of its own, or makes of an error of ours.
+_BASE_CLASS_ERRORS: Final = (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError)
 
 
 class NanoBananaSensor(BaseSensorOperator):
@@ -78,24 +81,24 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll once, then wait in the way that was asked for."""
-        base = super().execute
-
-        def start() -> Any:
+        with self._soft_fail():
             tracker = self._tracker = self._new_tracker(self._wait_of_attempt(context))
             if not tracker.ids and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to wait for: the tasks before were skipped.")
             if self.deferrable:
                 return self._conclude_or_defer(context, tracker)
-            return self._unwrap_base_class_errors(lambda: base(context), context)
-
-        return self._apply_soft_fail(start)
+            try:
+                return super().execute(context)
+            except _BASE_CLASS_ERRORS as ended:
+                return self._after_base_class_error(ended, context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
-        base = super().resume_execution
-        return self._apply_soft_fail(
-            lambda: self._unwrap_base_class_errors(lambda: base(next_method, next_kwargs, context), context)
-        )
+        with self._soft_fail():
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except _BASE_CLASS_ERRORS as ended:
+                return self._after_base_class_error(ended, context)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
@@ -122,15 +125,16 @@ class NanoBananaSensor(BaseSensorOperator):
         waiting = tracker.not_final()
         if refused and any(result.image_task is not None for result in waiting):
             self._fail(context, tracker, _triggerer_refused(self.nanobanana_conn_id, tracker.ids))
-        self._defer(waiting, tracker.wait)
+        raise self._deferral(waiting, tracker.wait)
 
-    def _defer(self, waiting: Sequence[PollResult], wait: WaitWindow) -> NoReturn:
+    def _deferral(self, waiting: Sequence[PollResult], wait: WaitWindow) -> TaskDeferred:
+        """Return what ends this process until the trigger fires."""
         from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 
         now = NanoBananaHook.clock()
         remaining = wait.remaining(now)
-        self.log.info("%d image tasks run on; waiting without a worker for %.0f s at most", len(waiting), remaining)
-        self.defer(
+        self.log.info("Still running: %d. Waiting without a worker for %.0f s at most.", len(waiting), remaining)
+        return TaskDeferred(
             trigger=NanoBananaTrigger(
                 image_task_ids=[result.id for result in waiting],
                 nanobanana_conn_id=self.nanobanana_conn_id,
@@ -142,9 +146,8 @@ class NanoBananaSensor(BaseSensorOperator):
                 not_before=now + self.poke_interval,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=remaining + _NET_SECONDS),
+            timeout=defer_timeout(remaining),
         )
-        raise AssertionError("defer raises")
 
     def _poll(self, context: Context, tracker: PollTracker) -> None:
         """Poll what is not final; raise where the key was refused for all of it."""
@@ -191,31 +194,39 @@ class NanoBananaSensor(BaseSensorOperator):
         started_at = rescheduled.timestamp() if rescheduled else NanoBananaHook.clock()
         return WaitWindow(started_at, started_at + self.timeout)
 
-    def _apply_soft_fail(self, action: Callable[[], Any]) -> Any:
-        """Run, and skip only what ``soft_fail`` or ``never_fail`` may: one rule for every way of waiting."""
+    @contextlib.contextmanager
+    def _soft_fail(self) -> Iterator[None]:
+        """Skip where ``soft_fail`` or ``never_fail`` allows it: one rule for every way of waiting."""
         try:
-            return action()
+            yield
         except NanoBananaException as failure:
             # A wrong key, say, stays loud.
             if self.never_fail or (self.soft_fail and isinstance(failure.error, errors.OUTCOME_ERRORS)):
                 raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
             raise
 
-    def _unwrap_base_class_errors(self, action: Callable[[], Any], context: Context) -> Any:
-        """Run, and undo what the base class made of it: its skips of any error, its clock, a trigger's crash."""
-        try:
-            return action()
-        except (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError) as ended:
-            reason = ended.__cause__ if isinstance(ended, AirflowSkipException) else ended
-            if isinstance(reason, NanoBananaException):
-                raise reason from reason.error
-            if reason is None or isinstance(reason, AirflowSensorTimeout):
-                return self._after_timeout(context)
-            if isinstance(reason, TaskDeferralError):
-                return self._after_crash(context, reason)
-            if not self.never_fail:
-                raise reason from None
-            raise
+    def _after_base_class_error(self, ended: Exception, context: Context) -> Records:
+        """Conclude, or raise our own error, where the base class raised one of its own.
+
+        ========================================  ==========================================================
+        the base class raises, or skips from      here
+        ========================================  ==========================================================
+        one of our errors, which it softened      our error is raised; :meth:`_soft_fail` decides
+        its timeout, or a skip without a cause    its clock ran out: a last poll, then the results decide
+        ``TaskDeferralError``                     the trigger crashed: a last poll; not final means a retry
+        any other error, which it softened        that error is raised, unless ``never_fail`` skips
+        ========================================  ==========================================================
+        """
+        reason = ended.__cause__ if isinstance(ended, AirflowSkipException) else ended
+        if isinstance(reason, NanoBananaException):
+            raise reason from reason.error
+        if reason is None or isinstance(reason, AirflowSensorTimeout):
+            return self._after_timeout(context)
+        if isinstance(reason, TaskDeferralError):
+            return self._after_crash(context, reason)
+        if not self.never_fail:
+            raise reason from None
+        raise ended
 
     def _after_timeout(self, context: Context) -> Records:
         """Conclude: Airflow's clock ran out a moment before ours, or its net behind our trigger held."""

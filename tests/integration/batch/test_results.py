@@ -388,7 +388,7 @@ def test_the_last_lines_say_what_was_paid_what_is_there_and_that_a_clear_is_safe
     with caplog.at_level(logging.INFO):
         run = with_store.attempt(requests=PROMPTS, allow_partial=True)
     last = told(caplog)[told(caplog).index("3 images are in place, 1 are not; the batch has cost $0.075") :]
-    assert run.error is None and "A clear buys nothing again of what is in place" in last
+    assert run.error is None and "Clearing this task does not buy existing images again." in last
     assert "content_policy_violation" in last and run.result["manifest"] in last
 
 
