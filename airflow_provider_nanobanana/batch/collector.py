@@ -202,7 +202,7 @@ def _access_error(refusal: errors.ToApisError | None, running: int) -> errors.To
     """Say what a refused key means for what is under way."""
     assert refusal is not None
     return refusal.reworded(
-        f"{refusal.message} {running} image tasks under way cannot be polled; they go on and stay paid. Fix the "
+        f"{refusal.message} Image tasks under way: {running}; they cannot be polled, go on and stay paid. Fix the "
         "connection and clear the task: nothing is bought twice.",
         charged="yes",
     )

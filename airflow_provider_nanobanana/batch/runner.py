@@ -98,8 +98,8 @@ class BatchRunner:
             self._collect_former(max(over, last))
         if state.stops.killed:
             raise state.stops.killed.reworded(
-                f"Airflow ended this attempt: nothing more was bought. {len(state.running())} image tasks are under "
-                "way and stay paid; the next attempt, or a clear, finds and lands them.",
+                f"Airflow ended this attempt: nothing more was bought. Image tasks under way: {len(state.running())}; "
+                "they stay paid, and the next attempt, or a clear, finds and lands them.",
                 charged="yes" if state.running() else "unknown",
             )
         moved = state.progress() != before

@@ -180,7 +180,8 @@ class BatchSubmitter:
     def _log_bought(self) -> None:
         """Name what was bought since: whatever becomes of this attempt, its log says what is paid."""
         if self._bought:
-            log.info("%d image tasks are paid: %s", len(self._bought), name_ids(self._bought))
+            count = len(self._bought)
+            log.info("%d image %s paid: %s", count, "task is" if count == 1 else "tasks are", name_ids(self._bought))
         self._bought = []
 
     def _submission(self, item: BatchItem, intent: SubmissionRecord | None = None) -> Submission:

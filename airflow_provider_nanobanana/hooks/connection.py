@@ -1,21 +1,25 @@
-"""How the forms of a ``nanobanana`` connection become settings: host, port, schema, password and extra."""
+"""A ``nanobanana`` connection: its forms read as settings (``read_connection``), and its test (``check_account``)."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from pydantic import ValidationError
 
+from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.protocol import checked_key, is_loopback, normalise_host
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_nanobanana.toapis.responses import Balance
 
 _VERSION_PATH = "v1"
 _KINDS: Final = ((str, "a text"), (bool, "true or false"), ((int, float), "a number"), ((list, tuple), "a list"))
@@ -86,3 +90,43 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(
         f"extra {'.'.join(map(str, fault['loc']))!r}: {fault['msg'].removeprefix('Value error, ')}" for fault in faults
     )
+
+
+def check_account(model: str, models: Callable[[], list[str]], balance: Callable[..., Balance]) -> tuple[bool, str]:
+    """Return whether an image could be bought, and why or why not.
+
+    :param model: The connection's model id.
+    :param models: Lists the models the key sees; free.
+    :param balance: Asks for the credits of the account, or with ``of_key=True`` of the key; free. A gateway without
+        these routes does not fail the test.
+    """
+    visible = models()
+    if model not in visible:
+        shown = ", ".join(sorted(visible)[:10]) or "none"
+        return False, (
+            f"The key works, but the model {model!r} is not visible to it (visible image models: {shown}). Set the "
+            "extra 'model', or allow the model for this key in the ToAPIs console."
+        )
+    try:
+        left = balance()
+        of_key = balance(of_key=True)
+    except NanoBananaException as failure:
+        return True, f"Key and model {model!r} work; the balance could not be read ({failure.error.message})"
+    if not left.unlimited and not left.remain_credits:
+        return False, f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console."
+    if not of_key.unlimited and of_key.remain_credits == 0:
+        return (
+            False,
+            f"Key and model {model!r} work, but this key's own quota is spent: raise it in the ToAPIs console.",
+        )
+    if left.unlimited:
+        return True, f"Key and model {model!r} work; the account has no credit limit."
+    return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."
+
+
+def failure_text(error: errors.ToApisError, settings: ToApisSettings | None) -> str:
+    """Return what the connection test met, with the host where that may be the cause."""
+    wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
+    if settings is None or not wrong_host:
+        return error.message
+    return f"{error.message} Check the host: {settings.base_url} (default https://toapis.com)."

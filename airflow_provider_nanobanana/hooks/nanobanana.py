@@ -1,4 +1,7 @@
-"""NanoBananaHook: the connection, and every call to the gateway, for workers and (``aget_task``) for triggers."""
+"""``NanoBananaHook``: the connection, and every call to the gateway; its async methods are for a user's own async code.
+
+The provider's triggers take only :meth:`NanoBananaHook.asettings` of it: their polls go through ``polling.poller``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
-from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
     import os
@@ -168,7 +170,7 @@ class NanoBananaHook(BaseHook):
 
     # --- image tasks -----------------------------------------------------------------------------------------------
 
-    def parse(self, request: ImageRequest | Mapping[str, Any]) -> ImageRequest:
+    def parse_request(self, request: ImageRequest | Mapping[str, Any]) -> ImageRequest:
         """Return a request with the connection's model filled in, checked; nothing is sent."""
         from airflow_provider_nanobanana.toapis.models import ImageRequest
 
@@ -197,7 +199,7 @@ class NanoBananaHook(BaseHook):
         """
         from airflow_provider_nanobanana.submission.standalone import submit_standalone
 
-        parsed = self.parse(request)
+        parsed = self.parse_request(request)
         with airflow_errors():
             return submit_standalone(self.session, parsed, client_business_id, submitted_before)
 
@@ -212,7 +214,7 @@ class NanoBananaHook(BaseHook):
             return self.session.get_task(image_task_id)
 
     async def aget_task(self, image_task_id: str) -> ImageTask:
-        """Return one image task as :meth:`get_task`, for triggers; without repeats, since the caller polls again."""
+        """Return one image task as :meth:`get_task`, for asyncio code; not repeated, since the caller polls again."""
         from airflow_provider_nanobanana.toapis.protocol import status_call
 
         client = await self.aclient()
@@ -251,7 +253,7 @@ class NanoBananaHook(BaseHook):
         """
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
-        asked = None if request is None else self.parse(request)
+        asked = None if request is None else self.parse_request(request)
         pixels, sent = (None, None) if asked is None else (asked.expected_pixels(), asked.sent_links())
         with airflow_errors(), ImageDownloader(self.session, destination) as downloader:
             return downloader.land(image, pixels, sent=sent)
@@ -273,46 +275,9 @@ class NanoBananaHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Check key, host, credits and model with free calls; never buys an image, never shows the key."""
+        from airflow_provider_nanobanana.hooks.connection import check_account, failure_text
+
         try:
-            return diagnose(self.settings.model, self.models, self.balance)
+            return check_account(self.settings.model, self.models, self.balance)
         except NanoBananaException as failure:
-            return False, with_host(failure.error, self._settings)
-
-
-def diagnose(model: str, models: Callable[[], list[str]], balance: Callable[..., Balance]) -> tuple[bool, str]:
-    """Return whether an image could be bought, and why or why not.
-
-    :param model: The connection's model id.
-    :param models: Lists the models the key sees; free.
-    :param balance: Asks for the credits of the account, or with ``of_key=True`` of the key; free. A gateway without
-        these routes does not fail the test.
-    """
-    visible = models()
-    if model not in visible:
-        shown = ", ".join(sorted(visible)[:10]) or "none"
-        return False, (
-            f"The key works, but the model {model!r} is not visible to it (visible image models: {shown}). Set the "
-            "extra 'model', or allow the model for this key in the ToAPIs console."
-        )
-    try:
-        left, of_key = balance(), balance(of_key=True)
-    except NanoBananaException as failure:
-        return True, f"Key and model {model!r} work; the balance could not be read ({failure.error.message})"
-    if not left.unlimited and not left.remain_credits:
-        return False, f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console."
-    if not of_key.unlimited and of_key.remain_credits == 0:
-        return (
-            False,
-            f"Key and model {model!r} work, but this key's own quota is spent: raise it in the ToAPIs console.",
-        )
-    if left.unlimited:
-        return True, f"Key and model {model!r} work; the account has no credit limit."
-    return True, f"Key and model {model!r} work; {left.remain_credits:g} credits left (about ${left.remain_usd:.2f})."
-
-
-def with_host(error: errors.ToApisError, settings: ToApisSettings | None) -> str:
-    """Return what went wrong, with the host where that may be the cause."""
-    wrong_host = isinstance(error, (errors.ConnectionFailed, errors.InvalidRequest, errors.TransientFailure))
-    if settings is None or not wrong_host:
-        return error.message
-    return f"{error.message} Check the host: {settings.base_url} (default https://toapis.com)."
+            return False, failure_text(failure.error, self._settings)

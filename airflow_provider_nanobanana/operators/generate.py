@@ -175,9 +175,9 @@ class NanoBananaGenerateOperator(RequestOperator):
         ids = self._state.kill() if self._state is not None else []
         self.log.warning(
             "Killed. Nothing more is bought. What was submitted goes on and stays paid; the next attempt, or a clear "
-            "of this task, finds and lands it. %d image tasks are known to be under way%s.",
+            "of this task, finds and lands it. Image tasks known to be under way: %d%s.",
             len(ids),
-            f": {', '.join(ids)}" if ids else "",
+            f" ({', '.join(ids)})" if ids else "",
         )
 
     def _make_images(self, context: Context, *, resumed: bool) -> Any:

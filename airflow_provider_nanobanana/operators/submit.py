@@ -172,7 +172,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         store = SingleRecordStore(state_store_for(context))
         references = ReferenceUploader.of(session)
         with airflow_errors():
-            request = hook.parse(self._request())
+            request = hook.parse_request(self._request())
             fingerprint = _fingerprint(request, references, store)
         attempt = TaskAttempt.from_context(context, retries=self.retries or 0, started_at=session.clock())
         return Submission(

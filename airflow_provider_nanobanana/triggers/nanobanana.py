@@ -103,7 +103,7 @@ class NanoBananaTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Log what goes on: Airflow 3.3 and later call this when a user ends or clears the deferred task."""
         self.log.warning(
-            "The wait was ended by hand. The service has no cancel: %d image tasks go on and stay paid: %s",
+            "The wait was ended by hand. The service has no cancel: image tasks that go on and stay paid: %d (%s)",
             len(self.image_task_ids),
             ", ".join(self.image_task_ids),
         )

@@ -12,7 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_nanobanana.emulator import Emulator, responses
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook, diagnose
+from airflow_provider_nanobanana.hooks.connection import check_account
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.toapis.protocol import balance_call
 from airflow_provider_nanobanana.toapis.responses import Balance
 from tests.integration.conftest import ServiceClock
@@ -207,7 +208,7 @@ def test_a_key_that_may_spend_nothing_more_fails_the_test(monkeypatch: pytest.Mo
     def balance(*, of_key: bool = False) -> Balance:
         return Balance(remain_credits=0.0 if of_key else 500.0)
 
-    ok, message = diagnose("nano_banana_2", lambda: ["nano_banana_2"], balance)
+    ok, message = check_account("nano_banana_2", lambda: ["nano_banana_2"], balance)
     assert not ok
     assert "this key's own quota" in message
 

@@ -271,7 +271,7 @@ def test_from_a_reference_in_the_store_to_an_image_in_the_store(bucket: Bucket, 
     uris = [f"s3://store@{BUCKET}/refs/{name}.png" for name in ("hat", "the same hat")]
     with NanoBananaHook() as hook, ImageDownloader(hook.session, f"s3://store@{BUCKET}/out") as retrieval:
         references = ReferenceUploader.of(hook.session)
-        request = references.uploaded(hook.parse({"prompt": "a red hat", "reference_images": uris}))
+        request = references.uploaded(hook.parse_request({"prompt": "a red hat", "reference_images": uris}))
         (image,) = completed(hook, hook.submit(request).id).images
         stored = retrieval.land(image, stem="0123456789abcdef-0")
         found = find_existing(retrieval.landing, [("k", "0123456789abcdef-0")])

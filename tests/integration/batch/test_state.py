@@ -147,7 +147,7 @@ def test_a_key_refused_for_looks_says_what_is_paid(with_store: GenerateTask) -> 
     batch.emulator.fault(on="status", kind="unauthorized", skip=1)
     run = batch.attempt(requests=PROMPTS)
     assert isinstance(run.error, NanoBananaFailException) and run.error.charged == "yes"
-    assert "6 image tasks under way cannot be polled" in str(run.error)
+    assert "Image tasks under way: 6; they cannot be polled" in str(run.error)
     batch.emulator.clear_faults()
     batch.clear()
     assert batch.attempt(requests=PROMPTS).error is None and batch.posts == 6

@@ -25,7 +25,7 @@ class NaiveSubmitOperator(BaseOperator):
 
     def execute(self, context: Any) -> str:
         with NanoBananaHook() as hook:
-            return hook.client.call(submit_call(hook.parse({"prompt": "a red kite"}))).id
+            return hook.client.call(submit_call(hook.parse_request({"prompt": "a red kite"}))).id
 
 
 @pytest.fixture
