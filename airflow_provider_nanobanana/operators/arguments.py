@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, get_args
@@ -97,13 +98,21 @@ def as_list(value: Any) -> Any:
 def parse_adopt(value: Any) -> dict[str, str]:
     """Return the image tasks chosen by a person, by the ``client_business_id`` of the submit they belong to.
 
+    :param value: A mapping, or its JSON as text, which is what a template renders to; None or nothing for none.
     :raises InvalidRequest: It is no mapping of text to text.
     """
-    if value is None:
+    chosen = value
+    if isinstance(value, str):
+        try:
+            chosen = json.loads(value) if value.strip() else None
+        except ValueError:
+            chosen = value
+    if chosen is None:
         return {}
-    if isinstance(value, Mapping) and all(isinstance(text, str) for pair in value.items() for text in pair):
-        return dict(value)
+    if isinstance(chosen, Mapping) and all(isinstance(text, str) for pair in chosen.items() for text in pair):
+        return dict(chosen)
     raise InvalidRequest(
-        f"adopt is a mapping of client_business_id to image task id, both texts, not {value!r:.80}. Nothing was sent "
-        "and nothing was charged; a retry would meet the same."
+        "adopt is a mapping of client_business_id to image task id, both texts, or its JSON (in a template: "
+        f"{{{{ dag_run.conf.get('adopt') | tojson }}}}), not {value!r:.80}. Nothing was sent and nothing was charged; a "
+        "retry would meet the same."
     )

@@ -1,0 +1,30 @@
+"""Arguments of operators, checked when a task runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.operators.arguments import parse_adopt
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+
+CHOSEN = {"airflow-1": "tsk_img_1"}
+
+
+@pytest.mark.parametrize("given", [CHOSEN, '{"airflow-1": "tsk_img_1"}', ' {"airflow-1": "tsk_img_1"}\n'])
+def test_an_image_task_is_chosen_by_a_mapping_or_by_what_a_template_renders_it_to(given: Any) -> None:
+    assert parse_adopt(given) == CHOSEN
+
+
+@pytest.mark.parametrize("given", [None, {}, "", "  ", "null", "{}"])
+def test_a_run_that_names_none_chooses_none(given: Any) -> None:
+    assert parse_adopt(given) == {}
+
+
+@pytest.mark.parametrize(
+    "given", ["{'airflow-1': 'tsk_img_1'}", "tsk_img_1", '["tsk_img_1"]', '{"a": 1}', {"a": None}, ["a"], 3, False]
+)
+def test_anything_else_is_refused_and_the_error_shows_how_a_template_says_it(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"\| tojson.*nothing was charged"):
+        parse_adopt(given)
