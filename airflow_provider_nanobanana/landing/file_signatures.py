@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIF: Final = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"heif", b"miaf"})
 _BMP_HEADERS: Final = frozenset({12, 40, 52, 56, 64, 108, 124})
 
-#: Beginnings of files: what they are, and their suffix.
-_BEGINNINGS: Final = (
-    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL image", ".jxl"),
-    (rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", "a JPEG 2000 image", ".jp2"),
-    (rb"II[*+]\x00|MM\x00[*+]", "a TIFF image", ".tif"),
-    (rb"8BPS\x00", "a Photoshop file", ".psd"),
-)
 _CONTAINERS: Final = ((rb"%PDF-", ".pdf"), (rb"PK\x03\x04", ".zip"), (rb"\x1f\x8b", ".gz"))
 _SVG: Final = re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype svg[^>]*>\s*)?<svg\b", re.I | re.S)
 _TEXTS: Final = ((r"<!doctype html|<html|<head|<body", ".html"), (r"<", ".xml"), (r"[{\[]", ".json"))
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What something is in words, and the suffix that a file of it has."""
+class Kind(NamedTuple):
+    """What something is, in words, and the suffix of its files."""
 
     words: str
     suffix: str
 
 
+#: Beginnings of files.
+_BEGINNINGS: Final = {
+    rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n": Kind("a JPEG XL image", ".jxl"),
+    rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51": Kind("a JPEG 2000 image", ".jp2"),
+    rb"II[*+]\x00|MM\x00[*+]": Kind("a TIFF image", ".tif"),
+    rb"8BPS\x00": Kind("a Photoshop file", ".psd"),
+}
+
+
 def image_of_another_kind(head: bytes) -> Kind | None:
     """Name an image, or a container of images, that is not landed, by its first kilobyte."""
-    for pattern, words, suffix in _BEGINNINGS:
+    for pattern, kind in _BEGINNINGS.items():
         if re.match(pattern, head):
-            return Kind(words, suffix)
+            return kind
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return Kind("a BMP image", ".bmp")
     if head[4:8] == b"ftyp":

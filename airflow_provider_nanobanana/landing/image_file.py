@@ -62,20 +62,11 @@ SUFFIXES: Final[dict[ImageFormat, str]] = {
 it may, and a paid image is landed where Pillow decodes it. BMP, TIFF, JPEG 2000 and the like are not: no service for
 the web answers with them, and their decoders are the ones with the most holes; they are kept in quarantine."""
 
-MIME_TYPES: Final[dict[ImageFormat, str]] = {
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "webp": "image/webp",
-    "gif": "image/gif",
-    "avif": "image/avif",
-}
-
 _SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
 _IMAGE_SUFFIXES: Final = frozenset(
     ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")
 )
-#: Suffixes besides our own that name the same format.
-_SPELLINGS: Final = {".jpg": ("jpg", "jpeg", "jpe", "jfif")}
+_JPEG_SUFFIXES: Final = ("jpg", "jpeg", "jpe", "jfif")
 _LONGEST_NAME: Final = 80
 #: Large reference images are decoded one after another: each takes hundreds of megabytes.
 _ONE_AT_A_TIME: Final = threading.Lock()
@@ -85,10 +76,9 @@ _HEAD = 1024
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the bytes say: ``format``, its ``suffix`` (with the dot) and the size in pixels."""
+    """What the bytes say: the format and the size in pixels."""
 
     format: ImageFormat
-    suffix: str
     width: int
     height: int
 
@@ -143,7 +133,7 @@ def inspect_bytes(data: bytes) -> ImageFacts:
         raise ImageInvalid(f"The file is {_what_instead(head)}")
     with _strict_decoders():
         width, height = _jpeg_size(data) if found == "jpeg" else _size(_bare(data, found), found)
-    return ImageFacts(format=found, suffix=SUFFIXES[found], width=width, height=height)
+    return ImageFacts(format=found, width=width, height=height)
 
 
 def _bare(data: bytes, image_format: ImageFormat) -> bytes:
@@ -209,7 +199,7 @@ def check_reference(data: bytes, *, name: str = "reference image") -> str:
         raise InvalidRequest(
             f"{name} must be a whole JPEG, PNG or WebP: {invalid.message}. Nothing was sent and nothing charged."
         ) from invalid
-    return MIME_TYPES[found]
+    return f"image/{found}"
 
 
 def reference_name(uri: str, mime_type: str) -> str:
@@ -220,9 +210,9 @@ def reference_name(uri: str, mime_type: str) -> str:
     own = uri.partition("?")[0].rpartition("/")[2]
     stem, dot, suffix = own.rpartition(".")
     known = bool(dot) and suffix.lower() in _IMAGE_SUFFIXES
-    right = next(SUFFIXES[kind] for kind, mime in MIME_TYPES.items() if mime == mime_type)
-    if not known or suffix.lower() not in _SPELLINGS.get(right, (right[1:],)):
-        suffix = right[1:]
+    found = mime_type.removeprefix("image/")
+    if not known or suffix.lower() not in (_JPEG_SUFFIXES if found == "jpeg" else (found,)):
+        suffix = "jpg" if found == "jpeg" else found
     return f"{(stem if known else own)[:_LONGEST_NAME] or 'reference'}.{suffix}"
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_nanobanana.landing.file_names import check_stem, safe_name
-from airflow_provider_nanobanana.landing.image_file import MIME_TYPES, SUFFIXES, ImageFormat, inspect_image, suffix_for
+from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat, inspect_image, suffix_for
 from airflow_provider_nanobanana.landing.storage.base import Storage, stems_present, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
@@ -146,7 +146,7 @@ class ImageStore:
                     error = error.reworded(f"{error.message}; where it ends was not said, so it may be cut")
                 raise self._kept(staged, stem, image_id, index, error) from error
             name = stem + SUFFIXES[stored.format]
-            self._storage.publish(staged, name, MIME_TYPES[stored.format])
+            self._storage.publish(staged, name, f"image/{stored.format}")
         for leftover in broken - {name}:
             log.warning("Removing %s: it is not a whole image, and %s is", self._storage.uri(leftover), stored.uri)
             self._storage.delete(leftover)
@@ -217,7 +217,7 @@ class ImageStore:
         except (OSError, MemoryError) as error:  # of the machine, not of the image
             raise StorageFailed(f"Could not read back the image: {type(error).__name__}: {error}") from error
         return StoredImage(
-            uri=self._storage.uri(name or stem + facts.suffix),
+            uri=self._storage.uri(name or stem + SUFFIXES[facts.format]),
             id=image_id,
             index=index,
             sha256=digest,

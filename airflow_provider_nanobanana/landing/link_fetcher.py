@@ -74,7 +74,6 @@ class LinkFetcher:
         timeout: float = 30.0,
         total: float = TOTAL_SECONDS,
         max_bytes: int = MAX_BYTES,
-        max_hops: int = MAX_HOPS,
         resolve: Resolve = system_resolve,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,7 +82,6 @@ class LinkFetcher:
         self._timeout = timeout
         self._total = total
         self._max_bytes = max_bytes
-        self._max_hops = max_hops
         self._resolve = resolve
         self._clock = clock
         self._deadline = ConnectionDeadline()
@@ -103,7 +101,6 @@ class LinkFetcher:
         """Close every connection."""
         while self._transports:
             self._transports.popitem()[1].close()
-        self._deadline.clear()
 
     def fetch(self, url: str, sink: BinaryIO) -> bool:
         """Write what the link serves into ``sink``, in chunks; after a failure a seekable sink is as it was before.
@@ -128,7 +125,7 @@ class LinkFetcher:
             raise
 
     def _follow(self, url: str, sink: BinaryIO, deadline: float) -> bool:
-        for _ in range(self._max_hops + 1):
+        for _ in range(MAX_HOPS + 1):
             url = url.strip()
             link = check_url(url, self._policy)
             where = f"{link.host}{urlsplit(url).path}"[:200]
@@ -140,7 +137,7 @@ class LinkFetcher:
                     continue
                 _check_status(response.status_code, response.headers, where)
                 return self._read(response, sink, where, deadline)
-        raise UnsafeAddress(f"The link was redirected more than {self._max_hops} times, last by {link.host}")
+        raise UnsafeAddress(f"The link was redirected more than {MAX_HOPS} times, last by {link.host}")
 
     def _open(self, url: str, link: LinkTarget, where: str, deadline: float) -> httpx.Response:
         """Connect to the checked addresses in turn until one takes the connection, and send the request there."""

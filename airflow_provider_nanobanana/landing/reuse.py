@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from concurrent.futures import Future
+    from collections.abc import Iterable
 
     from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 
@@ -30,33 +26,12 @@ def find_existing(
     :raises StorageFailed: The destination could not be asked, which is never "not there"; nothing was bought.
     """
     stems = dict(wanted)
-    with _nothing_bought():
-        present = landing.present(set(stems.values()))
-        here = {key: stem for key, stem in stems.items() if stem in present}
-        return {key: image for key, image in _verified(landing, here, threads) if image is not None}
-
-
-def _verified(
-    landing: ImageStore, present: Mapping[str, str], threads: int
-) -> Iterator[tuple[str, StoredImage | None]]:
-    """Yield each key with its image, or None for a broken file; few are under way at once, for the sake of memory."""
-    todo = iter(present.items())
-    under_way: deque[tuple[str, Future[StoredImage | None]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        while True:
-            room = 2 * threads - len(under_way)
-            under_way.extend((key, pool.submit(landing.find, stem)) for key, stem in islice(todo, room))
-            if not under_way:
-                return
-            key, future = under_way.popleft()
-            yield key, future.result()
-
-
-@contextlib.contextmanager
-def _nothing_bought() -> Iterator[None]:
-    """Say of a destination that cannot be asked what became of the money: here it was not spent yet."""
     try:
-        yield
+        present = landing.present(set(stems.values()))
+        here = [key for key, stem in stems.items() if stem in present]
+        with ThreadPoolExecutor(threads) as pool:
+            images = pool.map(landing.find, (stems[key] for key in here))
+            return {key: image for key, image in zip(here, images, strict=True) if image is not None}
     except StorageFailed as failure:
         raise StorageFailed(
             f"Whether images landed before could not be found out: {failure.message} Nothing was bought for them.",

@@ -6,10 +6,8 @@ here (the service answers 503 ``model_not_found``), only ratios and resolutions 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, Literal
 
 DEFAULT_MODEL: Final = "nano_banana_2"
@@ -55,54 +53,26 @@ _PRICES: Final[Mapping[str, Mapping[str, float]]] = {
 Prices = Mapping[str, float | Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class RequestFormat:
-    """Where one family of models wants each field of a request.
-
-    :param resolution: ``top`` for a top-level ``resolution``, ``metadata`` for ``metadata.resolution``.
-    :param references: Name of the list of reference image URLs.
-    :param response_format: Whether the family documents ``response_format``.
-    """
-
-    resolution: Literal["top", "metadata"]
-    references: Literal["reference_images", "image_urls"]
-    response_format: bool
-
-
-@dataclass(frozen=True)
-class LatencyPrior:
-    """A lognormal latency, in seconds: field notes of 2026 (13 to 37 s and 23 to 56 s at 1K), not a promise."""
-
-    median: float = 25.0
-    sigma: float = 0.4
-
-    def quantile(self, share: float) -> float:
-        """Return the seconds within which a share of the images is ready."""
-        return self.median * math.exp(NormalDist(0, self.sigma).inv_cdf(share))
+#: How a family spells a request. ``guide``: top-level ``resolution``, ``reference_images`` and ``response_format``;
+#: ``reference``: ``metadata.resolution`` and ``image_urls``, and no ``response_format``.
+RequestFormat = Literal["guide", "reference"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model family: how its requests are spelled and what they may hold.
-
-    :param latency: How long its images take, before any answer has told.
-    """
+    """One model family: how its requests are spelled and what they may hold."""
 
     spelling: RequestFormat
     ratios: tuple[str, ...]
     resolutions: tuple[str, ...]
-    latency: LatencyPrior = LatencyPrior()
 
-
-_GUIDE: Final = RequestFormat(resolution="top", references="reference_images", response_format=True)
-_REFERENCE: Final = RequestFormat(resolution="metadata", references="image_urls", response_format=False)
 
 _OFFICIAL_RATIOS: Final = tuple(ratio for ratio in REFERENCE_RATIOS if ratio not in ("1:4", "1:8"))
-_OFFICIAL: Final = Model(_REFERENCE, _OFFICIAL_RATIOS, ("1K", "2K", "4K"))
+_OFFICIAL: Final = Model("reference", _OFFICIAL_RATIOS, ("1K", "2K", "4K"))
 
 MODELS: Final[Mapping[str, Model]] = {
-    "nano_banana_2": Model(_GUIDE, GUIDE_RATIOS, ("1K", "2K", "4K")),
-    "gemini-3.1-flash-image-preview": Model(_REFERENCE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K")),
+    "nano_banana_2": Model("guide", GUIDE_RATIOS, ("1K", "2K", "4K")),
+    "gemini-3.1-flash-image-preview": Model("reference", REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K")),
     "gemini-3.1-flash-image-preview-official": _OFFICIAL,
     "gemini-3.1-flash-image-official": _OFFICIAL,
     "nano-banana-2-official": _OFFICIAL,
@@ -110,7 +80,7 @@ MODELS: Final[Mapping[str, Model]] = {
 }
 
 _UNKNOWN_GEMINI: Final = MODELS["gemini-3.1-flash-image-preview"]
-_UNKNOWN_GUIDE: Final = Model(_GUIDE, REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"))
+_UNKNOWN_GUIDE: Final = Model("guide", REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4K"))
 
 
 def model_for(model_id: str) -> Model:

@@ -128,8 +128,8 @@ def classify(response: ApiResponse, kind: CallKind, now: float, image_task_id: s
 def no_response_error(failure: NoResponse, kind: CallKind, image_task_id: str | None = None) -> errors.ToApisError:
     """Return the error of a call without an answer; only a submit of which bytes left is unknown."""
     reason = one_line(failure.reason)
+    charged: errors.Charged | None = "yes" if kind is CallKind.STATUS else None
     if not failure.sent:
-        charged: errors.Charged | None = "yes" if kind is CallKind.STATUS else None
         return errors.ConnectionFailed(
             f"No connection to the gateway ({reason}); nothing was sent.",
             image_task_id=image_task_id,
@@ -140,7 +140,7 @@ def no_response_error(failure: NoResponse, kind: CallKind, image_task_id: str | 
     return errors.TransientFailure(
         f"No usable answer to a {kind} call ({reason}).",
         image_task_id=image_task_id,
-        charged="yes" if kind is CallKind.STATUS else None,
+        charged=charged,
     )
 
 

@@ -180,7 +180,6 @@ class ToApisClient(_BaseClient):
         self._closed = True
         for connections in self._opened:
             connections.http.close()
-            connections.deadline.clear()
 
 
 class _Connections(NamedTuple):

@@ -67,7 +67,8 @@ def error_body_of(body: Mapping[str, Any], secret: str = "") -> ErrorBody:
     """Return what an envelope, or a failed image task, says of what went wrong; never fails."""
     error = first_given(body, *_ERRORS)
     source = error if isinstance(error, Mapping) else body
-    said = list(dict.fromkeys([*_words(error), *_own_words(body)]))
+    own = (text for key in _MESSAGES for text in _words(body.get(key)) if text.lower() not in _NO_WORDS)
+    said = list(dict.fromkeys([*_words(error), *own]))
     code = parse_word(first_given(source, *_CODES) or first_given(body, *_CODES), secret, 80) or ""
     code = "" if code.lower() in _NO_CODES else code
     kind = parse_word(source.get("type"), secret, 80) or ""
@@ -79,12 +80,6 @@ def error_body_of(body: Mapping[str, Any], secret: str = "") -> ErrorBody:
             return ErrorBody(nested.code or code, nested.type or kind, nested.message, nested.words)
     words = ": ".join(said[:_MOST_WORDS])
     return ErrorBody(code, kind, one_line(words, secret), words[:_LONGEST_WORDS])
-
-
-def _own_words(body: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what an envelope itself says, leaving out what is said of a success."""
-    for key in _MESSAGES:
-        yield from (text for text in _words(body.get(key)) if text.lower() not in _NO_WORDS)
 
 
 def _words(value: Any, depth: int = 0) -> Iterator[str]:

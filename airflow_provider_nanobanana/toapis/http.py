@@ -50,10 +50,6 @@ class ConnectionDeadline:
         finally:
             timer.cancel()
 
-    def clear(self) -> None:
-        """Let go of the sockets; the connections are closed."""
-        self._sockets.clear()
-
     def _cut(self) -> None:
         for one in tuple(self._sockets):
             with contextlib.suppress(OSError):  # closed already

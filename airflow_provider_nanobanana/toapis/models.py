@@ -167,15 +167,15 @@ class ImageRequest(BaseModel):
     def to_body(self, client_business_id: str | None = None) -> dict[str, Any]:
         """Return the JSON body of a submit in the format of its model; ``extra_body`` wins, also inside objects."""
         model_id = self.model or catalogue.DEFAULT_MODEL
-        wanted = catalogue.model_for(model_id).spelling
+        by_guide = catalogue.model_for(model_id).spelling == "guide"
         body: dict[str, Any] = {"model": model_id, "prompt": self.prompt, "size": self.size}
-        if wanted.resolution == "top":
+        if by_guide:
             body["resolution"] = self.resolution
         else:
             body["metadata"] = {"resolution": self.resolution}
         if self.reference_images:
-            body[wanted.references] = list(self.reference_images)
-        if wanted.response_format or self.response_format != "url":
+            body["reference_images" if by_guide else "image_urls"] = list(self.reference_images)
+        if by_guide or self.response_format != "url":
             body["response_format"] = self.response_format
         if client_business_id is not None:
             body["client_business_id"] = client_business_id
@@ -232,14 +232,8 @@ def is_link(reference: str) -> bool:
 
 def links_in(body: Any) -> frozenset[str]:
     """Return the http(s) links anywhere in the body of a submit; none of them is ever a result."""
-    if isinstance(body, str):
-        return frozenset({body} if body.strip().lower().startswith(("http://", "https://")) else ())
-    inner: Iterable[Any] = ()
-    if isinstance(body, Mapping):
-        inner = body.values()
-    elif isinstance(body, (list, tuple)):
-        inner = body
-    return frozenset().union(*(links_in(value) for value in inner))
+    texts = (value for value in values_in(body, _DEEPEST, 2 * _MOST_VALUES) if isinstance(value, str))
+    return frozenset(text for text in texts if text.strip().lower().startswith(("http://", "https://")))
 
 
 class ImageTaskStatus(StrEnum):

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from airflow_provider_nanobanana.toapis.response_values import parse_number
+
 #: A pacer never falls below this share of its rate, so that a recovering service is noticed.
 _LOWEST_SHARE: Final = 1 / 64
 #: Share of the full rate regained each second, and no more than one in so many calls: processes that share an account
@@ -49,22 +51,15 @@ class RateLimitHeaders:
         """
         if headers.get("x-ratelimit-category", category) != category:
             return cls()
-        limit, left = _number(headers, "x-ratelimit-limit"), _number(headers, "x-ratelimit-remaining")
-        reset = _number(headers, "x-ratelimit-reset")
+        limit = parse_number(headers.get("x-ratelimit-limit"))
+        left = parse_number(headers.get("x-ratelimit-remaining"))
+        reset = parse_number(headers.get("x-ratelimit-reset"))
         exhausted = left is not None and left < 1 and reset is not None and reset <= LONGEST_WAIT
         return cls(
             rate=limit / 60 if limit else None,
             exhausted_for=reset if exhausted else None,
             some_left=left is not None and left >= 1,
         )
-
-
-def _number(headers: Mapping[str, str], name: str) -> float | None:
-    try:
-        number = float(headers.get(name, ""))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 class RatePacer:

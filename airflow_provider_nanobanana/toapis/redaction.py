@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -76,15 +75,13 @@ def redact(text: str, secret: str) -> str:
     """Return a text without the key, whole or in parts, in any case or as base64; a key too short to be one is left."""
     if len(secret) < _SHORTEST_SECRET or len(text) < _SHORTEST_HALF:
         return text
-    key = _Key.of(secret)
-    hidden = [*key.found_in(text), *_cut_key(text, secret, key)]
     pieces, shown = [], 0
-    for span in hidden:
-        if span.start > shown:
-            pieces.append(text[shown : span.start])
-        if span.start > shown or not pieces:
+    for start, end in [*_rows_found(text, secret), *_cut_key(text, secret)]:
+        if start > shown:
+            pieces.append(text[shown:start])
+        if start > shown or not pieces:
             pieces.append("***")
-        shown = max(shown, span.stop)
+        shown = max(shown, end)
     return "".join([*pieces, text[shown:]])
 
 
@@ -93,57 +90,34 @@ def holds_key(text: str, secret: str) -> bool:
     return redact(text, secret) != text
 
 
-def _cut_key(text: str, secret: str, key: _Key) -> list[range]:
+def _cut_key(text: str, secret: str) -> list[tuple[int, int]]:
     """Return where a text ends with the key's beginning: a mark may stand behind it where it was cut."""
-    body, lowered = text[-len(secret) - 2 * _SHORTEST_HALF :].rstrip(".… ").lower(), secret.lower()
-    if body[-_SHORTEST_HALF:] in key.bits:
-        for length in range(min(len(body), len(lowered) - 1), _SHORTEST_HALF - 1, -1):
-            if body.endswith(lowered[:length]):
-                end = len(text.rstrip(".… "))
-                return [range(end - length, len(text))]
+    body = text.rstrip(".… ")
+    ending = body[-len(secret) :].lower()
+    beginning = secret.lower()
+    for length in range(len(secret) - 1, _SHORTEST_HALF - 1, -1):
+        if ending.endswith(beginning[:length]):
+            return [(len(body) - length, len(text))]
     return []
 
 
-@dataclass(frozen=True)
-class _Key:
-    """What gives an API key away, in lower case.
+def _rows_found(text: str, secret: str) -> list[tuple[int, int]]:
+    """Return where a text holds so many characters of the key in a row that they give it away."""
+    width, rows = _key_rows(secret)
+    starts = range(len(text) - width + 1)
+    # Not the whole text in lower case: some letters become two, and every place behind them would move.
+    return [(start, start + width) for start in starts if text[start : start + width].lower() in rows]
 
-    :param width: So many characters of it in a row.
-    :param rows: Every such row, of each spelling.
-    :param bits: Every four characters in a row, for a search that is quick where there is nothing.
-    """
 
-    width: int
-    rows: frozenset[str]
-    bits: frozenset[str]
-
-    @classmethod
-    @lru_cache(maxsize=16)
-    def of(cls, secret: str) -> _Key:
-        """Return what gives a key away: itself, or base64 of it."""
-        width = max(_SHORTEST_SECRET, min(16, len(secret) // 2))
-        raw, spellings = secret.encode("utf-8", "replace"), [secret]
-        for shift in range(3):
-            # Base64 depends on what stands before; the characters at either end depend on the neighbours as well.
-            text = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")[0 if shift == 0 else 4 : -1]
-            spellings += [text, text.replace("+", "-").replace("/", "_")]
-        rows, bits = (
-            frozenset(
-                spelling[at : at + length].lower() for spelling in spellings for at in range(len(spelling) - length + 1)
-            )
-            for length in (width, _SHORTEST_HALF)
-        )
-        return cls(width, rows, bits)
-
-    def found_in(self, text: str) -> list[range]:
-        """Return where a text holds the key or a row of it."""
-        # A row of the key covers one of these bits, wherever it begins.
-        stride = self.width - _SHORTEST_HALF + 1
-        starts = range(0, len(text) - _SHORTEST_HALF + 1, stride)
-        if not any(text[start : start + _SHORTEST_HALF].lower() in self.bits for start in starts):
-            return []
-        return [
-            range(start, start + self.width)
-            for start in range(len(text) - self.width + 1)
-            if text[start : start + self.width].lower() in self.rows
-        ]
+@lru_cache(maxsize=16)
+def _key_rows(secret: str) -> tuple[int, frozenset[str]]:
+    """Return the width of a row, and every row of the key and of its base64 in lower case."""
+    width = max(_SHORTEST_SECRET, min(16, len(secret) // 2))
+    raw = secret.encode("utf-8", "replace")
+    spellings = [secret]
+    for shift in range(3):
+        # Base64 depends on what stands before; the characters at either end depend on the neighbours as well.
+        text = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")[0 if shift == 0 else 4 : -1]
+        spellings += [text, text.replace("+", "-").replace("/", "_")]
+    rows = (spelling[at : at + width].lower() for spelling in spellings for at in range(len(spelling) - width + 1))
+    return width, frozenset(rows)

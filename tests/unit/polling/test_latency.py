@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latency_key
-from airflow_provider_nanobanana.toapis.catalogue import LatencyPrior
+from airflow_provider_nanobanana.polling.latency import LatencyEstimator, LatencyPrior, latency_key
 
 
 def test_the_prior_is_the_lower_quantile_of_field_notes() -> None:

@@ -36,6 +36,7 @@ SPELLINGS: dict[str, tuple[Callable[[str], str], int]] = {
     "broken by a zero width": (lambda key: key[:3] + "\u200b" + key[3:], 0),
     "broken by NUL": ("\x00".join, 0),
     "its end": (lambda key: key[6:], 0),
+    "behind letters that are two in lower case": (lambda key: "\u0130" * 9 + key, 9),
 }
 
 
