@@ -188,7 +188,12 @@ class BatchSubmitter:
         state = self._state
         resolve = state.client_ids_resolve
         # Where what was bought may not be found again, each record has a write of its own.
-        record_store = LedgerRecordStore(state.ledger, item.key, strict=not resolve)
+        record_store = LedgerRecordStore(
+            state.ledger,
+            item.key,
+            strict=not resolve,
+            cost_fields=lambda image_task_id: state.costs.ledger_fields(item, image_task_id),
+        )
         return Submission(
             state.session,
             item.request,

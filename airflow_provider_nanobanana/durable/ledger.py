@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -183,14 +183,16 @@ class Ledger:
             self.put(key, entry)
             return entry
 
-    def put_record(self, key: str, record: SubmissionRecord) -> None:
+    def put_record(self, key: str, record: SubmissionRecord, **changes: Any) -> None:
         """Replace the record of an item in memory; the next :meth:`save` writes it.
 
         An intent, or that nothing is under way, opens an item that had ended.
+
+        :param changes: Further fields of the entry that change with the record.
         """
         unsent = record.state in (RecordState.QUEUED, RecordState.INTENT)
         opened: dict[str, Any] = {"status": "open", "stored": None, "error": None} if unsent else {}
-        self.update(key, record=record, **opened)
+        self.update(key, record=record, **{**opened, **changes})
 
     def save(self, *keys: str) -> int:
         """Write what changed, or no more than these items need, and return the number of values written.
@@ -249,12 +251,22 @@ class LedgerRecordStore:
 
     :param strict: Whether every record is saved at once: for a service where nothing can be found again by its client
         id.
+    :param cost_fields: Returns the entry's fields of money once its image task is this one, or none. They change with
+        the record: what a lost image task cost must not be forgotten with its id.
     """
 
-    def __init__(self, ledger: Ledger, key: str, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        key: str,
+        *,
+        strict: bool = False,
+        cost_fields: Callable[[str | None], Mapping[str, Any]] = lambda _: {},
+    ) -> None:
         self._ledger = ledger
         self._key = key
         self._strict = strict
+        self._cost_fields = cost_fields
 
     def read(self) -> SubmissionRecord | None:
         """Return the record as this attempt knows it; what other attempts wrote shows when the ledger is saved."""
@@ -265,7 +277,7 @@ class LedgerRecordStore:
 
         :raises TransientFailure: It had to be saved and is not known to be.
         """
-        self._ledger.put_record(self._key, record)
+        self._ledger.put_record(self._key, record, **self._cost_fields(record.image_task_id))
         if self._strict or record.state is RecordState.INTENT:
             self._ledger.save(self._key)
 

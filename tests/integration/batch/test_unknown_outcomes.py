@@ -59,6 +59,20 @@ def test_the_limit_holds_after_a_look_that_failed(waves: GenerateTask) -> None:
     assert batch.charges == len(batch.files) == 25
 
 
+@pytest.mark.parametrize("point", [("before submit", 1), ("after submit", 1), ("before status", 5)])
+def test_the_limit_counts_what_expired_before_a_kill(with_store: GenerateTask, point: tuple[str, int]) -> None:
+    """What a lost image task cost stays in the ledger when the next one takes its place, sent or not."""
+    batch = with_store
+    options: dict[str, Any] = {"requests": many(3), "max_cost_usd": 4 * 0.025, "on_expired": "resubmit"}
+    batch.attempt(**options, crash_on=("submit under way", 3))
+    assert batch.charges == 3
+    batch.clock.sleep(100_000)
+    batch.attempt(**options, crash_on=point)
+    for _ in range(2):
+        batch.attempt(**options)
+    assert batch.charges == 4
+
+
 def test_without_a_limit_nobody_waits_for_what_is_in_doubt(waves: GenerateTask) -> None:
     batch = waves
     batch.emulator.configure(lookup_delay=30)
