@@ -15,7 +15,6 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
@@ -226,17 +225,7 @@ def install_crash_points(
         with lock:
             return short_circuit(emulator.service, call)
 
-    def watched(self: ToApisClient, call: Any) -> Any:
-        crash_points.reach(f"before {call.kind}")
-        if call.kind is CallKind.SUBMIT:
-            crash_points.reach("submit under way", lambda: send(self, call))
-        answer = send(self, call)
-        crash_points.reach(f"after {call.kind}")
-        return answer
-
-    monkeypatch.setattr(ToApisClient, "_exchange", watched)
-    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
-    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(crash_points.around("wait", clock.sleep)))
+    crash_points.install(monkeypatch, send)
     for owner, names in (
         (MemoryTaskStateStore, {"get": "read", "set": "write"}),
         (TaskInstance, {"xcom_pull": "read", "xcom_push": "write"}),

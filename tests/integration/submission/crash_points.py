@@ -81,6 +81,21 @@ class CrashPoints:
 
         return watched
 
+    def install(self, monkeypatch: pytest.MonkeyPatch, send: Callable[[ToApisClient, Any], Any]) -> None:
+        """Make crash points of the client's calls and the hook's waits; both go by the clock."""
+
+        def watched(client: ToApisClient, call: Any) -> Any:
+            self.reach(f"before {call.kind}")
+            if call.kind is CallKind.SUBMIT:
+                self.reach("submit under way", lambda: send(client, call))
+            answer = send(client, call)
+            self.reach(f"after {call.kind}")
+            return answer
+
+        monkeypatch.setattr(ToApisClient, "_exchange", watched)
+        monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(self.clock))
+        monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(self.around("wait", self.clock.sleep)))
+
 
 @dataclass
 class CrashHarness:
@@ -141,24 +156,14 @@ def install_crash_points(
     harness = CrashHarness(emulator, clock, crash_points)
     exchange = ToApisClient._exchange if sockets else (lambda _, call: short_circuit(emulator.service, call))
 
-    def watched(self: ToApisClient, call: Any) -> Any:
-        crash_points.reach(f"before {call.kind}")
-        if call.kind is CallKind.SUBMIT:
-            crash_points.reach("submit under way", lambda: exchange(self, call))
-        answer = exchange(self, call)
-        crash_points.reach(f"after {call.kind}")
-        return answer
-
-    monkeypatch.setattr(ToApisClient, "_exchange", watched)
+    crash_points.install(monkeypatch, exchange)
     # One client for all attempts: building one costs more than an attempt, and a POST in flight outlives its hook.
     client = ToApisClient(
         emulator.api_url, emulator.api_key, timeout=HTTP_TIMEOUT, sleep=crash_points.around("wait", clock.sleep)
     )
     monkeypatch.setattr(NanoBananaHook, "_connect", lambda hook: client)
     harness.client = client
-    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(clock))
-    monkeypatch.setattr(NanoBananaHook, "sleep", staticmethod(crash_points.around("wait", clock.sleep)))
-    for journal, read, write in ((MemoryTaskStateStore, "get", "set"), (TaskInstance, "xcom_pull", "xcom_push")):
-        monkeypatch.setattr(journal, read, crash_points.around("read", getattr(journal, read)))
-        monkeypatch.setattr(journal, write, crash_points.around("write", getattr(journal, write)))
+    for owner, read, write in ((MemoryTaskStateStore, "get", "set"), (TaskInstance, "xcom_pull", "xcom_push")):
+        monkeypatch.setattr(owner, read, crash_points.around("read", getattr(owner, read)))
+        monkeypatch.setattr(owner, write, crash_points.around("write", getattr(owner, write)))
     return harness

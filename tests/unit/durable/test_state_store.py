@@ -18,29 +18,9 @@ from airflow_provider_nanobanana.durable.state_store import (
 )
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import key, landed
+from tests.support.task_state_store import MemoryTaskStateStore
 
 TEXT = '{"version":1}'
-
-
-class Store:
-    """A task state store that a test can break: ``get`` or ``set`` fails, or what is set is ``lost``."""
-
-    def __init__(self, broken: str = "") -> None:
-        self.broken = broken
-        self.rows: dict[str, Any] = {}
-        self.retention: Any = None
-
-    def get(self, name: str) -> Any:
-        if self.broken == "get":
-            raise ConnectionError("no api server")
-        return self.rows.get(name)
-
-    def set(self, name: str, value: Any, *, retention: Any) -> None:
-        if self.broken == "set":
-            raise ConnectionError("no api server")
-        self.retention = retention
-        if self.broken != "lost":
-            self.rows[name] = json.loads(json.dumps(value))
 
 
 class Instance:
@@ -63,7 +43,7 @@ class Instance:
 
 
 def shelf(kind: str, broken: str = "") -> StateStore:
-    return TaskStateStore(Store(broken)) if kind == "store" else XComStateStore(Instance(broken))
+    return TaskStateStore(MemoryTaskStateStore(broken)) if kind == "store" else XComStateStore(Instance(broken))
 
 
 @pytest.mark.parametrize("kind", ["store", "xcom"])
@@ -103,8 +83,9 @@ def test_a_write_that_is_not_kept_is_noticed(kind: str, broken: str) -> None:
 
 @pytest.mark.parametrize("value", [{}, 7, [TEXT], True])
 def test_a_value_that_is_no_text_is_not_ours(value: Any) -> None:
-    store, instance = Store(), Instance()
-    store.rows["a"] = instance.xcoms["pictures", -1, "a"] = value
+    store, instance = MemoryTaskStateStore(), Instance()
+    store.rows["a"] = json.dumps(value)
+    instance.xcoms["pictures", -1, "a"] = value
     for kept in (TaskStateStore(store), XComStateStore(instance)):
         with pytest.raises(TransientFailure, match="no text"):
             kept.read("a")
@@ -113,7 +94,7 @@ def test_a_value_that_is_no_text_is_not_ours(value: Any) -> None:
 def test_the_ledger_never_expires() -> None:
     from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
 
-    store = Store()
+    store = MemoryTaskStateStore()
     TaskStateStore(store).write("a", TEXT)
     assert store.retention is NEVER_EXPIRE
 
@@ -146,7 +127,7 @@ def test_the_real_task_instance_pulls_what_it_pushed_and_nothing_else(monkeypatc
 
 
 def test_the_shelf_is_the_best_that_this_airflow_has() -> None:
-    assert isinstance(state_store_for({"task_state_store": Store(), "ti": Instance()}), TaskStateStore)
+    assert isinstance(state_store_for({"task_state_store": MemoryTaskStateStore(), "ti": Instance()}), TaskStateStore)
     assert isinstance(state_store_for({"ti": Instance()}), XComStateStore)
 
 
