@@ -6,9 +6,7 @@ A link that does not serve is tried again with a fresh one from the service, for
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -18,7 +16,7 @@ from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, decode_b64
 from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.http import shared_ssl_context
+from airflow_provider_nanobanana.toapis.http import LendingPool
 from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
 
 if TYPE_CHECKING:
@@ -45,17 +43,15 @@ class ImageDownloader:
         #: The destination itself: what is in place there, and the manifest.
         self.landing = ImageStore(destination)
         self.landing.check_writable()
-        self._policy = policy_for(session.settings.base_url, system_resolve)
-        self._timeout = session.settings.timeout
-        self._idle: deque[LinkFetcher] = deque()
-        self._sleep = session.sleep
+        policy = policy_for(session.settings.base_url, system_resolve)
+        self._fetchers = LendingPool(partial(LinkFetcher, policy, timeout=session.settings.timeout))
 
     def __enter__(self) -> ImageDownloader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        for fetcher in self._fetchers.made:
+            fetcher.close()
 
     def land(
         self,
@@ -85,7 +81,7 @@ class ImageDownloader:
                     raise
                 words = error.message.rstrip(".")
                 log.warning("Image %s/%d: %s. Asking for its link again.", wanted.id, wanted.index, words)
-                self._sleep(delay)
+                self._session.sleep(delay)
                 inline_failed = isinstance(error, errors.ImageInvalid) and wanted.b64_json is not None
             wanted = self._ask_again(wanted, sent)
             if inline_failed and wanted.url is not None:
@@ -112,20 +108,8 @@ class ImageDownloader:
                     raise
         if image.url is None:
             raise errors.ResultMissing(f"Image task {image.id} names no image {image.index}.", image_task_id=image.id)
-        with self._fetcher() as fetcher:
+        with self._fetchers.lend() as fetcher:
             return fetcher.fetch(image.url, sink)
-
-    @contextmanager
-    def _fetcher(self) -> Iterator[LinkFetcher]:
-        """Lend a fetcher that nobody else uses meanwhile: its connections are not shared between threads."""
-        try:
-            fetcher = self._idle.pop()
-        except IndexError:
-            fetcher = LinkFetcher(self._policy, ssl_context=shared_ssl_context(), timeout=self._timeout)
-        try:
-            yield fetcher
-        finally:
-            self._idle.append(fetcher)
 
     def _ask_again(self, image: GeneratedImage, sent: Collection[str] | None) -> GeneratedImage:
         image_task = self._session.get_task(image.id, sent)

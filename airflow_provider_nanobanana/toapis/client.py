@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
@@ -17,6 +16,7 @@ from airflow_provider_nanobanana.toapis.errors import ConfigurationError, Invali
 from airflow_provider_nanobanana.toapis.http import (
     USER_AGENT,
     ConnectionDeadline,
+    LendingPool,
     httpx,
     in_words,
     open_transport,
@@ -115,11 +115,11 @@ class ToApisClient(_BaseClient):
         super().__init__(base_url, api_key, timeout=timeout)
         self._retry = retry or RequestRetry()
         self._sleep = sleep
-        self._opened: list[_Connections] = []
-        self._idle: deque[_Connections] = deque()
         self._closed = False
-        # What keeps connections from being opened at all is to be known before anything is written ahead.
-        self._idle.append(self._open())
+        self._pool = LendingPool(self._open)
+        with self._pool.lend():
+            # What keeps connections from being opened at all is known before anything is written ahead.
+            pass
 
     def call(self, call: ApiCall[T], retry: RequestRetry | None = None) -> T:
         """Send a call, repeat it as ``retry`` (by default the client's) allows, and return its result.
@@ -140,7 +140,7 @@ class ToApisClient(_BaseClient):
     def _exchange(self, call: ApiCall[Any]) -> ApiResponse | NoResponse:
         if self._closed:
             raise RuntimeError("The client is closed.")
-        with self._thread_client() as connections:
+        with self._pool.lend() as connections:
             request = self._request(call, trace=connections.deadline.trace)
             try:
                 with (
@@ -157,28 +157,14 @@ class ToApisClient(_BaseClient):
                 # Whatever it is: a submit that may have arrived is never an error that forgets that.
                 raise self._failed(error, call) from error
 
-    @contextlib.contextmanager
-    def _thread_client(self) -> Iterator[_Connections]:
-        """Lend connections that no other call uses: one that is cut off must not take the calls of others with it."""
-        try:
-            connections = self._idle.pop()
-        except IndexError:
-            connections = self._open()
-        try:
-            yield connections
-        finally:
-            self._idle.append(connections)
-
     def _open(self) -> _Connections:
         transport = open_transport(httpx.HTTPTransport, self._base_url, shared_ssl_context(), limits=_LIMITS)
-        connections = _Connections(transport, ConnectionDeadline())
-        self._opened.append(connections)
-        return connections
+        return _Connections(transport, ConnectionDeadline())
 
     def close(self) -> None:
         """Close all connections; no call can be sent afterwards."""
         self._closed = True
-        for connections in self._opened:
+        for connections in self._pool.made:
             connections.http.close()
 
 

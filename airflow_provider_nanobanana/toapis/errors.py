@@ -77,9 +77,6 @@ class ToApisError(Exception):
         return error
 
 
-# --- before anything is bought -------------------------------------------------------------------------------------
-
-
 class ConfigurationError(ToApisError):
     """The connection is unusable as it stands."""
 
@@ -106,9 +103,6 @@ class ModelNotFound(ToApisError):
 
 class ContentRefused(ToApisError):
     """Prompt or image was refused by content policy; the same request will be refused again."""
-
-
-# --- not accepted, or not answered ---------------------------------------------------------------------------------
 
 
 class NotAccepted(ToApisError):
@@ -148,9 +142,6 @@ class SubmissionUnfindable(ToApisError):
     charged: Charged = "unknown"
 
 
-# --- an image task that is paid ------------------------------------------------------------------------------------
-
-
 class ImageTaskNotFound(ToApisError):
     """The service does not know this id (404 ``task_not_found``, 400 ``task_not_exist``)."""
 
@@ -181,9 +172,6 @@ class ResultExpired(ToApisError):
     charged: Charged = "yes"
 
 
-# --- landing a paid image ------------------------------------------------------------------------------------------
-
-
 class DownloadFailed(ToApisError):
     """The link was not served; asking again is free until it expires."""
 
@@ -210,8 +198,6 @@ class StorageFailed(ToApisError):
     retryable = True
     charged: Charged = "yes"
 
-
-# --- families ------------------------------------------------------------------------------------------------------
 
 Family = tuple[type[ToApisError], ...]
 

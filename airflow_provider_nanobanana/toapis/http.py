@@ -11,16 +11,19 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import httpx as httpx
 
 import airflow_provider_nanobanana as provider
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
+
+T = TypeVar("T")
 
 
 class ConnectionDeadline:
@@ -55,6 +58,31 @@ class ConnectionDeadline:
             with contextlib.suppress(OSError):  # closed already
                 # The plain socket's shutdown: that of an SSL socket is not made for another thread.
                 socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
+class LendingPool(Generic[T]):
+    """Lends each of its things to one user at a time, and makes another where none is idle; for several threads.
+
+    Connections that are cut off at a deadline must not take the calls of others with them.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._idle: deque[T] = deque()
+        self.made: list[T] = []
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[T]:
+        """Lend one thing for the block."""
+        try:
+            one = self._idle.pop()
+        except IndexError:
+            one = self._make()
+            self.made.append(one)
+        try:
+            yield one
+        finally:
+            self._idle.append(one)
 
 
 #: What we call ourselves, to the gateway and to the hosts of links.

@@ -198,7 +198,7 @@ def test_links_are_fetched_with_a_few_clients(real: GenerateTask, monkeypatch: p
     leave = ImageDownloader.__exit__
 
     def counted(self: ImageDownloader, *info: object) -> None:
-        clients.append(len(self._idle))
+        clients.append(len(self._fetchers.made))
         leave(self, *info)
 
     monkeypatch.setattr(ImageDownloader, "__exit__", counted)

@@ -571,8 +571,8 @@ def test_connections_are_as_many_as_calls_at_once() -> None:
         for _ in range(20):
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda _: client.call(STATUS), range(12)))
-        assert 1 <= len(client._opened) <= 4
-        assert sum(len(line.deadline._sockets) for line in client._opened) <= 4
+        assert 1 <= len(client._pool.made) <= 4
+        assert sum(len(line.deadline._sockets) for line in client._pool.made) <= 4
 
 
 #: Of the image task that is asked for: an answer about another is not ours.
