@@ -1,4 +1,4 @@
-"""AddressPolicy: which addresses a link may lead to, and by which route; it makes no connection.
+"""AddressPolicy: which addresses a link may lead to; it makes no connection.
 
 A link comes from the service's answer, a redirect from the host that serves it; neither may make a worker talk to the
 machines around it. Judged twice: the link as it is written (:func:`check_url`) and every address its host resolves
@@ -17,28 +17,16 @@ from typing import Final, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, UnsafeAddress
-from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
 
 
-@dataclass(frozen=True)
-class Route:
-    """Either ``addresses`` to connect to, one after another, or a ``proxy`` that resolves by itself."""
-
-    addresses: tuple[str, ...] = ()
-    proxy: EnvironmentProxy | None = None
-
-
-def find_route(link: LinkTarget, policy: AddressPolicy, resolve: Resolve) -> Route:
-    """Look the host up once and check every address it has; the connection goes to those and to no other.
+def checked_addresses(link: LinkTarget, policy: AddressPolicy, resolve: Resolve) -> tuple[str, ...]:
+    """Look a link's host up once and return its addresses, all of them checked: connections go to no other.
 
     :raises UnsafeAddress: Any of the addresses is kept out by the policy: a host with mixed answers is not trusted.
     :raises DownloadFailed: The host has no address.
     """
-    proxy = find_proxy(link.scheme, link.host, link.port)
-    if proxy is not None:
-        return Route(proxy=proxy)
     if link.literal is not None:
-        return Route(addresses=(str(link.literal),))
+        return (str(link.literal),)
     try:
         addresses = resolve(link.host, link.port)
     except (OSError, UnicodeError) as error:
@@ -50,7 +38,7 @@ def find_route(link: LinkTarget, policy: AddressPolicy, resolve: Resolve) -> Rou
             check_address(address, policy)
         except UnsafeAddress as error:
             raise UnsafeAddress(f"{error.message} (host {link.host})") from error
-    return Route(addresses=tuple(dict.fromkeys(addresses)))
+    return tuple(dict.fromkeys(addresses))
 
 
 def system_resolve(host: str, port: int) -> list[str]:

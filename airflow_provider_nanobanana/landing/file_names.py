@@ -11,8 +11,8 @@ from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 #: 100 characters, and the number of an image beside the first.
 _STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,102}")
 
+#: Characters of the original id kept in a name; with the hash and the index a stem stays under 72 bytes.
 MAX_SLUG: Final = 48
-"""Characters of the original id kept in a name; with the hash and the index a stem stays under 72 bytes."""
 
 
 def safe_name(text: str) -> str:

@@ -36,21 +36,19 @@ log = logging.getLogger(__name__)
 
 ImageFormat = Literal["png", "jpeg", "webp", "gif", "avif"]
 
+#: Largest image taken, in pixels. The largest the model makes is 12288x1536 = 18.9 megapixels.
 MAX_PIXELS: Final = 20_000_000
-"""Largest image taken, in pixels. The largest the model makes is 12288x1536 = 18.9 megapixels."""
-
+#: Largest image taken, in bytes, from a link or as a file.
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Largest image taken, in bytes, from a link or as a file."""
-
+#: Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page).
 MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
-"""Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page)."""
-
+#: Largest reference image taken, in pixels: cameras make more than the model does.
 MAX_REFERENCE_PIXELS: Final = 80_000_000
-"""Largest reference image taken, in pixels: cameras make more than the model does."""
-
+#: Above this a reference image may still be refused: the service does not say which megabyte it means.
 SAFE_REFERENCE_BYTES: Final = 10_000_000
-"""Above this a reference image may still be refused: the service does not say which megabyte it means."""
-
+#: The suffix of each format that is landed. The service has not been seen to make GIF or AVIF, but an edge in front of
+#: it may, and a paid image is landed where Pillow decodes it. BMP, TIFF, JPEG 2000 and the like are not: no service
+#: for the web answers with them, and their decoders are the ones with the most holes; they are kept in quarantine.
 SUFFIXES: Final[dict[ImageFormat, str]] = {
     "png": ".png",
     "jpeg": ".jpg",
@@ -58,10 +56,6 @@ SUFFIXES: Final[dict[ImageFormat, str]] = {
     "gif": ".gif",
     "avif": ".avif",
 }
-"""The suffix of each format that is landed. The service has not been seen to make GIF or AVIF, but an edge in front of
-it may, and a paid image is landed where Pillow decodes it. BMP, TIFF, JPEG 2000 and the like are not: no service for
-the web answers with them, and their decoders are the ones with the most holes; they are kept in quarantine."""
-
 _SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
 _IMAGE_SUFFIXES: Final = frozenset(
     ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")

@@ -22,21 +22,20 @@ from airflow_provider_nanobanana.landing.address_policy import (
     AddressPolicy,
     LinkTarget,
     Resolve,
-    Route,
     check_url,
-    find_route,
+    checked_addresses,
     system_resolve,
 )
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
 from airflow_provider_nanobanana.toapis.error_body import parse_retry_after
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, ImageInvalid, UnsafeAddress
 from airflow_provider_nanobanana.toapis.http import ConnectionDeadline
+from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
 
 if TYPE_CHECKING:
     import ssl
 
     from airflow_provider_nanobanana.toapis.http import httpx
-    from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
 
 #: Redirects followed.
 MAX_HOPS: Final = 5
@@ -143,9 +142,10 @@ class LinkFetcher:
         """Connect to the checked addresses in turn until one takes the connection, and send the request there."""
         from airflow_provider_nanobanana.toapis.http import httpx
 
-        route = find_route(link, self._policy, self._resolve)
-        transport = self._transport(link, route)
-        addresses = route.addresses[:_MAX_ADDRESSES] or (None,)
+        # A proxy looks the name up itself.
+        proxy = find_proxy(link.scheme, link.host, link.port)
+        addresses = (None,) if proxy else checked_addresses(link, self._policy, self._resolve)[:_MAX_ADDRESSES]
+        transport = self._transport(link, proxy)
         for number, address in enumerate(addresses, 1):
             request = self._request(url, link, address, self._remaining(where, deadline))
             try:
@@ -189,14 +189,14 @@ class LinkFetcher:
             extensions=extensions,
         )
 
-    def _transport(self, link: LinkTarget, route: Route) -> httpx.HTTPTransport:
-        from airflow_provider_nanobanana.toapis.http import httpx, open_transport_through, shared_ssl_context
+    def _transport(self, link: LinkTarget, proxy: EnvironmentProxy | None) -> httpx.HTTPTransport:
+        from airflow_provider_nanobanana.toapis.http import httpx, open_transport, shared_ssl_context
 
-        key = (link.scheme, link.host, link.port, route.proxy)
+        key = (link.scheme, link.host, link.port, proxy)
         if key not in self._transports:
-            self._transports[key] = open_transport_through(
-                route.proxy,
+            self._transports[key] = open_transport(
                 httpx.HTTPTransport,
+                proxy,
                 self._ssl_context or shared_ssl_context(),
                 limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=15.0),
             )

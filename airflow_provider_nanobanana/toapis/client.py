@@ -23,6 +23,7 @@ from airflow_provider_nanobanana.toapis.http import (
     shared_ssl_context,
 )
 from airflow_provider_nanobanana.toapis.protocol import MAX_RESPONSE_BYTES, ApiCall, checked_key
+from airflow_provider_nanobanana.toapis.proxy import find_proxy
 from airflow_provider_nanobanana.toapis.responses import ApiResponse, NoResponse
 from airflow_provider_nanobanana.toapis.retry import RequestRetry
 
@@ -44,10 +45,12 @@ class _BaseClient:
     def __init__(self, base_url: str, api_key: str, *, timeout: float = 30.0) -> None:
         self._key = checked_key(api_key)
         try:
-            httpx.URL(base_url).host.encode("idna")
+            url = httpx.URL(base_url)
+            url.host.encode("idna")
         except (httpx.InvalidURL, ValueError) as error:
             raise ConfigurationError("The host holds a name that cannot be looked up.") from error
         self._base_url = base_url
+        self._proxy = find_proxy(url.scheme, url.host, url.port)
         self._timeout = timeout
         self._headers = {
             "Authorization": f"Bearer {self._key}",
@@ -158,7 +161,7 @@ class ToApisClient(_BaseClient):
                 raise self._failed(error, call) from error
 
     def _open(self) -> _Connections:
-        transport = open_transport(httpx.HTTPTransport, self._base_url, shared_ssl_context(), limits=_LIMITS)
+        transport = open_transport(httpx.HTTPTransport, self._proxy, shared_ssl_context(), limits=_LIMITS)
         return _Connections(transport, ConnectionDeadline())
 
     def close(self) -> None:
@@ -198,7 +201,7 @@ class AsyncToApisClient(_BaseClient):
         limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT, keepalive_expiry=_KEEP_ALIVE)
         pools, context = -(-concurrency // _CONNECTIONS_PER_CLIENT), shared_ssl_context()
         self._pools = [
-            _PooledClient(open_transport(httpx.AsyncHTTPTransport, base_url, context, limits=limits))
+            _PooledClient(open_transport(httpx.AsyncHTTPTransport, self._proxy, context, limits=limits))
             for _ in range(pools)
         ]
         self._closed = False

@@ -21,7 +21,7 @@ import httpx as httpx
 
 import airflow_provider_nanobanana as provider
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
-from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
+from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
 
 T = TypeVar("T")
 
@@ -141,17 +141,8 @@ def _any_certificates(folders: str) -> bool:
     return any(_HASHED.fullmatch(file.name) for folder in found if folder.is_dir() for file in folder.iterdir())
 
 
-def open_transport(kind: type[Transport], url: str, context: ssl.SSLContext, **options: Any) -> Transport:
-    """Open a transport to a URL's host, through the proxy that the environment names for it, if any.
-
-    :raises ConfigurationError: The proxy cannot be used; names the variable, never its value.
-    """
-    parts = httpx.URL(url)
-    return open_transport_through(find_proxy(parts.scheme, parts.host, parts.port), kind, context, **options)
-
-
-def open_transport_through(
-    proxy: EnvironmentProxy | None, kind: type[Transport], context: ssl.SSLContext, **options: Any
+def open_transport(
+    kind: type[Transport], proxy: EnvironmentProxy | None, context: ssl.SSLContext, **options: Any
 ) -> Transport:
     """Open a transport through a proxy, or a direct one.
 
@@ -162,31 +153,24 @@ def open_transport_through(
     if proxy is None:
         return kind(verify=context, trust_env=False, **options)
     try:
-        return kind(verify=context, trust_env=False, proxy=usable_proxy(proxy, context), **options)
-    except ImportError:
-        raise ConfigurationError(
-            f"The environment variable {proxy.variable} names a socks proxy, which needs the package socksio: "
-            "pip install 'httpx[socks]'. Nothing was sent."
-        ) from None
-
-
-def usable_proxy(proxy: EnvironmentProxy, context: ssl.SSLContext) -> httpx.Proxy:
-    """Return a proxy as httpx takes it.
-
-    :raises ConfigurationError: It is no URL of a proxy; names the variable, never its value.
-    """
-    try:
         url = httpx.URL(proxy.url)
         url.host.encode("idna")
         if not _HOST.fullmatch(url.raw_host) or not 0 < (url.port or 80) < 65536:
             raise ValueError("no host, or no port")
-        return httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
+        through = httpx.Proxy(url, ssl_context=context if url.scheme == "https" else None)
     except (httpx.InvalidURL, ValueError):
         # Its own words would quote the value, which may hold a password.
         raise ConfigurationError(
             f"The environment variable {proxy.variable} is no URL of a proxy. Use a form such as "
             "http://proxy.example.com:3128 (http, https, or socks5 with the package socksio), or name this host in "
             "NO_PROXY. Nothing was sent."
+        ) from None
+    try:
+        return kind(verify=context, trust_env=False, proxy=through, **options)
+    except ImportError:
+        raise ConfigurationError(
+            f"The environment variable {proxy.variable} names a socks proxy, which needs the package socksio: "
+            "pip install 'httpx[socks]'. Nothing was sent."
         ) from None
 
 

@@ -69,9 +69,8 @@ def storage_failures(what: str, *caught: type[Exception]) -> Iterator[None]:
         raise StorageFailed(f"Could not {what}: {type(error).__name__}: {error}") from error
 
 
+#: Up to so many stems are asked for one by one: a folder may hold a million other files.
 _FEW: Final = 16
-"""Up to so many stems are asked for one by one: a folder may hold a million other files."""
-
 _MOST_PREFIXES: Final = 256
 _THREADS: Final = 8
 

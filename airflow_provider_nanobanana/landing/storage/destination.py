@@ -10,12 +10,10 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
+#: Longest destination, in bytes of JSON: each image's URI travels through XCom in a record of at most 600 bytes.
 MAX_DESTINATION: Final = 256
-"""Longest destination, in bytes of JSON: each image's URI travels through XCom in a record of at most 600 bytes."""
-
+#: The one folder below a destination that is this provider's own: no image is landed, found or listed in it.
 RESERVED: Final = ".nanobanana"
-"""The one folder below a destination that is this provider's own: no image is landed, found or listed in it."""
-
 _HOW: Final = "give the URI of a folder (s3://bucket/folder, file:///folder) or an absolute path"
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _NOT_STORES: Final = frozenset({"http", "https", "data"})

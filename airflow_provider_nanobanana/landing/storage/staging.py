@@ -20,12 +20,10 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: A leftover is removed when no process of this machine holds it and nothing was written for so long.
 QUIET_SECONDS: Final = 60.0
-"""A leftover is removed when no process of this machine holds it and nothing was written for so long."""
-
+#: The same where the file system cannot lock (some NFS and FUSE mounts).
 ABANDONED_SECONDS: Final = 3600.0
-"""The same where the file system cannot lock (some NFS and FUSE mounts)."""
-
 _NAME: Final = re.compile(r"\.[A-Za-z0-9_.-]+\.[0-9a-f]{16}\.part")
 
 
