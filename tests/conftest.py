@@ -40,7 +40,7 @@ def pace_folder(_pace_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from airflow_provider_nanobanana.submission import rate_limiter
 
     folder = _pace_folders / str(next(_numbers))
-    monkeypatch.setattr(rate_limiter, "shared_folder", lambda: folder)
+    monkeypatch.setattr(rate_limiter, "shared_state_folder", lambda: folder)
     monkeypatch.setattr(rate_limiter, "_process_states", {})
     return folder
 

@@ -80,7 +80,5 @@ class AdmissionControl:
         if isinstance(error, errors.SubmissionUnfindable):
             log.error("Request %s: %s", item.label, error.message)  # whole: it says what to adopt
         cost = state.costs.cost(item)
-        state.mark_failed(
-            FailedItem.from_error(item, error, cost=cost, rebuy_expired=state.policy.on_expired == "resubmit")
-        )
+        state.mark_failed(FailedItem.from_error(item, error, cost=cost, rebuy_expired=state.policy.rebuys_expired))
         return True

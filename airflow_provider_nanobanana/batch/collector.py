@@ -97,7 +97,7 @@ class ResultCollector:
         ids = {item.key: state.image_task_id(item) or "" for item in items}
         sent = {ids[item.key]: item.request.sent_links() for item in items}
         results = {result.id: result for result in poll_once(state.session, list(sent), sent)}
-        refused = [result.error for result in results.values() if result.access_denied]
+        refused = [result.error for result in results.values() if result.error and result.access_denied]
         if refused and len(refused) == len(results):
             raise _access_error(refused[0], len(state.running()))
         now = state.session.clock()
@@ -130,7 +130,7 @@ class ResultCollector:
                     failure,
                     cost=state.costs.cost(item),
                     bill=Cost.of(image_task, None) if image_task else None,
-                    rebuy_expired=state.policy.on_expired == "resubmit",
+                    rebuy_expired=state.policy.rebuys_expired,
                 )
             )
 
@@ -182,7 +182,7 @@ class ResultCollector:
         else:
             state.mark_failed(
                 FailedItem.from_error(
-                    item, paid, cost=state.costs.cost(item), rebuy_expired=state.policy.on_expired == "resubmit"
+                    item, paid, cost=state.costs.cost(item), rebuy_expired=state.policy.rebuys_expired
                 )
             )
 
@@ -198,9 +198,8 @@ def _paid(error: errors.ToApisError) -> errors.ToApisError:
     return error if error.charged != "no" else error.reworded(error.message, charged="yes")
 
 
-def _access_error(refusal: errors.ToApisError | None, running: int) -> errors.ToApisError:
+def _access_error(refusal: errors.ToApisError, running: int) -> errors.ToApisError:
     """Say what a refused key means for what is under way."""
-    assert refusal is not None
     return refusal.reworded(
         f"{refusal.message} Image tasks under way: {running}; they cannot be polled, go on and stay paid. Fix the "
         "connection and clear the task: nothing is bought twice.",

@@ -18,7 +18,7 @@ SLICE_SECONDS: Final = 100.0
 LONGEST_PAUSE: Final = 30.0
 #: Longest pause when nothing is left to submit: links live for a day, and what has ended is landed meanwhile.
 LONGEST_WATCH: Final = 3600.0
-#: Submits after which the pace of a slice says more than the account's rate.
+#: Submits after which the rate of a slice says more than the account's rate.
 _TELLING: Final = 20
 
 
@@ -72,7 +72,7 @@ def wake_at(now: float, deadline: float, more_to_do: int) -> float:
 
 
 class ProgressLog:
-    """What a log says of a batch while a slice works on it, at a human pace.
+    """What a log says of a batch while a slice works on it, seldom enough for people to read it.
 
     :param started_at: When the slice began; any clock in seconds, the same as for :meth:`line`.
     :param plan: How far the batch had come by then.
@@ -105,9 +105,9 @@ class ProgressLog:
     def seconds_left(self, now: float, plan: BatchProgress) -> float:
         """Return about how long it takes to submit the rest, pauses between slices included."""
         sent, elapsed = self._before.pending - plan.pending, now - self._started_at
-        pace = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
+        rate = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
         pauses = (plan.pending - 1) // submits_per_slice(self._rate) if plan.pending else 0
-        return plan.pending / pace + pauses * LONGEST_PAUSE
+        return plan.pending / rate + pauses * LONGEST_PAUSE
 
 
 def _duration(seconds: float) -> str:

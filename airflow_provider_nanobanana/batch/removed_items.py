@@ -60,15 +60,14 @@ def restore_former_items(state: BatchState) -> None:
 def pollable_items(state: BatchState) -> list[BatchItem]:
     """Return what can be polled; before that, look up those of which the answer to the submit was lost; free."""
     unanswered = {
-        record.client_business_id: item
+        record.client_business_id: (item, record)
         for item in state.former_items
         if (record := state.entry(item).record) and _open(state.entry(item))
         if record.image_task_id is None and record.client_business_id is not None
     }
     for result in poll_once(state.session, list(unanswered)) if unanswered else ():
-        item = unanswered[result.id]
-        record, found = state.entry(item).record, result.image_task
-        assert record is not None
+        item, record = unanswered[result.id]
+        found = result.image_task
         if found is not None:
             state.ledger.update(item.key, record=record.with_state(RecordState.SUBMITTED, image_task_id=found.id))
             state.mark_submitted(item, found)

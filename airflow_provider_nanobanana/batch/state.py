@@ -181,7 +181,7 @@ class BatchState:
     def _rebuy_when_lost(self, item: BatchItem) -> bool:
         record = self.entry(item).record
         cleared = record is not None and self.attempt.seems_cleared_since(record)
-        return record is not None and (cleared or self.policy.on_expired == "resubmit")
+        return record is not None and (cleared or self.policy.rebuys_expired)
 
     def _link_age(self, item: BatchItem) -> float:
         """Return the seconds since the last moment at which the image task of an item can have been submitted."""

@@ -77,7 +77,7 @@ class SingleRecordStore:
 class OptimisticRecord:
     """Reads and writes the record, and never writes over another attempt's without having read it.
 
-    :ivar kept: The record as last read or written.
+    :ivar current: The record as last read or written.
     :ivar writer: Tells this attempt's records from those of others.
     """
 
@@ -117,7 +117,7 @@ class OptimisticRecord:
         return changed and now is not None and now.state is not RecordState.QUEUED
 
     def save(self, record: SubmissionRecord) -> None:
-        """Write the record; call :meth:`still_ours` first.
+        """Write the record; call :meth:`is_current` first.
 
         :raises TransientFailure: It was not kept.
         """
@@ -126,13 +126,13 @@ class OptimisticRecord:
         self.current = record
 
     def try_save(self, record: SubmissionRecord) -> bool:
-        """Write what is good to know, and say whether the record is still ours; without it the intent leads there."""
+        """Write a record that may get lost, since the intent leads to the image; return whether the record is ours."""
         try:
             if not self.is_current():
                 return False
             self.save(record)
         except TransientFailure as error:
-            log.warning("Not noted (%s): %s", record.state, error.message)
+            log.warning("Not recorded (%s): %s", record.state, error.message)
         return True
 
     def save_submitted(self, record: SubmissionRecord) -> None:

@@ -101,7 +101,7 @@ class ImageStore:
 
         :raises StorageFailed: The destination could not be asked; never "not there".
         """
-        return self._look(stem, image_id, index)[0]
+        return self._find(stem, image_id, index)[0]
 
     def present(self, stems: Collection[str]) -> set[str]:
         """Return the stems of which a file is there, whole or not: a listing, nothing is read.
@@ -130,7 +130,7 @@ class ImageStore:
             kept in quarantine, and ``kept`` says where.
         :raises StorageFailed: The destination did not take it; nothing is left behind.
         """
-        found, broken = self._look(stem, image_id, index)
+        found, broken = self._find(stem, image_id, index)
         if found:
             log.info("Image %s of %s is in place: %s", index, image_id, found.uri)
             return found
@@ -193,7 +193,7 @@ class ImageStore:
             self._storage.publish(staged, f"{stem}.json", "application/json")
         return self._storage.uri(f"{stem}.json")
 
-    def _look(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:
+    def _find(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:
         """Return the whole image of this stem, or None with the names of the broken ones."""
         check_stem(stem)
         broken: set[str] = set()

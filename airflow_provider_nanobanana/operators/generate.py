@@ -209,7 +209,7 @@ class NanoBananaGenerateOperator(RequestOperator):
                 if not error.retryable:
                     with suppress(errors.ToApisError):
                         _report(context, self, state)
-                _log_standing(state)
+                _log_progress(state)
                 raise
             wait = runner.next_wait()
             runner.log_progress(last=self.deferrable or wait is None)
@@ -417,7 +417,7 @@ def _log_paid(outcomes: Sequence[Outcome]) -> None:
         log.warning("Paid, and not in place: %s", ", ".join(ids[start : start + _IDS_IN_A_LINE]))
 
 
-def _log_standing(state: BatchState) -> None:
+def _log_progress(state: BatchState) -> None:
     """Log what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
     from airflow_provider_nanobanana.batch.costs import format_usd
 

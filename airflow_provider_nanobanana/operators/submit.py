@@ -184,13 +184,13 @@ class NanoBananaSubmitOperator(RequestOperator):
                 regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
             attempt=attempt,
-            rules=policy_for(
+            policy=policy_for(
                 session,
                 on_unknown_submission=self.on_unknown_submission,
                 reuse_existing=self.reuse_existing,
                 on_expired=self.on_expired,
             ),
-            store=store,
+            record_store=store,
             rate_limiter=SubmitRateLimiter.of(session.settings),
             references=references,
             adopt=adopt,

@@ -38,7 +38,7 @@ _UNNAMED_PAUSE: Final = 1.0
 _CLOCK_SLACK: Final = 5.0
 
 #: Where the shared files lie; a test puts a folder of its own here.
-shared_folder: Callable[[], Path] = private_folder
+shared_state_folder: Callable[[], Path] = private_folder
 #: By account: what this process goes by where nothing can be shared.
 _process_states: dict[str, SharedState] = {}
 
@@ -50,7 +50,7 @@ class _LimiterState:
     :param refusals: How many 429s there were; every one makes the reservations from before it void.
     """
 
-    bucket: RatePacer
+    pacer: RatePacer
     refusals: int = 0
 
     @classmethod
@@ -59,16 +59,16 @@ class _LimiterState:
         fresh = RatePacer(rate)
         try:
             refusals, share, *moments = (-math.inf if number is None else float(number) for number in value)
-            bucket = RatePacer.resumed(rate, (share, *moments))
+            pacer = RatePacer.resumed(rate, (share, *moments))
         except (TypeError, ValueError):
             return cls(fresh)
-        latest = now + LONGEST_WAIT + MAX_BLOCKING_WAIT + 1 / bucket.rate + _CLOCK_SLACK
+        latest = now + LONGEST_WAIT + MAX_BLOCKING_WAIT + 1 / pacer.rate + _CLOCK_SLACK
         possible = 0 < share <= 1 and 0 <= refusals < math.inf and all(moment <= latest for moment in moments)
-        return cls(bucket, int(refusals)) if possible else cls(fresh)
+        return cls(pacer, int(refusals)) if possible else cls(fresh)
 
     def write(self) -> list[float | None]:
         """Return the form that is shared: plain JSON, which knows no infinity."""
-        return [self.refusals, *(number if math.isfinite(number) else None for number in self.bucket.state())]
+        return [self.refusals, *(number if math.isfinite(number) else None for number in self.pacer.state())]
 
 
 class SubmitRateLimiter:
@@ -76,13 +76,13 @@ class SubmitRateLimiter:
 
     :param rate: Submits per second that the account allows.
     :param shared: Where the processes agree.
-    :param spare: What this process goes by from then on where ``shared`` cannot be used.
+    :param fallback: What this process goes by from then on where ``shared`` cannot be used.
     """
 
-    def __init__(self, rate: float, shared: SharedState, spare: SharedState | None = None) -> None:
+    def __init__(self, rate: float, shared: SharedState, fallback: SharedState | None = None) -> None:
         self._rate = rate
         self._shared = shared
-        self._spare = spare or ProcessState()
+        self._fallback = fallback or ProcessState()
         self._refusals = 0
 
     @classmethod
@@ -90,32 +90,32 @@ class SubmitRateLimiter:
         """Return the limiter of a connection's account: whoever has base URL and key in common keeps it together."""
         secret = f"{settings.base_url}\0{settings.api_key.get_secret_value()}"
         account = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-        spare = _process_states.setdefault(account, ProcessState())
+        fallback = _process_states.setdefault(account, ProcessState())
         try:
-            return cls(settings.submit_rate, FileState(shared_folder(), account), spare)
+            return cls(settings.submit_rate, FileState(shared_state_folder(), account), fallback)
         except OSError as error:
-            _say_alone("one for temporary files", str(error))
-            return cls(settings.submit_rate, spare)
+            _warn_not_shared("one for temporary files", str(error))
+            return cls(settings.submit_rate, fallback)
 
     def reserve(self, now: float) -> float | None:
         """Reserve the next free moment and return the seconds until it; None, and nothing, if it is too far away."""
         wait = 0.0
 
-        def reserve(standing: _LimiterState) -> _LimiterState | None:
+        def take(state: _LimiterState) -> _LimiterState | None:
             nonlocal wait
-            self._refusals = standing.refusals
-            wait = standing.bucket.reserve(now)
-            return standing if wait <= MAX_BLOCKING_WAIT else None
+            self._refusals = state.refusals
+            wait = state.pacer.reserve(now)
+            return state if wait <= MAX_BLOCKING_WAIT else None
 
-        self._update(reserve, now)
+        self._update(take, now)
         return wait if wait <= MAX_BLOCKING_WAIT else None
 
     def next_free_in(self, now: float) -> float:
         """Return the seconds until the next free moment, without reserving it."""
-        return self._peek(now).bucket.wait(now)
+        return self._peek(now).pacer.wait(now)
 
     def still_valid(self, now: float) -> bool:
-        """Whether the last slot still holds: a 429 that came after it sends all who wait to the end of the line."""
+        """Whether the last slot still holds: a 429 that came after it sends all who wait to the end of the queue."""
         return self._peek(now).refusals == self._refusals
 
     def on_rate_limited(self, now: float, retry_after: float | None) -> None:
@@ -125,11 +125,11 @@ class SubmitRateLimiter:
         """
         pause = _UNNAMED_PAUSE if retry_after is None else retry_after
 
-        def slow_down(standing: _LimiterState) -> _LimiterState:
-            standing.bucket.on_rate_limited(now, pause)
-            share, _, changed, *more = standing.bucket.state()
-            # Reservations are void, the pause (until ``changed``) is not: that is where the line begins anew.
-            return _LimiterState(RatePacer.resumed(self._rate, (share, changed, changed, *more)), standing.refusals + 1)
+        def slow_down(state: _LimiterState) -> _LimiterState:
+            state.pacer.on_rate_limited(now, pause)
+            share, _, changed, *more = state.pacer.state()
+            # Reservations are void, the pause (until ``changed``) is not: the next reservation begins there.
+            return _LimiterState(RatePacer.resumed(self._rate, (share, changed, changed, *more)), state.refusals + 1)
 
         self._update(slow_down, now)
 
@@ -143,10 +143,10 @@ class SubmitRateLimiter:
     def on_success(self, now: float) -> None:
         """Recover a little after a submit that passed."""
 
-        def recover(standing: _LimiterState) -> _LimiterState | None:
-            before = standing.bucket.state()
-            standing.bucket.on_success(now)
-            return standing if standing.bucket.state() != before else None
+        def recover(state: _LimiterState) -> _LimiterState | None:
+            before = state.pacer.state()
+            state.pacer.on_success(now)
+            return state if state.pacer.state() != before else None
 
         self._update(recover, now)
 
@@ -158,7 +158,7 @@ class SubmitRateLimiter:
         """
         began = clock()
         while True:
-            # Sent to the end of the line again and again, it has sat long enough.
+            # Sent to the end of the queue again and again, it has sat long enough.
             late = not wait_for_slot and clock() > began + MAX_BLOCKING_WAIT
             wait = None if late else self.reserve(clock())
             if wait == 0:
@@ -176,7 +176,7 @@ class SubmitRateLimiter:
         free_in = self.next_free_in(now)
         return RateLimited(
             f"Nothing was sent now: this machine paces its own submits ({self._rate:g} a second by the connection's "
-            f"submit_rate, fewer after a 429), and the line is {free_in:.0f} s long. The next attempt gets in line "
+            f"submit_rate, fewer after a 429), and its queue is {free_in:.0f} s long. The next attempt queues "
             "again.",
             retry_after=free_in,
         )
@@ -195,13 +195,13 @@ class SubmitRateLimiter:
             self._shared.update(rewrite)
         except (OSError, ImportError) as error:
             folder = self._shared.folder if isinstance(self._shared, FileState) else "none"
-            _say_alone(str(folder), f"{type(error).__name__}: {error}")
-            self._shared = self._spare
+            _warn_not_shared(str(folder), f"{type(error).__name__}: {error}")
+            self._shared = self._fallback
             self._shared.update(rewrite)
 
 
 @cache
-def _say_alone(folder: str, reason: str) -> None:
+def _warn_not_shared(folder: str, reason: str) -> None:
     log.warning(
         "This process paces its submits by itself, so that processes of this machine may together exceed the "
         "connection's submit_rate: the folder they share, %s, cannot be used (%s). This is said once.",

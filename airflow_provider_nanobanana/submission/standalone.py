@@ -39,8 +39,8 @@ def submit_standalone(
         request,
         identity=CallerIdentity(scope=(client_id,), fingerprint=request.fingerprint()),
         attempt=TaskAttempt(left_before, max_tries=0, retry=again, tries_before_clear=0),
-        rules=policy_for(session, on_unknown_submission="fail" if submitted_before is None else "resubmit"),
-        store=SingleRecordStore(InMemoryStateStore()),
+        policy=policy_for(session, on_unknown_submission="fail" if submitted_before is None else "resubmit"),
+        record_store=SingleRecordStore(InMemoryStateStore()),
         rate_limiter=SubmitRateLimiter.of(session.settings),
         wait_for_slot=True,
     )

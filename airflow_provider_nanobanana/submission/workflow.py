@@ -37,6 +37,12 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 
+log = logging.getLogger(__name__)
+
+#: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
+_MOST_LOST: Final = 1
+
+
 def look_up(session: ToApisSession, target: str, *, by_client_id: bool | None = None) -> ImageTask | None:
     """Ask for an image task by its own or its client id; None when the service does not know it.
 
@@ -61,15 +67,12 @@ def look_up(session: ToApisSession, target: str, *, by_client_id: bool | None = 
         ) from unasked
 
 
-log = logging.getLogger(__name__)
-
-
 class SubmissionListener:
     """Hears of every step of one submission."""
 
-    def on_decision(self, line: str) -> None:
+    def on_decision(self, text: str) -> None:
         """Take note of a decision, in words."""
-        log.info("Submission: %s", line)
+        log.info("Submission: %s", text)
 
     def on_found(self, image_task: ImageTask) -> None:
         """Take note of an image task that was looked up, whatever its status."""
@@ -78,20 +81,18 @@ class SubmissionListener:
         """Take note that the POST leaves at once; an error raised here keeps it from leaving."""
 
 
-#: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
-_MOST_LOST: Final = 1
-
-
 class Submission:
     """One wanted image of one attempt: found, or bought once.
 
     :param request: A parsed request.
-    :param pace: The account's.
+    :param policy: What the user and the connection allow.
+    :param record_store: Where the record is kept that other attempts read.
+    :param rate_limiter: The account's.
     :param wait_for_slot: Whether to wait however long the account's rate asks; otherwise a long wait is raised, for the
         caller to queue.
     :param references: Uploads what lies in a storage; shared by many submissions, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
-    :param observer: Hears of every step.
+    :param listener: Hears of every step.
     :param written_ahead: The intent that the caller has put into the record store just now, nothing having been sent
         for it: it is POSTed as it is until its moment is over. Where an error keeps it from leaving, the record says
         ``queued`` again.
@@ -104,8 +105,8 @@ class Submission:
         *,
         identity: SubmissionIdentity,
         attempt: TaskAttempt,
-        rules: SubmissionPolicy,
-        store: RecordStore,
+        policy: SubmissionPolicy,
+        record_store: RecordStore,
         rate_limiter: SubmitRateLimiter,
         wait_for_slot: bool = False,
         references: ReferenceUploader | None = None,
@@ -115,14 +116,15 @@ class Submission:
     ) -> None:
         self._session = session
         self._request = request
-        self._shared_record = OptimisticRecord(store)
+        self._record = OptimisticRecord(record_store)
         self._rate_limiter = rate_limiter
         self._wait_for_slot = wait_for_slot
         self._adopt = adopt or {}
         self._references = references
-        self._lost, self._listener = 0, listener or SubmissionListener()
+        self._lost = 0
+        self._listener = listener or SubmissionListener()
         self._written_ahead = written_ahead
-        self._start = ReconcileInput(identity, attempt, rules)
+        self._initial_facts = ReconcileInput(identity, attempt, policy)
 
     def run(self) -> ImageTask:
         """Return the image task that was found or bought; what is recorded by then is ``submitted``.
@@ -144,60 +146,64 @@ class Submission:
         :param may_submit: Whether to buy what was not found; otherwise its record says ``queued`` in the end, and None
             is returned.
         """
-        record = self._shared_record.read()
+        record = self._record.read()
         if self._written_ahead is not None:
             record = self._written_ahead.with_state(RecordState.QUEUED)
-        situation = self._situation(record)
-        self._check_client(situation)
+        facts = self._facts(record)
+        self._check_client(facts)
         while True:
-            situation = self._with_what_ids_are_worth(situation)
-            decision = reconcile(situation, self._session.clock())
+            facts = self._without_blind_resubmit(facts)
+            decision = reconcile(facts, self._session.clock())
             self._listener.on_decision(f"{decision.action}: {decision.reason}")
-            if decision.action is Action.SUBMIT and not may_submit and not self._chosen(situation, decision.generation):
-                self._shared_record.save(self._record(situation, RecordState.QUEUED, decision.generation))
+            if decision.action is Action.SUBMIT and not may_submit and not self._adopted_id(facts, decision.generation):
+                self._record.save(self._new_record(facts, RecordState.QUEUED, decision.generation))
                 return None
             if decision.action is Action.WAIT:
                 yield decision.seconds
             if decision.action in (Action.LOOK_UP, Action.WAIT, Action.NEXT_GENERATION):
-                situation = self._step(situation, decision)
+                facts = self._step(facts, decision)
                 continue
-            before = self._shared_record.current
+            before = self._record.current
             try:
-                if image_task := self._conclude(situation, decision):
+                if image_task := self._conclude(facts, decision):
                     return image_task
             except BaseException as error:
-                self._take_back()
-                ours = not isinstance(error, errors.ToApisError) or error.charged != "no"
-                if ours or not self._shared_record.overtaken(before):
+                # Also for a kill or a bug: an intent that was written ahead and not POSTed must not stay on record as
+                # one that may have left.
+                self._withdraw_intent()
+                must_raise = not isinstance(error, errors.ToApisError) or error.charged != "no"
+                if must_raise or not self._record.overtaken(before):
                     raise
-            situation = self._situation(self._shared_record.current)
+            facts = self._facts(self._record.current)
 
-    def _situation(self, record: SubmissionRecord | None) -> ReconcileInput:
-        """Return where things stand with a record that was just read or written."""
-        return replace(self._start, record=record, read_at=self._session.clock())
+    def _facts(self, record: SubmissionRecord | None) -> ReconcileInput:
+        """Return what :func:`reconcile` goes by, with a record that was just read or written."""
+        return replace(self._initial_facts, record=record, read_at=self._session.clock())
 
-    def _take_back(self) -> None:
-        """Note of what was written ahead that it did not leave."""
+    def _withdraw_intent(self) -> None:
+        """Write of an intent that was written ahead that it did not leave."""
         if self._written_ahead is not None:
             unsent = self._written_ahead.with_state(RecordState.QUEUED, may_have_left_at=self._session.clock())
             self._written_ahead = None
-            self._shared_record.try_save(unsent)
+            self._record.try_save(unsent)
 
-    def _with_what_ids_are_worth(self, situation: ReconcileInput) -> ReconcileInput:
+    def _without_blind_resubmit(self, facts: ReconcileInput) -> ReconcileInput:
         """Buy nothing on the word of look-ups, once the service was seen not to resolve client ids."""
         if known_to_resolve(self._session.settings.base_url) is False:
-            return replace(situation, rules=replace(situation.rules, on_unknown_submission="fail"))
-        return situation
+            return replace(facts, policy=replace(facts.policy, on_unknown_submission="fail"))
+        return facts
 
-    def _check_client(self, situation: ReconcileInput) -> None:
+    def _check_client(self, facts: ReconcileInput) -> None:
         """Say before anything is written ahead what keeps all calls from being made, and what earlier attempts left."""
         try:
             _ = self._session.client
         except errors.ToApisError as refused:
-            record, attempt = situation.record, situation.attempt
+            record = facts.record
+            attempt = facts.attempt
             earlier = attempt.retry or attempt.cleared if record is None else record.state is not RecordState.QUEUED
             if not earlier:
-                return  # met again where it is on record that nothing was sent, so that the next attempt need not look
+                # Met again where it is on record that nothing was sent, so that the next attempt need not look it up.
+                return
             words = f"{refused.message} {self.left_behind()}"
             known = record.image_task_id if record else None
             error = refused.reworded(words, charged="yes" if known else "unknown")
@@ -206,7 +212,7 @@ class Submission:
 
     def left_behind(self) -> str:
         """Return what this attempt leaves behind if it ends here: what may be paid, and what the next attempt does."""
-        record = self._shared_record.current
+        record = self._record.current
         if record is None or record.state is RecordState.QUEUED:
             return "Nothing was sent for this image by this attempt; the next one looks for what earlier ones sent."
         if record.image_task_id is not None:
@@ -216,28 +222,28 @@ class Submission:
 
     def mark_done(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
-        if self._shared_record.current is not None:
-            self._shared_record.try_save(self._shared_record.current.with_state(RecordState.DONE))
+        if self._record.current is not None:
+            self._record.try_save(self._record.current.with_state(RecordState.DONE))
 
-    def _conclude(self, situation: ReconcileInput, decision: Decision) -> ImageTask | None:
+    def _conclude(self, facts: ReconcileInput, decision: Decision) -> ImageTask | None:
         """Use, submit or fail; None when another attempt took over or the answer was lost: then decide again."""
         unknown = decision.action is Action.SUBMIT or isinstance(decision.error, errors.SubmissionUnfindable)
-        chosen = self._chosen(situation, decision.generation) if unknown else None
-        if chosen is not None:
-            return self._adopted(situation, chosen)
+        adopted_id = self._adopted_id(facts, decision.generation) if unknown else None
+        if adopted_id is not None:
+            return self._use_adopted(facts, adopted_id)
         if decision.error is not None:
             raise decision.error
-        return self._submit(situation, decision.generation) if unknown else self._use(situation)
+        return self._submit(facts, decision.generation) if unknown else self._use(facts)
 
-    def _step(self, situation: ReconcileInput, decision: Decision) -> ReconcileInput:
-        """Look, or walk."""
+    def _step(self, facts: ReconcileInput, decision: Decision) -> ReconcileInput:
+        """Look up what a decision names, or go on to the next generation."""
         if decision.action is Action.NEXT_GENERATION:
-            former = situation.record or situation.former
-            return replace(situation, record=None, former=former, lookup=None, generation=decision.generation)
-        looks = situation.lookup.attempts + 1 if situation.lookup and situation.lookup.target == decision.target else 1
-        record = situation.record
-        by_client_id = record is None or record.image_task_id is None
-        return replace(situation, lookup=Lookup(decision.target, self._look_up(decision.target, by_client_id), looks))
+            former = facts.record or facts.former
+            return replace(facts, record=None, former=former, lookup=None, generation=decision.generation)
+        target = decision.target
+        attempts = facts.lookup.attempts + 1 if facts.lookup and facts.lookup.target == target else 1
+        by_client_id = facts.record is None or facts.record.image_task_id is None
+        return replace(facts, lookup=Lookup(target, self._look_up(target, by_client_id), attempts))
 
     def _look_up(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
         found = look_up(self._session, target, by_client_id=by_client_id)
@@ -245,49 +251,52 @@ class Submission:
             self._listener.on_found(found)
         return found
 
-    def _use(self, situation: ReconcileInput) -> ImageTask | None:
-        found = situation.lookup.image_task if situation.lookup else None
-        assert found is not None
-        if not self._shared_record.is_current():
+    def _use(self, facts: ReconcileInput) -> ImageTask | None:
+        """Record the image task that was looked up, and return it; None when another attempt took over."""
+        found = facts.lookup.image_task if facts.lookup else None
+        if found is None:
+            raise RuntimeError("an image task is used only after it was found")
+        if not self._record.is_current():
             return None
-        record = situation.record or self._record(situation, RecordState.SUBMITTED, situation.generation)
+        record = facts.record or self._new_record(facts, RecordState.SUBMITTED, facts.generation)
         used = record.with_state(RecordState.SUBMITTED, image_task_id=found.id)
-        attempt = self._start.attempt
+        attempt = self._initial_facts.attempt
         # An attempt from before a clear, still alive, must not undo the clear.
         if (attempt.try_number, attempt.max_tries) > (record.try_number, record.max_tries):
             used = replace(used, max_tries=attempt.max_tries, try_number=attempt.try_number)
-        self._shared_record.save(used)
+        self._record.save(used)
         if record.state is RecordState.INTENT:  # bought, and not counted then: its answer was lost
             count("submitted", conn_id=self._session.conn_id, model=self._request.model)
         return found
 
-    def _chosen(self, situation: ReconcileInput, generation: int) -> str | None:
+    def _adopted_id(self, facts: ReconcileInput, generation: int) -> str | None:
         """Return what a person says this submission became: by its id now, or by that of the recorded intent."""
-        identity, kept = situation.identity, self._shared_record.current
+        identity = facts.identity
+        recorded = self._record.current
         keys = [identity.client_business_id(generation)]
-        if kept is not None and kept.image_task_id is None and kept.fingerprint == identity.fingerprint:
-            keys.append(replace(identity, regeneration=kept.regeneration).client_business_id(kept.generation))
+        if recorded is not None and recorded.image_task_id is None and recorded.fingerprint == identity.fingerprint:
+            keys.append(replace(identity, regeneration=recorded.regeneration).client_business_id(recorded.generation))
         return next((self._adopt[key] for key in keys if key in self._adopt), None)
 
-    def _adopted(self, situation: ReconcileInput, chosen: str) -> ImageTask | None:
+    def _use_adopted(self, facts: ReconcileInput, image_task_id: str) -> ImageTask | None:
         """Use what a person says this submission became."""
-        found = self._look_up(chosen)
+        found = self._look_up(image_task_id)
         if found is None:
             raise errors.ImageTaskNotFound(
-                f"The image task {chosen} to adopt is unknown to this account; nothing was sent.", image_task_id=chosen
+                f"The image task {image_task_id} to adopt is unknown to this account; nothing was sent.",
+                image_task_id=image_task_id,
             )
         log.warning("Adopting image task %s, as told.", found.id)
-        return self._use(replace(situation, lookup=Lookup(chosen, found)))
+        return self._use(replace(facts, lookup=Lookup(image_task_id, found)))
 
-    def _submit(self, situation: ReconcileInput, generation: int) -> ImageTask | None:
+    def _submit(self, facts: ReconcileInput, generation: int) -> ImageTask | None:
         """Buy the image; None when the answer was lost, or when another attempt took over."""
-        if self._shared_record.current is None:
-            if not self._shared_record.is_current():
+        if self._record.current is None:
+            if not self._record.is_current():
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
-            self._shared_record.save(self._record(situation, RecordState.QUEUED, generation))
-        identity, client_ids = situation.identity, situation.rules.client_ids
-        client_id = identity.client_business_id(generation) if client_ids else None
+            self._record.save(self._new_record(facts, RecordState.QUEUED, generation))
+        client_id = facts.identity.client_business_id(generation) if facts.policy.client_ids else None
         # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
         client = self._session.client
         call = submit_call(self._with_uploads(), client_id)
@@ -296,14 +305,12 @@ class Submission:
             intent = self._written_ahead
             self._written_ahead = None
             if intent is None or self._session.clock() > intent.may_have_left_at:
-                intent = self._record(situation, RecordState.INTENT, generation)
-                self._shared_record.save(intent)
+                intent = self._new_record(facts, RecordState.INTENT, generation)
+                self._record.save(intent)
             try:
                 image_task = client.call(call, NO_RETRY)
             except errors.SubmissionUnknown as lost:
-                self._shared_record.try_save(
-                    intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock())
-                )
+                self._record.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
                 self._lost += 1
                 if self._lost > _MOST_LOST:
                     raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
@@ -311,22 +318,22 @@ class Submission:
                 return None
             except errors.ToApisError as refused:
                 delay = self._rate_limiter.delay(self._session.clock(), refused, repeats)
-                ours = self._shared_record.try_save(intent.with_state(RecordState.QUEUED))
+                still_owner = self._record.try_save(intent.with_state(RecordState.QUEUED))
                 if delay is None:
                     raise
-                if not ours:
+                if not still_owner:
                     return None
                 self._session.sleep(delay)
                 repeats += 1
                 continue
-            self._note_bought(intent, image_task)
+            self._save_bought(intent, image_task)
             return image_task
         self._written_ahead = None
         return None
 
-    def _note_bought(self, intent: SubmissionRecord, image_task: ImageTask) -> None:
-        """Write down what was just paid, then see whether the service resolves client ids."""
-        self._shared_record.save_submitted(intent.with_state(RecordState.SUBMITTED, image_task_id=image_task.id))
+    def _save_bought(self, intent: SubmissionRecord, image_task: ImageTask) -> None:
+        """Record what was just paid, then see whether the service resolves client ids."""
+        self._record.save_submitted(intent.with_state(RecordState.SUBMITTED, image_task_id=image_task.id))
         self._listener.on_decision(f"bought image task {image_task.id} ({intent.client_business_id or 'no client id'})")
         count("submitted", conn_id=self._session.conn_id, model=self._request.model)
         self._rate_limiter.on_success(self._session.clock())
@@ -334,18 +341,21 @@ class Submission:
             verify_support(self._session, intent.client_business_id, image_task)
 
     def _acquire_slot(self) -> bool:
-        """Wait for the account's pace, then say whether the record is still ours: who dies in line has sent nothing."""
+        """Wait for a slot of the account's rate, then say whether the record is still ours.
+
+        Nothing has been sent when it is killed meanwhile.
+        """
         self._rate_limiter.acquire(self._session.clock, self._session.sleep, wait_for_slot=self._wait_for_slot)
         self._listener.before_submit()
-        return self._shared_record.is_current()
+        return self._record.is_current()
 
-    def _record(self, situation: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
-        intent = situation.attempt.intent(
-            situation.identity,
+    def _new_record(self, facts: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
+        intent = facts.attempt.intent(
+            facts.identity,
             generation,
-            client_ids=situation.rules.client_ids,
+            client_ids=facts.policy.client_ids,
             may_leave_at=self._session.clock(),
-            writer=self._shared_record.writer,
+            writer=self._record.writer,
         )
         return intent.with_state(state)
 

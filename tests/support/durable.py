@@ -131,8 +131,8 @@ class SimulatedAttempt:
         identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
         session = make_session(self, clock=lambda: simulation.now + ahead, sleep=self._sleep)
         self._submission = Submission(
-            session, request, identity=identity, attempt=attempt, rules=rules,
-            store=_Row(self) if shared else SingleRecordStore(InMemoryStateStore()),
+            session, request, identity=identity, attempt=attempt, policy=rules,
+            record_store=_Row(self) if shared else SingleRecordStore(InMemoryStateStore()),
             rate_limiter=SubmitRateLimiter(SUBMIT_RATE, simulation.rate_state),
         )  # fmt: skip
         self._greenlet = greenlet(self._run)

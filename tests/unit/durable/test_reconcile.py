@@ -88,7 +88,7 @@ def test_a_record_says_what_to_look_at(kept: SubmissionRecord, target: str) -> N
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT), record(RecordState.DONE), None])
 def test_what_lives_is_used(attempt: TaskAttempt, kept: SubmissionRecord | None) -> None:
     target = kept.image_task_id or CLIENT_ID if kept else CLIENT_ID
-    verb = Action.USE if kept and kept.image_task_id else Action.ADOPT
+    verb = Action.USE if kept and kept.image_task_id else Action.RECOVER
     for body in LIVING:
         decision = step(attempt, record=kept, lookup=found(target, **body))
         assert (decision.action, decision.target) == (verb, ID)

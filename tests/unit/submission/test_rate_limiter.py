@@ -276,7 +276,7 @@ def test_what_cannot_be_shared_is_paced_by_the_process_alone(
     if fault == "link":
         pace_folder.symlink_to(pace_folder.parent)
     elif fault == "nowhere":
-        monkeypatch.setattr(rate_limiter, "shared_folder", nowhere)
+        monkeypatch.setattr(rate_limiter, "shared_state_folder", nowhere)
     else:
         monkeypatch.setitem(sys.modules, "fcntl", None)
     with caplog.at_level(logging.DEBUG, rate_limiter.__name__):

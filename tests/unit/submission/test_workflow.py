@@ -95,7 +95,7 @@ class FakeService:
             session = make_session(self, clock=lambda: self.simulation.now, sleep=self._sleep)
             journal = LedgerRecordStore(ledger, KEYS[number])
             buy = Submission(
-                session, REQUESTS[number], identity=identity, attempt=attempt, rules=RULES, store=journal,
+                session, REQUESTS[number], identity=identity, attempt=attempt, policy=RULES, record_store=journal,
                 rate_limiter=SubmitRateLimiter(SUBMIT_RATE, self.simulation.rate_state), wait_for_slot=True,
                 written_ahead=ahead.get(KEYS[number]),
             )  # fmt: skip
@@ -221,7 +221,7 @@ def test_what_is_written_ahead_and_does_not_leave_is_queued_again(reason: str) -
         request = request.model_copy(update={"reference_images": ("file:///nowhere/a.png",)})
     submission = Submission(
         make_session(service, clock=lambda: NOW, sleep=lambda _: None), request, identity=identity, attempt=attempt,
-        rules=RULES, store=LedgerRecordStore(ledger, KEYS[0]),
+        policy=RULES, record_store=LedgerRecordStore(ledger, KEYS[0]),
         rate_limiter=SubmitRateLimiter(SUBMIT_RATE, service.simulation.rate_state),
         listener=Broken(), written_ahead=intent,
     )  # fmt: skip
