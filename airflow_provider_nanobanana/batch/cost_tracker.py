@@ -145,6 +145,17 @@ class CostTracker:
             self._observe_bill(item, None, tested=False)
             self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
 
+    def hold(self, item: BatchItem) -> None:
+        """Count the price that is expected of an item that may be paid already, until :meth:`release`.
+
+        Nothing is counted where there is no limit.
+        """
+        if self._budget.max_cost_usd is None:
+            return
+        with self._lock:
+            known = _without_pending(self._parts.get(item.key, {}))
+            self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
+
     def can_afford(self, item: BatchItem) -> bool:
         """Whether an item could be bought now without passing the limit."""
         with self._lock:

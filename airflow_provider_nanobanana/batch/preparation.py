@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
-from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items
+from airflow_provider_nanobanana.batch.removed_items import hold_costs, left_over, restore_former_items
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
@@ -108,6 +108,7 @@ class BatchPreparation:
         items, former, digests = _unpack(content)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
+        hold_costs(state)
         if not resumed:
             self._warn_of_another_list(snapshot)
             _reopen_items(state)

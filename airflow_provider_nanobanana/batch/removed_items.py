@@ -57,6 +57,14 @@ def restore_former_items(state: BatchState) -> None:
         )
 
 
+def hold_costs(state: BatchState) -> None:
+    """Count against the limit what may be paid of earlier lists, until it is known whether it is."""
+    for item in state.former_items:
+        entry = state.entry(item)
+        if _unlanded(entry) and entry.record is not None and entry.record.image_task_id is None:
+            state.costs.hold(item)
+
+
 def pollable_items(state: BatchState) -> list[BatchItem]:
     """Return what can be polled; before that, look up those of which the answer to the submit was lost; free."""
     unanswered = {
@@ -78,6 +86,7 @@ def pollable_items(state: BatchState) -> list[BatchItem]:
         ):
             # It was written ahead and never left.
             state.never_sent.add(item.key)
+            state.costs.release(item)
     return [item for item in state.former_items if _open(state.entry(item)) and state.image_task_id(item)]
 
 

@@ -83,6 +83,8 @@ class BatchRunner:
             if state.costs.waits_for_bills:
                 # What it bills for the first decides whether the limit lets others be bought.
                 self._collector.collect(state.running(), lambda: state.session.clock() >= over)
+            if state.budget.max_cost_usd is not None:
+                # So does what was paid of earlier lists.
                 self._collect_former(over)
             if wanted := self._items_to_submit():
                 self._submit(wanted, over)

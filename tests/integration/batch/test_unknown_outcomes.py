@@ -73,6 +73,22 @@ def test_the_limit_counts_what_expired_before_a_kill(with_store: GenerateTask, p
     assert batch.charges == 4
 
 
+@pytest.mark.parametrize("lookup_delay", [0, 30])
+def test_the_limit_counts_what_may_be_paid_of_the_list_before_a_clear(waves: GenerateTask, lookup_delay: int) -> None:
+    batch = waves
+    batch.emulator.configure(lookup_delay=lookup_delay)
+    limit: dict[str, Any] = {"max_cost_usd": 25 * 0.025}
+    batch.attempt(requests=many(20), crash_on=("submit under way", 12), **limit)
+    batch.clear()
+    others = [f"another {number}" for number in range(20)]
+    run = batch.attempt(requests=others, **limit)
+    assert batch.charges <= 25 and "max_cost_usd" in str(run.error)
+    batch.clock.sleep(200.0)
+    batch.attempt(requests=others, **limit)
+    batch.emulator.configure(lookup_delay=0)
+    assert batch.charges == 25, "what was never sent counts no more"
+
+
 def test_without_a_limit_nobody_waits_for_what_is_in_doubt(waves: GenerateTask) -> None:
     batch = waves
     batch.emulator.configure(lookup_delay=30)
