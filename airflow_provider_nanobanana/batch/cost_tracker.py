@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.costs import Cost, PriceClass, Spent, format_usd, price_class_of
 from airflow_provider_nanobanana.toapis.errors import ToApisError
-from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.budget import Bills, Budget

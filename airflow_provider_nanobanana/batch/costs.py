@@ -11,7 +11,8 @@ from typing import Any, Final, Self
 
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import catalogue
-from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageTask
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 MILLION: Final = 1_000_000
 

@@ -17,7 +17,8 @@ from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED
-from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageTask
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 OnUnknownSubmission = Literal["resubmit", "fail"]
 OnExpired = Literal["fail", "resubmit"]

@@ -17,7 +17,8 @@ from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredIm
 from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.http import LendingPool
-from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import GeneratedImage
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.session import ToApisSession

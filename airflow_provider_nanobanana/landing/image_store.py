@@ -94,14 +94,14 @@ class ImageStore:
         """Return the URI of a file here, by its name with suffix; whether it is there is not asked."""
         return self._storage.uri(name)
 
-    def find(self, stem: str, *, image_id: str = "", index: int = 0) -> StoredImage | None:
-        """Return the image landed before under this stem, verified fully, or None.
+    def find(self, stem: str) -> StoredImage | None:
+        """Return the image landed before under this stem, verified fully, or None; its ``id`` is empty.
 
         A file that is not one whole image does not count.
 
         :raises StorageFailed: The destination could not be asked; never "not there".
         """
-        return self._find(stem, image_id, index)[0]
+        return self._find(stem, "", 0)[0]
 
     def present(self, stems: Collection[str]) -> set[str]:
         """Return the stems of which a file is there, whole or not: a listing, nothing is read.

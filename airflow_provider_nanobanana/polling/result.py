@@ -26,8 +26,9 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     FailureCode,
     ImageTaskFailure,
 )
-from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask
 from airflow_provider_nanobanana.toapis.redaction import one_line, truncate_json
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 #: Seconds for which an id may be unknown to the status route after the submit (docs/toapis.md, "Status").
 NOT_FOUND_GRACE_SECONDS: Final = 60.0

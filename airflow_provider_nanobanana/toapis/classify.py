@@ -87,7 +87,7 @@ _SHORTEST_REASON: Final = 4
 
 def parse_error_body(response: ApiResponse) -> ErrorBody:
     """Return code, type and message from any of the envelopes E1 to E9; never fails."""
-    body = response.json()
+    body = response.json_object
     if body is not None:
         return error_body_of(body, response.secret)
     text = _TAG.sub(" ", response.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
@@ -108,10 +108,9 @@ def classify(response: ApiResponse, kind: CallKind, now: float, image_task_id: s
         error_class = _error_class(status, error_body, kind)
         # An answer without a word of trouble may hold an id where a person finds it.
         odd = error_class is errors.SubmissionUnknown and response.status < 300 and not error_body.message
-        told = (
-            replace(error_body, message=readable(response, LONGEST_MESSAGE)) if odd and response.json() else error_body
-        )
-        sentence = _sentence(error_class, response.status, told, kind, image_task_id)
+        if odd and response.json_object:
+            error_body = replace(error_body, message=readable(response, LONGEST_MESSAGE))
+        sentence = _sentence(error_class, response.status, error_body, kind, image_task_id)
         # A poll that is refused says nothing of the image task: it lives on and stays paid.
         if kind is CallKind.STATUS and error_class is not errors.ImageTaskNotFound:
             charged = "yes"
@@ -120,7 +119,7 @@ def classify(response: ApiResponse, kind: CallKind, now: float, image_task_id: s
         image_task_id=image_task_id,
         http_status=response.status,
         code=error_body.code or None,
-        retry_after=parse_wait(response.headers, response.json(), now),
+        retry_after=parse_wait(response.headers, response.json_object, now),
         charged=charged,
     )
 
@@ -150,7 +149,7 @@ def _told_status(response: ApiResponse, error_body: ErrorBody, kind: CallKind) -
     A code of 400 to 499 decides as that status would. So does ``success: false`` with a reason, unless the reason is
     trouble of the service: then nobody knows how far a submit got, as with a code of 500.
     """
-    body = response.json()
+    body = response.json_object
     if not 200 <= response.status < 300 or body is None:
         return response.status
     if (code := told_code(body)) is not None:

@@ -7,6 +7,7 @@ Messages never hold the API key.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final, Literal, Self
 
@@ -65,15 +66,10 @@ class ToApisError(Exception):
 
     def reworded(self, message: str, *, charged: Charged | None = None) -> Self:
         """Return the same error for another reader; all but the words, and the money where more is known, stays."""
-        error = type(self)(
-            message,
-            image_task_id=self.image_task_id,
-            http_status=self.http_status,
-            code=self.code,
-            retry_after=self.retry_after,
-            charged=charged or self.charged,
-        )
-        error.kept = self.kept
+        error = copy.copy(self)
+        error.args = (message,)
+        if charged is not None:
+            error.charged = charged
         return error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Set, Sized
-from enum import StrEnum
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -24,7 +23,7 @@ from airflow_provider_nanobanana.toapis.request_values import (
     text_fault,
     values_in,
 )
-from airflow_provider_nanobanana.toapis.response_values import plain_word
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus, says_expired
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: Far beyond any documented body.
@@ -236,14 +235,6 @@ def links_in(body: Any) -> frozenset[str]:
     return frozenset(text for text in texts if text.strip().lower().startswith(("http://", "https://")))
 
 
-class ImageTaskStatus(StrEnum):
-    """What a wire status amounts to; every word that is neither success nor failure is running."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-
-
 class GeneratedImage(BaseModel):
     """One image of a completed image task: a link that dies, or the bytes themselves.
 
@@ -312,7 +303,7 @@ class ImageTask(BaseModel):
     @property
     def expired_at_service(self) -> bool:
         """Whether the service itself calls the result expired: it was paid, it is lost and nothing is refunded."""
-        return plain_word(self.wire_status).removeprefix("task_") in ("expired", "已过期")
+        return says_expired(self.wire_status)
 
     def expires(self, now: float) -> float:
         """Return when the links die, in epoch seconds: as reported, else 24 hours after completion (or ``now``)."""

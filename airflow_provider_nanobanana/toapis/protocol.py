@@ -66,7 +66,7 @@ class ApiCall(Generic[T]):
         """
         if isinstance(outcome, NoResponse):
             raise no_response_error(outcome, self.kind, self.image_task_id)
-        body = outcome.json() if 200 <= outcome.status < 300 else None
+        body = outcome.json_object if 200 <= outcome.status < 300 else None
         if body is not None and not responses.is_refusal(body):
             result = self.read(outcome)
             if result is not None:

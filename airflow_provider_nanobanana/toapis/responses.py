@@ -18,13 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.error_body import error_body_of
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED, SERVICE_FAILURE
-from airflow_provider_nanobanana.toapis.models import (
-    Billing,
-    GeneratedImage,
-    ImageTask,
-    ImageTaskError,
-    ImageTaskStatus,
-)
+from airflow_provider_nanobanana.toapis.models import Billing, GeneratedImage, ImageTask, ImageTaskError
 from airflow_provider_nanobanana.toapis.redaction import one_line
 from airflow_provider_nanobanana.toapis.response_values import (
     MOST_CREDITS,
@@ -38,7 +32,7 @@ from airflow_provider_nanobanana.toapis.response_values import (
     plain_word,
 )
 from airflow_provider_nanobanana.toapis.result_links import FoundImage, find_images
-from airflow_provider_nanobanana.toapis.status_words import parse_status, says_moderated
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus, parse_status, says_moderated
 
 #: Where other gateways put an image task, its id, and the word for its state; the documented key first.
 _ENVELOPES: Final = ("data", "task", "output", "result", "response")
@@ -52,8 +46,6 @@ _MOST_NODES: Final = 2_000
 _DEEPEST: Final = 5
 #: Characters of an answer without an image that are kept for a person to read.
 _LONGEST_ANSWER: Final = 2_000
-
-
 #: What the service says of a bill; only a pending one says nothing of the cost yet.
 _BILLED: Final = frozenset({"pending", "settled", "refunded"})
 
@@ -72,12 +64,9 @@ class ApiResponse:
     secret: str = field(default="", repr=False)
     base_url: str = ""
 
-    def json(self) -> dict[str, Any] | None:
-        """Return the body as a JSON object, or None for HTML, broken JSON and anything that is no object."""
-        return self._parsed
-
     @cached_property
-    def _parsed(self) -> dict[str, Any] | None:
+    def json_object(self) -> dict[str, Any] | None:
+        """The body as a JSON object, or None for HTML, broken JSON and anything that is no object."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -125,7 +114,7 @@ def parse_submitted(
     :param client_business_id: The client id that was sent; an answer that repeats another one is not ours.
     :param sent: The links that were sent.
     """
-    body = response.json() or {}
+    body = response.json_object or {}
     if says_error(body) and not _status_word(_task_of(body)):
         return None
     image_task_id = _submitted_id(body, client_business_id, response.secret)
@@ -138,7 +127,7 @@ def parse_polled(response: ApiResponse, asked: str, sent: Collection[str] | None
     :param asked: The id that was asked for: the image task's own, or the client id of its submit.
     :param sent: The links of the request, where they are known.
     """
-    body = response.json() or {}
+    body = response.json_object or {}
     task = _task_of(body)
     if not is_image_task(body):
         return None
@@ -155,7 +144,7 @@ def speaks_of_another(response: ApiResponse, asked: str, *, by_client_id: bool) 
 
     :param by_client_id: Whether ``asked`` is a client id: then the answer has an id of its own, and need not repeat it.
     """
-    task = _task_of(response.json() or {})
+    task = _task_of(response.json_object or {})
     ids, client_id = _ids(task, response.secret), parse_text(task.get("client_business_id"))
     if not ids or asked in ids or asked == client_id:
         # Without an id of its own only the client id can tell.
@@ -352,7 +341,7 @@ def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def parse_balance(response: ApiResponse) -> Balance | None:
     """Return the balance, or None when the answer holds none."""
-    body = response.json() or {}
+    body = response.json_object or {}
     remain = parse_credits(body.get("remain_credits"), lowest=-MOST_CREDITS)
     unlimited = body.get("unlimited_quota") is True
     if remain is None and not unlimited:
@@ -367,7 +356,7 @@ def parse_balance(response: ApiResponse) -> Balance | None:
 
 def parse_model_ids(response: ApiResponse) -> list[str] | None:
     """Return the model ids of a list answer, or None when it holds no list."""
-    entries = (response.json() or {}).get("data")
+    entries = (response.json_object or {}).get("data")
     if not isinstance(entries, list):
         return None
     ids = (parse_word(entry.get("id"), response.secret, 200) for entry in entries if isinstance(entry, Mapping))
@@ -376,7 +365,7 @@ def parse_model_ids(response: ApiResponse) -> list[str] | None:
 
 def parse_upload_url(response: ApiResponse) -> str | None:
     """Return the public URL of an uploaded reference image, or None."""
-    data = (response.json() or {}).get("data")
+    data = (response.json_object or {}).get("data")
     link = parse_text(data.get("url")) if isinstance(data, Mapping) else None
     return urljoin(f"{response.base_url}/", link) if link and link.startswith("/") and response.base_url else link
 
@@ -384,7 +373,7 @@ def parse_upload_url(response: ApiResponse) -> str | None:
 def readable(response: ApiResponse, limit: int = _LONGEST_ANSWER) -> str:
     """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long or that gives access."""
     # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
-    text = json.dumps(_shortened(response.json(), response.secret), ensure_ascii=False)
+    text = json.dumps(_shortened(response.json_object, response.secret), ensure_ascii=False)
     return one_line(text, response.secret, limit)
 
 

@@ -1,4 +1,4 @@
-"""What the service's word for the state of an image task amounts to.
+"""ImageTaskStatus: what the service's word for the state of an image task amounts to.
 
 The documented words are in ``docs/toapis.md``, "Status"; the others are those of other gateways of the same kind, which
 this one passes on. Only a whole word decides: to take an unknown one for a failure could buy the image a second time.
@@ -6,10 +6,19 @@ this one passes on. Only a whole word decides: to take an unknown one for a fail
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.models import ImageTaskStatus
 from airflow_provider_nanobanana.toapis.response_values import plain_word
+
+
+class ImageTaskStatus(StrEnum):
+    """What a wire status amounts to; every word that is neither success nor failure is running."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
 
 _COMPLETED: Final = frozenset(
     """
@@ -37,11 +46,12 @@ _RUNNING: Final = frozenset(
     """.split()  # noqa: SIM905
 )
 _MODERATED: Final = frozenset({"moderated", "content_moderated", "content_filtered", "审核未通过"})
+_EXPIRED: Final = frozenset({"expired", "已过期"})
 #: What a word may begin with without meaning anything else, as in ``TASK_STATUS_SUCCEED`` or ``generation.completed``.
 _PREFIXES: Final = ("task_", "job_", "status_", "state_", "image_", "images_", "generation_", "request_")
 
 
-def bare_word(wire_status: str) -> str:
+def _bare_word(wire_status: str) -> str:
     """Return a status word as the tables here have it."""
     word = plain_word(wire_status)
     while any(word.startswith(prefix) for prefix in _PREFIXES):
@@ -51,7 +61,7 @@ def bare_word(wire_status: str) -> str:
 
 def parse_status(wire_status: str) -> ImageTaskStatus | None:
     """Return what a wire status amounts to: no word is running; None for a word that nobody knows."""
-    word = bare_word(wire_status)
+    word = _bare_word(wire_status)
     if word in _COMPLETED:
         return ImageTaskStatus.COMPLETED
     if word in _FAILED:
@@ -61,4 +71,9 @@ def parse_status(wire_status: str) -> ImageTaskStatus | None:
 
 def says_moderated(wire_status: str) -> bool:
     """Whether the status word itself says that the content was refused."""
-    return bare_word(wire_status) in _MODERATED
+    return _bare_word(wire_status) in _MODERATED
+
+
+def says_expired(wire_status: str) -> bool:
+    """Whether the status word itself says that the result expired."""
+    return _bare_word(wire_status) in _EXPIRED

@@ -18,7 +18,8 @@ from airflow_provider_nanobanana.submission.shared_state import ProcessState
 from airflow_provider_nanobanana.submission.workflow import Submission
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskError, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskError
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.session import make_session
 
 HTTP_TIMEOUT = 30.0

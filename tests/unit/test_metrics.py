@@ -12,7 +12,8 @@ import pytest
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
-from airflow_provider_nanobanana.toapis.models import ImageTaskError, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageTaskError
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.responses import NOW, image_task
 
 STATS = "airflow.providers.common.compat.sdk.Stats"

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS, SubmissionPolicy
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.durable import HTTP_TIMEOUT, Charge, PostOutcome, SimulatedAttempt, Simulation
 
 #: What the DAG says at first; a clear may find another number there.

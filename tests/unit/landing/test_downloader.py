@@ -26,7 +26,8 @@ from airflow_provider_nanobanana.toapis.errors import (
     ToApisError,
     UnsafeAddress,
 )
-from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import GeneratedImage, ImageTask
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.images import picture
 from tests.support.link_server import Send, respond, serve
 from tests.support.session import make_session

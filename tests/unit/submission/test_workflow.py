@@ -22,7 +22,8 @@ from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimite
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Killed, PostOutcome, Simulation
 from tests.support.ledger import NOW
 from tests.support.session import make_session

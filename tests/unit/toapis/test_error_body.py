@@ -119,7 +119,7 @@ def test_only_a_submit_is_particular_about_what_was_accepted(kind: CallKind) -> 
     ],
 )
 def test_a_wait_in_the_body_counts_where_no_header_names_one(body: object, seconds: float | None) -> None:
-    said = response(429, body).json()
+    said = response(429, body).json_object
     assert parse_wait({}, said, NOW) == seconds
     assert parse_wait({"retry-after": "12"}, said, NOW) == 12.0
 

@@ -14,7 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 GEMINI = "gemini-3.1-flash-image-preview"
 LINKS = ["https://cdn.example.com/a.png"] * 14

@@ -18,9 +18,10 @@ from airflow_provider_nanobanana.toapis.errors import (
     ToApisError,
     TransientFailure,
 )
-from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskStatus
+from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call, submit_call
 from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.responses import (
     BALANCE,
     BALANCE_CALL,

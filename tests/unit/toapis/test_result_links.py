@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
-from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, ImageTaskStatus, links_in
+from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask, links_in
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 from tests.support.responses import ID, KEY, NOW, URL
 
 BASE = "https://gateway.example/toapis"
