@@ -168,7 +168,7 @@ def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(
     assert len(batch.files) == 5
 
 
-def test_a_stretch_that_only_lands_ends_in_time(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_that_only_stores_ends_in_time(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, held, tiny = with_store, [], picture("png", (8, 8))
     work = GenerateTask.run_slice
 
@@ -184,7 +184,7 @@ def test_a_stretch_that_only_lands_ends_in_time(with_store: GenerateTask, monkey
             held.append(self.clock.now - began)
 
     monkeypatch.setattr(ImageDownloader, "_write", slow)
-    monkeypatch.setattr(GenerateTask, "stretch", timed)
+    monkeypatch.setattr(GenerateTask, "run_slice", timed)
     monkeypatch.setattr(harness, "PAUSE", 250.0)  # by then all are ready at once
     batch.emulator.fault(on="submit", kind="latency", seconds=200)
     run = batch.attempt(requests=many(250))
