@@ -237,7 +237,7 @@ class BatchPreparation:
         if unknown:
             perhaps = state.budget.estimate(filter(state.may_be_bought, unknown), bills=state.costs.bills)
             log.info(
-                "%d more may have been bought by an earlier attempt: they are looked for before any is. Up to %d of "
+                "%d more may have been bought by an earlier attempt: they are looked up before any is. Up to %d of "
                 "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
                 *(len(unknown), perhaps.images, format_usd(perhaps.total_usd)),
             )
@@ -330,7 +330,7 @@ def _log_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
 
 
 def _is_worth_another_attempt(state: BatchState, entry: LedgerEntry) -> bool:
-    """Whether a failure may be worth another attempt: looking is free, and a clear asks for it once."""
+    """Whether a failure may be worth another attempt: a look-up is free, and a clear asks for it once."""
     cleared = state.attempt.cleared and _before_clear(state, entry)
     return entry.error is None or entry.error.retryable or entry.error.charged == "unknown" or cleared
 
@@ -349,7 +349,7 @@ def _before_clear(state: BatchState, entry: LedgerEntry) -> bool:
 def _reuse_stored(state: BatchState, *, verify: bool) -> None:
     """Find what earlier runs landed for the same requests: it is verified (about 30 ms an image) and costs nothing.
 
-    :param verify: Whether to look at what this run landed, too: a clear relies on no file that may have been cut short
+    :param verify: Whether to verify what this run landed, too: a clear relies on no file that may have been cut short
         or replaced since.
     """
     blank = [item for item in state.items if state.policy.reuse_existing and state.untouched(item)]

@@ -35,7 +35,7 @@ def left_over(
     """Return the items of earlier lists that are wanted no more, may be paid and are not landed.
 
     :param before: The list before this one.
-    :param older: What was left over then; what died since was told, and is not told again.
+    :param older: What was left over then; what died since was logged, and is not logged again.
     """
     keys = {item.key for item in wanted}
     alive = [item for item in older if not _link_is_dead(ledger.get(item.key), now)]

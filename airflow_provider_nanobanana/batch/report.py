@@ -206,11 +206,11 @@ def _next_steps(failed: Sequence[FailedItem]) -> str:
 
 
 def _way_out(final: Sequence[FailedItem]) -> str:
-    """Say what a person can do about what no retry changes; a clear alone buys anew what expired."""
+    """Say what a person can do about what no retry changes; a clear alone buys again what expired."""
     codes = {failure.code: True for failure in final if not failure.extra}
     expired = codes.pop(EXPIRED.code, False)
     remedies = dict.fromkeys(failure_code(code).remedy for code in codes)
-    clear = "clear the task, which keeps what is in place" + (" and buys anew what expired" if expired else "")
+    clear = "clear the task, which keeps what is in place" + (" and buys again what expired" if expired else "")
     if any(failure.extra for failure in final):
         clear += " and goes on without the further images that are lost"
     return f"{', '.join(remedies)}, then {clear}" if remedies else clear
@@ -218,11 +218,11 @@ def _way_out(final: Sequence[FailedItem]) -> str:
 
 def _step(failure: FailedItem) -> str:
     if failure.billed:
-        return "submits, and pays, {:,} anew that the service failed and charged all the same"
+        return "submits, and pays, {:,} again that the service failed and charged all the same"
     if failure.code == EXPIRED.code:
-        return "buys {:,} anew whose paid results are lost"
+        return "buys {:,} again whose paid results are lost"
     return {
-        "no": "submits {:,} anew for which nothing is paid",
+        "no": "submits {:,} again for which nothing is paid",
         "yes": "goes on with {:,} that are paid, without buying them again",
         "unknown": "finds out about {:,} before it submits anything for them",
     }[failure.charged]

@@ -22,7 +22,7 @@ MAX_NAME: Final = 80
 """With ten digits of the hash and a tag of at most 8 characters a stem has the 100 characters that landing takes."""
 
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
-#: What :meth:`Order.stem` makes where there is no name.
+#: What :meth:`BatchItem.stem` makes where there is no name.
 _GENERATED: Final = re.compile(r"[0-9a-f]{16}-\d+(-.*)?", re.IGNORECASE)
 _SUFFIX: Final = re.compile(r"\.(png|jpe?g|webp|gif|avif|json)", re.IGNORECASE)
 

@@ -203,7 +203,7 @@ class BatchState:
 
     def stop_buying(self, too_little: InsufficientCredits) -> None:
         """Buy nothing in this attempt; what is paid already is landed first, then it fails."""
-        log.warning("%s What is paid already is looked for and landed.", too_little.message)
+        log.warning("%s What is paid already is looked up and landed.", too_little.message)
         self.stops.account_error = too_little
         self.checkpoints.update(stop_reason=too_little.message)
 

@@ -248,8 +248,8 @@ class _ItemListener(SubmissionListener):
         self._state = state
         self._item = item
 
-    def on_decision(self, line: str) -> None:
-        log.debug("Request %s: %s", self._item.label, line)
+    def on_decision(self, text: str) -> None:
+        log.debug("Request %s: %s", self._item.label, text)
 
     def on_found(self, image_task: ImageTask) -> None:
         state = self._state

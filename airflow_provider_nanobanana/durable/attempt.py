@@ -46,7 +46,7 @@ class TaskAttempt:
         """Return the attempt: at first ``max_tries`` is ``retries``; a clear sets it to the tries so far plus that.
 
         ``retries`` is that of the worker's DAG, which somebody may have edited since ``max_tries`` was counted. What
-        cannot be true is taken for a retry, which looks before it buys.
+        cannot be true is taken for a retry, which looks up before it buys.
         """
         before = max(0, max_tries - retries)
         if before >= try_number:
@@ -95,7 +95,7 @@ class TaskAttempt:
     def seems_cleared_since(self, record: SubmissionRecord) -> bool:
         """As :meth:`cleared_since`; also where ``retries`` was lowered so that a clear left ``max_tries`` as it was.
 
-        A retry after such an edit can look the same.
+        A retry after such an edit cannot be told from it.
         """
         hidden = 0 < record.try_number <= self.tries_before_clear
         return self.cleared_since(record) or (self.max_tries == record.max_tries and hidden)

@@ -115,7 +115,7 @@ def load_earlier_input(store: StateStore, max_tries: int, retries: int) -> Input
 
 
 def _index(store: StateStore) -> tuple[InputSnapshot | None, list[str]]:
-    """Return what was saved last, without its content, and the names under which the content lies."""
+    """Return what was saved last, without its content, and the names under which the content is stored."""
     index = _value(store, INPUT_NAME)
     if index is None:
         return None, []

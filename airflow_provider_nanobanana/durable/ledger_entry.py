@@ -193,8 +193,8 @@ def _plain_entry(entry: LedgerEntry) -> Any:
 def _to_plain(value: Any) -> Any:
     """Return a value as plain JSON; of a dataclass the fields that have not their default."""
     if is_dataclass(value):
-        told = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: _to_plain(what) for field, what in told if what != field.default}
+        given = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: _to_plain(what) for field, what in given if what != field.default}
     return [_to_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
@@ -203,15 +203,15 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
 
     :raises ValueError: It is none of ours, or damaged; so say TypeError, KeyError and AttributeError.
     """
-    told = dict(plain)
-    if told.get("status", "open") not in get_args(Status):
-        raise ValueError(f"status {told['status']!r}")
-    if "record" in told:
-        told["record"] = SubmissionRecord(**{**told["record"], "state": RecordState(told["record"]["state"])})
-    if "stored" in told:
-        told["stored"] = StoredFile(**told["stored"])
-    if "error" in told:
-        told["error"] = ItemError(**told["error"])
-    told["extras"] = tuple(StoredFile(**file) for file in told.get("extras", ()))
-    told["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in told.get("lost", ()))
-    return LedgerEntry(**told)
+    given = dict(plain)
+    if given.get("status", "open") not in get_args(Status):
+        raise ValueError(f"status {given['status']!r}")
+    if "record" in given:
+        given["record"] = SubmissionRecord(**{**given["record"], "state": RecordState(given["record"]["state"])})
+    if "stored" in given:
+        given["stored"] = StoredFile(**given["stored"])
+    if "error" in given:
+        given["error"] = ItemError(**given["error"])
+    given["extras"] = tuple(StoredFile(**file) for file in given.get("extras", ()))
+    given["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in given.get("lost", ()))
+    return LedgerEntry(**given)

@@ -39,7 +39,8 @@ class NanoBananaDownloadOperator(BaseOperator):
     A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``. What was not ready in time
     is asked about once more; what has not completed is left out. What can be landed is landed before anything is
     raised; a second run overwrites nothing and downloads nothing again. The records are in XCom also when the task
-    fails. A manifest, named by the run, lies beside the images. Without entries it is skipped when its upstream was.
+    fails. A manifest, named by the run, is written beside the images. Without entries it is skipped when its
+    upstream was.
 
     :param images: What :class:`NanoBananaSensor` returned; also a list of such lists.
     :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.

@@ -440,7 +440,7 @@ def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
 
     if result["extra_count"]:
         log.info(
-            "%d images more than asked for came with the others; they lie beside them, with a number behind the name",
+            "%d images more than asked for came with the others; stored beside them, with a number behind the name",
             result["extra_count"],
         )
     log.info(

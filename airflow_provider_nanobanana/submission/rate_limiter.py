@@ -37,7 +37,7 @@ _UNNAMED_PAUSE: Final = 1.0
 #: Beyond what pauses and reservations come to, a moment so many seconds ahead was written under another clock.
 _CLOCK_SLACK: Final = 5.0
 
-#: Where the shared files lie; a test puts a folder of its own here.
+#: Where the shared files are; a test puts a folder of its own here.
 shared_state_folder: Callable[[], Path] = private_folder
 #: By account: what this process goes by where nothing can be shared.
 _process_states: dict[str, SharedState] = {}

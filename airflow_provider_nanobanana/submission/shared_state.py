@@ -18,7 +18,7 @@ _SIZE: Final = 256
 #: The lock is held for microseconds; a holder that was stopped (a debugger, a frozen container) must not stop us.
 _LOCK_TRIES: Final = 200
 _LOCK_PAUSE: Final = 0.005
-#: Where temporary files lie when the environment names no place.
+#: Where temporary files are when the environment names no place.
 _TEMPORARY: Final = ("/tmp", "/var/tmp", "/usr/tmp")
 
 

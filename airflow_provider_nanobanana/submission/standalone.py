@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 def submit_standalone(
     session: ToApisSession, request: ImageRequest, client_business_id: str | None, submitted_before: datetime | None
 ) -> ImageTask:
-    """Buy the image of a parsed request, or find it under the id of an earlier call; waits as long as the pace asks.
+    """Buy the image of a parsed request, or find it under the id of an earlier call; may wait for the account's rate.
 
     :raises ToApisError: ``SubmissionUnknown`` says under which id to look for it with the next call.
     """
     _check(session, client_business_id, submitted_before)
     client_id = client_business_id or f"nb-{uuid.uuid4().hex}"
     again = client_business_id is not None
-    # Whoever names no earlier call vouches that none is under way; what one bought shows under its id all the same.
+    # Whoever names no earlier call says that none is under way; what one bought shows under its id all the same.
     left_before = -math.inf if submitted_before is None else min(session.clock(), submitted_before.timestamp())
     submission = Submission(
         session,

@@ -90,7 +90,7 @@ class Submission:
     :param rate_limiter: The account's.
     :param wait_for_slot: Whether to wait however long the account's rate asks; otherwise a long wait is raised, for the
         caller to queue.
-    :param references: Uploads what lies in a storage; shared by many submissions, it uploads each content once.
+    :param references: Uploads what is in a storage; shared by many submissions, it uploads each content once.
     :param adopt: Image tasks chosen by a person, by the derived id of the submission they belong to.
     :param listener: Hears of every step.
     :param written_ahead: The intent that the caller has put into the record store just now, nothing having been sent

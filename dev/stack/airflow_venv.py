@@ -22,7 +22,7 @@ def known_versions() -> list[str]:
 
 
 def make_venv(version: str, say: Callable[[str], None]) -> Path:
-    """Make ``.stack/<version>/venv``, or make it anew where the constraints or ``pyproject.toml`` have changed.
+    """Make ``.stack/<version>/venv``, or make it again where the constraints or ``pyproject.toml`` have changed.
 
     It holds what the constraint file of that version says, the extra ``dev`` and the provider as it stands in this
     checkout (editable), for the Python that runs this.

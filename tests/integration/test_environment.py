@@ -1,4 +1,4 @@
-"""An environment that keeps calls from being sent: said before anything is written ahead, and mended at no cost."""
+"""An environment that keeps calls from being sent: said before anything is written ahead, and fixed at no cost."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_in_a_mended_environment_nothing_is_looked_for(
     assert isinstance(failed.error, NanoBananaFailException)
     assert variable in str(failed.error) and "PASSWORD" not in str(failed.error)
     assert (failed.error.charged, emulator.requests()) == ("no", [])
-    mended = attempt(operator(kind, folder), dataclasses.replace(ti, **again))
+    fixed = attempt(operator(kind, folder), dataclasses.replace(ti, **again))
     calls = [request["method"] for request in emulator.requests() if request["kind"] == "api"]
-    assert (mended.error, calls[0], emulator.ledger()["count"]) == (None, "POST", 1)
+    assert (fixed.error, calls[0], emulator.ledger()["count"]) == (None, "POST", 1)
 
 
 @pytest.mark.parametrize("variable", BROKEN)

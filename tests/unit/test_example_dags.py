@@ -57,9 +57,9 @@ def test_the_catalogue_asks_for_each_product_with_its_photo() -> None:
         assert check_reference(path.read_bytes()) == "image/jpeg"
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    orders = build_items(requests, defaults={"size": "4:3"}, default_model="nano_banana_2", digest_of=digest)
-    assert len({order.request.reference_images for order in orders}) == len(orders) == 3
-    assert [order.name for order in orders] == ["espresso-cup", "wool-scarf", "desk-lamp"]
+    items = build_items(requests, defaults={"size": "4:3"}, default_model="nano_banana_2", digest_of=digest)
+    assert len({item.request.reference_images for item in items}) == len(items) == 3
+    assert [item.name for item in items] == ["espresso-cup", "wool-scarf", "desk-lamp"]
 
 
 def test_a_person_is_asked_only_where_something_is_missing() -> None:
@@ -80,4 +80,4 @@ def test_the_refresh_asks_for_every_product_and_its_event_is_news() -> None:
         default_model="nano_banana_2",
         digest_of=lambda uri: pytest.fail(f"no reference is wanted, and {uri} is one"),
     )
-    assert [order.name for order in drawn] == ["espresso-cup", "wool-scarf", "desk-lamp"]
+    assert [item.name for item in drawn] == ["espresso-cup", "wool-scarf", "desk-lamp"]

@@ -16,7 +16,7 @@ BANKS = [(0, 0), (30, HTTP_TIMEOUT)]
 
 
 def forget(batch: GenerateTask) -> None:
-    """Begin anew: an empty service and folder, and a task instance that never ran."""
+    """Begin again: an empty service and folder, and a task instance that never ran."""
     service = batch.emulator.service.ledger
     service.image_tasks.clear()
     service.by_client_id.clear()

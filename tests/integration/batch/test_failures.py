@@ -1,4 +1,4 @@
-"""Troubles that pass: one order's are its own, the account's are sat out without a worker, the rest is for a retry."""
+"""Troubles that pass: one item's are its own, the account's are sat out without a worker, the rest is for a retry."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ def test_quarantine_is_told_of_also_after_a_pause(with_store: GenerateTask, monk
     assert len(with_store.pauses) > 1 and xcom(run)["quarantined"] == [{**KEPT, "request": 0}]
 
 
-# --- one order never takes the batch with it ------------------------------------------------------------------------
+# --- one item never takes the batch with it ------------------------------------------------------------------------
 
 
 def test_whatever_landing_raises_ends_that_image_alone(
@@ -252,10 +252,10 @@ def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
 
     saw = CostTracker.observe
 
-    def counting(self: CostTracker, order: Any, image_task_id: str, image_task: Any) -> None:
-        if image_task is not None and image_task.images and order.request.prompt == PROMPTS[2]:
+    def counting(self: CostTracker, item: Any, image_task_id: str, image_task: Any) -> None:
+        if image_task is not None and image_task.images and item.request.prompt == PROMPTS[2]:
             raise OverflowError("cannot convert float infinity to integer")
-        saw(self, order, image_task_id, image_task)
+        saw(self, item, image_task_id, image_task)
 
     monkeypatch.setattr(CostTracker, "observe", counting)
     run = with_store.attempt(requests=PROMPTS, timeout=60)

@@ -1,4 +1,4 @@
-"""What a retry, a clear and another run do about each order: only what is needed, and never paid twice."""
+"""What a retry, a clear and another run do about each item: only what is needed, and never paid twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_failure_of_the_service_is_refunded_whatever_its_code(batch: GenerateT
     run = batch.attempt(requests=PROMPTS)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert (failed["code"], failed["charged"]) == (f"service_{code}", "no")
-    assert "submits 1 anew" in str(run.error)
+    assert "submits 1 again" in str(run.error)
     assert batch.attempt(requests=PROMPTS).error is None and batch.charges == 6
 
 
@@ -118,7 +118,7 @@ def test_a_lost_image_counts_twice_when_it_is_bought_again(with_store: GenerateT
 
 
 def test_what_is_paid_is_landed_though_an_order_before_it_cannot_be_paid_any_more(with_store: GenerateTask) -> None:
-    """A refund let the second be bought; the first, to be bought anew by the retry, no longer fits."""
+    """A refund let the second be bought; the first, to be bought again by the retry, no longer fits."""
     batch = with_store
     batch.emulator.fault(on="submit", kind="failed", times=1, match="first")
     batch.emulator.fault(on="submit", kind="latency", seconds=100, match="second")

@@ -103,10 +103,10 @@ def test_without_a_limit_nobody_waits_for_what_is_in_doubt(waves: GenerateTask) 
 
 @pytest.mark.parametrize("quick", [False], indirect=True, ids=["no-store"])
 @pytest.mark.parametrize("limit", [None, 1000.0])
-def test_more_doubts_than_a_stretch_can_look_into_are_settled_all_the_same(
+def test_more_unknown_outcomes_than_a_slice_can_look_up_are_settled_all_the_same(
     quick: GenerateTask, monkeypatch: pytest.MonkeyPatch, limit: float | None
 ) -> None:
-    """Without a store all orders of a killed try are in doubt; each look takes a while."""
+    """Without a store all items of a killed try are in doubt; each look takes a while."""
     batch = quick
     connection = batch.emulator.connection_json(timeout=30, submit_rate=5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
@@ -157,7 +157,7 @@ def test_preflight_after_a_kill_finds_what_is_paid(waves: GenerateTask) -> None:
     assert batch.attempt(requests=many(45), preflight_balance=True).result["count"] == batch.charges == 45
 
 
-def test_a_stretch_after_the_pause_buys_nothing_either(waves: GenerateTask) -> None:
+def test_a_slice_after_the_pause_buys_nothing_either(waves: GenerateTask) -> None:
     """The balance is asked once in an attempt; what it said holds for all its processes."""
     batch = waves
     batch.emulator.fault(on="submit", kind="latency", seconds=100)

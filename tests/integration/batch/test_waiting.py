@@ -127,11 +127,11 @@ def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
 
     monkeypatch.setattr(ImageDownloader, "land", denied)
     batch.emulator.fault(on="submit", kind="failed", match="unlucky")
-    orders = [*many(12), *(f"unlucky {number}" for number in range(30))]
-    batch.attempt(requests=orders)
+    requests = [*many(12), *(f"unlucky {number}" for number in range(30))]
+    batch.attempt(requests=requests)
     batch.emulator.clear_faults()
     assert batch.charges == 12
-    run = batch.attempt(requests=orders)
+    run = batch.attempt(requests=requests)
     assert batch.charges == 12 and "AccessDenied" in str(run.error)
 
 
@@ -189,7 +189,7 @@ def test_a_slice_that_only_stores_ends_in_time(with_store: GenerateTask, monkeyp
     batch.emulator.fault(on="submit", kind="latency", seconds=200)
     run = batch.attempt(requests=many(250))
     assert run.error is None and run.result["count"] == 250
-    assert max(held) >= 90, "it is the time that ends a stretch"
+    assert max(held) >= 90, "it is the time that ends a slice"
     assert max(held) <= SLICE_SECONDS + 40 + 10
 
 

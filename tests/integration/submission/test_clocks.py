@@ -44,7 +44,7 @@ def test_another_clock_holds_no_worker(recorded: SubmitTask, ahead: float) -> No
 
 
 def test_a_request_that_is_changed_back_is_found_under_another_clock(recorded: SubmitTask) -> None:
-    """What another wish may have bought out of sight is not vouched for by the clock of somebody else."""
+    """What another request may have bought out of sight is not ruled out by the clock of somebody else."""
     recorded.harness.emulator.configure(lookup_delay=30)
     first = recorded.attempt().result
     for prompt in ("a blue kite", "a red kite"):

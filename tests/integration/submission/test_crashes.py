@@ -28,7 +28,7 @@ def test_r02_before_the_intent(recorded: SubmitTask) -> None:
     recorded.attempt(crash_on="after write")
     assert recorded.state == "queued"
     assert [recorded.attempt().result] == recorded.charges
-    assert recorded.seconds(start) == 0, "the record vouches that nothing was sent"
+    assert recorded.seconds(start) == 0, "the record says that nothing was sent"
 
 
 @pytest.mark.parametrize("late", [0, 30])

@@ -33,7 +33,7 @@ def refusal(given: Any, **defaults: Any) -> str:
     return caught.value.message
 
 
-class Shelf:
+class Contents:
     """Storage references by content; counts how often each is read."""
 
     def __init__(self, **contents: str) -> None:
@@ -52,7 +52,7 @@ class Shelf:
 
 
 def pairs(taken: list[BatchItem]) -> dict[str, tuple[str, str | None]]:
-    return {order.key: (order.request.prompt, order.name) for order in taken}
+    return {item.key: (item.request.prompt, item.name) for item in taken}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_empty_list_is_no_order_and_no_error() -> None:
 def test_what_a_request_leaves_open_is_filled_by_the_operator_then_by_the_connection() -> None:
     given = ["a", {"prompt": "b", "size": "3:4", "variant": "mine"}, ImageRequest(prompt="c", resolution="4K")]
     taken = items(given, size="16:9", resolution="2K", variant="day", model=None, extra_body=None)
-    requests = [order.request for order in taken]
+    requests = [item.request for item in taken]
     assert [(r.size, r.resolution, r.variant, r.model) for r in requests] == [
         ("16:9", "2K", "day", MODEL),
         ("3:4", "2K", "mine", MODEL),
@@ -153,9 +153,9 @@ def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.Mon
 
 def test_identical_requests_are_separate_orders() -> None:
     taken = items(["a", "b", "a", {"prompt": "a"}, "b"])
-    assert [order.occurrence for order in taken] == [0, 0, 1, 2, 1]
-    assert len({order.key for order in taken}) == len({order.stem() for order in taken}) == 5
-    assert len({order.digest for order in taken}) == 2
+    assert [item.occurrence for item in taken] == [0, 0, 1, 2, 1]
+    assert len({item.key for item in taken}) == len({item.stem() for item in taken}) == 5
+    assert len({item.digest for item in taken}) == 2
 
 
 @given(
@@ -171,7 +171,7 @@ def test_a_new_order_of_the_list_changes_no_identity(drawn: tuple[list[tuple[str
     ]
     first, second = items(given), items([given[position] for position in permutation])
     assert pairs(first) == pairs(second) and len(pairs(first)) == len(given)
-    assert [order.index for order in second] == list(range(len(given)))
+    assert [item.index for item in second] == list(range(len(given)))
 
 
 def test_what_makes_a_picture_another_one_makes_another_order() -> None:
@@ -183,39 +183,39 @@ def test_what_makes_a_picture_another_one_makes_another_order() -> None:
         {"model": GEMINI},
         {"extra_body": {"s": 1}},
     ]
-    assert len({order.digest for order in items([base, *({**base, **change} for change in changes)])}) == 6
+    assert len({item.digest for item in items([base, *({**base, **change} for change in changes)])}) == 6
     same: list[dict[str, Any]] = [{"response_format": "b64_json"}, {"name": "hat"}, {"model": MODEL}]
-    assert len({order.digest for order in items([base, *({**base, **change} for change in same)])}) == 1
+    assert len({item.digest for item in items([base, *({**base, **change} for change in same)])}) == 1
 
 
 def test_storage_references_count_by_content_and_are_kept_as_uris() -> None:
-    shelf = Shelf(old="1", copy="1", new="2")
+    contents = Contents(old="1", copy="1", new="2")
     uris = [f"s3://bucket/{name}" for name in ("old", "copy", "new")]
-    taken = shelf.take([{"prompt": "a", "reference_images": ["https://h/x.png?sig=1", uri]} for uri in uris])
+    taken = contents.take([{"prompt": "a", "reference_images": ["https://h/x.png?sig=1", uri]} for uri in uris])
     assert taken[0].digest == taken[1].digest != taken[2].digest
-    assert [order.occurrence for order in taken] == [0, 1, 0]
-    assert [order.request.reference_images for order in taken] == [("https://h/x.png?sig=1", uri) for uri in uris]
-    re_signed = shelf.take({"prompt": "a", "reference_images": ["https://h/x.png?sig=2", uris[0]]})
+    assert [item.occurrence for item in taken] == [0, 1, 0]
+    assert [item.request.reference_images for item in taken] == [("https://h/x.png?sig=1", uri) for uri in uris]
+    re_signed = contents.take({"prompt": "a", "reference_images": ["https://h/x.png?sig=2", uris[0]]})
     assert re_signed[0].key == taken[0].key
 
 
 def test_each_reference_is_read_once_also_side_by_side() -> None:
-    shelf = Shelf(a="1", b="2")
+    contents = Contents(a="1", b="2")
     given = [{"prompt": f"p{n}", "reference_images": ["s3://k/a", "file:///b", "s3://k/a"]} for n in range(20)]
     with ThreadPoolExecutor(4) as pool:
-        together = shelf.take(given, each=pool.map)
-    assert shelf.reads == {"s3://k/a": 1, "file:///b": 1}
-    assert together == shelf.take(given)
+        together = contents.take(given, each=pool.map)
+    assert contents.reads == {"s3://k/a": 1, "file:///b": 1}
+    assert together == contents.take(given)
 
 
 def test_a_reference_that_cannot_be_read_is_a_fault_of_each_request_that_names_it() -> None:
-    shelf = Shelf(good="1")
+    contents = Contents(good="1")
     bad = {"prompt": "a", "reference_images": ["s3://k/good", "s3://k/bad"]}
     with pytest.raises(errors.InvalidRequest) as caught:
-        shelf.take(["fine", bad, bad, {"prompt": ""}])
+        contents.take(["fine", bad, bad, {"prompt": ""}])
     message = caught.value.message
     assert message.startswith("3 of 4 requests") and "#3: prompt is blank" in message
-    assert message.count("Reference image 's3://k/bad' cannot be read;") == 2 and shelf.reads["s3://k/bad"] == 1
+    assert message.count("Reference image 's3://k/bad' cannot be read;") == 2 and contents.reads["s3://k/bad"] == 1
 
 
 def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
@@ -305,4 +305,4 @@ def test_a_lazy_sequence_is_read_once() -> None:
         yield "a"
         yield {"prompt": "b"}
 
-    assert [order.request.prompt for order in items(lazy())] == ["a", "b"]
+    assert [item.request.prompt for item in items(lazy())] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Waves: no stretch is longer than its time, the account's rate is used, and the log speaks at a human pace."""
+"""Slices: none is longer than its time, the account's rate is used, and the log is seldom enough to be read."""
 
 from __future__ import annotations
 

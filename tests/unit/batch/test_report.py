@@ -65,7 +65,7 @@ UNSEEN = failed(6, "not_seen", "timeout", cost=Cost(0.025, listed=True))
 OK = landed(0)
 
 
-# --- how an order ended ---------------------------------------------------------------------------------------------
+# --- how an item ended ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
     error = error_of(*(landed(n) for n in range(10, 27)), REFUSAL, REMOTE, LATE)
     assert error.message.splitlines() == [
         f"17 of 20 images are in place; they are listed in {URI}. The batch has cost $0.45, $0.025 of it at list "
-        "price. A retry, or a clear, keeps what is in place and submits 1 anew for which nothing is paid, goes on with "
-        "1 that are paid, without buying them again. No retry changes 1 of them: change the refused prompts, then "
+        "price. A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on "
+        "with 1 that are paid, without buying them again. No retry changes 1 of them: change the refused prompts, then "
         "clear the task, which keeps what is in place.",
         "request  code                      money     image task  message",
         "#1       content_policy_violation  refunded              words of 1",
@@ -180,8 +180,8 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
     [
         (REFUSAL, "No retry changes any of them: change the refused prompts, then clear the task"),
         (OVER, "No retry changes any of them: raise max_cost_usd, then clear the task"),
-        (LOST, "any of them: clear the task, which keeps what is in place and buys anew what expired."),
-        (failed(1, "expired", rebuy_expired=True, cost=Cost(0.025)), "buys 1 anew whose paid results are lost"),
+        (LOST, "any of them: clear the task, which keeps what is in place and buys again what expired."),
+        (failed(1, "expired", rebuy_expired=True, cost=Cost(0.025)), "buys 1 again whose paid results are lost"),
         (UNSEEN, "finds out about 1 before it submits anything for them"),
         (FailedItem.from_error(item(), errors.InsufficientCredits("empty")), "top up the account"),
         (
@@ -331,7 +331,7 @@ def test_a_further_image_that_is_lost_fails_the_task_and_says_that_a_clear_goes_
         "No retry changes any of them: clear the task" in error.message
         and "goes on without the further images" in error.message
     )
-    assert "buys anew" not in error_of(OK, replace(lost, code="expired")).message
+    assert "buys again" not in error_of(OK, replace(lost, code="expired")).message
     assert verdict_of(OK, lost, partial=True) is None
 
 
@@ -365,7 +365,7 @@ def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged:
     assert failure.charged == charged and failure.retryable
     error = error_of(failure)
     assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
-    assert ("submits, and pays, 1 anew" in error.message) == (charged == "yes")
+    assert ("submits, and pays, 1 again" in error.message) == (charged == "yes")
     assert ("refunded" in error.message) == (charged == "no")
 
 

@@ -34,34 +34,34 @@ BULKY = ["".join(random.Random(number).choices("abcdefghijklmnopqrstuvwxyz", k=1
 
 @given(content=plain, first=st.booleans(), max_tries=st.integers(0, 1000))
 def test_what_is_kept_comes_back(content: Any, first: bool, max_tries: int) -> None:
-    shelf = InMemoryStateStore()
-    book = InputSnapshot(max_tries, first, content, retries=2, try_number=3, given="digest")
-    checkpoint.save_input(shelf, book)
-    assert load_input(shelf, max_tries, 2) == book
+    store = InMemoryStateStore()
+    snapshot = InputSnapshot(max_tries, first, content, retries=2, try_number=3, given="digest")
+    checkpoint.save_input(store, snapshot)
+    assert load_input(store, max_tries, 2) == snapshot
 
 
 @pytest.mark.parametrize(("max_tries", "retries"), [(4, 2), (2, 1), (3, 3)])
 def test_a_clear_begins_another_round(max_tries: int, retries: int) -> None:
     """Airflow sets ``max_tries`` to the tries so far plus ``retries``: after these were lowered it may not change."""
-    shelf = InMemoryStateStore()
-    assert load_input(shelf, 2, 2) is None and load_earlier_input(shelf, 2, 2) is None
+    store = InMemoryStateStore()
+    assert load_input(store, 2, 2) is None and load_earlier_input(store, 2, 2) is None
     old, new = InputSnapshot(2, True, ["old"], 2, 1), InputSnapshot(max_tries, False, ["new"], retries, 3)
-    checkpoint.save_input(shelf, old)
-    assert load_input(shelf, max_tries, retries) is None
-    assert load_earlier_input(shelf, max_tries, retries) == old
-    checkpoint.save_input(shelf, new)
-    assert load_input(shelf, max_tries, retries) == new and load_earlier_input(shelf, max_tries, retries) is None
+    checkpoint.save_input(store, old)
+    assert load_input(store, max_tries, retries) is None
+    assert load_earlier_input(store, max_tries, retries) == old
+    checkpoint.save_input(store, new)
+    assert load_input(store, max_tries, retries) == new and load_earlier_input(store, max_tries, retries) is None
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
 def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int) -> None:
     """The other one writes between any two of our writes; the list that is found is the one of the last index."""
-    shelf, ours, theirs = (
+    store, ours, theirs = (
         InMemoryStateStore(),
         InputSnapshot(2, True, BULKY[:1500], 2, 1),
         InputSnapshot(2, True, BULKY[1500:], 2, 1),
     )
-    write, written = shelf.write, [0]
+    write, written = store.write, [0]
 
     def interleaved(name: str, text: str) -> None:
         written[0] += 1
@@ -69,17 +69,17 @@ def test_two_attempts_that_keep_different_lists_at_once_damage_neither(late: int
             checkpoint.save_input(other, theirs)
         write(name, text)
 
-    other = InMemoryStateStore(shelf.texts)
-    shelf.write = interleaved  # type: ignore[method-assign]
-    checkpoint.save_input(shelf, ours)
-    assert written[0] > late and load_input(shelf, 2, 2) == ours
+    other = InMemoryStateStore(store.texts)
+    store.write = interleaved  # type: ignore[method-assign]
+    checkpoint.save_input(store, ours)
+    assert written[0] > late and load_input(store, 2, 2) == ours
 
 
 def test_an_earlier_list_that_is_damaged_stops_no_clear() -> None:
-    shelf = InMemoryStateStore()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, ["old"], 2, 1))
-    shelf.texts = {name: text if name == checkpoint.INPUT_NAME else "damaged" for name, text in shelf.texts.items()}
-    assert load_earlier_input(shelf, 4, 2) is None and load_input(shelf, 4, 2) is None
+    store = InMemoryStateStore()
+    checkpoint.save_input(store, InputSnapshot(2, True, ["old"], 2, 1))
+    store.texts = {name: text if name == checkpoint.INPUT_NAME else "damaged" for name, text in store.texts.items()}
+    assert load_earlier_input(store, 4, 2) is None and load_input(store, 4, 2) is None
 
 
 @pytest.mark.parametrize("given", [["a", {"prompt": "b"}], "text", {"prompt": "ü", "size": None}])
@@ -94,46 +94,46 @@ def test_what_is_no_json_is_not_compared(given: Any) -> None:
 
 
 def test_every_value_fits_into_airflows_store() -> None:
-    shelf = BrittleStateStore()
-    written = checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
-    assert written == len(shelf.written) > 4
-    assert shelf.written[-1] == checkpoint.INPUT_NAME, "whoever finds the index finds all of it"
-    assert max(stored_size(text) for text in shelf.texts.values()) < 65_535
-    assert load_input(shelf, 2, 2) == InputSnapshot(2, True, BULKY, 2, 1)
+    store = BrittleStateStore()
+    written = checkpoint.save_input(store, InputSnapshot(2, True, BULKY, 2, 1))
+    assert written == len(store.written) > 4
+    assert store.written[-1] == checkpoint.INPUT_NAME, "whoever finds the index finds all of it"
+    assert max(stored_size(text) for text in store.texts.values()) < 65_535
+    assert load_input(store, 2, 2) == InputSnapshot(2, True, BULKY, 2, 1)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "swapped", "foreign", "none", "no round", "other version"])
 def test_what_is_damaged_is_not_taken_for_nothing(damage: str) -> None:
-    shelf = InMemoryStateStore()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
-    index = decode(checkpoint.INPUT_NAME, shelf.texts[checkpoint.INPUT_NAME])
+    store = InMemoryStateStore()
+    checkpoint.save_input(store, InputSnapshot(2, True, BULKY, 2, 1))
+    index = decode(checkpoint.INPUT_NAME, store.texts[checkpoint.INPUT_NAME])
     first, second = (f"{checkpoint.INPUT_NAME}_{index['stamp']}_{number}" for number in (0, 1))
     if damage == "missing":
-        del shelf.texts[second]
+        del store.texts[second]
     elif damage == "cut":
-        shelf.texts[second] = shelf.texts[second][:-1]
+        store.texts[second] = store.texts[second][:-1]
     elif damage == "swapped":
-        shelf.texts[first], shelf.texts[second] = shelf.texts[second], shelf.texts[first]
+        store.texts[first], store.texts[second] = store.texts[second], store.texts[first]
     elif damage == "foreign":
-        shelf.texts[checkpoint.INPUT_NAME] = "[1]"
+        store.texts[checkpoint.INPUT_NAME] = "[1]"
     elif damage == "none":
-        shelf.texts[checkpoint.INPUT_NAME] = encode(None)
+        store.texts[checkpoint.INPUT_NAME] = encode(None)
     elif damage == "no round":
-        shelf.texts[checkpoint.INPUT_NAME] = encode({**index, "max_tries": None})
+        store.texts[checkpoint.INPUT_NAME] = encode({**index, "max_tries": None})
     else:
-        shelf.texts[checkpoint.INPUT_NAME] = encode({**index, "version": 2})
+        store.texts[checkpoint.INPUT_NAME] = encode({**index, "version": 2})
     with pytest.raises(TransientFailure, match="nothing was sent"):
-        load_input(shelf, 2, 2)
+        load_input(store, 2, 2)
 
 
 def test_a_kill_while_it_is_kept_leaves_the_old_round() -> None:
-    shelf = BrittleStateStore()
-    checkpoint.save_input(shelf, InputSnapshot(2, True, BULKY, 2, 1))
-    shelf.breaks = "refused"
+    store = BrittleStateStore()
+    checkpoint.save_input(store, InputSnapshot(2, True, BULKY, 2, 1))
+    store.breaks = "refused"
     with pytest.raises(TransientFailure):
-        checkpoint.save_input(shelf, InputSnapshot(4, False, ["new"], 2, 3))
-    shelf.breaks = ""
-    assert load_input(shelf, 4, 2) is None
+        checkpoint.save_input(store, InputSnapshot(4, False, ["new"], 2, 3))
+    store.breaks = ""
+    assert load_input(store, 4, 2) is None
 
 
 # --- beside it ------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], LedgerE
     store = InMemoryStateStore()
     filled(store, 10_000, form)
     sizes = [stored_size(text) for text in store.texts.values()]
-    print(f"10,000 {form.__name__}: {len(sizes) - 1} chunks, {sum(sizes):,} bytes, {sum(sizes) / 1e4:.0f} an order")
+    print(f"10,000 {form.__name__}: {len(sizes) - 1} chunks, {sum(sizes):,} bytes, {sum(sizes) / 1e4:.0f} an item")
     assert max(sizes) < 18_000
     assert sum(sizes) / 10_000 < most
 
@@ -223,7 +223,7 @@ def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None
 
 
 def test_new_orders_come_to_the_shelf_in_their_order() -> None:
-    """Two attempts that put the same order into different chunks would miss each other's intent."""
+    """Two attempts that put the same item into different chunks would miss each other's intent."""
     store = InMemoryStateStore()
     filled(store, 50)
     one, other = Ledger.load(store), Ledger.load(store)
@@ -310,20 +310,20 @@ def test_whether_a_ledger_is_whole_outlives_its_attempt() -> None:
     assert Ledger.load(store).complete
 
 
-# --- the journal of one order -----------------------------------------------------------------------------------------
+# --- the record store of one item ------------------------------------------------------------------------------------
 
 
 def test_an_intent_is_saved_before_it_is_acted_on_and_an_id_when_it_suits() -> None:
     store = InMemoryStateStore()
     ledger = Ledger.load(store)
-    journal = LedgerRecordStore(ledger, key(0))
-    journal.write(record(0, RecordState.QUEUED))
+    record_store = LedgerRecordStore(ledger, key(0))
+    record_store.write(record(0, RecordState.QUEUED))
     assert key(0) not in Ledger.load(store)
-    journal.write(INTENT)
+    record_store.write(INTENT)
     assert Ledger.load(store).get(key(0)).record == INTENT
-    journal.write(record(0, RecordState.SUBMITTED))
+    record_store.write(record(0, RecordState.SUBMITTED))
     assert Ledger.load(store).get(key(0)).record == INTENT
-    assert journal.read() == record(0, RecordState.SUBMITTED)
+    assert record_store.read() == record(0, RecordState.SUBMITTED)
 
 
 @pytest.mark.parametrize("state", RecordState)

@@ -19,12 +19,12 @@ from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from tests.support.ledger import NOW, Breakage, BrittleStateStore, key, landed, record
 
 #: Three chunks, which are made small for it.
-ORDERS, KEYS = 7, 3
+ITEMS, KEYS = 7, 3
 UNSEEN_FOR = 90.0
 
 Outcome = Literal["ok", "lost", "refused", "killed"]
 
-orders = st.integers(0, ORDERS - 1)
+item_numbers = st.integers(0, ITEMS - 1)
 attempts = st.integers(0, 1)
 breakages = st.sampled_from(["", "", "", "", "refused", "kept", "read"])
 
@@ -64,7 +64,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         self.workers: list[Worker] = []
         self.acting: Worker | None = None
         self.texts: dict[str, str] = {}
-        self.bank: dict[int, list[Post]] = {number: [] for number in range(ORDERS)}
+        self.bank: dict[int, list[Post]] = {number: [] for number in range(ITEMS)}
         self._small = patch("airflow_provider_nanobanana.durable.ledger.MAX_KEYS", KEYS)
         self._small.start()
 
@@ -85,7 +85,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         self.workers.remove(self._worker(which))
 
     @precondition(lambda self: self.workers)
-    @rule(which=attempts, numbers=st.sets(orders), seconds=st.sampled_from([0.0, 10.0, 100.0]), breaks=breakages)
+    @rule(which=attempts, numbers=st.sets(item_numbers), seconds=st.sampled_from([0.0, 10.0, 100.0]), breaks=breakages)
     def write_ahead(self, which: int, numbers: set[int], seconds: float, breaks: Breakage) -> None:
         worker = self._worker(which)
         for number in numbers - worker.ahead.keys():
@@ -98,7 +98,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
             self._take_back(worker, set(worker.ahead))
 
     @precondition(lambda self: self.workers)
-    @rule(which=attempts, numbers=st.sets(orders), save=st.booleans(), breaks=breakages)
+    @rule(which=attempts, numbers=st.sets(item_numbers), save=st.booleans(), breaks=breakages)
     def take_back(self, which: int, numbers: set[int], save: bool, breaks: Breakage) -> None:
         worker = self._worker(which)
         self._take_back(worker, numbers & worker.ahead.keys())
@@ -111,14 +111,14 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         self._save(self._worker(which), breaks)
 
     @precondition(lambda self: self.workers)
-    @rule(which=attempts, number=orders, outcome=st.sampled_from(["ok", "ok", "lost", "refused", "killed"]),
+    @rule(which=attempts, number=item_numbers, outcome=st.sampled_from(["ok", "ok", "lost", "refused", "killed"]),
           breaks=breakages)  # fmt: skip
     def post(self, which: int, number: int, outcome: Outcome, breaks: Breakage) -> None:
         worker = self._worker(which)
         if number not in worker.ahead and not self._may_post(number, worker.entry(number)):
             return
         worker.touched.add(number)
-        journal = LedgerRecordStore(worker.ledger, key(number))
+        record_store = LedgerRecordStore(worker.ledger, key(number))
         ahead = worker.ahead.pop(number, None)
         if ahead is not None and self.now <= ahead.may_have_left_at:
             intent = ahead
@@ -126,39 +126,39 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
             intent = replace(self._next(number, worker.entry(number)), may_have_left_at=self.now)
             try:
                 with self._broken(breaks):
-                    journal.write(intent)
+                    record_store.write(intent)
             except TransientFailure:
                 return
         post = Post(intent.generation, self.now)
         if outcome != "refused":
             self.bank[number].append(post)
         if outcome == "ok":
-            journal.write(record(number, RecordState.SUBMITTED, intent.generation))
+            record_store.write(record(number, RecordState.SUBMITTED, intent.generation))
         elif outcome == "refused":
-            journal.write(replace(intent, state=RecordState.QUEUED))
+            record_store.write(replace(intent, state=RecordState.QUEUED))
         elif outcome == "killed":
             self.workers.remove(worker)
 
     @precondition(lambda self: self.workers)
-    @rule(which=attempts, number=orders)
+    @rule(which=attempts, number=item_numbers)
     def look(self, which: int, number: int) -> None:
-        """Ask the bank, as an attempt does for an order whose record says that something may be under way."""
+        """Ask the service, as an attempt does for an item whose record says that something may be under way."""
         worker = self._worker(which)
         kept = worker.entry(number).record
         if number in worker.ahead or kept is None or kept.state is RecordState.QUEUED:
             return
         worker.touched.add(number)
         found = next((post for post in self.bank[number] if post.generation == kept.generation), None)
-        journal = LedgerRecordStore(worker.ledger, key(number))
+        record_store = LedgerRecordStore(worker.ledger, key(number))
         if found and found.stands:
-            journal.write(record(number, RecordState.SUBMITTED, kept.generation))
+            record_store.write(record(number, RecordState.SUBMITTED, kept.generation))
         elif found:
-            journal.write(record(number, RecordState.SUBMITTED, kept.generation))
+            record_store.write(record(number, RecordState.SUBMITTED, kept.generation))
             fault = ItemError("generation_failed", "no", "no")
             worker.ledger.update(key(number), status="failed", error=fault, cost=0.0)
 
     @precondition(lambda self: self.workers)
-    @rule(which=attempts, number=orders)
+    @rule(which=attempts, number=item_numbers)
     def land(self, which: int, number: int) -> None:
         worker = self._worker(which)
         kept = worker.entry(number).record
@@ -169,7 +169,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     # --- the service -------------------------------------------------------------------------------------------------
 
-    @rule(number=orders)
+    @rule(number=item_numbers)
     def fail_remotely(self, number: int) -> None:
         for post in self.bank[number]:
             post.stands = False

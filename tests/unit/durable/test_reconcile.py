@@ -293,8 +293,8 @@ def test_an_id_of_another_account_is_not_given_up_without_being_told() -> None:
     kept = record(RecordState.DONE)
     stopped = step(CLEARED, BELIEVED, record=kept, lookup=absent(ID))
     assert isinstance(stopped.error, errors.ImageTaskNotFound)
-    anew = replace(kept, max_tries=CLEARED.max_tries - 1)
-    told = step(CLEARED, BELIEVED, SubmissionPolicy(reuse_existing=False), record=anew, lookup=absent(ID))
+    again = replace(kept, max_tries=CLEARED.max_tries - 1)
+    told = step(CLEARED, BELIEVED, SubmissionPolicy(reuse_existing=False), record=again, lookup=absent(ID))
     assert told.action is Action.SUBMIT
 
 

@@ -35,9 +35,9 @@ class PaidOnce(RuleBasedStateMachine):
 
     A *want* is one image that somebody asked for: the first run is one; a clear with a changed request, a clear with
     ``reuse_existing=False`` after the result was handed on are the next. What failed was refunded and does not count,
-    nor does what had expired when a clear bought anew because it was told to. Everything else is the same want. Without
-    a store, or after it was wiped, a request that changes between attempts is another want, and so is every clear with
-    ``reuse_existing=False``.
+    nor does what had expired when a clear bought again because it was told to. Everything else is the same want.
+    Without a store, or after it was wiped, a request that changes between attempts is another want, and so is every
+    clear with ``reuse_existing=False``.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class PaidOnce(RuleBasedStateMachine):
         self._write_off()
 
     def _write_off(self) -> None:
-        """What expired before a clear is acted on is bought anew where told; without a record, by its retries too."""
+        """What expired before a clear is acted on is bought again where told; without a record, by its retries too."""
         told = self.allowed.clear_rebuys or not self.allowed.reuse_existing
         if told and self.tries_before_clear and not self._acted_on_clear():
             for bought in self.simulation.charges:
@@ -169,8 +169,8 @@ class PaidOnce(RuleBasedStateMachine):
         request = self.request if same else request
         without_memory = not self.store or self.blind
         # Without reuse, a process from before the clear that still lives buys for itself: a known limit.
-        anew = not self.allowed.reuse_existing and (self.handed_on or without_memory or bool(self.live))
-        if request != self.wanted or request != self.request or anew:
+        again = not self.allowed.reuse_existing and (self.handed_on or without_memory or bool(self.live))
+        if request != self.wanted or request != self.request or again:
             self.want += 1
             self.handed_on = False
         self.request = self.wanted = request

@@ -1,4 +1,4 @@
-"""Shelves: what Airflow keeps is checked, what it cannot say is never "nothing there"."""
+"""State stores: what Airflow keeps is checked, what it cannot say is never "nothing there"."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class Instance:
         return self.xcoms.get((task_ids, map_indexes, key))
 
 
-def shelf(kind: str, broken: str = "") -> StateStore:
+def store_of(kind: str, broken: str = "") -> StateStore:
     return TaskStateStore(MemoryTaskStateStore(broken)) if kind == "store" else XComStateStore(Instance(broken))
 
 
 @pytest.mark.parametrize("kind", ["store", "xcom"])
 def test_what_was_written_is_read(kind: str) -> None:
-    kept = shelf(kind)
+    kept = store_of(kind)
     assert kept.read("a") is None
     kept.write("a", TEXT)
     kept.write("b", "other")
@@ -57,7 +57,7 @@ def test_what_was_written_is_read(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["store", "xcom"])
 def test_a_whole_ledger_goes_through_airflows_json(kind: str) -> None:
-    kept = shelf(kind)
+    kept = store_of(kind)
     ledger = Ledger.load(kept)
     for number in range(120):
         ledger.put(key(number), landed(number))
@@ -68,7 +68,7 @@ def test_a_whole_ledger_goes_through_airflows_json(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["store", "xcom"])
 def test_what_cannot_be_read_is_never_nothing(kind: str) -> None:
     with pytest.raises(TransientFailure, match="nothing was sent now") as caught:
-        shelf(kind, "get").read("a")
+        store_of(kind, "get").read("a")
     assert caught.value.charged == "unknown"
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_never_nothing(kind: str) -> None:
 def test_a_write_that_is_not_kept_is_noticed(kind: str, broken: str) -> None:
     """The store's own ``set`` swallows an error of the API server (Airflow 3.3.2)."""
     with pytest.raises(TransientFailure, match="could not be written") as caught:
-        shelf(kind, broken).write("a", TEXT)
+        store_of(kind, broken).write("a", TEXT)
     assert caught.value.charged == "unknown"
 
 

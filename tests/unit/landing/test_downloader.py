@@ -138,7 +138,7 @@ def test_too_little_memory_is_no_fault_of_the_image(tmp_path: Path, monkeypatch:
     landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(StorageFailed, match="MemoryError"):
-        landing.find(STEM)  # not "broken", which would be bought anew
+        landing.find(STEM)  # not "broken", which would be bought again
     assert not (tmp_path / RESERVED).exists()
 
 

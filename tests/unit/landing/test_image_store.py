@@ -467,13 +467,13 @@ PICTURES = {
 
 @pytest.mark.parametrize("image_format", PICTURES)
 def test_what_a_re_encoding_would_lose(image_format: str) -> None:
-    """The control: these marks are real, and saving the picture anew drops them."""
+    """The control: these marks are real, and saving the picture again drops them."""
     data, borne = PICTURES[image_format]
-    anew = io.BytesIO()
+    again = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
-        image.copy().save(anew, image_format)
+        image.copy().save(again, image_format)
     assert marks(data) == borne
-    assert not marks(anew.getvalue()) & {b"caBX", b"\xff\xeb", b"C2PA"}
+    assert not marks(again.getvalue()) & {b"caBX", b"\xff\xeb", b"C2PA"}
 
 
 @pytest.mark.parametrize("image_format", PICTURES)

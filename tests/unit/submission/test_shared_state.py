@@ -23,7 +23,7 @@ fork = multiprocessing.get_context("fork")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "slates"
+    return tmp_path / "shared"
 
 
 def value(held: SharedState) -> Any:
@@ -119,7 +119,7 @@ def test_somebody_elses_folder_is_refused(folder: Path, monkeypatch: pytest.Monk
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        FileState(tmp_path / "missing" / "slates", "account").update(lambda _: [1])
+        FileState(tmp_path / "missing" / "shared", "account").update(lambda _: [1])
 
 
 def hold(folder: Path, held: Connection) -> None:

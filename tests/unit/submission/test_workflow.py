@@ -1,4 +1,4 @@
-"""The real submission loop on the ledger, killed at any side effect: one charge an order."""
+"""The real submission loop on the ledger, killed at any side effect: one charge an item."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tests.support.durable import HTTP_TIMEOUT, SCOPE, SUBMIT_RATE, Killed, Post
 from tests.support.ledger import NOW
 from tests.support.session import make_session
 
-ORDERS = 5
+ITEMS = 5
 RULES = SubmissionPolicy(http_timeout=HTTP_TIMEOUT)
-REQUESTS = [ImageRequest.parse({"prompt": f"kite {number}"}) for number in range(ORDERS)]
+REQUESTS = [ImageRequest.parse({"prompt": f"kite {number}"}) for number in range(ITEMS)]
 KEYS = [f"{request.fingerprint()[:20]}.0" for request in REQUESTS]
 
 fates = st.builds(
@@ -94,9 +94,9 @@ class FakeService:
         self.writes = 0
         for number, identity in enumerate(identities):
             session = make_session(self, clock=lambda: self.simulation.now, sleep=self._sleep)
-            journal = LedgerRecordStore(ledger, KEYS[number])
+            record_store = LedgerRecordStore(ledger, KEYS[number])
             buy = Submission(
-                session, REQUESTS[number], identity=identity, attempt=attempt, policy=RULES, record_store=journal,
+                session, REQUESTS[number], identity=identity, attempt=attempt, policy=RULES, record_store=record_store,
                 rate_limiter=SubmitRateLimiter(SUBMIT_RATE, self.simulation.rate_state), wait_for_slot=True,
                 written_ahead=ahead.get(KEYS[number]),
             )  # fmt: skip
@@ -187,20 +187,20 @@ def test_every_order_is_paid_once_whatever_is_killed(history: list[tuple[Life, f
             service.texts.clear()
     while service.tries < len(history) + 3:
         service.attempt(Life())
-    assert service.paid() == list(range(ORDERS))
+    assert service.paid() == list(range(ITEMS))
 
 
 def test_what_is_written_ahead_costs_no_write_an_order() -> None:
     service = FakeService()
     service.attempt(Life(saves=99, valid=100.0))
     # After the first of them and at the end.
-    assert (service.writes, service.paid()) == (2, list(range(ORDERS)))
+    assert (service.writes, service.paid()) == (2, list(range(ITEMS)))
 
 
 def test_what_outlasts_its_moment_is_written_again_before_it_leaves() -> None:
     service = FakeService()
     service.attempt(Life(saves=99, valid=-1.0))
-    assert (service.writes, service.paid()) == (ORDERS + 2, list(range(ORDERS)))
+    assert (service.writes, service.paid()) == (ITEMS + 2, list(range(ITEMS)))
 
 
 @pytest.mark.parametrize("reason", ["reference", "listener"])

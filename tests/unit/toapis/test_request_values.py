@@ -94,12 +94,12 @@ COLUMNS: dict[str, Iterable[str]] = {
 def test_a_column_of_texts_is_a_list_of_prompts(column: Any) -> None:
     if hasattr(column, "mapping"):
         column = list(column)
-    assert [order.request.prompt for order in items(column)] == ["a red kite", "a paper boat"]
+    assert [item.request.prompt for item in items(column)] == ["a red kite", "a paper boat"]
 
 
 def test_rows_as_mappings_are_requests() -> None:
     rows = csv.DictReader(io.StringIO("prompt,size,name\na kite,,7\na boat,16:9,\n"))
-    taken = [(order.request.prompt, order.request.size, order.name) for order in items(rows)]
+    taken = [(item.request.prompt, item.request.size, item.name) for item in items(rows)]
     assert taken == [("a kite", "1:1", "7"), ("a boat", "16:9", None)]
 
 
