@@ -18,37 +18,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, UnsafeAddress
 
-
-def checked_addresses(link: LinkTarget, policy: AddressPolicy, resolve: Resolve) -> tuple[str, ...]:
-    """Look a link's host up once and return its addresses, all of them checked: connections go to no other.
-
-    :raises UnsafeAddress: Any of the addresses is kept out by the policy: a host with mixed answers is not trusted.
-    :raises DownloadFailed: The host has no address.
-    """
-    if link.literal is not None:
-        return (str(link.literal),)
-    try:
-        addresses = resolve(link.host, link.port)
-    except (OSError, UnicodeError) as error:
-        raise DownloadFailed(f"The link's host {link.host} cannot be resolved: {error}") from error
-    if not addresses:
-        raise DownloadFailed(f"The link's host {link.host} has no address")
-    for address in addresses:
-        try:
-            check_address(address, policy)
-        except UnsafeAddress as error:
-            raise UnsafeAddress(f"{error.message} (host {link.host})") from error
-    return tuple(dict.fromkeys(addresses))
-
-
-def system_resolve(host: str, port: int) -> list[str]:
-    """Ask the system for the addresses of a host, in the order it would connect to them.
-
-    :raises OSError: There is no such host, or nobody to ask.
-    """
-    return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
 Reach = Literal["public", "private", "loopback"]
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -161,6 +130,36 @@ def check_address(address: str | IPAddress, policy: AddressPolicy) -> None:
         if kind not in ("public", policy.reach):
             inside = f" (inside {ip})" if one != ip else ""
             raise UnsafeAddress(f"The link leads to {one}{inside}, {_WHY[kind]}")
+
+
+def checked_addresses(link: LinkTarget, policy: AddressPolicy, resolve: Resolve) -> tuple[str, ...]:
+    """Look a link's host up once and return its addresses, all of them checked: connections go to no other.
+
+    :raises UnsafeAddress: Any of the addresses is kept out by the policy: a host with mixed answers is not trusted.
+    :raises DownloadFailed: The host has no address.
+    """
+    if link.literal is not None:
+        return (str(link.literal),)
+    try:
+        addresses = resolve(link.host, link.port)
+    except (OSError, UnicodeError) as error:
+        raise DownloadFailed(f"The link's host {link.host} cannot be resolved: {error}") from error
+    if not addresses:
+        raise DownloadFailed(f"The link's host {link.host} has no address")
+    for address in addresses:
+        try:
+            check_address(address, policy)
+        except UnsafeAddress as error:
+            raise UnsafeAddress(f"{error.message} (host {link.host})") from error
+    return tuple(dict.fromkeys(addresses))
+
+
+def system_resolve(host: str, port: int) -> list[str]:
+    """Ask the system for the addresses of a host, in the order it would connect to them.
+
+    :raises OSError: There is no such host, or nobody to ask.
+    """
+    return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def policy_for(base_url: str, resolve: Resolve) -> AddressPolicy:

@@ -211,10 +211,7 @@ def reference_name(uri: str, mime_type: str) -> str:
 
 
 def _decode_reference(data: bytes, found: ImageFormat) -> None:
-    """Decode a reference image; one with more pixels than a result, as a camera makes, in less memory, one at a time.
-
-    :raises ImageInvalid: It cannot be decoded whole.
-    """
+    """Decode a reference image; one with more pixels than a result is read in less memory, one at a time."""
     with _decoder(data, found, MAX_REFERENCE_PIXELS) as image:
         width, height = image.size
     if width * height <= MAX_PIXELS:
@@ -258,10 +255,7 @@ class _ElsewhereAsBefore:
 
 @contextlib.contextmanager
 def _strict_decoders() -> Iterator[None]:
-    """Decode in this thread as if nobody had told Pillow to fill up truncated images; DAG files do, for the process.
-
-    For one thread at a time.
-    """
+    """Decode in this thread, one at a time, as if no DAG file had told Pillow to fill up truncated images."""
     from PIL import ImageFile
 
     before = ImageFile.LOAD_TRUNCATED_IMAGES

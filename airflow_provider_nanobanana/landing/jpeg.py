@@ -32,6 +32,9 @@ _AFTER_PIXELS: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _MANY_SCANS: Final = 100
 #: A run of zero bytes at the end of a file without an end marker is room that nothing was written into.
 _ZERO_RUN: Final = 512
+_FILLER: Final = bytes(byte for byte in hashlib.shake_128(b"nothing").digest(80) if byte not in (0x00, 0xFF))[:64]
+#: Bytes that mean nothing, and the same with every bit turned: whatever the first missing bit was, one is wrong.
+_FILLERS: Final = (_FILLER, bytes(byte ^ 0xFF for byte in _FILLER))
 
 
 @dataclass
@@ -124,12 +127,3 @@ def _note(jpeg: Jpeg, marker: int, body: bytes) -> None:
 def _without_zero_run(pixels: bytes) -> bytes:
     kept = pixels.rstrip(b"\0")
     return kept + b"\0" * kept.endswith(b"\xff") if len(pixels) - len(kept) > _ZERO_RUN else pixels
-
-
-def _filler() -> bytes:
-    digests = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(4))
-    return bytes(byte for byte in digests if byte not in (0x00, 0xFF))[:64]
-
-
-#: Bytes that mean nothing, and the same with every bit turned: whatever the first missing bit was, one is wrong.
-_FILLERS: Final = (_filler(), bytes(byte ^ 0xFF for byte in _filler()))

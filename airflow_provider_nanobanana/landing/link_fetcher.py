@@ -154,7 +154,7 @@ class LinkFetcher:
                 unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if not unconnected or number == len(addresses):
                     raise _failed(where, error) from error
-            except (httpx.InvalidURL, ValueError) as error:  # of a name that only the last look at it refuses
+            except (httpx.InvalidURL, ValueError) as error:  # of a name that is refused only here
                 raise _failed(where, error) from error
         raise AssertionError("unreachable: the last address returns or raises")
 
@@ -230,10 +230,7 @@ class LinkFetcher:
 
 
 def _redirect_target(status: int, headers: Mapping[str, str], url: str) -> str | None:
-    """Return the absolute URL a redirect leads to, unchecked, or None where the answer is no redirect.
-
-    :raises UnsafeAddress: It leads to something that is not a URL.
-    """
+    """Return the absolute URL a redirect leads to, unchecked, or None where the answer is no redirect."""
     location = headers.get("location")
     if status not in (301, 302, 303, 307, 308) or not location:
         return None
@@ -244,10 +241,7 @@ def _redirect_target(status: int, headers: Mapping[str, str], url: str) -> str |
 
 
 def _check_status(status: int, headers: Mapping[str, str], where: str) -> None:
-    """Take 200 and nothing else.
-
-    :raises DownloadFailed: With ``http_status``, and ``retry_after`` where the server asked to wait.
-    """
+    """Take 200 and nothing else; ``DownloadFailed`` says the status, and how long the server asked to wait."""
     if status == 200:
         return
     hint = "; the link is dead or was taken back, a fresh one has to be asked for" if status in (403, 404, 410) else ""
@@ -264,10 +258,7 @@ def _declared_length(headers: Mapping[str, str]) -> int | None:
 
 
 def _decoded(pieces: Iterable[bytes], encoding: str, where: str) -> Iterator[bytes]:
-    """Undo a ``Content-Encoding`` (none was asked for; gzip and deflate are taken all the same), piece by piece.
-
-    :raises DownloadFailed: Another encoding, or a body that is not in it.
-    """
+    """Undo a ``Content-Encoding`` (none was asked for; gzip and deflate are taken all the same), piece by piece."""
     name = encoding.strip().lower()
     if name in ("", "identity"):
         yield from pieces

@@ -63,10 +63,7 @@ class _BaseClient:
         self._timeouts = httpx.Timeout(timeout, connect=connect, pool=connect).as_dict()
 
     def _request(self, call: ApiCall[Any], **extensions: Any) -> httpx.Request:
-        """Return the HTTP request of a call.
-
-        :raises InvalidRequest: It cannot be written as one: a number or a text that JSON does not know.
-        """
+        """Return the HTTP request of a call, or raise ``InvalidRequest`` for what JSON or a URL cannot hold."""
         content: dict[str, Any] = {"params": dict(call.params)} if call.params else {}
         if call.body is not None:
             content["json"] = dict(call.body)

@@ -63,7 +63,7 @@ _CODES: Final = frozenset(
         "risk_content",
     }
 )
-#: Volcengine's codes name what was looked at, as in ``InputImageSensitiveContentDetected``.
+#: Volcengine's codes name what was checked, as in ``InputImageSensitiveContentDetected``.
 _CODE: Final = re.compile(
     r"sensitive_content_detected|responsible_ai|_risk_detection$|(^|_)(nsfw|prohibited_content|image_safety)(_|$)"
 )

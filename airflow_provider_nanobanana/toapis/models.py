@@ -308,7 +308,7 @@ class ImageTask(BaseModel):
     def expires(self, now: float) -> float:
         """Return when the links die, in epoch seconds: as reported, else 24 hours after completion (or ``now``)."""
         completed_at = self.completed_at or now
-        # A moment at or before completion is a mistake of the service, not an image born dead.
+        # A moment at or before completion is a mistake of the service, not an image that was dead from the start.
         if self.expires_at is not None and self.expires_at > (self.completed_at or 0.0):
             return self.expires_at
         return completed_at + LINK_LIFETIME_SECONDS

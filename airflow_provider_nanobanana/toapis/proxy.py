@@ -56,12 +56,11 @@ def _names(entry: str, scheme: str, host: str, port: int) -> bool:
     only, _, entry = entry.rpartition("://")
     if only not in ("", "all", scheme):
         return False
-    found = re.fullmatch(r"\[(?P<inner>[^\]]*)\](?::(?P<port>\d+))?|(?P<name>[^:]*):(?P<digits>\d+)", entry)
-    if found is not None:
-        wanted = found["port"] or found["digits"]
+    if found := re.fullmatch(r"(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?", entry):
+        address, name, wanted = found.groups()
         if wanted is not None and wanted.lstrip("0") != str(port):
             return False
-        entry = found["inner"] if found["inner"] is not None else found["name"]
+        entry = name if address is None else address
     if entry == "*":
         return True
     try:

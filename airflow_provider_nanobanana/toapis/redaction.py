@@ -27,8 +27,8 @@ _SIGNATURE: Final = re.compile(
     r"(=|%3d)[^\s&\"'<>,;]+"
 )
 _DATA: Final = re.compile(r"(?i)(data:[\w/+.\-]{0,60}(?:;[\w=\-]{1,40}){0,4},)[^\s\"'<>]{20,}")
-#: Characters looked at; whatever is longer is cut here first, far behind all that is ever shown.
-_LONGEST_LOOKED_AT: Final = 8_000
+#: Characters read; whatever is longer is cut here first, far behind all that is ever shown.
+_LONGEST_READ: Final = 8_000
 LONGEST_MESSAGE: Final = 300
 _SHORTEST_SECRET: Final = 8
 _SHORTEST_HALF: Final = 4
@@ -42,7 +42,7 @@ def one_line(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
     """
     if not isinstance(text, str):
         return ""
-    flat = text[:_LONGEST_LOOKED_AT]
+    flat = text[:_LONGEST_READ]
     if not flat.isprintable():
         flat = _UNPRINTABLE.sub("", flat)
     flat = redact(" ".join(flat.split()), secret)

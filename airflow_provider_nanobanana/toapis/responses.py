@@ -189,8 +189,8 @@ def _outcome(
 ) -> tuple[ImageTaskStatus, Sequence[FoundImage]]:
     """Return what the image task amounts to, and its images.
 
-    A word that nobody knows is completed where an image is there and nothing says that it is not the last one; it has
-    failed where an error is there instead. Otherwise it is running, until the deadline.
+    A word that nobody knows is completed where an image is there and progress is not below 100, failed where an error
+    is there instead, and otherwise running.
     """
     status = parse_status(wire_status)
     if status in (ImageTaskStatus.FAILED, ImageTaskStatus.RUNNING):
