@@ -159,7 +159,7 @@ def test_an_index_that_is_none_is_refused(emulator: Emulator, folder: Path, inde
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_whatever_a_look_raises_is_a_failed_look_of_a_sensor(
+def test_whatever_a_poll_raises_is_a_failed_poll_of_a_sensor(
     emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     ids = [buy(f"picture {number}") for number in range(4)]

@@ -39,7 +39,7 @@ def operator(kind: str, folder: Path) -> Any:
 @pytest.mark.parametrize("again", [{"try_number": 2}, {"try_number": 2, "max_tries": 4}], ids=["retry", "clear"])
 @pytest.mark.parametrize("variable", BROKEN)
 @pytest.mark.parametrize("kind", ["submit", "generate"])
-def test_in_a_mended_environment_nothing_is_looked_for(
+def test_in_a_fixed_environment_nothing_is_looked_up(
     kind: str,
     variable: str,
     again: dict[str, Any],

@@ -99,7 +99,7 @@ def test_without_client_ids_a_lost_answer_is_unknown_at_once(
     assert slept == []
 
 
-def test_an_earlier_call_is_looked_for_as_long_as_it_may_stay_out_of_sight(
+def test_an_earlier_call_is_looked_up_as_long_as_it_may_stay_out_of_sight(
     emulator: Emulator, slept: list[float]
 ) -> None:
     with NanoBananaHook() as hook:

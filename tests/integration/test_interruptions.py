@@ -96,7 +96,7 @@ def test_a_triggerer_that_is_refused_alone_leaves_what_was_seen(done_and_late: l
 
 
 @pytest.mark.parametrize(("kind", "params"), [("html", {}), ("rate_limit", {"retry_after": 2}), ("drop", {})])
-def test_one_bad_look_at_the_deadline_loses_nothing(
+def test_one_failed_poll_at_the_deadline_loses_nothing(
     emulator: Emulator, buy: Buy, slept: list[float], kind: str, params: dict[str, Any]
 ) -> None:
     ids = [buy("kite"), buy("boat")]
@@ -107,7 +107,7 @@ def test_one_bad_look_at_the_deadline_loses_nothing(
     assert sum(slept) >= 3
 
 
-def test_a_look_at_the_deadline_is_bounded(emulator: Emulator, buy: Buy, slept: list[float]) -> None:
+def test_a_poll_at_the_deadline_is_bounded(emulator: Emulator, buy: Buy, slept: list[float]) -> None:
     image_task_id = buy()
     emulator.fault(on="status", kind="server_error")
     before = len(emulator.requests())

@@ -179,7 +179,7 @@ def test_a_manifest_is_replaced_by_the_next(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("many", [3, 2_000])
-def test_what_lies_there_is_found_among_others(bucket: Bucket, many: int) -> None:
+def test_what_is_there_is_found_among_others(bucket: Bucket, many: int) -> None:
     stems = [f"{hashlib.sha256(str(number).encode()).hexdigest()[:16]}-0" for number in range(many)]
     bucket.put(f"x/{stems[0]}.png", PNG)
     bucket.put(f"x/{stems[1]}.webp", PNG[:50])

@@ -246,14 +246,14 @@ class TestNextAttempt:
         assert run.result == bought
         assert emulator.ledger()["count"] == 1
 
-    def test_a_clear_buys_anew_when_told_to_and_its_retry_does_not(self, emulator: Emulator) -> None:
+    def test_a_clear_buys_again_when_told_to_and_its_retry_does_not(self, emulator: Emulator) -> None:
         bought = submit(TaskInstance(try_number=1, max_tries=2), retries=2, reuse_existing=False).result
         cleared = submit(TaskInstance(try_number=2, max_tries=3), retries=2, reuse_existing=False).result
         retried = submit(TaskInstance(try_number=3, max_tries=3), retries=2, reuse_existing=False).result
         assert bought != cleared == retried
         assert emulator.ledger()["count"] == 2
 
-    def test_an_expired_image_is_bought_anew_only_when_told_to(
+    def test_an_expired_image_is_bought_again_only_when_told_to(
         self, emulator: Emulator, service_clock: ServiceClock
     ) -> None:
         service_clock.offset = -2 * 86_400

@@ -47,7 +47,7 @@ def test_a_raised_rate_costs_no_wait(emulator: Emulator, slept: list[float]) -> 
     assert slept == []
 
 
-def test_a_turn_too_far_away_is_queued_without_a_slot_and_nothing_is_sent(paced: Emulator, slept: list[float]) -> None:
+def test_a_slot_too_far_away_is_queued_without_a_slot_and_nothing_is_sent(paced: Emulator, slept: list[float]) -> None:
     submit(0)
     with NanoBananaHook() as hook:
         from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter

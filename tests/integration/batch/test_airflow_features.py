@@ -123,7 +123,7 @@ def test_asset_events_say_what_was_made(with_store: GenerateTask) -> None:
     assert event.extra == {"count": 4, "cost_usd": pytest.approx(0.1), "manifest": run.result["manifest"]}
 
 
-def test_each_order_is_counted_once(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_item_is_counted_once(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, counted = with_store, Counter[str]()
     monkeypatch.setattr(metrics, "count", lambda name, amount=1, **tags: counted.update({name: amount}))
     batch.emulator.fault(on="submit", kind="failed", times=1)

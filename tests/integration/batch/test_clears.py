@@ -104,7 +104,7 @@ def test_a_retry_buys_nothing_that_expired_and_announces_nothing(
     assert "Estimate: 0 images to buy, $0.00" in said(caplog) and "Up to 0 of them" in said(caplog)
 
 
-def test_without_a_ledger_a_clear_looks_before_it_compares_and_buys(
+def test_without_a_ledger_a_clear_looks_up_before_it_compares_and_buys(
     with_store: GenerateTask, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before Airflow 3.3 nothing is known of what the run bought a month ago."""

@@ -20,7 +20,7 @@ from tests.support.images import picture
 PROMPTS = [f"picture {number}" for number in range(12)]
 
 
-def test_one_orders_trouble_stops_no_other(batch: GenerateTask) -> None:
+def test_one_items_trouble_stops_no_other(batch: GenerateTask) -> None:
     batch.emulator.fault(on="submit", kind="unavailable", match="picture 3")
     run = batch.attempt(requests=PROMPTS, timeout=60)
     assert len(batch.files) == 11
@@ -99,7 +99,7 @@ def test_a_link_that_fails_for_one_is_for_the_retry(real: GenerateTask) -> None:
     assert again.error is None and batch.posts == 3 and again.result["cost_usd"] == pytest.approx(0.075)
 
 
-def test_a_lost_answer_is_looked_for_while_the_others_go_on(with_store: GenerateTask) -> None:
+def test_a_lost_answer_is_looked_up_while_the_others_go_on(with_store: GenerateTask) -> None:
     batch = with_store
     batch.emulator.fault(on="submit", kind="drop", committed=True, match="picture 2", times=1)
     run = batch.attempt(requests=PROMPTS)
@@ -185,7 +185,7 @@ def test_references_that_can_be_read_once_are_for_each_request(with_store: Gener
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_the_log_speaks_at_a_human_pace(
+def test_the_log_is_seldom_enough_to_be_read(
     with_store: GenerateTask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, deferrable: bool
 ) -> None:
     batch = with_store

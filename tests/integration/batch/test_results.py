@@ -227,7 +227,7 @@ def test_whatever_landing_raises_ends_that_image_alone(
     assert again.error is None and batch.posts == 13
 
 
-def test_whatever_a_look_raises_is_a_failed_look(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_poll_raises_is_a_failed_poll(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def poisoned(image_task_id: str, *sent: Any, **options: Any) -> Any:

@@ -117,7 +117,7 @@ def test_a_lost_image_counts_twice_when_it_is_bought_again(with_store: GenerateT
     assert value["count"] == 1 and value["cost_usd"] == pytest.approx(0.1)
 
 
-def test_what_is_paid_is_landed_though_an_order_before_it_cannot_be_paid_any_more(with_store: GenerateTask) -> None:
+def test_what_is_paid_is_landed_though_an_item_before_it_cannot_be_paid_any_more(with_store: GenerateTask) -> None:
     """A refund let the second be bought; the first, to be bought again by the retry, no longer fits."""
     batch = with_store
     batch.emulator.fault(on="submit", kind="failed", times=1, match="first")
@@ -199,7 +199,7 @@ def test_a_kill_during_the_search_of_what_is_in_place_begins_it_again(
     assert run.error is None and run.result["count"] == 7 and batch.posts == 7
 
 
-def test_a_broken_file_is_made_anew(batch: GenerateTask) -> None:
+def test_a_broken_file_is_made_again(batch: GenerateTask) -> None:
     batch.attempt(requests=PROMPTS)
     victim = batch.folder / batch.files[2]
     victim.write_bytes(victim.read_bytes()[:-9])

@@ -27,7 +27,7 @@ def test_an_event_that_airflow_leaks_into_the_next_try_is_no_resume(batch: Gener
     assert run.error is None and run.result["count"] == 6 and batch.posts == 6
 
 
-def test_a_pause_that_lost_its_records_looks_before_it_buys(batch: GenerateTask) -> None:
+def test_a_pause_that_lost_its_records_looks_up_before_it_buys(batch: GenerateTask) -> None:
     """The store was wiped, or XComs were deleted by hand, while the task was deferred."""
 
     def wipe() -> None:
@@ -142,7 +142,7 @@ def test_a_bug_in_one_thread_saves_what_the_others_bought(with_store: GenerateTa
     assert batch.clock.now - before < 60, "nothing had to be looked for: the ledger was saved"
 
 
-def test_a_key_refused_for_looks_says_what_is_paid(with_store: GenerateTask) -> None:
+def test_a_key_refused_for_polls_says_what_is_paid(with_store: GenerateTask) -> None:
     batch = with_store
     batch.emulator.fault(on="status", kind="unauthorized", skip=1)
     run = batch.attempt(requests=PROMPTS)

@@ -48,7 +48,7 @@ def test_the_limit_holds_after_a_kill_while_submits_are_invisible(waves: Generat
     assert batch.charges == len(batch.files) == 25
 
 
-def test_the_limit_holds_after_a_look_that_failed(waves: GenerateTask) -> None:
+def test_the_limit_holds_after_a_look_up_that_failed(waves: GenerateTask) -> None:
     batch = waves
     options: dict[str, Any] = {"requests": many(45), "max_cost_usd": 25 * 0.025}
     batch.attempt(**options, crash_on=("submit under way", 20))

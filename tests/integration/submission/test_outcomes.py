@@ -75,7 +75,7 @@ def test_r22_the_request_changed_and_there_is_no_record(unrecorded: SubmitTask) 
     assert unrecorded.charges == [*bought, run.result]
 
 
-def test_r23_a_reference_link_was_signed_anew(task: SubmitTask) -> None:
+def test_r23_a_reference_link_was_signed_again(task: SubmitTask) -> None:
     for signature in ("one", "two"):
         task.options = {"reference_images": [f"https://example.com/a.png?X-Signature={signature}"]}
         run = task.attempt(crash_on="after submit" if signature == "one" else "")

@@ -50,7 +50,7 @@ def test_what_is_about_to_be_bought_counts_before_its_image_task_does() -> None:
     assert costs.usd == pytest.approx(0.05) and costs.cost(THIRD) == Cost()
 
 
-def test_an_order_does_not_stand_in_its_own_way() -> None:
+def test_an_item_does_not_stand_in_its_own_way() -> None:
     costs = tracker(0.025)
     costs.reserve(FIRST)
     costs.reserve(FIRST)
@@ -110,7 +110,7 @@ def test_a_lost_image_task_stays_sunk() -> None:
     assert costs.ledger_fields(FIRST, "now")["sunk_cost"] == 0.025, "what is merely about to be bought is not sunk"
 
 
-def test_a_ledger_brings_back_what_the_till_said() -> None:
+def test_a_ledger_brings_back_what_the_tracker_knew() -> None:
     before = tracker()
     before.observe(FIRST, "lost", None)
     before.observe(FIRST, "now", seen(COMPLETED))

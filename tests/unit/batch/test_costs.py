@@ -71,7 +71,7 @@ def test_what_failed_is_refunded_unless_the_service_says_otherwise() -> None:
     assert cost(FAILED, status="expired", billing=None) == Cost(0.03, listed=True)
 
 
-def test_a_picture_that_was_lost_and_bought_anew_has_cost_both() -> None:
+def test_a_picture_that_was_lost_and_bought_again_has_cost_both() -> None:
     assert Cost(0.1).plus(Cost(0.2)) == Cost(0.3)
     assert Cost(0.025).plus(Cost(0.03, listed=True)) == Cost(0.055, listed=True)
     assert Cost(0.025).plus(Cost(None, listed=True)) == Cost(None, listed=True)

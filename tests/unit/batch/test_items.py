@@ -75,7 +75,7 @@ def test_one_prompt_in_any_form_is_one_and_the_same_order(given: Any) -> None:
     assert (taken.key, taken.label) == (f"{taken.digest[:20]}.0", "#0")
 
 
-def test_an_empty_list_is_no_order_and_no_error() -> None:
+def test_an_empty_list_is_no_item_and_no_error() -> None:
     assert items([]) == []
 
 
@@ -151,7 +151,7 @@ def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.Mon
 # --- identity -------------------------------------------------------------------------------------------------------
 
 
-def test_identical_requests_are_separate_orders() -> None:
+def test_identical_requests_are_separate_items() -> None:
     taken = items(["a", "b", "a", {"prompt": "a"}, "b"])
     assert [item.occurrence for item in taken] == [0, 0, 1, 2, 1]
     assert len({item.key for item in taken}) == len({item.stem() for item in taken}) == 5

@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.batch.progress import (
 
 
 @pytest.mark.parametrize(("rate", "size"), [(5, 500), (0.001, 1), (0.5, 50), (100, 10_000), (3.333, 333)])
-def test_a_wave_is_what_the_rate_sends_in_one_stretch(rate: float, size: int) -> None:
+def test_a_group_is_what_the_rate_sends_in_one_slice(rate: float, size: int) -> None:
     assert submits_per_slice(rate) == size
 
 
@@ -63,7 +63,7 @@ def test_the_rate_is_used_for_more_than_sixty_per_cent_of_the_time(median: float
 # --- what a person reads --------------------------------------------------------------------------------------------
 
 
-def test_a_plan_counts_every_order_once() -> None:
+def test_a_plan_counts_every_item_once() -> None:
     plan = BatchProgress(pending=5, running=3, stored=2, failed=1)
     assert plan.total == 11 and not plan.finished
     assert BatchProgress(stored=2, failed=1).finished and not BatchProgress(running=1).finished
@@ -84,7 +84,7 @@ def test_a_line_tells_what_is_done_what_it_cost_and_what_is_left() -> None:
     assert line == ("180/2,000 images in place, 3 failed, 117 under way, $7.50 so far, about 8 min of submitting left")
 
 
-def test_the_time_left_follows_the_pace_of_this_stretch() -> None:
+def test_the_time_left_follows_the_rate_of_this_slice() -> None:
     progress = ProgressLog(0.0, BatchProgress(pending=400), rate=5)
     assert progress.seconds_left(1.0, BatchProgress(pending=399)) == pytest.approx(399 / 5), "too early to tell"
     assert progress.seconds_left(50.0, BatchProgress(pending=300)) == pytest.approx(150), (

@@ -78,7 +78,7 @@ OK = landed(0)
         (RUNNING, "timeout", "yes", True),
     ],
 )
-def test_what_the_last_look_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
+def test_what_the_last_poll_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
     shown = PollResult(ID, STATUS.parse(response(200, body), NOW)).failure(WAIT, NOW)
     assert shown is not None
     failure = FailedItem.from_poll(item(7), shown, cost=Cost(0.025))

@@ -68,7 +68,7 @@ def test_whatever_was_saved_comes_back(kept: dict[str, LedgerEntry]) -> None:
     assert dict(Ledger.load(store).items()) == kept
 
 
-def test_an_order_that_nobody_knows_is_blank() -> None:
+def test_an_item_that_nobody_knows_is_blank() -> None:
     ledger = Ledger.load(InMemoryStateStore())
     assert (ledger.get("x"), "x" in ledger, len(ledger)) == (LedgerEntry(), False, 0)
 
@@ -91,7 +91,7 @@ def test_an_update_changes_fields_and_keeps_the_others() -> None:
 
 
 @pytest.mark.parametrize(("form", "most"), [(submitted, 120), (landed, 180), (failed, 120)])
-def test_ten_thousand_orders_fit_into_small_values(form: Callable[[int], LedgerEntry], most: int) -> None:
+def test_ten_thousand_items_fit_into_small_values(form: Callable[[int], LedgerEntry], most: int) -> None:
     store = InMemoryStateStore()
     filled(store, 10_000, form)
     sizes = [stored_size(text) for text in store.texts.values()]
@@ -208,7 +208,7 @@ def test_a_new_order_of_things_moves_nothing() -> None:
     assert dict(Ledger.load(store).items()) == {key(number): landed(number) for number in range(260)}
 
 
-def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None:
+def test_a_save_for_one_item_writes_its_chunk_and_those_not_yet_there() -> None:
     store = BrittleStateStore()
     ledger = filled(store, 250)
     store.written.clear()
@@ -222,7 +222,7 @@ def test_a_save_for_one_order_writes_its_chunk_and_those_not_yet_there() -> None
     assert Ledger.load(store).get(key(120)) == failed(120)
 
 
-def test_new_orders_come_to_the_shelf_in_their_order() -> None:
+def test_new_items_come_to_the_store_in_their_order() -> None:
     """Two attempts that put the same item into different chunks would miss each other's intent."""
     store = InMemoryStateStore()
     filled(store, 50)
@@ -283,7 +283,7 @@ def test_a_chunk_that_is_gone_is_an_error(missing: int) -> None:
         Ledger.load(store)
 
 
-def test_a_shelf_that_cannot_be_read_is_an_error() -> None:
+def test_a_store_that_cannot_be_read_is_an_error() -> None:
     store = BrittleStateStore()
     filled(store, 1)
     store.breaks = "read"
@@ -327,7 +327,7 @@ def test_an_intent_is_saved_before_it_is_acted_on_and_an_id_when_it_suits() -> N
 
 
 @pytest.mark.parametrize("state", RecordState)
-def test_a_strict_journal_saves_everything_at_once(state: RecordState) -> None:
+def test_a_strict_record_store_saves_everything_at_once(state: RecordState) -> None:
     store = InMemoryStateStore()
     LedgerRecordStore(Ledger.load(store), key(0), strict=True).write(record(0, state))
     assert Ledger.load(store).get(key(0)).record == record(0, state)
@@ -387,7 +387,7 @@ def test_two_attempts_do_not_write_over_each_other(count: int) -> None:
     assert Ledger.load(store).get(key(0)) == submitted(0)
 
 
-def test_a_wiped_shelf_is_not_filled_again_by_the_attempt_before() -> None:
+def test_a_wiped_store_is_not_filled_again_by_the_attempt_before() -> None:
     store = InMemoryStateStore()
     ledger = filled(store, 1)
     store.texts.clear()

@@ -64,7 +64,7 @@ def test_a_first_attempt_submits_without_a_look() -> None:
 
 
 @pytest.mark.parametrize("attempt", [RETRY, CLEARED])
-def test_a_later_attempt_without_a_record_looks_under_the_derived_id(attempt: TaskAttempt) -> None:
+def test_a_later_attempt_without_a_record_looks_up_the_derived_id(attempt: TaskAttempt) -> None:
     decision = step(attempt)
     assert (decision.action, decision.target) == (Action.LOOK_UP, CLIENT_ID)
 
@@ -78,7 +78,7 @@ def test_a_later_attempt_without_a_record_looks_under_the_derived_id(attempt: Ta
         (record(RecordState.SUBMITTED, client_business_id=None), ID),
     ],
 )
-def test_a_record_says_what_to_look_at(kept: SubmissionRecord, target: str) -> None:
+def test_a_record_says_what_to_look_up(kept: SubmissionRecord, target: str) -> None:
     for seen in (None, absent("another")):
         decision = step(RETRY, record=kept, lookup=seen)
         assert (decision.action, decision.target) == (Action.LOOK_UP, target)
@@ -173,7 +173,7 @@ def test_a_failed_one_is_followed_by_the_next_generation() -> None:
         (MOST_GENERATIONS, CLEARED, False),
     ],
 )
-def test_failures_end_and_a_clear_begins_their_count_anew(failed: int, attempt: TaskAttempt, goes_on: bool) -> None:
+def test_failures_end_and_a_clear_begins_their_count_again(failed: int, attempt: TaskAttempt, goes_on: bool) -> None:
     last = record(RecordState.DONE, generation=failed - 1)
     recorded = step(attempt, record=last, lookup=found(**FAILED))
     derived = step(attempt, generation=failed - 1, lookup=found(IDENTITY.client_business_id(failed - 1), **FAILED))
@@ -202,7 +202,7 @@ def test_refused_content_is_final_for_a_retry_only() -> None:
         (CLEARED, SubmissionPolicy(on_expired="resubmit"), True),
     ],
 )
-def test_what_expired_is_bought_anew_only_when_told_to(
+def test_what_expired_is_bought_again_only_when_told_to(
     kept: SubmissionRecord | None, attempt: TaskAttempt, rules: SubmissionPolicy, bought: bool
 ) -> None:
     decision = step(attempt, COMPLETED["expires_at"], rules, record=kept, lookup=found(ID if kept else CLIENT_ID))
@@ -227,7 +227,7 @@ def test_an_expired_result_stops_a_retry() -> None:
     assert ID in stopped.reason
 
 
-def test_a_changed_request_is_another_wish_after_a_clear_only() -> None:
+def test_a_changed_request_counts_after_a_clear_only() -> None:
     kept = record(RecordState.DONE, fingerprint="e" * 64)
     went_on = step(RETRY, record=replace(kept, try_number=1), lookup=found())
     assert went_on.action is Action.USE
@@ -251,7 +251,7 @@ def test_a_clear_that_may_have_been_none_asks_for_what_is_new_and_risks_nothing_
 
 
 @pytest.mark.parametrize(("state", "verb"), [(RecordState.DONE, Action.SUBMIT), (RecordState.SUBMITTED, Action.USE)])
-def test_without_reuse_only_what_was_handed_on_is_bought_anew(state: RecordState, verb: Action) -> None:
+def test_without_reuse_only_what_was_handed_on_is_bought_again(state: RecordState, verb: Action) -> None:
     rules = SubmissionPolicy(reuse_existing=False)
     assert step(CLEARED, rules=rules, record=record(state), lookup=found()).action is verb
     assert step(RETRY, rules=rules, record=record(state), lookup=found()).action is Action.USE
@@ -260,7 +260,7 @@ def test_without_reuse_only_what_was_handed_on_is_bought_anew(state: RecordState
 @pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED])
 @pytest.mark.parametrize("choice", ["resubmit", "fail"])
 @pytest.mark.parametrize(("age", "seconds"), [(0.0, 90.0), (299.0, 90.0), (300.0, 0.0)])
-def test_another_request_is_looked_for_once_what_was_sent_before_must_show(
+def test_another_request_is_looked_up_once_what_was_sent_before_must_show(
     attempt: TaskAttempt, choice: Any, age: float, seconds: float
 ) -> None:
     """The record of the former request bounds when one of this may have left, by clocks that differ."""
@@ -275,14 +275,14 @@ def test_another_request_is_looked_for_once_what_was_sent_before_must_show(
     assert not seconds or verb(seconds - 1, absent(looks=9)) is Action.WAIT
 
 
-def test_where_nothing_can_have_left_one_look_suffices() -> None:
+def test_where_nothing_can_have_left_one_look_up_suffices() -> None:
     never = replace(RETRY, started_at=-math.inf)
     assert step(never, rules=SubmissionPolicy(on_unknown_submission="fail"), lookup=absent(looks=1)).action is (
         Action.SUBMIT
     )
 
 
-def test_a_queued_record_vouches_that_nothing_was_sent() -> None:
+def test_a_queued_record_says_that_nothing_was_sent() -> None:
     decision = step(RETRY, record=record(RecordState.QUEUED, generation=2))
     assert (decision.action, decision.generation) == (Action.SUBMIT, 2)
     changed = step(RETRY, record=record(RecordState.QUEUED, fingerprint="e" * 64))

@@ -126,12 +126,12 @@ def test_the_real_task_instance_pulls_what_it_pushed_and_nothing_else(monkeypatc
     assert asked == [{**place, "key": "a", "include_prior_dates": False}]
 
 
-def test_the_shelf_is_the_best_that_this_airflow_has() -> None:
+def test_the_store_is_the_best_that_this_airflow_has() -> None:
     assert isinstance(state_store_for({"task_state_store": MemoryTaskStateStore(), "ti": Instance()}), TaskStateStore)
     assert isinstance(state_store_for({"ti": Instance()}), XComStateStore)
 
 
-def test_a_memory_shelf_shares_the_texts_it_was_given() -> None:
+def test_a_memory_store_shares_the_texts_it_was_given() -> None:
     texts = {"a": TEXT}
     InMemoryStateStore(texts).write("b", "other")
     again = InMemoryStateStore(texts)

@@ -414,7 +414,7 @@ def test_rebinding_the_checked_address_is_the_one_connected_to() -> None:
     assert f"\r\nHost: rebind.example:{server.port}\r\n" in server.requests[0]
 
 
-def test_every_hop_is_looked_up_anew() -> None:
+def test_every_hop_is_looked_up_again() -> None:
     with serve(fixed(respond(200, b"x"))) as inner:
         target = inner.url(host="second.example")
         with serve(fixed(respond(307, Location=target))) as outer:

@@ -258,7 +258,7 @@ def test_a_thousand_watches_share_one_line_and_the_rate(harness: PollerHarness) 
     assert all(late - early >= 1 - 1e-3 for early, late in zip(moments, moments[53:], strict=False))
 
 
-def test_the_last_to_leave_closes_it_and_the_next_opens_anew(harness: PollerHarness) -> None:
+def test_the_last_to_leave_closes_it_and_the_next_opens_again(harness: PollerHarness) -> None:
     async def go() -> None:
         async with shared("nb") as one:
             async with shared("nb") as two, shared("other") as other:
@@ -332,7 +332,7 @@ def test_a_connection_that_cannot_be_read_is_everybodys_error_and_no_poller_is_l
     assert ended == [broken] * 3 and later.outcome == "finished"
 
 
-def test_a_bug_in_a_look_ends_those_who_wait_for_that_image_task_and_nobody_else(harness: PollerHarness) -> None:
+def test_a_bug_in_a_poll_ends_those_who_wait_for_that_image_task_and_nobody_else(harness: PollerHarness) -> None:
     """An answer that we stumble over must not take a thousand other waits with it, again after each retry."""
     harness.service.scripts["bad"] = lambda t, n: KeyError("a bug")
 
@@ -401,7 +401,7 @@ def test_a_rotated_key_is_read_once_and_nobody_notices(harness: PollerHarness) -
     )
 
 
-def test_a_refused_key_that_the_connection_still_holds_is_final_after_one_look_at_it(harness: PollerHarness) -> None:
+def test_a_refused_key_that_the_connection_still_holds_is_final_after_one_reading_of_it(harness: PollerHarness) -> None:
     keyed(harness.service, "sk-2", since=20)
 
     async def go() -> list[Subscription]:
@@ -589,7 +589,7 @@ def test_facts_of_a_foreign_version_leave_no_ghost(slow_harness: PollerHarness) 
 # --- when -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_newcomer_does_not_wait_for_the_turn_of_a_slower_watch(slow_harness: PollerHarness) -> None:
+def test_a_newcomer_does_not_wait_for_the_poll_of_a_slower_subscription(slow_harness: PollerHarness) -> None:
     async def go() -> Subscription:
         slow = asyncio.create_task(wait_for(subscription(["a"], interval=3600, wait=9000)))
         await asyncio.sleep(10)

@@ -159,7 +159,7 @@ def test_a_key_in_a_reason_is_blanked() -> None:
     assert "0123456789" not in json.dumps(sighting.to_record(WAIT, NOW))
 
 
-def test_a_sighting_tells_what_decides_the_first_poll() -> None:
+def test_a_result_tells_what_decides_the_first_poll() -> None:
     assert (seen(SUBMITTED, id=ID, created_at=NOW).created_at, PollResult(ID).created_at) == (NOW, None)
     assert (seen(SUBMITTED, id=ID, model="m").latency_key, PollResult(ID).latency_key) == ("m", "")
 

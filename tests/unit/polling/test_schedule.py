@@ -122,7 +122,7 @@ def test_one_that_left_and_came_back_has_one_turn() -> None:
     assert queue.pop_due(START + 7, 1.0) == ("t0", 0.0) and queue.pop_due(NEVER / 2, 1.0) is None
 
 
-def test_a_last_look_jumps_the_queue_before_the_deadline() -> None:
+def test_a_last_poll_jumps_the_queue_before_the_deadline() -> None:
     """A thousand at 10 a second take 100 s a round; one whose time runs out does not wait for its turn."""
     queue = filled(1000)
     simulate(queue, seconds=50, rate=10.0)
@@ -131,7 +131,7 @@ def test_a_last_look_jumps_the_queue_before_the_deadline() -> None:
     assert any(START + 60 <= moment <= START + 90 for moment in polls)
 
 
-def test_a_last_look_comes_two_seconds_before_the_deadline_when_there_is_time_for_all() -> None:
+def test_a_last_poll_comes_two_seconds_before_the_deadline_when_there_is_time_for_all() -> None:
     queue = PollQueue()
     queue.add("a", START + 500, START + 100)
     queue.add("b", START + 10, START + 100)

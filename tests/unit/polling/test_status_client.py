@@ -45,7 +45,7 @@ def settings(key: str = "sk-1", base_url: str = "https://toapis.com") -> ToApisS
     ],
 )
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_connection_that_cannot_be_read_anew_is_nobodys_end(
+def test_a_connection_that_cannot_be_read_again_is_nobodys_end(
     harness: PollerHarness, error: Exception, refused: bool
 ) -> None:
     async def unreadable(nanobanana_conn_id: str) -> Any:
@@ -132,7 +132,7 @@ def test_such_a_key_is_airflows_error_from_the_start() -> None:
         asyncio.run(clients().open())
 
 
-def test_a_connection_that_changes_with_every_look_piles_up_no_lines(harness: PollerHarness) -> None:
+def test_a_connection_that_changes_with_every_reading_piles_up_no_lines(harness: PollerHarness) -> None:
     """Secrets backends may lease a new key for every read."""
     harness.service.default = until(5000, RUNNING, COMPLETED)
     keys = itertools.count()

@@ -105,7 +105,7 @@ def test_a_429_and_what_follows_never_raises_the_rate(events: list[tuple[int, fl
             moments.append(now + wait)
 
 
-def test_a_far_turn_is_not_reserved() -> None:
+def test_a_far_slot_is_not_reserved() -> None:
     slow = SubmitRateLimiter(5.0, ProcessState())
     waits = [slow.reserve(NOW) for _ in range(60)]
     assert line(*waits)[-1] == pytest.approx(MAX_BLOCKING_WAIT, abs=0.2)
@@ -160,7 +160,7 @@ def test_success_brings_the_rate_back() -> None:
 # --- the line, sat out ---------------------------------------------------------------------------------------------
 
 
-def test_a_turn_is_sat_out_once() -> None:
+def test_a_slot_is_sat_out_once() -> None:
     one, clock = SubmitRateLimiter(0.2, ProcessState()), Clock()
     for _ in range(3):
         one.acquire(clock, clock.sleep, wait_for_slot=False)
@@ -182,7 +182,7 @@ def test_whoever_waits_when_a_429_comes_gets_in_line_again() -> None:
     assert len(clock.waits) == 2
 
 
-def test_a_far_turn_is_for_the_caller_to_queue() -> None:
+def test_a_far_slot_is_for_the_caller_to_queue() -> None:
     one, clock = SubmitRateLimiter(5.0, ProcessState()), Clock()
     one.on_rate_limited(NOW, 30.0)
     with pytest.raises(RateLimited, match="Nothing was sent now") as caught:

@@ -177,7 +177,7 @@ def no_echo() -> Iterator[None]:
 
 @settings(max_examples=100, deadline=None, database=None)
 @given(st.lists(st.tuples(lives, st.sampled_from([0.0, 5.0, 300.0]), st.booleans()), max_size=6))
-def test_every_order_is_paid_once_whatever_is_killed(history: list[tuple[Life, float, bool]]) -> None:
+def test_every_item_is_paid_once_whatever_is_killed(history: list[tuple[Life, float, bool]]) -> None:
     """``wiped``: as before Airflow 3.3, where XComs end with the try; the derived ids carry on then."""
     service = FakeService()
     for life, pause, wiped in history:

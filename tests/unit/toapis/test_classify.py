@@ -528,6 +528,6 @@ def test_a_case_sensitive_parameter_is_no_refused_content() -> None:
 
 
 @pytest.mark.parametrize("word", ["failed", "failure", "timeout", "denied", "expired"])
-def test_a_failed_look_without_an_id_is_no_failed_image_task(word: str) -> None:
+def test_a_failed_poll_without_an_id_is_no_failed_image_task(word: str) -> None:
     error = failure(STATUS, response(200, {"status": word, "message": "service busy"}))
     assert (type(error), error.charged) == (TransientFailure, "yes")

@@ -495,7 +495,7 @@ def test_a_client_id_that_the_answer_does_not_repeat_has_to_be_said_to_be_one() 
 
 
 @pytest.mark.parametrize("fields", [{"client_business_id": "nb-8"}, {"client_business_id": "nb-8", "id": None}])
-def test_a_look_by_client_id_that_shows_another_one_is_never_ours(fields: dict[str, Any]) -> None:
+def test_a_look_up_by_client_id_that_shows_another_one_is_never_ours(fields: dict[str, Any]) -> None:
     with pytest.raises(errors.TransientFailure):
         status_call("nb-7").parse(response(200, {**RUNNING, **fields}), NOW)
 
@@ -515,7 +515,7 @@ def test_the_status_of_the_image_task_outweighs_that_of_the_call_around_it(word:
     assert STATUS.parse(response(200, around), NOW).status == "running"
 
 
-def test_a_result_that_only_the_query_tells_from_a_reference_is_taken_and_a_reference_signed_anew_is_not() -> None:
+def test_a_result_that_only_the_query_tells_from_a_reference_is_taken_and_a_reference_signed_again_is_not() -> None:
     call = status_call(ID, {"https://cdn.example/get?id=1"})
     for link, taken in (("https://cdn.example/get?id=2", 1), ("https://cdn.example/get?id=1&X-Amz-Signature=ab", 0)):
         body = {"id": ID, "status": "completed", "result": {"data": [{"url": link}]}}
