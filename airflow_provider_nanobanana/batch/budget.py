@@ -10,7 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.costs import MILLION, PriceClass, format_usd, micros, price, price_class_of
+from airflow_provider_nanobanana.batch.costs import (
+    MILLION,
+    PriceClass,
+    format_images,
+    format_usd,
+    micros,
+    price,
+    price_class_of,
+)
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, InvalidRequest
@@ -43,9 +51,9 @@ class Estimate:
     def line(self) -> str:
         """Return the estimate in words, for the log."""
         prices = "the highest prices billed so far" if self.above_list else "list prices"
-        text = f"Estimate: {self.images:,} images to buy, {format_usd(self.total_usd)} at {prices}"
+        text = f"Estimate: {format_images(self.images)} to buy, {format_usd(self.total_usd)} at {prices}"
         if self.unknown:
-            text += f" and {self.unknown:,} images without a known price"
+            text += f" and {format_images(self.unknown)} without a known price"
         if self.within_images < self.images:
             text += f"; max_cost_usd stops after {self.within_images:,} of them, {format_usd(self.within_usd)}"
         return f"{text}."
@@ -141,7 +149,7 @@ def check_balance(balance: Balance, estimate: Estimate) -> None:
     if has is None or micros(needs) <= micros(has):
         return
     raise InsufficientCredits(
-        f"{estimate.within_images:,} images to buy cost {format_usd(needs)} at the prices known, and the account has "
+        f"{format_images(estimate.within_images)} to buy: {format_usd(needs)} at the prices known, and the account has "
         f"{format_usd(has)} left ({balance.remain_credits:,.0f} credits): {format_usd(needs - has)} too little. This "
         "attempt submitted nothing and was charged nothing. Top up, ask for less (max_cost_usd), or set "
         "preflight_balance=False to buy as far as it goes, then clear the task; a retry by itself cannot help."

@@ -41,6 +41,11 @@ def micros(usd: float) -> int:
     return round(usd * MILLION)
 
 
+def format_images(number: int) -> str:
+    """Return a number of images as people read it."""
+    return f"{number:,} image{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one image cost.

@@ -237,8 +237,8 @@ class BatchPreparation:
         if unknown:
             perhaps = state.budget.estimate(filter(state.may_be_bought, unknown), bills=state.costs.bills)
             log.info(
-                "%d more may have been bought by an earlier attempt: they are looked up before any is. Up to %d of "
-                "them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
+                "May have been bought by an earlier attempt: %d more, which are looked up before any is bought. Up to "
+                "%d of them, %s, are bought if what was sent for them was not accepted, failed or has expired.",
                 *(len(unknown), perhaps.images, format_usd(perhaps.total_usd)),
             )
         if self.spec.preflight_balance and estimate.images:
@@ -316,16 +316,16 @@ def _drop_missing_extras(state: BatchState) -> None:
             gone += len(entry.extras) + len(entry.lost) - len(extras) - len(lost)
             state.ledger.update(key, extras=extras, lost=lost)
     if gone:
-        log.warning("%d images that came beside others are gone from the destination, or were given up", gone)
+        log.warning("Images that came beside others and are gone from the destination, or were given up: %d", gone)
 
 
 def _log_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
     if lost:
         rebuy = sum(state.will_be_bought(item) for item in lost)
         log.warning(
-            "%d images that were in place are %s. Those whose links live are landed again for free; %d are to be "
-            "bought again.",
-            *(len(lost), how, rebuy),
+            "Images that were in place and are %s: %d. Those whose links live are landed again for free. To be bought "
+            "again: %d.",
+            *(how, len(lost), rebuy),
         )
 
 

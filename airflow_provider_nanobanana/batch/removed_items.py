@@ -51,8 +51,8 @@ def restore_former_items(state: BatchState) -> None:
             state.ledger.update(item.key, status="open", error=None)
     if some := [item for item in state.former_items if _unlanded(state.entry(item))]:
         log.warning(
-            "The list changed with the clear. %d images of the list before may be paid and are not landed: they are "
-            "landed too, as they get ready, under the names they were to have; none of them is bought.",
+            "The list changed with the clear. Of the list before, what may be paid and is not landed (%d) is landed "
+            "too as it gets ready, under the names it was to have; none of it is bought.",
             len(some),
         )
 
@@ -127,8 +127,8 @@ def log_abandoned(state: BatchState, left: list[dict[str, Any]]) -> None:
     """Say in the log what is left behind, and what can be done about it."""
     if left:
         log.warning(
-            "%d images of the list before the clear are paid, or may be, and are not landed: %s. Their links live for "
-            "about 24 hours: clear the task once more within that time, and what is ready by then is landed. The "
+            "Of the list before the clear, paid or perhaps paid, and not landed: %d (%s). Links live for about 24 "
+            "hours: clear the task once more within that time, and what is ready by then is landed. The "
             "manifest lists them under 'abandoned'.",
             len(left),
             name_ids(str(record["id"]) for record in left),

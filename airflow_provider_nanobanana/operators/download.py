@@ -83,7 +83,7 @@ class NanoBananaDownloadOperator(BaseOperator):
             uri = manifest.uri if unwritten is None else None
             self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)
             error = _loss(lost, landed) if lost else None
-            if error := with_manifest_error(error, unwritten, f"{len(landed)} images are in place"):
+            if error := with_manifest_error(error, unwritten, f"Images in place: {len(landed)}"):
                 raise error
         return landed
 

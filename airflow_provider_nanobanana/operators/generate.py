@@ -385,7 +385,7 @@ def _report(
     _log_result(result, totals)
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())
-    return result, with_manifest_error(error, unwritten, f"{result['count']:,} images are in place")
+    return result, with_manifest_error(error, unwritten, f"Images in place: {result['count']:,}")
 
 
 def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mapping[str, Any]) -> None:
@@ -440,11 +440,11 @@ def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
 
     if result["extra_count"]:
         log.info(
-            "%d images more than asked for came with the others; stored beside them, with a number behind the name",
+            "More images than asked for came with the others: %d; stored beside them, with a number behind the name",
             result["extra_count"],
         )
     log.info(
-        "%d images are in place, %d are not; the batch has cost %s",
+        "Images in place: %d, missing: %d; the batch has cost %s",
         result["count"] + result["extra_count"],
         result["failed_count"],
         format_usd(totals["cost_usd"]),

@@ -87,4 +87,4 @@ def with_manifest_error(
         first, line, rest = error.message.partition("\n")
         return error.reworded(f"{first} {words}{line}{rest}")
     free = "A retry, or a clear, writes it and buys nothing again."
-    return errors.StorageFailed(f"{in_place}, and paid. {words} {free}", charged="yes")
+    return errors.StorageFailed(f"{in_place}, all paid. {words} {free}", charged="yes")

@@ -159,8 +159,8 @@ def test_a_clear_relies_on_no_broken_file(
         run = batch.attempt(requests=PROMPTS)
     assert run.error is None and run.result["count"] == 6 and victim.read_bytes() == whole
     assert batch.posts == (7 if late else 6)
-    assert f"Estimate: {int(late)} images to buy" in said(caplog)
-    assert "1 images that were in place are no whole images any more" in said(caplog)
+    assert f"Estimate: {int(late)} image" in said(caplog)
+    assert "Images that were in place and are no whole images any more: 1." in said(caplog)
 
 
 def test_a_picture_that_a_person_put_there_stays_and_is_told(with_store: GenerateTask) -> None:

@@ -71,7 +71,7 @@ def test_all_images_are_landed_numbered_and_found_by_the_next_run(
     come_with(monkeypatch, 2, "picture 1")
     with caplog.at_level(logging.INFO):
         first = batch.attempt(requests=PROMPTS)
-    assert first.error is None and "2 images more than asked for" in told(caplog)
+    assert first.error is None and "More images than asked for came with the others: 2" in told(caplog)
     (stem,) = {
         Path(image["uri"]).stem for image in first.result["images"] if image["request"] == 1 and not image["index"]
     }
@@ -288,7 +288,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     refuse_manifests(monkeypatch, error)
     run = batch.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
-    assert "4 images are in place, and paid" in str(run.error) and "buys nothing again" in str(run.error)
+    assert "Images in place: 4, all paid" in str(run.error) and "buys nothing again" in str(run.error)
     assert (xcom(run)["count"], xcom(run)["manifest"]) == (4, None)
     monkeypatch.setattr(ImageStore, "write_manifest", write)
     again = batch.attempt(requests=PROMPTS, allow_partial=allow_partial)
@@ -387,7 +387,7 @@ def test_the_last_lines_say_what_was_paid_what_is_there_and_that_a_clear_is_safe
     with_store.emulator.fault(on="submit", kind="content_policy", match="picture 1")
     with caplog.at_level(logging.INFO):
         run = with_store.attempt(requests=PROMPTS, allow_partial=True)
-    last = told(caplog)[told(caplog).index("3 images are in place, 1 are not; the batch has cost $0.075") :]
+    last = told(caplog)[told(caplog).index("Images in place: 3, missing: 1; the batch has cost $0.075") :]
     assert run.error is None and "Clearing this task does not buy existing images again." in last
     assert "content_policy_violation" in last and run.result["manifest"] in last
 

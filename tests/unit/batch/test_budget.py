@@ -85,7 +85,7 @@ def test_the_estimate_in_words() -> None:
     wanted = items(["a"] * 2000)
     assert Budget().estimate(wanted).line() == "Estimate: 2,000 images to buy, $50.00 at list prices."
     assert Budget(10).estimate(wanted).line().endswith("; max_cost_usd stops after 400 of them, $10.00.")
-    assert "1 images without a known price" in Budget().estimate(items(UNPRICED)).line()
+    assert "1 image without a known price" in Budget().estimate(items(UNPRICED)).line()
 
 
 # --- the account ----------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_the_account_must_hold_what_will_be_bought(balance: Balance, enough: boo
     if enough:
         check_balance(balance, estimate)
         return
-    with pytest.raises(errors.InsufficientCredits, match=r"4 images to buy cost \$0\.10 ") as caught:
+    with pytest.raises(errors.InsufficientCredits, match=r"4 images to buy: \$0\.10 ") as caught:
         check_balance(balance, estimate)
     assert caught.value.charged == "no" and not caught.value.retryable
     assert "submitted nothing" in caught.value.message and "preflight_balance=False" in caught.value.message
