@@ -18,12 +18,13 @@ from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
-from airflow_provider_nanobanana.batch.removed_items import hold_costs, left_over, restore_former_items
+from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
+from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
@@ -108,7 +109,7 @@ class BatchPreparation:
         items, former, digests = _unpack(content)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
-        hold_costs(state)
+        _hold_costs(state)
         if not resumed:
             self._warn_of_another_list(snapshot)
             _reopen_items(state)
@@ -276,6 +277,17 @@ def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, s
         return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
+
+
+def _hold_costs(state: BatchState) -> None:
+    """Count against the limit what may be paid, until it is found out whether it is: the answer to a submit was lost.
+
+    Of some that is never found out.
+    """
+    for item in (*state.items, *state.former_items):
+        record = state.entry(item).record
+        if record is not None and record.state is RecordState.INTENT:
+            state.costs.hold(item)
 
 
 def _reopen_items(state: BatchState) -> None:

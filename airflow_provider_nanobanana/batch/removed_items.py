@@ -57,14 +57,6 @@ def restore_former_items(state: BatchState) -> None:
         )
 
 
-def hold_costs(state: BatchState) -> None:
-    """Count against the limit what may be paid of earlier lists, until it is known whether it is."""
-    for item in state.former_items:
-        entry = state.entry(item)
-        if _unlanded(entry) and entry.record is not None and entry.record.image_task_id is None:
-            state.costs.hold(item)
-
-
 def pollable_items(state: BatchState) -> list[BatchItem]:
     """Return what can be polled; before that, look up those of which the answer to the submit was lost; free."""
     unanswered = {

@@ -234,6 +234,7 @@ class BatchSubmitter:
             return
         self._unsettled.discard(item.key)
         if result is None:
+            self._state.costs.release(item)
             self._unsent.append(item)
             return
         self._admission.on_found()

@@ -89,6 +89,23 @@ def test_the_limit_counts_what_may_be_paid_of_the_list_before_a_clear(waves: Gen
     assert batch.charges == 25, "what was never sent counts no more"
 
 
+@pytest.mark.parametrize("client_ids", [True, False])
+def test_the_limit_counts_what_nobody_can_find(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, client_ids: bool
+) -> None:
+    """A submit whose answer was lost and that cannot be found may be paid, in every later attempt."""
+    batch = with_store
+    connection = batch.emulator.connection_json(timeout=30, client_ids=client_ids)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    batch.emulator.configure(ignore_client_ids=True)
+    batch.emulator.fault(on="submit", kind="server_error", committed=True, times=1, match="picture 1")
+    options: dict[str, Any] = {"requests": many(6), "max_cost_usd": 4 * 0.025, "on_unknown_submission": "fail"}
+    for _ in range(3):
+        batch.attempt(**options)
+    batch.emulator.configure(ignore_client_ids=False)
+    assert batch.charges == 4
+
+
 def test_without_a_limit_nobody_waits_for_what_is_in_doubt(waves: GenerateTask) -> None:
     batch = waves
     batch.emulator.configure(lookup_delay=30)
