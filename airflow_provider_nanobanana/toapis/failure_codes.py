@@ -6,7 +6,7 @@ is not in the table is the service's own word for an image task that it failed a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_nanobanana.toapis.errors import Charged
@@ -79,14 +79,7 @@ TIMEOUT: Final = FailureCode(
     advice="Clear this task to wait again for free; do not clear their submit tasks.",
 )
 #: As :data:`RESULT_MISSING`, but the service may still deliver the image.
-RESULT_PENDING: Final = FailureCode(
-    RESULT_MISSING.code,
-    "yes",
-    retryable=True,
-    pending=True,
-    heading="Completed without an image so far, and paid",
-    advice=RESULT_MISSING.advice,
-)
+RESULT_PENDING: Final = replace(RESULT_MISSING, pending=True, heading="Completed without an image so far, and paid")
 NOT_SEEN: Final = FailureCode(
     "not_seen",
     "unknown",

@@ -129,8 +129,7 @@ class ImageRequest(BaseModel):
             raise ValueError(f"is not JSON ({error}); give texts, numbers, lists and mappings only") from None
         if fault := next(filter(None, map(text_fault, texts)), None):
             raise ValueError(fault)
-        metadata = extra_body.get("metadata")
-        if "client_business_id" in extra_body or (isinstance(metadata, Mapping) and "client_business_id" in metadata):
+        if _sets(extra_body, "client_business_id"):
             raise ValueError("holds client_business_id, by which a retry finds what is paid; leave it out")
         if not isinstance(extra_body.get("model", ""), str):
             raise ValueError(f"holds a model that is {type(extra_body['model']).__name__}, not a text")
@@ -158,7 +157,7 @@ class ImageRequest(BaseModel):
             raise InvalidRequest(frame.format(faults="; ".join(_faults(error)))) from None
         model = request.extra_body.get("model") or request.model or default_model
         size = None if "size" in request.extra_body else request.size
-        resolution = None if _overrides_resolution(request.extra_body) else request.resolution
+        resolution = None if _sets(request.extra_body, "resolution") else request.resolution
         if faults := catalogue.validation_errors(model, size, resolution):
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
         return request.model_copy(update={"model": model})
@@ -319,9 +318,10 @@ class ImageTask(BaseModel):
         return self.billing.cost_usd if self.billing else None
 
 
-def _overrides_resolution(extra_body: Mapping[str, Any]) -> bool:
+def _sets(extra_body: Mapping[str, Any], field: str) -> bool:
+    """Whether extra fields set a field of ours, at the top or in the metadata."""
     metadata = extra_body.get("metadata")
-    return "resolution" in extra_body or (isinstance(metadata, Mapping) and "resolution" in metadata)
+    return field in extra_body or (isinstance(metadata, Mapping) and field in metadata)
 
 
 def _reference_fault(reference: str) -> str | None:

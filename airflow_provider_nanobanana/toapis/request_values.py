@@ -184,7 +184,7 @@ def values_in(value: Any, deepest: int, most: int) -> Iterator[Any]:
 
 def _is_column(value: Any) -> bool:
     """Whether a value is one column: a series or a one-dimensional array without fields."""
-    if _has_any(value, ("ndim",)):
+    if hasattr(value, "ndim"):
         return _dimensions(value) == 1 and not _fields_of(value)
     return _has_any(value, ("dtype", "type")) and not _has_any(value, (*_TABLE_MARKS, "schema"))
 
