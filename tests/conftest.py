@@ -30,16 +30,16 @@ def _retention_of_any_airflow() -> None:
 
 
 @pytest.fixture(scope="session")
-def _pace_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _shared_state_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pace")
 
 
 @pytest.fixture(autouse=True)
-def pace_folder(_pace_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shared_state_folder(_shared_state_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this test's submits agree on their pace: what another test's clock wrote would hold them up."""
     from airflow_provider_nanobanana.submission import rate_limiter
 
-    folder = _pace_folders / str(next(_numbers))
+    folder = _shared_state_folders / str(next(_numbers))
     monkeypatch.setattr(rate_limiter, "shared_state_folder", lambda: folder)
     monkeypatch.setattr(rate_limiter, "_process_states", {})
     return folder

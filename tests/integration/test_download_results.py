@@ -188,7 +188,7 @@ def test_a_few_odd_answers_do_not_pass_for_silence(
     monkeypatch.setattr(session, "status_call", poisoned)
     with NanoBananaHook() as hook:
         seen = poll_once(hook.session, ids)
-    assert [sighting.image_task is not None for sighting in seen] == [False] * 10 + [True] * 2
+    assert [result.image_task is not None for result in seen] == [False] * 10 + [True] * 2
 
 
 def test_the_log_of_something_unexpected_holds_no_key(caplog: pytest.LogCaptureFixture) -> None:

@@ -120,17 +120,17 @@ def test_a_poll_at_the_deadline_is_bounded(emulator: Emulator, buy: Buy, slept: 
 def test_a_silent_service_is_not_asked_about_everything(emulator: Emulator) -> None:
     emulator.fault(on="status", kind="drop")
     with NanoBananaHook() as hook:
-        sightings = poll_once(hook.session, [f"tsk_{number}" for number in range(200)])
-    assert len(sightings) == 200
-    assert all(sighting.error is not None for sighting in sightings)
+        results = poll_once(hook.session, [f"tsk_{number}" for number in range(200)])
+    assert len(results) == 200
+    assert all(result.error is not None for result in results)
     assert len(emulator.requests()) < 50
 
 
 def test_inline_images_are_not_kept_in_memory(emulator: Emulator, buy: Buy) -> None:
     with NanoBananaHook() as hook:
-        [sighting] = poll_once(hook.session, [buy(response_format="b64_json")])
-    assert sighting.image_task is not None
-    assert [(image.url, image.b64_json) for image in sighting.image_task.images] == [(None, None)]
+        [result] = poll_once(hook.session, [buy(response_format="b64_json")])
+    assert result.image_task is not None
+    assert [(image.url, image.b64_json) for image in result.image_task.images] == [(None, None)]
 
 
 class TestDownload:

@@ -70,22 +70,22 @@ async def test_one_small_event_then_the_end(emulator: Emulator, buy: Buy) -> Non
 
 @pytest.mark.parametrize("name", ["tsk_{:020d}", "\U0001f34c" * 60 + "{}", "\ud800{}", "x" * 5000 + "{}", 'a"\n{}'])
 def test_the_event_is_small_whatever_ids_and_statuses_look_like(name: str) -> None:
-    watched = trigger(*(name.format(number) for number in range(2000)))
-    watch = watched._subscription()
-    for number, target in enumerate(watch.targets):
+    trigger_of_many = trigger(*(name.format(number) for number in range(2000)))
+    subscription = trigger_of_many._subscription()
+    for number, target in enumerate(subscription.targets):
         word = f"\x1b[31m place {number} of 9\n[2026] ERROR"
-        watch.notify(PollResult(target.id, image_task=image_task(status=word, result=None)))
-    event = watched._event(watch)
+        subscription.notify(PollResult(target.id, image_task=image_task(status=word, result=None)))
+    event = trigger_of_many._event(subscription)
     assert len(json.dumps(event)) < 4096
     assert event["counts"] == {"running": 2000}
 
 
 def test_no_word_of_the_service_makes_a_line_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    watch = trigger("tsk_1\n2026 ERROR forged", deadline=time.time() + 900)._subscription()
-    watch._log = logging.getLogger("words")
+    subscription = trigger("tsk_1\n2026 ERROR forged", deadline=time.time() + 900)._subscription()
+    subscription._log = logging.getLogger("words")
     caplog.set_level(logging.INFO, "words")
     for word in ("queued", "place 9 of 9\nforged", "place 8 of 9\x1b[31m", "RUNNING"):
-        watch.notify(PollResult("tsk_1\n2026 ERROR forged", image_task=image_task(status=word, result=None)))
+        subscription.notify(PollResult("tsk_1\n2026 ERROR forged", image_task=image_task(status=word, result=None)))
     lines = [record.getMessage() for record in caplog.records]
     assert [line.rpartition(": ")[2] for line in lines] == ["queued", "running", "RUNNING"]
     assert not any("\n" in line or "\x1b" in line for line in lines)

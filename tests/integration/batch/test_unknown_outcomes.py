@@ -27,7 +27,7 @@ def twice(batch: GenerateTask) -> list[str]:
 
 
 @pytest.fixture
-def waves(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> GenerateTask:
+def small_groups(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> GenerateTask:
     """A task instance at the default rate; the emulator's own is so high that all is one wave."""
     connection = with_store.emulator.connection_json(timeout=30, submit_rate=5)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
@@ -37,8 +37,8 @@ def waves(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> Generate
 # --- the limit of cost ---------------------------------------------------------------------------------------------
 
 
-def test_the_limit_holds_after_a_kill_while_submits_are_invisible(waves: GenerateTask) -> None:
-    batch = waves
+def test_the_limit_holds_after_a_kill_while_submits_are_invisible(small_groups: GenerateTask) -> None:
+    batch = small_groups
     batch.emulator.configure(lookup_delay=30)
     options: dict[str, Any] = {"requests": many(45), "max_cost_usd": 25 * 0.025}
     batch.attempt(**options, crash_on=("submit under way", 20))
@@ -48,8 +48,8 @@ def test_the_limit_holds_after_a_kill_while_submits_are_invisible(waves: Generat
     assert batch.charges == len(batch.files) == 25
 
 
-def test_the_limit_holds_after_a_look_up_that_failed(waves: GenerateTask) -> None:
-    batch = waves
+def test_the_limit_holds_after_a_look_up_that_failed(small_groups: GenerateTask) -> None:
+    batch = small_groups
     options: dict[str, Any] = {"requests": many(45), "max_cost_usd": 25 * 0.025}
     batch.attempt(**options, crash_on=("submit under way", 20))
     batch.emulator.fault(on="status", kind="server_error", match="picture 1", times=4 * 4)
@@ -74,8 +74,10 @@ def test_the_limit_counts_what_expired_before_a_kill(with_store: GenerateTask, p
 
 
 @pytest.mark.parametrize("lookup_delay", [0, 30])
-def test_the_limit_counts_what_may_be_paid_of_the_list_before_a_clear(waves: GenerateTask, lookup_delay: int) -> None:
-    batch = waves
+def test_the_limit_counts_what_may_be_paid_of_the_list_before_a_clear(
+    small_groups: GenerateTask, lookup_delay: int
+) -> None:
+    batch = small_groups
     batch.emulator.configure(lookup_delay=lookup_delay)
     limit: dict[str, Any] = {"max_cost_usd": 25 * 0.025}
     batch.attempt(requests=many(20), crash_on=("submit under way", 12), **limit)
@@ -106,8 +108,8 @@ def test_the_limit_counts_what_nobody_can_find(
     assert batch.charges == 4
 
 
-def test_without_a_limit_nobody_waits_for_what_is_in_doubt(waves: GenerateTask) -> None:
-    batch = waves
+def test_without_a_limit_nobody_waits_for_what_is_in_doubt(small_groups: GenerateTask) -> None:
+    batch = small_groups
     batch.emulator.configure(lookup_delay=30)
     batch.attempt(requests=many(45), crash_on=("submit under way", 20))
     began, known = batch.clock.now, batch.posts
@@ -161,8 +163,8 @@ def test_preflight_of_a_retry_lands_what_is_paid_before_it_fails(with_store: Gen
     assert run.ti.xcoms["return_value"]["failed_count"] == 1
 
 
-def test_preflight_after_a_kill_finds_what_is_paid(waves: GenerateTask) -> None:
-    batch = waves
+def test_preflight_after_a_kill_finds_what_is_paid(small_groups: GenerateTask) -> None:
+    batch = small_groups
     batch.attempt(requests=many(45), preflight_balance=True, crash_on=("submit under way", 20))
     paid = batch.charges
     batch.emulator.configure(credits=0.0)
@@ -174,9 +176,9 @@ def test_preflight_after_a_kill_finds_what_is_paid(waves: GenerateTask) -> None:
     assert batch.attempt(requests=many(45), preflight_balance=True).result["count"] == batch.charges == 45
 
 
-def test_a_slice_after_the_pause_buys_nothing_either(waves: GenerateTask) -> None:
+def test_a_slice_after_the_pause_buys_nothing_either(small_groups: GenerateTask) -> None:
     """The balance is asked once in an attempt; what it said holds for all its processes."""
-    batch = waves
+    batch = small_groups
     batch.emulator.fault(on="submit", kind="latency", seconds=100)
     batch.attempt(requests=many(45), preflight_balance=True, crash_on=("submit under way", 20))
     paid = batch.charges
@@ -191,9 +193,9 @@ def test_a_slice_after_the_pause_buys_nothing_either(waves: GenerateTask) -> Non
 
 
 @pytest.mark.parametrize("point", ["before status", "submit under way", "after submit"])
-def test_a_kill_before_client_ids_were_proved_buys_nothing_twice(waves: GenerateTask, point: str) -> None:
+def test_a_kill_before_client_ids_were_proved_buys_nothing_twice(small_groups: GenerateTask, point: str) -> None:
     """The answer gave an id, and the service would resolve no other."""
-    batch = waves
+    batch = small_groups
     batch.emulator.configure(ignore_client_ids=True)
     batch.attempt(requests=many(24), crash_on=(point, 1))
     run = batch.attempt(requests=many(24))
@@ -203,8 +205,8 @@ def test_a_kill_before_client_ids_were_proved_buys_nothing_twice(waves: Generate
     assert len(twice(batch)) <= 1, "one POST at most is under way before the service was seen to resolve ids"
 
 
-def test_answers_lost_while_ids_do_not_resolve_are_not_sent_again(waves: GenerateTask) -> None:
-    batch = waves
+def test_answers_lost_while_ids_do_not_resolve_are_not_sent_again(small_groups: GenerateTask) -> None:
+    batch = small_groups
     batch.emulator.configure(ignore_client_ids=True)
     batch.emulator.fault(on="submit", kind="server_error", committed=True, times=12)
     run = batch.attempt(requests=many(24))
@@ -215,9 +217,9 @@ def test_answers_lost_while_ids_do_not_resolve_are_not_sent_again(waves: Generat
 
 
 @pytest.mark.parametrize("how", ["no client ids", "slow to resolve"])
-def test_submits_overlap(waves: GenerateTask, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_submits_overlap(small_groups: GenerateTask, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """One after another is for the time before it is known whether ids resolve, and for no longer."""
-    batch, under_way, most, lock = waves, [0], [0], threading.Lock()
+    batch, under_way, most, lock = small_groups, [0], [0], threading.Lock()
     if how == "no client ids":
         connection = batch.emulator.connection_json(timeout=30, submit_rate=5, client_ids=False)
         monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)

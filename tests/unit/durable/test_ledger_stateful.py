@@ -64,7 +64,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         self.workers: list[Worker] = []
         self.acting: Worker | None = None
         self.texts: dict[str, str] = {}
-        self.bank: dict[int, list[Post]] = {number: [] for number in range(ITEMS)}
+        self.service: dict[int, list[Post]] = {number: [] for number in range(ITEMS)}
         self._small = patch("airflow_provider_nanobanana.durable.ledger.MAX_KEYS", KEYS)
         self._small.start()
 
@@ -131,7 +131,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
                 return
         post = Post(intent.generation, self.now)
         if outcome != "refused":
-            self.bank[number].append(post)
+            self.service[number].append(post)
         if outcome == "ok":
             record_store.write(record(number, RecordState.SUBMITTED, intent.generation))
         elif outcome == "refused":
@@ -148,7 +148,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         if number in worker.ahead or kept is None or kept.state is RecordState.QUEUED:
             return
         worker.touched.add(number)
-        found = next((post for post in self.bank[number] if post.generation == kept.generation), None)
+        found = next((post for post in self.service[number] if post.generation == kept.generation), None)
         record_store = LedgerRecordStore(worker.ledger, key(number))
         if found and found.stands:
             record_store.write(record(number, RecordState.SUBMITTED, kept.generation))
@@ -171,7 +171,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     @rule(number=item_numbers)
     def fail_remotely(self, number: int) -> None:
-        for post in self.bank[number]:
+        for post in self.service[number]:
             post.stands = False
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 200.0]))
@@ -190,7 +190,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
     @invariant()
     def whoever_loads_it_is_led_to_what_was_posted(self) -> None:
         ledger = Ledger.load(self.store)
-        for number, posts in self.bank.items():
+        for number, posts in self.service.items():
             for post in (post for post in posts if post.stands):
                 kept = ledger.get(key(number)).record
                 assert kept is not None and kept.state is not RecordState.QUEUED, f"{number} is loaded as unsent"
@@ -201,7 +201,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_paid_twice(self) -> None:
-        for posts in self.bank.values():
+        for posts in self.service.values():
             assert sum(post.stands for post in posts) <= 1
 
     # --- helpers ------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
         return self.acting
 
     def _stands(self, number: int) -> bool:
-        return any(post.stands for post in self.bank[number])
+        return any(post.stands for post in self.service[number])
 
     def _may_post(self, number: int, entry: LedgerEntry) -> bool:
         """As the decision core: not while something may be under way that cannot be seen yet."""
@@ -220,7 +220,7 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
             return True
         if kept.state is not RecordState.INTENT or self.now < kept.may_have_left_at + UNSEEN_FOR:
             return False
-        return all(post.generation != kept.generation for post in self.bank[number])
+        return all(post.generation != kept.generation for post in self.service[number])
 
     def _is_unsent(self, entry: LedgerEntry) -> bool:
         return entry.record is None or entry.record.state is RecordState.QUEUED

@@ -46,12 +46,12 @@ def record(state: RecordState, **changes: Any) -> SubmissionRecord:
     return SubmissionRecord(state=state, **{**fields, **changes})
 
 
-def step(attempt: TaskAttempt, now: float = NOW, rules: SubmissionPolicy | None = None, **situation: Any) -> Decision:
-    return reconcile(ReconcileInput(IDENTITY, attempt, rules or SubmissionPolicy(), **situation), now)
+def step(attempt: TaskAttempt, now: float = NOW, policy: SubmissionPolicy | None = None, **facts: Any) -> Decision:
+    return reconcile(ReconcileInput(IDENTITY, attempt, policy or SubmissionPolicy(), **facts), now)
 
 
-def absent(target: str = CLIENT_ID, looks: int = MIN_LOOKUPS) -> Lookup:
-    return Lookup(target, attempts=looks)
+def absent(target: str = CLIENT_ID, attempts: int = MIN_LOOKUPS) -> Lookup:
+    return Lookup(target, attempts=attempts)
 
 
 def found(target: str = ID, **changes: Any) -> Lookup:
@@ -88,10 +88,10 @@ def test_a_record_says_what_to_look_up(kept: SubmissionRecord, target: str) -> N
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT), record(RecordState.DONE), None])
 def test_what_lives_is_used(attempt: TaskAttempt, kept: SubmissionRecord | None) -> None:
     target = kept.image_task_id or CLIENT_ID if kept else CLIENT_ID
-    verb = Action.USE if kept and kept.image_task_id else Action.RECOVER
+    action = Action.USE if kept and kept.image_task_id else Action.RECOVER
     for body in LIVING:
         decision = step(attempt, record=kept, lookup=found(target, **body))
-        assert (decision.action, decision.target) == (verb, ID)
+        assert (decision.action, decision.target) == (action, ID)
 
 
 def test_what_runs_is_attached_to() -> None:
@@ -100,14 +100,14 @@ def test_what_runs_is_attached_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("looks", "now", "believed"),
+    ("attempts", "now", "believed"),
     [(1, BELIEVED, False), (MIN_LOOKUPS, BELIEVED - 1, False), (MIN_LOOKUPS, BELIEVED, True)],
 )
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT), None])
 def test_not_there_is_believed_when_old_and_repeated(
-    kept: SubmissionRecord | None, looks: int, now: float, believed: bool
+    kept: SubmissionRecord | None, attempts: int, now: float, believed: bool
 ) -> None:
-    decision = step(RETRY, now, record=kept, lookup=absent(looks=looks))
+    decision = step(RETRY, now, record=kept, lookup=absent(attempts=attempts))
     assert decision.action is (Action.SUBMIT if believed else Action.WAIT)
     assert believed or 0 < decision.seconds <= 16
 
@@ -120,11 +120,11 @@ def test_moments_of_another_clock_are_believed_when_long_past(behind: float, sec
     """Seconds from the first reading until "not there" is believed, by how far back the record's moment lies."""
     kept = record(RecordState.INTENT, may_have_left_at=NOW - behind)
 
-    def verb(after: float) -> Action:
+    def action(after: float) -> Action:
         return step(RETRY, NOW + after, record=kept, lookup=absent(), read_at=NOW).action
 
-    assert verb(seconds) is Action.SUBMIT
-    assert not seconds or verb(seconds - 1) is Action.WAIT
+    assert action(seconds) is Action.SUBMIT
+    assert not seconds or action(seconds - 1) is Action.WAIT
 
 
 def test_an_attempt_that_began_under_another_clock_does_not_wait_for_ever() -> None:
@@ -133,26 +133,26 @@ def test_an_attempt_that_began_under_another_clock_does_not_wait_for_ever() -> N
     assert step(late, NOW + 150, lookup=absent(), read_at=NOW).action is Action.SUBMIT
 
 
-@pytest.mark.parametrize("looks", [1, 5, 1025, 10**6])
-def test_pauses_are_bounded_however_often_it_was_asked(looks: int) -> None:
-    assert 0 < step(RETRY, NOW, record=record(RecordState.INTENT), lookup=absent(looks=looks)).seconds <= 16
+@pytest.mark.parametrize("attempts", [1, 5, 1025, 10**6])
+def test_pauses_are_bounded_however_often_it_was_asked(attempts: int) -> None:
+    assert 0 < step(RETRY, NOW, record=record(RecordState.INTENT), lookup=absent(attempts=attempts)).seconds <= 16
 
 
 def test_fail_stops_a_retry_and_lets_a_clear_go_on() -> None:
-    rules = SubmissionPolicy(on_unknown_submission="fail")
-    stopped = step(RETRY, BELIEVED, rules, record=record(RecordState.INTENT), lookup=absent())
+    policy = SubmissionPolicy(on_unknown_submission="fail")
+    stopped = step(RETRY, BELIEVED, policy, record=record(RecordState.INTENT), lookup=absent())
     assert isinstance(stopped.error, errors.SubmissionUnfindable)
     assert CLIENT_ID in stopped.reason
-    cleared = step(CLEARED, BELIEVED, rules, record=record(RecordState.INTENT), lookup=absent())
+    cleared = step(CLEARED, BELIEVED, policy, record=record(RecordState.INTENT), lookup=absent())
     assert cleared.action is Action.SUBMIT
 
 
 @pytest.mark.parametrize("kept", [record(RecordState.INTENT, client_business_id=None), None])
 def test_without_client_ids_a_retry_stops_and_a_clear_submits(kept: SubmissionRecord | None) -> None:
-    rules = SubmissionPolicy(client_ids=False)
-    stopped = step(RETRY, rules=rules, record=kept)
+    policy = SubmissionPolicy(client_ids=False)
+    stopped = step(RETRY, policy=policy, record=kept)
     assert (stopped.action, stopped.error is not None and stopped.error.charged) == (Action.FAIL, "unknown")
-    assert step(CLEARED, rules=rules, record=kept).action is Action.SUBMIT
+    assert step(CLEARED, policy=policy, record=kept).action is Action.SUBMIT
 
 
 def test_a_failed_one_is_followed_by_the_next_generation() -> None:
@@ -191,7 +191,7 @@ def test_refused_content_is_final_for_a_retry_only() -> None:
 
 @pytest.mark.parametrize("kept", [record(RecordState.DONE), record(RecordState.SUBMITTED), None])
 @pytest.mark.parametrize(
-    ("attempt", "rules", "bought"),
+    ("attempt", "policy", "bought"),
     [
         (RETRY, SubmissionPolicy(), False),
         (CLEARED, SubmissionPolicy(), False),
@@ -203,19 +203,19 @@ def test_refused_content_is_final_for_a_retry_only() -> None:
     ],
 )
 def test_what_expired_is_bought_again_only_when_told_to(
-    kept: SubmissionRecord | None, attempt: TaskAttempt, rules: SubmissionPolicy, bought: bool
+    kept: SubmissionRecord | None, attempt: TaskAttempt, policy: SubmissionPolicy, bought: bool
 ) -> None:
-    decision = step(attempt, COMPLETED["expires_at"], rules, record=kept, lookup=found(ID if kept else CLIENT_ID))
-    verb = Action.SUBMIT if kept else Action.NEXT_GENERATION
-    assert (decision.action, decision.generation) == ((verb, 1) if bought else (Action.FAIL, 0))
+    decision = step(attempt, COMPLETED["expires_at"], policy, record=kept, lookup=found(ID if kept else CLIENT_ID))
+    action = Action.SUBMIT if kept else Action.NEXT_GENERATION
+    assert (decision.action, decision.generation) == ((action, 1) if bought else (Action.FAIL, 0))
 
 
 def test_a_clear_without_reuse_replaces_what_expired_before_it() -> None:
-    rules, dead = SubmissionPolicy(reuse_existing=False), COMPLETED["expires_at"]
+    policy, dead = SubmissionPolicy(reuse_existing=False), COMPLETED["expires_at"]
     for state in (RecordState.DONE, RecordState.SUBMITTED):
-        assert step(CLEARED, dead, rules, record=record(state), lookup=found()).action is Action.SUBMIT
+        assert step(CLEARED, dead, policy, record=record(state), lookup=found()).action is Action.SUBMIT
     # Without a record the id is one of this clear's own: what it finds was bought since.
-    assert step(CLEARED, dead, rules, lookup=found(CLIENT_ID)).action is Action.FAIL
+    assert step(CLEARED, dead, policy, lookup=found(CLIENT_ID)).action is Action.FAIL
 
 
 def test_an_expired_result_stops_a_retry() -> None:
@@ -246,15 +246,15 @@ def test_a_clear_that_may_have_been_none_asks_for_what_is_new_and_risks_nothing_
     sent = record(RecordState.INTENT, try_number=1)
     unsure = step(perhaps, BELIEVED, SubmissionPolicy(on_unknown_submission="fail"), record=sent, lookup=absent())
     assert isinstance(unsure.error, errors.SubmissionUnfindable)
-    blind = step(perhaps, rules=SubmissionPolicy(client_ids=False), record=replace(sent, client_business_id=None))
+    blind = step(perhaps, policy=SubmissionPolicy(client_ids=False), record=replace(sent, client_business_id=None))
     assert isinstance(blind.error, errors.SubmissionUnfindable)
 
 
-@pytest.mark.parametrize(("state", "verb"), [(RecordState.DONE, Action.SUBMIT), (RecordState.SUBMITTED, Action.USE)])
-def test_without_reuse_only_what_was_handed_on_is_bought_again(state: RecordState, verb: Action) -> None:
-    rules = SubmissionPolicy(reuse_existing=False)
-    assert step(CLEARED, rules=rules, record=record(state), lookup=found()).action is verb
-    assert step(RETRY, rules=rules, record=record(state), lookup=found()).action is Action.USE
+@pytest.mark.parametrize(("state", "action"), [(RecordState.DONE, Action.SUBMIT), (RecordState.SUBMITTED, Action.USE)])
+def test_without_reuse_only_what_was_handed_on_is_bought_again(state: RecordState, action: Action) -> None:
+    policy = SubmissionPolicy(reuse_existing=False)
+    assert step(CLEARED, policy=policy, record=record(state), lookup=found()).action is action
+    assert step(RETRY, policy=policy, record=record(state), lookup=found()).action is Action.USE
 
 
 @pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED])
@@ -265,19 +265,19 @@ def test_another_request_is_looked_up_once_what_was_sent_before_must_show(
 ) -> None:
     """The record of the former request bounds when one of this may have left, by clocks that differ."""
     former = record(RecordState.DONE, fingerprint="e" * 64, may_have_left_at=NOW - age)
-    rules = SubmissionPolicy(on_unknown_submission=choice)
+    policy = SubmissionPolicy(on_unknown_submission=choice)
 
-    def verb(after: float, seen: Lookup | None) -> Action:
-        return step(attempt, NOW + after, rules, former=former, lookup=seen, read_at=NOW).action
+    def action(after: float, seen: Lookup | None) -> Action:
+        return step(attempt, NOW + after, policy, former=former, lookup=seen, read_at=NOW).action
 
-    assert verb(seconds, None) is Action.LOOK_UP
-    assert verb(seconds, absent(looks=1)) is Action.SUBMIT
-    assert not seconds or verb(seconds - 1, absent(looks=9)) is Action.WAIT
+    assert action(seconds, None) is Action.LOOK_UP
+    assert action(seconds, absent(attempts=1)) is Action.SUBMIT
+    assert not seconds or action(seconds - 1, absent(attempts=9)) is Action.WAIT
 
 
 def test_where_nothing_can_have_left_one_look_up_suffices() -> None:
     never = replace(RETRY, started_at=-math.inf)
-    assert step(never, rules=SubmissionPolicy(on_unknown_submission="fail"), lookup=absent(looks=1)).action is (
+    assert step(never, policy=SubmissionPolicy(on_unknown_submission="fail"), lookup=absent(attempts=1)).action is (
         Action.SUBMIT
     )
 
@@ -311,13 +311,13 @@ def simulation(monkeypatch: pytest.MonkeyPatch) -> Simulation:
 
 
 def live(
-    simulation: Simulation, try_number: int, max_tries: int = RETRIES, prompt: str = "a kite", **rules: Any
+    simulation: Simulation, try_number: int, max_tries: int = RETRIES, prompt: str = "a kite", **policy: Any
 ) -> SimulatedAttempt:
     attempt = TaskAttempt.of(try_number=try_number, max_tries=max_tries, retries=RETRIES, started_at=simulation.now)
     request = ImageRequest.parse({"prompt": prompt})
-    regeneration = 0 if rules.get("reuse_existing", True) else attempt.tries_before_clear
+    regeneration = 0 if policy.get("reuse_existing", True) else attempt.tries_before_clear
     return SimulatedAttempt(
-        simulation, 0, request, attempt, SubmissionPolicy(**rules), shared=True, regeneration=regeneration
+        simulation, 0, request, attempt, SubmissionPolicy(**policy), shared=True, regeneration=regeneration
     )
 
 

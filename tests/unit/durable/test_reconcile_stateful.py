@@ -18,7 +18,7 @@ from tests.support.durable import HTTP_TIMEOUT, Charge, PostOutcome, SimulatedAt
 
 #: What the DAG says at first; a clear may find another number there.
 RETRIES = 3
-#: Each generation: ten looks and waits, a POST sent four times, a lost answer with ten more; each with its writes.
+#: Each generation: ten look-ups and waits, a POST sent four times, a lost answer with ten more; each with its writes.
 MOST_STEPS = 80 * MAX_GENERATIONS
 
 fates = st.builds(

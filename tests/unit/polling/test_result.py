@@ -36,7 +36,7 @@ def test_a_wait_is_over_at_its_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sighting", "after", "settled"),
+    ("result", "after", "settled"),
     [
         (seen(RUNNING), 0, False),
         (seen(RUNNING), 10_000, False),
@@ -53,17 +53,17 @@ def test_a_wait_is_over_at_its_deadline() -> None:
         (PollResult(ID), 10_000, False),
     ],
 )
-def test_only_a_terminal_status_or_an_unknown_id_settles(sighting: PollResult, after: float, settled: bool) -> None:
-    assert sighting.is_final(WAIT, NOW + after) == settled
+def test_only_a_terminal_status_or_an_unknown_id_settles(result: PollResult, after: float, settled: bool) -> None:
+    assert result.is_final(WAIT, NOW + after) == settled
 
 
 @pytest.mark.parametrize("completed_at", [NOW - 10, None, NOW * 1000, NOW + 5])
 def test_a_completed_image_task_without_an_image_is_polled_a_while_and_then_failed(completed_at: float | None) -> None:
     """``docs/toapis.md``, "Status": polled a while longer, then it fails - whether or not the answer has times."""
-    sighting = seen(NO_IMAGE, completed_at=completed_at)
-    assert not sighting.is_final(WAIT, NOW + 30)
-    assert sighting.is_final(WAIT, NOW + 300)
-    record = sighting.to_record(WAIT, NOW + 300)
+    result = seen(NO_IMAGE, completed_at=completed_at)
+    assert not result.is_final(WAIT, NOW + 30)
+    assert result.is_final(WAIT, NOW + 300)
+    record = result.to_record(WAIT, NOW + 300)
     assert (record["status"], record["error"]["code"]) == ("failed", "result_missing")
 
 
@@ -90,7 +90,7 @@ def test_a_refused_content_has_one_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sighting", "said"),
+    ("result", "said"),
     [
         (seen(RUNNING), "still in_progress"),
         (missed(errors.TransientFailure("HTTP 502")), "HTTP 502"),
@@ -98,9 +98,9 @@ def test_a_refused_content_has_one_code() -> None:
         (NOT_FOUND, "gone"),
     ],
 )
-def test_what_was_not_ready_is_a_timeout_that_says_what_was_last_seen(sighting: PollResult, said: str) -> None:
-    record = sighting.to_record(WaitWindow(NOW - 10, NOW), NOW)
-    code = "timeout" if sighting.image_task else "not_seen"
+def test_what_was_not_ready_is_a_timeout_that_says_what_was_last_seen(result: PollResult, said: str) -> None:
+    record = result.to_record(WaitWindow(NOW - 10, NOW), NOW)
+    code = "timeout" if result.image_task else "not_seen"
     assert (record["status"], record["error"]["code"]) == ("timeout", code) and said in record["error"]["message"]
 
 
@@ -155,8 +155,8 @@ def test_an_absurd_id_does_not_break_the_bound(image_task_id: str) -> None:
 
 
 def test_a_key_in_a_reason_is_blanked() -> None:
-    sighting = seen(FAILED, error={"code": KEY, "message": f"bad key {KEY}"})
-    assert "0123456789" not in json.dumps(sighting.to_record(WAIT, NOW))
+    result = seen(FAILED, error={"code": KEY, "message": f"bad key {KEY}"})
+    assert "0123456789" not in json.dumps(result.to_record(WAIT, NOW))
 
 
 def test_a_result_tells_what_decides_the_first_poll() -> None:
@@ -170,9 +170,9 @@ def test_a_failed_image_task_is_final_and_a_timeout_is_not() -> None:
 
 
 def test_a_refusal_of_one_image_task_is_its_failure_in_the_record_and_settles_nothing() -> None:
-    sighting = missed(errors.PermissionRefused("not yours", code="forbidden"))
-    assert sighting.access_denied and not sighting.is_final(WAIT, NOW + 10_000)
-    record = sighting.to_record(WAIT, NOW)
+    result = missed(errors.PermissionRefused("not yours", code="forbidden"))
+    assert result.access_denied and not result.is_final(WAIT, NOW + 10_000)
+    record = result.to_record(WAIT, NOW)
     assert (record["status"], record["error"]) == ("failed", {"code": "look_refused", "message": "not yours"})
 
 

@@ -251,31 +251,31 @@ def test_the_longest_wait_there_is_counts_as_true() -> None:
 # --- where it is -------------------------------------------------------------------------------------------------
 
 
-def test_an_account_is_one_file_without_its_secret(pace_folder: Path) -> None:
+def test_an_account_is_one_file_without_its_secret(shared_state_folder: Path) -> None:
     for _ in range(3):
         SubmitRateLimiter.of(settings()).reserve(NOW)
-    [file] = pace_folder.iterdir()
+    [file] = shared_state_folder.iterdir()
     assert "secret" not in f"{file.name}{file.read_text()}"
     assert len(json.loads(file.read_text())) == 5
     SubmitRateLimiter.of(settings(api_key="sk-other")).reserve(NOW)
     SubmitRateLimiter.of(settings(base_url="http://127.0.0.1:1")).reserve(NOW)
-    assert len(list(pace_folder.iterdir())) == 3
+    assert len(list(shared_state_folder.iterdir())) == 3
 
 
-def test_the_rate_is_the_connections(pace_folder: Path) -> None:
+def test_the_rate_is_the_connections(shared_state_folder: Path) -> None:
     waits = [SubmitRateLimiter.of(settings(submit_rate=2.0)).reserve(NOW) for _ in range(3)]
     assert waits == pytest.approx([0.0, 0.45, 0.95], abs=1e-4)
 
 
 @pytest.mark.parametrize("fault", ["link", "nowhere", "no locks"])
 def test_what_cannot_be_shared_is_paced_by_the_process_alone(
-    pace_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+    shared_state_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     def nowhere() -> Path:
         raise FileNotFoundError("no usable temporary directory")
 
     if fault == "link":
-        pace_folder.symlink_to(pace_folder.parent)
+        shared_state_folder.symlink_to(shared_state_folder.parent)
     elif fault == "nowhere":
         monkeypatch.setattr(rate_limiter, "shared_state_folder", nowhere)
     else:
@@ -285,4 +285,4 @@ def test_what_cannot_be_shared_is_paced_by_the_process_alone(
     assert waits == pytest.approx([0.0, 0.15, 0.35], abs=1e-4)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "paces its submits by itself" in record.getMessage()
-    assert fault == "nowhere" or str(pace_folder) in record.getMessage()
+    assert fault == "nowhere" or str(shared_state_folder) in record.getMessage()
