@@ -137,7 +137,12 @@ class NanoBananaHook(BaseHook):
         settings = await self.asettings()
         if self._async_client is None:
             with airflow_errors():
-                self._async_client = await open_async_client(settings)
+                opened = await open_async_client(settings)
+            # Another call may have opened one meanwhile.
+            if self._async_client is None:
+                self._async_client = opened
+            else:
+                await opened.aclose()
         return self._async_client
 
     def get_conn(self) -> ToApisClient:

@@ -194,6 +194,21 @@ def test_aget_task_and_get_task_agree(emulator: Emulator) -> None:
     assert asyncio.run(ask()) == known
 
 
+def test_calls_at_once_share_one_asyncio_client(emulator: Emulator) -> None:
+    bought = NanoBananaHook().submit({"prompt": "a red kite"})
+
+    async def go() -> list[Any]:
+        hook = NanoBananaHook()
+        clients = await asyncio.gather(*(hook.aclient() for _ in range(4)))
+        found = await hook.aget_task(bought.id)
+        await hook.aclose()
+        return [*clients, found.id]
+
+    *clients, found = asyncio.run(go())
+    assert len(set(map(id, clients))) == 1
+    assert found == bought.id
+
+
 def test_clients_are_closed_and_can_be_opened_again(emulator: Emulator) -> None:
     with NanoBananaHook() as hook:
         first = hook.client
