@@ -349,9 +349,9 @@ def _is_worth_another_attempt(state: BatchState, entry: LedgerEntry) -> bool:
 
 def _wanted_again(state: BatchState, entry: LedgerEntry) -> bool:
     """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
-    made_for = entry.record.regeneration if entry.record else 0
+    made_for = entry.record.clear_number if entry.record else 0
     # What was bought before the clear and landed after it serves, too.
-    return not state.policy.reuse_existing and made_for != state.regeneration and _before_clear(state, entry)
+    return not state.policy.reuse_existing and made_for != state.clear_number and _before_clear(state, entry)
 
 
 def _before_clear(state: BatchState, entry: LedgerEntry) -> bool:

@@ -219,12 +219,12 @@ class BatchState:
             return False
         return True if known or seen else None
 
-    def identity(self, item: BatchItem, regeneration: int) -> SubmissionIdentity:
+    def identity(self, item: BatchItem, clear_number: int) -> SubmissionIdentity:
         """Return what makes the submission of an item this one."""
-        return SubmissionIdentity(self.scope, item.fingerprint, item.occurrence, regeneration)
+        return SubmissionIdentity(self.scope, item.fingerprint, item.occurrence, clear_number)
 
     @property
-    def regeneration(self) -> int:
+    def clear_number(self) -> int:
         """Rises when the user wants the same requests made again."""
         return 0 if self.policy.reuse_existing else self.attempt.tries_before_clear
 

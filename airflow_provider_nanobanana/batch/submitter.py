@@ -156,7 +156,7 @@ class BatchSubmitter:
         what it buys may not be found again, so that an intent that was not used must not be taken for one that was.
         """
         state = self._state
-        identity = state.identity(item, state.regeneration)
+        identity = state.identity(item, state.clear_number)
         record = state.entry(item).record
         if record is not None and not record.matches(identity):
             return None
@@ -197,7 +197,7 @@ class BatchSubmitter:
         return Submission(
             state.session,
             item.request,
-            identity=state.identity(item, state.regeneration),
+            identity=state.identity(item, state.clear_number),
             attempt=state.attempt,
             policy=replace(state.policy, on_unknown_submission="fail") if resolve is False else state.policy,
             record_store=record_store,

@@ -75,7 +75,7 @@ class TaskAttempt:
         return SubmissionRecord(
             state=RecordState.INTENT,
             fingerprint=identity.fingerprint,
-            regeneration=identity.regeneration,
+            clear_number=identity.clear_number,
             generation=generation,
             client_business_id=identity.client_business_id(generation) if client_ids else None,
             image_task_id=None,

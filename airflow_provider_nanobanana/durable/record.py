@@ -28,17 +28,17 @@ class SubmissionIdentity:
     :param scope: dag id, run id, task id, map index.
     :param fingerprint: Hash of the request (:meth:`ImageRequest.fingerprint`).
     :param occurrence: Tells identical requests of one task instance apart.
-    :param regeneration: Rises when the user wants the same request made once more.
+    :param clear_number: Rises when the user wants the same request made once more.
     """
 
     scope: tuple[str, ...]
     fingerprint: str
     occurrence: int = 0
-    regeneration: int = 0
+    clear_number: int = 0
 
     def client_business_id(self, generation: int) -> str:
         """Return the id sent with a generation: 43 characters; NUL joins the parts, so that no two read alike."""
-        parts = (*self.scope, self.fingerprint, str(self.occurrence), str(self.regeneration), str(generation))
+        parts = (*self.scope, self.fingerprint, str(self.occurrence), str(self.clear_number), str(generation))
         return f"nb-{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
 
@@ -55,7 +55,7 @@ class SubmissionRecord:
 
     state: RecordState
     fingerprint: str
-    regeneration: int
+    clear_number: int
     generation: int
     client_business_id: str | None
     image_task_id: str | None
@@ -66,7 +66,7 @@ class SubmissionRecord:
 
     def matches(self, identity: SubmissionIdentity) -> bool:
         """Whether this is about the very submission of ``identity``."""
-        return (self.fingerprint, self.regeneration) == (identity.fingerprint, identity.regeneration)
+        return (self.fingerprint, self.clear_number) == (identity.fingerprint, identity.clear_number)
 
     def with_state(self, state: RecordState, **changes: Any) -> Self:
         """Return the record in another state."""

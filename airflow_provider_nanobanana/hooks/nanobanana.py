@@ -135,15 +135,16 @@ class NanoBananaHook(BaseHook):
         from airflow_provider_nanobanana.toapis.session import open_async_client
 
         settings = await self.asettings()
-        if self._async_client is None:
+        client = self._async_client
+        if client is None:
             with airflow_errors():
-                opened = await open_async_client(settings)
-            # Another call may have opened one meanwhile.
-            if self._async_client is None:
-                self._async_client = opened
-            else:
-                await opened.aclose()
-        return self._async_client
+                client = await open_async_client(settings)
+            if self._async_client is not None:
+                # Another call opened one meanwhile.
+                await client.aclose()
+                return self._async_client
+            self._async_client = client
+        return client
 
     def get_conn(self) -> ToApisClient:
         """Return the client, as Airflow's other hooks do."""

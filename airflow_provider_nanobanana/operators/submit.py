@@ -181,7 +181,7 @@ class NanoBananaSubmitOperator(RequestOperator):
             identity=SubmissionIdentity(
                 scope=attempt.scope,
                 fingerprint=fingerprint,
-                regeneration=0 if self.reuse_existing else attempt.tries_before_clear,
+                clear_number=0 if self.reuse_existing else attempt.tries_before_clear,
             ),
             attempt=attempt,
             policy=policy_for(

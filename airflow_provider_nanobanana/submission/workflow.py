@@ -275,7 +275,7 @@ class Submission:
         recorded = self._record.current
         keys = [identity.client_business_id(generation)]
         if recorded is not None and recorded.image_task_id is None and recorded.fingerprint == identity.fingerprint:
-            keys.append(replace(identity, regeneration=recorded.regeneration).client_business_id(recorded.generation))
+            keys.append(replace(identity, clear_number=recorded.clear_number).client_business_id(recorded.generation))
         return next((self._adopt[key] for key in keys if key in self._adopt), None)
 
     def _use_adopted(self, facts: ReconcileInput, image_task_id: str) -> ImageTask | None:

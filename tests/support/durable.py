@@ -119,7 +119,7 @@ class SimulatedAttempt:
         rules: SubmissionPolicy,
         *,
         shared: bool,
-        regeneration: int = 0,
+        clear_number: int = 0,
         ahead: float = 0.0,
     ) -> None:
         self.simulation, self.want, self.shared = simulation, want, shared
@@ -129,7 +129,7 @@ class SimulatedAttempt:
         self.steps = 0
         self.bought: ImageTask | None = None
         self.error: errors.ToApisError | None = None
-        identity = SubmissionIdentity(SCOPE, request.fingerprint(), regeneration=regeneration)
+        identity = SubmissionIdentity(SCOPE, request.fingerprint(), clear_number=clear_number)
         session = make_session(self, clock=lambda: simulation.now + ahead, sleep=self._sleep)
         self._submission = Submission(
             session, request, identity=identity, attempt=attempt, policy=rules,

@@ -47,9 +47,9 @@ class BrittleStateStore(InMemoryStateStore):
             raise TransientFailure("no api server", charged="unknown")
 
 
-def identity(number: int, regeneration: int = 0) -> SubmissionIdentity:
+def identity(number: int, clear_number: int = 0) -> SubmissionIdentity:
     fingerprint = hashlib.sha256(f"kite {number}".encode()).hexdigest()
-    return SubmissionIdentity(SCOPE, fingerprint, 0, regeneration)
+    return SubmissionIdentity(SCOPE, fingerprint, 0, clear_number)
 
 
 def key(number: int) -> str:
@@ -57,13 +57,13 @@ def key(number: int) -> str:
 
 
 def record(number: int, state: RecordState, generation: int = 0, **changes: Any) -> SubmissionRecord:
-    wanted = identity(number, changes.get("regeneration", 0))
+    wanted = identity(number, changes.get("clear_number", 0))
     known = state in (RecordState.SUBMITTED, RecordState.DONE)
     return replace(
         SubmissionRecord(
             state=state,
             fingerprint=wanted.fingerprint,
-            regeneration=0,
+            clear_number=0,
             generation=generation,
             client_business_id=wanted.client_business_id(generation),
             image_task_id=f"task_01K9{number:022d}" if known else None,

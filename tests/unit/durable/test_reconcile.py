@@ -40,7 +40,7 @@ BELIEVED = NOW + SubmissionPolicy().visibility_delay
 def record(state: RecordState, **changes: Any) -> SubmissionRecord:
     known = state in (RecordState.SUBMITTED, RecordState.DONE)
     fields: dict[str, Any] = {
-        "fingerprint": IDENTITY.fingerprint, "regeneration": 0, "generation": 0, "client_business_id": CLIENT_ID,
+        "fingerprint": IDENTITY.fingerprint, "clear_number": 0, "generation": 0, "client_business_id": CLIENT_ID,
         "image_task_id": ID if known else None, "may_have_left_at": NOW, "max_tries": 2, "writer": "w",
     }  # fmt: skip
     return SubmissionRecord(state=state, **{**fields, **changes})
@@ -315,9 +315,9 @@ def live(
 ) -> SimulatedAttempt:
     attempt = TaskAttempt.of(try_number=try_number, max_tries=max_tries, retries=RETRIES, started_at=simulation.now)
     request = ImageRequest.parse({"prompt": prompt})
-    regeneration = 0 if policy.get("reuse_existing", True) else attempt.tries_before_clear
+    clear_number = 0 if policy.get("reuse_existing", True) else attempt.tries_before_clear
     return SimulatedAttempt(
-        simulation, 0, request, attempt, SubmissionPolicy(**policy), shared=True, regeneration=regeneration
+        simulation, 0, request, attempt, SubmissionPolicy(**policy), shared=True, clear_number=clear_number
     )
 
 

@@ -83,11 +83,11 @@ class PaidOnce(RuleBasedStateMachine):
             retries=self.retries,
             started_at=self.simulation.now + ahead,
         )
-        regeneration = 0 if self.allowed.reuse_existing else attempt.tries_before_clear
+        clear_number = 0 if self.allowed.reuse_existing else attempt.tries_before_clear
         self.live.append(
             SimulatedAttempt(
                 self.simulation, self.want, requests[self.request], attempt, self.allowed, shared=self.store,
-                regeneration=regeneration, ahead=ahead,
+                clear_number=clear_number, ahead=ahead,
             )
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ IDENTITY = SubmissionIdentity(scope=("dag", "run", "task", "-1"), fingerprint="f
 RECORD = SubmissionRecord(
     state=RecordState.INTENT,
     fingerprint="f" * 64,
-    regeneration=0,
+    clear_number=0,
     generation=2,
     client_business_id="nb-1",
     image_task_id=None,
@@ -43,16 +43,16 @@ RECORD = SubmissionRecord(
         {"scope": ("da", "grun", "task", "-1")},
         {"fingerprint": "e" * 64},
         {"occurrence": 1},
-        {"regeneration": 1},
+        {"clear_number": 1},
     ],
 )
 def test_everything_that_tells_submissions_apart_changes_the_id(change: dict[str, Any]) -> None:
     assert dataclasses.replace(IDENTITY, **change).client_business_id(0) != IDENTITY.client_business_id(0)
 
 
-def test_occurrence_regeneration_and_generation_are_not_interchangeable() -> None:
+def test_occurrence_clear_number_and_generation_are_not_interchangeable() -> None:
     ids = {
-        dataclasses.replace(IDENTITY, occurrence=o, regeneration=r).client_business_id(g)
+        dataclasses.replace(IDENTITY, occurrence=o, clear_number=r).client_business_id(g)
         for o in range(4) for r in range(4) for g in range(4)
     }  # fmt: skip
     assert len(ids) == 64
