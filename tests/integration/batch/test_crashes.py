@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
+from itertools import count
 from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.durable.ledger_entry import decode_entries
+from airflow_provider_nanobanana.durable.record import RecordState
+from airflow_provider_nanobanana.toapis.classify import CallKind
+from airflow_provider_nanobanana.toapis.client import ToApisClient
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.integration.batch.conftest import HTTP_TIMEOUT
 from tests.integration.batch.harness import GenerateTask
 
@@ -61,3 +68,29 @@ def test_three_crashes_in_a_row(quick: GenerateTask) -> None:
         runs = [batch.attempt(requests=PROMPTS, crash_at=crash) for crash in crashes]
         last = runs[-1] if runs[-1].result else batch.attempt(requests=PROMPTS)
         check(batch, last, (seed, crashes))
+
+
+@pytest.mark.parametrize("quick", [True], indirect=True, ids=["store"])
+def test_whatever_is_refused_the_store_knows_of_each_submit_before_it_leaves(
+    quick: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An intent that was put back, or taken for unsent, while its POST leaves would be bought again after a kill."""
+    batch, store = quick, quick.store
+    assert store is not None
+    connection = batch.emulator.connection_json(timeout=HTTP_TIMEOUT, submit_rate=5)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    exchange, known, numbers = ToApisClient._exchange, [], count()
+
+    def refused_at_times(self: ToApisClient, call: Any) -> Any:
+        if call.kind is not CallKind.SUBMIT:
+            return exchange(self, call)
+        text = json.loads(store.rows["nanobanana_ledger_0"])
+        records = [entry.record for entry in decode_entries("ledger", text)[1].values() if entry.record]
+        intents = {record.client_business_id for record in records if record.state is RecordState.INTENT}
+        known.append(call.body["client_business_id"] in intents)
+        return ApiResponse(429, body=b"{}") if next(numbers) % 3 == 1 else exchange(self, call)
+
+    monkeypatch.setattr(ToApisClient, "_exchange", refused_at_times)
+    run = batch.attempt(requests=[f"picture {number}" for number in range(40)])
+    assert run.error is None and batch.charges == 40
+    assert len(known) > 40 and all(known)
