@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
-from airflow_provider_nanobanana.toapis.rate_limit import RatePacer
+from airflow_provider_nanobanana.toapis.rate_pacer import RatePacer
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from airflow_provider_nanobanana.unexpected_errors import Unexpected, wrap_unexpected_errors
 

@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.polling.result import PollResult
 from airflow_provider_nanobanana.polling.schedule import PollQueue, first_poll_at, next_poll_at
 from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient
 from airflow_provider_nanobanana.toapis.errors import AuthenticationFailed, RateLimited, ToApisError
-from airflow_provider_nanobanana.toapis.rate_limit import RateLimitHeaders, RatePacer
+from airflow_provider_nanobanana.toapis.rate_pacer import RateLimitHeaders, RatePacer
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.status_client import ReadSettings, StatusClient

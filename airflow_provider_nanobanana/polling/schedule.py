@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT
+from airflow_provider_nanobanana.toapis.rate_pacer import LONGEST_WAIT
 
 #: The last poll before a deadline comes at least and at most so many seconds before it.
 _LAST_POLL_MARGIN: Final = (2.0, 30.0)

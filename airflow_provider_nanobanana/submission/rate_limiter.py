@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState, SharedState, private_folder
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited
-from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RatePacer
+from airflow_provider_nanobanana.toapis.rate_pacer import LONGEST_WAIT, RatePacer
 from airflow_provider_nanobanana.toapis.retry import RequestRetry
 
 if TYPE_CHECKING:

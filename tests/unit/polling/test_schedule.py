@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.polling.schedule import PollQueue, first_poll_at, next_poll_at
-from airflow_provider_nanobanana.toapis.rate_limit import LONGEST_WAIT, RatePacer
+from airflow_provider_nanobanana.toapis.rate_pacer import LONGEST_WAIT, RatePacer
 
 START = 1_790_000_000.0
 NEVER = START + 1e9

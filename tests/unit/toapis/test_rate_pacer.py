@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis.rate_limit import RateLimitHeaders, RatePacer
+from airflow_provider_nanobanana.toapis.rate_pacer import RateLimitHeaders, RatePacer
 
 START = 1_790_000_000.0
 #: Float resolution at today's epoch seconds.
