@@ -1,6 +1,6 @@
 """The one import of httpx: Airflow 3.4 moves to its successor, and then only this line does. Import this lazily.
 
-What the environment says of certificates and proxies is read here, and what cannot be used is named.
+What of the environment's certificates and proxies cannot be used is named here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,20 @@ import airflow_provider_nanobanana as provider
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy
 
+#: What we call ourselves, to the gateway and to the hosts of links.
+USER_AGENT: Final = f"airflow-provider-nanobanana/{provider.__version__}"
+_HOST: Final = re.compile(rb"[A-Za-z0-9._:-]+")
+#: The file names under which OpenSSL looks for a certificate in a folder (``openssl rehash``).
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+
+#: What httpx reads certificate authorities from, the first that is set, and what it must be.
+_CERTIFICATES: Final = {
+    "SSL_CERT_FILE": "the path of a PEM file with the certificate authorities to trust",
+    "SSL_CERT_DIR": "the path of a folder of PEM files under their hashes (`openssl rehash`)",
+}
+
 T = TypeVar("T")
+Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 class ConnectionDeadline:
@@ -83,21 +96,6 @@ class LendingPool(Generic[T]):
             yield one
         finally:
             self._idle.append(one)
-
-
-#: What we call ourselves, to the gateway and to the hosts of links.
-USER_AGENT: Final = f"airflow-provider-nanobanana/{provider.__version__}"
-_HOST: Final = re.compile(rb"[A-Za-z0-9._:-]+")
-#: The file names under which OpenSSL looks for a certificate in a folder (``openssl rehash``).
-_HASHED: Final = re.compile(r"[0-9a-f]{8}\.\d+")
-
-#: What httpx reads certificate authorities from, the first that is set, and what it must be.
-_CERTIFICATES: Final = {
-    "SSL_CERT_FILE": "the path of a PEM file with the certificate authorities to trust",
-    "SSL_CERT_DIR": "the path of a folder of PEM files under their hashes (`openssl rehash`)",
-}
-
-Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 @cache
