@@ -1,7 +1,7 @@
 """Poller: polls the image tasks of all triggers of one connection in this process, within the account's rate.
 
 :func:`shared_poller` gives every trigger of an event loop the same one. ``polling.schedule`` decides when each image
-task is polled, ``toapis.rate_limit`` how fast the account may be asked; a bug ends the waits with itself instead of
+task is polled, ``toapis.rate_pacer`` how fast the account may be asked; a bug ends the waits with itself instead of
 leaving them waiting.
 """
 
