@@ -67,37 +67,33 @@ def stage(folder: Path, stem: str) -> Iterator[StagedFile]:
             file.close()
 
 
-def sweep(folder: Path, *, now: float | None = None) -> list[str]:
-    """Remove temporary files that a killed process left in ``folder``; return their names.
+def sweep(folder: Path, *, now: float | None = None) -> None:
+    """Remove temporary files that a killed process left in ``folder``; what cannot be opened or removed stays.
 
     :param now: Seconds since the epoch, the current time when absent.
     :raises OSError: The folder cannot be listed.
     """
-    at = time.time() if now is None else now
     with os.scandir(folder) as entries:
         found = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
-    return [path.name for path in found if _removed(path, at)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            _remove_abandoned(path, time.time() if now is None else now)
 
 
-def _removed(path: Path, now: float) -> bool:
-    """Remove one leftover if nobody writes to it; what cannot be opened or removed is left alone."""
-    try:
-        # Whoever may write into a shared folder may put anything there under such a name, such as a FIFO.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return False
-            quiet = now - os.fstat(file.fileno()).st_mtime
-            if quiet < QUIET_SECONDS:
-                return False
-            try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                if quiet < ABANDONED_SECONDS:
-                    return False
-            path.unlink()
-    except OSError:
-        return False
-    return True
+def _remove_abandoned(path: Path, now: float) -> None:
+    """Remove a leftover unless somebody writes to it."""
+    # Whoever may write into a shared folder may put anything there under such a name, such as a FIFO.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb"):
+        found = os.fstat(fd)
+        quiet = now - found.st_mtime
+        if not stat.S_ISREG(found.st_mode) or quiet < QUIET_SECONDS:
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:
+            if quiet < ABANDONED_SECONDS:
+                return
+        path.unlink()
