@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
-from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus, parse_status
 
 GEMINI = "gemini-3.1-flash-image-preview"
 LINKS = ["https://cdn.example.com/a.png"] * 14
@@ -325,3 +325,9 @@ def test_models_are_frozen() -> None:
         ImageRequest.parse({"prompt": "x"}).prompt = "y"
     with pytest.raises(ValidationError):
         ImageTask(id="x", status=ImageTaskStatus.RUNNING).status = ImageTaskStatus.FAILED
+
+
+@pytest.mark.parametrize("word", ["expired", "TASK_EXPIRED", "generation.expired", "已过期"])
+def test_whatever_is_read_as_expired_is_paid_and_lost(word: str) -> None:
+    assert parse_status(word) is ImageTaskStatus.FAILED
+    assert ImageTask(id="i", status=ImageTaskStatus.FAILED, wire_status=word).expired_at_service
