@@ -113,7 +113,8 @@ class Emulator:
         return self._call(self.service.request_log.as_list)
 
     def stats(self) -> dict[str, Any]:
-        """Return ``requests``, ``by_kind``, ``by_point`` (each: name to HTTP status to count), ``image_tasks`` and
+        """Return ``requests``, ``by_kind``, ``by_point`` (each: name to HTTP status to count),
+        ``peak_per_second`` (the busiest second of each point), ``image_tasks`` and
         ``pending`` (prompts of the submits that are being accepted)."""
         return self._call(self.service.stats)
 

@@ -39,23 +39,31 @@ class RequestLog:
         self.entries: deque[LoggedRequest] = deque(maxlen=MAX_ENTRIES)
         self.by_point: Counter[tuple[str, int]] = Counter()
         self.by_kind: Counter[tuple[str, int]] = Counter()
+        self._peaks: dict[str, int] = {}
+        self._this_second: dict[str, tuple[int, int]] = {}
 
     def add(self, entry: LoggedRequest) -> None:
         """Add one request."""
         self.entries.append(entry)
         self.by_point[entry.point, entry.status] += 1
         self.by_kind[entry.kind, entry.status] += 1
+        second, requests = self._this_second.get(entry.point, (0, 0))
+        requests = requests + 1 if second == int(entry.at) else 1
+        self._this_second[entry.point] = (int(entry.at), requests)
+        self._peaks[entry.point] = max(requests, self._peaks.get(entry.point, 0))
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return the newest requests, oldest first, as plain JSON."""
         return [asdict(entry) for entry in self.entries]
 
     def stats(self) -> dict[str, Any]:
-        """Return how many requests there were, and counts by kind and by point with their statuses."""
+        """Return how many requests there were, and counts by kind and by point with their statuses, and the busiest
+        second of each point."""
         return {
             "requests": self.by_kind.total(),
             "by_kind": _nested(self.by_kind),
             "by_point": _nested(self.by_point),
+            "peak_per_second": dict(self._peaks),
         }
 
 

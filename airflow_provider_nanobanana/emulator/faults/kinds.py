@@ -125,6 +125,15 @@ KINDS: dict[str, Kind] = {
     "wrong_format": Kind("picture", ("result",), {"format": ("WEBP", "PNG", "JPEG")}),
 }
 
+#: Other names that rules may use, by point: part of the control routes, as scripts may have them.
+ALIASES: dict[tuple[str, str], str] = {
+    ("status", "unknown_status"): "status_word",
+    ("status", "late_404"): "not_found",
+    ("submit", "unknown_status"): "status_word",
+    ("submit", "refused"): "content_policy",
+    ("result", "bad_image"): "truncated_image",
+}
+
 _Count = Annotated[int, Field(ge=0)]
 _Status = Annotated[int, Field(ge=200, le=599)]
 _HeaderText = Annotated[str, Field(pattern="^[ -~]*$")]  # plain ASCII in one line

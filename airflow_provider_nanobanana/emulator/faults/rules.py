@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from airflow_provider_nanobanana.emulator.faults.kinds import KINDS, Kind, RuleFields
+from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS, Kind, RuleFields
 from airflow_provider_nanobanana.emulator.settings import validated
 
 _RULE_FIELDS = TypeAdapter(RuleFields)
@@ -67,6 +67,7 @@ class Rule:
         params: dict[str, Any] = dict(fields)
         on = params.pop("on", "")
         name = params.pop("kind", "")
+        name = ALIASES.get((on, name), name)
         kind = KINDS.get(name)
         if kind is None or on not in kind.points:
             known = sorted(name for name, found in KINDS.items() if on in found.points)

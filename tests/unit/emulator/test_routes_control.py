@@ -1,4 +1,4 @@
-"""Running it: the books over HTTP, the command line, the pure parts."""
+"""Running it: the control routes, the command line, the pure parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator, __main__
 from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
-from airflow_provider_nanobanana.emulator.faults.kinds import KINDS
+from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS
 from airflow_provider_nanobanana.emulator.ledger import TaskLedger
 from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
 from airflow_provider_nanobanana.emulator.requests import Submission
@@ -45,6 +45,15 @@ def test_the_request_log_tells_who_brought_a_key_where(
     assert stats["by_point"] == {"result": {"200": 3}, "status": {"200": 1}, "submit": {"200": 1}}
     assert stats["by_kind"] == {"api": {"200": 2}, "files": {"200": 3}}
     assert stats["image_tasks"]["by_status"] == {"completed": 1}
+    assert stats["peak_per_second"].keys() == {"result", "status", "submit"}
+    assert 1 <= stats["peak_per_second"]["result"] <= 3 and stats["peak_per_second"]["submit"] == 1
+
+
+@pytest.mark.parametrize(("on", "alias"), ALIASES)
+def test_a_rule_may_use_another_name_of_a_fault(emulator: Emulator, on: str, alias: str) -> None:
+    emulator.fault(on=on, kind=alias)
+    (rule,) = emulator.faults()
+    assert (rule["on"], rule["kind"]) == (on, ALIASES[on, alias])
 
 
 def test_the_control_api_does_what_the_methods_do(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
