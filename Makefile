@@ -64,11 +64,11 @@ demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave i
 stack: $(STAMP) ## Start a real Airflow with the examples and the emulator (AIRFLOW=3.1.8: that version, CHECK=1: run one)
 	@exec $(BIN)/python -m dev.stack $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(if $(CHECK),--check)
 
-chaos: $(STAMP) ## Kill Airflow's processes while they buy images, for an hour (CHAOS="local --seed 2": one of it)
+chaos: $(STAMP) ## Kill Airflow's processes for an hour; as root installs PostgreSQL and Redis (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'
 	@exec $(BIN)/python -m tests.chaos $(CHAOS)
 
-bench: $(STAMP) ## Measure the poller against the usual provider and write docs/benchmarks.md (BENCH="poll-60": one of it)
+bench: $(STAMP) ## Measure poller and generate, over an hour, and write docs/benchmarks.md (BENCH="poll-60": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,bench]'
 	@exec $(BIN)/python -m dev.benchmarks $(BENCH)
 

@@ -1,4 +1,4 @@
-"""A refresh driven by assets: new product data make new pictures, and new pictures make news.
+"""A refresh driven by assets: a new product list starts new pictures, and new pictures start a report.
 
 Three small DAGs. ``nanobanana_products`` says that the product list changed. That starts ``nanobanana_asset_refresh``:
 its function returns what to draw, ``@task.nanobanana`` makes it, and the asset event of its outlet carries ``count``,

@@ -26,7 +26,7 @@ from airflow_provider_nanobanana.toapis.errors import TransientFailure
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.state_store import StateStore
 
-#: A chunk of so many takes 10 to 17 kB, 60 kB at its worst: always below the 65,535 of Airflow's state store.
+#: A chunk of so many takes 10 to 21 kB, 60 kB at its worst: always below the 65,535 of Airflow's state store.
 MAX_KEYS: Final = 100
 
 

@@ -20,7 +20,7 @@ Status = Literal["open", "landed", "failed", "reused"]
 VERSION: Final = 1
 #: Bytes of a value that every store keeps.
 KEPT_ANYWHERE: Final = 4096
-#: Bytes that stored entries take on average at most; most take 100 to 170.
+#: Bytes that stored entries take on average at most; most take 100 to 210.
 MAX_ENTRY_BYTES: Final = 600
 #: Bytes of JSON that a stored code, message and answer take at most.
 _LONGEST_CODE, _LONGEST_MESSAGE, _LONGEST_ANSWER = 60, 160, 300

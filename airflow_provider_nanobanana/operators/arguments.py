@@ -113,6 +113,6 @@ def parse_adopt(value: Any) -> dict[str, str]:
         return dict(chosen)
     raise InvalidRequest(
         "adopt is a mapping of client_business_id to image task id, both texts, or its JSON (in a template: "
-        f"{{{{ dag_run.conf.get('adopt') | tojson }}}}), not {value!r:.80}. Nothing was sent and nothing was charged; "
-        "a retry would meet the same."
+        f"{{{{ var.json.get('nanobanana_adopt', None) | tojson }}}}), not {value!r:.80}. Nothing was sent "
+        "and nothing was charged; a retry would meet the same."
     )

@@ -59,8 +59,8 @@ class NanoBananaSubmitOperator(RequestOperator):
         retry and at a clear alike: ``fail``, or ``resubmit``, which pays again.
     :param timeout: Seconds (or a timedelta) that a rate-limited submit may queue in all.
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
-        failed attempt named. Templated: ``"{{ dag_run.conf.get('adopt') | tojson }}"`` takes it from the run's
-        conf.
+        failed attempt named. Templated: ``"{{ var.json.get('nanobanana_adopt', None) | tojson }}"`` takes it
+        from an Airflow Variable.
     :param nanobanana_conn_id: Id of the connection.
     :raises NanoBananaFailException: No retry can help; ``charged`` says what became of the money.
     :raises NanoBananaException: A retry looks up what this attempt may have bought, then goes on.
