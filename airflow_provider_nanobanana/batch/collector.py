@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 #: Downloads under way at once; images are decoded one at a time.
 _THREADS: Final = 4
 #: Seconds between two polls of one image task while a slice goes on.
-_BETWEEN_LOOKS: Final = 10.0
+_BETWEEN_POLLS: Final = 10.0
 #: Items polled, landed and saved together.
 _ROUND: Final = 40
 #: What keeps a paid image from being landed and is not its own fault.
@@ -90,7 +90,7 @@ class ResultCollector:
             return True
         kind = latency_key(item.request.model, item.request.resolution)
         age = now - (self._state.entry(item).submitted_at or 0.0)
-        return age >= self._latencies.first_poll_age(kind) and now >= self._polled_at.get(item.key, 0) + _BETWEEN_LOOKS
+        return age >= self._latencies.first_poll_age(kind) and now >= self._polled_at.get(item.key, 0) + _BETWEEN_POLLS
 
     def _collect_some(self, items: Sequence[BatchItem]) -> None:
         state = self._state

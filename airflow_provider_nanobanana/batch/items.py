@@ -16,7 +16,7 @@ from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequ
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
 
-_TAG: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
+_SUFFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
 
 #: What asking for a content came to: its digest, or why it is no reference image.
 Content = str | InvalidRequest
@@ -36,43 +36,38 @@ class BatchItem:
     :param request: Parsed, with its model filled in; storage references are still URIs.
     :param name: What the user calls it, unique in the batch.
     :param occurrence: Tells identical requests of one batch apart, from 0.
-    :param digest: Hash of the request with storage references taken by content; 64 hex digits.
+    :param fingerprint: Hash of the request with storage references taken by content; 64 hex digits.
     """
 
     index: int
     request: ImageRequest
     name: str | None
     occurrence: int
-    digest: str
+    fingerprint: str
 
     @property
     def key(self) -> str:
         """The item's identity in ledger, manifest and log."""
-        return f"{self.digest[:20]}.{self.occurrence}"
-
-    @property
-    def fingerprint(self) -> str:
-        """The digest, under the name that ``SubmissionIdentity`` gives it."""
-        return self.digest
+        return f"{self.fingerprint[:20]}.{self.occurrence}"
 
     @property
     def label(self) -> str:
         """The item in words for people."""
         return label(self.index, self.name)
 
-    def stem(self, tag: str = "") -> str:
-        """Return the file's name without suffix, one that landing takes.
+    def stem(self, suffix: str = "") -> str:
+        """Return the file's name without its extension, one that landing takes.
 
         The hash is in it also beside a name: a file of that name says nothing of the request it was made for, and
         after a changed prompt the old picture must neither be reused nor stand in the way of the new one.
 
-        :param tag: Sets a picture apart from others of the same request: at most 8 of A-Z a-z 0-9 _ . -
-        :raises ValueError: another tag.
+        :param suffix: Sets a picture apart from others of the same request: at most 8 of A-Z a-z 0-9 _ . -
+        :raises ValueError: another suffix.
         """
-        if tag and not _TAG.fullmatch(tag):
-            raise ValueError(f"{tag!r} is no tag of a file name")
-        stem = f"{self.name}-{self.digest[:10]}" if self.name else f"{self.digest[:16]}-{self.occurrence}"
-        return f"{stem}-{tag}" if tag else stem
+        if suffix and not _SUFFIX.fullmatch(suffix):
+            raise ValueError(f"{suffix!r} is no suffix of a file name")
+        stem = f"{self.name}-{self.fingerprint[:10]}" if self.name else f"{self.fingerprint[:16]}-{self.occurrence}"
+        return f"{stem}-{suffix}" if suffix else stem
 
 
 def build_items(
@@ -120,7 +115,7 @@ def _digests(drafts: ParsedRequests, digest_of: Callable[[str], str], each: Each
     for draft in drafts.parsed:
         for uri in _stored(draft):
             if isinstance(content := contents[uri], InvalidRequest):
-                drafts.note(draft.index, content)
+                drafts.add_fault(draft.index, content)
         known = {uri: digest for uri in _stored(draft) if isinstance(digest := contents[uri], str)}
         digests.append(draft.request.fingerprint(known))
     return digests

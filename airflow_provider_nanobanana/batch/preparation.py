@@ -261,7 +261,7 @@ def _pack(items: list[BatchItem], digests: Mapping[str, str], former: list[Batch
 
 
 def _plain(item: BatchItem) -> list[Any]:
-    return [item.request.model_dump(mode="json", exclude_defaults=True), item.name, item.occurrence, item.digest]
+    return [item.request.model_dump(mode="json", exclude_defaults=True), item.name, item.occurrence, item.fingerprint]
 
 
 def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
@@ -295,7 +295,7 @@ def _reopen_items(state: BatchState) -> None:
     landed = [(item, entry.stored) for item in state.items if (entry := state.entry(item)).stored is not None]
     # By the name it has: a request that got another name keeps its picture.
     stems = {item.key: PurePosixPath(file.name).stem for item, file in landed if file}
-    present = state.downloader.landing.present(set(stems.values()))
+    present = state.downloader.store.present(set(stems.values()))
     gone = [item for item, _ in landed if item.key in stems and stems[item.key] not in present]
     lost = {item.key for item in gone}
     for item in state.items:
@@ -319,7 +319,7 @@ def _drop_missing_extras(state: BatchState) -> None:
     """
     wanted = {item.key: state.entry(item) for item in state.items}
     names = {file.stem for entry in wanted.values() for file in entry.extras}
-    present = state.downloader.landing.present(names) if names else set()
+    present = state.downloader.store.present(names) if names else set()
     gone = 0
     for key, entry in wanted.items():
         extras = tuple(file for file in entry.extras if file.stem in present)
@@ -370,7 +370,7 @@ def _reuse_stored(state: BatchState, *, verify: bool) -> None:
     wanted += [(item.key, PurePosixPath(file.name).stem) for item, file in landed]
     if not wanted:
         return
-    found = find_existing(state.downloader.landing, wanted)
+    found = find_existing(state.downloader.store, wanted)
     beside = _find_extras(state, {key: stem for key, stem in wanted if key in found})
     for item in blank:
         if image := found.get(item.key):
@@ -391,7 +391,7 @@ def _find_extras(state: BatchState, stems: Mapping[str, str]) -> dict[str, list[
         if not left:
             break
         wanted = [(key, f"{stem}.{index}") for key, stem in left.items()]
-        images = find_existing(state.downloader.landing, wanted)
+        images = find_existing(state.downloader.store, wanted)
         for key, image in images.items():
             found.setdefault(key, []).append(image.model_copy(update={"index": index}))
         # They are numbered without a gap, so that one listing is enough where there are none.

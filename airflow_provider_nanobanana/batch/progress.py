@@ -26,9 +26,9 @@ _TELLING: Final = 20
 class BatchProgress:
     """How far a batch has come; every item is in exactly one count.
 
-    :param unsent: Still to be submitted.
+    :param pending: Still to be submitted.
     :param running: Submitted, and not known to have ended, or ended and not landed yet.
-    :param landed: In place, those found there included.
+    :param stored: In place, those found there included.
     :param failed: Ended otherwise.
     """
 
@@ -75,18 +75,18 @@ class ProgressLog:
     """What a log says of a batch while a slice works on it, seldom enough for people to read it.
 
     :param started_at: When the slice began; any clock in seconds, the same as for :meth:`line`.
-    :param plan: How far the batch had come by then.
+    :param progress: How far the batch had come by then.
     :param rate: The account's submits per second.
     :param every: Least seconds between two lines.
     """
 
-    def __init__(self, started_at: float, plan: BatchProgress, rate: float, every: float = 10.0) -> None:
+    def __init__(self, started_at: float, progress: BatchProgress, rate: float, every: float = 10.0) -> None:
         self._started_at = self._spoken_at = started_at
-        self._before = plan
+        self._before = progress
         self._rate = rate
         self._every = every
 
-    def line(self, now: float, plan: BatchProgress, cost_usd: float, *, last: bool = False) -> str | None:
+    def line(self, now: float, progress: BatchProgress, cost_usd: float, *, last: bool = False) -> str | None:
         """Return what there is to say now, or None when the last line is too recent.
 
         :param last: Say it in any case: the slice is over.
@@ -94,20 +94,20 @@ class ProgressLog:
         if not last and now - self._spoken_at < self._every:
             return None
         self._spoken_at = now
-        parts = [f"{plan.stored:,}/{plan.total:,} images in place"]
-        parts += [f"{plan.failed:,} failed"] if plan.failed else []
-        parts += [f"{plan.running:,} under way"] if plan.running else []
+        parts = [f"{progress.stored:,}/{progress.total:,} images in place"]
+        parts += [f"{progress.failed:,} failed"] if progress.failed else []
+        parts += [f"{progress.running:,} under way"] if progress.running else []
         parts.append(f"{format_usd(cost_usd)} so far")
-        if plan.pending:
-            parts.append(f"about {_duration(self.seconds_left(now, plan))} of submitting left")
+        if progress.pending:
+            parts.append(f"about {_duration(self.seconds_left(now, progress))} of submitting left")
         return ", ".join(parts)
 
-    def seconds_left(self, now: float, plan: BatchProgress) -> float:
+    def seconds_left(self, now: float, progress: BatchProgress) -> float:
         """Return about how long it takes to submit the rest, pauses between slices included."""
-        sent, elapsed = self._before.pending - plan.pending, now - self._started_at
+        sent, elapsed = self._before.pending - progress.pending, now - self._started_at
         rate = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
-        pauses = (plan.pending - 1) // submits_per_slice(self._rate) if plan.pending else 0
-        return plan.pending / rate + pauses * LONGEST_PAUSE
+        pauses = (progress.pending - 1) // submits_per_slice(self._rate) if progress.pending else 0
+        return progress.pending / rate + pauses * LONGEST_PAUSE
 
 
 def _duration(seconds: float) -> str:

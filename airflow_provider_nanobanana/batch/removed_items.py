@@ -93,7 +93,7 @@ def stored_records(state: BatchState) -> list[dict[str, Any]]:
     """Return what was landed of the list before the clear, as plain JSON for the manifest."""
     entries = [(item, state.entry(item)) for item in state.former_items]
     return [
-        {**_record(state, item.key, entry, item.name), "uri": state.downloader.landing.uri(entry.stored.name)}
+        {**_record(state, item.key, entry, item.name), "uri": state.downloader.store.uri(entry.stored.name)}
         for item, entry in entries
         if entry.stored is not None
     ]

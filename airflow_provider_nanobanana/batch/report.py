@@ -275,7 +275,7 @@ def _identity(item: BatchItem) -> dict[str, Any]:
         "request": item.index,
         "name": item.name,
         "key": item.key,
-        "digest": item.digest,
+        "digest": item.fingerprint,
         "model": item.request.model,
         "fields": {
             key: _bare(value) if key in ("reference_images", "extra_body") else value for key, value in fields.items()

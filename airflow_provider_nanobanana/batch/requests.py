@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.toapis.request_values import (
 )
 
 MAX_NAME: Final = 80
-"""With ten digits of the hash and a tag of at most 8 characters a stem has the 100 characters that landing takes."""
+"""With ten digits of the hash and a suffix of at most 8 characters a stem has the 100 characters that landing takes."""
 
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 #: What :meth:`BatchItem.stem` makes where there is no name.
@@ -79,8 +79,8 @@ class ParsedRequests:
     faults: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
 
-    def note(self, index: int, error: InvalidRequest) -> None:
-        """Note a fault; one for each request is enough."""
+    def add_fault(self, index: int, error: InvalidRequest) -> None:
+        """Add the fault of a request; its first one is enough."""
         self.faults.setdefault(index, error.message.rstrip("."))
 
     def check(self) -> None:
@@ -119,7 +119,7 @@ def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) 
                 raise InvalidRequest(fault)
             drafts.parsed.append(ParsedRequest(index, request, name))
         except InvalidRequest as error:
-            drafts.note(index, error)
+            drafts.add_fault(index, error)
     _check_unique(drafts)
     return drafts
 
@@ -178,4 +178,4 @@ def _check_unique(drafts: ParsedRequests) -> None:
     for index, name in drafts.names.items():
         owner = owners.setdefault(name.lower(), index)
         if owner != index:
-            drafts.note(index, InvalidRequest(f"its name is also that of {label(owner, drafts.names[owner])}"))
+            drafts.add_fault(index, InvalidRequest(f"its name is also that of {label(owner, drafts.names[owner])}"))

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Stage = Literal["unsent", "running", "landed", "failed"]
+Stage = Literal["pending", "running", "stored", "failed"]
 
 #: Failures told one by one; the table and the manifest tell the rest.
 _MOST_FAILURES_LOGGED = 20
@@ -112,7 +112,7 @@ class BatchState:
 
     def pending(self) -> list[BatchItem]:
         """Return the items that this attempt has no image task for yet, in the order of the requests."""
-        return [item for item in self.items if self._stage(item) == "unsent"]
+        return [item for item in self.items if self._stage(item) == "pending"]
 
     def running(self) -> list[BatchItem]:
         """Return the items with an image task that has not landed yet."""
@@ -148,14 +148,14 @@ class BatchState:
     def progress(self) -> BatchProgress:
         """Return how far the batch has come."""
         counts = Counter(self._stage(item) for item in self.items)
-        return BatchProgress(counts["unsent"], counts["running"], counts["landed"], counts["failed"])
+        return BatchProgress(counts["pending"], counts["running"], counts["stored"], counts["failed"])
 
     def _stage(self, item: BatchItem) -> Stage:
         entry = self.entry(item)
         if entry.status != "open":
-            return "failed" if entry.status == "failed" else "landed"
+            return "failed" if entry.status == "failed" else "stored"
         # One that is taken up again has an image task, but nothing was submitted for it by this attempt.
-        return "unsent" if entry.submitted_at is None or self.image_task_id(item) is None else "running"
+        return "pending" if entry.submitted_at is None or self.image_task_id(item) is None else "running"
 
     def needs_lookup(self, item: BatchItem) -> bool:
         """Whether an earlier attempt may have bought what is unsent by this one: it is looked up before any POST."""
@@ -317,7 +317,7 @@ class BatchState:
         self.ledger.update(
             failure.item.key,
             status="failed",
-            error=_fault(failure),
+            error=_item_error(failure),
             **self.costs.ledger_fields(failure.item, self.image_task_id(failure.item)),
         )
         _count_ended(self, failure.item)
@@ -338,7 +338,7 @@ class BatchState:
 
     def outcomes(self) -> list[Outcome]:
         """Return how each item ended; those that were never submitted ended with what kept them from it."""
-        return [outcome for item in self.items for outcome in outcomes_of(self, item)]
+        return [outcome for item in self.items for outcome in _outcomes_of(self, item)]
 
 
 def name_ids(ids: Iterable[str]) -> str:
@@ -353,7 +353,7 @@ def _file(image: StoredImage) -> StoredFile:
     return StoredFile(name, image.sha256, image.bytes, image.format, image.width, image.height, image.index)
 
 
-def _fault(failure: FailedItem) -> ItemError:
+def _item_error(failure: FailedItem) -> ItemError:
     return ItemError(
         failure.code,
         failure.message,
@@ -366,10 +366,10 @@ def _fault(failure: FailedItem) -> ItemError:
 
 
 def _lost(failure: FailedItem) -> Lost:
-    return Lost(failure.index, _fault(failure))
+    return Lost(failure.index, _item_error(failure))
 
 
-def outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
+def _outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
     """Return how an item ended, and behind it each further image of its image task.
 
     One that has not ended did so with what holds it up.
@@ -389,7 +389,7 @@ def outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
 
 def _image(state: BatchState, item: BatchItem, file: StoredFile) -> dict[str, Any]:
     return {
-        "uri": state.downloader.landing.uri(file.name),
+        "uri": state.downloader.store.uri(file.name),
         "id": state.image_task_id(item),
         "index": file.index,
         "sha256": file.sha256,
@@ -400,22 +400,22 @@ def _image(state: BatchState, item: BatchItem, file: StoredFile) -> dict[str, An
     }
 
 
-def _failed(state: BatchState, item: BatchItem, fault: ItemError, cost: Cost, index: int = 0) -> FailedItem:
-    """Return the failure that a fault of the ledger stands for.
+def _failed(state: BatchState, item: BatchItem, error: ItemError, cost: Cost, index: int = 0) -> FailedItem:
+    """Return the failure that an error of the ledger stands for.
 
     :param index: Not 0 for an image beside the one that was asked for.
     """
     return FailedItem(
         item,
         state.image_task_id(item),
-        fault.code,
-        fault.message,
-        fault.charged,
-        fault.retryable,
+        error.code,
+        error.message,
+        error.charged,
+        error.retryable,
         cost,
-        billed=(state.entry(item).cost or 0.0) if fault.billed else 0.0,
-        kept=fault.kept,
-        answer=fault.answer,
+        billed=(state.entry(item).cost or 0.0) if error.billed else 0.0,
+        kept=error.kept,
+        answer=error.answer,
         index=index,
         extra=index > 0,
     )

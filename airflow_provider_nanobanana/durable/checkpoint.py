@@ -47,7 +47,7 @@ class InputSnapshot:
     given: str | None = None
 
     def of_round(self, max_tries: int, retries: int) -> bool:
-        """Whether no clear lies between the snapshot and an attempt."""
+        """Whether no clear is between the snapshot and an attempt."""
         return (self.max_tries, self.retries) == (max_tries, retries)
 
 

@@ -27,9 +27,9 @@ OnExpired = Literal["fail", "resubmit"]
 #: an accepted submit may stay invisible for half a minute, and the HTTP call itself may have been under way.
 MIN_LOOKUPS: Final = 4
 VISIBLE_AFTER_SECONDS: Final = 60.0
-#: Clocks of workers differ by less: a moment that lies further back was written that long ago, whatever clock it is of.
+#: Clocks of workers differ by less: a moment that is further back was written that long ago, whatever clock it is of.
 CLOCKS_DIFFER_SECONDS: Final = 300.0
-#: An intent of a group, written ahead, names a moment that lies ahead by less (seconds).
+#: An intent of a group, written ahead, names a moment that is ahead by less (seconds).
 _WRITTEN_AHEAD: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE, _DOUBLINGS = 2.0, 16.0, 3
 #: Nothing sane fails this often: from here on a clear has to ask for the next ones, and in the end nothing helps.

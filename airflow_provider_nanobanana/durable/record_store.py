@@ -10,6 +10,7 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from airflow_provider_nanobanana.durable import ledger
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry, decode_entries, encode_entries
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.state_store import unreadable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Where the one item is stored: the place of a ledger's first chunk, so that whoever reads a ledger reads this as well.
-NAME: Final = "nanobanana_ledger_0"
+NAME: Final = f"{ledger.NAME}_0"
 _KEY: Final = "submit"
 
 

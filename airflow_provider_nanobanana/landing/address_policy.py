@@ -162,7 +162,7 @@ def system_resolve(host: str, port: int) -> list[str]:
     return [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
-def policy_for(base_url: str, resolve: Resolve) -> AddressPolicy:
+def address_policy_for(base_url: str, resolve: Resolve) -> AddressPolicy:
     """Derive the policy from where the connection itself leads.
 
     :param base_url: The connection's normalised base URL.

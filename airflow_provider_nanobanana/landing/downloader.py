@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from airflow_provider_nanobanana.landing.address_policy import policy_for, system_resolve
+from airflow_provider_nanobanana.landing.address_policy import address_policy_for, system_resolve
 from airflow_provider_nanobanana.landing.file_names import stem_for
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, decode_b64
 from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
@@ -42,9 +42,9 @@ class ImageDownloader:
     def __init__(self, session: ToApisSession, destination: str) -> None:
         self._session = session
         #: The destination itself: what is in place there, and the manifest.
-        self.landing = ImageStore(destination)
-        self.landing.check_writable()
-        policy = policy_for(session.settings.base_url, system_resolve)
+        self.store = ImageStore(destination)
+        self.store.check_writable()
+        policy = address_policy_for(session.settings.base_url, system_resolve)
         self._fetchers = LendingPool(partial(LinkFetcher, policy, timeout=session.settings.timeout))
 
     def __enter__(self) -> ImageDownloader:
@@ -76,7 +76,7 @@ class ImageDownloader:
         for delay in (*_RETRY_DELAYS, None):
             try:
                 write = partial(self._write, wanted, sent=sent)
-                return self.landing.land(name, wanted.id, wanted.index, write, expected_pixels)
+                return self.store.land(name, wanted.id, wanted.index, write, expected_pixels)
             except errors.RESULT_ERRORS as error:
                 if delay is None or _came_before(error, seen):
                     raise

@@ -57,7 +57,7 @@ _FETCHING: ContextVar[bool] = ContextVar("fetching a link", default=False)
 class LinkFetcher:
     """Fetches links one after another, reusing connections; a context manager, for one thread.
 
-    :param policy: Where links may lead, from :func:`~airflow_provider_nanobanana.landing.address_policy.policy_for`.
+    :param policy: Where links may lead, from ``address_policy_for``.
     :param ssl_context: Shared TLS context; the process's own when absent.
     :param timeout: Seconds for one connect or one read.
     :param total: Seconds for one link in all.

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 
 
-def find_existing(
-    landing: ImageStore, wanted: Iterable[tuple[str, str]], *, threads: int = 4
-) -> dict[str, StoredImage]:
+def find_existing(store: ImageStore, wanted: Iterable[tuple[str, str]], *, threads: int = 4) -> dict[str, StoredImage]:
     """Return those of the wanted images that are whole at the destination, by key.
 
     Each is decoded fully (about 30 ms for a 1K PNG in a folder). Their ``id`` is empty: the name of a file does not
@@ -27,10 +25,10 @@ def find_existing(
     """
     stems = dict(wanted)
     try:
-        present = landing.present(set(stems.values()))
+        present = store.present(set(stems.values()))
         here = [key for key, stem in stems.items() if stem in present]
         with ThreadPoolExecutor(threads) as pool:
-            images = pool.map(landing.find, (stems[key] for key in here))
+            images = pool.map(store.find, (stems[key] for key in here))
             return {key: image for key, image in zip(here, images, strict=True) if image is not None}
     except StorageFailed as failure:
         raise StorageFailed(

@@ -371,7 +371,7 @@ def _report(
     totals = state.costs.totals()
     left = removed_items.abandoned_records(state)
     removed_items.log_abandoned(state, left)
-    store = state.downloader.landing
+    store = state.downloader.store
     manifest = TaskManifest.from_context(context, store)
     report = BatchReport(outcomes, totals, abandoned=left, former=removed_items.stored_records(state))
     result = report.result(manifest.uri)

@@ -1,4 +1,4 @@
-"""What is known of each model: spelling of the request, ratios, resolutions, pixel sizes, list prices. Data, not code.
+"""What is known of each model: format of the request, ratios, resolutions, pixel sizes, list prices. Data, not code.
 
 Every table names its source and the day it was read; models and prices rot, so an unknown model id is never refused
 here (the service answers 503 ``model_not_found``), only ratios and resolutions that no model of its family takes.
@@ -53,16 +53,16 @@ _PRICES: Final[Mapping[str, Mapping[str, float]]] = {
 Prices = Mapping[str, float | Mapping[str, float]]
 
 
-#: How a family spells a request. ``guide``: top-level ``resolution``, ``reference_images`` and ``response_format``;
+#: How a family writes a request. ``guide``: top-level ``resolution``, ``reference_images`` and ``response_format``;
 #: ``reference``: ``metadata.resolution`` and ``image_urls``, and no ``response_format``.
 RequestFormat = Literal["guide", "reference"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model family: how its requests are spelled and what they may hold."""
+    """One model family: how its requests are written and what they may hold."""
 
-    spelling: RequestFormat
+    request_format: RequestFormat
     ratios: tuple[str, ...]
     resolutions: tuple[str, ...]
 
@@ -84,7 +84,7 @@ _UNKNOWN_GUIDE: Final = Model("guide", REFERENCE_RATIOS, ("0.5K", "1K", "2K", "4
 
 
 def model_for(model_id: str) -> Model:
-    """Return what is known of a model id; an unknown id takes the widest table of its spelling."""
+    """Return what is known of a model id; an unknown id takes the widest table of its request format."""
     known = MODELS.get(model_id)
     if known is not None:
         return known

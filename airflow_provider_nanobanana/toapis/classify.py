@@ -17,9 +17,9 @@ from airflow_provider_nanobanana.toapis.redaction import LONGEST_MESSAGE, one_li
 from airflow_provider_nanobanana.toapis.responses import (
     ApiResponse,
     NoResponse,
+    answer_text,
     denies,
     names_image_task,
-    readable,
     told_code,
 )
 
@@ -109,7 +109,7 @@ def classify(response: ApiResponse, kind: CallKind, now: float, image_task_id: s
         # An answer without a word of trouble may hold an id where a person finds it.
         odd = error_class is errors.SubmissionUnknown and response.status < 300 and not error_body.message
         if odd and response.json_object:
-            error_body = replace(error_body, message=readable(response, LONGEST_MESSAGE))
+            error_body = replace(error_body, message=answer_text(response, LONGEST_MESSAGE))
         sentence = _sentence(error_class, response.status, error_body, kind, image_task_id)
         # A poll that is refused says nothing of the image task: it lives on and stays paid.
         if kind is CallKind.STATUS and error_class is not errors.ImageTaskNotFound:

@@ -64,6 +64,7 @@ TASK_NOT_FOUND: Final = FailureCode(
     "submit tasks.",
 )
 ACCESS_DENIED: Final = FailureCode(
+    # Stays as it is: the code is public (docs/failures.md).
     "look_refused",
     "unknown",
     retryable=False,

@@ -165,7 +165,7 @@ class ImageRequest(BaseModel):
     def to_body(self, client_business_id: str | None = None) -> dict[str, Any]:
         """Return the JSON body of a submit in the format of its model; ``extra_body`` wins, also inside objects."""
         model_id = self.model or catalogue.DEFAULT_MODEL
-        by_guide = catalogue.model_for(model_id).spelling == "guide"
+        by_guide = catalogue.model_for(model_id).request_format == "guide"
         body: dict[str, Any] = {"model": model_id, "prompt": self.prompt, "size": self.size}
         if by_guide:
             body["resolution"] = self.resolution

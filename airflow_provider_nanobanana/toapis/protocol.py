@@ -59,19 +59,19 @@ class ApiCall(Generic[T]):
     upload: Upload | None = None
     image_task_id: str | None = None
 
-    def parse(self, outcome: ApiResponse | NoResponse, now: float) -> T:
-        """Return the result of an outcome; ``now`` is epoch seconds.
+    def parse(self, response: ApiResponse | NoResponse, now: float) -> T:
+        """Return the result of a response; ``now`` is epoch seconds.
 
-        :raises ToApisError: the one error that the outcome is.
+        :raises ToApisError: the one error that the response is.
         """
-        if isinstance(outcome, NoResponse):
-            raise no_response_error(outcome, self.kind, self.image_task_id)
-        body = outcome.json_object if 200 <= outcome.status < 300 else None
+        if isinstance(response, NoResponse):
+            raise no_response_error(response, self.kind, self.image_task_id)
+        body = response.json_object if 200 <= response.status < 300 else None
         if body is not None and not responses.is_refusal(body):
-            result = self.read(outcome)
+            result = self.read(response)
             if result is not None:
                 return result
-        raise classify(outcome, self.kind, now, self.image_task_id)
+        raise classify(response, self.kind, now, self.image_task_id)
 
 
 def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:

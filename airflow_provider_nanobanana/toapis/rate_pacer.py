@@ -126,19 +126,19 @@ class RatePacer:
         self._changed = max(self._changed, now + min(seconds, LONGEST_WAIT))
         self._next = max(self._next, now + min(seconds, LONGEST_WAIT))
 
-    def apply_headers(self, signs: RateLimitHeaders, now: float) -> None:
+    def apply_headers(self, headers: RateLimitHeaders, now: float) -> None:
         """Follow the headers of an answer: never faster than the account's limit, silent while nothing is left.
 
         Of the calls that passed, one can have been the last of a window. A service that says so of a second one does
         not count: it is not obeyed before it has refused a call, or said that some are left.
         """
-        if signs.rate is not None and signs.rate >= self._most * _LEAST_BELIEVED:
-            self._rate = min(self._most, signs.rate)
-        self._counted = self._counted or signs.some_left
-        if signs.exhausted_for is None:
+        if headers.rate is not None and headers.rate >= self._most * _LEAST_BELIEVED:
+            self._rate = min(self._most, headers.rate)
+        self._counted = self._counted or headers.some_left
+        if headers.exhausted_for is None:
             return
         if self._counted:
             self._paused_from, self._counted = max(self._next, now), False
-            self._next = max(self._next, now + signs.exhausted_for)
+            self._next = max(self._next, now + headers.exhausted_for)
         elif self._paused_from is not None:
             self._next, self._paused_from = min(self._next, max(self._paused_from, now)), None

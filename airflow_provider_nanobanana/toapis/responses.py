@@ -176,7 +176,7 @@ def _image_task(
         error=_task_error(body, wire_status, secret) if status is ImageTaskStatus.FAILED else None,
         billing=_parse_billing(body.get("billing")),
         client_business_id=parse_word(body.get("client_business_id"), secret, 200),
-        answer=readable(response) if missing else None,
+        answer=answer_text(response) if missing else None,
     )
 
 
@@ -370,7 +370,7 @@ def parse_upload_url(response: ApiResponse) -> str | None:
     return urljoin(f"{response.base_url}/", link) if link and link.startswith("/") and response.base_url else link
 
 
-def readable(response: ApiResponse, limit: int = _LONGEST_ANSWER) -> str:
+def answer_text(response: ApiResponse, limit: int = _LONGEST_ANSWER) -> str:
     """Return an answer as JSON text for a person: at most ``limit`` characters, nothing long or that gives access."""
     # Cleaned piece by piece, before JSON writes what cannot be printed in letters, and once more as a whole.
     text = json.dumps(_shortened(response.json_object, response.secret), ensure_ascii=False)

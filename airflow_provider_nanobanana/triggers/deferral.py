@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-#: Airflow's timeout of a deferral lies so many seconds behind the moment at which our trigger fires at the latest.
+#: Airflow's timeout of a deferral is so many seconds behind the moment at which our trigger fires at the latest.
 DEFER_TIMEOUT_MARGIN_SECONDS: Final = 60.0
 
 

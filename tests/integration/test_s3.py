@@ -274,7 +274,7 @@ def test_from_a_reference_in_the_store_to_an_image_in_the_store(bucket: Bucket, 
         request = references.uploaded(hook.parse_request({"prompt": "a red hat", "reference_images": uris}))
         (image,) = completed(hook, hook.submit(request).id).images
         stored = retrieval.land(image, stem="0123456789abcdef-0")
-        found = find_existing(retrieval.landing, [("k", "0123456789abcdef-0")])
+        found = find_existing(retrieval.store, [("k", "0123456789abcdef-0")])
     assert len(set(request.reference_images)) == 1 and request.reference_images[0].startswith("http")
     assert found["k"] == stored.model_copy(update={"id": ""})
     assert stored.uri.startswith(f"s3://store@{BUCKET}/out/0123456789abcdef-0.")

@@ -70,9 +70,9 @@ def pairs(taken: list[BatchItem]) -> dict[str, tuple[str, str | None]]:
 )
 def test_one_prompt_in_any_form_is_one_and_the_same_order(given: Any) -> None:
     (taken,) = items(given)
-    assert taken == BatchItem(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.digest)
-    assert taken.digest == taken.fingerprint == ImageRequest.parse({"prompt": "a kite"}).fingerprint()
-    assert (taken.key, taken.label) == (f"{taken.digest[:20]}.0", "#0")
+    assert taken == BatchItem(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.fingerprint)
+    assert taken.fingerprint == ImageRequest.parse({"prompt": "a kite"}).fingerprint()
+    assert (taken.key, taken.label) == (f"{taken.fingerprint[:20]}.0", "#0")
 
 
 def test_an_empty_list_is_no_item_and_no_error() -> None:
@@ -155,7 +155,7 @@ def test_identical_requests_are_separate_items() -> None:
     taken = items(["a", "b", "a", {"prompt": "a"}, "b"])
     assert [item.occurrence for item in taken] == [0, 0, 1, 2, 1]
     assert len({item.key for item in taken}) == len({item.stem() for item in taken}) == 5
-    assert len({item.digest for item in taken}) == 2
+    assert len({item.fingerprint for item in taken}) == 2
 
 
 @given(
@@ -183,16 +183,16 @@ def test_what_makes_a_picture_another_one_makes_another_order() -> None:
         {"model": GEMINI},
         {"extra_body": {"s": 1}},
     ]
-    assert len({item.digest for item in items([base, *({**base, **change} for change in changes)])}) == 6
+    assert len({item.fingerprint for item in items([base, *({**base, **change} for change in changes)])}) == 6
     same: list[dict[str, Any]] = [{"response_format": "b64_json"}, {"name": "hat"}, {"model": MODEL}]
-    assert len({item.digest for item in items([base, *({**base, **change} for change in same)])}) == 1
+    assert len({item.fingerprint for item in items([base, *({**base, **change} for change in same)])}) == 1
 
 
 def test_storage_references_count_by_content_and_are_kept_as_uris() -> None:
     contents = Contents(old="1", copy="1", new="2")
     uris = [f"s3://bucket/{name}" for name in ("old", "copy", "new")]
     taken = contents.take([{"prompt": "a", "reference_images": ["https://h/x.png?sig=1", uri]} for uri in uris])
-    assert taken[0].digest == taken[1].digest != taken[2].digest
+    assert taken[0].fingerprint == taken[1].fingerprint != taken[2].fingerprint
     assert [item.occurrence for item in taken] == [0, 1, 0]
     assert [item.request.reference_images for item in taken] == [("https://h/x.png?sig=1", uri) for uri in uris]
     re_signed = contents.take({"prompt": "a", "reference_images": ["https://h/x.png?sig=2", uris[0]]})
@@ -239,7 +239,7 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
 )
 def test_a_good_name_names_the_file(name: str) -> None:
     (taken,) = items({"prompt": "a", "name": name})
-    assert taken.stem() == f"{name}-{taken.digest[:10]}" and taken.label == f"#0 {name!r}"
+    assert taken.stem() == f"{name}-{taken.fingerprint[:10]}" and taken.label == f"#0 {name!r}"
     for stem in (taken.stem(), taken.stem("t" * 8)):
         assert _STEM.fullmatch(stem)
     assert taken.stem("two") == f"{taken.stem()}-two"
@@ -289,15 +289,15 @@ def test_names_are_unique_whatever_their_case() -> None:
     assert "#3 'HAT': prompt is blank" in message
 
 
-@pytest.mark.parametrize("tag", ["a/b", "x" * 9, " ", "ü"])
-def test_a_tag_that_landing_would_refuse_is_found_before_anything_is_bought(tag: str) -> None:
-    with pytest.raises(ValueError, match="no tag"):
-        items("a")[0].stem(tag)
+@pytest.mark.parametrize("suffix", ["a/b", "x" * 9, " ", "ü"])
+def test_a_suffix_that_landing_would_refuse_is_found_before_anything_is_bought(suffix: str) -> None:
+    with pytest.raises(ValueError, match="no suffix"):
+        items("a")[0].stem(suffix)
 
 
 def test_stems_without_a_name_are_told_apart_by_a_tag() -> None:
     (taken,) = items("a")
-    assert taken.stem() == f"{taken.digest[:16]}-0" and taken.stem("r1") == f"{taken.stem()}-r1"
+    assert taken.stem() == f"{taken.fingerprint[:16]}-0" and taken.stem("r1") == f"{taken.stem()}-r1"
 
 
 def test_a_lazy_sequence_is_read_once() -> None:

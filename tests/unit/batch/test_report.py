@@ -413,7 +413,7 @@ def test_the_manifest_holds_request_cost_times_and_checks() -> None:
     assert (whole["cost_usd"], whole["of_which_listed_usd"]) == (0.05, 0.025)
     entry = whole["images"][1]
     assert image.image.items() <= entry.items() and entry["times"] == {"submitted_at": 1.0, "landed_at": 2.0}
-    assert (entry["request"], entry["key"], entry["digest"]) == (2, image.item.key, image.item.digest)
+    assert (entry["request"], entry["key"], entry["digest"]) == (2, image.item.key, image.item.fingerprint)
     assert (entry["model"], entry["cost_usd"], entry["cost_is_listed"]) == ("nano_banana_2", 0.025, False)
     assert entry["fields"]["prompt"] == "picture 2" and entry["reused"] is False
     (failure,) = whole["failed"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.landing.address_policy import (
     AddressPolicy,
     Reach,
+    address_policy_for,
     check_address,
     check_url,
-    policy_for,
 )
 from airflow_provider_nanobanana.toapis.errors import UnsafeAddress
 
@@ -193,14 +193,14 @@ def test_policy_follows_the_connections_own_host(
         assert addresses is not None, "a literal address needs no look-up"
         return addresses
 
-    assert policy_for(base_url, resolve) == expected
+    assert address_policy_for(base_url, resolve) == expected
 
 
 def test_policy_is_strict_where_nobody_resolves() -> None:
     def resolve(host: str, port: int) -> list[str]:
         raise OSError("no DNS behind this proxy")
 
-    assert policy_for("https://gateway.example", resolve) == PUBLIC
+    assert address_policy_for("https://gateway.example", resolve) == PUBLIC
 
 
 @given(st.text(max_size=60), st.sampled_from(sorted(POLICIES)))

@@ -64,7 +64,7 @@ def test_sizes_of_the_two_documentations() -> None:
 def test_an_unknown_model_is_never_refused_here(model_id: str) -> None:
     model = model_for(model_id)
     assert set(model.ratios) == set(REFERENCE_RATIOS)
-    assert model.spelling == ("reference" if model_id.startswith("gemini-") else "guide")
+    assert model.request_format == ("reference" if model_id.startswith("gemini-") else "guide")
 
 
 def test_prices() -> None:
