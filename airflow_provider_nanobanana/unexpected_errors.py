@@ -1,4 +1,4 @@
-"""errors_of_the_tree_only(): an error that nobody foresaw ends the image it happened to, and none beside it."""
+"""wrap_unexpected_errors(): an error that nobody foresaw ends the image it happened to, and none beside it."""
 
 from __future__ import annotations
 

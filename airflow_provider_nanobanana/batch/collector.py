@@ -162,7 +162,7 @@ class ResultCollector:
     def _land_further(
         self, item: BatchItem, image_task_id: str, images: Sequence[GeneratedImage], stem: str
     ) -> tuple[list[StoredImage], list[FailedItem]]:
-        """Land the images beside the first; return those in place, and those that are left to :meth:`complete`."""
+        """Land the images beside the first; return those in place, and those left to :meth:`collect_missing_extras`."""
         extras, lost = [], []
         for image in images:
             try:

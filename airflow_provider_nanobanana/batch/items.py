@@ -80,8 +80,8 @@ def build_items(
 ) -> list[BatchItem]:
     """Return the items of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
 
-    :param given: A request is a mapping of :data:`FIELDS` (or an ``ImageRequest``); a blank field (None, NaN, white
-        space) is not given.
+    :param given: A request is a mapping of :data:`~.requests.FIELDS` (or an ``ImageRequest``); a blank field
+        (None, NaN, white space) is not given.
     :param defaults: The fields of requests that do not give them.
     :param default_model: Model id where neither request nor defaults name one.
     :param digest_of: Returns the content digest of a storage reference (64 hex digits); asked once for each distinct

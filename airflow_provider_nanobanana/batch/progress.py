@@ -27,7 +27,7 @@ class BatchProgress:
     """How far a batch has come; every item is in exactly one count.
 
     :param pending: Still to be submitted.
-    :param running: Submitted, and not known to have ended, or ended and not landed yet.
+    :param running: Submitted, and not known to have ended, or ended and not stored yet.
     :param stored: In place, those found there included.
     :param failed: Ended otherwise.
     """
@@ -41,11 +41,6 @@ class BatchProgress:
     def total(self) -> int:
         """All items."""
         return self.pending + self.running + self.stored + self.failed
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return not (self.pending or self.running)
 
 
 def submits_per_slice(rate: float, seconds: float = SLICE_SECONDS) -> int:

@@ -1,4 +1,4 @@
-"""Drafts: the requests of a batch as given, parsed one by one, with every fault of every one collected."""
+"""ParsedRequests: the requests of a batch as given, parsed one by one, with every fault of every one collected."""
 
 from __future__ import annotations
 

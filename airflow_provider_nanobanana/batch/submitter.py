@@ -260,7 +260,8 @@ class _ItemListener(SubmissionListener):
 
     def before_submit(self) -> None:
         if error := self._state.stops.error_for(self._item.request.model):
-            raise error
+            # A copy, since several threads raise it; what it says of the money is of the item that met it.
+            raise error.reworded(error.message, charged="no")
 
 
 def _advance(steps: Steps) -> float | ImageTask | None:

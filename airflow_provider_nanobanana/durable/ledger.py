@@ -114,9 +114,9 @@ class Ledger:
         record. It is not where the store was lost, or ended with an earlier try (Airflow before 3.3).
     """
 
-    def __init__(self, store: StateStore, *, whole: bool = False) -> None:
+    def __init__(self, store: StateStore) -> None:
         """Begin an empty ledger; use :meth:`load` wherever there may be one already."""
-        self.complete = whole
+        self.complete = False
         self._store = store
         self._writer = uuid.uuid4().hex
         self._entries: dict[str, LedgerEntry] = {}
@@ -146,14 +146,6 @@ class Ledger:
         if ledger._indexed is None and not ledger._chunks:
             ledger.complete = first
         return ledger
-
-    def __len__(self) -> int:
-        """Return the number of items that it knows."""
-        return len(self._entries)
-
-    def __contains__(self, key: str) -> bool:
-        """Whether it knows the item."""
-        return key in self._entries
 
     def get(self, key: str) -> LedgerEntry:
         """Return the entry as this attempt knows it; a blank one for an item that is not in the ledger."""

@@ -46,11 +46,11 @@ class SubmissionIdentity:
 class SubmissionRecord:
     """What is known of a task instance's submission; no secret in it.
 
-    :param at: Epoch seconds of the last moment at which a POST may have left.
+    :param may_have_left_at: Epoch seconds of the last moment at which a POST may have left.
     :param max_tries: Airflow's count when this was written; another one at a later try means that the user cleared
         the task.
     :param writer: The attempt that wrote it.
-    :param try_number: The try that wrote it; 0 in records of earlier versions.
+    :param try_number: The try that wrote it; 0 where there is no task instance.
     """
 
     state: RecordState

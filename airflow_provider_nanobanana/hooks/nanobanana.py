@@ -158,9 +158,10 @@ class NanoBananaHook(BaseHook):
 
     async def aclose(self) -> None:
         """Close the asyncio client's connections."""
-        if self._async_client is not None:
-            await self._async_client.aclose()
-            self._async_client = None
+        client = self._async_client
+        self._async_client = None
+        if client is not None:
+            await client.aclose()
 
     def __enter__(self) -> NanoBananaHook:
         return self

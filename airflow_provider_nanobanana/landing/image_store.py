@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pydantic import BaseModel, ConfigDict
@@ -39,9 +38,6 @@ _QUARANTINE: Final = f"{RESERVED}/quarantine"
 _MOST_SAID: Final = 600
 #: Of these the beginning tells what was kept.
 _HEAD: Final = 1024
-
-#: One image is decoded at a time in a process: 20 megapixels of WebP take 390 MB while they are decoded (measured).
-_DECODING: Final = threading.Lock()
 
 
 class StoredImage(BaseModel):
@@ -209,8 +205,7 @@ class ImageStore:
     def _measure(self, path: Path, image_id: str, index: int, *, stem: str = "", name: str = "") -> StoredImage:
         """Check the local file fully and describe it under its name, or the stem with the suffix of its bytes."""
         try:
-            with _DECODING:
-                facts = inspect_image(path)
+            facts = inspect_image(path)
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()

@@ -3,7 +3,6 @@
 Built on httpx's transport, not on its client: the transport knows no cookies, no ``.netrc``, no default headers and
 no redirects, and does not log the URLs it asks for (result links are signed: whoever has one has the image); what
 httpcore logs at DEBUG, redirects included, is held back while a link is fetched.
-httpx is imported inside the functions, so that DAG files which import this module do not pay for it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,14 @@ from airflow_provider_nanobanana.landing.address_policy import (
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
 from airflow_provider_nanobanana.toapis.error_body import parse_retry_after
 from airflow_provider_nanobanana.toapis.errors import DownloadFailed, ImageInvalid, UnsafeAddress
-from airflow_provider_nanobanana.toapis.http import ConnectionDeadline
+from airflow_provider_nanobanana.toapis.http import (
+    USER_AGENT,
+    ConnectionDeadline,
+    httpx,
+    in_words,
+    open_transport,
+    shared_ssl_context,
+)
 from airflow_provider_nanobanana.toapis.proxy import EnvironmentProxy, find_proxy
 
 if TYPE_CHECKING:
@@ -140,8 +146,6 @@ class LinkFetcher:
 
     def _open(self, url: str, link: LinkTarget, where: str, deadline: float) -> httpx.Response:
         """Connect to the checked addresses in turn until one takes the connection, and send the request there."""
-        from airflow_provider_nanobanana.toapis.http import httpx
-
         # A proxy looks the name up itself.
         proxy = find_proxy(link.scheme, link.host, link.port)
         addresses = (None,) if proxy else checked_addresses(link, self._policy, self._resolve)[:_MAX_ADDRESSES]
@@ -165,8 +169,6 @@ class LinkFetcher:
         return left
 
     def _request(self, url: str, link: LinkTarget, address: str | None, left: float) -> httpx.Request:
-        from airflow_provider_nanobanana.toapis.http import USER_AGENT, httpx
-
         try:
             named = httpx.URL(url)
             target = named if address is None else named.copy_with(host=address)
@@ -190,8 +192,6 @@ class LinkFetcher:
         )
 
     def _transport(self, link: LinkTarget, proxy: EnvironmentProxy | None) -> httpx.HTTPTransport:
-        from airflow_provider_nanobanana.toapis.http import httpx, open_transport, shared_ssl_context
-
         key = (link.scheme, link.host, link.port, proxy)
         if key not in self._transports:
             self._transports[key] = open_transport(
@@ -206,8 +206,6 @@ class LinkFetcher:
         return self._transports[key]
 
     def _read(self, response: httpx.Response, sink: BinaryIO, where: str, deadline: float) -> bool:
-        from airflow_provider_nanobanana.toapis.http import httpx
-
         declared = _declared_length(response.headers)
         if declared is not None and declared > self._max_bytes:
             raise ImageInvalid(f"{where} has {declared:,} bytes; at most {self._max_bytes:,} are taken, none kept")
@@ -301,7 +299,5 @@ def _unlogged() -> Iterator[None]:
 
 
 def _failed(where: str, error: Exception) -> DownloadFailed:
-    from airflow_provider_nanobanana.toapis.http import in_words
-
     # The transport's own words name hosts and errnos, never the link.
     return DownloadFailed(f"{where} could not be fetched ({in_words(error)}); asking again is free")

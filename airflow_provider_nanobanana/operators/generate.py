@@ -61,8 +61,8 @@ class NanoBananaGenerateOperator(RequestOperator):
 
     * ``images``: for each request that has its image ``{"uri", "id", "index", "sha256", "bytes", "format", "width",
       "height", ...}``, in the order of the requests;
-    * ``failed``: for each that has none what happened, whether it was charged (``no``, ``yes``, ``unknown``) and what
-      to do;
+    * ``failed``: for each that has none ``{"request", "name", "id", "code", "message", "charged"}``, ``charged`` being
+      ``no``, ``yes`` or ``unknown``;
     * ``quarantined``: bytes that were paid, failed a check and are kept; ``abandoned``: image tasks of requests that a
       clear removed, paid and not landed;
     * ``count``, ``failed_count``, ``extra_count``: numbers of images in place, missing, and more than asked for;

@@ -59,7 +59,8 @@ def poll_once(
                 if error.http_status is None and not isinstance(error, Unexpected):
                     silence.append(error)
             return PollResult(image_task_id, error=error)
-        silence.clear()
+        with lock:
+            silence.clear()
         return PollResult(image_task_id, image_task=_without_bytes(image_task))
 
     if len(image_task_ids) == 1:

@@ -93,7 +93,9 @@ class Poller:
         self._clock = loop.time
         self._client = make_client(nanobanana_conn_id, read_settings, self._apply_headers, self._clock)
         self._client_in_use: StatusClient | None = None
-        self._pacer = RatePacer(1.0)  # until the connection is read
+        # Until the connection is read.
+        self._pacer = RatePacer(1.0)
+        self._free_calls = asyncio.Semaphore(1)
         self._queue = PollQueue()
         # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
         self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, LatencyEstimator())

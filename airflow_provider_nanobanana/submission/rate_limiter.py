@@ -11,6 +11,7 @@ import hashlib
 import logging
 import math
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -83,7 +84,8 @@ class SubmitRateLimiter:
         self._rate = rate
         self._shared = shared
         self._fallback = fallback or ProcessState()
-        self._refusals = 0
+        # Of each thread its own: one limiter serves all threads of a batch, and each waits for a slot of its own.
+        self._seen = threading.local()
 
     @classmethod
     def of(cls, settings: ToApisSettings) -> SubmitRateLimiter:
@@ -103,7 +105,7 @@ class SubmitRateLimiter:
 
         def take(state: _LimiterState) -> _LimiterState | None:
             nonlocal wait
-            self._refusals = state.refusals
+            self._seen.refusals = state.refusals
             wait = state.pacer.reserve(now)
             return state if wait <= MAX_BLOCKING_WAIT else None
 
@@ -115,8 +117,8 @@ class SubmitRateLimiter:
         return self._peek(now).pacer.wait(now)
 
     def still_valid(self, now: float) -> bool:
-        """Whether the last slot still holds: a 429 that came after it sends all who wait to the end of the queue."""
-        return self._peek(now).refusals == self._refusals
+        """Whether this thread's last slot still holds: a 429 after it sends all who wait to the end of the queue."""
+        return self._peek(now).refusals == getattr(self._seen, "refusals", 0)
 
     def on_rate_limited(self, now: float, retry_after: float | None) -> None:
         """Slow all processes down after a 429.

@@ -8,6 +8,7 @@ import logging
 import math
 import multiprocessing
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,17 @@ def test_whoever_waits_when_a_429_comes_gets_in_line_again() -> None:
     waiting.acquire(clock, sleep, wait_for_slot=False)
     assert clock.now == pytest.approx(NOW + 6.0, abs=1e-3)
     assert len(clock.waits) == 2
+
+
+def test_a_429_voids_the_slot_of_each_thread_whichever_asks_for_the_next_one() -> None:
+    one = SubmitRateLimiter(0.5, ProcessState())
+    one.reserve(NOW)
+    assert one.reserve(NOW) and one.still_valid(NOW)
+    one.on_rate_limited(NOW, 6.0)
+    with ThreadPoolExecutor(1) as another:
+        assert another.submit(one.reserve, NOW).result() == pytest.approx(6.0, abs=1e-3)
+        assert another.submit(one.still_valid, NOW).result()
+    assert not one.still_valid(NOW), "the slot of before the 429"
 
 
 def test_a_far_slot_is_for_the_caller_to_queue() -> None:
