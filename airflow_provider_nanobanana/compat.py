@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SUPERVISOR_LOCK", "TaskDeferralError", "was_skipped"]
 
-#: Held by whichever thread asks Airflow's supervisor for a connection, an XCom or a task state. Before 3.3 the
+#: Held by code of ours that runs in several threads of a task while it asks Airflow's supervisor for a connection, an
+#: XCom or a task state; what only the task's main thread asks, with no other at work, needs it not. Before 3.3 the
 #: connection to it is not made for threads: two that ask at once get each other's answers, or wait for ever (seen on
 #: 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it).
 SUPERVISOR_LOCK: Final = threading.RLock()

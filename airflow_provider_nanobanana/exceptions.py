@@ -1,6 +1,6 @@
 """NanoBananaException and its kin: the service's errors as Airflow's, which Airflow retries or not by ``retryable``.
 
-Hooks, operators and sensors raise these; everything below them raises :class:`ToApisError`.
+Hooks, operators, sensors and what opens a poller raise these; everything else below them raises :class:`ToApisError`.
 """
 
 from __future__ import annotations
