@@ -89,17 +89,19 @@ def build_items(
     :param each: Asks for the digests; an executor's ``map`` reads references side by side.
     :raises InvalidRequest: with the faults of all requests; nothing was sent.
     """
-    drafts = parse_requests(given, defaults, default_model)
-    digests = _digests(drafts, digest_of, each)
-    drafts.check()
+    requests = parse_requests(given, defaults, default_model)
+    fingerprints = _fingerprints(requests, digest_of, each)
+    requests.check()
     return [
-        BatchItem(draft.index, draft.request, draft.name, occurrence, digest)
-        for draft, digest, occurrence in zip(drafts.parsed, digests, _occurrences(drafts.parsed, digests), strict=True)
+        BatchItem(request.index, request.request, request.name, occurrence, fingerprint)
+        for request, fingerprint, occurrence in zip(
+            requests.parsed, fingerprints, _occurrences(requests.parsed, fingerprints), strict=True
+        )
     ]
 
 
-def _digests(drafts: ParsedRequests, digest_of: Callable[[str], str], each: Each) -> list[str]:
-    """Return the hash of each parsed request, and note the references that are none."""
+def _fingerprints(requests: ParsedRequests, digest_of: Callable[[str], str], each: Each) -> list[str]:
+    """Return the fingerprint of each parsed request, and add the faults of references that are none."""
 
     def ask(uri: str) -> Content:
         try:
@@ -109,30 +111,30 @@ def _digests(drafts: ParsedRequests, digest_of: Callable[[str], str], each: Each
         except ConfigurationError as error:
             return InvalidRequest(error.message)
 
-    uris = list(dict.fromkeys(uri for draft in drafts.parsed for uri in _stored(draft)))
+    uris = list(dict.fromkeys(uri for request in requests.parsed for uri in _stored(request)))
     contents = dict(zip(uris, each(ask, uris), strict=True))
-    digests = []
-    for draft in drafts.parsed:
-        for uri in _stored(draft):
+    fingerprints = []
+    for request in requests.parsed:
+        for uri in _stored(request):
             if isinstance(content := contents[uri], InvalidRequest):
-                drafts.add_fault(draft.index, content)
-        known = {uri: digest for uri in _stored(draft) if isinstance(digest := contents[uri], str)}
-        digests.append(draft.request.fingerprint(known))
-    return digests
+                requests.add_fault(request.index, content)
+        known = {uri: digest for uri in _stored(request) if isinstance(digest := contents[uri], str)}
+        fingerprints.append(request.request.fingerprint(known))
+    return fingerprints
 
 
-def _stored(draft: ParsedRequest) -> list[str]:
-    return [uri for uri in draft.request.reference_images if not is_link(uri)]
+def _stored(request: ParsedRequest) -> list[str]:
+    return [uri for uri in request.request.reference_images if not is_link(uri)]
 
 
-def _occurrences(drafts: list[ParsedRequest], digests: list[str]) -> list[int]:
+def _occurrences(requests: list[ParsedRequest], fingerprints: list[str]) -> list[int]:
     """Number identical requests: first those with a name, by name, so that a new order of the list changes nothing."""
     alike: defaultdict[str, list[int]] = defaultdict(list)
-    for position, digest in enumerate(digests):
-        alike[digest].append(position)
-    occurrences = [0] * len(drafts)
+    for position, fingerprint in enumerate(fingerprints):
+        alike[fingerprint].append(position)
+    occurrences = [0] * len(requests)
     for positions in alike.values():
-        positions.sort(key=lambda position: (drafts[position].name is None, drafts[position].name or "", position))
+        positions.sort(key=lambda position: (requests[position].name is None, requests[position].name or "", position))
         for occurrence, position in enumerate(positions):
             occurrences[position] = occurrence
     return occurrences

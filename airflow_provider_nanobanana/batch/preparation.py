@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.budget import Budget, check_balance
@@ -269,10 +268,10 @@ def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, s
     try:
         items, former = (
             [
-                BatchItem(index, ImageRequest.model_validate(request), name, occurrence, digest)
-                for index, (request, name, occurrence, digest) in enumerate(rows)
+                BatchItem(index, ImageRequest.model_validate(request), name, occurrence, fingerprint)
+                for index, (request, name, occurrence, fingerprint) in enumerate(rows)
             ]
-            for rows in (content["items"], content.get("former", ()))
+            for rows in (content["items"], content["former"])
         )
         return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -294,7 +293,7 @@ def _reopen_items(state: BatchState) -> None:
     """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
     landed = [(item, entry.stored) for item in state.items if (entry := state.entry(item)).stored is not None]
     # By the name it has: a request that got another name keeps its picture.
-    stems = {item.key: PurePosixPath(file.name).stem for item, file in landed if file}
+    stems = {item.key: file.stem for item, file in landed if file}
     present = state.downloader.store.present(set(stems.values()))
     gone = [item for item, _ in landed if item.key in stems and stems[item.key] not in present]
     lost = {item.key for item in gone}
@@ -367,7 +366,7 @@ def _reuse_stored(state: BatchState, *, verify: bool) -> None:
     blank = [item for item in state.items if state.policy.reuse_existing and state.untouched(item)]
     landed = [(item, file) for item in state.items if verify and (file := state.entry(item).stored)]
     wanted = [(item.key, item.stem()) for item in blank]
-    wanted += [(item.key, PurePosixPath(file.name).stem) for item, file in landed]
+    wanted += [(item.key, file.stem) for item, file in landed]
     if not wanted:
         return
     found = find_existing(state.downloader.store, wanted)

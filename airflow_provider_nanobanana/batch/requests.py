@@ -18,9 +18,14 @@ from airflow_provider_nanobanana.toapis.request_values import (
     table_fault,
 )
 
+MAX_REQUESTS: Final = 20_000
+#: What a request given as a mapping may hold.
+FIELDS: Final = (*ImageRequest.model_fields, "name")
 MAX_NAME: Final = 80
 """With ten digits of the hash and a suffix of at most 8 characters a stem has the 100 characters that landing takes."""
 
+_MOST_LISTED: Final = 10
+_LONGEST_FAULT: Final = 300
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 #: What :meth:`BatchItem.stem` makes where there is no name.
 _GENERATED: Final = re.compile(r"[0-9a-f]{16}-\d+(-.*)?", re.IGNORECASE)
@@ -47,14 +52,6 @@ def _rule() -> str:
 def label(index: int, name: str | None) -> str:
     """Return how a request is spoken of: ``#12 'name'`` or ``#12``; counted from 0."""
     return f"#{index}" if name is None else f"#{index} {name!r}"
-
-
-MAX_REQUESTS: Final = 20_000
-#: What a request given as a mapping may hold.
-FIELDS: Final = (*ImageRequest.model_fields, "name")
-
-_MOST_LISTED: Final = 10
-_LONGEST_FAULT: Final = 300
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) 
     :raises InvalidRequest: it is nothing of that, a table, or more than :data:`MAX_REQUESTS`; other faults are noted.
     """
     entries = _entries(given)
-    drafts = ParsedRequests(len(entries))
+    requests = ParsedRequests(len(entries))
     common = given_fields(defaults)
     for index, entry in enumerate(entries):
         try:
@@ -113,15 +110,15 @@ def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) 
             if name is not None:
                 if fault := name_error(name):
                     raise InvalidRequest(fault)
-                drafts.names[index] = name
+                requests.names[index] = name
             request = ImageRequest.parse(fields, default_model, frame="{faults}")
             if fault := _count_fault(request.to_body().get("n", 1)):
                 raise InvalidRequest(fault)
-            drafts.parsed.append(ParsedRequest(index, request, name))
+            requests.parsed.append(ParsedRequest(index, request, name))
         except InvalidRequest as error:
-            drafts.add_fault(index, error)
-    _check_unique(drafts)
-    return drafts
+            requests.add_fault(index, error)
+    _check_unique(requests)
+    return requests
 
 
 def _entries(given: Any) -> list[Any]:
@@ -172,10 +169,10 @@ def _count_fault(count: Any) -> str | None:
     return None if count == 1 else f"extra_body asks for n={count} images; a request is one: give it {count} times"
 
 
-def _check_unique(drafts: ParsedRequests) -> None:
+def _check_unique(requests: ParsedRequests) -> None:
     """Some file systems do not tell names apart by case, so neither do we; a faulty request has its name as well."""
     owners: dict[str, int] = {}
-    for index, name in drafts.names.items():
+    for index, name in requests.names.items():
         owner = owners.setdefault(name.lower(), index)
         if owner != index:
-            drafts.add_fault(index, InvalidRequest(f"its name is also that of {label(owner, drafts.names[owner])}"))
+            requests.add_fault(index, InvalidRequest(f"its name is also that of {label(owner, requests.names[owner])}"))

@@ -26,6 +26,10 @@ from airflow_provider_nanobanana.toapis.errors import TransientFailure
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.state_store import StateStore
 
+#: The name of the index, and the beginning of each chunk's.
+NAME: Final = "nanobanana_ledger"
+#: A value that says nothing; written once, to find out whether values of that size are kept.
+PROBE: Final = "nanobanana_probe"
 #: A chunk of so many takes 10 to 21 kB, 60 kB at its worst: always below the 65,535 of Airflow's state store.
 MAX_KEYS: Final = 100
 
@@ -97,12 +101,6 @@ def concurrent_write(name: str) -> TransientFailure:
         "bought is found again by its client ids.",
         charged="unknown",
     )
-
-
-#: The name of the index, and the beginning of each chunk's.
-NAME: Final = "nanobanana_ledger"
-#: A value that says nothing; written once, to find out whether values of that size are kept.
-PROBE: Final = "nanobanana_probe"
 
 
 class Ledger:

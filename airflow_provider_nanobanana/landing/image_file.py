@@ -56,6 +56,17 @@ SUFFIXES: Final[dict[ImageFormat, str]] = {
     "gif": ".gif",
     "avif": ".avif",
 }
+_CHUNK: Final = 4 * 64 * 1024
+_DATA_PREFIX: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_ENDS: Final = " \t\r\n\"'"
+_NOISE: Final = re.compile(r"\s+")
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9+/]")
+_URL_SAFE: Final = str.maketrans("-_", "+/")
+#: What transports leave in a text; neither sign belongs to base64, so this is lossless.
+_ESCAPES: Final = (
+    ("\\n", ""), ("\\r", ""), ("\\t", ""), ("\\/", "/"), ("\\u002B", "+"), ("\\u002F", "/"), ("\\u003D", "="),
+    ("%0A", ""), ("%0D", ""), ("%2B", "+"), ("%2F", "/"), ("%3D", "="),
+)  # fmt: skip
 _SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
 _IMAGE_SUFFIXES: Final = frozenset(
     ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")
@@ -295,19 +306,6 @@ def _excerpt(head: bytes) -> str:
         return f"{kind} that begin with {head[:12].hex(' ')}"
     words = one_line(re.sub(r"<[^>]*>?", " ", head.decode("utf-8", "replace")), limit=160)
     return f"{kind}: {words!r}" if words else f"{kind} without words"
-
-
-_CHUNK: Final = 4 * 64 * 1024
-_DATA_PREFIX: Final = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_ENDS: Final = " \t\r\n\"'"
-_NOISE: Final = re.compile(r"\s+")
-_FOREIGN: Final = re.compile(r"[^A-Za-z0-9+/]")
-_URL_SAFE: Final = str.maketrans("-_", "+/")
-#: What transports leave in a text; neither sign belongs to base64, so this is lossless.
-_ESCAPES: Final = (
-    ("\\n", ""), ("\\r", ""), ("\\t", ""), ("\\/", "/"), ("\\u002B", "+"), ("\\u002F", "/"), ("\\u003D", "="),
-    ("%0A", ""), ("%0D", ""), ("%2B", "+"), ("%2F", "/"), ("%3D", "="),
-)  # fmt: skip
 
 
 def decode_b64(text: str, sink: BinaryIO, *, max_bytes: int = MAX_BYTES) -> int:

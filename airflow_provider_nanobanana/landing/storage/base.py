@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
+#: Up to so many stems are asked for one by one: a folder may hold a million other files.
+_FEW: Final = 16
+_MOST_PREFIXES: Final = 256
+_THREADS: Final = 8
+
 
 class Storage(ABC):
     """One destination: names in, whole files out. Every failure is ``StorageFailed``."""
@@ -67,12 +72,6 @@ def storage_failures(what: str, *caught: type[Exception]) -> Iterator[None]:
         raise
     except caught as error:
         raise StorageFailed(f"Could not {what}: {type(error).__name__}: {error}") from error
-
-
-#: Up to so many stems are asked for one by one: a folder may hold a million other files.
-_FEW: Final = 16
-_MOST_PREFIXES: Final = 256
-_THREADS: Final = 8
 
 
 def stems_present(storage: Storage, stems: Collection[str], suffixes: tuple[str, ...]) -> set[str]:

@@ -15,6 +15,9 @@ from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: What a file system raises; of a name that its encoding cannot hold, or with a NUL in it, the latter.
+_FAILURES: Final = (OSError, ValueError)
+
 
 def local_path(uri: str) -> Path | None:
     """Return the path that a plain path or a ``file://`` URI names, None for a URI of another scheme.
@@ -29,10 +32,6 @@ def local_path(uri: str) -> Path | None:
         return None
     authority, slash, path = rest.partition("/")
     return Path(authority.rpartition("@")[2] + slash + path)
-
-
-#: What a file system raises; of a name that its encoding cannot hold, or with a NUL in it, the latter.
-_FAILURES: Final = (OSError, ValueError)
 
 
 class LocalStorage(Storage):

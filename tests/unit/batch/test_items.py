@@ -295,7 +295,7 @@ def test_a_suffix_that_landing_would_refuse_is_found_before_anything_is_bought(s
         items("a")[0].stem(suffix)
 
 
-def test_stems_without_a_name_are_told_apart_by_a_tag() -> None:
+def test_stems_without_a_name_are_told_apart_by_a_suffix() -> None:
     (taken,) = items("a")
     assert taken.stem() == f"{taken.fingerprint[:16]}-0" and taken.stem("r1") == f"{taken.stem()}-r1"
 
