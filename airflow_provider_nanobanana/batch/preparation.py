@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -279,10 +279,7 @@ def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, s
 
 
 def _hold_costs(state: BatchState) -> None:
-    """Count against the limit what may be paid, until it is found out whether it is: the answer to a submit was lost.
-
-    Of some that is never found out.
-    """
+    """Count against the limit what may be paid: each item whose last submit left no answer, found out about or not."""
     for item in (*state.items, *state.former_items):
         record = state.entry(item).record
         if record is not None and record.state is RecordState.INTENT:
@@ -294,7 +291,8 @@ def _reopen_items(state: BatchState) -> None:
     landed = [(item, entry.stored) for item in state.items if (entry := state.entry(item)).stored is not None]
     # By the name it has: a request that got another name keeps its picture.
     stems = {item.key: file.stem for item, file in landed if file}
-    present = state.downloader.store.present(set(stems.values()))
+    beside = {file.stem for item in state.items for file in state.entry(item).extras}
+    present = state.downloader.store.present({*stems.values(), *beside})
     gone = [item for item, _ in landed if item.key in stems and stems[item.key] not in present]
     lost = {item.key for item in gone}
     for item in state.items:
@@ -308,17 +306,17 @@ def _reopen_items(state: BatchState) -> None:
         elif entry.status == "open" and entry.submitted_at is not None:
             state.reopen(item, rebuy=rebuy)
     _log_lost(state, gone, "gone from the destination")
-    _drop_missing_extras(state)
+    _drop_missing_extras(state, present)
 
 
-def _drop_missing_extras(state: BatchState) -> None:
+def _drop_missing_extras(state: BatchState, present: Collection[str]) -> None:
     """Forget the further images that are gone, and after a clear those that no retry brings: a person was told.
 
     A further image that is gone, or lost, is no reason to take an item up again: that may buy its first one again.
+
+    :param present: The stems that are at the destination.
     """
     wanted = {item.key: state.entry(item) for item in state.items}
-    names = {file.stem for entry in wanted.values() for file in entry.extras}
-    present = state.downloader.store.present(names) if names else set()
     gone = 0
     for key, entry in wanted.items():
         extras = tuple(file for file in entry.extras if file.stem in present)
