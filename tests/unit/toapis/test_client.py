@@ -556,7 +556,10 @@ def test_the_client_names_itself_and_keeps_no_cookies() -> None:
                 await client.call(STATUS)
         await client.aclose()
 
-    steps = [raw(answer(b"500 X", b"Set-Cookie: session=stolen; Path=/", body=b"{}")), js(200, RUNNING)]
+    steps = [
+        raw(answer(b"500 X", b"Set-Cookie: session=stolen; Path=/", b"Connection: close", body=b"{}")),
+        js(200, RUNNING),
+    ]
     done = trace("sync", steps, STATUS, retry=RequestRetry()).requests
     with ScriptedServer(steps) as server:
         asyncio.run(ask_twice(f"http://{server.address}"))
