@@ -25,10 +25,10 @@ HEAVY = (
     "upath",
     f"{NAME}.toapis.client",
 )
-#: What a DAG file, or a worker about to run one task of it, imports.
+#: What a DAG file, a worker about to run one task of it, or a command line imports.
 LIGHT = [
     f"{NAME}.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}"
-    for folder in ("operators", "sensors", "decorators", "triggers", "hooks")
+    for folder in ("operators", "sensors", "decorators", "triggers", "hooks", "cli")
     for path in sorted((PACKAGE / folder).glob("[!_]*.py"))
 ] + [f"{NAME}.retry_policy", f"{NAME}.exceptions"]
 
