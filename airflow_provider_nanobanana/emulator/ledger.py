@@ -31,6 +31,7 @@ class ImageTask:
     """One accepted, paid image task; times are epoch seconds.
 
     :param served: Images that its answer names, as many as were asked for unless a fault says otherwise.
+    :param account: Whose key paid for it, 1 or 2.
     """
 
     id: str
@@ -46,6 +47,7 @@ class ImageTask:
     hidden_spelling: str = "404"
     lookup_spread: float = 0.0
     served: int = 0
+    account: int = 1
 
     def __post_init__(self) -> None:
         self.served = self.served or self.submission.count
@@ -85,6 +87,7 @@ class ImageTask:
             "size": asked.size,
             "resolution": asked.resolution,
             "count": asked.count,
+            "account": self.account,
             "references": list(asked.references),
             "status": state,
             "charged_usd": float(usd(self.credits)),
@@ -105,7 +108,7 @@ class TaskLedger:
     image_tasks: dict[str, ImageTask] = field(default_factory=dict)
     by_client_id: dict[str, list[ImageTask]] = field(default_factory=dict)
 
-    def accept(self, submission: Submission, now: float, latency: float) -> ImageTask:
+    def accept(self, submission: Submission, now: float, latency: float, account: int = 1) -> ImageTask:
         """Create and charge an image task; a repeated client id is never deduplicated."""
         task = ImageTask(
             id=self._new_id(now),
@@ -113,18 +116,21 @@ class TaskLedger:
             created=now,
             done=now + latency,
             credits=CREDITS[submission.resolution] * submission.count,
+            account=account,
         )
         self.image_tasks[task.id] = task
         if submission.client_business_id:
             self.by_client_id.setdefault(submission.client_business_id, []).append(task)
         return task
 
-    def find(self, key: str, now: float, lookup_delay: float, use_client_ids: bool = True) -> ImageTask | None:
-        """Return the image task by id, or the newest one by client id once that has become visible."""
+    def find(
+        self, key: str, now: float, lookup_delay: float, use_client_ids: bool = True, account: int = 1
+    ) -> ImageTask | None:
+        """Return an account's image task by id, or its newest one by client id once that has become visible."""
         task = self.image_tasks.get(key)
         if task is not None or not use_client_ids:
-            return task
-        accepted = self.by_client_id.get(key, ())
+            return task if task is None or task.account == account else None
+        accepted = [task for task in self.by_client_id.get(key, ()) if task.account == account]
         visible = [task for task in accepted if now >= task.created + lookup_delay + task.lookup_spread]
         return visible[-1] if visible else None
 

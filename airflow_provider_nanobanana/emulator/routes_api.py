@@ -33,7 +33,9 @@ def build(service: EmulatedService) -> Starlette:
 
     def route(path: str, point: str, endpoint: Endpoint, method: str = "GET") -> Route:
         async def authorized(request: Request) -> Response:
-            if request.headers.get("authorization") != f"Bearer {service.settings.api_key}":
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            request.state.account = service.settings.account_of(key) if scheme == "Bearer" else None
+            if request.state.account is None:
                 return errors.unauthorized(point)
             return await endpoint(service, request)
 
@@ -92,7 +94,7 @@ async def submit(service: EmulatedService, request: Request) -> Response:
     async def respond() -> Response:
         if await _hung_up(service, request, prompt):
             return Response()
-        return await _accept(service, body)
+        return await _accept(service, body, request.state.account)
 
     return await _with_faults(service, request, "submit", prompt, respond)
 
@@ -108,11 +110,11 @@ async def _hung_up(service: EmulatedService, request: Request, prompt: str) -> b
     return await request.is_disconnected() and service.rng.random() >= service.settings.orphan_share
 
 
-async def _accept(service: EmulatedService, body: Any) -> Response:
+async def _accept(service: EmulatedService, body: Any, account: int) -> Response:
     try:
         submission = parse(body, service.settings)
         shapes = service.faults.shapes("submit", submission.prompt)
-        task = service.accept(submission, shapes)
+        task = service.accept(submission, shapes, account)
     except RequestRejected as rejected:
         return rejected.answer
     answer = responses.submitted(task, service.settings, shapes)
@@ -125,7 +127,7 @@ async def status(service: EmulatedService, request: Request) -> Response:
     """Say where an image task stands, asked by its id or by its client id."""
     if not service.query_bucket.take(service.clock()):
         return errors.rate_limited(service.query_bucket.headers("async_query"))
-    task = service.find(request.path_params["key"])
+    task = service.find(request.path_params["key"], request.state.account)
 
     async def respond() -> Response:
         if task is None:

@@ -33,9 +33,9 @@ def routes(service: EmulatedService) -> list[Route]:
     def change_settings(changes: Any) -> dict[str, Any]:
         if not isinstance(changes, dict):
             raise ValueError("send an object of settings")
-        if "api_key" in changes:
-            # Nobody is asked for it here: whoever reaches this port could shut out whoever started it.
-            raise ValueError("api_key is set where the emulator is started")
+        if keys := changes.keys() & {"api_key", "second_api_key"}:
+            # Nobody is asked for them here: whoever reaches this port could shut out whoever started it.
+            raise ValueError(f"{min(keys)} is set where the emulator is started")
         service.configure(**changes)
         return settings()
 

@@ -69,7 +69,8 @@ class RequestLogMiddleware:
 
     def _read(self, scope: Scope, kind: str) -> LoggedRequest:
         headers = dict(scope["headers"])
-        key = self.service.settings.api_key.encode()
+        settings = self.service.settings
+        keys = [key.encode() for key in (settings.api_key, settings.second_api_key) if key]
         path = scope["path"]
         query = scope["query_string"]
         return LoggedRequest(
@@ -80,7 +81,7 @@ class RequestLogMiddleware:
             path=path + ("?" + query.decode("latin-1") if query else ""),
             host=headers.get(b"host", b"").decode("latin-1"),
             authorization=b"authorization" in headers,
-            key_seen=key in scope["raw_path"] + query or any(key in value for value in headers.values()),
+            key_seen=any(key in place for key in keys for place in (scope["raw_path"] + query, *headers.values())),
             status=0,
         )
 

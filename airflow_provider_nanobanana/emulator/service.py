@@ -74,9 +74,10 @@ class EmulatedService:
         if self.query_bucket.rate != self.settings.query_rate:
             self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
 
-    def accept(self, submission: Submission, shapes: Shapes) -> ImageTask:
+    def accept(self, submission: Submission, shapes: Shapes, account: int = 1) -> ImageTask:
         """Create and charge an image task, in the shapes that apply to it.
 
+        :param account: Whose it is; the credits are those of both.
         :raises RequestRejected: The credits do not suffice.
         """
         now = self.clock()
@@ -84,7 +85,7 @@ class EmulatedService:
         price = CREDITS[submission.resolution] * submission.count
         if settings.credits is not None and settings.credits - self.ledger.spent(now) < price:
             raise RequestRejected(errors.no_credits())
-        task = self.ledger.accept(submission, now, self._latency(shapes))
+        task = self.ledger.accept(submission, now, self._latency(shapes), account)
         task.lookup_spread = self._upto(settings.lookup_spread)
         if "late_404" in shapes:
             rule = shapes["late_404"]
@@ -130,10 +131,10 @@ class EmulatedService:
             return 0.0
         return self.rng.lognormvariate(math.log(settings.latency), settings.sigma) * settings.time_scale
 
-    def find(self, key: str) -> ImageTask | None:
-        """Return the image task a status path names, by id or by client id."""
+    def find(self, key: str, account: int = 1) -> ImageTask | None:
+        """Return the image task of an account that a status path names, by id or by client id."""
         settings = self.settings
-        return self.ledger.find(key, self.clock(), settings.lookup_delay, not settings.ignore_client_ids)
+        return self.ledger.find(key, self.clock(), settings.lookup_delay, not settings.ignore_client_ids, account)
 
     def announce(self, task: ImageTask) -> None:
         """Echo the end of an image task once, when it is first asked for."""

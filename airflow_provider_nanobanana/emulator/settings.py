@@ -21,8 +21,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    #: The only key that is accepted.
+    #: The key that is accepted.
     api_key: str = Field("sk-emulator", min_length=1)
+    #: The key of a second account, which finds none of the first one's image tasks; empty for no such account.
+    second_api_key: str = ""
     #: Median seconds from acceptance to completion; 0 completes at the first status query.
     latency: Number = 25.0
     #: Spread of the lognormal latency; 0 makes every latency exactly the median.
@@ -64,9 +66,13 @@ class Settings(BaseModel):
         """
         return validated(TypeAdapter(Settings), self.model_dump() | changes)
 
+    def account_of(self, key: str) -> int | None:
+        """Return whose key it is, 1 or 2; None for a key that is not accepted."""
+        return {self.second_api_key: 2, self.api_key: 1, "": None}.get(key)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain JSON, without the key."""
-        return self.model_dump(exclude={"api_key"})
+        """Return the settings as plain JSON, without the keys."""
+        return self.model_dump(exclude={"api_key", "second_api_key"})
 
 
 def validated(adapter: TypeAdapter[T], values: object) -> T:

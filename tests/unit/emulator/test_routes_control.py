@@ -272,6 +272,7 @@ def test_on_ipv6_the_addresses_are_urls() -> None:
 
 def test_whoever_reaches_the_controls_cannot_shut_others_out(emulator: Emulator, client: httpx.Client) -> None:
     assert client.post("/emulator/settings", json={"api_key": "mine"}).status_code == 400
+    assert client.post("/emulator/settings", json={"second_api_key": "mine"}).status_code == 400
     assert client.get("/v1/models").status_code == 200
 
 

@@ -89,3 +89,21 @@ def test_a_submit_whose_client_left_is_accepted_as_the_share_says(
 def test_the_share_is_a_share() -> None:
     with pytest.raises(ValueError, match="orphan_share"):
         Settings(orphan_share=1.5)
+
+
+def test_an_account_finds_nothing_of_the_other() -> None:
+    with Emulator(latency=0, submit_rate=0, second_api_key="sk-two") as emulator:
+        one, two, stranger = (
+            httpx.Client(base_url=emulator.api_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+            for key in (emulator.api_key, "sk-two", "")
+        )
+        with one, two, stranger:
+            body = {"model": "nano_banana_2", "prompt": "a kite", "client_business_id": "shared"}
+            ids = [account.post("/v1/images/generations", json=body).json()["id"] for account in (one, two)]
+            for account, own, others in ((one, ids[0], ids[1]), (two, ids[1], ids[0])):
+                assert account.get("/v1/images/generations/shared").json()["id"] == own
+                assert account.get(f"/v1/images/generations/{own}").status_code == 200
+                assert account.get(f"/v1/images/generations/{others}").status_code == 404
+            assert stranger.get("/v1/models").status_code == 401
+            assert [task["account"] for task in emulator.ledger()["image_tasks"]] == [1, 2]
+            assert "sk-two" not in one.get("/emulator/settings").text
