@@ -95,7 +95,7 @@ def test_an_account_finds_nothing_of_the_other() -> None:
     with Emulator(latency=0, submit_rate=0, second_api_key="sk-two") as emulator:
         one, two, stranger = (
             httpx.Client(base_url=emulator.api_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
-            for key in (emulator.api_key, "sk-two", "")
+            for key in (emulator.api_key, "sk-two", "sk-three")
         )
         with one, two, stranger:
             body = {"model": "nano_banana_2", "prompt": "a kite", "client_business_id": "shared"}
