@@ -1,15 +1,17 @@
 """Items: what a user asks for, parsed and checked in full before anything is sent, each with an identity of its own.
 
-An item's identity is the hash of its request and its occurrence among identical ones, never its position: an upstream
-may reorder, and what was paid is found all the same.
+A wanted image is its file. An item's identity is the name of that file without its suffix: the request's name and the
+hash of the request or, without a name, that hash and a number that tells identical requests apart. Its position in the
+list is no part of it: an upstream may reorder, and what was paid is found all the same.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
@@ -35,7 +37,7 @@ class BatchItem:
     :param index: Position in the list as given this time, from 0; for people, never part of the identity.
     :param request: Parsed, with its model filled in; storage references are still URIs.
     :param name: What the user calls it, unique in the batch.
-    :param occurrence: Tells identical requests of one batch apart, from 0.
+    :param occurrence: Tells identical requests without a name apart, from 0; always 0 for one with a name.
     :param fingerprint: Hash of the request with storage references taken by content; 64 hex digits.
     """
 
@@ -47,8 +49,8 @@ class BatchItem:
 
     @property
     def key(self) -> str:
-        """The item's identity in ledger, manifest and log."""
-        return f"{self.fingerprint[:20]}.{self.occurrence}"
+        """The item's identity in ledger, manifest and log: its file, whichever round of the task makes it."""
+        return self.stem()
 
     @property
     def label(self) -> str:
@@ -128,13 +130,9 @@ def _stored(request: ParsedRequest) -> list[str]:
 
 
 def _occurrences(requests: list[ParsedRequest], fingerprints: list[str]) -> list[int]:
-    """Number identical requests: first those with a name, by name, so that a new order of the list changes nothing."""
-    alike: defaultdict[str, list[int]] = defaultdict(list)
-    for position, fingerprint in enumerate(fingerprints):
-        alike[fingerprint].append(position)
-    occurrences = [0] * len(requests)
-    for positions in alike.values():
-        positions.sort(key=lambda position: (requests[position].name is None, requests[position].name or "", position))
-        for occurrence, position in enumerate(positions):
-            occurrences[position] = occurrence
-    return occurrences
+    """Number identical requests without a name among themselves; a name tells the others apart."""
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
+    return [
+        next(numbers[fingerprint]) if request.name is None else 0
+        for request, fingerprint in zip(requests, fingerprints, strict=True)
+    ]

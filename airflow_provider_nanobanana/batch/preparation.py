@@ -288,12 +288,11 @@ def _hold_costs(state: BatchState) -> None:
 
 def _reopen_items(state: BatchState) -> None:
     """Take up again what ended without an image, where another attempt may bring it, and what is no longer in place."""
-    landed = [(item, entry.stored) for item in state.items if (entry := state.entry(item)).stored is not None]
-    # By the name it has: a request that got another name keeps its picture.
-    stems = {item.key: file.stem for item, file in landed if file}
+    # By the name it was landed under: one of a round without reuse ends in that round's tag.
+    landed = [(item, file.stem) for item in state.items if (file := state.entry(item).stored)]
     beside = {file.stem for item in state.items for file in state.entry(item).extras}
-    present = state.downloader.store.present({*stems.values(), *beside})
-    gone = [item for item, _ in landed if item.key in stems and stems[item.key] not in present]
+    present = state.downloader.store.present({*(stem for _, stem in landed), *beside})
+    gone = [item for item, stem in landed if stem not in present]
     lost = {item.key for item in gone}
     for item in state.items:
         entry = state.entry(item)

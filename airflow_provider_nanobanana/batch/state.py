@@ -221,7 +221,7 @@ class BatchState:
 
     def identity(self, item: BatchItem, clear_number: int) -> SubmissionIdentity:
         """Return what makes the submission of an item this one."""
-        return SubmissionIdentity(self.scope, item.fingerprint, item.occurrence, clear_number)
+        return SubmissionIdentity(self.scope, item.fingerprint, item.key, clear_number)
 
     @property
     def clear_number(self) -> int:

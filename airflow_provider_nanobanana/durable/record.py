@@ -27,18 +27,19 @@ class SubmissionIdentity:
 
     :param scope: dag id, run id, task id, map index.
     :param fingerprint: Hash of the request (:meth:`ImageRequest.fingerprint`).
-    :param occurrence: Tells identical requests of one task instance apart.
+    :param stem: Name of the wanted file without its suffix: tells identical requests of one task instance apart. Empty
+        where there is no file, and one request.
     :param clear_number: Rises when the user wants the same request made once more.
     """
 
     scope: tuple[str, ...]
     fingerprint: str
-    occurrence: int = 0
+    stem: str = ""
     clear_number: int = 0
 
     def client_business_id(self, generation: int) -> str:
         """Return the id sent with a generation: 43 characters; NUL joins the parts, so that no two read alike."""
-        parts = (*self.scope, self.fingerprint, str(self.occurrence), str(self.clear_number), str(generation))
+        parts = (*self.scope, self.fingerprint, self.stem, str(self.clear_number), str(generation))
         return f"nb-{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
 

@@ -49,11 +49,11 @@ class BrittleStateStore(InMemoryStateStore):
 
 def identity(number: int, clear_number: int = 0) -> SubmissionIdentity:
     fingerprint = hashlib.sha256(f"kite {number}".encode()).hexdigest()
-    return SubmissionIdentity(SCOPE, fingerprint, 0, clear_number)
+    return SubmissionIdentity(SCOPE, fingerprint, f"{fingerprint[:16]}-0", clear_number)
 
 
 def key(number: int) -> str:
-    return f"{identity(number).fingerprint[:20]}.0"
+    return identity(number).stem
 
 
 def record(number: int, state: RecordState, generation: int = 0, **changes: Any) -> SubmissionRecord:

@@ -238,14 +238,15 @@ def test_a_deleted_file_is_landed_again_for_free(batch: GenerateTask) -> None:
     assert again.error is None and len(batch.files) == 6 and batch.posts == 6
 
 
-def test_a_request_that_got_a_name_keeps_its_picture(with_store: GenerateTask) -> None:
+def test_a_request_that_got_another_name_is_another_file_and_leaves_the_first(with_store: GenerateTask) -> None:
     batch = with_store
     batch.attempt(requests=[{"prompt": "hero", "name": "front"}])
     batch.clock.sleep(100_000.0)
     batch.clear()
     again = batch.attempt(requests=[{"prompt": "hero", "name": "banner"}])
-    assert again.error is None and batch.posts == 1
-    assert Path(again.result["images"][0]["uri"]).name.startswith("front-")
+    assert again.error is None and batch.posts == 2
+    assert [name.partition("-")[0] for name in batch.files] == ["banner", "front"]
+    assert Path(again.result["images"][0]["uri"]).name.startswith("banner-")
 
 
 # --- requests that change ------------------------------------------------------------------------------------------

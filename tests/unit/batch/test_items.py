@@ -72,7 +72,7 @@ def test_one_prompt_in_any_form_is_one_and_the_same_order(given: Any) -> None:
     (taken,) = items(given)
     assert taken == BatchItem(0, ImageRequest.parse({"prompt": "a kite"}), None, 0, taken.fingerprint)
     assert taken.fingerprint == ImageRequest.parse({"prompt": "a kite"}).fingerprint()
-    assert (taken.key, taken.label) == (f"{taken.fingerprint[:20]}.0", "#0")
+    assert (taken.key, taken.label) == (f"{taken.fingerprint[:16]}-0", "#0")
 
 
 def test_an_empty_list_is_no_item_and_no_error() -> None:
@@ -154,8 +154,21 @@ def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.Mon
 def test_identical_requests_are_separate_items() -> None:
     taken = items(["a", "b", "a", {"prompt": "a"}, "b"])
     assert [item.occurrence for item in taken] == [0, 0, 1, 2, 1]
-    assert len({item.key for item in taken}) == len({item.stem() for item in taken}) == 5
+    assert len({item.key for item in taken}) == 5
     assert len({item.fingerprint for item in taken}) == 2
+
+
+def test_requests_without_a_name_are_numbered_among_themselves() -> None:
+    """Otherwise naming one of two equal requests would rename the file of the other, and buy it again."""
+    before = items(["a", "a", "a"])
+    taken = items(["a", {"prompt": "a", "name": "hat"}, "a", {"prompt": "a", "name": "cap"}])
+    assert [item.occurrence for item in taken] == [0, 0, 1, 0]
+    assert [item.key for item in taken if item.name is None] == [item.key for item in before[:2]]
+
+
+def test_an_item_is_its_file() -> None:
+    for item in items(["a", {"prompt": "a", "name": "hat"}]):
+        assert item.key == item.stem()
 
 
 @given(
