@@ -59,6 +59,11 @@ def rate_limited(headers: dict[str, str]) -> JSONResponse:
     return error(429, "rate_limit_exceeded", "Too many requests", shape="E3", headers=headers)
 
 
+def repeated_client_id() -> JSONResponse:
+    """Return the answer to a submit whose client id was used before; assumed (docs/toapis.md, "Client ids")."""
+    return error(409, "duplicate_client_business_id", "client_business_id already exists", param="client_business_id")
+
+
 def no_credits(status: int = 402, text: str = "user quota is not enough") -> JSONResponse:
     """Return the answer of an empty account, in the spelling that goes with the status."""
     if status == 403:

@@ -109,7 +109,7 @@ class TaskLedger:
     by_client_id: dict[str, list[ImageTask]] = field(default_factory=dict)
 
     def accept(self, submission: Submission, now: float, latency: float, account: int = 1) -> ImageTask:
-        """Create and charge an image task; a repeated client id is never deduplicated."""
+        """Create and charge an image task, whatever its client id is."""
         task = ImageTask(
             id=self._new_id(now),
             submission=submission,
@@ -122,6 +122,10 @@ class TaskLedger:
         if submission.client_business_id:
             self.by_client_id.setdefault(submission.client_business_id, []).append(task)
         return task
+
+    def first(self, client_id: str | None, account: int = 1) -> ImageTask | None:
+        """Return what an account's first submit with a client id bought, visible or not."""
+        return next((task for task in self.by_client_id.get(client_id or "", ()) if task.account == account), None)
 
     def find(
         self, key: str, now: float, lookup_delay: float, use_client_ids: bool = True, account: int = 1

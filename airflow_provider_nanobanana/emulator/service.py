@@ -75,13 +75,18 @@ class EmulatedService:
             self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
 
     def accept(self, submission: Submission, shapes: Shapes, account: int = 1) -> ImageTask:
-        """Create and charge an image task, in the shapes that apply to it.
+        """Create and charge an image task, in the shapes that apply to it; where ids are deduplicated, only a new one.
 
         :param account: Whose it is; the credits are those of both.
-        :raises RequestRejected: The credits do not suffice.
+        :raises RequestRejected: The credits do not suffice, or the client id was used before and may not be again.
         """
         now = self.clock()
         settings = self.settings
+        earlier = self.ledger.first(submission.client_business_id, account)
+        if earlier is not None and settings.repeated_client_ids != "buy" and not settings.ignore_client_ids:
+            if settings.repeated_client_ids == "refuse":
+                raise RequestRejected(errors.repeated_client_id())
+            return earlier
         price = CREDITS[submission.resolution] * submission.count
         if settings.credits is not None and settings.credits - self.ledger.spent(now) < price:
             raise RequestRejected(errors.no_credits())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -54,6 +54,9 @@ class Settings(BaseModel):
     ignore_client_ids: bool = False
     #: A submit that carries a client id is answered 400.
     reject_client_ids: bool = False
+    #: What a submit with a used client id does: ``buy`` once more, ``return`` what the first one bought, or be
+    #: ``refuse``d with 409.
+    repeated_client_ids: Literal["buy", "return", "refuse"] = "buy"
     #: Format of images whose request does not name one.
     result_format: ImageFormat = "PNG"
     #: Suffix of every result link, right or wrong; empty is the right one.

@@ -103,6 +103,9 @@ class ToApisClient(_BaseClient):
     :param retry: How a call is repeated that names nothing else.
     """
 
+    #: Called with each answer before it is read; whoever wants to see answers as they are puts a function here.
+    on_answer: Callable[[ApiResponse], None] | None = None
+
     def __init__(
         self,
         base_url: str,
@@ -152,7 +155,10 @@ class ToApisClient(_BaseClient):
                         body += chunk
                         if len(body) > MAX_RESPONSE_BYTES:
                             return NoResponse(sent=True, reason="the answer was too long")
-                    return self._response(response, bytes(body))
+                    answer = self._response(response, bytes(body))
+                    if self.on_answer is not None:
+                        self.on_answer(answer)
+                    return answer
             except Exception as error:
                 # Whatever it is: a submit that may have arrived is never an error that forgets that.
                 raise self._failed(error, call) from error

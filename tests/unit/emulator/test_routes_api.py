@@ -176,6 +176,25 @@ def test_client_ids_can_be_ignored_or_rejected(emulator: Emulator, client: httpx
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "client_business_id")
 
 
+def test_repeated_client_ids_can_be_deduplicated(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    emulator.configure(repeated_client_ids="return", lookup_delay=30, credits=5)
+    first = submit(client_business_id="mine").json()["id"]
+    assert submit(client_business_id="mine").json()["id"] == first, "also while it cannot be looked up or paid twice"
+    assert emulator.ledger()["charged_usd"] == 0.025
+    emulator.configure(ignore_client_ids=True, credits=None)
+    assert submit(client_business_id="mine").json()["id"] != first, "an id that is ignored is no id"
+
+
+def test_repeated_client_ids_can_be_refused(emulator: Emulator, client: httpx.Client, submit: Any) -> None:
+    emulator.configure(repeated_client_ids="refuse")
+    first = submit(client_business_id="mine").json()["id"]
+    again = submit(client_business_id="mine")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "duplicate_client_business_id")
+    assert client.get("/v1/images/generations/mine").json()["id"] == first
+    assert [submit().status_code, submit().status_code] == [200, 200], "no id is no repeated id"
+    assert emulator.ledger()["count"] == 3
+
+
 # --- models, balance, uploads, rate limits and files -----------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisC
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call, submit_call
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from tests.support.responses import (
     BALANCE,
@@ -652,3 +653,28 @@ def test_a_call_that_is_cancelled_while_it_tries_for_all_leaves_the_others_their
     with _Answering() as base_url:
         first, *others = asyncio.run(go(base_url))
     assert isinstance(first, asyncio.CancelledError) and {type(one) for one in others} == {ImageTask}
+
+
+def test_answers_are_shown_as_they_are_also_those_that_are_errors() -> None:
+    steps = [
+        js(429, {"error": {"code": "rate_limit_exceeded", "message": "slow"}}, Retry_After="1"),
+        js(200, COMPLETED),
+    ]
+    seen: list[ApiResponse] = []
+    with ScriptedServer(steps) as server:
+        client = ToApisClient(f"http://{server.address}", KEY, sleep=lambda seconds: None)
+        client.on_answer = seen.append
+        client.call(STATUS)
+        client.close()
+    assert [answer.status for answer in seen] == [429, 200]
+    assert seen[0].headers["retry-after"] == "1"
+    assert seen[1].json_object == COMPLETED
+
+
+def test_a_submit_is_never_forgotten_because_its_answer_could_not_be_shown() -> None:
+    with ScriptedServer([js(200, SUBMITTED)]) as server:
+        client = ToApisClient(f"http://{server.address}", KEY)
+        client.on_answer = lambda answer: json.loads("no JSON")
+        with pytest.raises(errors.SubmissionUnknown):
+            client.call(SUBMIT)
+        client.close()
