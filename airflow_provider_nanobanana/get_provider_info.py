@@ -93,6 +93,12 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
             "Whether submits carry a client_business_id, so that an image task with a lost answer is found again.",
             {"type": ["boolean", "null"], "default": True},
         ),
+        "namespace": _field(
+            "Namespace",
+            "Tells Airflow installations that share one account apart: give each its own, such as staging. Change it "
+            "only while nothing runs.",
+            {"type": ["string", "null"], "default": "", "maxLength": 100},
+        ),
         "allow_http": _field(
             "Allow plain http",
             "Whether the base URL may be http:// on a host that is not loopback, as an emulator in another container.",

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+
+def salt_of(context: Context) -> str:
+    """Return what tells a task instance from one of the same ids: in another installation, or in a run made again.
+
+    It is when the run began, to the microsecond, and when it was due: what any later attempt derives again, should the
+    record that it is kept in be lost. A clear of a finished run begins the run anew (Airflow 3.3.2,
+    ``clear_task_instances``), so that what is on record stands (:meth:`SubmissionRecord.salt`). Empty without a task
+    state store, where it could not be kept across such a clear.
+    """
+    run: Any = context.get("dag_run")
+    if context.get("task_state_store") is None or run is None or run.start_date is None:
+        return ""
+    moments = (moment.astimezone(UTC).isoformat() for moment in (run.start_date, run.run_after) if moment is not None)
+    return " ".join(moments)
 
 
 @dataclass(frozen=True)
@@ -20,7 +36,8 @@ class TaskAttempt:
     :param retry: Whether an earlier try since the last clear may have submitted.
     :param tries_before_clear: Tries spent before the last clear, 0 without one; tells the round of tries that it began.
     :param try_number: Airflow's, from 1; 0 where there is none.
-    :param scope: dag id, run id, task id and map index of the task instance; empty where there is none.
+    :param scope: What tells the task instance from others on the account: the connection's namespace, where it has
+        one, then dag id, run id, task id and, last, map index; empty where there is no task instance.
     """
 
     started_at: float
@@ -31,15 +48,17 @@ class TaskAttempt:
     scope: tuple[str, ...] = ()
 
     @classmethod
-    def from_context(cls, context: Context, *, retries: int, started_at: float) -> TaskAttempt:
+    def from_context(cls, context: Context, *, retries: int, started_at: float, namespace: str) -> TaskAttempt:
         """Return the attempt that a worker is at.
 
         :param retries: The task's own, of the DAG as this worker has it.
         :param started_at: Epoch seconds.
+        :param namespace: The connection's; empty where it has none.
         """
         ti: Any = context["ti"]
         attempt = cls.of(try_number=ti.try_number, max_tries=ti.max_tries, retries=retries, started_at=started_at)
-        return replace(attempt, scope=(ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)))
+        installation = (namespace,) if namespace else ()
+        return replace(attempt, scope=(*installation, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)))
 
     @classmethod
     def of(cls, *, try_number: int, max_tries: int, retries: int, started_at: float) -> TaskAttempt:
@@ -83,6 +102,8 @@ class TaskAttempt:
             max_tries=self.max_tries,
             writer=writer,
             try_number=self.try_number,
+            name=identity.name,
+            salt=identity.salt,
         )
 
     def cleared_since(self, record: SubmissionRecord) -> bool:

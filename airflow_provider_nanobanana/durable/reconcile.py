@@ -133,7 +133,7 @@ def reconcile(facts: ReconcileInput, now: float) -> Decision:
     if record is None:
         return _decide_unrecorded(facts, now)
     if record.state is RecordState.QUEUED:
-        return _decide_unsent(facts, record)
+        return _decide_unsent(facts, record, now)
     target = record.image_task_id or record.client_business_id
     if target is None:
         return _decide_untraceable(facts, record)
@@ -154,11 +154,27 @@ def _by_our_clock(at: float, read_at: float | None) -> float:
     return min(max(at, read_at), read_at + _WRITTEN_AHEAD)
 
 
-def _decide_unsent(facts: ReconcileInput, record: SubmissionRecord) -> Decision:
-    """The record says that nothing was sent."""
+def _decide_unsent(facts: ReconcileInput, record: SubmissionRecord, now: float) -> Decision:
+    """The record says that nothing was sent; one of an earlier try is not believed without one look.
+
+    After a failover of its database the store may be some seconds behind.
+    """
     if not record.matches(facts.identity):
         return _submit_other(facts, "nothing of the recorded request was sent")
-    return _submitting(record.generation, "the record says that nothing was sent")
+    reason = "the record says that nothing was sent"
+    if not _may_be_behind(facts, record):
+        return _submitting(record.generation, reason)
+    target = record.client_business_id or facts.identity.client_business_id(record.generation)
+    if facts.lookup is None or facts.lookup.target != target:
+        return Decision(Action.LOOK_UP, f"{reason} by an earlier try", target=target)
+    if facts.lookup.image_task is not None:
+        return _decide_found(facts, facts.lookup.image_task, now)
+    return _submitting(record.generation, f"{reason}, and {target} is not there")
+
+
+def _may_be_behind(facts: ReconcileInput, record: SubmissionRecord) -> bool:
+    """Whether more may have been sent than a record says, and can be looked up: it is an earlier try's."""
+    return facts.policy.client_ids and record.try_number != facts.attempt.try_number
 
 
 def _decide_untraceable(facts: ReconcileInput, record: SubmissionRecord) -> Decision:
@@ -172,22 +188,34 @@ def _decide_unrecorded(facts: ReconcileInput, now: float) -> Decision:
     """Without a record: submit, unless an earlier attempt may have done so."""
     attempt = facts.attempt
     former = facts.former
-    if not (attempt.retry or attempt.cleared or former):
+    first = not (attempt.retry or attempt.cleared or former)
+    # What has a name another task instance may have bought.
+    named = bool(facts.identity.name) and facts.policy.client_ids and facts.policy.reuse_existing
+    if first and not named:
         return _submitting(0, "this is the first attempt")
     if not facts.policy.client_ids:
-        if attempt.retry:
-            return _failing(_unfindable(_adopt_key(facts), sent_ids=False))
-        return _submitting(0, "the task was cleared, and without client ids nothing can be looked up")
+        return _decide_blind(facts)
     target = facts.identity.client_business_id(facts.generation)
     if facts.lookup is None or facts.lookup.target != target:
         return Decision(Action.LOOK_UP, "there is no record of earlier attempts", target=target)
     if facts.lookup.image_task is not None:
         return _decide_found(facts, facts.lookup.image_task, now)
+    if first or (former is not None and former.matches(facts.identity)):
+        # Nothing under way is known of: one look, should the store or another task instance know less than the service.
+        return _submitting(facts.generation, f"{target} is not there")
     # An attempt that goes on after a pause may have begun on another machine.
     latest = attempt.started_at if facts.read_at is None else facts.read_at + _WRITTEN_AHEAD
-    if former is not None:
+    # What has a name another task instance may have sent since.
+    if former is not None and not facts.identity.name:
         latest = min(latest, _by_our_clock(former.may_have_left_at, facts.read_at))
     return _decide_absent(facts, facts.lookup, now, since=min(attempt.started_at, latest))
+
+
+def _decide_blind(facts: ReconcileInput) -> Decision:
+    """There is neither a record of earlier attempts nor an id to look up what they bought."""
+    if facts.attempt.retry:
+        return _failing(_unfindable(_adopt_key(facts), sent_ids=False))
+    return _submitting(0, "the task was cleared, and without client ids nothing can be looked up")
 
 
 def _decide_absent(facts: ReconcileInput, lookup: Lookup, now: float, since: float) -> Decision:
@@ -217,11 +245,12 @@ def _decide_found(facts: ReconcileInput, found: ImageTask, now: float) -> Decisi
     """The service shows an image task: does it serve what is wanted now?"""
     record = facts.record
     cleared = _cleared_since(facts)
-    changed = record is not None and record.fingerprint != facts.identity.fingerprint
+    changed = record is not None and not record.wants_same(facts.identity)
     if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
         return _decide_failed(facts, found, cleared)
     if cleared and changed:
-        reason = f"the task was cleared with another request; image task {found.id} is abandoned, though paid"
+        fate = f"is found again by its name {record.name!r}" if record and record.name else "is abandoned, though paid"
+        reason = f"the task was cleared with another request; image task {found.id} {fate}"
         return _next(facts, reason)
     if found.terminal and (found.expired_at_service or now >= found.expires(now)):
         return _decide_expired(facts, found)
@@ -283,7 +312,8 @@ def _next(facts: ReconcileInput, reason: str) -> Decision:
     if record is None:
         return _bounded(facts, Action.NEXT_GENERATION, facts.generation + 1, reason)
     if record.matches(identity):
-        return _bounded(facts, Action.SUBMIT, record.generation + 1, reason)
+        action = Action.NEXT_GENERATION if _may_be_behind(facts, record) else Action.SUBMIT
+        return _bounded(facts, action, record.generation + 1, reason)
     return _submit_other(facts, reason)
 
 

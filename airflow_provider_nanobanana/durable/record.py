@@ -23,23 +23,35 @@ class RecordState(StrEnum):
 
 @dataclass(frozen=True)
 class SubmissionIdentity:
-    """What makes a submission this one: the task instance and the request.
+    """What makes a submission this one: the task instance, or the name, and the request.
 
-    :param scope: dag id, run id, task id, map index.
+    :param scope: As :attr:`TaskAttempt.scope`: the connection's namespace, if any, dag id, run id, task id, map index.
     :param fingerprint: Hash of the request (:meth:`ImageRequest.fingerprint`).
     :param stem: Name of the wanted file without its suffix: tells identical requests of one task instance apart. Empty
         where there is no file, and one request.
     :param clear_number: Rises when the user wants the same request made once more.
+    :param name: What the user calls the image; it takes the map index's place, so that another task instance of the
+        same mapped task finds what was bought for it. Empty without one.
+    :param salt: Tells the task instance from others of the same scope (:func:`~.attempt.salt_of`). A named image has
+        no part in it: it is kept per map index, which says nothing of the name.
     """
 
     scope: tuple[str, ...]
     fingerprint: str
     stem: str = ""
     clear_number: int = 0
+    name: str = ""
+    salt: str = ""
 
     def client_business_id(self, generation: int) -> str:
         """Return the id sent with a generation: 43 characters; NUL joins the parts, so that no two read alike."""
-        parts = (*self.scope, self.fingerprint, self.stem, str(self.clear_number), str(generation))
+        scope = self.scope
+        # The words keep a name from reading like a map index, and a salt like either.
+        if self.name:
+            scope = (*scope[:-1], f"name:{self.name}")
+        elif self.salt:
+            scope = (*scope, f"salt:{self.salt}")
+        parts = (*scope, self.fingerprint, self.stem, str(self.clear_number), str(generation))
         return f"nb-{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
 
@@ -52,6 +64,7 @@ class SubmissionRecord:
         the task.
     :param writer: The attempt that wrote it.
     :param try_number: The try that wrote it; 0 where there is no task instance.
+    :param name: As the identity's, and so is ``salt``; what is on record stands for all later attempts.
     """
 
     state: RecordState
@@ -64,10 +77,20 @@ class SubmissionRecord:
     max_tries: int
     writer: str = ""
     try_number: int = 0
+    name: str = ""
+    salt: str = ""
+
+    def wants_same(self, identity: SubmissionIdentity) -> bool:
+        """Whether this is about the image that ``identity`` wants, perhaps from before a clear.
+
+        A name that was given or left out meanwhile makes no other image of it.
+        """
+        renamed = self.name and identity.name and self.name != identity.name
+        return self.fingerprint == identity.fingerprint and not renamed
 
     def matches(self, identity: SubmissionIdentity) -> bool:
         """Whether this is about the very submission of ``identity``."""
-        return (self.fingerprint, self.clear_number) == (identity.fingerprint, identity.clear_number)
+        return self.wants_same(identity) and self.clear_number == identity.clear_number
 
     def with_state(self, state: RecordState, **changes: Any) -> Self:
         """Return the record in another state."""

@@ -24,7 +24,15 @@ class RequestOperator(BaseOperator):
     """
 
     #: The templated arguments that are one text each.
-    text_fields: ClassVar[Sequence[str]] = ("prompt", "size", "resolution", "model", "variant", "nanobanana_conn_id")
+    text_fields: ClassVar[Sequence[str]] = (
+        "prompt",
+        "size",
+        "resolution",
+        "model",
+        "variant",
+        "name",
+        "nanobanana_conn_id",
+    )
 
     def _do_render_template_fields(
         self,

@@ -297,7 +297,9 @@ class NanoBananaGenerateOperator(RequestOperator):
             downloader=downloader,
             store=state_store_for(context),
             spec=spec,
-            attempt=TaskAttempt.from_context(context, retries=retries, started_at=session.clock()),
+            attempt=TaskAttempt.from_context(
+                context, retries=retries, started_at=session.clock(), namespace=session.settings.namespace
+            ),
             retries=retries,
             policy=policy_for(
                 session,

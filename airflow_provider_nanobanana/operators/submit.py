@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.operators.arguments import (
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class NanoBananaSubmitOperator(RequestOperator):
     :param response_format: ``url`` or ``b64_json``.
     :param extra_body: Fields sent as they are; they win over ours.
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
+    :param name: What you call the picture, for a mapped task whose upstream may list it at another place another time:
+        what was bought is then found by name, not by map index. As the name of a request of generate; unique among the
+        mapped tasks.
     :param reuse_existing: Whether a clear uses what the same request already bought; False buys again.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
     :param on_expired: What follows when what was bought has expired (24 hours, docs/toapis.md, "Result links"), at a
@@ -73,6 +77,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         "reference_images",
         "model",
         "variant",
+        "name",
         "adopt",
         "nanobanana_conn_id",
     )
@@ -91,6 +96,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         response_format: Literal["url", "b64_json"] = "url",
         extra_body: Mapping[str, Any] | None = None,
         variant: str = "",
+        name: str | None = None,
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
         on_expired: OnExpired = "fail",
@@ -108,6 +114,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         self.response_format = response_format
         self.extra_body = extra_body
         self.variant = variant
+        self.name = name
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
         self.on_expired = on_expired
@@ -159,7 +166,7 @@ class NanoBananaSubmitOperator(RequestOperator):
         return image_task.id
 
     def _open(self, context: Context, hook: NanoBananaHook, adopt: Mapping[str, str]) -> Submission:
-        from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+        from airflow_provider_nanobanana.durable.attempt import TaskAttempt, salt_of
         from airflow_provider_nanobanana.durable.record import SubmissionIdentity
         from airflow_provider_nanobanana.durable.record_store import SingleRecordStore
         from airflow_provider_nanobanana.durable.state_store import state_store_for
@@ -174,7 +181,13 @@ class NanoBananaSubmitOperator(RequestOperator):
         with airflow_errors():
             request = hook.parse_request(self._request())
             fingerprint = _fingerprint(request, references, store)
-        attempt = TaskAttempt.from_context(context, retries=self.retries or 0, started_at=session.clock())
+            name = _parse_name(self.name)
+        attempt = TaskAttempt.from_context(
+            context,
+            retries=self.retries or 0,
+            started_at=session.clock(),
+            namespace=session.settings.namespace,
+        )
         return Submission(
             session,
             request,
@@ -182,6 +195,8 @@ class NanoBananaSubmitOperator(RequestOperator):
                 scope=attempt.scope,
                 fingerprint=fingerprint,
                 clear_number=0 if self.reuse_existing else attempt.tries_before_clear,
+                name=name,
+                salt=salt_of(context),
             ),
             attempt=attempt,
             policy=policy_for(
@@ -230,6 +245,21 @@ class NanoBananaSubmitOperator(RequestOperator):
             method_name="execute_queued",
             timeout=defer_timeout(moment - now),
         )
+
+
+def _parse_name(value: Any) -> str:
+    """Return what the user calls the image, as generate's requests are named; empty where it is not given.
+
+    :raises InvalidRequest: It cannot be the name of an image's file.
+    """
+    from airflow_provider_nanobanana.batch.requests import name_error
+
+    name = as_text(value)
+    if is_blank(name):
+        return ""
+    if fault := name_error(name):
+        raise errors.InvalidRequest(f"{fault}. Nothing was sent and nothing was charged; a retry would meet the same.")
+    return str(name)
 
 
 def _fingerprint(request: ImageRequest, references: ReferenceUploader, store: RecordStore) -> str:

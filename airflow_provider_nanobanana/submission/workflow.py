@@ -178,7 +178,11 @@ class Submission:
 
     def _facts(self, record: SubmissionRecord | None) -> ReconcileInput:
         """Return what :func:`reconcile` goes by, with a record that was just read or written."""
-        return replace(self._initial_facts, record=record, read_at=self._session.clock())
+        identity = self._initial_facts.identity
+        if record is not None:
+            # A clear of a finished run makes another salt of the same task instance.
+            identity = replace(identity, salt=record.salt)
+        return replace(self._initial_facts, identity=identity, record=record, read_at=self._session.clock())
 
     def _withdraw_intent(self) -> None:
         """Write of an intent that was written ahead that it did not leave."""
@@ -274,7 +278,7 @@ class Submission:
         identity = facts.identity
         recorded = self._record.current
         keys = [identity.client_business_id(generation)]
-        if recorded is not None and recorded.image_task_id is None and recorded.fingerprint == identity.fingerprint:
+        if recorded is not None and recorded.image_task_id is None and recorded.wants_same(identity):
             keys.append(replace(identity, clear_number=recorded.clear_number).client_business_id(recorded.generation))
         return next((self._adopt[key] for key in keys if key in self._adopt), None)
 

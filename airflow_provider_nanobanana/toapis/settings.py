@@ -11,6 +11,8 @@ from airflow_provider_nanobanana.toapis import catalogue
 
 #: No image costs as much; what is far above is a slip of the pen.
 _MOST_USD: Final = 1000
+#: Characters of a namespace.
+MAX_NAMESPACE: Final = 100
 
 
 class ToApisSettings(BaseModel):
@@ -24,6 +26,8 @@ class ToApisSettings(BaseModel):
         from the list or none is known: the generate operator estimates with them, and ``max_cost_usd`` counts them
         until the service says what was billed.
     :param client_ids: Whether submits carry a ``client_business_id``.
+    :param namespace: The first part of every derived client id, which tells Airflow installations apart that share an
+        account and have DAGs of one name; printable characters. Where it is empty it is no part of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,6 +40,7 @@ class ToApisSettings(BaseModel):
     query_rate: float = Field(default=50.0, gt=0, le=10_000)
     prices: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     client_ids: bool = True
+    namespace: str = Field(default="", max_length=MAX_NAMESPACE)
     allow_http: bool = Field(default=False, exclude=True)
 
     @field_validator("timeout", "submit_rate", "query_rate", mode="before")
@@ -44,6 +49,13 @@ class ToApisSettings(BaseModel):
         if isinstance(number, bool):
             raise ValueError(f"is a number, not {str(number).lower()}")
         return number
+
+    @field_validator("namespace")
+    @classmethod
+    def _printable(cls, namespace: str) -> str:
+        if not namespace.isprintable():
+            raise ValueError("holds control characters; use a short text such as 'staging'")
+        return namespace.strip()
 
     @field_validator("prices", mode="before")
     @classmethod

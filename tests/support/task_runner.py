@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
@@ -29,6 +30,7 @@ KEPT: Final[Mapping[str, Any]] = {
     "bytes": 3,
     "reason": "cut",
 }
+RUN_STARTED: Final = datetime(2026, 11, 26, 3, 0, 0, 123456, tzinfo=UTC)
 
 
 @dataclass
@@ -36,6 +38,7 @@ class TaskInstance:
     """As much of a running task instance as our operators touch.
 
     :param store: None is an Airflow before 3.3.
+    :param run_started: When its run began; a clear of a finished run begins it anew.
     """
 
     dag_id: str = "dag"
@@ -48,6 +51,7 @@ class TaskInstance:
     xcoms: dict[str, Any] = field(default_factory=dict)
     upstream: dict[str, str] = field(default_factory=dict)
     store: MemoryTaskStateStore | None = None
+    run_started: datetime = RUN_STARTED
 
     def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {run_ids[0]: {name: self.upstream[name] for name in task_ids}} if self.upstream else {}
@@ -77,7 +81,8 @@ class Run:
 def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
     """Execute once; follow every deferral through a serialised trigger; keep the result or what was raised."""
     run = Run(ti=ti or TaskInstance(task_id=operator.task_id))
-    context: Any = {"ti": run.ti, "task_instance": run.ti}
+    dag_run = SimpleNamespace(start_date=run.ti.run_started, run_after=RUN_STARTED)
+    context: Any = {"ti": run.ti, "task_instance": run.ti, "dag_run": dag_run}
     if run.ti.store is not None:
         context["task_state_store"] = run.ti.store
 

@@ -77,7 +77,8 @@ def test_airflow_before_3_2_hears_the_same_of_the_form_from_the_hook() -> None:
 
 def test_the_form_offers_each_extra_of_the_connection() -> None:
     fields = CONNECTION["conn-fields"]
-    assert set(fields) == {"model", "timeout", "submit_rate", "query_rate", "prices", "client_ids", "allow_http"}
+    rates = {"timeout", "submit_rate", "query_rate"}
+    assert set(fields) == {"model", "prices", "client_ids", "namespace", "allow_http", *rates}
     for field in fields.values():
         jsonschema.Draft7Validator.check_schema(field["schema"])
         jsonschema.validate(field["schema"].get("default"), field["schema"])
@@ -91,6 +92,7 @@ def test_the_form_offers_each_extra_of_the_connection() -> None:
         ("timeout", "soon"),
         ("submit_rate", -1),
         ("client_ids", "yes"),
+        ("namespace", "n" * 101),
         ("prices", {"1K": -0.1}),
         ("prices", {"m": {"1K": "x"}}),
     ],

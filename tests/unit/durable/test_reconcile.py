@@ -158,9 +158,80 @@ def test_without_client_ids_a_retry_stops_and_a_clear_submits(kept: SubmissionRe
 def test_a_failed_one_is_followed_by_the_next_generation() -> None:
     for attempt in (RETRY, CLEARED):
         recorded = step(attempt, record=record(RecordState.DONE, generation=3), lookup=found(**FAILED))
-        assert (recorded.action, recorded.generation) == (Action.SUBMIT, 4)
+        assert (recorded.action, recorded.generation) == (Action.NEXT_GENERATION, 4)
         derived = step(attempt, lookup=found(CLIENT_ID, **FAILED))
         assert (derived.action, derived.generation) == (Action.NEXT_GENERATION, 1)
+
+
+def test_a_store_that_is_a_few_seconds_behind_is_asked_about_once() -> None:
+    """Whatever the record of an earlier try calls unsent has one look before it is POSTed, and no wait."""
+    for attempt in (RETRY, CLEARED):
+        queued = record(RecordState.QUEUED, generation=2, client_business_id=IDENTITY.client_business_id(2))
+        looks = step(attempt, record=queued)
+        assert (looks.action, looks.target) == (Action.LOOK_UP, IDENTITY.client_business_id(2))
+        absent_once = absent(IDENTITY.client_business_id(2), attempts=1)
+        assert step(attempt, record=queued, lookup=absent_once).action is Action.SUBMIT
+        assert step(attempt, record=queued, lookup=found(IDENTITY.client_business_id(2))).action is Action.RECOVER
+        failed = step(attempt, record=queued, lookup=found(IDENTITY.client_business_id(2), **FAILED))
+        assert (failed.action, failed.generation) == (Action.NEXT_GENERATION, 3)
+        # What follows the record's own generation: settled, so that only the next one is looked for.
+        following: dict[str, Any] = {"former": queued, "generation": 3, "read_at": NOW}
+        assert step(attempt, **following).target == IDENTITY.client_business_id(3)
+        unseen = step(attempt, **following, lookup=absent(IDENTITY.client_business_id(3), attempts=1))
+        assert (unseen.action, unseen.generation) == (Action.SUBMIT, 3)
+
+
+def test_what_this_try_has_written_needs_no_look() -> None:
+    """A resumed wait for the account's rate, and what failed while this attempt waited."""
+    mine = record(RecordState.QUEUED, try_number=RETRY.try_number)
+    assert step(RETRY, record=mine).action is Action.SUBMIT
+    failed = step(RETRY, record=replace(mine, state=RecordState.SUBMITTED, image_task_id=ID), lookup=found(**FAILED))
+    assert (failed.action, failed.generation) == (Action.SUBMIT, 1)
+
+
+def test_without_client_ids_there_is_no_look() -> None:
+    policy = SubmissionPolicy(client_ids=False)
+    assert step(RETRY, policy=policy, record=record(RecordState.QUEUED)).action is Action.SUBMIT
+    assert step(RETRY, policy=policy, record=record(RecordState.DONE), lookup=found(**FAILED)).action is Action.SUBMIT
+
+
+NAMED = replace(IDENTITY, name="kite")
+
+
+def named_step(
+    attempt: TaskAttempt, now: float = NOW, policy: SubmissionPolicy | None = None, **facts: Any
+) -> Decision:
+    return reconcile(ReconcileInput(NAMED, attempt, policy or SubmissionPolicy(), **facts), now)
+
+
+def test_what_has_a_name_is_looked_up_once_by_a_first_attempt() -> None:
+    """Another map index may have bought it before the upstream reordered."""
+    target = NAMED.client_business_id(0)
+    looks = named_step(FIRST)
+    assert (looks.action, looks.target) == (Action.LOOK_UP, target)
+    assert named_step(FIRST, lookup=absent(target, attempts=1)).action is Action.SUBMIT
+    assert named_step(FIRST, lookup=found(target)).action is Action.RECOVER
+    assert named_step(FIRST, lookup=found(target, **FAILED)).action is Action.NEXT_GENERATION
+    assert named_step(FIRST, policy=SubmissionPolicy(reuse_existing=False)).action is Action.SUBMIT
+    assert named_step(FIRST, policy=SubmissionPolicy(client_ids=False)).action is Action.SUBMIT
+
+
+def test_what_another_name_left_behind_says_nothing_of_when_this_one_was_sent() -> None:
+    former = record(RecordState.DONE, name="boat", may_have_left_at=NOW - 9999.0)
+    named: dict[str, Any] = {"former": former, "read_at": NOW, "lookup": absent(NAMED.client_business_id(0))}
+    assert named_step(CLEARED, NOW + 89, **named).action is Action.WAIT
+    assert named_step(CLEARED, NOW + 90, **named).action is Action.SUBMIT
+    assert step(CLEARED, **{**named, "lookup": absent()}).action is Action.SUBMIT, "without names it does"
+
+
+@pytest.mark.parametrize(("recorded", "same"), [("kite", True), ("boat", False), ("", True)])
+def test_a_record_of_another_name_is_one_of_another_image(recorded: str, same: bool) -> None:
+    kept = record(RecordState.DONE, name=recorded)
+    decision = named_step(CLEARED, record=kept, lookup=found())
+    assert decision.action is (Action.USE if same else Action.NEXT_GENERATION)
+    assert same or "found again by its name 'boat'" in decision.reason
+    assert named_step(RETRY, record=kept, lookup=found()).action is Action.USE, "a retry keeps what is paid"
+    assert step(CLEARED, record=kept, lookup=found()).action is Action.USE, "a name that was left out"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +257,7 @@ def test_refused_content_is_final_for_a_retry_only() -> None:
     refused = found(**{**FAILED, "error": REFUSED})
     stopped = step(RETRY, record=record(RecordState.DONE), lookup=refused)
     assert isinstance(stopped.error, errors.ContentRefused)
-    assert step(CLEARED, record=record(RecordState.DONE), lookup=refused).action is Action.SUBMIT
+    assert step(CLEARED, record=record(RecordState.DONE), lookup=refused).action is Action.NEXT_GENERATION
 
 
 @pytest.mark.parametrize("kept", [record(RecordState.DONE), record(RecordState.SUBMITTED), None])
@@ -206,14 +277,13 @@ def test_what_expired_is_bought_again_only_when_told_to(
     kept: SubmissionRecord | None, attempt: TaskAttempt, policy: SubmissionPolicy, bought: bool
 ) -> None:
     decision = step(attempt, COMPLETED["expires_at"], policy, record=kept, lookup=found(ID if kept else CLIENT_ID))
-    action = Action.SUBMIT if kept else Action.NEXT_GENERATION
-    assert (decision.action, decision.generation) == ((action, 1) if bought else (Action.FAIL, 0))
+    assert (decision.action, decision.generation) == ((Action.NEXT_GENERATION, 1) if bought else (Action.FAIL, 0))
 
 
 def test_a_clear_without_reuse_replaces_what_expired_before_it() -> None:
     policy, dead = SubmissionPolicy(reuse_existing=False), COMPLETED["expires_at"]
     for state in (RecordState.DONE, RecordState.SUBMITTED):
-        assert step(CLEARED, dead, policy, record=record(state), lookup=found()).action is Action.SUBMIT
+        assert step(CLEARED, dead, policy, record=record(state), lookup=found()).action is Action.NEXT_GENERATION
     # Without a record the id is one of this clear's own: what it finds was bought since.
     assert step(CLEARED, dead, policy, lookup=found(CLIENT_ID)).action is Action.FAIL
 
@@ -250,7 +320,9 @@ def test_a_clear_that_may_have_been_none_asks_for_what_is_new_and_risks_nothing_
     assert isinstance(blind.error, errors.SubmissionUnfindable)
 
 
-@pytest.mark.parametrize(("state", "action"), [(RecordState.DONE, Action.SUBMIT), (RecordState.SUBMITTED, Action.USE)])
+@pytest.mark.parametrize(
+    ("state", "action"), [(RecordState.DONE, Action.NEXT_GENERATION), (RecordState.SUBMITTED, Action.USE)]
+)
 def test_without_reuse_only_what_was_handed_on_is_bought_again(state: RecordState, action: Action) -> None:
     policy = SubmissionPolicy(reuse_existing=False)
     assert step(CLEARED, policy=policy, record=record(state), lookup=found()).action is action
@@ -283,7 +355,7 @@ def test_where_nothing_can_have_left_one_look_up_suffices() -> None:
 
 
 def test_a_queued_record_says_that_nothing_was_sent() -> None:
-    decision = step(RETRY, record=record(RecordState.QUEUED, generation=2))
+    decision = step(RETRY, record=record(RecordState.QUEUED, generation=2), lookup=absent(attempts=1))
     assert (decision.action, decision.generation) == (Action.SUBMIT, 2)
     changed = step(RETRY, record=record(RecordState.QUEUED, fingerprint="e" * 64))
     assert (changed.action, changed.generation) == (Action.NEXT_GENERATION, 0)
@@ -295,7 +367,7 @@ def test_an_id_of_another_account_is_not_given_up_without_being_told() -> None:
     assert isinstance(stopped.error, errors.ImageTaskNotFound)
     again = replace(kept, max_tries=CLEARED.max_tries - 1)
     told = step(CLEARED, BELIEVED, SubmissionPolicy(reuse_existing=False), record=again, lookup=absent(ID))
-    assert told.action is Action.SUBMIT
+    assert told.action is Action.NEXT_GENERATION
 
 
 # --- two attempts of one task instance alive at once -----------------------------------------------------------------

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+from airflow_provider_nanobanana.durable.attempt import TaskAttempt, salt_of
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.durable.record import CallerIdentity, RecordState, SubmissionIdentity, SubmissionRecord
@@ -30,6 +32,8 @@ RECORD = SubmissionRecord(
     may_have_left_at=1_790_000_000.5,
     max_tries=3,
     writer="w",
+    name="v1",
+    salt="2026-11-26T03:00:00.123456+00:00",
 )
 
 
@@ -44,6 +48,9 @@ RECORD = SubmissionRecord(
         {"fingerprint": "e" * 64},
         {"stem": "cup-0123456789"},
         {"clear_number": 1},
+        {"scope": ("prod", "dag", "run", "task", "-1")},
+        {"name": "v1"},
+        {"salt": "2026-11-26"},
     ],
 )
 def test_everything_that_tells_submissions_apart_changes_the_id(change: dict[str, Any]) -> None:
@@ -61,6 +68,54 @@ def test_stem_clear_number_and_generation_are_not_interchangeable() -> None:
 def test_the_id_is_the_same_in_every_process() -> None:
     """A changed derivation would lose sight of what earlier versions bought."""
     assert IDENTITY.client_business_id(0) == "nb-f0298ac38a21dd86b33a8d2818843929644aca3e"
+
+
+def test_namespace_name_and_salt_are_not_interchangeable() -> None:
+    """A namespace may read like a DAG, a name like a map index; a name stands in place of map index and salt."""
+    scopes = [("a", "b", "c", "3"), ("a", "a", "b", "c", "3"), ("b", "a", "b", "c", "3")]
+    identities = [
+        SubmissionIdentity(scope, "f", name=name, salt=salt)
+        for scope in scopes
+        for name in ("", "3", "a")
+        for salt in ("", "3", "a")
+    ]
+    assert len({identity.client_business_id(0) for identity in identities}) == 3 * (3 + 2)
+    named = dataclasses.replace(IDENTITY, name="v1", salt="s")
+    moved = dataclasses.replace(named, scope=("dag", "run", "task", "7"), salt="t")
+    assert named.client_business_id(1) == moved.client_business_id(1)
+
+
+STARTED = datetime(2026, 11, 26, 3, 0, 0, 123456, tzinfo=UTC)
+
+
+def dag_run(started: datetime | None = STARTED, due: datetime = STARTED) -> Any:
+    return SimpleNamespace(start_date=started, run_after=due)
+
+
+def salt(run: Any, store: Any = "a store") -> str:
+    context: Any = {"dag_run": run, "task_state_store": store}
+    return salt_of(context)
+
+
+def test_the_salt_is_when_the_run_began_and_was_due() -> None:
+    here = timezone(timedelta(hours=2))
+    assert salt(dag_run()) == salt(dag_run(STARTED.astimezone(here), STARTED.astimezone(here))) != ""
+    later = STARTED + timedelta(microseconds=1)
+    assert len({salt(dag_run()), salt(dag_run(started=later)), salt(dag_run(due=later))}) == 3
+
+
+@pytest.mark.parametrize(("run", "store"), [(None, "a store"), (dag_run(None), "a store"), (dag_run(), None)])
+def test_there_is_no_salt_where_none_could_be_found_again(run: Any, store: Any) -> None:
+    assert salt(run, store) == ""
+
+
+def test_an_attempt_says_where_it_is() -> None:
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=3, try_number=2, max_tries=3)
+    context: Any = {"ti": ti}
+    plain = TaskAttempt.from_context(context, retries=3, started_at=1.0, namespace="")
+    assert (plain.scope, plain.retry) == (("d", "r", "t", "3"), True)
+    there = TaskAttempt.from_context(context, retries=3, started_at=1.0, namespace="prod")
+    assert there == dataclasses.replace(plain, scope=("prod", "d", "r", "t", "3"))
 
 
 @given(st.tuples(*[st.text(max_size=50)] * 4), st.integers(0, 30))

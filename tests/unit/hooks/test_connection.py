@@ -110,7 +110,7 @@ def test_defaults() -> None:
     for settings in from_json():
         assert settings.model_dump(exclude={"api_key", "base_url"}) == {
             "model": "nano_banana_2", "timeout": 30.0, "submit_rate": 5.0, "query_rate": 50.0, "prices": {},
-            "client_ids": True,
+            "client_ids": True, "namespace": "",
         }  # fmt: skip
 
 
@@ -157,10 +157,21 @@ def test_unset_and_unknown_extras_are_ignored() -> None:
         ("prices", {"1K": 1e308}),
         ("prices", '{"1K": 1e999}'),
         ("model", 3),
+        *[("namespace", text) for text in ("a\nb", "a\x00", "\x85", "a\u2028b", "n" * 101)],
+        ("namespace", 7),
+        ("namespace", ["a"]),
     ],
 )
 def test_a_bad_extra_is_named(field: str, value: Any) -> None:
     assert f"extra '{field}" in refusal(extra={field: value})
+
+
+@pytest.mark.parametrize(("given", "namespace"), [("", ""), (None, ""), ("   ", ""), (" staging ", "staging")])
+def test_a_namespace_is_a_short_text(given: str | None, namespace: str) -> None:
+    for settings in [*from_json(extra={"namespace": given}), *from_json(extra=json.dumps({"namespace": given}))]:
+        assert settings.namespace == namespace
+    for settings in from_uri(f"nanobanana://:{KEY}@toapis.com/?namespace=prod%20eu"):
+        assert settings.namespace == "prod eu"
 
 
 @pytest.mark.parametrize("password", [None, "", "   "])
