@@ -6,7 +6,7 @@ A link that does not serve is tried again with a fresh one from the service, for
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -61,12 +61,14 @@ class ImageDownloader:
         *,
         stem: str | None = None,
         sent: Collection[str] | None = None,
+        on_in_place: Callable[[StoredImage], None] | None = None,
     ) -> StoredImage:
         """Land one image, or find it landed.
 
         :param expected_pixels: Width and height asked for; another size is landed with a warning.
         :param stem: Name without suffix; from the image task's id and the index when absent.
         :param sent: ``ImageRequest.sent_links()`` of its request, where that is known; none of them is a result.
+        :param on_in_place: As :meth:`ImageStore.land` takes it.
         :raises ToApisError: And nothing else, whatever the link, the file or the store does. ``ResultExpired`` when the
             paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice.
         """
@@ -76,7 +78,7 @@ class ImageDownloader:
         for delay in (*_RETRY_DELAYS, None):
             try:
                 write = partial(self._write, wanted, sent=sent)
-                return self.store.land(name, wanted.id, wanted.index, write, expected_pixels)
+                return self.store.land(name, wanted.id, wanted.index, write, expected_pixels, on_in_place=on_in_place)
             except errors.RESULT_ERRORS as error:
                 if delay is None or _came_before(error, seen):
                     raise

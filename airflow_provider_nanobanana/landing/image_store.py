@@ -1,9 +1,10 @@
 """ImageStore: verified images, and the manifest, at one destination in the team's own storage.
 
 Bytes are written verbatim, never re-encoded. A file appears under its final name only when it has been decoded
-fully: in a folder by a move, on an object store by one PUT. Names are deterministic, so a second landing of the same
-image finds the first and downloads nothing. Bytes that fail a check are paid all the same: they are kept below
-``.nanobanana/quarantine`` at the destination, where nothing looks for images.
+fully: in a folder by a hard link, on an object store by one PUT. Names are deterministic, so a second landing of the
+same image finds the first and downloads nothing. What is whole is never replaced, also where it appeared during the
+download (on an object store: where creates were found to be exclusive). Bytes that fail a check are paid all the
+same: they are kept below ``.nanobanana/quarantine`` at the destination, where nothing looks for images.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Where bytes that failed a check are kept.
-_QUARANTINE: Final = f"{RESERVED}/quarantine"
+_QUARANTINE: Final = "quarantine"
 #: Bytes of JSON in what is said of a kept file: it travels in the result, beside the records of images.
 _MOST_SAID: Final = 600
 #: Of these the beginning tells what was kept.
@@ -73,7 +74,16 @@ class ImageStore:
 
     def __init__(self, destination: Any) -> None:
         self._storage: Storage = _open_storage(destination)
-        self._quarantine = self._storage.below(_QUARANTINE)
+        self._reserved: dict[str, Storage] = {}
+
+    def reserved(self, folder: str) -> Storage:
+        """Return the place for what this provider keeps beside the images, where nothing looks for any.
+
+        :param folder: One name, such as ``claims``; it is made with the first file that is written.
+        """
+        if folder not in self._reserved:
+            self._reserved[folder] = self._storage.below(f"{RESERVED}/{folder}")
+        return self._reserved[folder]
 
     def check_writable(self) -> None:
         """Find out before anything is bought whether images can be put here.
@@ -115,21 +125,24 @@ class ImageStore:
         index: int,
         fetch: Callable[[BinaryIO], object],
         expected_pixels: tuple[int, int] | None = None,
+        *,
+        on_in_place: Callable[[StoredImage], None] | None = None,
     ) -> StoredImage:
-        """Land one image, unless it is there already.
+        """Land one image, unless it is there already, or another appears under the stem meanwhile.
 
         :param stem: Name without suffix, from :func:`stem_for`; the suffix comes from the bytes.
         :param fetch: Writes the image into the file it is given; not called when the image is there. It returns False
             where it cannot know that this was all.
         :param expected_pixels: Width and height asked for; another size is landed all the same, with a warning.
+        :param on_in_place: Called with the image that is returned where it was found, not written: before the download
+            (which image task it came from is not known), or after it, when it is another picture than ours.
         :raises ImageInvalid: What ``fetch`` wrote is not one whole image, or it raised this itself; what it wrote is
             kept in quarantine, and ``kept`` says where.
         :raises StorageFailed: The destination did not take it; nothing is left behind.
         """
         found, broken = self._find(stem, image_id, index)
         if found:
-            log.info("Image %s of %s is in place: %s", index, image_id, found.uri)
-            return found
+            return self._in_place(found, on_in_place)
         with self._storage.stage(stem) as staged:
             sure: object = True
             try:
@@ -141,16 +154,50 @@ class ImageStore:
                 if sure is False:
                     error = error.reworded(f"{error.message}; where it ends was not said, so it may be cut")
                 raise self._kept(staged, stem, image_id, index, error) from error
-            name = stem + SUFFIXES[stored.format]
-            self._storage.publish(staged, name, f"image/{stored.format}")
-        for leftover in broken - {name}:
-            log.warning("Removing %s: it is not a whole image, and %s is", self._storage.uri(leftover), stored.uri)
-            self._storage.delete(leftover)
+            found, broken = self._publish(staged, stored, stem, broken)
+        if found and found.sha256 != stored.sha256:
+            return self._in_place(found, on_in_place)
+        self._remove_broken(broken, stored)
         if expected_pixels and expected_pixels != (stored.width, stored.height):
             log.warning(
                 "%s is %sx%s pixels, asked for %sx%s", stored.uri, stored.width, stored.height, *expected_pixels
             )
         return stored
+
+    def _publish(
+        self, staged: StagedFile, stored: StoredImage, stem: str, broken: set[str]
+    ) -> tuple[StoredImage | None, set[str]]:
+        """Publish the staged image, or find the whole one that appeared under its stem during the download.
+
+        :param broken: Names of the stem that hold no whole image; one of that name is replaced.
+        :return: As :meth:`_find`.
+        """
+        name = stem + SUFFIXES[stored.format]
+        # A broken file may have been replaced by a whole one; what else appeared is looked for where that is free.
+        if broken or self._storage.looks_for_free:
+            found, broken = self._find(stem, stored.id, stored.index)
+            if found:
+                return found, broken
+        try:
+            self._storage.publish(staged, name, f"image/{stored.format}", replace=name in broken)
+        except FileExistsError:
+            found, broken = self._find(stem, stored.id, stored.index)
+            if found:
+                return found, broken
+            self._storage.publish(staged, name, f"image/{stored.format}")
+        return None, broken - {name}
+
+    def _in_place(self, found: StoredImage, on_in_place: Callable[[StoredImage], None] | None) -> StoredImage:
+        log.info("Image %s of %s is in place: %s", found.index, found.id, found.uri)
+        if on_in_place is not None:
+            on_in_place(found)
+        return found
+
+    def _remove_broken(self, names: set[str], stored: StoredImage) -> None:
+        """Remove what is not a whole image beside one that is."""
+        for name in names:
+            log.warning("Removing %s: it is not a whole image, and %s is", self._storage.uri(name), stored.uri)
+            self._storage.delete(name)
 
     def _kept(self, staged: StagedFile, stem: str, image_id: str, index: int, error: ImageInvalid) -> ImageInvalid:
         """Keep what was written and return the error that says so; trouble with that never hides the error."""
@@ -165,10 +212,10 @@ class ImageStore:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
             # Named by its content: other bytes get another name, and the same are kept once.
             name = f"{stem}.{digest[:12]}{suffix_for(head)}"
-            self._quarantine.publish(staged, name, "application/octet-stream")
+            self.reserved(_QUARANTINE).publish(staged, name, "application/octet-stream")
         except ToApisError as failure:
             return error.reworded(f"{error.message}. What came could not be kept: {failure.message}")
-        uri = self._quarantine.uri(name)
+        uri = self.reserved(_QUARANTINE).uri(name)
         final = error.reworded(f"{error.message}. What came is kept as {uri}")
         record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size, "reason": ""}
         room = max(0, _MOST_SAID - len(json.dumps(record)))
@@ -183,10 +230,7 @@ class ImageStore:
         """
         stem = safe_name(name.removesuffix(".json"))
         text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-        with self._storage.stage(stem) as staged:
-            with storage_failures("write the manifest", OSError):
-                staged.file.write(text.encode())
-            self._storage.publish(staged, f"{stem}.json", "application/json")
+        self._storage.write(f"{stem}.json", text.encode())
         return self._storage.uri(f"{stem}.json")
 
     def _find(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:

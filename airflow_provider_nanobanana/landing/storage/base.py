@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_nanobanana.landing.storage.destination import RESERVED
+from airflow_provider_nanobanana.landing.storage.exclusive import NotExclusive, missing_exclusivity
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
 
@@ -25,6 +27,12 @@ class Storage(ABC):
 
     #: Whether ``names`` with a prefix asks for those alone; where not, it reads the whole listing each time.
     lists_by_prefix: bool = False
+    #: Whether to look for a name costs no request.
+    looks_for_free: bool = False
+
+    def __init__(self, above: Storage | None) -> None:
+        #: The destination that this place is, or lies below.
+        self.destination: Storage = self if above is None else above.destination
 
     @abstractmethod
     def uri(self, name: str) -> str:
@@ -43,8 +51,75 @@ class Storage(ABC):
         """Open a local temporary file; it is gone afterwards, whatever happens."""
 
     @abstractmethod
-    def publish(self, staged: StagedFile, name: str, mime_type: str) -> None:
-        """Make the staged file appear under its final name, whole or not at all."""
+    def publish(self, staged: StagedFile, name: str, mime_type: str, *, replace: bool = True) -> None:
+        """Make the staged file appear under its final name, whole or not at all.
+
+        :param replace: Whether a file of that name is replaced. Where not, and the place is known to tell whether one
+            is there, it stays; of a place that cannot tell, it is replaced all the same.
+        :raises FileExistsError: One is there and stays.
+        """
+
+    @abstractmethod
+    def put_new(self, name: str, content: bytes) -> None:
+        """Write a whole file where none of that name is.
+
+        :raises FileExistsError: One is there, maybe this one: the answer of an earlier request may have been lost.
+        :raises NotExclusive: This place cannot tell.
+        :raises StorageFailed: Whether it was written is not known.
+        """
+
+    @abstractmethod
+    def read(self, name: str, most: int) -> bytes | None:
+        """Return the content of a file as it is now, never from a cache; None where there is certainly none.
+
+        :param most: Of a longer file one byte more than that is returned, and no more is read.
+        :raises StorageFailed: It could not be read; never "not there".
+        """
+
+    @abstractmethod
+    def modified(self, name: str) -> float | None:
+        """Return when a file was last written, in seconds since the epoch by the storage's own clock.
+
+        None where it is not there, or the storage keeps no such times.
+        """
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a whole file where none of that name is, and return whether this call did.
+
+        After whatever went wrong the file is read: an answer may be lost when the file is already written, and client
+        libraries repeat requests by themselves. So the content must be nobody else's (hold a nonce): a file with this
+        content is this call's, also where an earlier call with the same content wrote it.
+
+        :return: False where another's file is there.
+        :raises StorageFailed: Neither is sure. The same call may be repeated; until then nothing is decided.
+        """
+        try:
+            self.put_new(name, content)
+            return True
+        except (FileExistsError, NotExclusive, StorageFailed) as error:
+            found = self.read(name, len(content))
+            if found is None:
+                why = error.message if isinstance(error, StorageFailed) else f"{type(error).__name__}: {error}"
+                raise StorageFailed(
+                    f"Whether {self.uri(name)} was created is not known: {why.rstrip('.')}. It is not there yet."
+                ) from error
+            return found == content
+
+    def write(self, name: str, content: bytes, mime_type: str = "application/json") -> None:
+        """Write a whole file, in place of an earlier one of that name."""
+        with self.stage(name) as staged:
+            with storage_failures(f"write {self.uri(name)}", OSError):
+                staged.file.write(content)
+            self.publish(staged, name, mime_type)
+
+    def missing_exclusivity(self) -> str:
+        """Return why :meth:`create` may be true for two callers at this destination, in words; "" where it cannot.
+
+        Found out once a process and destination, with a file that explains the provider's own folder to people.
+
+        :raises StorageFailed: It could not be found out now, which is never a no.
+        """
+        return missing_exclusivity(self.destination.uri(""), self.destination.below(RESERVED))
 
     @abstractmethod
     def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import tempfile
+import threading
+import time
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
+from airflow_provider_nanobanana.landing.storage import client_errors
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import refuse_credentials
+from airflow_provider_nanobanana.landing.storage.exclusive import NotExclusive, is_known_exclusive
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow.sdk import ObjectStoragePath
 
@@ -33,6 +39,16 @@ _PROVIDERS: Final = {
 _CONTENT_TYPE: Final = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 # Stores that list by prefix: one request instead of two for every possible suffix.
 _FIND_BY_PREFIX: Final = frozenset(_CONTENT_TYPE)
+# How each library is told to create an object only where there is none: these stores decide that themselves, at once
+# and for everybody. Others (fsspec's own way among them) look first and write then, and are not trusted.
+_ONLY_NEW: Final[dict[str, dict[str, Any]]] = {
+    **{protocol: {"mode": "create"} for protocol in ("s3", "s3a", "gs", "gcs", "memory")},
+    **{protocol: {"overwrite": False} for protocol in ("abfs", "abfss", "adl", "wasb", "az")},
+}
+# The memory of this process looks first, too; only this provider's own creates exclude each other there.
+_MEMORY_LOCK: Final = threading.Lock()
+#: Seconds before each further try after a 409: S3 says so where two creates of one name meet, and asks to repeat it.
+_CONFLICT_PAUSES: Final = (0.1, 0.4, 1.0)
 
 
 def object_path(uri: str) -> ObjectStoragePath:
@@ -66,7 +82,8 @@ class ObjectStorage(Storage):
     :param given: The URI as the user wrote it, which ``root`` may spell differently; for messages.
     """
 
-    def __init__(self, root: ObjectStoragePath, given: str = "") -> None:
+    def __init__(self, root: ObjectStoragePath, given: str = "", above: ObjectStorage | None = None) -> None:
+        super().__init__(above)
         self._root = root
         self._given = given or str(root)
         self._protocol = str(root.protocol)
@@ -84,7 +101,7 @@ class ObjectStorage(Storage):
         return str(self._root / name)
 
     def below(self, folder: str) -> ObjectStorage:
-        return ObjectStorage(self._root / folder, f"{self._given.rstrip('/')}/{folder}")
+        return ObjectStorage(self._root / folder, f"{self._given.rstrip('/')}/{folder}", self)
 
     def check(self) -> None:
         _ = self._fs
@@ -97,22 +114,102 @@ class ObjectStorage(Storage):
                 staged = stack.enter_context(stage(Path(folder), stem))
             yield staged
 
-    def publish(self, staged: StagedFile, name: str, mime_type: str) -> None:
+    def publish(self, staged: StagedFile, name: str, mime_type: str, *, replace: bool = True) -> None:
         fs, path = self._fs, self._path(name)
         # File systems that are not told the content type guess it from the local name.
         typed = staged.path.with_name(name)
         option = {key: mime_type} if (key := _CONTENT_TYPE.get(self._protocol)) else {}
         with storage_failures(f"write {self.uri(name)}", Exception):
             size = staged.size()
-            staged.path.replace(typed)
+            if not typed.exists():
+                staged.path.replace(typed)
+        written = False
+        # Asked of no store that was not found to understand it: some refuse the request, and the image is paid.
+        if not replace and is_known_exclusive(self.destination.uri("")):
+            with contextlib.suppress(NotExclusive):
+                self._put_new(name, lambda: fs.put_file(str(typed), path, **option, **self._only_new(fs)))
+                written = True
+        with storage_failures(f"write {self.uri(name)}", Exception):
+            if not written:
+                _replace(fs, typed, path, option)
+            found = fs.info(path).get("size")
+        if found not in (None, size):
+            raise StorageFailed(f"{self.uri(name)} has {found} bytes after writing {size}")
+
+    def put_new(self, name: str, content: bytes) -> None:
+        fs, path = self._fs, self._path(name)
+        option = self._only_new(fs)
+        self._put_new(name, lambda: fs.pipe_file(path, content, **option))
+
+    def _put_new(self, name: str, put: Callable[[], object]) -> None:
+        """Send a request that the store refuses where the name is taken; raises as :meth:`put_new`."""
+        for pause in (*_CONFLICT_PAUSES, None):
             try:
-                fs.put_file(str(typed), path, **option)
-            except FileExistsError:  # some stores (adlfs) do not replace unasked
-                fs.rm_file(path)
-                fs.put_file(str(typed), path, **option)
-            written = fs.info(path).get("size")
-        if written not in (None, size):
-            raise StorageFailed(f"{self.uri(name)} has {written} bytes after writing {size}")
+                with _MEMORY_LOCK if self._protocol == "memory" else contextlib.nullcontext():
+                    put()
+                return
+            except Exception as error:
+                if client_errors.is_there(error):
+                    raise FileExistsError(self.uri(name)) from error
+                if client_errors.refuses_condition(error):
+                    raise NotExclusive(
+                        f"{self.uri(name)}: the store or its library takes no condition: {error}"
+                    ) from error
+                if pause is None or not client_errors.is_conflict(error):
+                    raise StorageFailed(
+                        f"Could not create {self.uri(name)}: {type(error).__name__}: {error}"
+                    ) from error
+            time.sleep(pause)
+
+    def _only_new(self, fs: Any) -> dict[str, Any]:
+        """Return the options with which the library creates an object only where there is none.
+
+        :raises NotExclusive: The store is none that is known to do so, or the library is too old, or not the store's.
+        """
+        from fsspec import AbstractFileSystem
+
+        option = _ONLY_NEW.get(self._protocol)
+        if option is None:
+            raise NotExclusive(f"{self._protocol}:// is none of the stores that are known to create a file only once")
+        kind = type(fs)
+        library = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+        write = getattr(kind, "_pipe_file", kind.pipe_file)
+        if write is AbstractFileSystem.pipe_file:
+            raise NotExclusive(f"{library} does not ask the store to create a file only once, it looks and then writes")
+        if not option.keys() <= inspect.signature(write).parameters.keys():
+            raise NotExclusive(f"the installed {library} is too old to create a file only where there is none")
+        return option
+
+    def read(self, name: str, most: int) -> bytes | None:
+        fs, path = self._fs, self._path(name)
+        with storage_failures(f"read {self.uri(name)}", Exception):
+            try:
+                # With a range, libraries neither look at a cached listing nor ask for the size first.
+                return bytes(fs.cat_file(path, start=0, end=most + 1))
+            except FileNotFoundError as error:
+                if client_errors.lacks_bucket(error):
+                    raise
+                return None
+            except Exception as error:
+                if not client_errors.refuses_range(error):
+                    raise
+                # Of an object without content no store can send a range.
+                fs.invalidate_cache()
+                if fs.info(path).get("size") != 0:
+                    raise
+                return b""
+
+    def modified(self, name: str) -> float | None:
+        fs, path = self._fs, self._path(name)
+        with storage_failures(f"look at {self.uri(name)}", Exception):
+            fs.invalidate_cache()
+            try:
+                found = fs.modified(path)
+            except (FileNotFoundError, NotImplementedError):
+                return None
+        if not isinstance(found, datetime):
+            return None
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
     def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
         if self.lists_by_prefix:
@@ -143,6 +240,14 @@ class ObjectStorage(Storage):
     def delete(self, name: str) -> None:
         with storage_failures(f"delete {self.uri(name)}", Exception), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(name))
+
+
+def _replace(fs: Any, source: Path, path: str, option: dict[str, str]) -> None:
+    try:
+        fs.put_file(str(source), path, **option)
+    except FileExistsError:  # some stores (adlfs) do not replace unasked
+        fs.rm_file(path)
+        fs.put_file(str(source), path, **option)
 
 
 def _is_file(fs: Any, path: str) -> bool:

@@ -67,6 +67,11 @@ def stage(folder: Path, stem: str) -> Iterator[StagedFile]:
             file.close()
 
 
+def is_staged(name: str) -> bool:
+    """Whether a name is that of a temporary file."""
+    return name.startswith(".") and bool(_NAME.fullmatch(name))
+
+
 def sweep(folder: Path, *, now: float | None = None) -> None:
     """Remove temporary files that a killed process left in ``folder``; what cannot be opened or removed stays.
 
@@ -74,7 +79,7 @@ def sweep(folder: Path, *, now: float | None = None) -> None:
     :raises OSError: The folder cannot be listed.
     """
     with os.scandir(folder) as entries:
-        found = [Path(entry.path) for entry in entries if _NAME.fullmatch(entry.name)]
+        found = [Path(entry.path) for entry in entries if is_staged(entry.name)]
     for path in found:
         with contextlib.suppress(OSError):
             _remove_abandoned(path, time.time() if now is None else now)

@@ -365,6 +365,102 @@ def test_what_is_no_file_is_no_leftover_and_holds_nobody_up(tmp_path: Path, kind
     assert names(tmp_path) == [path.name, f"{STEM}.png"]
 
 
+# --- another picture appears during the download ---------------------------------------------------------------------
+
+
+OTHER = picture("png", (32, 32))
+
+
+def appears(folder: Path, content: bytes, suffix: str = ".png") -> Callable[[BinaryIO], object]:
+    """Write our picture, while another process puts a file under the stem."""
+
+    def fetch(sink: BinaryIO) -> object:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{STEM}{suffix}").write_bytes(content)
+        return sink.write(PNG)
+
+    return fetch
+
+
+@pytest.mark.parametrize(("content", "suffix"), [(OTHER, ".png"), (picture("webp"), ".webp")])
+@pytest.mark.parametrize("before", [b"", b"<html>"])
+def test_what_landed_first_stays(folder: Path, content: bytes, suffix: str, before: bytes) -> None:
+    if before:  # a broken file that another process replaces meanwhile
+        folder.mkdir(parents=True)
+        (folder / f"{STEM}{suffix}").write_bytes(before)
+    found: list[StoredImage] = []
+    store = ImageStore(str(folder))
+    stored = store.land(STEM, ID, 0, appears(folder, content, suffix), on_in_place=found.append)
+    assert found == [stored]
+    assert stored.sha256 == hashlib.sha256(content).hexdigest()
+    assert files_in(folder) == [f"{STEM}{suffix}"]
+    assert (folder / f"{STEM}{suffix}").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [OTHER, b"<html>"])
+def test_at_the_very_moment_of_appearing(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        target.write_bytes(content)
+        link(source, target)
+
+    monkeypatch.setattr("os.link", late)
+    found: list[StoredImage] = []
+    stored = ImageStore(str(folder)).land(STEM, ID, 0, writes(PNG), on_in_place=found.append)
+    expected = OTHER if content == OTHER else PNG
+    assert (folder / f"{STEM}.png").read_bytes() == expected
+    assert stored.sha256 == hashlib.sha256(expected).hexdigest()
+    assert len(found) == (content == OTHER)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_broken_file_that_appears_is_replaced(folder: Path, suffix: str) -> None:
+    found: list[StoredImage] = []
+    ImageStore(str(folder)).land(STEM, ID, 0, appears(folder, PNG[:-20], suffix), on_in_place=found.append)
+    assert found == []
+    assert files_in(folder) == [f"{STEM}.png"]
+    assert (folder / f"{STEM}.png").read_bytes() == PNG
+
+
+def test_our_own_picture_that_appears_is_no_other(folder: Path) -> None:
+    found: list[StoredImage] = []
+    stored = ImageStore(str(folder)).land(STEM, ID, 0, appears(folder, PNG), on_in_place=found.append)
+    assert found == []
+    assert stored.id == ID and (folder / f"{STEM}.png").read_bytes() == PNG
+
+
+def test_what_was_in_place_before_is_told(folder: Path) -> None:
+    found: list[StoredImage] = []
+    store = ImageStore(str(folder))
+    first = store.land(STEM, ID, 0, writes(PNG), on_in_place=found.append)
+    assert found == []
+    assert store.land(STEM, "another", 0, untouched, on_in_place=found.append) == found[0]
+    assert found == [first.model_copy(update={"id": "another"})]
+
+
+def test_a_disk_without_hard_links_takes_images_as_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    ImageStore(str(folder)).land(STEM, ID, 0, writes(PNG))
+    assert everything_in(folder) == [f"{STEM}.png"]
+
+
+def test_what_the_provider_keeps_for_itself_is_no_image(folder: Path) -> None:
+    store = ImageStore(str(folder))
+    for place in ("claims", "books"):
+        store.reserved(place).create(f"{STEM}.png", PNG)
+        store.reserved(place).write(f"{STEM}.g0.json", b"{}")
+    assert store.reserved("claims").missing_exclusivity() == ""
+    assert store.find(STEM) is None
+    assert store.present({STEM, *map(str, range(40))}) == set()
+    assert find_existing(store, [("k", STEM)]) == {}
+    store.land(STEM, ID, 0, writes(PNG))
+    assert files_in(folder) == [f"{STEM}.png"]
+
+
 # --- file names ------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_nanobanana.landing.file_names import stem_for
 from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.storage.base import Storage
 from airflow_provider_nanobanana.landing.storage.object_store import connection_id
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, ImageInvalid, StorageFailed
 from tests.support.images import jpeg_with_provenance, picture
@@ -39,7 +42,8 @@ class Store(MemoryFileSystem):
         self.puts.append((Path(lpath).name, rpath, options))
         if problem := self.trouble.pop("put", None):
             raise problem
-        self.pipe_file(rpath, Path(lpath).read_bytes()[: getattr(self, "limit", None)])
+        content = Path(lpath).read_bytes()[: getattr(self, "limit", None)]
+        self.pipe_file(rpath, content, mode=options.get("mode", "overwrite"))
 
     def info(self, path: str, **options: Any) -> Any:
         if problem := self.trouble.pop("info", None):
@@ -237,3 +241,158 @@ def test_a_connection_that_is_not_there_is_never_replaced_by_other_credentials(
     with pytest.raises(ConfigurationError, match="there is no connection 'conn'"):
         ImageStore("s3://conn@bucket/x").check_writable()
     ImageStore("s3://bucket/x").check_writable()
+
+
+# --- files that are created once -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def claims(store: Store, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setattr("airflow_provider_nanobanana.landing.storage.exclusive._found", {})
+    return ImageStore("s3://bucket/x").reserved("claims")
+
+
+def test_a_claim_is_created_once(store: Store, claims: Storage) -> None:
+    assert claims.create("a.g0.json", b"first") is True
+    assert claims.create("a.g0.json", b"second") is False
+    assert claims.create("a.g0.json", b"first") is True, "it is this content's"
+    assert store.cat_file("/bucket/x/.nanobanana/claims/a.g0.json") == b"first"
+
+
+def test_threads_that_create_in_memory(claims: Storage) -> None:
+    """Its own create looks first and writes then."""
+    place = ImageStore("memory://bucket/x").reserved("claims")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: place.create(f"{n // 8}", b"%d" % n), range(8 * 200)))
+    assert sum(won) == 200
+
+
+@pytest.mark.parametrize(("most", "expected"), [(100, b"12345"), (5, b"12345"), (3, b"1234")])
+def test_longer_than_expected_shows(claims: Storage, most: int, expected: bytes) -> None:
+    claims.create("a", b"12345")
+    assert claims.read("a", most) == expected
+
+
+def test_read_tells_nothing_there_from_could_not_look(claims: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert claims.read("a", 10) is None
+    monkeypatch.setattr(Store, "cat_file", _raise(PermissionError("AccessDenied")))
+    with pytest.raises(StorageFailed, match="AccessDenied"):
+        claims.read("a", 10)
+
+
+def test_an_empty_object_has_no_range(claims: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    class RangeError(OSError):
+        status = 416
+
+    claims.create("empty", b"")
+    claims.create("full", b"1")
+    monkeypatch.setattr(Store, "cat_file", _raise(RangeError()))
+    assert claims.read("empty", 10) == b""
+    with pytest.raises(StorageFailed):
+        claims.read("full", 10)
+
+
+def test_a_listing_in_a_cache_is_no_answer(store: Store, claims: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "info", lambda *_, **__: pytest.fail("stores answer this from listings in memory"))
+    claims.create("a", b"1")
+    assert claims.read("a", 10) == b"1"
+    assert claims.read("b", 10) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC), 1e9),
+        (datetime(2001, 9, 9, 1, 46, 40), 1e9),
+        ("Sunday", None),
+        (None, None),
+    ],
+)
+def test_modified_is_the_store_s_time(
+    claims: Storage, told: Any, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert claims.modified("a") is None
+    monkeypatch.setattr(Store, "modified", lambda *_: told)
+    assert claims.modified("a") == expected
+
+
+def test_a_store_without_times(claims: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "modified", _raise(NotImplementedError()))
+    assert claims.modified("a") is None
+
+
+def test_could_not_ask_for_the_time_is_a_failure(claims: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "modified", _raise(ClientError("503")))
+    with pytest.raises(StorageFailed, match="503"):
+        claims.modified("a")
+
+
+def test_write_replaces_in_a_store(claims: Storage) -> None:
+    for content in (b"first", b"second"):
+        claims.write("a", content)
+    assert claims.read("a", 100) == b"second"
+
+
+def _raise(error: Exception) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+# --- another picture appears during the download ---------------------------------------------------------------------
+
+
+OTHER = picture("png", (32, 32))
+
+
+def _lands_while_another_does(store: Store, content: bytes) -> tuple[Any, list[Any]]:
+    landing = ImageStore("s3://bucket/x")
+
+    def fetch(sink: Any) -> object:
+        store.pipe_file(f"/bucket/x/{STEM}.png", content)
+        return sink.write(PNG)
+
+    found: list[Any] = []
+    return landing.land(STEM, ID, 0, fetch, on_in_place=found.append), found
+
+
+def test_what_landed_first_stays(store: Store, claims: Storage) -> None:
+    assert claims.missing_exclusivity() == ""
+    stored, found = _lands_while_another_does(store, OTHER)
+    assert found == [stored] and stored.bytes == len(OTHER)
+    assert store.cat_file(f"/bucket/x/{STEM}.png") == OTHER
+
+
+def test_our_own_picture_whose_answer_was_lost_is_no_other(store: Store, claims: Storage) -> None:
+    assert claims.missing_exclusivity() == ""
+    stored, found = _lands_while_another_does(store, PNG)
+    assert found == [] and stored.id == ID
+
+
+def test_a_broken_object_that_appears_is_replaced(store: Store, claims: Storage) -> None:
+    assert claims.missing_exclusivity() == ""
+    _, found = _lands_while_another_does(store, PNG[:-20])
+    assert found == []
+    assert store.cat_file(f"/bucket/x/{STEM}.png") == PNG
+
+
+def test_a_store_that_was_not_found_to_tell_takes_images_as_before(store: Store, claims: Storage) -> None:
+    _lands_while_another_does(store, OTHER)
+    assert store.cat_file(f"/bucket/x/{STEM}.png") == PNG
+    assert "mode" not in store.puts[0][2], "some stores refuse what they do not know"
+
+
+def test_a_store_that_takes_no_condition_on_large_files(store: Store, claims: Storage) -> None:
+    assert claims.missing_exclusivity() == ""
+    store.trouble["put"] = NotImplementedError("not of a file")
+    ImageStore("s3://bucket/x").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert store.cat_file(f"/bucket/x/{STEM}.png") == PNG
+
+
+def test_a_put_that_fails_is_a_storage_failure_that_was_paid(store: Store, claims: Storage) -> None:
+    assert claims.missing_exclusivity() == ""
+    store.trouble["put"] = ClientError("503")
+    with pytest.raises(StorageFailed, match="503") as caught:
+        ImageStore("s3://bucket/x").land(STEM, ID, 0, lambda sink: sink.write(PNG))
+    assert caught.value.charged == "yes"
