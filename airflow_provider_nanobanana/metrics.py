@@ -17,7 +17,19 @@ log = logging.getLogger(__name__)
 
 #: Whole numbers only: Telegraf, gostatsd and OpenTelemetry's StatsD receiver cut ``0.025`` to 0 by default
 #: (influxdata/telegraf#15371, atlassian/gostatsd#722, opentelemetry-collector-contrib#45276). Hence millionths.
-Counter = Literal["submitted", "completed", "failed", "timed_out", "polls", "rate_limited", "cost_micro_usd"]
+Counter = Literal[
+    "submitted",
+    "shared",
+    "reused",
+    "completed",
+    "failed",
+    "timed_out",
+    "polls",
+    "rate_limited",
+    "cost_micro_usd",
+    "paid_micro_usd",
+    "lost_race_micro_usd",
+]
 Timing = Literal["detection_delay"]
 
 #: The codes that become tags; the service may send any text, and each value is a time series of its own.

@@ -79,6 +79,5 @@ class AdmissionControl:
             self._stops.model_failed(item.request.model, error)
         if isinstance(error, errors.SubmissionUnfindable):
             log.error("Request %s: %s", item.label, error.message)  # whole: it says what to adopt
-        cost = state.costs.cost(item)
-        state.mark_failed(FailedItem.from_error(item, error, cost=cost, rebuy_expired=state.policy.rebuys_expired))
+        state.mark_failed(FailedItem.from_error(item, error, rebuy_expired=state.policy.rebuys_expired))
         return True

@@ -128,7 +128,6 @@ class ResultCollector:
                 FailedItem.from_poll(
                     item,
                     failure,
-                    cost=state.costs.cost(item),
                     bill=Cost.of(image_task, None) if image_task else None,
                     rebuy_expired=state.policy.rebuys_expired,
                 )
@@ -180,11 +179,7 @@ class ResultCollector:
             # It is tried again; what is paid waits at the service.
             state.landing_failed(item, paid)
         else:
-            state.mark_failed(
-                FailedItem.from_error(
-                    item, paid, cost=state.costs.cost(item), rebuy_expired=state.policy.rebuys_expired
-                )
-            )
+            state.mark_failed(FailedItem.from_error(item, paid, rebuy_expired=state.policy.rebuys_expired))
 
 
 def _log_further(item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:

@@ -1,6 +1,7 @@
 """``CostTracker``: what each item of a batch has cost in all its image tasks, and whether the next may be bought.
 
-What is about to be sent is reserved first, so that the limit holds however many submits are under way.
+What is about to be sent is reserved first, so that the limit holds however many submits are under way. Each image task
+is a ``Charge``: what somebody else bought is never paid here, and so never counts against the limit.
 """
 
 from __future__ import annotations
@@ -9,9 +10,22 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.costs import Cost, PriceClass, Spent, format_usd, price_class_of
+from airflow_provider_nanobanana.batch.costs import (
+    MILLION,
+    Charge,
+    Cost,
+    PriceClass,
+    Spent,
+    Whose,
+    format_usd,
+    micros,
+    price_class_of,
+    totals,
+)
+from airflow_provider_nanobanana.durable.ledger_entry import LostRace
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
@@ -54,10 +68,9 @@ class CostTracker:
     ) -> None:
         self._budget = budget
         self._lock = threading.Lock()
-        self._spent = Spent()
-        #: The same, as it counts against the limit, and as it might turn out before the first bills are seen.
-        self._counted, self._worst_case = Spent(), Spent()
-        self._parts: dict[str, dict[str, Cost]] = {}
+        self._charges: dict[str, dict[str, Charge]] = {}
+        #: What counts against the limit, and what that might turn out to be before the first bills are seen.
+        self._counted, self._worst_case = _RunningSum(), _RunningSum()
         self._bills: dict[PriceClass, float] = {}
         self._bill_seen: set[PriceClass] = set()
         self._price_class_by_key: dict[str, PriceClass] = {}
@@ -66,16 +79,16 @@ class CostTracker:
         for key, entry in entries:
             if (item := known.get(key)) is not None:
                 self._observe_bill(item, None if entry.is_list_price else entry.cost, tested=_cost_was_seen(entry))
-            parts = {_SUNK: Cost(entry.sunk_cost, entry.sunk_is_list_price)} if entry.sunk_cost else {}
-            if entry.cost is not None or entry.is_list_price:
-                parts[(entry.record and entry.record.image_task_id) or ""] = Cost(entry.cost, entry.is_list_price)
-            if parts:
-                self._set(key, parts)
+                for race in entry.lost_races:
+                    self._observe_bill(item, None if race.is_list_price else race.usd, tested=True)
+            if charges := _charges_of(entry):
+                self._set(key, charges)
 
     @property
-    def usd(self) -> float:
-        """What the batch has cost so far, earlier attempts included, in USD."""
-        return self._spent.usd
+    def paid_usd(self) -> float:
+        """What this task instance has paid so far, earlier attempts and what is being bought included, in USD."""
+        paid: float = self.totals()["paid_usd"]
+        return paid
 
     @property
     def counted_usd(self) -> float:
@@ -83,25 +96,33 @@ class CostTracker:
         return self._counted.usd
 
     def totals(self) -> dict[str, Any]:
-        """Return what goes into result, manifest and metrics."""
+        """Return what goes into result, manifest and log, as :func:`~.costs.totals`; removed items count, too."""
         with self._lock:
-            return self._spent.totals()
+            return totals([Spent.on(charges.values()) for charges in self._charges.values()])
 
-    def cost(self, item: BatchItem) -> Cost:
-        """Return what an item has cost in all."""
+    def spent(self, item: BatchItem) -> Spent:
+        """Return what an item has cost in all, and what of it was paid here."""
         with self._lock:
-            return _sum(self._parts.get(item.key, {}))
+            return Spent.on(self._charges.get(item.key, {}).values())
 
     def ledger_fields(self, item: BatchItem, image_task_id: str | None) -> dict[str, Any]:
         """Return the ledger's fields of money for an item whose image task now is this one."""
         with self._lock:
-            parts = {key: cost for key, cost in self._parts.get(item.key, {}).items() if key != _PENDING}
-        now, sunk = parts.pop(image_task_id or "", Cost()), _sum(parts)
+            charges = {key: charge for key, charge in self._charges.get(item.key, {}).items() if key != _PENDING}
+        lost_races = {key: charge for key, charge in charges.items() if charge.whose == "lost_race"}
+        now = Charge(Cost()) if image_task_id in lost_races else charges.get(image_task_id or "", Charge(Cost()))
+        sunk = Spent.on(
+            charge for key, charge in charges.items() if charge.whose == "ours" and key != (image_task_id or "")
+        ).paid
         return {
-            "cost": now.usd,
-            "is_list_price": now.listed,
+            "cost": now.cost.usd,
+            "is_list_price": now.cost.listed,
+            "shared": now.whose == "shared",
             "sunk_cost": sunk.usd or 0.0,
             "sunk_is_list_price": sunk.listed,
+            "lost_races": tuple(
+                LostRace(key, charge.cost.usd, charge.cost.listed) for key, charge in lost_races.items()
+            ),
         }
 
     @property
@@ -116,13 +137,46 @@ class CostTracker:
         with self._lock:
             return self._worst_case.usd > self._counted.usd
 
-    def observe(self, item: BatchItem, image_task_id: str, image_task: ImageTask | None) -> None:
-        """Count what an image task costs as far as the service tells; None stands for one that may be under way."""
+    def observe(
+        self, item: BatchItem, image_task_id: str, image_task: ImageTask | None, whose: Whose | None = None
+    ) -> None:
+        """Count what an image task costs as far as the service tells; None stands for one that may be under way.
+
+        Its bill tells what others will cost, whoever pays it.
+
+        :param whose: None for what is known of that: ``ours`` where it was not heard of before. What was shared once
+            stays so. The item's former image task drops out where it was shared.
+        """
         cost = Cost.of(image_task, self._budget.price(item))
         ended = image_task is not None and image_task.status is ImageTaskStatus.COMPLETED
         with self._lock:
             self._observe_bill(item, None if cost.listed else cost.usd, tested=ended)
-            self._set(item.key, {**self._parts.get(item.key, {}), image_task_id: cost})
+            charges = self._charges.get(item.key, {})
+            known = charges.get(image_task_id)
+            if known is not None and (whose is None or known.whose == "shared"):
+                whose = known.whose
+            self._set(item.key, {**_paid_here(charges), image_task_id: Charge(cost, whose or "ours")})
+
+    def lose_race(self, item: BatchItem, image_task_id: str) -> Cost | None:
+        """Count an image task of this task instance as one whose picture is not in place; and of others nothing.
+
+        Return what was paid for it, or None where that was counted before.
+        """
+        with self._lock:
+            charges = _of_image_in_place(self._charges.get(item.key, {}))
+            charge = charges.get(image_task_id) or Charge(Cost(self._budget.price(item), listed=True))
+            self._observe_bill(item, None, tested=True)
+            self._set(item.key, {**charges, image_task_id: replace(charge, whose="lost_race")})
+        return None if charge.whose == "lost_race" else charge.cost
+
+    def reuse(self, item: BatchItem, paid: Cost | None = None) -> None:
+        """Count of an item whose image was in place no more than what was paid for it.
+
+        :param paid: By an earlier attempt of this task instance; counts where nothing else is known of that.
+        """
+        with self._lock:
+            charges = _of_image_in_place(self._charges.get(item.key, {}))
+            self._set(item.key, charges if paid is None or charges else {"": Charge(paid)})
 
     def stop_waiting_for_bill(self, item: BatchItem) -> None:
         """Take note that an item has ended without an image: no other waits for its bill."""
@@ -136,14 +190,14 @@ class CostTracker:
         :raises Unbilled: The item might, if what is under way is billed above the price list; that is about to be seen.
         """
         with self._lock:
-            known = _without_pending(self._parts.get(item.key, {}))
+            known = _paid_here(_without_pending(self._charges.get(item.key, {})))
             self._set(item.key, known)
             if not self._budget.may_buy(item, self._counted.usd, self._bills):
                 raise BudgetExceeded("the next image would pass max_cost_usd; nothing was sent for it")
             if not self._safe_to_buy(item):
                 raise Unbilled("it is not known yet what the images under way are billed at; nothing was sent for it")
             self._observe_bill(item, None, tested=False)
-            self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
+            self._set(item.key, {**known, _PENDING: Charge(Cost(self._budget.price(item), listed=True))})
 
     def hold(self, item: BatchItem) -> None:
         """Count the price that is expected of an item that may be paid already, until :meth:`release`.
@@ -153,8 +207,8 @@ class CostTracker:
         if self._budget.max_cost_usd is None:
             return
         with self._lock:
-            known = _without_pending(self._parts.get(item.key, {}))
-            self._set(item.key, {**known, _PENDING: Cost(self._budget.price(item), listed=True)})
+            known = _paid_here(_without_pending(self._charges.get(item.key, {})))
+            self._set(item.key, {**known, _PENDING: Charge(Cost(self._budget.price(item), listed=True))})
 
     def can_afford(self, item: BatchItem) -> bool:
         """Whether an item could be bought now without passing the limit."""
@@ -164,8 +218,8 @@ class CostTracker:
     def release(self, item: BatchItem) -> None:
         """Take back what :meth:`reserve` counted: the image task of the item counts by itself, or there is none."""
         with self._lock:
-            if item.key in self._parts:
-                self._set(item.key, _without_pending(self._parts[item.key]))
+            if item.key in self._charges:
+                self._set(item.key, _without_pending(self._charges[item.key]))
 
     def _safe_to_buy(self, item: BatchItem) -> bool:
         """Whether the limit holds whatever the service bills, in reason; one image at least is always tried."""
@@ -194,24 +248,50 @@ class CostTracker:
             for key in self._keys_by_price_class[price_class]:
                 self._recount(key)
 
-    def _set(self, key: str, parts: dict[str, Cost]) -> None:
+    def _set(self, key: str, charges: dict[str, Charge]) -> None:
         # Summed up first: what cannot be counted must not stay.
-        total = _sum(parts)
-        self._parts[key] = parts
-        self._spent.put(key, total)
+        Spent.on(charges.values())
+        self._charges[key] = charges
         self._recount(key)
 
     def _recount(self, key: str) -> None:
-        """Count an item against the limit."""
+        """Count an item against the limit: what is paid for it here."""
         if self._budget.max_cost_usd is None:
             return
         price_class = self._price_class_by_key.get(key)
-        parts = self._parts.get(key, {})
+        paid = [charge.cost for charge in _paid_here(self._charges.get(key, {})).values()]
         billed = self._bills.get(price_class, 0.0) if price_class else 0.0
         factor = 1 if price_class is None or price_class in self._bill_seen else _UNTESTED
-        counted = {name: _at_least(cost, billed) for name, cost in parts.items()}
-        self._counted.put(key, _sum(counted))
-        self._worst_case.put(key, _sum({name: _times(cost, factor) for name, cost in counted.items()}))
+        self._counted.put(key, sum(_expected_usd(cost, billed) for cost in paid))
+        self._worst_case.put(key, sum(_expected_usd(cost, billed) * (factor if cost.listed else 1) for cost in paid))
+
+
+class _RunningSum:
+    """The sum of the last amount of each key, in USD; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, int] = {}
+        self._micros = 0
+
+    @property
+    def usd(self) -> float:
+        return self._micros / MILLION
+
+    def put(self, key: str, usd: float) -> None:
+        amount = micros(usd)
+        self._micros += amount - self._by_key.get(key, 0)
+        self._by_key[key] = amount
+
+
+def _charges_of(entry: LedgerEntry) -> dict[str, Charge]:
+    """Return the charges of an item as the ledger has them, by image task."""
+    charges = {_SUNK: Charge(Cost(entry.sunk_cost, entry.sunk_is_list_price))} if entry.sunk_cost else {}
+    if entry.cost is not None or entry.is_list_price:
+        image_task_id = (entry.record and entry.record.image_task_id) or ""
+        charges[image_task_id] = Charge(Cost(entry.cost, entry.is_list_price), "shared" if entry.shared else "ours")
+    for race in entry.lost_races:
+        charges[race.image_task_id] = Charge(Cost(race.usd, race.is_list_price), "lost_race")
+    return charges
 
 
 def _cost_was_seen(entry: LedgerEntry) -> bool:
@@ -220,20 +300,23 @@ def _cost_was_seen(entry: LedgerEntry) -> bool:
     return entry.status in ("landed", "failed") and not refunded
 
 
-def _at_least(cost: Cost, billed: float) -> Cost:
-    return Cost(max(cost.usd, billed), listed=True) if cost.listed and cost.usd is not None else cost
+def _expected_usd(cost: Cost, billed: float) -> float:
+    """Return what counts for a cost where so much was billed for another of its kind."""
+    usd = cost.usd or 0.0
+    return max(usd, billed) if cost.listed and cost.usd is not None else usd
 
 
-def _times(cost: Cost, factor: int) -> Cost:
-    return Cost(cost.usd * factor, listed=True) if cost.listed and cost.usd is not None else cost
+def _without_pending(charges: Mapping[str, Charge]) -> dict[str, Charge]:
+    return {key: charge for key, charge in charges.items() if key != _PENDING}
 
 
-def _without_pending(parts: Mapping[str, Cost]) -> dict[str, Cost]:
-    return {key: cost for key, cost in parts.items() if key != _PENDING}
+def _of_image_in_place(charges: Mapping[str, Charge]) -> dict[str, Charge]:
+    """Return the charges of an item whose image somebody else has put in place: what they paid counts no more."""
+    return {
+        key: replace(charge, cost=Cost()) if charge.whose == "shared" else charge
+        for key, charge in _without_pending(charges).items()
+    }
 
 
-def _sum(parts: Mapping[str, Cost]) -> Cost:
-    total = Cost()
-    for cost in parts.values():
-        total = total.plus(cost)
-    return total
+def _paid_here(charges: Mapping[str, Charge]) -> dict[str, Charge]:
+    return {key: charge for key, charge in charges.items() if charge.whose != "shared"}

@@ -1,13 +1,13 @@
-"""``Cost``: what an image costs, and what decides its price; USD, exact to a millionth.
+"""``Cost`` and ``Spent``: what an image costs, what decides its price, and who paid; USD, exact to a millionth.
 
 Prices are estimates (``toapis.catalogue``, or the connection's own ``prices``) until the service reports a cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Self
 
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import catalogue
@@ -80,40 +80,67 @@ class Cost:
         return Cost((micros(self.usd) + micros(other.usd)) / MILLION, listed=self.listed or other.listed)
 
 
-class Spent:
-    """What the items of a task instance have cost, by their keys, those of earlier attempts included.
+#: Whose an image task is: bought by this task instance; bought by somebody else; or bought by this task instance, while
+#: the picture in place is of another's purchase.
+Whose = Literal["ours", "shared", "lost_race"]
 
-    For one thread at a time.
+
+@dataclass(frozen=True)
+class Charge:
+    """What one image task costs, and whose it is."""
+
+    cost: Cost
+    whose: Whose = "ours"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What an item has cost in all its image tasks, and what of it this task instance paid.
+
+    :param cost: What the image tasks of its image cost, whoever paid.
+    :param paid: What this task instance paid, lost races included.
+    :param lost_race: What it paid for image tasks whose picture is not the one in place.
     """
 
-    def __init__(self, costs: Mapping[str, Cost] | None = None) -> None:
-        self._costs: dict[str, Cost] = {}
-        self._micros = self._listed = self._unpriced = 0
-        for key, cost in (costs or {}).items():
-            self.put(key, cost)
+    cost: Cost = field(default_factory=Cost)
+    paid: Cost = field(default_factory=Cost)
+    lost_race: Cost = field(default_factory=Cost)
+
+    @classmethod
+    def on(cls, charges: Iterable[Charge]) -> Self:
+        """Return the sums of the charges of one item."""
+        every = list(charges)
+        return cls(
+            cost=add_costs(charge.cost for charge in every if charge.whose != "lost_race"),
+            paid=add_costs(charge.cost for charge in every if charge.whose != "shared"),
+            lost_race=add_costs(charge.cost for charge in every if charge.whose == "lost_race"),
+        )
 
     @property
-    def usd(self) -> float:
-        """The sum of what is known."""
-        return self._micros / MILLION
+    def listed(self) -> bool:
+        """Whether list prices are part of it."""
+        return self.cost.listed or self.paid.listed
 
-    def put(self, key: str, cost: Cost) -> None:
-        """Set what an item has cost in all, in place of what was said of it before."""
-        self._count(self._costs.get(key, Cost()), -1)
-        self._costs[key] = cost
-        self._count(cost, 1)
 
-    def totals(self) -> dict[str, Any]:
-        """Return what goes into result, manifest and metrics; ``unpriced`` counts images that are in no sum."""
-        return {
-            "cost_usd": self.usd,
-            "of_which_listed_usd": self._listed / MILLION,
-            "unpriced": self._unpriced,
-        }
+def add_costs(costs: Iterable[Cost]) -> Cost:
+    """Return the sum of costs; nothing where there are none."""
+    total = Cost()
+    for cost in costs:
+        total = total.plus(cost)
+    return total
 
-    def _count(self, cost: Cost, sign: int) -> None:
-        if cost.usd is None:
-            self._unpriced += sign
-            return
-        self._micros += sign * micros(cost.usd)
-        self._listed += sign * micros(cost.usd) if cost.listed else 0
+
+def totals(spent: Iterable[Spent]) -> dict[str, Any]:
+    """Return the sums over items that go into result and manifest; ``unpriced`` counts items that are in no sum."""
+    every = list(spent)
+    return {
+        "cost_usd": _sum_usd(one.cost for one in every),
+        "paid_usd": _sum_usd(one.paid for one in every),
+        "lost_race": _sum_usd(one.lost_race for one in every),
+        "of_which_listed_usd": _sum_usd(one.cost for one in every if one.cost.listed),
+        "unpriced": sum(one.cost.usd is None or one.paid.usd is None for one in every),
+    }
+
+
+def _sum_usd(costs: Iterable[Cost]) -> float:
+    return sum(micros(cost.usd) for cost in costs if cost.usd is not None) / MILLION

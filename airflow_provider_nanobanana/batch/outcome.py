@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from airflow_provider_nanobanana.batch.costs import Cost, format_usd
+from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import (
@@ -26,22 +26,31 @@ class StoredItem:
 
     :param image: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width`` and ``height``, as
         ``StoredImage.record`` returns them.
-    :param cost: What the item cost; of a further image nothing, so that a sum counts each image task once.
-    :param reused: Whether an earlier run had bought it.
+    :param spent: What the item cost; of a further image nothing, so that a sum counts each image task once.
+    :param reused: Whether it was in place already, or another's purchase was put there first.
+    :param shared: Whether its image task was bought by somebody else.
     :param times: Epoch seconds by name, for the manifest.
     :param extra: Whether it came beside the image that was asked for.
     """
 
     item: BatchItem
     image: Mapping[str, Any]
-    cost: Cost = field(default_factory=Cost)
+    spent: Spent = field(default_factory=Spent)
     reused: bool = False
+    shared: bool = False
     times: Mapping[str, float | None] = field(default_factory=dict)
     extra: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return the plain JSON for XCom."""
-        return {**self.image, "request": self.item.index, "cost_usd": self.cost.usd, "reused": self.reused}
+        return {
+            **self.image,
+            "request": self.item.index,
+            "cost_usd": self.spent.cost.usd,
+            "paid_usd": self.spent.paid.usd,
+            "reused": self.reused,
+            "shared": self.shared,
+        }
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ class FailedItem:
     :param message: One line, at most 160 bytes of JSON.
     :param charged: What became of the money: ``yes`` also where the service failed the image task and kept the money.
     :param retryable: Whether a retry of the Airflow task may bring the image, whatever it then costs.
-    :param cost: What was paid for it all the same.
+    :param spent: What it has cost in all the same.
+    :param shared: Whether its image task was bought, and is paid, by somebody else.
     :param billed: US dollars that the service charged though it failed the image task: a retry pays again.
     :param kept: What was kept of bytes that failed a check, as ``ToApisError.kept``.
     :param answer: The service's answer to a paid image task in which no image was found.
@@ -67,7 +77,8 @@ class FailedItem:
     message: str
     charged: errors.Charged
     retryable: bool
-    cost: Cost = field(default_factory=Cost)
+    spent: Spent = field(default_factory=Spent)
+    shared: bool = False
     billed: float = 0.0
     kept: Mapping[str, Any] | None = None
     answer: str | None = None
@@ -80,13 +91,11 @@ class FailedItem:
         item: BatchItem,
         failure: ImageTaskFailure,
         *,
-        cost: Cost,
         bill: Cost | None = None,
         rebuy_expired: bool = False,
     ) -> Self:
         """Return what the last poll of an item's image task amounts to.
 
-        :param cost: What the item has cost in all.
         :param bill: What the service says of this very image task.
         :param rebuy_expired: Whether a retry buys a new image task for one whose result expired.
         """
@@ -101,18 +110,14 @@ class FailedItem:
             failure.message,
             "yes" if billed else meaning.charged,
             rebuy_expired if meaning is EXPIRED else meaning.retryable,
-            cost,
             billed=billed,
             answer=failure.answer,
         )
 
     @classmethod
-    def from_error(
-        cls, item: BatchItem, error: errors.ToApisError, *, cost: Cost | None = None, rebuy_expired: bool = False
-    ) -> Self:
+    def from_error(cls, item: BatchItem, error: errors.ToApisError, *, rebuy_expired: bool = False) -> Self:
         """Return what an error that concerns this item alone amounts to.
 
-        :param cost: What the item has cost in all.
         :param rebuy_expired: As for :meth:`from_poll`.
         """
         code = error.code or plain_word(type(error).__name__)
@@ -131,7 +136,6 @@ class FailedItem:
             truncate_json(one_line(error.message)),
             error.charged,
             retryable,
-            cost or Cost(),
             kept=error.kept,
         )
 
@@ -144,6 +148,8 @@ class FailedItem:
     @property
     def charged_text(self) -> str:
         """What became of the money, in words."""
+        if self.shared and self.charged != "no":
+            return "paid by another run"
         if self.billed:
             return f"charged {format_usd(self.billed)} although failed"
         if self.charged == "no":

@@ -81,7 +81,7 @@ class ProgressLog:
         self._rate = rate
         self._every = every
 
-    def line(self, now: float, progress: BatchProgress, cost_usd: float, *, last: bool = False) -> str | None:
+    def line(self, now: float, progress: BatchProgress, paid_usd: float, *, last: bool = False) -> str | None:
         """Return what there is to say now, or None when the last line is too recent.
 
         :param last: Say it in any case: the slice is over.
@@ -92,7 +92,7 @@ class ProgressLog:
         parts = [f"{progress.stored:,}/{progress.total:,} images in place"]
         parts += [f"{progress.failed:,} failed"] if progress.failed else []
         parts += [f"{progress.running:,} under way"] if progress.running else []
-        parts.append(f"{format_usd(cost_usd)} so far")
+        parts.append(f"{format_usd(paid_usd)} so far")
         if progress.pending:
             parts.append(f"about {_duration(self.seconds_left(now, progress))} of submitting left")
         return ", ".join(parts)

@@ -134,14 +134,18 @@ def _record(state: BatchState, key: str, entry: LedgerEntry, name: str | None) -
         "key": key,
         "name": name,
         "cost_usd": entry.cost,
+        "paid_usd": entry.cost,
         "expires_at": round(_submitted_at(entry) + LINK_LIFETIME_SECONDS),
     }
 
 
 def _unlanded(entry: LedgerEntry) -> bool:
-    """Whether something was sent for an item, was not refunded as far as anyone knows, and has not been landed."""
+    """Whether something was sent for an item, was not refunded as far as anyone knows, and has not been landed.
+
+    What somebody else bought is theirs to land.
+    """
     sent = entry.record is not None and entry.record.state is not RecordState.QUEUED
-    return sent and (_open(entry) or (entry.status == "failed" and not entry.refunded))
+    return sent and not entry.shared and (_open(entry) or (entry.status == "failed" and not entry.refunded))
 
 
 def _open(entry: LedgerEntry) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.costs import format_usd
+from airflow_provider_nanobanana.batch.costs import Spent, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.toapis import errors
@@ -62,11 +62,15 @@ class BatchReport:
         self._totals = totals
         self._abandoned = list(abandoned)
         self._former = list(former)
+        #: Requests whose image somebody else bought, and those whose image was in place before.
+        self.shared = sum(image.shared for image in self.stored if not image.extra)
+        self.reused = sum(image.reused for image in self.stored if not image.extra)
 
     def result(self, manifest_uri: str | None) -> dict[str, Any]:
         """Return what goes through XCom: at most 600 bytes of JSON for each image, no lists above 500 of them.
 
-        ``count`` is of requests whose image is in place, ``extra_count`` of further images of the same image tasks.
+        ``count`` is of requests whose image is in place; ``reused`` of them were there before, ``shared`` were bought
+        by somebody else; ``extra_count`` is of further images of the same image tasks.
 
         :param manifest_uri: None where there is no manifest.
         """
@@ -84,6 +88,10 @@ class BatchReport:
                 "failed_count": len(self.failed),
                 "extra_count": extras,
                 "cost_usd": self._totals["cost_usd"],
+                "paid_usd": self._totals["paid_usd"],
+                "lost_race": self._totals["lost_race"],
+                "shared": self.shared,
+                "reused": self.reused,
                 "manifest": manifest_uri,
                 "truncated": truncated,
             }
@@ -105,7 +113,8 @@ class BatchReport:
                 **self._totals,
                 "count": len(first),
                 "extra_count": len(self.stored) - len(first),
-                "reused": sum(image.reused for image in first),
+                "shared": self.shared,
+                "reused": self.reused,
                 "unfinished": 0,
                 "images": [_image(image) for image in self.stored],
                 "failed": [_failure(failure) for failure in self.failed],
@@ -129,14 +138,14 @@ class BatchReport:
             return None
         where = f"; they are listed in {manifest_uri}" if manifest_uri and stored else ""
         in_place = f"{len(stored):,} of {len(stored) + len(failed):,} images are in place{where}."
-        text = f"{in_place} {self._cost()} {_next_steps(failed)}\n{self.failure_table()}"
+        text = f"{in_place} {self._money()} {_next_steps(failed)}\n{self.failure_table()}"
         codes = {failure.code for failure in failed}
         return _error_class(failed)(
             text,
             image_task_id=next((failure.id for failure in failed if failure.id), None),
             code=codes.pop() if len(codes) == 1 else None,
             charged=errors.worst_charge(
-                [failure.charged for failure in failed], paid=any(not image.reused for image in stored)
+                [failure.charged for failure in failed], paid=any(image.spent.paid.usd != 0 for image in stored)
             ),
         )
 
@@ -159,10 +168,30 @@ class BatchReport:
             lines.append(f"and {len(failed) - _MOST_LISTED:,} more in the manifest")
         return "\n".join([*lines, *_quotes(failed)])
 
-    def _cost(self) -> str:
+    def last_line(self) -> str:
+        """Return what there is in the end and who paid, as one line of the log."""
+        others = {"shared with other runs": self.shared, "reused": self.reused}
+        parts = ", ".join(f"{words}: {number:,}" for words, number in others.items() if number)
+        place = f"{len(self.stored):,} ({parts})" if parts else f"{len(self.stored):,}"
+        return f"Images in place: {place}, missing: {len(self.failed):,}; {money_in_words(self._totals)}"
+
+    def _money(self) -> str:
         listed = self._totals.get("of_which_listed_usd") or 0.0
         part = f", {format_usd(listed)} of it at list price" if listed else ""
-        return f"The batch has cost {format_usd(self._totals['cost_usd'])}{part}."
+        words = money_in_words(self._totals)
+        return f"{words[0].upper()}{words[1:]}{part}."
+
+
+def money_in_words(totals: Mapping[str, Any]) -> str:
+    """Return what a batch has cost, and what its task paid where that is not the same; as a part of a sentence.
+
+    :param totals: From ``CostTracker.totals``.
+    """
+    cost, paid, lost_race = (totals[name] for name in ("cost_usd", "paid_usd", "lost_race"))
+    if (cost, lost_race) == (paid, 0):
+        return f"the batch has cost {format_usd(cost)}"
+    lost = f", {format_usd(lost_race)} of it lost in a race" if lost_race else ""
+    return f"this task has paid {format_usd(paid)}{lost}; the images cost {format_usd(cost)}"
 
 
 def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
@@ -249,9 +278,9 @@ def _image(image: StoredItem) -> dict[str, Any]:
     return {
         **image.image,
         **_identity(image.item),
-        "cost_usd": image.cost.usd,
-        "cost_is_listed": image.cost.listed,
+        **_spent(image.spent),
         "reused": image.reused,
+        "shared": image.shared,
         "times": dict(image.times),
     }
 
@@ -260,11 +289,20 @@ def _failure(failure: FailedItem) -> dict[str, Any]:
     return {
         **failure.record(),
         **_identity(failure.item),
-        "cost_usd": failure.cost.usd,
-        "cost_is_listed": failure.cost.listed,
+        **_spent(failure.spent),
+        "shared": failure.shared,
         "retry_may_help": failure.retryable,
         "index": failure.index,
         **({"answer": failure.answer} if failure.answer else {}),
+    }
+
+
+def _spent(spent: Spent) -> dict[str, Any]:
+    return {
+        "cost_usd": spent.cost.usd,
+        "paid_usd": spent.paid.usd,
+        "lost_race": spent.lost_race.usd,
+        "cost_is_listed": spent.listed,
     }
 
 

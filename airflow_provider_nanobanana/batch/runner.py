@@ -135,7 +135,7 @@ class BatchRunner:
         :param last: Log it in any case.
         """
         state = self._state
-        if line := self._progress.line(state.session.clock(), state.progress(), state.costs.usd, last=last):
+        if line := self._progress.line(state.session.clock(), state.progress(), state.costs.paid_usd, last=last):
             log.info("%s", line)
 
     def _is_worth_waiting(self, running: Sequence[BatchItem]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_nanobanana import metrics
-from airflow_provider_nanobanana.batch.costs import Cost
+from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_usd
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.progress import BatchProgress
 from airflow_provider_nanobanana.batch.stop_conditions import Killed, StopConditions
@@ -103,6 +103,8 @@ class BatchState:
         self._to_rebuy: set[str] = set()
         self._former = {item.key for item in self.former_items}
         self._failures_logged = 0
+        records = (entry.record for _, entry in self.ledger.items() if entry.shared)
+        self._known_shared = {record.image_task_id for record in records if record}
 
     # --- where things stand ----------------------------------------------------------------------------------------
 
@@ -238,26 +240,75 @@ class BatchState:
         self.ledger.save()
         self.checkpoints.update(client_ids_resolve=self.client_ids_resolve, storage_blocked=self.stops.storage_blocked)
 
-    def mark_submitted(self, item: BatchItem, image_task: ImageTask) -> None:
-        """Note the image task of an item."""
-        self.costs.observe(item, image_task.id, image_task)
+    def mark_submitted(self, item: BatchItem, image_task: ImageTask, *, shared: bool = False) -> None:
+        """Note the image task of an item.
+
+        :param shared: Whether somebody else bought it, and pays. What was shared once stays so, whatever is said.
+        """
+        self.costs.observe(item, image_task.id, image_task, "shared" if shared else "ours")
         self.costs.release(item)
+        if shared and image_task.id not in self._known_shared:
+            self._known_shared.add(image_task.id)
+            metrics.count("shared", **_tags(self, item))
         now = self.session.clock()
         # A service whose clock is ahead must not make us wait longer.
         submitted_at = self.entry(item).submitted_at or min(image_task.created_at or now, now)
         self.ledger.update(item.key, submitted_at=submitted_at, **self.costs.ledger_fields(item, image_task.id))
 
-    def mark_reused(self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = ()) -> None:
-        """Note that an earlier run landed the image of an item, and further ones beside it."""
+    def mark_reused(
+        self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage] = (), *, paid: Cost | None = None
+    ) -> None:
+        """Note that the image of an item was in place, and further ones beside it.
+
+        :param paid: What an earlier attempt of this task instance paid for it, of which nothing else is known (before
+            Airflow 3.3): it counts as landed by this task instance then.
+        """
+        self.costs.reuse(item, paid)
+        if paid is None:
+            metrics.count("reused", **_tags(self, item))
+        self._put_in_place(item, image, extras, status="reused" if paid is None else "landed")
+
+    def mark_lost_race(
+        self,
+        item: BatchItem,
+        ours: str,
+        image: StoredImage,
+        extras: Sequence[StoredImage] = (),
+        *,
+        in_place_of: str,
+    ) -> None:
+        """Note that the image in place of an item is of another's purchase, though this task instance paid for one too.
+
+        :param ours: The image task that was paid.
+        :param image: What is in place, as ``extras`` beside it.
+        :param in_place_of: Whose purchase that is, as far as it is known: a client id, or words.
+        """
+        cost = self.costs.lose_race(item, ours)
+        if cost is not None and cost.usd != 0:
+            tags = _tags(self, item)
+            _count_micros("paid_micro_usd", cost.usd, tags)
+            _count_micros("lost_race_micro_usd", cost.usd, tags)
+            log.warning(
+                "Paid twice: image task %s of request %s cost this task %s, and the image in place, %s, is of another "
+                "purchase (%s). It is left as it is; the money is counted as lost_race.",
+                *(ours, item.label, "an unknown sum" if cost.usd is None else format_usd(cost.usd)),
+                *(image.uri, in_place_of),
+            )
+        self._put_in_place(item, image, extras, status="reused")
+
+    def _put_in_place(
+        self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage], *, status: Literal["reused", "landed"]
+    ) -> None:
+        """Note an image that this attempt found in place, and further ones beside it."""
+        self.last_errors.pop(item.key, None)
         self.ledger.update(
             item.key,
-            status="reused",
+            status=status,
             stored=_file(image),
-            cost=0.0,
-            is_list_price=False,
             error=None,
             extras=tuple(map(_file, extras)),
             lost=(),
+            **self.costs.ledger_fields(item, self.image_task_id(item)),
         )
 
     def mark_verified(self, item: BatchItem, image: StoredImage) -> None:
@@ -307,7 +358,7 @@ class BatchState:
 
     def mark_failed(self, failure: FailedItem) -> None:
         """Note that an item ended without an image."""
-        if failure.charged != "no":
+        if failure.charged != "no" and not self.entry(failure.item).shared:
             self.costs.stop_waiting_for_bill(failure.item)
         self._failures_logged += 1
         level = logging.WARNING if self._failures_logged <= _MOST_FAILURES_LOGGED else logging.DEBUG
@@ -374,23 +425,27 @@ def _outcomes_of(state: BatchState, item: BatchItem) -> list[Outcome]:
 
     One that has not ended did so with what holds it up.
     """
-    entry, cost = state.entry(item), state.costs.cost(item)
+    entry, spent = state.entry(item), state.costs.spent(item)
     if entry.stored is not None and entry.status in ("landed", "reused"):
-        times, reused = {"submitted_at": entry.submitted_at}, entry.status == "reused"
-        landed = [
-            StoredItem(item, _image(state, item, entry.stored), cost, reused, times),
-            *(StoredItem(item, _image(state, item, file), Cost(), reused, times, extra=True) for file in entry.extras),
-        ]
-        return [*landed, *(_failed(state, item, lost.error, Cost(), lost.index) for lost in entry.lost)]
+        first = StoredItem(
+            item,
+            _image(state, item, entry.stored),
+            spent,
+            reused=entry.status == "reused",
+            shared=entry.shared and entry.status == "landed",
+            times={"submitted_at": entry.submitted_at},
+        )
+        extras = (replace(first, image=_image(state, item, file), spent=Spent(), extra=True) for file in entry.extras)
+        return [first, *extras, *(_failed(state, item, lost.error, Spent(), lost.index) for lost in entry.lost)]
     if entry.error is not None and entry.status == "failed":
-        return [_failed(state, item, entry.error, cost)]
-    return [_held_up(state, item, cost)]
+        return [_failed(state, item, entry.error, spent)]
+    return [_held_up(state, item, spent)]
 
 
 def _image(state: BatchState, item: BatchItem, file: StoredFile) -> dict[str, Any]:
     return {
         "uri": state.downloader.store.uri(file.name),
-        "id": state.image_task_id(item),
+        "id": state.entry(item).picture_id,
         "index": file.index,
         "sha256": file.sha256,
         "bytes": file.bytes,
@@ -400,7 +455,7 @@ def _image(state: BatchState, item: BatchItem, file: StoredFile) -> dict[str, An
     }
 
 
-def _failed(state: BatchState, item: BatchItem, error: ItemError, cost: Cost, index: int = 0) -> FailedItem:
+def _failed(state: BatchState, item: BatchItem, error: ItemError, spent: Spent, index: int = 0) -> FailedItem:
     """Return the failure that an error of the ledger stands for.
 
     :param index: Not 0 for an image beside the one that was asked for.
@@ -412,7 +467,8 @@ def _failed(state: BatchState, item: BatchItem, error: ItemError, cost: Cost, in
         error.message,
         error.charged,
         error.retryable,
-        cost,
+        spent,
+        shared=state.entry(item).shared,
         billed=(state.entry(item).cost or 0.0) if error.billed else 0.0,
         kept=error.kept,
         answer=error.answer,
@@ -421,18 +477,21 @@ def _failed(state: BatchState, item: BatchItem, error: ItemError, cost: Cost, in
     )
 
 
-def _held_up(state: BatchState, item: BatchItem, cost: Cost) -> FailedItem:
+def _held_up(state: BatchState, item: BatchItem, spent: Spent) -> FailedItem:
     """Return the outcome of an item that is neither landed nor failed."""
     error, stops = state.last_errors.get(item.key), state.stops
     error = error or stops.model_errors.get(item.request.model)
-    image_task_id, charged = state.image_task_id(item), _charged(state, item)
     limit = state.budget.max_cost_usd
+    money: dict[str, Any] = {
+        "charged": _charged(state, item),
+        "spent": spent,
+        "shared": state.entry(item).shared,
+    }
     if error is None and stops.account_error is None and stops.budget_exhausted and limit is not None:
-        failure = FailedItem.over_budget(item, limit)
-        return replace(failure, id=image_task_id, charged=charged, cost=cost)
+        return replace(FailedItem.over_budget(item, limit), id=state.image_task_id(item), **money)
     why = error or stops.account_error or _error_of_others(state)
     own = error.image_task_id if error else None
-    return replace(FailedItem.from_error(item, why, cost=cost), id=image_task_id or own, charged=charged)
+    return replace(FailedItem.from_error(item, why), id=state.image_task_id(item) or own, **money)
 
 
 def _error_of_others(state: BatchState) -> ToApisError:
@@ -454,8 +513,7 @@ def _charged(state: BatchState, item: BatchItem) -> Charged:
 
 def _count_ended(state: BatchState, item: BatchItem) -> None:
     """Count an item that has just ended; what merely takes longer is counted again when it lands."""
-    entry = state.entry(item)
-    tags: dict[str, Any] = {"conn_id": state.session.conn_id, "model": item.request.model}
+    entry, tags = state.entry(item), _tags(state, item)
     if entry.error is None:
         metrics.count("completed", **tags)
     elif entry.error.code in NOT_READY_CODES:
@@ -465,5 +523,15 @@ def _count_ended(state: BatchState, item: BatchItem) -> None:
         metrics.count("failed", **tags, code=metrics.code_tag(entry.error.code))
         if entry.error.retryable and entry.error.code != EXPIRED.code:
             return
-    if micros := metrics.micro_usd(entry.cost):
-        metrics.count("cost_micro_usd", micros, **tags)
+    _count_micros("cost_micro_usd", entry.cost, tags)
+    if not entry.shared:
+        _count_micros("paid_micro_usd", entry.cost, tags)
+
+
+def _count_micros(name: metrics.Counter, usd: float | None, tags: Mapping[str, Any]) -> None:
+    if amount := metrics.micro_usd(usd):
+        metrics.count(name, amount, **tags)
+
+
+def _tags(state: BatchState, item: BatchItem) -> dict[str, Any]:
+    return {"conn_id": state.session.conn_id, "model": item.request.model}

@@ -176,12 +176,16 @@ class Ledger:
     def put_record(self, key: str, record: SubmissionRecord, **changes: Any) -> None:
         """Replace the record of an item in memory; the next :meth:`save` writes it.
 
-        An intent, or that nothing is under way, opens an item that had ended.
+        An intent, or that nothing is under way, opens an item that had ended; an image task that it shared, and what
+        others paid for that, is its own no more.
 
         :param changes: Further fields of the entry that change with the record.
         """
-        unsent = record.state in (RecordState.QUEUED, RecordState.INTENT)
-        opened: dict[str, Any] = {"status": "open", "stored": None, "error": None} if unsent else {}
+        opened: dict[str, Any] = {}
+        if record.state in (RecordState.QUEUED, RecordState.INTENT):
+            opened = {"status": "open", "stored": None, "error": None}
+            if self.get(key).shared:
+                opened |= {"shared": False, "cost": None, "is_list_price": False}
         self.update(key, record=record, **{**opened, **changes})
 
     def save(self, *keys: str) -> int:

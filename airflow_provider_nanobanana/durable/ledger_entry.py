@@ -83,6 +83,19 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class LostRace:
+    """An image task that this task instance paid, while the picture in place is of another's purchase.
+
+    :param usd: US dollars; None while unknown.
+    :param is_list_price: Whether ``usd`` is the list price, the service having reported none.
+    """
+
+    image_task_id: str
+    usd: float | None
+    is_list_price: bool = False
+
+
+@dataclass(frozen=True)
 class LedgerEntry:
     """One wanted image.
 
@@ -94,6 +107,8 @@ class LedgerEntry:
     :param sunk_is_list_price: Whether list prices are part of ``sunk_cost``.
     :param extras: Images in place that came beside the one that was asked for.
     :param lost: Images that came beside it and are not in place.
+    :param shared: Whether somebody else bought its image task: ``cost`` is what they paid.
+    :param lost_races: In order; what was paid for them is neither in ``cost`` nor in ``sunk_cost``.
     """
 
     record: SubmissionRecord | None = None
@@ -107,6 +122,19 @@ class LedgerEntry:
     sunk_is_list_price: bool = False
     extras: tuple[StoredFile, ...] = ()
     lost: tuple[Lost, ...] = ()
+    shared: bool = False
+    lost_races: tuple[LostRace, ...] = ()
+
+    @property
+    def lost_race_usd(self) -> float:
+        """What was paid for image tasks whose picture is not the one in place, in US dollars, as far as it is known."""
+        return sum(race.usd or 0.0 for race in self.lost_races)
+
+    @property
+    def picture_id(self) -> str | None:
+        """The image task that the image in place is of, as far as it is known."""
+        image_task_id = self.record.image_task_id if self.record else None
+        return None if any(race.image_task_id == image_task_id for race in self.lost_races) else image_task_id
 
     @property
     def refunded(self) -> bool:
@@ -214,4 +242,5 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
         given["error"] = ItemError(**given["error"])
     given["extras"] = tuple(StoredFile(**file) for file in given.get("extras", ()))
     given["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in given.get("lost", ()))
+    given["lost_races"] = tuple(LostRace(**race) for race in given.get("lost_races", ()))
     return LedgerEntry(**given)

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 _FLAGS: Final = ("reuse_existing", "allow_partial", "preflight_balance", "deferrable")
 #: Ids of image tasks in one line of the log.
 _IDS_IN_A_LINE: Final = 50
+#: What of the result goes into the events of the task's assets.
+_IN_ASSET_EVENTS: Final = ("count", "cost_usd", "paid_usd", "shared", "reused", "lost_race", "manifest")
 
 
 class NanoBananaGenerateOperator(RequestOperator):
@@ -66,8 +68,11 @@ class NanoBananaGenerateOperator(RequestOperator):
     * ``quarantined``: bytes that were paid, failed a check and are kept; ``abandoned``: image tasks of requests that a
       clear removed, paid and not landed;
     * ``count``, ``failed_count``, ``extra_count``: numbers of images in place, missing, and more than asked for;
-    * ``cost_usd``: what all attempts of this task instance paid, in USD; ``manifest``: URI of the JSON file beside the
-      images, None where it could not be written.
+    * ``shared``, ``reused``: numbers of images that another run bought meanwhile, and that were in place before;
+    * ``cost_usd``: what the images cost, whoever paid, in USD; one that was in place before counts nothing;
+    * ``paid_usd``: what all attempts of this task instance paid, in USD; ``lost_race``: what of that went for images
+      beside which another purchase was first in place;
+    * ``manifest``: URI of the JSON file beside the images, None where it could not be written.
 
     :param destination: Any ``ObjectStoragePath`` URI of a folder, such as ``s3://conn@bucket/folder``, or a local path.
     :param prompt: What the picture shows; or give ``requests``.
@@ -75,7 +80,8 @@ class NanoBananaGenerateOperator(RequestOperator):
         "extra_body", "variant", "name"}``; also the output of another task.
     :param size: Aspect ratio, such as ``16:9``, of requests that give none; likewise ``resolution`` (``1K``, ``2K`` or
         ``4K``), ``reference_images``, ``model``, ``extra_body`` and ``variant``.
-    :param max_cost_usd: USD; no request is submitted that would pass it, counting what earlier attempts paid.
+    :param max_cost_usd: USD; no request is submitted that would pass it, counting what earlier attempts paid, and
+        nothing that others did.
     :param preflight_balance: Whether to compare the estimate with the account's balance before the first submit.
     :param allow_partial: Whether one image is enough to succeed; what failed is listed in the result.
     :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
@@ -384,20 +390,20 @@ def _report(
         push_result(context, operator, result)
         _log_paid(outcomes)
     error = report.error(allow_partial=operator.allow_partial, manifest_uri=result["manifest"])
-    _log_result(result, totals)
+    _log_result(result, report.last_line())
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())
     return result, with_manifest_error(error, unwritten, f"Images in place: {result['count']:,}")
 
 
 def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mapping[str, Any]) -> None:
-    """Add count, cost and manifest to the events of the task's assets; a failure here fails no paid task."""
+    """Add counts, costs and manifest to the events of the task's assets; a failure here fails no paid task."""
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
     events: Any = context.get("outlet_events")
     if events is None:
         return
-    extra = {name: result[name] for name in ("count", "cost_usd", "manifest")}
+    extra = {name: result[name] for name in _IN_ASSET_EVENTS}
     for outlet in operator.outlets:
         # Lineage entities have no events. A reference to an asset is looked up by Airflow, which may not know it yet.
         if not isinstance(outlet, (Asset, AssetAlias)) and not type(outlet).__name__.endswith("Ref"):
@@ -413,43 +419,36 @@ def _log_paid(outcomes: Sequence[Outcome]) -> None:
     """Log every image task that is, or may be, paid and whose image is not in place."""
     from airflow_provider_nanobanana.batch.outcome import FailedItem
 
-    failed = (outcome for outcome in outcomes if isinstance(outcome, FailedItem) and outcome.charged != "no")
-    ids = list(dict.fromkeys(failure.id for failure in failed if failure.id))
+    failed = [outcome for outcome in outcomes if isinstance(outcome, FailedItem) and not outcome.shared]
+    ids = list(dict.fromkeys(failure.id for failure in failed if failure.id and failure.charged != "no"))
     for start in range(0, len(ids), _IDS_IN_A_LINE):
         log.warning("Paid, and not in place: %s", ", ".join(ids[start : start + _IDS_IN_A_LINE]))
 
 
 def _log_progress(state: BatchState) -> None:
     """Log what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
-    from airflow_provider_nanobanana.batch.costs import format_usd
+    from airflow_provider_nanobanana.batch.report import money_in_words
 
     progress = state.progress()
     log.warning(
-        "%s of %s images are in place, %s under way, %d not submitted; the batch has cost %s so far.",
+        "%s of %s images are in place, %s under way, %d not submitted; %s so far.",
         f"{progress.stored:,}",
         f"{progress.total:,}",
         f"{progress.running:,}",
         progress.pending,
-        format_usd(state.costs.usd),
+        money_in_words(state.costs.totals()),
     )
     log.warning("A retry, or a clear, goes on from here: nothing of it is bought again.")
     _log_paid(state.outcomes())
 
 
-def _log_result(result: Mapping[str, Any], totals: Mapping[str, Any]) -> None:
+def _log_result(result: Mapping[str, Any], last_line: str) -> None:
     """Log what there is in the end."""
-    from airflow_provider_nanobanana.batch.costs import format_usd
-
     if result["extra_count"]:
         log.info(
             "More images than asked for came with the others: %d; stored beside them, with a number behind the name",
             result["extra_count"],
         )
-    log.info(
-        "Images in place: %d, missing: %d; the batch has cost %s",
-        result["count"] + result["extra_count"],
-        result["failed_count"],
-        format_usd(totals["cost_usd"]),
-    )
+    log.info("%s", last_line)
     where = f"All of it is in {result['manifest']}. " if result["manifest"] else ""
     log.info("%sClearing this task does not buy existing images again.", where)

@@ -126,7 +126,8 @@ def test_new_products_make_new_pictures_and_their_event_says_count_cost_and_mani
     assert _pictures(played.folder(run)) == SKUS
     result = run.xcom("pictures")
     [event] = api.get("/assets/events", source_dag_id=REFRESH)["asset_events"]
-    assert event["extra"] == {"count": 3, "cost_usd": pytest.approx(0.075), "manifest": result["manifest"]}
+    paid = {"cost_usd": pytest.approx(0.075), "paid_usd": pytest.approx(0.075), "lost_race": 0}
+    assert event["extra"] == {"count": 3, "shared": 0, "reused": 0, **paid, "manifest": result["manifest"]}
     assert Path(urlsplit(result["manifest"]).path).is_file()
     # This stack's scheduler starts nothing by itself (``use_job_schedule``); what it would start is in the queue.
     for dag_id in (REFRESH, NEWS):

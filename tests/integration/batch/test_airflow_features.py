@@ -120,7 +120,15 @@ def test_asset_events_say_what_was_made(with_store: GenerateTask) -> None:
     event.extra = {}
     batch.outlets = {asset: event}
     run = batch.attempt(requests=PROMPTS, outlets=[asset])
-    assert event.extra == {"count": 4, "cost_usd": pytest.approx(0.1), "manifest": run.result["manifest"]}
+    assert event.extra == {
+        "count": 4,
+        "cost_usd": pytest.approx(0.1),
+        "paid_usd": pytest.approx(0.1),
+        "shared": 0,
+        "reused": 0,
+        "lost_race": 0,
+        "manifest": run.result["manifest"],
+    }
 
 
 def test_each_item_is_counted_once(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +137,14 @@ def test_each_item_is_counted_once(with_store: GenerateTask, monkeypatch: pytest
     batch.emulator.fault(on="submit", kind="failed", times=1)
     batch.attempt(requests=PROMPTS)
     counted.pop("submitted", None)
-    assert counted == {"completed": 3, "failed": 1, "cost_micro_usd": 75_000}
+    assert counted == {"completed": 3, "failed": 1, "cost_micro_usd": 75_000, "paid_micro_usd": 75_000}
     batch.attempt(requests=PROMPTS)
     counted.pop("submitted", None)
-    assert counted == {"completed": 4, "failed": 1, "cost_micro_usd": 100_000}
+    assert counted == {"completed": 4, "failed": 1, "cost_micro_usd": 100_000, "paid_micro_usd": 100_000}
     batch.next_run("second")
     batch.attempt(requests=PROMPTS)
-    assert counted["completed"] == 4 and counted["cost_micro_usd"] == 100_000, "what is reused costs nothing"
+    assert counted["completed"] == counted["reused"] == 4
+    assert counted["cost_micro_usd"] == counted["paid_micro_usd"] == 100_000, "what is reused costs nothing"
 
 
 def test_without_deferring_it_does_the_same(batch: GenerateTask) -> None:

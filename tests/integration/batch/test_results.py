@@ -252,10 +252,10 @@ def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
 
     saw = CostTracker.observe
 
-    def counting(self: CostTracker, item: Any, image_task_id: str, image_task: Any) -> None:
+    def counting(self: CostTracker, item: Any, image_task_id: str, image_task: Any, *more: Any) -> None:
         if image_task is not None and image_task.images and item.request.prompt == PROMPTS[2]:
             raise OverflowError("cannot convert float infinity to integer")
-        saw(self, item, image_task_id, image_task)
+        saw(self, item, image_task_id, image_task, *more)
 
     monkeypatch.setattr(CostTracker, "observe", counting)
     run = with_store.attempt(requests=PROMPTS, timeout=60)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.batch.budget import Budget, Estimate, check_balance
-from airflow_provider_nanobanana.batch.costs import Cost, Spent
+from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.responses import Balance
 from tests.support.batch import items
@@ -26,32 +26,34 @@ def test_a_limit_that_is_none_is_refused(limit: Any) -> None:
     assert "nothing was charged" in caught.value.message
 
 
-def buy(budget: Budget, wanted: list[Any], spent: Spent) -> int:
-    """Buy in order until the budget says stop; what is under way counts at its list price."""
+def buy(budget: Budget, wanted: list[Any], paid: float = 0.0) -> tuple[int, float]:
+    """Buy in order until the budget says stop, at list prices; return how many, and what is paid in all."""
+    spent = Cost(paid)
     for number, o in enumerate(wanted):
-        if not budget.may_buy(o, spent.usd):
-            return number
-        spent.put(o.key, Cost(budget.price(o), listed=True))
-    return len(wanted)
+        if not budget.may_buy(o, spent.usd or 0.0):
+            return number, spent.usd or 0.0
+        spent = spent.plus(Cost(budget.price(o), listed=True))
+    return len(wanted), spent.usd or 0.0
 
 
 @pytest.mark.parametrize(("limit", "bought"), [(0.075, 3), (0.0749, 2), (0.1, 4), (0.3, 12), (0.024, 0), (100, 50)])
 def test_the_limit_is_reached_to_the_cent_and_never_passed(limit: float, bought: int) -> None:
     """0.1 + 0.2 is not 0.3 in floats; here three times 0.025 is 0.075."""
     wanted = items(["a"] * 50)
-    spent = Spent()
-    assert buy(Budget(limit), wanted, spent) == bought and spent.usd <= limit
+    number, usd = buy(Budget(limit), wanted)
+    assert number == bought and usd <= limit
     assert Budget(limit).estimate(wanted).within_images == bought
 
 
 @given(st.lists(st.sampled_from(["1K", "2K", "4K"]), max_size=30), st.integers(1, 10**6), st.integers(0, 10**6))
 def test_the_estimate_says_where_the_limit_will_stop(sizes: list[str], limit: int, paid: int) -> None:
     wanted = items([{"prompt": "a", "resolution": size} for size in sizes])
-    budget, spent = Budget(limit / 10**6), Spent({"before": Cost(paid / 10**6)})
-    estimate = budget.estimate(wanted, spent.usd)
-    assert estimate.within_images == buy(budget, wanted, spent)
-    assert spent.usd == pytest.approx(paid / 10**6 + estimate.within_usd)
-    assert spent.usd <= max(budget.max_cost_usd or 0, paid / 10**6)
+    budget, before = Budget(limit / 10**6), paid / 10**6
+    estimate = budget.estimate(wanted, before)
+    number, usd = buy(budget, wanted, before)
+    assert estimate.within_images == number
+    assert usd == pytest.approx(before + estimate.within_usd)
+    assert usd <= max(budget.max_cost_usd or 0, before)
 
 
 def test_a_cheaper_request_behind_the_one_that_would_pass_is_not_bought() -> None:

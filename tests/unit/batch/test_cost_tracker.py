@@ -19,6 +19,8 @@ from tests.support.ledger import landed as landed_entry
 from tests.support.ledger import submitted as submitted_entry
 from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, response
 
+#: The totals of a batch that cost nothing.
+NOTHING = {"cost_usd": 0.0, "paid_usd": 0.0, "lost_race": 0.0, "of_which_listed_usd": 0.0, "unpriced": 0}
 FIRST, SECOND, THIRD = items(["first", "second", "third"])
 
 
@@ -44,26 +46,26 @@ def test_what_is_about_to_be_bought_counts_before_its_image_task_does() -> None:
     costs = tracker(0.05)
     costs.reserve(FIRST)
     costs.reserve(SECOND)
-    assert costs.usd == pytest.approx(0.05)
+    assert costs.paid_usd == pytest.approx(0.05)
     with pytest.raises(BudgetExceeded):
         costs.reserve(THIRD)
-    assert costs.usd == pytest.approx(0.05) and costs.cost(THIRD) == Cost()
+    assert costs.paid_usd == pytest.approx(0.05) and costs.spent(THIRD).paid == Cost()
 
 
 def test_an_item_does_not_stand_in_its_own_way() -> None:
     costs = tracker(0.025)
     costs.reserve(FIRST)
     costs.reserve(FIRST)
-    assert costs.usd == pytest.approx(0.025)
+    assert costs.paid_usd == pytest.approx(0.025)
 
 
 def test_what_was_not_accepted_is_taken_back() -> None:
     costs = tracker(0.025)
     costs.reserve(FIRST)
     costs.release(FIRST)
-    assert costs.usd == 0
+    assert costs.paid_usd == 0
     costs.reserve(SECOND)
-    assert costs.usd == pytest.approx(0.025)
+    assert costs.paid_usd == pytest.approx(0.025)
 
 
 def test_the_services_own_amount_takes_the_place_of_the_list_price() -> None:
@@ -71,11 +73,11 @@ def test_the_services_own_amount_takes_the_place_of_the_list_price() -> None:
     costs.reserve(FIRST)
     costs.observe(FIRST, "a", seen(RUNNING))
     costs.release(FIRST)
-    assert costs.cost(FIRST) == Cost(0.025, listed=True)
+    assert costs.spent(FIRST).cost == Cost(0.025, listed=True)
     costs.observe(FIRST, "a", seen(COMPLETED))
-    said = costs.cost(FIRST)
+    said = costs.spent(FIRST).cost
     assert not said.listed and said.usd is not None and said.usd > 0
-    assert costs.totals() == {"cost_usd": said.usd, "of_which_listed_usd": 0.0, "unpriced": 0}
+    assert costs.totals() == {**NOTHING, "cost_usd": said.usd, "paid_usd": said.usd}
 
 
 def test_a_failed_image_task_gives_its_money_back() -> None:
@@ -83,25 +85,27 @@ def test_a_failed_image_task_gives_its_money_back() -> None:
     costs.reserve(FIRST)
     costs.observe(FIRST, "a", seen(FAILED))
     costs.release(FIRST)
-    assert costs.usd == 0
+    assert costs.paid_usd == 0
     costs.reserve(FIRST)
-    assert costs.usd == pytest.approx(0.025)
+    assert costs.paid_usd == pytest.approx(0.025)
 
 
 def test_one_that_may_be_under_way_counts_at_list_price() -> None:
     costs = tracker()
     costs.observe(FIRST, "a", None)
-    assert costs.cost(FIRST) == Cost(0.025, listed=True)
+    assert costs.spent(FIRST).cost == Cost(0.025, listed=True)
 
 
 def test_a_lost_image_task_stays_sunk() -> None:
     costs = tracker()
     costs.observe(FIRST, "lost", None)
     costs.observe(FIRST, "now", None)
-    assert costs.cost(FIRST).usd == pytest.approx(0.05)
+    assert costs.spent(FIRST).cost.usd == pytest.approx(0.05)
     assert costs.ledger_fields(FIRST, "now") == {
         "cost": 0.025,
         "is_list_price": True,
+        "shared": False,
+        "lost_races": (),
         "sunk_cost": 0.025,
         "sunk_is_list_price": True,
     }
@@ -116,12 +120,12 @@ def test_a_ledger_brings_back_what_the_tracker_knew() -> None:
     before.observe(FIRST, "now", seen(COMPLETED))
     entry = replace(submitted_entry(0), **before.ledger_fields(FIRST, "now"))
     after = tracker(entries={FIRST.key: entry})
-    assert after.cost(FIRST) == before.cost(FIRST) and after.usd == before.usd
+    assert after.spent(FIRST) == before.spent(FIRST) and after.paid_usd == before.paid_usd
 
 
 def test_what_nobody_wants_any_more_was_paid_all_the_same() -> None:
     costs = tracker(0.05, {"abandoned": landed_entry(0), "another": landed_entry(1)})
-    assert costs.usd == pytest.approx(0.05)
+    assert costs.paid_usd == pytest.approx(0.05)
     with pytest.raises(BudgetExceeded):
         costs.reserve(FIRST)
 
@@ -129,7 +133,7 @@ def test_what_nobody_wants_any_more_was_paid_all_the_same() -> None:
 def test_an_image_without_a_price_is_counted_apart() -> None:
     costs = tracker()
     costs.observe(item(extra_body={"resolution": "8K"}), "a", None)
-    assert costs.totals() == {"cost_usd": 0.0, "of_which_listed_usd": 0.0, "unpriced": 1}
+    assert costs.totals() == {**NOTHING, "unpriced": 1}
 
 
 # --- bills above the price list -------------------------------------------------------------------------------------
@@ -183,7 +187,7 @@ def test_the_highest_bill_counts_for_what_is_not_billed_yet() -> None:
     costs.observe(FIRST, FIRST.key, billed(0.2))
     with pytest.raises(BudgetExceeded):
         costs.reserve(THIRD)  # 0.2, 0.2 that are expected, and 0.2 more
-    assert costs.usd == pytest.approx(0.225), "what is reported is what is known"
+    assert costs.paid_usd == pytest.approx(0.225), "what is reported is what is known"
     costs.observe(SECOND, SECOND.key, billed(0.05))
     costs.reserve(THIRD)
 
@@ -244,4 +248,4 @@ def test_many_threads_do_not_pass_the_limit() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(buy, range(8))) == 50
-    assert costs.usd == pytest.approx(50 * 0.025)
+    assert costs.paid_usd == pytest.approx(50 * 0.025)

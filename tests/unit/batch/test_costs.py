@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_usd, price
+from airflow_provider_nanobanana.batch.costs import (
+    MILLION,
+    Charge,
+    Cost,
+    Spent,
+    Whose,
+    format_usd,
+    micros,
+    price,
+    totals,
+)
 from tests.support.batch import item, items
 from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING, STATUS, response
 
+costs = st.builds(Cost, st.integers(0, 10**8).map(lambda amount: amount / MILLION), st.booleans())
 GEMINI = "gemini-3.1-flash-image-preview"
 UNPRICED = {"prompt": "a", "resolution": "0.5K", "model": GEMINI}
 
@@ -77,27 +88,38 @@ def test_a_picture_that_was_lost_and_bought_again_has_cost_both() -> None:
     assert Cost(0.025).plus(Cost(None, listed=True)) == Cost(None, listed=True)
 
 
-def test_what_is_known_better_later_replaces_what_was_guessed() -> None:
-    spent = Spent({"old": Cost(1.0)})
-    spent.put("a", Cost(0.03, listed=True))
-    spent.put("b", Cost(None, listed=True))
-    assert spent.totals() == {"cost_usd": 1.03, "of_which_listed_usd": 0.03, "unpriced": 1}
-    spent.put("a", Cost(0.025))
-    spent.put("b", Cost(0.0))
-    spent.put("b", Cost(0.0))
-    assert spent.totals() == {"cost_usd": 1.025, "of_which_listed_usd": 0.0, "unpriced": 0}
+# --- who paid -------------------------------------------------------------------------------------------------------
+
+NOTHING = {"cost_usd": 0.0, "paid_usd": 0.0, "lost_race": 0.0, "of_which_listed_usd": 0.0, "unpriced": 0}
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.one_of(st.none(), st.integers(0, 10**8)), st.booleans())))
-def test_the_sum_is_that_of_the_last_word_on_each(words: list[tuple[str, int | None, bool]]) -> None:
-    spent, last = Spent(), dict[str, Cost]()
-    for key, micros, listed in words:
-        last[key] = Cost(None if micros is None else micros / 10**6, listed)
-        spent.put(key, last[key])
-    assert spent.totals() == Spent(last).totals()
-    assert round(spent.usd * 10**6) == sum(round(c.usd * 10**6) for c in last.values() if c.usd is not None)
+def test_what_others_bought_is_a_cost_and_not_paid_here() -> None:
+    spent = Spent.on([Charge(Cost(0.03, listed=True), "shared"), Charge(Cost(0.025))])
+    assert (spent.cost, spent.paid, spent.lost_race) == (Cost(0.055, listed=True), Cost(0.025), Cost())
+
+
+def test_a_lost_race_is_paid_here_and_no_cost_of_the_image() -> None:
+    spent = Spent.on([Charge(Cost(0.03, listed=True), "lost_race"), Charge(Cost(0.025), "shared")])
+    assert (spent.cost, spent.paid) == (Cost(0.025), Cost(0.03, listed=True)) and spent.listed
+    assert spent.lost_race == spent.paid
+
+
+def test_what_has_no_price_is_in_no_sum_and_counted_once() -> None:
+    unknown = Cost(None, listed=True)
+    spent = [Spent.on([Charge(unknown, whose)]) for whose in get_args(Whose)]
+    assert totals(spent) == {**NOTHING, "unpriced": 3}
+
+
+@given(st.lists(st.lists(st.builds(Charge, costs, st.sampled_from(get_args(Whose))), max_size=4)))
+def test_the_sums_are_exact_to_a_millionth(charges: list[list[Charge]]) -> None:
+    def exact(*whose: str) -> float:
+        return sum(micros(one.cost.usd or 0.0) for some in charges for one in some if one.whose in whose) / MILLION
+
+    every = totals(Spent.on(some) for some in charges)
+    assert every["cost_usd"] == exact("ours", "shared") and every["paid_usd"] == exact("ours", "lost_race")
+    assert every["lost_race"] == exact("lost_race") and every["of_which_listed_usd"] <= every["cost_usd"]
 
 
 def test_ten_thousand_images_cost_what_they_cost() -> None:
-    spent = Spent({str(n): Cost(0.025, listed=True) for n in range(10_000)})
-    assert spent.totals() == {"cost_usd": 250.0, "of_which_listed_usd": 250.0, "unpriced": 0}
+    spent = [Spent.on([Charge(Cost(0.025, listed=True))])] * 10_000
+    assert totals(spent) == {**NOTHING, "cost_usd": 250.0, "paid_usd": 250.0, "of_which_listed_usd": 250.0}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.costs import Cost, Spent
+from airflow_provider_nanobanana.batch.costs import Cost, Spent, totals
 from airflow_provider_nanobanana.batch.items import build_items
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.report import BatchIncomplete, BatchReport, manifest_name
@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     SERVICE_FAILURE,
     ImageTaskFailure,
 )
-from tests.support.batch import failed, item, landed
+from tests.support.batch import failed, item, landed, spent_on
 from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, response
 
 URI = "s3://bucket/manifest-x.json"
@@ -33,8 +33,8 @@ WAIT = WaitWindow(NOW - 900, NOW)
 
 def report(*outcomes: Outcome) -> BatchReport:
     further = [outcome for outcome in outcomes if isinstance(outcome, StoredItem) and outcome.extra]
-    costs = {outcome.item.key: outcome.cost for outcome in outcomes if outcome not in further}
-    return BatchReport(outcomes, Spent(costs).totals())
+    spent = {outcome.item.key: outcome.spent for outcome in outcomes if outcome not in further}
+    return BatchReport(outcomes, totals(spent.values()))
 
 
 def result_of(*outcomes: Outcome) -> dict[str, Any]:
@@ -81,10 +81,10 @@ OK = landed(0)
 def test_what_the_last_poll_showed(body: dict[str, Any], code: str, charged: str, again: bool) -> None:
     shown = PollResult(ID, STATUS.parse(response(200, body), NOW)).failure(WAIT, NOW)
     assert shown is not None
-    failure = FailedItem.from_poll(item(7), shown, cost=Cost(0.025))
+    failure = FailedItem.from_poll(item(7), shown)
     assert (failure.code, failure.charged, failure.retryable) == (code, charged, again)
     assert failure.record()["request"] == 7 and failure.record()["id"] == ID
-    resubmitted = FailedItem.from_poll(item(7), shown, cost=Cost(0.025), rebuy_expired=True)
+    resubmitted = FailedItem.from_poll(item(7), shown, rebuy_expired=True)
     assert resubmitted.retryable == (again or code == "expired")
 
 
@@ -211,7 +211,8 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
     outcomes: list[Outcome] = [REMOTE, landed(9), REFUSAL, OK]
     small = result_of(*outcomes)
     assert [image["request"] for image in small["images"]] == [0, 9]
-    assert small["images"][0] == {**OK.image, "request": 0, "cost_usd": 0.025, "reused": False}
+    money = {"cost_usd": 0.025, "paid_usd": 0.025, "reused": False, "shared": False}
+    assert small["images"][0] == {**OK.image, "request": 0, **money}
     assert [failure["request"] for failure in small["failed"]] == [1, 2]
     assert small["failed"][0] == {
         "request": 1,
@@ -229,6 +230,10 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
         "failed_count": 2,
         "extra_count": 0,
         "cost_usd": 0.05,
+        "paid_usd": 0.05,
+        "shared": 0,
+        "reused": 0,
+        "lost_race": 0.0,
         "manifest": URI,
         "truncated": False,
     }
@@ -256,7 +261,7 @@ def longest(id_length: int, stem: str) -> StoredItem:
         width=12288,
         height=12288,
     )
-    return StoredItem(item(19_999), stored.record(), Cost(0.123456, listed=True))
+    return StoredItem(item(19_999), stored.record(), spent_on(Cost(0.123456, listed=True)))
 
 
 @pytest.mark.parametrize("id_length", [0, 40, 128])
@@ -296,12 +301,12 @@ KEPT = {
 def broken(index: int = 3, **changes: Any) -> FailedItem:
     error = errors.ImageInvalid("truncated", image_task_id=f"tsk_{index}")
     error.kept = KEPT
-    return replace(FailedItem.from_error(item(index), error, cost=Cost(0.025)), **changes)
+    return replace(FailedItem.from_error(item(index), error), spent=spent_on(Cost(0.025)), **changes)
 
 
 def further(index: int = 1) -> StoredItem:
     image = {**OK.image, "uri": f"s3://bucket/0.{index}.png", "index": index}
-    return replace(OK, image=image, cost=Cost(), extra=True)
+    return replace(OK, image=image, spent=Spent(), extra=True)
 
 
 def test_further_images_are_listed_and_counted_apart() -> None:
@@ -361,7 +366,7 @@ def test_no_record_of_quarantine_is_over_600_bytes() -> None:
 @pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])
 def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged: str) -> None:
     shown = ImageTaskFailure("tsk_1", SERVICE_FAILURE, "generation_failed", "no")
-    failure = FailedItem.from_poll(item(1), shown, cost=Cost(0.05), bill=bill)
+    failure = FailedItem.from_poll(item(1), shown, bill=bill)
     assert failure.charged == charged and failure.retryable
     error = error_of(failure)
     assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
@@ -378,7 +383,7 @@ def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Char
 def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
     text = json.dumps({"output": {"where": "https://files.example/a.png"}, "x": "y" * 3000})
     shown = [ImageTaskFailure(f"t{n}", RESULT_MISSING, "result_missing", "none", text) for n in range(5)]
-    failures = [FailedItem.from_poll(item(n), each, cost=Cost(0.025)) for n, each in enumerate(shown)]
+    failures = [FailedItem.from_poll(item(n), each) for n, each in enumerate(shown)]
     error = error_of(*failures)
     assert error.message.count("https://files.example/a.png") == 3 and len(error.message) < 3000
     whole = manifest_of(*failures)

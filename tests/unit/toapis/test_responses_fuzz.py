@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.costs import Cost, Spent
+from airflow_provider_nanobanana.batch.costs import Charge, Cost, Spent, totals
 from airflow_provider_nanobanana.polling import outcome_error
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.errors import ToApisError
@@ -162,9 +162,8 @@ def check_image_task(rng: random.Random, image_task: ImageTask, *, looked_up: bo
     words = record["error"] or {}
     assert all(word.isprintable() for word in words.values()) and "S3CRET" not in json.dumps(words)
     outcome_error.error_for([record], allow_partial=False)
-    spent = Spent()
-    spent.put("one", Cost.of(image_task, 0.025).plus(Cost(0.02)))
-    json.dumps(spent.totals(), allow_nan=False)
+    spent = Spent.on([Charge(Cost.of(image_task, 0.025)), Charge(Cost(0.02))])
+    json.dumps(totals([spent]), allow_nan=False)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
