@@ -40,6 +40,7 @@ MOST_BYTES: Final = 4096
 MOST_BOOK_BYTES: Final = 1_048_576
 #: So many claims on one file within a day, and nothing is bought any more.
 MOST_GENERATIONS: Final = 25
+_LAST_GENERATION: Final = 1_000_000
 #: Seconds after which nothing that a claim stands for can be had any more; clocks of machine and store differ by less
 #: than what is added.
 DEAD_SECONDS: Final = LINK_LIFETIME_SECONDS + 2 * 3600.0
@@ -98,7 +99,7 @@ class Claim(BaseModel):
     stem: str = Field(max_length=128)
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
     nonce: str = Field(pattern=r"^[0-9a-f]{32}$")
-    n: int = Field(ge=0, lt=1_000_000)
+    n: int = Field(ge=0, lt=_LAST_GENERATION)
     because: str = Field(default="first", max_length=40)
     prev: str | None = Field(default=None, max_length=64)
     at: float = Field(default=0.0, allow_inf_nan=False)
@@ -159,7 +160,8 @@ def parse_claim(content: bytes, *, stem: str, digest: str | None, n: int) -> Cla
         claim = Claim.model_validate_json(content)
     except ValueError as error:
         return Damaged(n, one_line(f"it is no claim of version {VERSION}: {type(error).__name__}"))
-    if (claim.stem, claim.n) != (stem, n):
+    # A store that does not tell names apart by case has one file, and one chain of claims, for all spellings.
+    if (claim.stem.lower(), claim.n) != (stem.lower(), n):
         return Damaged(n, "it is the claim of another file")
     if digest is not None and claim.digest != digest:
         return Damaged(n, "it is the claim of another request")
@@ -263,6 +265,7 @@ class ClaimFacts:
     :param age: Seconds since this task instance first saw the claim, by its own clock.
     :param looks: How often the service did not show its image task.
     :param written_at: Epoch seconds at which the claim was written, by the store's clock; None where that is unknown.
+    :param model: Model id of the wanted image; None where any will do.
     :param settled: What the caller knows of a claim.
     :param crowded: Whether so many generations came within a day that something must be wrong.
     :param waited_out: Whether the time is over for which this attempt waits for others.
@@ -278,6 +281,7 @@ class ClaimFacts:
     age: float = 0.0
     looks: int = 0
     written_at: float | None = None
+    model: str | None = None
     settled: Settled | None = None
     crowded: bool = False
     waited_out: bool = False
@@ -321,18 +325,27 @@ class ClaimHeld(errors.TransientFailure):
     """Somebody else may be buying the image, or an attempt before this one has: that is waited for without a slot."""
 
 
-def settle_seconds(claim: Claim, policy: SubmissionPolicy) -> float:
+def settle_seconds(top: Claim | Damaged, policy: SubmissionPolicy) -> float:
     """Return for how long a claim must be known before "not there" means that nothing was bought."""
-    return max(POST_WINDOW + policy.visibility_delay, claim.settles)
+    usual = POST_WINDOW + policy.visibility_delay
+    return max(usual, top.settles) if isinstance(top, Claim) else usual
 
 
 def decide_claim(facts: ClaimFacts, now: float) -> ClaimDecision:
     """Return the next step towards a file that is not in place; ``now`` is epoch seconds."""
+    decision = _decide(facts, now)
+    if decision.action is ClaimAction.CREATE and facts.top is not None:
+        # Not before: what the last claim bought is used, however many came to nothing.
+        full = facts.top.n + 1 >= _LAST_GENERATION
+        if full or (facts.crowded and not _cleared(facts)):
+            return _fail(_too_many(clear_helps=not full))
+    return decision
+
+
+def _decide(facts: ClaimFacts, now: float) -> ClaimDecision:
     top = facts.top
     if top is None:
         return _create("first", "nobody has claimed it")
-    if facts.crowded and not _cleared(facts):
-        return _fail(_too_many())
     if isinstance(top, Damaged):
         return _decide_unaskable(facts, now, "damaged", f"the claim is damaged ({top.why})")
     settled = facts.settled
@@ -353,15 +366,19 @@ def _decide_booked(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecision |
 
 def _decide_by_service(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecision:
     """The service is asked what the claim bought."""
-    if not facts.policy.client_ids or facts.ids_resolve is False or not top.sends_id:
+    if not facts.policy.client_ids or facts.ids_resolve is False:
         return _decide_by_image_task_id(facts, top, now)
+    if not top.sends_id:
+        # Not asked by the book's image task id: then whoever can write here could have any image task of the account
+        # landed here, only by saying that this claim sent no client id.
+        return _decide_unaskable(facts, now, "unseen", "its purchase was sent without a client id to ask for")
     lookup = facts.lookup
     if lookup is None or lookup.target != top.client_business_id:
         return ClaimDecision(ClaimAction.LOOK_UP, f"{_who(facts)} claimed it", target=top.client_business_id)
     if lookup.image_task is not None:
         return _decide_found(facts, lookup.image_task, now)
     if facts.book is not None:
-        return _decide_bought_unseen(facts, facts.book.detail, now)
+        return _decide_bought_unseen(facts, top, facts.book.detail, now)
     return _decide_unseen(facts, top, now)
 
 
@@ -385,7 +402,7 @@ def _decide_found(facts: ClaimFacts, found: ImageTask, now: float) -> ClaimDecis
 def _decide_refused(facts: ClaimFacts, why: str, now: float, image_task_id: str | None = None) -> ClaimDecision:
     """The service refuses the prompt; that stands for everybody for a day, unless a person clears the task."""
     if _cleared(facts) or _is_dead(facts, now):
-        return _create("refused", "it was refused, and the task was cleared since")
+        return _create("refused", "it was refused, more than a day ago or before this task was cleared")
     return _fail(
         errors.ContentRefused(
             f"The service refused the content of this request when {_who(facts)} asked for it ({one_line(why)}), and "
@@ -399,28 +416,29 @@ def _decide_refused(facts: ClaimFacts, why: str, now: float, image_task_id: str 
 
 def _decide_unseen(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecision:
     """The service shows no image task of the claim, and nobody says that there is one."""
+    if not _is_settled(facts, top):
+        wait = max(0.0, settle_seconds(top, facts.policy) - facts.age)
+        return _hold(facts, f"what it buys may take {wait:.0f} s more to show")
     if _is_dead(facts, now):
         return _create("void", "whatever it bought a day ago can be had no more")
-    wait = settle_seconds(top, facts.policy)
-    if facts.age < wait or facts.looks < MIN_LOOKUPS:
-        return _hold(facts, f"what it buys may take {max(0.0, wait - facts.age):.0f} s more to show")
     if facts.policy.on_unknown_submission == "resubmit" or _cleared(facts):
         return _create("unseen", f"generation {top.n} bought nothing that shows after {facts.age:.0f} s")
-    return _fail(_unfindable(facts, top, f"No image task answers to client_business_id {top.client_business_id}"))
+    return _fail(_unfindable(facts, top, f"no image task answers to client_business_id {top.client_business_id}"))
 
 
-def _decide_bought_unseen(facts: ClaimFacts, image_task_id: str, now: float) -> ClaimDecision:
-    """The claim's book says that it was bought, and this account does not know it: it may be another account's."""
-    if _cleared(facts) or _is_dead(facts, now):
+def _decide_bought_unseen(facts: ClaimFacts, top: Claim, image_task_id: str, now: float) -> ClaimDecision:
+    """The claim's book says that it was bought, and the service does not show it: it may be another account's."""
+    given_up = _cleared(facts) or _is_dead(facts, now)
+    if given_up and _is_settled(facts, top):
         return _create("void", f"image task {one_line(image_task_id)} cannot be had from this account")
-    if not facts.waited_out:
+    if given_up or not facts.waited_out:
         return _hold(facts, f"this account does not show image task {one_line(image_task_id)}; its file may come")
     return _fail(
         errors.ImageTaskNotFound(
             f"{_who(facts)} bought this image (image task {one_line(image_task_id)}), and this account does not know "
             "it: is the connection of another account, or another host? Nothing was sent now and nothing charged. Its "
             "file is used as soon as it is in place; clear this task to buy the image with this account.",
-            charged="no",
+            charged="unknown" if facts.own else "no",
         )
     )
 
@@ -429,34 +447,56 @@ def _decide_by_image_task_id(facts: ClaimFacts, top: Claim, now: float) -> Claim
     """Nothing can be asked for by client id: the book's word, held against the image task, or the file."""
     book = facts.book
     if book is None:
-        return _decide_unaskable(facts, now, "unseen", "whether it bought anything cannot be asked by client id")
+        return _decide_unaskable(facts, now, "unseen", "what it bought cannot be asked by client id")
     lookup = facts.lookup
     if lookup is None or lookup.target != book.detail:
         reason = f"{_who(facts)} bought it"
         return ClaimDecision(ClaimAction.LOOK_UP, reason, target=book.detail, by_image_task_id=True)
     found = lookup.image_task
-    # Weaker than an id that is bound to the claim: somebody who can write here could name another image task of the
-    # account that was submitted in the same hour.
-    if found is None or found.created_at is None or abs(found.created_at - top.at) > _CLOCKS_DIFFER:
-        return _decide_unaskable(facts, now, "void", f"image task {one_line(book.detail)} is not the claim's")
+    if found is None or not _fits(facts, top, found):
+        return _decide_unaskable(facts, now, "void", f"image task {one_line(book.detail)} is not what it bought")
     return _decide_found(facts, found, now)
+
+
+def _fits(facts: ClaimFacts, top: Claim, found: ImageTask) -> bool:
+    """Whether an image task that a book names can be what the claim bought.
+
+    Weaker than an id that is bound to the claim: somebody who can write here could name another image task of the
+    account, of the same model and submitted in the same hour.
+    """
+    claimed_at = top.at if facts.written_at is None else facts.written_at
+    if found.created_at is None or abs(found.created_at - claimed_at) > _CLOCKS_DIFFER:
+        return False
+    return facts.model is None or found.model in (None, facts.model)
 
 
 def _decide_unaskable(facts: ClaimFacts, now: float, because: Because, reason: str) -> ClaimDecision:
     """Nothing tells what became of a claim but its file, and the day after which all of it is dead."""
-    if _is_dead(facts, now) or _cleared(facts):
+    given_up = _is_dead(facts, now) or _cleared(facts)
+    if given_up and facts.top is not None and facts.age >= settle_seconds(facts.top, facts.policy):
         return _create(because, f"{reason}; its day is over, or the task was cleared")
-    if not facts.waited_out:
+    if given_up or not facts.waited_out:
         return _hold(facts, f"{reason}; its file may come")
-    return _fail(_unfindable(facts, facts.top, f"Of the claim beside its file, {reason}"))
+    return _fail(_unfindable(facts, facts.top, reason))
+
+
+def _is_settled(facts: ClaimFacts, top: Claim) -> bool:
+    """Whether what the claim bought, if it bought anything, shows by now."""
+    return facts.age >= settle_seconds(top, facts.policy) and facts.looks >= MIN_LOOKUPS
 
 
 def _is_dead(facts: ClaimFacts, now: float) -> bool:
-    return facts.written_at is not None and now > facts.written_at + DEAD_SECONDS
+    """Whether nothing that the claim stands for can be had any more."""
+    written_long_ago = facts.written_at is not None and now > facts.written_at + DEAD_SECONDS
+    return written_long_ago or facts.age > DEAD_SECONDS
 
 
 def _cleared(facts: ClaimFacts) -> bool:
-    """Whether a person cleared the task after the claim was made: it answers what the claim left open."""
+    """Whether a person cleared the task, which answers what the claim left open.
+
+    Of another's claim it is not known which came first: where several tasks are cleared at once, one of them buys
+    while the others look. So a clear answers nothing that may still be under way.
+    """
     attempt = facts.attempt
     if isinstance(facts.top, Claim) and facts.own:
         return 0 < facts.top.by.try_number <= attempt.tries_before_clear
@@ -489,15 +529,15 @@ def _who(facts: ClaimFacts) -> str:
 
 
 def _unfindable(facts: ClaimFacts, top: Claim | Damaged | None, what: str) -> errors.ToApisError:
-    how = ""
+    adopt = ""
     if isinstance(top, Claim):
-        how = (
-            " If the image is in the account's task list in the ToAPIs console, clear this task with "
-            f"adopt={{{top.client_business_id!r}: '<image task id>'}}."
+        adopt = (
+            f"If the image is there, clear this task with adopt={{{top.client_business_id!r}: '<image task id>'}}; if"
+            " it is not there, clear this task to buy it."
         )
     return errors.SubmissionUnfindable(
-        f"{_who(facts)} may have bought this image. {what}. Nothing was sent now.{how} If it is not there, clear this "
-        "task to buy it.",
+        f"{_who(facts)} claimed this image and may have bought it: {what}. Nothing was sent now. Look at the account's "
+        f"task list in the ToAPIs console. {adopt or 'If the image is not there, clear this task to buy it.'}",
         charged="unknown" if facts.own else "no",
     )
 
@@ -510,9 +550,10 @@ def _expired(found: ImageTask) -> errors.ToApisError:
     )
 
 
-def _too_many() -> errors.ToApisError:
+def _too_many(*, clear_helps: bool) -> errors.ToApisError:
+    how = "clear this task to try once more" if clear_helps else "delete the claims on it"
     return errors.ImageTaskFailed(
-        f"{MOST_GENERATIONS} purchases of this image were begun within a day; none brought it. Nothing was sent now "
-        "and nothing charged. Look at the prompt and at the service, then clear this task to try once more.",
+        f"{MOST_GENERATIONS} purchases of this image were begun within a day; none brought it. Nothing was sent now. "
+        f"Look at the prompt and at the service, then {how}.",
         charged="no",
     )
