@@ -9,6 +9,10 @@ import hashlib
 import importlib.util
 import json
 import logging
+import multiprocessing
+import os
+import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +23,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.landing.storage.base import Storage
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission.references import ReferenceUploader, read_reference
 from airflow_provider_nanobanana.toapis.errors import (
@@ -31,6 +36,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.images import jpeg_with_provenance, picture
+from tests.support.s3_proxy import S3Proxy, s3_proxy
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
@@ -44,6 +50,8 @@ PNG = picture("png")
 #: Airflow's, for this file: opening a store takes a second.
 STORES: dict[str, Any] = {}
 BUCKET = "pictures"
+PROCESSES = 6
+NAMES = 500
 
 
 def connection(endpoint: str, **config: Any) -> str:
@@ -235,6 +243,166 @@ def test_a_connection_that_is_not_there_is_no_reason_to_try_without() -> None:
         ImageStore(f"s3://stroe@{BUCKET}/x").check_writable()
     with pytest.raises(ConfigurationError, match="there is no connection 'stroe'"):
         read_reference(f"s3://stroe@{BUCKET}/hat.png")
+
+
+# --- files that are created once -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
+    """The connection leads through a proxy; nothing is remembered of the destination."""
+    with s3_proxy(bucket.endpoint) as running:
+        # The library's own repetitions take 40 s of a store that never answers; s3fs repeats five times beside them.
+        once = connection(running.endpoint, retries={"total_max_attempts": 1})
+        monkeypatch.setenv("AIRFLOW_CONN_STORE", once)
+        monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
+        monkeypatch.setattr("airflow_provider_nanobanana.landing.storage.exclusive._found", {})
+        yield running
+
+
+def claims() -> Storage:
+    return ImageStore(f"s3://store@{BUCKET}/x").reserved("claims")
+
+
+def _create_all(endpoint: str, number: int, barrier: Any, results: Any) -> None:
+    os.environ["AIRFLOW_CONN_STORE"] = connection(endpoint)
+    place = claims()
+    won = []
+    for name in range(NAMES):
+        barrier.wait(60)
+        if place.create(f"{name}.g0.json", b"%d" % number * 300):
+            won.append(name)
+    results.put((number, won))
+
+
+def test_one_of_many_processes_creates_each_name(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
+    forked = multiprocessing.get_context("fork")
+    barrier, results = forked.Barrier(PROCESSES), forked.Queue()
+    processes = [
+        forked.Process(target=_create_all, args=(bucket.endpoint, number, barrier, results))
+        for number in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    winners = dict(results.get(timeout=240) for _ in processes)
+    for process in processes:
+        process.join()
+    won = Counter(name for names in winners.values() for name in names)
+    assert won == dict.fromkeys(range(NAMES), 1)
+    for number, names in winners.items():
+        for name in names[:20]:
+            assert bucket.get(f"x/.nanobanana/claims/{name}.g0.json") == b"%d" % number * 300
+
+
+def test_a_create_whose_answer_is_lost_is_ours(bucket: Bucket, proxy: S3Proxy) -> None:
+    proxy.lost_answers = 1
+    assert claims().create("a.g0.json", b"our nonce") is True
+    assert proxy.puts == 2, "the library repeated it, and was told that it is there"
+    assert bucket.keys() == ["x/.nanobanana/claims/a.g0.json"]
+    assert claims().create("a.g0.json", b"their nonce") is False
+
+
+def test_a_create_whose_every_answer_is_lost_is_ours(bucket: Bucket, proxy: S3Proxy) -> None:
+    proxy.lost_answers = 1_000
+    assert claims().create("a.g0.json", b"our nonce") is True
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(412, "PreconditionFailed"), (403, "AccessDenied"), (404, "NoSuchKey"), (500, "InternalError")]
+)
+def test_whatever_a_create_is_answered_the_object_decides(
+    bucket: Bucket, proxy: S3Proxy, status: int, code: str
+) -> None:
+    bucket.put("x/.nanobanana/claims/a", b"our nonce")
+    bucket.put("x/.nanobanana/claims/b", b"their nonce")
+    for name, expected in (("a", True), ("b", False)):
+        proxy.answers["PUT"] = [(status, code)] * 20
+        assert claims().create(name, b"our nonce") is expected
+    proxy.answers["PUT"] = [(status, code)] * 20
+    with pytest.raises(StorageFailed, match="not known"):
+        claims().create("c", b"our nonce")
+    proxy.answers.clear()
+    assert claims().create("c", b"our nonce") is True
+
+
+def test_a_conflict_is_sent_again(bucket: Bucket, proxy: S3Proxy) -> None:
+    proxy.answers["PUT"] = [(409, "ConditionalRequestConflict")]
+    assert claims().create("a", b"our nonce") is True
+
+
+def test_a_create_that_cannot_be_read_back_is_not_known(bucket: Bucket, proxy: S3Proxy) -> None:
+    claims().create("a", b"our nonce")
+    proxy.answers["GET"] = [(403, "AccessDenied")]
+    with pytest.raises(StorageFailed, match="AccessDenied"):
+        claims().create("a", b"our nonce")
+
+
+def test_the_probe_of_a_store_that_excludes(bucket: Bucket, proxy: S3Proxy) -> None:
+    assert claims().missing_exclusivity() == ""
+    assert bucket.keys() == ["x/.nanobanana/README.txt"]
+    assert b"Do not delete" in bucket.get("x/.nanobanana/README.txt")
+    assert proxy.puts == 2
+    assert claims().missing_exclusivity() == "" and proxy.puts == 2
+
+
+def test_the_probe_of_a_store_that_ignores_the_condition(bucket: Bucket, proxy: S3Proxy) -> None:
+    proxy.ignores_condition = True
+    assert "could be created twice" in claims().missing_exclusivity()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"), [(403, "AccessDenied", "rights"), (501, "NotImplemented", "no condition")]
+)
+def test_the_probe_of_a_store_that_refuses(bucket: Bucket, proxy: S3Proxy, status: int, code: str, words: str) -> None:
+    proxy.answers["PUT"] = [(status, code)] * 20
+    assert words in claims().missing_exclusivity()
+    assert bucket.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "ExpiredToken"), (403, "RequestTimeTooSkewed"), (500, "InternalError")]
+)
+def test_the_probe_of_a_store_on_a_bad_day(bucket: Bucket, proxy: S3Proxy, status: int, code: str) -> None:
+    proxy.answers["PUT"] = [(status, code)] * 20
+    with pytest.raises(StorageFailed):
+        claims().missing_exclusivity()
+    proxy.answers.clear()
+    assert claims().missing_exclusivity() == ""
+
+
+def test_read_and_modified_of_a_store(bucket: Bucket) -> None:
+    place = claims()
+    assert place.read("a", 10) is None and place.modified("a") is None
+    bucket.put("x/.nanobanana/claims/a", b"")
+    assert place.read("a", 10) == b""
+    bucket.put("x/.nanobanana/claims/a", b"12345")
+    assert [place.read("a", most) for most in (4, 5, 6)] == [b"12345", b"12345", b"12345"]
+    assert place.read("a", 2) == b"123"
+    written = place.modified("a")
+    assert written is not None and abs(written - time.time()) < 3_600
+    place.write("a", b"again")
+    assert place.read("a", 10) == b"again"
+    with pytest.raises(StorageFailed, match="bucket does not exist"):
+        ImageStore("s3://store@no-such-bucket/x").reserved("claims").read("a", 10)
+
+
+def test_what_landed_first_stays(bucket: Bucket, proxy: S3Proxy) -> None:
+    landing = ImageStore(f"s3://store@{BUCKET}/x")
+    assert landing.reserved("claims").missing_exclusivity() == ""
+    other = picture("png", (32, 32))
+
+    def fetch(sink: Any) -> object:
+        bucket.put("x/hero.png", other)
+        return sink.write(PNG)
+
+    found: list[Any] = []
+    stored = landing.land("hero", "tsk_img_1", 0, fetch, on_in_place=found.append)
+    assert found == [stored] and bucket.get("x/hero.png") == other
+    proxy.lost_answers = 1
+    stored = landing.land("kite", "tsk_img_2", 0, lambda sink: sink.write(PNG), on_in_place=found.append)
+    assert len(found) == 1 and stored.id == "tsk_img_2", "our own, whose answer was lost"
+    assert landing.present({"hero", "kite", *map(str, range(40))}) == {"hero", "kite"}
 
 
 # --- references ------------------------------------------------------------------------------------------------------
