@@ -143,6 +143,11 @@ def no_response_error(failure: NoResponse, kind: CallKind, image_task_id: str | 
     )
 
 
+def refuses_repetition(response: ApiResponse) -> bool:
+    """Whether the answer to a submit refuses it for an earlier one with the same client id."""
+    return _repeats_a_submit(response.status, parse_error_body(response))
+
+
 def _told_status(response: ApiResponse, error_body: ErrorBody, kind: CallKind) -> int:
     """Return the HTTP status that an answer is to be taken for: a 2xx may hold a refusal in its body.
 

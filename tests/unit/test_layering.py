@@ -53,8 +53,8 @@ def names(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "files"),
     [
-        # The one call that buys an image, and its one sender.
-        ("submit_call", {"submission/workflow.py"}),
+        # The one call that buys an image; who sends it, and who tries it out for a person who wants to know.
+        ("submit_call", {"submission/workflow.py", "submission/trial.py"}),
         # Nobody makes up a call of his own.
         ("ApiCall", {"toapis/protocol.py", "toapis/client.py"}),
     ],
