@@ -47,7 +47,22 @@ def verify_support(session: ToApisSession, client_business_id: str, image_task: 
     base_url = session.settings.base_url
     if base_url in _checked:
         return
-    for pause in _PAUSES[:1] if image_task.client_business_id == client_business_id else _PAUSES:
+    resolves = _resolves(session, client_business_id, image_task)
+    if resolves is None:
+        return  # could not ask: the next submit of this process asks again
+    _checked[base_url] = resolves
+    if not resolves:
+        log.warning(
+            "The service does not find image task %s by its client_business_id. A submit whose answer is lost cannot "
+            "be found again. This process no longer resubmits on its own; set the extra client_ids to false.",
+            image_task.id,
+        )
+
+
+def _resolves(session: ToApisSession, client_business_id: str, image_task: ImageTask) -> bool | None:
+    """Return whether the service finds an image task by its client id; None where it could not be asked."""
+    echoed = image_task.client_business_id == client_business_id
+    for pause in _PAUSES[:1] if echoed else _PAUSES:
         if pause:
             session.sleep(pause)
         try:
@@ -55,15 +70,15 @@ def verify_support(session: ToApisSession, client_business_id: str, image_task: 
         except errors.ImageTaskNotFound:
             continue
         except errors.ToApisError:
-            return  # could not ask: the next submit of this process asks again
-        _checked[base_url] = found.id in (image_task.id, client_business_id)
-        return
-    if image_task.client_business_id == client_business_id:
-        _checked[base_url] = True
-        return
-    _checked[base_url] = False
-    log.warning(
-        "The service does not find image task %s by its client_business_id. A submit whose answer is lost cannot "
-        "be found again. This process no longer resubmits on its own; set the extra client_ids to false.",
-        image_task.id,
-    )
+            return None
+        if found.id in (image_task.id, client_business_id):
+            return True
+        if found.client_business_id == client_business_id:
+            log.warning(
+                "Image task %s was bought just now, and %s answers to the same client_business_id: another Airflow "
+                "on this account sends the same ids. Give the connection of each the extra 'namespace'.",
+                *(image_task.id, found.id),
+            )
+            return True
+        return False
+    return echoed

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+
+import pytest
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.submission import client_ids
-from tests.integration.submission.crash_points import Crash, CrashHarness
+from tests.integration.submission.crash_points import HTTP_TIMEOUT, Crash, CrashHarness
 from tests.support.ledger import kept_record
-from tests.support.task_runner import Run, TaskInstance, attempt
+from tests.support.task_runner import RUN_STARTED, Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
 
@@ -18,6 +23,8 @@ class SubmitTask:
     """One Submit task instance with its store, if any, and Airflow's counts.
 
     :param options: The operator's, over ``prompt="a red kite"``.
+    :param run_started: When its run began; another installation's run of the same ids begins at another moment.
+    :param namespace: The connection's.
     """
 
     harness: CrashHarness
@@ -26,6 +33,9 @@ class SubmitTask:
     tries: int = 0
     max_tries: int = 3
     options: dict[str, Any] = field(default_factory=dict)
+    map_index: int = -1
+    run_started: datetime = RUN_STARTED
+    namespace: str = ""
 
     def attempt(self, crash_on: str = "", occurrence: int = 1) -> Run:
         """Run the next try in a process of its own; after a crash there is no result and no error."""
@@ -37,9 +47,13 @@ class SubmitTask:
         self.tries += 1
         crash_points, row = self.harness.crash_points, self.store
         crash_points.passed, crash_points.crash_on = [], (crash_on, occurrence) if crash_on else None
-        ti = TaskInstance(task_id="submit", try_number=self.tries, max_tries=self.max_tries, store=row)
+        ti = TaskInstance(
+            task_id="submit", map_index=self.map_index, try_number=self.tries, max_tries=self.max_tries, store=row,
+            run_started=self.run_started,
+        )  # fmt: skip
         try:
-            run = attempt(self.operator(), ti)
+            with self._connection():
+                run = attempt(self.operator(), ti)
             crash_points.reach("returned")
         except Crash:
             return Run(ti=ti)
@@ -47,6 +61,15 @@ class SubmitTask:
             crash_points.crash_on = None
         assert not crash_on, f"it never came to {crash_on} ({occurrence}): {crash_points.passed}"
         return run
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Give the connection of this installation its namespace, if it has one."""
+        with pytest.MonkeyPatch.context() as patch:
+            if self.namespace:
+                connection = self.harness.emulator.connection_json(timeout=HTTP_TIMEOUT, namespace=self.namespace)
+                patch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+            yield
 
     def bought_by(self, crash_on: str) -> list[str]:
         """Run the next try, which crashes; return the ids of the image tasks paid by then."""
