@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
@@ -155,6 +156,20 @@ def test_r50_a_mapped_task_without_names_is_cleared_after_its_upstream_reordered
     harness.clock.sleep(600)
     mapped.run([PROMPTS[1], PROMPTS[0], *PROMPTS[2:]])
     assert len(mapped.charges) == len(PROMPTS) + 2, "each index buys what it has not had"
+
+
+def test_r51_a_run_with_names_is_deleted_and_made_again(staging: SubmitTask, prod: SubmitTask) -> None:
+    before, again = staging, prod
+    before.options = again.options = {"name": "kite"}
+    bought = before.attempt().result
+    assert again.attempt().result == bought
+    before.harness.clock.sleep(30 * DAY)
+    once_more = SubmitTask(before.harness, MemoryTaskStateStore(), options={"name": "kite"})
+    error = once_more.attempt().error
+    assert isinstance(error, NanoBananaException)
+    assert (error.charged, error.image_task_id) == ("yes", bought)
+    assert "on_expired='resubmit'" in str(error)
+    assert before.charges == [bought]
 
 
 def test_a_named_retry_finds_its_own_and_a_second_clear_buys_nothing(task: SubmitTask) -> None:

@@ -27,7 +27,7 @@ def failover(task: SubmitTask) -> Iterator[None]:
 
 @pytest.mark.parametrize("cleared", [False, True])
 @pytest.mark.parametrize("crash_on", ["after submit", "returned"])
-def test_r51_the_record_says_queued_though_it_was_sent(recorded: SubmitTask, crash_on: str, cleared: bool) -> None:
+def test_r52_the_record_says_queued_though_it_was_sent(recorded: SubmitTask, crash_on: str, cleared: bool) -> None:
     recorded.attempt(crash_on="after write")
     assert recorded.state == "queued"
     with failover(recorded):
@@ -40,7 +40,7 @@ def test_r51_the_record_says_queued_though_it_was_sent(recorded: SubmitTask, cra
 
 
 @pytest.mark.parametrize("crash_on", ["after submit", "returned"])
-def test_r52_the_record_is_of_what_failed_before(recorded: SubmitTask, crash_on: str) -> None:
+def test_r53_the_record_is_of_what_failed_before(recorded: SubmitTask, crash_on: str) -> None:
     recorded.harness.emulator.fault(on="submit", kind="failed", times=1)
     recorded.attempt()
     with failover(recorded):
