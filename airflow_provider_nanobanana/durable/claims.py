@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 #: Seconds for which a claim carries the right to POST, by the clock of the process that created it.
 POST_WINDOW: Final = 45.0
-#: Bytes of a claim or a book that are read: what is longer is damaged.
-MOST_BYTES: Final = 4096
+#: Bytes of a claim or a book that are read: what is longer is damaged. A claim holds four names of 250 characters.
+MOST_BYTES: Final = 8192
 MOST_BOOK_BYTES: Final = 1_048_576
 #: So many claims on one file within a day, and nothing is bought any more.
 MOST_GENERATIONS: Final = 25
