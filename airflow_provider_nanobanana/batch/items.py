@@ -8,9 +8,9 @@ list is no part of it: an upstream may reorder, and what was paid is found all t
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -18,6 +18,10 @@ from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequ
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
 
+#: Hexadecimal digits of the hash in the name of a file whose request has no name.
+_HEAD_DIGITS: Final = 16
+#: The stem of such a file.
+_NUMBERED: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,5})")
 _SUFFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
 
 #: What asking for a content came to: its digest, or why it is no reference image.
@@ -53,6 +57,11 @@ class BatchItem:
         return self.stem()
 
     @property
+    def head(self) -> str:
+        """What the stems of requests like this have in common where none has a name; a number follows."""
+        return self.fingerprint[:_HEAD_DIGITS]
+
+    @property
     def label(self) -> str:
         """The item in words for people."""
         return label(self.index, self.name)
@@ -68,7 +77,7 @@ class BatchItem:
         """
         if suffix and not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"{suffix!r} is no suffix of a file name")
-        stem = f"{self.name}-{self.fingerprint[:10]}" if self.name else f"{self.fingerprint[:16]}-{self.occurrence}"
+        stem = f"{self.name}-{self.fingerprint[:10]}" if self.name else f"{self.head}-{self.occurrence}"
         return f"{stem}-{suffix}" if suffix else stem
 
 
@@ -100,6 +109,31 @@ def build_items(
             requests.parsed, fingerprints, _occurrences(requests.parsed, fingerprints), strict=True
         )
     ]
+
+
+def count_unnamed(items: Iterable[BatchItem]) -> Counter[str]:
+    """Return how many items without a name there are of each head."""
+    return Counter(item.head for item in items if item.name is None)
+
+
+def take_numbers(items: Sequence[BatchItem], *preferred: Collection[str]) -> list[BatchItem]:
+    """Return the items, those without a name numbered so that files which are there serve before any is bought.
+
+    Equal requests without a name are interchangeable. When a list gets shorter, and files are removed, it is not the
+    last number that goes: whatever is left of them is taken first, then the lowest numbers that are free.
+
+    :param preferred: Stems to be taken before others, the best ones first.
+    """
+    ranks: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    for rank, stems in enumerate(preferred):
+        for parts in filter(None, map(_NUMBERED.fullmatch, stems)):
+            ranks[parts[1]].setdefault(int(parts[2]), rank)
+    numbers = {}
+    for head, wanted in count_unnamed(items).items():
+        known = ranks[head]
+        best = sorted({*range(wanted), *known}, key=lambda number: (known.get(number, len(preferred)), number))
+        numbers[head] = iter(sorted(best[:wanted]))
+    return [replace(item, occurrence=next(numbers[item.head])) if item.name is None else item for item in items]
 
 
 def _fingerprints(requests: ParsedRequests, digest_of: Callable[[str], str], each: Each) -> list[str]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import format_usd
-from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items
-from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items
+from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items, count_unnamed, take_numbers
+from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items, still_expected
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
 from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import unreadable
-from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
 from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
@@ -145,6 +145,9 @@ class BatchPreparation:
             )
         if not items:
             raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")
+        if self.policy.reuse_existing:
+            in_place = find_numbered(self.downloader.store, count_unnamed(items))
+            items = take_numbers(items, in_place, still_expected(ledger, self.session.clock()))
         check_room(self.store, len(items))
         content = _pack(items, references.digests, self._left_over(items, ledger))
         snapshot = checkpoint.InputSnapshot(

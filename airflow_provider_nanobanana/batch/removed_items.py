@@ -43,11 +43,16 @@ def left_over(
     return [item for key, item in old.items() if _unlanded(ledger.get(key))]
 
 
+def still_expected(ledger: Ledger, now: float) -> list[str]:
+    """Return the keys of what may be paid, is not landed, and can be landed as long as its link lives."""
+    return [key for key, entry in ledger.items() if _may_be_landed(entry) and not _link_is_dead(entry, now)]
+
+
 def restore_former_items(state: BatchState) -> None:
     """Make ready to land what is left over; what an earlier attempt gave up is polled again."""
     for item in state.former_items:
         entry = state.entry(item)
-        if entry.status == "failed" and _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED.code):
+        if entry.status == "failed" and _may_be_landed(entry):
             state.ledger.update(item.key, status="open", error=None)
     if some := [item for item in state.former_items if _unlanded(state.entry(item))]:
         log.warning(
@@ -146,6 +151,10 @@ def _unlanded(entry: LedgerEntry) -> bool:
     """
     sent = entry.record is not None and entry.record.state is not RecordState.QUEUED
     return sent and not entry.shared and (_open(entry) or (entry.status == "failed" and not entry.refunded))
+
+
+def _may_be_landed(entry: LedgerEntry) -> bool:
+    return _unlanded(entry) and not (entry.error and entry.error.code == EXPIRED.code)
 
 
 def _open(entry: LedgerEntry) -> bool:

@@ -18,7 +18,12 @@ from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_nanobanana.landing.file_names import check_stem, safe_name
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat, inspect_image, suffix_for
-from airflow_provider_nanobanana.landing.storage.base import Storage, stems_present, storage_failures
+from airflow_provider_nanobanana.landing.storage.base import (
+    Storage,
+    numbers_present,
+    stems_present,
+    storage_failures,
+)
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
 from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage, object_path
@@ -117,6 +122,16 @@ class ImageStore:
         for stem in stems:
             check_stem(stem)
         return stems_present(self._storage, stems, tuple(SUFFIXES.values()))
+
+    def numbered(self, heads: Mapping[str, int]) -> set[str]:
+        """Return the stems ``<head>-<number>`` of which a file is there, whole or not; nothing is read.
+
+        :param heads: How many are wanted of each head; files with higher numbers are found, too.
+        :raises StorageFailed: The destination could not be asked; never "not there".
+        """
+        for head in heads:
+            check_stem(head)
+        return numbers_present(self._storage, heads, tuple(SUFFIXES.values()))
 
     def land(
         self,

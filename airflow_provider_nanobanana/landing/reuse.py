@@ -1,14 +1,18 @@
-"""``find_existing``: whole images that earlier runs landed under the names wanted now, so that none is paid twice."""
+"""What earlier runs landed, so that none of it is paid twice.
+
+``find_existing`` returns whole images by the names that are wanted now, ``find_numbered`` the names of numbered ones.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 
@@ -24,12 +28,28 @@ def find_existing(store: ImageStore, wanted: Iterable[tuple[str, str]], *, threa
     :raises StorageFailed: The destination could not be asked, which is never "not there"; nothing was bought.
     """
     stems = dict(wanted)
-    try:
+    with _nothing_bought():
         present = store.present(set(stems.values()))
         here = [key for key, stem in stems.items() if stem in present]
         with ThreadPoolExecutor(threads) as pool:
             images = pool.map(store.find, (stems[key] for key in here))
             return {key: image for key, image in zip(here, images, strict=True) if image is not None}
+
+
+def find_numbered(store: ImageStore, heads: Mapping[str, int]) -> set[str]:
+    """Return the stems ``<head>-<number>`` of which a file is at the destination, whole or not.
+
+    :param heads: How many are wanted of each head; files with higher numbers are found, too.
+    :raises StorageFailed: The destination could not be asked, which is never "not there"; nothing was bought.
+    """
+    with _nothing_bought():
+        return store.numbered(heads) if heads else set()
+
+
+@contextlib.contextmanager
+def _nothing_bought() -> Iterator[None]:
+    try:
+        yield
     except StorageFailed as failure:
         raise StorageFailed(
             f"Whether images landed before could not be found out: {failure.message} Nothing was bought for them.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -13,13 +14,16 @@ from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 #: Up to so many stems are asked for one by one: a folder may hold a million other files.
 _FEW: Final = 16
 _MOST_PREFIXES: Final = 256
 _THREADS: Final = 8
+#: Where names are asked for one by one, so many numbers behind those that are wanted.
+_SPARE_NUMBERS: Final = 8
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
 
 
 class Storage(ABC):
@@ -160,19 +164,54 @@ def stems_present(storage: Storage, stems: Collection[str], suffixes: tuple[str,
     wanted = set(stems)
     if len(wanted) <= _FEW:
         return {stem for stem in wanted if storage.existing(stem, suffixes)}
-    if not storage.lists_by_prefix:
-        return _among(storage, "", wanted, suffixes)
+    return _listed(storage, wanted, wanted.__contains__, suffixes)
+
+
+def numbers_present(storage: Storage, heads: Mapping[str, int], suffixes: tuple[str, ...]) -> set[str]:
+    """Return the stems ``<head>-<number>`` of which a file with one of the suffixes is there; nothing is read.
+
+    A few at a place that does not list by prefix are asked for one by one: until as many as are wanted are found, and
+    no more than eight numbers beyond those.
+
+    :param heads: How many are wanted of each head.
+    :raises StorageFailed: The destination could not be asked; never "not there".
+    """
+
+    def is_numbered(stem: str) -> bool:
+        head, _, number = stem.rpartition("-")
+        return head in heads and _NUMBER.fullmatch(number) is not None
+
+    def first_ones(head: str) -> set[str]:
+        found: set[str] = set()
+        for number in range(heads[head] + _SPARE_NUMBERS):
+            if len(found) < heads[head] and storage.existing(f"{head}-{number}", suffixes):
+                found.add(f"{head}-{number}")
+        return found
+
+    if storage.lists_by_prefix or sum(heads.values()) > _FEW:
+        return _listed(storage, {f"{head}-" for head in heads}, is_numbered, suffixes)
     with ThreadPoolExecutor(_THREADS) as pool:
-        slices = pool.map(lambda prefix: _among(storage, prefix, wanted, suffixes), _prefixes(wanted))
-        return set().union(*slices)
+        return set().union(*pool.map(first_ones, heads))
 
 
-def _among(storage: Storage, prefix: str, wanted: set[str], suffixes: tuple[str, ...]) -> set[str]:
+def _listed(
+    storage: Storage, beginnings: set[str], is_wanted: Callable[[str], bool], suffixes: tuple[str, ...]
+) -> set[str]:
+    """Return the wanted stems of which a file is listed.
+
+    :param beginnings: Of all that are wanted.
+    """
+    prefixes = _prefixes(beginnings) if storage.lists_by_prefix else {""}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return set().union(*pool.map(lambda prefix: _among(storage, prefix, is_wanted, suffixes), prefixes))
+
+
+def _among(storage: Storage, prefix: str, is_wanted: Callable[[str], bool], suffixes: tuple[str, ...]) -> set[str]:
     """Return the wanted stems among the names that begin so."""
     found = set()
     for name in storage.names(prefix):
         stem, dot, suffix = name.rpartition(".")
-        if dot + suffix in suffixes and stem in wanted:
+        if dot + suffix in suffixes and is_wanted(stem):
             found.add(stem)
     return found
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.batch import requests as drafts
-from airflow_provider_nanobanana.batch.items import BatchItem, build_items
+from airflow_provider_nanobanana.batch.items import BatchItem, build_items, take_numbers
 from airflow_provider_nanobanana.batch.requests import FIELDS, MAX_REQUESTS
 from airflow_provider_nanobanana.landing.file_names import _STEM
 from airflow_provider_nanobanana.toapis import errors
@@ -164,6 +165,34 @@ def test_requests_without_a_name_are_numbered_among_themselves() -> None:
     taken = items(["a", {"prompt": "a", "name": "hat"}, "a", {"prompt": "a", "name": "cap"}])
     assert [item.occurrence for item in taken] == [0, 0, 1, 0]
     assert [item.key for item in taken if item.name is None] == [item.key for item in before[:2]]
+
+
+@given(
+    wanted=st.lists(st.sampled_from("ab"), min_size=1, max_size=5),
+    there=st.sets(st.integers(0, 9)),
+    paid=st.sets(st.integers(0, 9)),
+)
+def test_equal_requests_take_what_is_there_then_what_is_paid_then_the_lowest_numbers(
+    wanted: list[str], there: set[int], paid: set[int]
+) -> None:
+    built = items([*wanted, {"prompt": "a", "name": "hat"}])
+    head = items("a")[0].head
+    taken = take_numbers(built, *({f"{head}-{number}" for number in numbers} for numbers in (there, paid)))
+    assert [replace(item, occurrence=0) for item in taken] == [replace(item, occurrence=0) for item in built]
+    assert len({item.key for item in taken}) == len(taken) and taken[-1] == built[-1]
+    order = [*sorted(there), *sorted(paid - there), *sorted(set(range(5)) - there - paid)]
+    numbers = [item.occurrence for item in taken[:-1] if item.request.prompt == "a"]
+    assert numbers == sorted(order[: wanted.count("a")])
+    others = [item.occurrence for item in taken if item.request.prompt == "b"]
+    assert others == list(range(len(others)))
+
+
+@pytest.mark.parametrize(
+    "stem", ["{head}-01", "{head}-1-tag", "{head}-1.1", "{head}-1234567890", "hat-1", "x{head}-1", ""]
+)
+def test_only_a_number_is_taken_from_a_file(stem: str) -> None:
+    built = items("a")
+    assert take_numbers(built, [stem.format(head=built[0].head)]) == built
 
 
 def test_an_item_is_its_file() -> None:

@@ -13,7 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
-from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from tests.support.images import picture
 
@@ -127,6 +127,48 @@ def test_the_record_of_a_found_image_is_that_of_the_landed_one(tmp_path: Path) -
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot name a file"):
         find_existing(ImageStore(str(tmp_path)), [("k", "../hero")])
+
+
+# --- names with a number ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("many", [1, 30])
+@pytest.mark.parametrize("destination", ["folder", "s3://bucket/x", "memory://bucket/x"])
+def test_numbered_names_are_found_whatever_their_number(
+    store: Listed, tmp_path: Path, destination: str, many: int
+) -> None:
+    heads = [stem.rpartition("-")[0] for stem in stems(many)]
+    names = [
+        f"{heads[0]}-{end}" for end in ("0.png", "3.jpg", "7.webp", "0.1.png", "5-cafe0123.png", "06.png", "2.json")
+    ]
+    for name in [*names, "f" * 16 + "-0.png"]:
+        store.pipe_file(f"/bucket/x/{name}", b"")
+        (tmp_path / name).write_bytes(b"")
+    place = ImageStore(str(tmp_path) if destination == "folder" else destination)
+    assert find_numbered(place, dict.fromkeys(heads, 3)) == {f"{heads[0]}-{number}" for number in (0, 3, 7)}
+
+
+def test_what_is_there_is_no_more_to_ask_for_than_before(
+    store: Listed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    head = stems(1)[0].rpartition("-")[0]
+    find_numbered(ImageStore("s3://bucket/x"), {head: 2})
+    assert store.asked == [f"find {head}-"]
+    monkeypatch.setattr(os, "scandir", lambda _: pytest.fail("a folder may hold a million other files"))
+    for number in (1, 9, 10):
+        (tmp_path / f"{head}-{number}.png").write_bytes(b"")
+    assert find_numbered(ImageStore(str(tmp_path)), {head: 2}) == {f"{head}-1", f"{head}-9"}
+    assert find_numbered(ImageStore(str(tmp_path)), {head: 1}) == {f"{head}-1"}
+
+
+@pytest.mark.parametrize("many", [1, 100])
+@pytest.mark.parametrize("scheme", ["s3", "memory"])
+def test_numbers_that_could_not_be_asked_for_are_not_free(store: Listed, scheme: str, many: int) -> None:
+    store.trouble = PermissionError("AccessDenied")
+    heads = {stem.rpartition("-")[0]: 1 for stem in stems(many)}
+    with pytest.raises(StorageFailed, match=r"could not be found out: .*AccessDenied.* Nothing was bought"):
+        find_numbered(ImageStore(f"{scheme}://bucket/x"), heads)
+    assert find_numbered(ImageStore(f"{scheme}://bucket/x"), {}) == set()
 
 
 # --- how it reads and what stops it -----------------------------------------------------------------------------------
