@@ -133,6 +133,14 @@ def test_one_s_own_takes_the_place_of_a_shared_one(ended: str, restarted: bool) 
     assert (entry.shared, entry.cost, entry.sunk_cost) == (False, 0.025, 0.0)
 
 
+def test_one_shared_image_task_takes_the_place_of_another() -> None:
+    """The first buyer's failed, and a third run was quicker to buy again."""
+    state = make_state(WANTED)
+    note_image_task(state, FIRST, bought_by("theirs"), shared=True)
+    note_image_task(state, FIRST, bought_by("another's"), shared=True)
+    assert money(state) == (0.025, 0.0, 0.0)
+
+
 def test_what_was_lost_before_something_was_shared_stays_paid() -> None:
     store = InMemoryStateStore()
     state = make_state(WANTED, store)
