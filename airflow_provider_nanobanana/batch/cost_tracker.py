@@ -77,7 +77,8 @@ class CostTracker:
         self._keys_by_price_class: defaultdict[PriceClass, set[str]] = defaultdict(set)
         known = {item.key: item for item in items}
         for key, entry in entries:
-            if (item := known.get(key)) is not None:
+            # What was found in place and is known to be paid tells nothing of bills, and nobody waits to see its own.
+            if (item := known.get(key)) is not None and not (entry.status == "landed" and entry.picture_id is None):
                 self._observe_bill(item, None if entry.is_list_price else entry.cost, tested=_cost_was_seen(entry))
                 for race in entry.lost_races:
                     self._observe_bill(item, None if race.is_list_price else race.usd, tested=True)

@@ -300,9 +300,11 @@ class BatchState:
         self, item: BatchItem, image: StoredImage, extras: Sequence[StoredImage], *, status: Literal["reused", "landed"]
     ) -> None:
         """Note an image that this attempt found in place, and further ones beside it."""
+        record = self.entry(item).record
         self.last_errors.pop(item.key, None)
         self.ledger.update(
             item.key,
+            record=record.with_state(RecordState.DONE) if record and record.image_task_id else record,
             status=status,
             stored=_file(image),
             error=None,

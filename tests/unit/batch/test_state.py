@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import metrics
-from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded
+from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded, Unbilled
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem, StoredItem
 from airflow_provider_nanobanana.batch.report import BatchReport
@@ -164,7 +164,8 @@ def test_a_lost_race_is_paid_and_said_with_both_ids(counted: Counter[str], caplo
     assert all(word in line for word in ("ours", "nb-theirs", "$0.025", "s3://bucket/first.png"))
     for current in (state, next_process(state, store)):
         assert money(current) == (0.0, 0.025, 0.025)
-        assert current.entry(FIRST).lost_race_usd == 0.025
+        entry = current.entry(FIRST)
+        assert entry.lost_race_usd == 0.025 and entry.record and entry.record.state is RecordState.DONE
         image = first(current)
         assert image.reused and image.image["id"] is None, "the picture is not of our image task"
         assert image.image["sha256"] == "a" * 64
@@ -222,6 +223,20 @@ def test_what_an_earlier_attempt_paid_counts_as_landed(counted: Counter[str]) ->
         assert money(current) == (0.025, 0.025, 0.0)
         assert not first(current).reused and first(current).spent.listed
         assert current.costs.totals()["of_which_listed_usd"] == 0.025
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_an_earlier_attempt_paid_tells_nothing_of_bills_and_holds_nobody_up(restarted: bool) -> None:
+    store = InMemoryStateStore()
+    state = make_state(WANTED, store, max_cost_usd=0.2)
+    state.mark_reused(FIRST, in_place("first"), paid=Cost(0.025, listed=True))
+    if restarted:
+        state.save()
+        state = make_state(WANTED, store, max_cost_usd=0.2)
+    assert not state.costs.waits_for_bills
+    state.costs.reserve(SECOND)
+    with pytest.raises(Unbilled):
+        state.costs.reserve(THIRD)
 
 
 def test_an_image_in_place_costs_nothing(counted: Counter[str]) -> None:

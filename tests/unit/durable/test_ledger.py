@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerRecordStore
-from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, Lost, StoredFile
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, Lost, LostRace, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, decode, encode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
@@ -52,6 +52,10 @@ entries = st.builds(
     st.booleans(),
     st.none() | faults,
     st.none() | moments,
+    shared=st.booleans(),
+    lost_races=st.lists(st.builds(LostRace, texts, st.none() | st.floats(0, 1e6), st.booleans()), max_size=2).map(
+        tuple
+    ),
 )
 
 
@@ -141,6 +145,40 @@ def test_what_few_faults_have_comes_back() -> None:
     filled(store, 3, entry)
     assert [again for _, again in Ledger.load(store).items()] == [entry(number) for number in range(3)]
     assert [entry(number).refunded for number in range(2)] == [False, True]
+
+
+def lost_race(number: int, races: int) -> LedgerEntry:
+    ids = [noise(number * 100 + race)[:36] for race in range(races)]
+    return replace(landed(number), status="reused", lost_races=tuple(LostRace(each, 0.134, True) for each in ids))
+
+
+def test_what_is_the_usual_case_is_not_stored() -> None:
+    store = InMemoryStateStore()
+    filled(store, 1, landed)
+    text = json.dumps(decode(NAME, store.texts[f"{NAME}_0"]))
+    assert "shared" not in text and "lost_races" not in text
+
+
+@pytest.mark.parametrize("races", [1, 5])
+def test_a_batch_that_lost_every_race_fits_into_airflows_limit(races: int) -> None:
+    store = InMemoryStateStore()
+    filled(store, 100, lambda number: lost_race(number, races))
+    (size,) = (stored_size(text) for name, text in store.texts.items() if name != NAME)
+    assert size <= 60_000, size
+    assert Ledger.load(store).get(key(7)) == lost_race(7, races)
+
+
+@pytest.mark.parametrize("state", [RecordState.QUEUED, RecordState.INTENT])
+def test_what_others_paid_goes_with_their_image_task(state: RecordState) -> None:
+    """What is sent now is one's own; what was paid before by this task instance stays."""
+    ledger = Ledger.load(InMemoryStateStore())
+    ledger.put("theirs", replace(submitted(0), shared=True, sunk_cost=0.03))
+    ledger.put("ours", submitted(1))
+    for name in ("theirs", "ours"):
+        ledger.put_record(name, record(0, state))
+    theirs, ours = ledger.get("theirs"), ledger.get("ours")
+    assert (theirs.shared, theirs.cost, theirs.is_list_price, theirs.sunk_cost) == (False, None, False, 0.03)
+    assert (ours.cost, ours.is_list_price) == (0.025, True)
 
 
 def test_further_images_come_back() -> None:
