@@ -139,13 +139,15 @@ def judge(
     findings += _judge_repetition(trial)
     findings += _judge_results(settings, trial)
     resolution = Resolution.REJECTED if isinstance(account.unused_id, ImageTask) else resolution_of(trial)
-    repetition = repetition_of(trial)
-    client_ids, on_unknown = _submission_settings(resolution, repetition, settings.client_ids)
+    client_ids, on_unknown = _submission_settings(resolution, settings.client_ids)
     extra = _extra(settings) | {"client_ids": client_ids, "submit_rate": _submit_rate(settings, answers)}
     if prices := _prices(settings, trial):
         extra["prices"] = prices
     return Verdict(
-        tuple(findings), extra, {"on_unknown_submission": on_unknown}, (_namespace_words(settings, repetition),)
+        tuple(findings),
+        extra,
+        {"on_unknown_submission": on_unknown},
+        (_namespace_words(settings, repetition_of(trial)),),
     )
 
 
@@ -397,19 +399,17 @@ def _judge_bill(settings: ToApisSettings, image_task: ImageTask) -> Finding:
 # --- what to set -------------------------------------------------------------------------------------------------
 
 
-def _submission_settings(resolution: Resolution, repetition: Repetition, today: bool) -> tuple[bool, str]:
+def _submission_settings(resolution: Resolution, today: bool) -> tuple[bool, str]:
     """Return ``client_ids`` of the connection and ``on_unknown_submission`` of the operators.
+
+    That a repeated id buys nothing changes neither: what generate buys in place of an image that does not show has
+    another id.
 
     :param today: What ``client_ids`` says today.
     """
-    if resolution is Resolution.REJECTED:
-        return False, "fail"
     if resolution is Resolution.PROMPT:
         return True, "resubmit"
-    if repetition is Repetition.SAME:
-        # What was accepted and does not show comes back when it is sent again under its id.
-        return True, "resubmit"
-    if resolution is Resolution.NEVER and repetition is not Repetition.REFUSED:
+    if resolution in (Resolution.REJECTED, Resolution.NEVER):
         return False, "fail"
     return today if resolution is Resolution.UNKNOWN else True, "fail"
 
@@ -437,7 +437,7 @@ def _prices(settings: ToApisSettings, trial: TrialSeen) -> dict[str, Any]:
 
 
 def _namespace_words(settings: ToApisSettings, repetition: Repetition) -> str:
-    namespace = getattr(settings, "namespace", "")
+    namespace = settings.namespace
     if namespace:
         return f"namespace stays {namespace!r}, as long as no other Airflow installation on this account says the same."
     deduplicated = repetition in (Repetition.SAME, Repetition.REFUSED)

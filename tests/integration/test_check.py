@@ -109,13 +109,13 @@ MODES: dict[str, tuple[dict[str, Any], int, bool, str, int, str, str | None]] = 
     "deduplicating": ({"repeated_client_ids": "return"}, 0, True, "resubmit", 1, "fine", "fine"),
     "refusing": ({"repeated_client_ids": "refuse"}, 0, True, "resubmit", 1, "fine", "fine"),
     "too late, deduplicating": (
-        {"lookup_delay": 40, "repeated_client_ids": "return"}, 1, True, "resubmit", 1, "missing", "fine",
+        {"lookup_delay": 40, "repeated_client_ids": "return"}, 1, True, "fail", 1, "missing", "fine",
     ),
     "never, deduplicating": (
-        {"lookup_delay": 1e6, "repeated_client_ids": "return"}, 1, True, "resubmit", 1, "missing", "fine",
+        {"lookup_delay": 1e6, "repeated_client_ids": "return"}, 1, False, "fail", 1, "missing", "fine",
     ),
     "never, refusing": (
-        {"lookup_delay": 1e6, "repeated_client_ids": "refuse"}, 1, True, "fail", 1, "missing", "fine",
+        {"lookup_delay": 1e6, "repeated_client_ids": "refuse"}, 1, False, "fail", 1, "missing", "fine",
     ),
 }  # fmt: skip
 
