@@ -69,8 +69,9 @@ class CostTracker:
         self._budget = budget
         self._lock = threading.Lock()
         self._charges: dict[str, dict[str, Charge]] = {}
-        #: What counts against the limit, and what that might turn out to be before the first bills are seen.
-        self._counted, self._worst_case = _RunningSum(), _RunningSum()
+        self._spent: dict[str, Spent] = {}
+        #: What is paid here; the same as it counts against the limit, and as it might turn out before the first bills.
+        self._paid, self._counted, self._worst_case = _RunningSum(), _RunningSum(), _RunningSum()
         self._bills: dict[PriceClass, float] = {}
         self._bill_seen: set[PriceClass] = set()
         self._price_class_by_key: dict[str, PriceClass] = {}
@@ -88,8 +89,7 @@ class CostTracker:
     @property
     def paid_usd(self) -> float:
         """What this task instance has paid so far, earlier attempts and what is being bought included, in USD."""
-        paid: float = self.totals()["paid_usd"]
-        return paid
+        return self._paid.usd
 
     @property
     def counted_usd(self) -> float:
@@ -99,12 +99,12 @@ class CostTracker:
     def totals(self) -> dict[str, Any]:
         """Return what goes into result, manifest and log, as :func:`~.costs.totals`; removed items count, too."""
         with self._lock:
-            return totals([Spent.on(charges.values()) for charges in self._charges.values()])
+            return totals(self._spent.values())
 
     def spent(self, item: BatchItem) -> Spent:
         """Return what an item has cost in all, and what of it was paid here."""
         with self._lock:
-            return Spent.on(self._charges.get(item.key, {}).values())
+            return self._spent.get(item.key, Spent())
 
     def ledger_fields(self, item: BatchItem, image_task_id: str | None) -> dict[str, Any]:
         """Return the ledger's fields of money for an item whose image task now is this one."""
@@ -251,8 +251,10 @@ class CostTracker:
 
     def _set(self, key: str, charges: dict[str, Charge]) -> None:
         # Summed up first: what cannot be counted must not stay.
-        Spent.on(charges.values())
+        spent = Spent.on(charges.values())
         self._charges[key] = charges
+        self._spent[key] = spent
+        self._paid.put(key, spent.paid.usd or 0.0)
         self._recount(key)
 
     def _recount(self, key: str) -> None:
