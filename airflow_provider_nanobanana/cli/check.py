@@ -11,6 +11,7 @@ import json
 import logging
 import signal
 import sys
+import textwrap
 import uuid
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 PURPOSE: Final = "See whether the service does what this provider relies on: for free, or by buying one image."
 #: Small, harmless, and the same for everybody.
 _PROMPT: Final = "A plain red circle in the middle of a white square, flat, no text."
+
+#: Columns of the result; nothing that a person copies is cut.
+_WIDTH: Final = 110
+_WHOLE_WORDS: Final[dict[str, Any]] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -187,7 +192,8 @@ def _end(output: Output, hook: NanoBananaHook, verdict: Verdict, seen: TrialSeen
 
 def _finding_lines(findings: tuple[Finding, ...]) -> Iterator[str]:
     for finding in findings:
-        yield f"{finding.mark:<8} {finding.about:<11} {finding.words}"
+        head = f"{finding.mark:<8} {finding.about:<11} "
+        yield textwrap.fill(head + finding.words, _WIDTH, subsequent_indent=" " * len(head), **_WHOLE_WORDS)
 
 
 def _setting_lines(verdict: Verdict) -> Iterator[str]:
@@ -197,7 +203,8 @@ def _setting_lines(verdict: Verdict) -> Iterator[str]:
     yield json.dumps(verdict.extra)
     for name, value in verdict.arguments.items():
         yield f"Give the operators {name}={value!r} (an argument, or in default_args)."
-    yield from verdict.advice
+    for words in verdict.advice:
+        yield textwrap.fill(words, _WIDTH, **_WHOLE_WORDS)
 
 
 def _purchases(hook: NanoBananaHook, seen: TrialSeen) -> Iterator[str]:

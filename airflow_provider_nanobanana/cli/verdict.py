@@ -143,12 +143,7 @@ def judge(
     extra = _extra(settings) | {"client_ids": client_ids, "submit_rate": _submit_rate(settings, answers)}
     if prices := _prices(settings, trial):
         extra["prices"] = prices
-    return Verdict(
-        tuple(findings),
-        extra,
-        {"on_unknown_submission": on_unknown},
-        (_namespace_words(settings, repetition_of(trial)),),
-    )
+    return Verdict(tuple(findings), extra, {"on_unknown_submission": on_unknown}, (_namespace_words(settings),))
 
 
 # --- the account -------------------------------------------------------------------------------------------------
@@ -436,17 +431,13 @@ def _prices(settings: ToApisSettings, trial: TrialSeen) -> dict[str, Any]:
     return {**settings.prices, settings.model: {**own, RESOLUTION: billed[0]}}
 
 
-def _namespace_words(settings: ToApisSettings, repetition: Repetition) -> str:
-    namespace = settings.namespace
-    if namespace:
-        return f"namespace stays {namespace!r}, as long as no other Airflow installation on this account says the same."
-    deduplicated = repetition in (Repetition.SAME, Repetition.REFUSED)
-    why = (
-        "their ids would be the same, and the service would hand one the other's image"
-        if deduplicated
-        else "their ids would be the same, and one would find the other's image"
-    )
+def _namespace_words(settings: ToApisSettings) -> str:
+    if settings.namespace:
+        return (
+            f"namespace stays {settings.namespace!r}, as long as no other Airflow installation on this account has it."
+        )
     return (
-        "namespace: where several Airflow installations use this account, give each one of its own, such as "
-        f'{{"namespace": "prod"}}; with the same DAG {why}. One installation alone needs none.'
+        "namespace: where several Airflow installations use this account, add one that no other has, such as "
+        '{"namespace": "prod"}. The same DAG in two of them derives the same client ids, and a submit of the one would '
+        "get the other's image. One installation alone needs none."
     )

@@ -242,7 +242,7 @@ def test_a_rate_limit_is_obeyed_and_told(command: Command, emulator: Emulator, c
     began = clock.now
     checked = command(as_json=False)
     assert checked.status == 0
-    assert "1 of the calls were answered 429, asking for a pause of up to 7 s" in checked.out
+    assert "1 of the calls were answered 429, asking for a pause of up to 7 s" in " ".join(checked.out.split())
     assert clock.now - began >= 7
     assert emulator.ledger()["count"] == 2
 

@@ -175,7 +175,9 @@ def test_an_unknown_price_is_not_made_up() -> None:
 def test_a_namespace_is_asked_for_where_ids_may_meet() -> None:
     deduplicated = trial(FIRST, post(Attempt.REPEATED, "a"), looks=SEEN)
     (words,) = judge(settings(), FINE, (), deduplicated).advice
-    assert '{"namespace": "prod"}' in words and "hand one the other's image" in words
+    assert '{"namespace": "prod"}' in words and "get the other's image" in words
+    (words,) = judge(settings(namespace="prod"), FINE, (), deduplicated).advice
+    assert words.startswith("namespace stays 'prod'")
 
 
 def test_the_key_is_in_no_part_of_a_verdict() -> None:
