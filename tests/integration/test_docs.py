@@ -44,7 +44,9 @@ def test_the_emulator_is_steered_as_shown(emulator: Emulator) -> None:
 
 
 def test_the_emulator_starts_as_shown() -> None:
-    (shown,) = (each.text for each in snippets("sh") if each.text.startswith("python -m airflow_provider_nanobanana"))
+    (shown,) = (
+        each.text for each in snippets("sh") if each.text.startswith("python -m airflow_provider_nanobanana.emu")
+    )
     command = shown.replace("--port 8787", "--port 0").split()
     with subprocess.Popen([sys.executable, *command[1:]], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +16,8 @@ from airflow.models.connection import Connection
 from airflow.sdk import DAG
 from PIL import Image
 
+from airflow_provider_nanobanana.__main__ import parser as command_line
+from airflow_provider_nanobanana.cli import check
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.emulator.__main__ import parser
 from airflow_provider_nanobanana.emulator.faults.rules import word_rules
@@ -29,6 +33,7 @@ PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_
 PROVIDER = "airflow_provider_nanobanana"
 #: How a comment cites a section of that page, also where a line ends in between.
 CITATION = re.compile(r'docs/toapis\.md(?:``)?,[\s#:]+"([^"]+)"')
+COMMAND = "python -m airflow_provider_nanobanana "
 OPERATORS = "operators.nanobanana.NanoBanana"
 DAGS = [each for each in snippets("python") if "with DAG(" in each.text]
 CONNECTIONS = [each for each in snippets("sh") if each.text.startswith("export AIRFLOW_CONN_")]
@@ -111,6 +116,22 @@ def test_every_shell_snippet_is_run_or_checked() -> None:
         "make ",
     )
     assert [str(each) for each in snippets("sh") if not each.text.startswith(handled)] == []
+
+
+def test_every_command_that_is_shown_can_be_given() -> None:
+    lines = [line for each in snippets("sh") for line in each.text.splitlines() if line.startswith(COMMAND)]
+    assert lines
+    for line in lines:
+        assert command_line().parse_args(shlex.split(line.removeprefix(COMMAND), comments=True)).run
+
+
+def test_the_options_of_check_are_its_own() -> None:
+    shown = {quoted(row[0])[0] for row in table("check.md", "# Check: what the service does with your key")}
+    line = argparse.ArgumentParser()
+    check.add_arguments(line)
+    assert {option for option in shown if option.startswith("--")} == {
+        option for action in line._actions for option in action.option_strings if option not in ("-h", "--help")
+    }
 
 
 def test_every_make_target_that_is_shown_exists() -> None:
