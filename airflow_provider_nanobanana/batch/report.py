@@ -19,6 +19,8 @@ from airflow_provider_nanobanana.toapis.response_values import storable
 
 #: Version of the manifest's form.
 VERSION: Final = 1
+#: How the name of each manifest begins.
+MANIFEST_PREFIX: Final = "manifest-"
 #: Above so many images and failures XCom holds nothing for each; the manifest does.
 MOST_IN_XCOM: Final = 500
 #: Bytes of JSON for one image or failure in XCom.
@@ -203,7 +205,7 @@ def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None)
     parts = [dag_id, run_id, task_id, str(index)]
     # "-" joins what may hold it: the hash alone tells a mapped "land", 1, from a task "land-1".
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
-    return "-".join(["manifest", *parts[: 3 if index < 0 else 4], digest])
+    return MANIFEST_PREFIX + "-".join([*parts[: 3 if index < 0 else 4], digest])
 
 
 def _row(failure: FailedItem) -> tuple[str, str, str, str, str]:

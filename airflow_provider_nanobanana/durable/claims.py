@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 VERSION: Final = 1
+#: Where claims and books are, below the provider's own folder at the destination.
+CLAIMS_FOLDER: Final = "claims"
+BOOKS_FOLDER: Final = "books"
 #: Seconds for which a claim carries the right to POST, by the clock of the process that created it.
 POST_WINDOW: Final = 45.0
 #: Bytes of a claim or a book that are read: what is longer is damaged. A claim holds four names of 250 characters.
@@ -201,6 +204,36 @@ def parse_book(content: bytes | None) -> dict[str, BookEntry]:
         return {str(name): entry for name, row in rows if (entry := _book_entry(row))}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return {}
+
+
+@dataclass(frozen=True)
+class Book:
+    """All that a book says, for people and for sums.
+
+    :param entries: By claim name.
+    :param models: Model ids by claim name, as far as it has them.
+    """
+
+    entries: Mapping[str, BookEntry]
+    by: Buyer
+    models: Mapping[str, str]
+
+
+def read_book(content: bytes) -> Book | None:
+    """Return what a file says as a book, or None where it is none."""
+    try:
+        value = json.loads(content)
+        if value["v"] != VERSION or not isinstance(value["entries"], dict):
+            return None
+        models = value.get("models")
+        named = models.items() if isinstance(models, dict) else ()
+        return Book(
+            parse_book(content),
+            Buyer.model_validate(value.get("by") or {}),
+            {name: model[:_LONGEST_TEXT] for name, model in named if isinstance(model, str)},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _book_entry(row: Any) -> BookEntry | None:

@@ -26,7 +26,6 @@ from airflow_provider_nanobanana.landing.storage.base import (
 )
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
-from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage, object_path
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed, ToApisError
 from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
@@ -78,7 +77,7 @@ class ImageStore:
     """
 
     def __init__(self, destination: Any) -> None:
-        self._storage: Storage = _open_storage(destination)
+        self._storage: Storage = open_storage(destination)
         self._reserved: dict[str, Storage] = {}
 
     def reserved(self, folder: str) -> Storage:
@@ -282,11 +281,18 @@ class ImageStore:
         )
 
 
-def _open_storage(destination: Any) -> Storage:
-    """Return the place of a destination; nothing is connected to or written yet."""
+def open_storage(destination: Any) -> Storage:
+    """Return the place of a destination; nothing is connected to or written yet.
+
+    :raises InvalidRequest: The destination is empty, relative, too long or not a place for files.
+    :raises ConfigurationError: Its scheme is unknown.
+    """
     text = parse_destination(destination)
     folder = local_path(text)
     if folder is None:
+        # Loads Airflow, which a command that looks at a local folder does without.
+        from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage, object_path
+
         return ObjectStorage(object_path(text), text)
     if not folder.is_absolute():
         raise InvalidRequest(

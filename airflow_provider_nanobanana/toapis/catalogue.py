@@ -123,3 +123,10 @@ def list_price(model_id: str, resolution: str, overrides: Prices | None = None) 
         if isinstance(price, (int, float)):
             return price
     return _PRICES.get(model_id, {}).get(resolution)
+
+
+def resolution_of(width: int, height: int) -> str | None:
+    """Return the resolution that gives images of so many pixels, or None where none is known to."""
+    wide = (max(width, height), min(width, height))
+    found = (name for sizes in _WIDE_PIXELS.values() for name, pixels in sizes.items() if pixels == wide)
+    return next(found, None)

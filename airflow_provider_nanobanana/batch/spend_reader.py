@@ -1,0 +1,206 @@
+"""``SpendReader``: spend records of whole destinations, out of their manifests and books; nothing else is asked.
+
+One manifest is in memory at a time; of an object store, a few. What cannot be read is named and left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_nanobanana.batch.report import MANIFEST_PREFIX
+from airflow_provider_nanobanana.batch.spend import SpendRecord
+from airflow_provider_nanobanana.batch.spend_records import (
+    ManifestRecords,
+    NoManifest,
+    TaskInstance,
+    booked_record,
+    manifest_records,
+)
+from airflow_provider_nanobanana.durable.claims import BOOKS_FOLDER, MOST_BOOK_BYTES, Book, read_book
+from airflow_provider_nanobanana.landing.storage.destination import RESERVED
+from airflow_provider_nanobanana.landing.storage.read_ahead import read_files
+from airflow_provider_nanobanana.toapis.errors import StorageFailed
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.landing.storage.base import Storage
+
+#: Bytes of a manifest that are read: one of 20,000 images has 30 MB.
+_MOST_BYTES: Final = 1 << 29
+
+
+@dataclass
+class _Place:
+    """One destination, as far as it was read.
+
+    :param books: Names of all books.
+    :param manifests: Names of all manifests.
+    :param by_task_instance: Those that were read.
+    :param reused: Hashes of task instance and stem: what manifests say was in place, and not paid by them.
+    """
+
+    storage: Storage
+    books: list[str]
+    manifests: list[str]
+    by_task_instance: dict[TaskInstance, str] = field(default_factory=dict)
+    reused: set[int] = field(default_factory=set)
+
+    @property
+    def uri(self) -> str:
+        return self.storage.uri("").rstrip("/")
+
+    @property
+    def book_folder(self) -> Storage:
+        return self.storage.below(f"{RESERVED}/{BOOKS_FOLDER}")
+
+
+class SpendReader:
+    """Reads destinations once.
+
+    :param storages: The destinations.
+    :param skip: Called with the URI of each file that is left out, and with why, in words.
+    :param progress: Called with the number of files that were read, and of all there are.
+    """
+
+    def __init__(
+        self,
+        storages: Iterable[Storage],
+        skip: Callable[[str, str], object],
+        progress: Callable[[int, int], object] = lambda done, of: None,
+    ) -> None:
+        self._storages = list(storages)
+        self._skip = skip
+        self._progress = progress
+        #: Hashes of the image task ids that manifests tell of.
+        self._known = array("q")
+        self._digests: set[bytes] = set()
+        self._done = self._of = 0
+        #: How many manifests and books were counted.
+        self.manifests = self.books = 0
+
+    def records(self) -> Iterator[SpendRecord]:
+        """Yield what every manifest tells of, then what books tell of and no manifest.
+
+        :raises StorageFailed: A destination could not be listed.
+        :raises ConfigurationError: Nothing installed serves it, or its connection is missing.
+        """
+        places = [_list(storage) for storage in self._storages]
+        self._of = sum(len(place.manifests) + len(place.books) for place in places)
+        for place in places:
+            yield from self._of_manifests(place)
+        if any(place.books for place in places):
+            self._known = array("q", sorted(self._known))
+        for place in places:
+            yield from self._of_books(place)
+
+    def _of_manifests(self, place: _Place) -> Iterator[SpendRecord]:
+        for name, content in read_files(place.storage, self._counted(place.manifests), _MOST_BYTES, self._skip):
+            uri = place.storage.uri(name)
+            digest = hashlib.sha256(content).digest()
+            if digest in self._digests:
+                self._skip(uri, "it is a copy of another manifest, which was counted")
+                continue
+            self._digests.add(digest)
+            try:
+                found = manifest_records(_json(content), place.uri)
+            except ValueError as error:
+                self._skip(uri, str(error) if isinstance(error, NoManifest) else f"it is no JSON: {error}")
+                continue
+            self.manifests += 1
+            if found.damaged:
+                self._skip(uri, f"{found.damaged} of its entries cannot be understood; the others were counted")
+            self._remember(place, name, found)
+            yield from found.records
+
+    def _remember(self, place: _Place, name: str, found: ManifestRecords) -> None:
+        """Remember what tells whether a purchase that is in a book is in a manifest, too."""
+        self._known.extend(hash(record.image_task_id) for record in found.records if record.image_task_id)
+        if place.books:
+            place.by_task_instance[found.task_instance] = name
+            place.reused.update(hash((found.task_instance, stem)) for stem in found.reused)
+
+    def _of_books(self, place: _Place) -> Iterator[SpendRecord]:
+        folder = place.book_folder
+        for name, content in read_files(folder, self._counted(place.books), MOST_BOOK_BYTES, self._skip):
+            book = read_book(content)
+            if book is None:
+                self._skip(folder.uri(name), "it is no book of this provider, or damaged")
+                continue
+            self.books += 1
+            bought = {
+                claim: entry.detail
+                for claim, entry in book.entries.items()
+                if entry.outcome == "bought" and not self._is_known(entry.detail)
+            }
+            if bought:
+                yield from self._unreported(place, name, book, bought)
+
+    def _unreported(self, place: _Place, name: str, book: Book, bought: Mapping[str, str]) -> Iterator[SpendRecord]:
+        """Yield those purchases of a book that are in no manifest's sum.
+
+        A task instance's manifest sums up all that it had paid by then, also for image tasks that it does not name.
+
+        :param bought: Image task ids by claim, of which no manifest names any.
+        """
+        by = book.by
+        task_instance = (by.dag_id, by.run_id, by.task_id, by.map_index)
+        written_at = self._modified(place.book_folder, name)
+        summed_up = self._has_summed_up(place, task_instance, written_at)
+        base = SpendRecord("booked", "", place.uri, *task_instance)
+        for claim, image_task_id in bought.items():
+            stem = claim.rpartition(".g")[0]
+            # A run that was made again writes the manifest anew, and knows nothing of what it paid before.
+            forgotten = hash((task_instance, stem)) in place.reused
+            if forgotten or not summed_up:
+                yield booked_record(image_task_id, stem, book.models.get(claim, ""), at=written_at, base=base)
+
+    def _has_summed_up(self, place: _Place, task_instance: TaskInstance, written_at: float | None) -> bool:
+        """Whether a task instance has written its manifest since a moment by the store's clock."""
+        name = place.by_task_instance.get(task_instance)
+        if name is None:
+            return False
+        summed_up_at = self._modified(place.storage, name)
+        # Without a time: a purchase that is left out is better than one that counts twice.
+        return written_at is None or summed_up_at is None or written_at <= summed_up_at
+
+    def _modified(self, storage: Storage, name: str) -> float | None:
+        try:
+            return storage.modified(name)
+        except StorageFailed as failure:
+            self._skip(storage.uri(name), f"when it was written could not be asked: {failure.message}")
+            return None
+
+    def _is_known(self, image_task_id: str) -> bool:
+        wanted = hash(image_task_id)
+        place = bisect_left(self._known, wanted)
+        return place < len(self._known) and self._known[place] == wanted
+
+    def _counted(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            yield name
+            self._done += 1
+            self._progress(self._done, self._of)
+
+
+def _list(storage: Storage) -> _Place:
+    """List books before manifests: one that is written in between is of a task whose manifest may come later."""
+    books = storage.below(f"{RESERVED}/{BOOKS_FOLDER}").names()
+    listed = sorted(name for name in books if name.endswith(".json"))
+    manifests = sorted(name for name in storage.names(MANIFEST_PREFIX) if name.endswith(".json"))
+    return _Place(storage, listed, manifests)
+
+
+def _json(content: bytes) -> Any:
+    """Return the JSON that a file holds.
+
+    :raises ValueError: It holds none.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

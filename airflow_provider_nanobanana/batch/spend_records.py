@@ -1,0 +1,276 @@
+"""Spend records out of what the tasks leave at a destination: manifests of generate and of download, and books.
+
+Whatever stands in the files is taken for what it says of money, and for nothing else. Manifests that were written
+before ``paid_usd`` was part of them say what was paid by ``cost_usd`` and ``reused``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from airflow_provider_nanobanana.batch.costs import micros
+from airflow_provider_nanobanana.batch.report import VERSION
+from airflow_provider_nanobanana.batch.spend import Outcome, SpendRecord
+from airflow_provider_nanobanana.toapis import catalogue
+from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
+from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
+from airflow_provider_nanobanana.toapis.response_values import parse_time, parse_usd_amount
+
+#: Characters of a prompt that tell it from others.
+LONGEST_REQUEST: Final = 60
+#: Characters of any other text that is kept.
+_LONGEST: Final = 250
+_DAY_SECONDS: Final = 86_400.0
+_MOST_MAPPED: Final = 1 << 31
+#: Outcomes of records that pay for no image task of their own.
+_WITHOUT_ID: Final = frozenset({"shared", "reused", "further", "failed"})
+
+#: DAG, run, task and map index.
+TaskInstance = tuple[str, str, str, int]
+
+
+class NoManifest(ValueError):
+    """The content of a file is no manifest of ours."""
+
+
+@dataclass(frozen=True)
+class ManifestRecords:
+    """What a manifest tells of money.
+
+    :param records: Of every entry that could be understood.
+    :param reused: The stems of files that it found in place and says it paid nothing for.
+    :param damaged: How many entries could not be understood.
+    """
+
+    records: list[SpendRecord]
+    task_instance: TaskInstance
+    reused: frozenset[str]
+    damaged: int
+
+
+def manifest_records(content: Any, destination: str) -> ManifestRecords:
+    """Return the records of a manifest.
+
+    :param content: Its JSON.
+    :param destination: URI of the folder that it lies in.
+    :raises NoManifest: It is none, or one of another version.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("dag_id"), str):
+        raise NoManifest("it is no manifest of this provider")
+    if content.get("version") != VERSION:
+        raise NoManifest(f"it is of version {content.get('version')!s:.20}, and this reads version {VERSION}")
+    entries = _Entries(content, destination)
+    records = list(entries.of_download() if isinstance(content.get("image_tasks"), list) else entries.of_generate())
+    latest = max((record.day for record in records), default="")
+    records = [record if record.day or not latest else replace(record, day=latest) for record in records]
+    return ManifestRecords(records, entries.task_instance, frozenset(entries.reused), entries.damaged)
+
+
+def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:
+    """Return the record of a purchase that a book tells of, and no manifest: at list price, of the usual resolution.
+
+    :param at: Epoch seconds of about the purchase.
+    :param base: Has the destination and the task instance.
+    """
+    paid = listed_price(model, "")
+    return replace(
+        base,
+        outcome="booked",
+        image_task_id=image_task_id,
+        day=_day(at),
+        model=model,
+        request=stem[:LONGEST_REQUEST],
+        paid=paid,
+        listed=paid or 0,
+    )
+
+
+def listed_price(model: str, resolution: str) -> int | None:
+    """Return the list price of an image in millionths of a USD; None where none is known.
+
+    :param resolution: Empty stands for the one that is asked for where nothing is said.
+    """
+    price = catalogue.list_price(model or catalogue.DEFAULT_MODEL, resolution or "1K")
+    return None if price is None else micros(price)
+
+
+class _Entries:
+    """The lists of one manifest, entry by entry.
+
+    :param destination: URI of the folder that it lies in.
+    """
+
+    def __init__(self, content: Mapping[str, Any], destination: str) -> None:
+        self._content = content
+        map_index = content.get("map_index")
+        mapped = isinstance(map_index, int) and 0 <= map_index < _MOST_MAPPED
+        names = (_text(content.get(name)) for name in ("dag_id", "run_id", "task_id"))
+        self.task_instance: TaskInstance = (*names, map_index if mapped else -1)  # type: ignore[assignment]
+        #: The fields that all records of the manifest have in common.
+        self._who = (destination, *self.task_instance)
+        self.reused: set[str] = set()
+        self.damaged = 0
+
+    def of_generate(self) -> Iterator[SpendRecord]:
+        """Yield a record for each entry, and one for what was paid for requests that are listed no more."""
+        paid = listed = lost_race = 0
+        for record in self._of_requests():
+            paid += record.paid or 0
+            listed += record.listed
+            lost_race += record.lost_race
+            yield record
+        content = self._content
+        total = _micros(content.get("paid_usd", content.get("cost_usd"))) or 0
+        rest = max(0, total - paid)
+        lost = max(0, (_micros(content.get("lost_race")) or 0) - lost_race)
+        if rest or lost:
+            estimated = max(0, (_micros(content.get("of_which_listed_usd")) or 0) - listed)
+            yield SpendRecord("earlier", "", *self._who, paid=rest, listed=min(rest, estimated), lost_race=lost)
+
+    def _of_requests(self) -> Iterator[SpendRecord]:
+        first_of: set[Any] = set()
+        for entry in self._entries("images"):
+            request = entry.get("request")
+            further = isinstance(request, int) and request in first_of
+            if isinstance(request, int):
+                first_of.add(request)
+            yield self._image(entry, further=further)
+        for entry in self._entries("failed"):
+            yield self._failure(entry)
+        for entry in self._entries("former"):
+            yield self._left_over(entry, "bought")
+        for entry in self._entries("abandoned"):
+            yield self._left_over(entry, "missing")
+
+    def _image(self, entry: Mapping[str, Any], *, further: bool) -> SpendRecord:
+        """Return the record of an image in place.
+
+        :param further: Whether it came beside the one that was asked for.
+        """
+        times = entry.get("times")
+        day = _day(times.get("submitted_at")) if isinstance(times, dict) else ""
+        outcome: Outcome = "bought"
+        if further:
+            outcome = "further"
+        elif entry.get("reused") is True:
+            outcome = "reused"
+            if not self._paid(entry):
+                self.reused.add(_stem(entry))
+        elif entry.get("shared") is True:
+            outcome = "shared"
+        return self._record(outcome, entry, self._paid(entry), day)
+
+    def _failure(self, entry: Mapping[str, Any]) -> SpendRecord:
+        """Return the record of a request, or of a further image, that brought none."""
+        paid = self._paid(entry)
+        free = entry.get("charged") == "no" and not paid
+        if paid or (not free and entry.get("shared") is not True):
+            return self._record("missing", entry, paid, "")
+        bought_here = entry.get("id") and entry.get("shared") is not True
+        return self._record("refunded" if bought_here else "failed", entry, 0, "")
+
+    def _left_over(self, entry: Mapping[str, Any], outcome: Outcome) -> SpendRecord:
+        """Return the record of what an earlier list of requests left."""
+        expires_at = parse_time(entry.get("expires_at"))
+        day = "" if expires_at is None else _day(expires_at - LINK_LIFETIME_SECONDS)
+        return self._record(outcome, entry, self._paid(entry), day)
+
+    def _paid(self, entry: Mapping[str, Any]) -> int | None:
+        """Return what the task instance paid for an entry, or None where the manifest does not know the price."""
+        if "paid_usd" in entry:
+            return _micros(entry["paid_usd"])
+        free = entry.get("shared") is True or entry.get("reused") is True
+        return 0 if free else _micros(entry.get("cost_usd"))
+
+    def _record(self, outcome: Outcome, entry: Mapping[str, Any], paid: int | None, day: str) -> SpendRecord:
+        request = entry.get("name")
+        if not isinstance(request, str):
+            asked = entry.get("fields")
+            request = asked.get("prompt") if isinstance(asked, dict) else ""
+        # Of what is shared, in place before, or further, the image task counts where it was bought.
+        own = entry.get("shared") is not True and (outcome in ("bought", "refunded") or not entry.get("index"))
+        return SpendRecord(
+            outcome,
+            _text(entry.get("id")) if own and outcome not in _WITHOUT_ID else "",
+            *self._who,
+            day,
+            _text(entry.get("model")),
+            request[:LONGEST_REQUEST] if isinstance(request, str) else "",
+            paid,
+            (paid or 0) if entry.get("cost_is_listed") is True else 0,
+            min(_micros(entry["lost_race"]) or 0, paid or 0) if "lost_race" in entry else 0,
+        )
+
+    def of_download(self) -> Iterator[SpendRecord]:
+        """Yield a record for each image task: of their requests nothing is known but the model and the pixels."""
+        pixels = {
+            _text(image.get("id")): (image.get("width"), image.get("height")) for image in self._entries("images")
+        }
+        for entry in self._entries("image_tasks"):
+            yield self._image_task(entry, pixels.get(_text(entry.get("id"))))
+
+    def _image_task(self, entry: Mapping[str, Any], pixels: tuple[Any, Any] | None) -> SpendRecord:
+        """Return the record of an image task.
+
+        :param pixels: Of an image of it that is in place; None where none is.
+        """
+        model = _text(entry.get("model"))
+        error = entry.get("error")
+        expired = isinstance(error, dict) and error.get("code") == EXPIRED.code
+        paid, listed = _micros(entry.get("cost_usd")), 0
+        outcome: Outcome = "missing" if pixels is None else "bought"
+        if entry.get("status") == "failed" and not paid and not expired:
+            outcome, paid = "refunded", 0
+        elif paid is None:
+            paid = listed_price(model, _resolution(pixels))
+            listed = paid or 0
+        day = _day(entry.get("created_at")) or _day(entry.get("completed_at"))
+        return SpendRecord(outcome, _text(entry.get("id")), *self._who, day, model, "", paid, listed)
+
+    def _entries(self, name: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the entries of a list that are mappings, and count what is none."""
+        entries = self._content.get(name, [])
+        if not isinstance(entries, list):
+            self.damaged += 1
+            return
+        for entry in entries:
+            if isinstance(entry, dict):
+                yield entry
+            else:
+                self.damaged += 1
+
+
+def _text(value: Any) -> str:
+    return value[:_LONGEST] if isinstance(value, str) else ""
+
+
+def _micros(value: Any) -> int | None:
+    usd = parse_usd_amount(value)
+    return None if usd is None else micros(usd)
+
+
+def _stem(entry: Mapping[str, Any]) -> str:
+    """Return the name, without suffix, of the file that an image is in."""
+    return _text(entry.get("uri")).rpartition("/")[2].rpartition(".")[0]
+
+
+def _resolution(pixels: tuple[Any, Any] | None) -> str:
+    """Return the resolution of an image of so many pixels, empty where it is not known."""
+    if pixels is None or not all(isinstance(side, int) for side in pixels):
+        return ""
+    return catalogue.resolution_of(*pixels) or ""
+
+
+def _day(at: Any) -> str:
+    """Return the day of a moment in UTC, as it is sorted; empty where it is none."""
+    seconds = parse_time(at)
+    return "" if seconds is None else _day_text(int(seconds // _DAY_SECONDS))
+
+
+@lru_cache(maxsize=4096)
+def _day_text(number: int) -> str:
+    return datetime.fromtimestamp(number * _DAY_SECONDS, UTC).date().isoformat()
