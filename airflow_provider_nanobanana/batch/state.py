@@ -360,7 +360,8 @@ class BatchState:
 
     def mark_failed(self, failure: FailedItem) -> None:
         """Note that an item ended without an image."""
-        if failure.charged != "no" and not self.entry(failure.item).shared:
+        failure = replace(failure, shared=self.entry(failure.item).shared)
+        if failure.charged != "no" and not failure.shared:
             self.costs.stop_waiting_for_bill(failure.item)
         self._failures_logged += 1
         level = logging.WARNING if self._failures_logged <= _MOST_FAILURES_LOGGED else logging.DEBUG

@@ -125,10 +125,11 @@ class Money(RuleBasedStateMachine):
         state.costs.reserve(WANTED[number])
         state.costs.release(WANTED[number])
 
-    @rule(run=runs, number=wishes, other=runs)
-    def share(self, run: int, number: int, other: int) -> None:
+    @rule(run=runs, number=wishes)
+    def share(self, run: int, number: int) -> None:
+        other = 1 - run
         wish, theirs = self.wishes[run][number], self.wishes[other][number].current
-        if wish.in_place or theirs is None or self.payer[theirs] != other or other == run:
+        if wish.in_place or theirs is None or self.payer[theirs] != other:
             return
         wish.current = theirs
         wish.foreign = False

@@ -102,10 +102,11 @@ def test_the_bill_of_others_tells_what_ours_will_be() -> None:
         state.costs.reserve(THIRD)
 
 
-def test_a_shared_image_task_that_ends_badly_vouches_for_no_price() -> None:
+def test_a_shared_image_task_that_ends_badly_vouches_for_no_price(caplog: pytest.LogCaptureFixture) -> None:
     state = make_state(WANTED, max_cost_usd=0.1)
     note_image_task(state, FIRST, bought_by("theirs"), shared=True)
     state.mark_failed(FailedItem.from_error(FIRST, errors.ResultExpired("late", charged="yes")))
+    assert "(paid by another run)" in caplog.text
     state.costs.reserve(SECOND)
     assert state.costs.waits_for_bills
 
