@@ -14,7 +14,7 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -77,23 +77,31 @@ class Output:
     secret: str = ""
 
     def step(self, line: str) -> None:
-        """Write a step at once."""
-        self._write(line, self.err if self.as_json else self.out)
+        """Write a step at once.
+
+        :raises OSError: Nobody reads either stream; what has not been bought yet is not to be.
+        """
+        self._write(line, *((self.err, self.out) if self.as_json else (self.out, self.err)))
 
     def result(self, document: str) -> None:
-        """Write a part of the result."""
-        self._write(document, self.out)
+        """Write a part of the result; errors as of :meth:`step`."""
+        self._write(document, self.out, self.err)
 
-    def _write(self, text: str, stream: TextIO) -> None:
+    def _write(self, text: str, stream: TextIO, other: TextIO) -> None:
         from airflow_provider_nanobanana.toapis.redaction import redact
 
         shown = redact(text, self.secret)
         try:
-            print(shown, file=stream, flush=True)
+            _print(shown, stream)
         except OSError:
             # A pipe whose reader has gone: what was bought is told all the same, as long as anybody listens.
-            with suppress(OSError):
-                print(shown, file=self.err, flush=True)
+            _print(shown, other)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    # The service's words may be Chinese and the terminal may not.
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def check(hook: NanoBananaHook, *, buy_one: bool, output: Output) -> int:
@@ -183,7 +191,7 @@ def _interrupted(verdict: Verdict) -> Verdict:
 def _end(output: Output, hook: NanoBananaHook, verdict: Verdict, seen: TrialSeen) -> int:
     """Write the result; return the exit status."""
     if output.as_json:
-        output.result(json.dumps(_document(hook, verdict, seen), indent=2, ensure_ascii=False))
+        output.result(json.dumps(_document(hook, verdict, seen), indent=2))
         return verdict.exit_status
     for line in (*_finding_lines(verdict.findings), *_setting_lines(verdict), *_purchases(hook, seen)):
         output.result(line)
@@ -217,8 +225,8 @@ def _purchases(hook: NanoBananaHook, seen: TrialSeen) -> Iterator[str]:
     for post in seen.posts:
         if post.lost:
             at = datetime.fromtimestamp(post.sent_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            how = f"{look}({post.client_business_id!r}) or " if post.client_business_id else ""
-            yield f"MAY BE BOUGHT: a submit left at {at} and no answer was seen. Look with {how}in the ToAPIs console."
+            how = f"with {look}({post.client_business_id!r}), or " if post.client_business_id else ""
+            yield f"MAY BE BOUGHT: a submit left at {at} and no answer was seen. Look {how}in the ToAPIs console."
 
 
 def _document(hook: NanoBananaHook, verdict: Verdict, seen: TrialSeen) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.submission.trial import LOOK_UPS, Attempt, Post
 from airflow_provider_nanobanana.toapis import catalogue, errors
 from airflow_provider_nanobanana.toapis.error_body import parse_retry_after
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.rate_pacer import RateLimitHeaders
+from airflow_provider_nanobanana.toapis.rate_pacer import LEAST_BELIEVED, RateLimitHeaders
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 RESOLUTION: Final = "1K"
 #: An accepted submit is found within half a minute (docs/toapis.md, "Client ids"), and the look itself takes time.
 _RELIED_ON_SECONDS: Final = 35.0
+#: Calls a second that a connection may say.
+_HIGHEST_RATE: Final = 10_000.0
 #: A clock that differs by more, in seconds, is worth a word.
 _CLOCK_SLACK: Final = 30.0
 
@@ -178,7 +180,7 @@ def _judge_unused_id(seen: ImageTask | errors.ToApisError) -> Finding:
 def _judge_limits(settings: ToApisSettings, answers: Sequence[ApiResponse]) -> list[Finding]:
     findings = []
     for category, mine in (("async_submit", settings.submit_rate), ("async_query", settings.query_rate)):
-        rate = _named_rate(answers, category)
+        rate = _named_rate(answers, category, mine)
         if rate is not None:
             verb = "more than" if mine > rate else "no more than"
             words = (
@@ -200,11 +202,14 @@ def _judge_limits(settings: ToApisSettings, answers: Sequence[ApiResponse]) -> l
     return findings
 
 
-def _named_rate(answers: Sequence[ApiResponse], category: str) -> float | None:
-    """Return the calls a second that the last answer of a category names."""
+def _named_rate(answers: Sequence[ApiResponse], category: str, mine: float) -> float | None:
+    """Return the calls a second that the last answer of a category names, as far as it can be believed.
+
+    :param mine: What the connection says: a limit far below counts in a unit that nobody documents.
+    """
     named = (answer.headers for answer in answers if answer.headers.get("x-ratelimit-category") == category)
     rates = [RateLimitHeaders.read(headers, category).rate for headers in named]
-    return next((rate for rate in reversed(rates) if rate), None)
+    return next((rate for rate in reversed(rates) if rate and mine * LEAST_BELIEVED <= rate <= _HIGHEST_RATE), None)
 
 
 # --- client ids --------------------------------------------------------------------------------------------------
@@ -416,7 +421,7 @@ def _extra(settings: ToApisSettings) -> dict[str, Any]:
 
 
 def _submit_rate(settings: ToApisSettings, answers: Sequence[ApiResponse]) -> float:
-    return _named_rate(answers, "async_submit") or settings.submit_rate
+    return _named_rate(answers, "async_submit", settings.submit_rate) or settings.submit_rate
 
 
 def _prices(settings: ToApisSettings, trial: TrialSeen) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _EPISODE: Final = 1.0
 #: The documented limits lie within a factor of ten (docs/toapis.md, "Rate limits"). A header that says far less than
 #: the connection counts in another unit than minutes, which nobody documents: believed, calls per second would slow
 #: us sixtyfold.
-_LEAST_BELIEVED: Final = 1 / 20
+LEAST_BELIEVED: Final = 1 / 20
 #: Obedience to one header: an absurd one must not turn paid images into timeouts.
 LONGEST_WAIT: Final = 60.0
 
@@ -132,7 +132,7 @@ class RatePacer:
         Of the calls that passed, one can have been the last of a window. A service that says so of a second one does
         not count: it is not obeyed before it has refused a call, or said that some are left.
         """
-        if headers.rate is not None and headers.rate >= self._most * _LEAST_BELIEVED:
+        if headers.rate is not None and headers.rate >= self._most * LEAST_BELIEVED:
             self._rate = min(self._most, headers.rate)
         self._counted = self._counted or headers.some_left
         if headers.exhausted_for is None:

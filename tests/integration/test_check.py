@@ -384,14 +384,42 @@ def test_a_submit_that_is_cut_off_says_under_which_id_to_look(
     assert image_task["client_business_id"] in last
 
 
-def test_a_reader_that_has_gone_does_not_hide_what_was_bought(command: Command, emulator: Emulator) -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError
+class Gone(io.StringIO):
+    """A pipe whose reader has gone."""
 
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_reader_that_has_gone_does_not_hide_what_was_bought(command: Command, emulator: Emulator) -> None:
     checked = command(as_json=False, out=Gone())
     ids = [image_task["id"] for image_task in emulator.ledger()["image_tasks"]]
     assert len(ids) == 2 and all(image_task_id in checked.err for image_task_id in ids)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_where_nobody_listens_nothing_is_bought(
+    command: Command, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", emulator.connection_json())
+    with CommandLineHook() as hook, pytest.raises(BrokenPipeError):
+        check(hook, buy_one=True, output=Output(as_json, Gone(), Gone()))
+    assert emulator.ledger()["count"] == 0
+
+
+def test_a_terminal_that_knows_no_chinese_is_told_all_the_same(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", emulator.connection_json())
+    emulator.fault(on="submit", kind="server_error", text="系统繁忙", skip=1)
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with CommandLineHook() as hook:
+        hook.clock, hook.sleep = clock, clock.sleep
+        assert check(hook, buy_one=True, output=Output(False, out, out)) == 2
+    out.seek(0)
+    shown = out.read()
+    assert emulator.ledger()["image_tasks"][0]["id"] in shown
+    assert "\\u7cfb" in shown
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -141,6 +141,8 @@ def limited(category: str | None, limit: str, status: int = 200, **headers: str)
         ([limited("async_query", "3000")], 3.0),
         ([limited(None, "3000")], 3.0),
         ([limited("async_submit", "plenty")], 3.0),
+        ([limited("async_submit", "5")], 3.0),
+        ([limited("async_submit", "9999999")], 3.0),
     ],
 )
 def test_the_rate_is_what_the_account_names_for_submits(answers: list[ApiResponse], rate: float) -> None:
