@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.cli.verdict import AccountSeen, Finding, Verdict
     from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
     from airflow_provider_nanobanana.submission.trial import TrialSeen
-    from airflow_provider_nanobanana.toapis.responses import ApiResponse
+    from airflow_provider_nanobanana.toapis.models import ImageTask
+    from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 PURPOSE: Final = "See whether the service does what this provider relies on: for free, or by buying one image."
@@ -145,18 +146,26 @@ def look_at_account(hook: NanoBananaHook) -> AccountSeen:
     from airflow_provider_nanobanana.hooks.connection import check_account, failure_text
     from airflow_provider_nanobanana.toapis import errors
 
+    of_the_key: list[Balance] = []
+
+    def balance(*, of_key: bool = False) -> Balance:
+        left = hook.balance(of_key=of_key)
+        of_the_key.extend([left] if of_key else [])
+        return left
+
     try:
         models = hook.models()
-        works, words = check_account(hook.settings.model, lambda: models, hook.balance)
+        works, words = check_account(hook.settings.model, lambda: models, balance)
     except NanoBananaException as failure:
         words = failure_text(failure.error, hook.settings)
         return AccountSeen(works=False, words=words, asked=not failure.error.retryable)
     unused = f"nb-check-{uuid.uuid4().hex}"
+    unused_id: ImageTask | errors.ToApisError
     try:
-        found = hook.session.get_task(unused, by_client_id=True)
+        unused_id = hook.session.get_task(unused, by_client_id=True)
     except errors.ToApisError as answer:
-        return AccountSeen(works, words, models=tuple(models), unused_id=answer)
-    return AccountSeen(works, words, models=tuple(models), unused_id=found)
+        unused_id = answer
+    return AccountSeen(works, words, True, tuple(models), next(iter(of_the_key), None), unused_id)
 
 
 def _try(

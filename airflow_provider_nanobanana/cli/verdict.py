@@ -21,7 +21,7 @@ from airflow_provider_nanobanana.toapis.rate_pacer import LEAST_BELIEVED, RateLi
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.toapis.responses import ApiResponse
+    from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 #: What is bought: the smallest resolution that every price list has.
@@ -78,6 +78,7 @@ class AccountSeen:
     :param works: Whether an image could be bought, and in ``words`` why or why not.
     :param asked: Whether the gateway could be asked at all.
     :param models: The image models that the key sees.
+    :param key_balance: What the key may still spend of the account; None where that was not told.
     :param unused_id: What a look-up of a client id that nobody used came to; None where it was not made.
     """
 
@@ -85,6 +86,7 @@ class AccountSeen:
     words: str
     asked: bool = True
     models: tuple[str, ...] = ()
+    key_balance: Balance | None = None
     unused_id: ImageTask | errors.ToApisError | None = None
 
 
@@ -158,6 +160,12 @@ def _judge_account(account: AccountSeen) -> list[Finding]:
         shown = ", ".join(sorted(account.models)[:12])
         more = f" and {len(account.models) - 12} more" if len(account.models) > 12 else ""
         findings.append(Finding("models", Mark.NOTE, f"The key sees {shown}{more}."))
+    if (key := account.key_balance) is not None:
+        usd = "" if key.remain_usd is None else f" (about {format_usd(round(key.remain_usd, 2))})"
+        left = (
+            "has no limit of its own" if key.unlimited else f"may spend {key.remain_credits or 0:g} credits more{usd}"
+        )
+        findings.append(Finding("key", Mark.NOTE, f"The key {left}."))
     if account.unused_id is not None:
         findings.append(_judge_unused_id(account.unused_id))
     return findings

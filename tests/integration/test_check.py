@@ -142,6 +142,7 @@ def test_every_way_to_take_client_ids_is_told_and_answered(command: Command, emu
 def test_without_being_told_to_nothing_is_bought(command: Command, emulator: Emulator) -> None:
     checked = command(buy_one=False, as_json=False)
     assert checked.status == 0
+    assert "The key has no limit of its own." in checked.out
     assert "$0.025" in checked.out and "two for $0.05" in checked.out
     assert "HTTP 404 task_not_found" in checked.out
     assert emulator.ledger()["count"] == 0

@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.cli.verdict import (
 from airflow_provider_nanobanana.submission.trial import Attempt, LookUps, Post, TrialSeen
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.responses import ApiResponse
+from airflow_provider_nanobanana.toapis.responses import ApiResponse, Balance
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
@@ -118,6 +118,11 @@ def test_an_image_that_does_not_show_is_bought_again_only_where_it_would_show(to
 def test_what_an_id_that_nobody_used_shows(unused_id: ImageTask | errors.ToApisError, mark: Mark) -> None:
     verdict = judge(settings(), AccountSeen(works=True, words="", unused_id=unused_id))
     assert [finding.mark for finding in verdict.findings if finding.about == "unknown id"] == [mark]
+
+
+def test_what_the_key_may_spend_is_told() -> None:
+    limited_key = AccountSeen(works=True, words="", key_balance=Balance(remain_credits=30))
+    assert judge(settings(), limited_key).findings[1].words == "The key may spend 30 credits more (about $0.15)."
 
 
 def test_ids_that_lead_anywhere_are_not_sent() -> None:
