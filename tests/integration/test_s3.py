@@ -22,7 +22,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
-from airflow_provider_nanobanana.landing.reuse import find_existing
+from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.landing.storage.base import Storage
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission.references import ReferenceUploader, read_reference
@@ -196,6 +196,9 @@ def test_what_is_there_is_found_among_others(bucket: Bucket, many: int) -> None:
     found = find_existing(ImageStore(f"s3://store@{BUCKET}/x"), [(stem, stem) for stem in stems])
     assert list(found) == stems[:1]
     assert found[stems[0]].uri == f"s3://store@{BUCKET}/x/{stems[0]}.png"
+    heads = {stem.rpartition("-")[0]: 1 for stem in stems}
+    bucket.put(f"x/{stems[2][:-1]}7.png", PNG)
+    assert find_numbered(ImageStore(f"s3://store@{BUCKET}/x"), heads) == {*stems[:2], f"{stems[2][:-1]}7"}
 
 
 def test_a_listing_of_more_than_one_page(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

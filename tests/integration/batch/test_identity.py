@@ -179,7 +179,7 @@ _ROUNDS = st.tuples(
 
 _FOLDERS = itertools.count()
 _often = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -265,3 +265,25 @@ def test_lists_that_change_while_images_are_under_way_lose_none(quick: GenerateT
         landed = now
     check_names(run, requests)
     assert set(landed.values()) == paid(batch) and batch.posts == len(landed)
+
+
+@_often
+@given(rounds=st.lists(_ROUNDS, min_size=2, max_size=4))
+def test_without_reuse_each_clear_adds_a_picture_of_each_and_replaces_none(
+    quick: GenerateTask, rounds: list[Any]
+) -> None:
+    batch = quick
+    begin(batch)
+    landed: dict[str, str] = {}
+    for number, (drawn, later, crash_at, _) in enumerate(rounds):
+        requests = requests_of(*drawn)
+        go_on(batch, number, later)
+        run = batch.attempt(requests=requests, crash_at=crash_at, reuse_existing=False)
+        batch.clock.sleep(600.0)
+        if run.result is None:
+            run = batch.attempt(requests=requests, reuse_existing=False)
+        check_names(run, requests)
+        now = owners(batch)
+        assert landed.items() <= now.items() and len(set(now.values())) == len(now) == len(landed) + len(requests)
+        assert set(now.values()) == paid(batch) and batch.posts == len(now)
+        landed = now
