@@ -9,10 +9,7 @@ import hashlib
 import importlib.util
 import json
 import logging
-import multiprocessing
-import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +32,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from tests.support.create_race import assert_created_once
 from tests.support.images import jpeg_with_provenance, picture
 from tests.support.s3_proxy import S3Proxy, s3_proxy
 from tests.support.task_runner import Run, TaskInstance, attempt
@@ -50,8 +48,6 @@ PNG = picture("png")
 #: Airflow's, for this file: opening a store takes a second.
 STORES: dict[str, Any] = {}
 BUCKET = "pictures"
-PROCESSES = 6
-NAMES = 500
 
 
 def connection(endpoint: str, **config: Any) -> str:
@@ -267,35 +263,9 @@ def claims() -> Storage:
     return ImageStore(f"s3://store@{BUCKET}/x").reserved("claims")
 
 
-def _create_all(endpoint: str, number: int, barrier: Any, results: Any) -> None:
-    os.environ["AIRFLOW_CONN_STORE"] = connection(endpoint)
-    place = claims()
-    won = []
-    for name in range(NAMES):
-        barrier.wait(60)
-        if place.create(f"{name}.g0.json", b"%d" % number * 300):
-            won.append(name)
-    results.put((number, won))
-
-
 def test_one_of_many_processes_creates_each_name(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
-    forked = multiprocessing.get_context("fork")
-    barrier, results = forked.Barrier(PROCESSES), forked.Queue()
-    processes = [
-        forked.Process(target=_create_all, args=(bucket.endpoint, number, barrier, results))
-        for number in range(PROCESSES)
-    ]
-    for process in processes:
-        process.start()
-    winners = dict(results.get(timeout=240) for _ in processes)
-    for process in processes:
-        process.join()
-    won = Counter(name for names in winners.values() for name in names)
-    assert won == dict.fromkeys(range(NAMES), 1)
-    for number, names in winners.items():
-        for name in names[:20]:
-            assert bucket.get(f"x/.nanobanana/claims/{name}.g0.json") == b"%d" % number * 300
+    assert_created_once(claims)
 
 
 def test_a_create_whose_answer_is_lost_is_ours(bucket: Bucket, proxy: S3Proxy) -> None:

@@ -37,8 +37,15 @@ def lacks_rights(error: BaseException | None) -> bool:
 
 
 def is_there(error: BaseException) -> bool:
-    """Whether a create was refused because the name is taken; s3fs tells not every 412 as ``FileExistsError``."""
-    return any(isinstance(cause, FileExistsError) or status_of(cause) == 412 for cause in _chain(error))
+    """Whether a create was refused because the name is taken.
+
+    s3fs tells not every 412 as ``FileExistsError``; Google's store tells an account that may create and not delete
+    that it may not delete what is there.
+    """
+    return any(
+        isinstance(cause, FileExistsError) or status_of(cause) == 412 or "storage.objects.delete access" in str(cause)
+        for cause in _chain(error)
+    )
 
 
 def is_conflict(error: BaseException) -> bool:

@@ -81,6 +81,11 @@ class LocalStorage(Storage):
         with self._appearing(staged, name):
             os.replace(staged.path, self.folder / name)
 
+    def create(self, name: str, content: bytes) -> bool:
+        # Whoever comes later need not write a file that cannot get its name.
+        found = self.read(name, len(content))
+        return super().create(name, content) if found is None else found == content
+
     def put_new(self, name: str, content: bytes) -> None:
         with self.stage(name) as staged:
             with storage_failures(f"write {self.folder / name}", *_FAILURES):

@@ -35,15 +35,16 @@ _PROVIDERS: Final = {
     "adl": "apache-airflow-providers-microsoft-azure",
     "wasb": "apache-airflow-providers-microsoft-azure",
 }
+_AZURE: Final = frozenset({"abfs", "abfss", "adl", "wasb", "az"})
 # How each store is told the content type; s3fs and gcsfs do not know WebP on every Python version.
 _CONTENT_TYPE: Final = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type", "gcs": "content_type"}
 # Stores that list by prefix: one request instead of two for every possible suffix.
-_FIND_BY_PREFIX: Final = frozenset(_CONTENT_TYPE)
+_FIND_BY_PREFIX: Final = frozenset(_CONTENT_TYPE) | _AZURE
 # How each library is told to create an object only where there is none: these stores decide that themselves, at once
 # and for everybody. Others (fsspec's own way among them) look first and write then, and are not trusted.
 _ONLY_NEW: Final[dict[str, dict[str, Any]]] = {
     **{protocol: {"mode": "create"} for protocol in ("s3", "s3a", "gs", "gcs", "memory")},
-    **{protocol: {"overwrite": False} for protocol in ("abfs", "abfss", "adl", "wasb", "az")},
+    **{protocol: {"overwrite": False} for protocol in _AZURE},
 }
 # The memory of this process looks first, too; only this provider's own creates exclude each other there.
 _MEMORY_LOCK: Final = threading.Lock()
@@ -131,7 +132,7 @@ class ObjectStorage(Storage):
                 written = True
         with storage_failures(f"write {self.uri(name)}", Exception):
             if not written:
-                _replace(fs, typed, path, option)
+                _replace(fs, str(typed), path, option)
             found = fs.info(path).get("size")
         if found not in (None, size):
             raise StorageFailed(f"{self.uri(name)} has {found} bytes after writing {size}")
@@ -242,12 +243,12 @@ class ObjectStorage(Storage):
             self._fs.rm_file(self._path(name))
 
 
-def _replace(fs: Any, source: Path, path: str, option: dict[str, str]) -> None:
+def _replace(fs: Any, source: str, path: str, option: dict[str, str]) -> None:
     try:
-        fs.put_file(str(source), path, **option)
-    except FileExistsError:  # some stores (adlfs) do not replace unasked
+        fs.put_file(source, path, **option)
+    except FileExistsError:  # some stores (an older adlfs) do not replace unasked
         fs.rm_file(path)
-        fs.put_file(str(source), path, **option)
+        fs.put_file(source, path, **option)
 
 
 def _is_file(fs: Any, path: str) -> bool:

@@ -120,6 +120,13 @@ def test_a_disk_without_hard_links(tmp_path: Path, code: int, monkeypatch: pytes
     assert "has no hard links (no links here)" in claims(str(tmp_path)).missing_exclusivity()
 
 
+def test_a_folder_that_was_copied_to_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims(str(tmp_path)).missing_exclusivity()
+    monkeypatch.setattr(exclusive, "_found", {})
+    monkeypatch.setattr("os.link", _raise(OSError(errno.EPERM, "no links here")))
+    assert "has no hard links" in claims(str(tmp_path)).missing_exclusivity()
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.ESTALE])
 def test_a_disk_in_trouble_is_asked_again(tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as trouble:
@@ -204,6 +211,7 @@ def test_a_library_that_is_too_old(destination: str, monkeypatch: pytest.MonkeyP
     [
         translated(lambda: OSError(errno.EINVAL, "At least one of the pre-conditions"), 412, "PreconditionFailed"),
         translated(lambda: FileExistsError("there"), 412, "PreconditionFailed"),
+        OSError("Forbidden: /b/bucket/o\nme@x does not have storage.objects.delete access to the object."),
     ],
 )
 def test_every_way_to_say_that_it_is_there(store: Store, refusal: Exception) -> None:

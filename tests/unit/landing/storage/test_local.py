@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
-
-PROCESSES = 6
-NAMES = 500
-
-
-def _create_all(folder: str, number: int, barrier: Any, results: Any) -> None:
-    place = ImageStore(folder).reserved("claims")
-    won = []
-    for name in range(NAMES):
-        barrier.wait(60)
-        if place.create(f"{name}.g0.json", b"%d" % number * 300):
-            won.append(name)
-    results.put((number, won))
+from tests.support.create_race import assert_created_once
 
 
 def test_one_of_many_processes_creates_each_name(tmp_path: Path) -> None:
-    """Tried one after another, an exists-then-write passes, too: fsspec's created 5 of 500 names six times."""
-    forked = multiprocessing.get_context("fork")
-    barrier, results = forked.Barrier(PROCESSES), forked.Queue()
-    processes = [
-        forked.Process(target=_create_all, args=(str(tmp_path), number, barrier, results))
-        for number in range(PROCESSES)
-    ]
-    for process in processes:
-        process.start()
-    winners = dict(results.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-    won = Counter(name for names in winners.values() for name in names)
-    assert won == dict.fromkeys(range(NAMES), 1)
-    for number, names in winners.items():
-        for name in names:
-            content = (tmp_path / ".nanobanana" / "claims" / f"{name}.g0.json").read_bytes()
-            assert content == b"%d" % number * 300, "whole, and the winner's"
-    assert len(list((tmp_path / ".nanobanana" / "claims").iterdir())) == NAMES, "nothing else is left"
+    """fsspec's own create looks first and writes then: it created 5 of 500 names six times."""
+    assert_created_once(lambda: ImageStore(str(tmp_path)).reserved("claims"))
+    left = {path.suffix for path in (tmp_path / ".nanobanana" / "claims").iterdir()}
+    assert left == {".json"}, "no temporary file"
 
 
 @pytest.fixture
@@ -61,6 +31,12 @@ def test_a_file_is_created_once_and_stays(place: LocalStorage) -> None:
     assert place.create("a", b"second") is False
     assert place.create("a", b"first") is True, "it is this content's"
     assert place.read("a", 100) == b"first"
+
+
+def test_whoever_comes_later_writes_nothing(place: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.create("a", b"first")
+    monkeypatch.setattr("os.fsync", lambda _: pytest.fail("written for nothing"))
+    assert place.create("a", b"second") is False
 
 
 def test_what_is_on_the_disk_before_it_has_its_name(place: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
