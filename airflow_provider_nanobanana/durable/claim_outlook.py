@@ -6,7 +6,6 @@ nothing is sent, and nothing is known better than by the task itself. Pure: no I
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +15,6 @@ from airflow_provider_nanobanana.durable.claims import (
     Buyer,
     Claim,
     ClaimAction,
-    ClaimDecision,
     ClaimFacts,
     Damaged,
     decide_claim,
@@ -32,7 +30,7 @@ DEFAULT_POLICY: Final = SubmissionPolicy(clear_rebuys=True)
 _STOPS: Final[tuple[tuple[type[errors.ToApisError], str], ...]] = (
     (errors.ContentRefused, "fails: the service has refused the content"),
     (errors.ResultExpired, "fails: it is paid, and its link has expired"),
-    (errors.ImageTaskNotFound, "fails: it was bought with another account"),
+    (errors.ImageTaskNotFound, "fails: this account does not know what was bought"),
     (errors.SubmissionUnfindable, "fails: whether it was bought cannot be found out"),
 )
 
@@ -79,13 +77,12 @@ def outlook(
 def _words(facts: ClaimFacts, now: float) -> str:
     decision = decide_claim(facts, now)
     if decision.action is not ClaimAction.LOOK_UP:
-        return _does(facts, decision, now)
-    answers = {
-        words: _does(answered, decide_claim(answered, now), now)
-        for words, lookup in _answers(facts, decision.target, now).items()
-        if (answered := replace(facts, lookup=lookup))
-    }
-    return "asks the service; " + "; ".join(f"{words}, it {does}" for words, does in answers.items())
+        return _does(facts, now)
+    answers = [
+        f"{condition}, {_does(replace(facts, lookup=lookup), now)}"
+        for condition, lookup in _answers(facts, decision.target, now).items()
+    ]
+    return f"asks the service: {'; '.join(answers)}"
 
 
 def _answers(facts: ClaimFacts, target: str, now: float) -> dict[str, Lookup]:
@@ -98,13 +95,15 @@ def _answers(facts: ClaimFacts, target: str, now: float) -> dict[str, Lookup]:
         there = known.model_copy(update=completed)
     failed = known.model_copy(update={"status": ImageTaskStatus.FAILED})
     return {
-        "if the image is there": Lookup(target, there),
+        "if it is there": Lookup(target, there),
         "if it failed": Lookup(target, failed),
         "if it is not there": Lookup(target),
     }
 
 
-def _does(facts: ClaimFacts, decision: ClaimDecision, now: float) -> str:
+def _does(facts: ClaimFacts, now: float) -> str:
+    """Return what is done when all of this is known."""
+    decision = decide_claim(facts, now)
     match decision.action:
         case ClaimAction.SHARE:
             return "uses it and buys nothing"
@@ -113,23 +112,23 @@ def _does(facts: ClaimFacts, decision: ClaimDecision, now: float) -> str:
         case ClaimAction.FAIL:
             return next((words for kind, words in _STOPS if isinstance(decision.error, kind)), "fails")
         case ClaimAction.HOLD:
-            return f"{_waits(facts)}, then {_after_the_wait(facts, now)}"
+            return _does_after_a_wait(facts, now)
         case ClaimAction.LOOK_UP:
             return "asks the service"
 
 
-def _waits(facts: ClaimFacts) -> str:
-    """Return how long is waited."""
-    by_age = facts.book is None and facts.lookup is not None and isinstance(facts.top, Claim)
-    if not by_age or not isinstance(facts.top, Claim):
-        return "waits for the file until its timeout"
-    return f"looks for {settle_seconds(facts.top, facts.policy):.0f} s"
+def _does_after_a_wait(facts: ClaimFacts, now: float) -> str:
+    """Return how long is waited, if nothing changes, and what follows."""
+    assert facts.top is not None
+    seconds = settle_seconds(facts.top, facts.policy)
+    settled = replace(facts, age=seconds, looks=MIN_LOOKUPS)
+    if decide_claim(settled, now).action is not ClaimAction.HOLD:
+        return f"waits for up to {seconds:.0f} s, then {_does(settled, now)}{_unless_strict(settled, now)}"
+    return f"waits for the file until its timeout, then {_does(replace(settled, waited_out=True), now)}"
 
 
-def _after_the_wait(facts: ClaimFacts, now: float) -> str:
-    """Return what follows when the wait is over and nothing has changed."""
-    over = replace(facts, age=math.inf, looks=MIN_LOOKUPS, waited_out=True)
-    decision = decide_claim(over, now)
-    strict = replace(over, policy=replace(facts.policy, on_unknown_submission="fail"))
-    stops = decision.action is ClaimAction.CREATE and decide_claim(strict, now).action is ClaimAction.FAIL
-    return _does(over, decision, now) + (' (with on_unknown_submission="fail": stops)' if stops else "")
+def _unless_strict(facts: ClaimFacts, now: float) -> str:
+    """Say where the argument ``on_unknown_submission`` makes the difference."""
+    strict = replace(facts, policy=replace(facts.policy, on_unknown_submission="fail"))
+    differs = decide_claim(facts, now).action is not decide_claim(strict, now).action
+    return ' (with on_unknown_submission="fail" it fails)' if differs else ""
