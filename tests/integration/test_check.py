@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from airflow_provider_nanobanana.cli.check import Output, check
 from airflow_provider_nanobanana.cli.connection import CommandLineHook
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from tests.support.pages import snippets
 
 KEY = "sk-1f7d93ab54c20e68"
 
@@ -444,3 +446,28 @@ def test_a_real_process_that_is_interrupted_tells_what_was_bought(number: signal
         told = [each for each in rest.splitlines() if each.startswith("BOUGHT image task")]
         assert len(told) == emulator.ledger()["count"] == 2
         assert KEY not in out
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+#: What differs from run to run, or from machine to machine.
+OWN = re.compile(r"nb-check-\w+|tsk_img_\w+|127\.0\.0\.1:\d+")
+SHOWN: list[tuple[dict[str, Any], bool]] = [
+    ({}, False),
+    ({}, True),
+    ({"ignore_client_ids": True}, True),
+    ({"lookup_delay": 20, "repeated_client_ids": "return"}, True),
+]
+
+
+@pytest.mark.parametrize(("number", "mode"), list(enumerate(SHOWN)), ids=["free", "as documented", "off", "late"])
+def test_the_page_shows_what_is_said(
+    command: Command, emulator: Emulator, number: int, mode: tuple[dict[str, Any], bool]
+) -> None:
+    settings, buy_one = mode
+    emulator.configure(credits=200, latency=8, **settings)
+    block = [each for each in snippets("text") if each.page == "check.md"][number]
+    said = command(buy_one=buy_one, as_json=False, submit_rate=5, query_rate=50).out
+    known = OWN.sub("", said).splitlines()
+    shown = [OWN.sub("", line) for line in block.text.splitlines() if line != "..."]
+    assert shown == [line for line in known if line in shown]
