@@ -159,17 +159,17 @@ def _decide_unsent(facts: ReconcileInput, record: SubmissionRecord, now: float) 
 
     After a failover of its database the store may be some seconds behind.
     """
-    if not record.matches(facts.identity):
-        return _submit_other(facts, "nothing of the recorded request was sent")
     reason = "the record says that nothing was sent"
-    if not _may_be_behind(facts, record):
-        return _submitting(record.generation, reason)
-    target = record.client_business_id or facts.identity.client_business_id(record.generation)
-    if facts.lookup is None or facts.lookup.target != target:
-        return Decision(Action.LOOK_UP, f"{reason} by an earlier try", target=target)
-    if facts.lookup.image_task is not None:
-        return _decide_found(facts, facts.lookup.image_task, now)
-    return _submitting(record.generation, f"{reason}, and {target} is not there")
+    target = record.client_business_id
+    if target is not None and _may_be_behind(facts, record):
+        if facts.lookup is None or facts.lookup.target != target:
+            return Decision(Action.LOOK_UP, f"{reason} by an earlier try", target=target)
+        if facts.lookup.image_task is not None:
+            return _decide_found(facts, facts.lookup.image_task, now)
+        reason = f"{reason}, and {target} is not there"
+    if not record.matches(facts.identity):
+        return _submit_other(facts, f"{reason}; another request is wanted now")
+    return _submitting(record.generation, reason)
 
 
 def _may_be_behind(facts: ReconcileInput, record: SubmissionRecord) -> bool:

@@ -84,11 +84,15 @@ class Charge:
 
 @dataclass
 class Simulation:
-    """The clock, the charges of the service, the one stored record and the submit rate of all attempts."""
+    """The clock, the charges of the service, the one stored record and the submit rate of all attempts.
+
+    :ivar rows: The record as it was written again and again; a store that is behind shows an earlier one.
+    """
 
     now: float = 1_790_000_000.0
     charges: list[Charge] = field(default_factory=list)
     row: SubmissionRecord | None = None
+    rows: list[SubmissionRecord] = field(default_factory=list)
     rate_state: ProcessState = field(default_factory=ProcessState)
 
     def accept(self, client_id: str | None, want: int, outcome: PostOutcome) -> Charge:
@@ -228,3 +232,4 @@ class _Row:
             self._live.pause("write")
         self._just_read = False
         self._live.simulation.row = replace(record)
+        self._live.simulation.rows.append(record)

@@ -357,8 +357,14 @@ def test_where_nothing_can_have_left_one_look_up_suffices() -> None:
 def test_a_queued_record_says_that_nothing_was_sent() -> None:
     decision = step(RETRY, record=record(RecordState.QUEUED, generation=2), lookup=absent(attempts=1))
     assert (decision.action, decision.generation) == (Action.SUBMIT, 2)
-    changed = step(RETRY, record=record(RecordState.QUEUED, fingerprint="e" * 64))
-    assert (changed.action, changed.generation) == (Action.NEXT_GENERATION, 0)
+    other = record(RecordState.QUEUED, fingerprint="e" * 64)
+    for attempt in (RETRY, CLEARED):
+        changed = step(attempt, record=other, lookup=absent(attempts=1))
+        assert (changed.action, changed.generation) == (Action.NEXT_GENERATION, 0)
+    # It was sent after all: a retry takes what is paid, a clear names it.
+    assert step(RETRY, record=other, lookup=found(CLIENT_ID)).action is Action.RECOVER
+    named = step(CLEARED, record=other, lookup=found(CLIENT_ID))
+    assert named.action is Action.NEXT_GENERATION and ID in named.reason
 
 
 def test_an_id_of_another_account_is_not_given_up_without_being_told() -> None:

@@ -193,6 +193,16 @@ class PaidOnce(RuleBasedStateMachine):
         others = {self.wanted, *(request for want, request in self.asked if want == self.want)} - {self.request}
         self.want += bool(others) or not self.allowed.reuse_existing
 
+    @precondition(lambda self: self.store and not self.live and len(self.simulation.rows) > 1)
+    @rule(lost=st.integers(1, 4))
+    def fall_behind(self, lost: int) -> None:
+        """A failover loses the last writes; by then the service shows what was bought."""
+        rows = self.simulation.rows
+        del rows[max(1, len(rows) - lost) :]
+        self.simulation.row = rows[-1]
+        self.simulation.now += HTTP_TIMEOUT + 60.0
+        self.want += bool({request for want, request in self.asked if want == self.want} - {self.request})
+
     # --- the service -----------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._running())
