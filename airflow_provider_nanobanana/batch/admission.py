@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded, Unbilled
 from airflow_provider_nanobanana.batch.outcome import FailedItem
+from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class AdmissionControl:
         state = self._state
         if error.charged == "no":
             state.costs.release(item)
+        if isinstance(error, ClaimHeld):
+            # Others are bought meanwhile; within a limit not before it is known what this task instance paid itself.
+            state.last_errors[item.key] = error
+            return error.charged == "no"
         of_model = isinstance(error, errors.MODEL_ERRORS) and error.charged == "no"
         if isinstance(error, errors.ACCOUNT_ERRORS) and not of_model:
             state.last_errors[item.key] = self._stops.account_error = error

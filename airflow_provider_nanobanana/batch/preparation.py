@@ -22,18 +22,21 @@ from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
+from airflow_provider_nanobanana.durable.claims import Buyer
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
 from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
+from airflow_provider_nanobanana.submission.claims import ClaimFolder, MachineClock, unreadable_claims
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
-from airflow_provider_nanobanana.toapis.errors import InsufficientCredits, TransientFailure
+from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InsufficientCredits, TransientFailure
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.result_links import MOST_IMAGES
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+    from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.durable.state_store import StateStore
@@ -52,6 +55,8 @@ class BatchSpec:
     """What a user asked for.
 
     :param given: Returns a prompt, a request, or an iterable of both; not asked when an earlier attempt is continued.
+    :param claims: Whether purchases are claimed beside their files: ``auto`` where the destination can, ``require`` or
+        fail, ``off``.
     :param at_hand: The same as plain JSON, where that is to be had without asking anybody; else None.
     :param defaults: Fields of the requests that do not give them.
     :param timeout: Seconds that one attempt waits for an image.
@@ -64,6 +69,7 @@ class BatchSpec:
     timeout: float
     preflight_balance: bool
     adopt: Mapping[str, str]
+    claims: ClaimMode = "auto"
     at_hand: Any = None
 
     def digest(self) -> str | None:
@@ -108,6 +114,7 @@ class BatchPreparation:
         items, former, digests = _unpack(content)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
+        state.claims = self._claims(state.checkpoints)
         _hold_costs(state)
         if not resumed:
             self._warn_of_another_list(snapshot)
@@ -116,6 +123,9 @@ class BatchPreparation:
             # A process that goes on after a pause need not: none pauses before the search is over.
             _reuse_stored(state, verify=self.attempt.cleared and snapshot.try_number == self.attempt.try_number)
             self._estimate(state)
+        elif state.claims is not None:
+            # Other runs may have landed meanwhile what this one waits for.
+            _reuse_stored(state, verify=False)
         if (
             self.spec.preflight_balance
             and state.stops.account_error is None
@@ -127,6 +137,47 @@ class BatchPreparation:
         # says that nothing was sent.
         _ = self.session.client
         return state
+
+    def _claims(self, checkpoints: CheckpointStore) -> ClaimFolder | None:
+        """Return where purchases are claimed, or None where they are not; which it is stays so for the task instance.
+
+        :raises ConfigurationError: They have to be, and cannot be.
+        :raises TransientFailure: Whether they can could not be found out; nothing was sent.
+        """
+        if self.spec.claims == "off" or (checkpoints.current.claims is False and self.spec.claims == "auto"):
+            return None
+        store = self.downloader.store
+        if checkpoints.current.claims is None or self.spec.claims == "require":
+            with unreadable_claims():
+                missing = store.reserved("claims").missing_exclusivity()
+            if missing and self.spec.claims == "require":
+                raise ConfigurationError(
+                    f'claims="require", and purchases cannot be claimed at the destination: {missing} Nothing was sent '
+                    "and nothing charged; a retry would meet the same."
+                )
+            if missing:
+                log.warning(
+                    "Purchases cannot be claimed at the destination: %s Each image is paid once in this task instance; "
+                    "other runs, mapped tasks and installations that want the same files at the same time may buy them "
+                    "too (docs/paying-once.md).",
+                    missing,
+                )
+            checkpoints.update(claims=not missing)
+            if missing:
+                return None
+        elif not checkpoints.current.claims:
+            return None
+        namespace = self.session.settings.namespace
+        dag_id, run_id, task_id, map_index = self.attempt.scope[-4:]
+        buyer = Buyer(
+            namespace=namespace,
+            dag_id=dag_id,
+            run_id=run_id,
+            task_id=task_id,
+            map_index=int(map_index),
+            try_number=self.attempt.try_number,
+        )
+        return ClaimFolder(store, buyer, MachineClock(self.session.clock))
 
     def _content(
         self, snapshot: checkpoint.InputSnapshot | None, ledger: Ledger, *, first: bool
@@ -226,7 +277,12 @@ class BatchPreparation:
         current = checkpoint.AttemptCheckpoint(self.attempt.try_number, self.attempt.started_at)
         if last is None:
             return current
-        learnt = replace(current, client_ids_resolve=last.client_ids_resolve, storage_blocked=last.storage_blocked)
+        learnt = replace(
+            current,
+            client_ids_resolve=last.client_ids_resolve,
+            storage_blocked=last.storage_blocked,
+            claims=last.claims,
+        )
         return last if resumed else learnt
 
     def _estimate(self, state: BatchState) -> None:

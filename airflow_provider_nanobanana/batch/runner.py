@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.batch import removed_items
 from airflow_provider_nanobanana.batch.collector import ResultCollector
 from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLog, min_finished_to_wake, wake_at
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
+from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.toapis import errors
 
@@ -36,7 +37,7 @@ _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _LIMIT_PAUSE: Final = 20.0
 #: What is sat out without a worker, as long as an attempt waits at all.
-_WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.SubmissionUnknown)
+_WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.SubmissionUnknown, ClaimHeld)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.landing.image_store import StoredImage
+    from airflow_provider_nanobanana.submission.claims import ClaimFolder
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.session import ToApisSession
@@ -75,6 +76,7 @@ class BatchState:
         where there is nothing to compare (any more).
     :param name_suffix: Sets this run's images apart from others of the same names; empty where they may be reused.
     :param adopt: Image tasks chosen by a person, by ``client_business_id``.
+    :param claims: Where purchases are claimed; None where they are not.
     :ivar last_errors: What kept an item from being submitted or landed for now, by its key.
     :ivar never_sent: Keys of former items that turned out not to have been submitted at all.
     """
@@ -96,6 +98,7 @@ class BatchState:
     preflight: Callable[[], None] | None = None
     name_suffix: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
+    claims: ClaimFolder | None = None
 
     def __post_init__(self) -> None:
         self.last_errors: dict[str, ToApisError] = {}

@@ -11,17 +11,19 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.admission import AdmissionControl
 from airflow_provider_nanobanana.batch.state import name_ids
+from airflow_provider_nanobanana.durable.claims import POST_WINDOW
 from airflow_provider_nanobanana.durable.ledger import LedgerRecordStore
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
+from airflow_provider_nanobanana.submission.claims import ImageClaims, InPlace
 from airflow_provider_nanobanana.submission.client_ids import mark_supported
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
@@ -30,14 +32,14 @@ from airflow_provider_nanobanana.toapis import errors
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.state import BatchState
+    from airflow_provider_nanobanana.durable.claims import Sighting
+    from airflow_provider_nanobanana.submission.claims import PurchaseBook, Shared
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
 
 #: Seconds of submits that are written ahead with one write; after a kill so many are looked up.
 _WRITE_AHEAD_SECONDS: Final = 5.0
-#: A POST leaves within so many seconds of that write, or has a write of its own.
-_WRITE_AHEAD_VALID_SECONDS: Final = 45.0
 _FEWEST_THREADS, _MOST_THREADS = 4, 48
 #: Seconds a submit may take while others are sent: decides the number of threads.
 _SLOW_SUBMIT: Final = 1.0
@@ -48,6 +50,28 @@ _UNKNOWN: Final = (
 
 #: One item under way: yields the seconds until its next step, returns its image task, or None if it was not sent.
 Steps = Generator[float, None, "ImageTask | None"]
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    """An item that may be bought.
+
+    :param intent: Its intent, written ahead; None where its submission has to write its own.
+    :param claims: The claims beside its file; None where purchases are not claimed.
+    """
+
+    item: BatchItem
+    intent: SubmissionRecord | None
+    claims: ImageClaims | None
+
+
+@dataclass
+class _UnderWay:
+    """An item whose submission is under way."""
+
+    item: BatchItem
+    steps: Steps
+    book: PurchaseBook | None
 
 
 class BatchSubmitter:
@@ -65,11 +89,14 @@ class BatchSubmitter:
         self._to_look_up: deque[BatchItem] = deque()
         self._unsettled: set[str] = set()
         self._unsent: deque[BatchItem] = deque()
-        self._admitted: deque[tuple[BatchItem, SubmissionRecord | None]] = deque()
+        self._admitted: deque[_Admitted] = deque()
         self._numbers = count()
-        self._sleeping: list[tuple[float, int, BatchItem, Steps]] = []
-        self._active: dict[Future[float | ImageTask | None], tuple[BatchItem, Steps]] = {}
+        self._sleeping: list[tuple[float, int, _UnderWay]] = []
+        self._active: dict[Future[float | ImageTask | None], _UnderWay] = {}
+        self._books: Counter[PurchaseBook] = Counter()
         self._bought: list[str] = []
+        #: Keys of items whose image task somebody else bought.
+        self._shared: set[str] = set()
 
     def submit(self, items: Iterable[BatchItem], until: float) -> None:
         """Submit one item after another; after ``until`` (epoch seconds) only calls under way are brought to their end.
@@ -86,34 +113,38 @@ class BatchSubmitter:
                     self._start_new(pool, until)
                     if not self._active and not self._sleeping:
                         break
-                    self._await_one()
+                    self._await_one(pool)
         finally:
-            for item, intent in self._admitted:
-                self._take_back(item, intent)
+            for admitted in self._admitted:
+                self._take_back(admitted)
+            if self._state.claims is not None:
+                self._state.claims.close_books()
             self._log_bought()
 
     def _resume_due(self, pool: ThreadPoolExecutor, until: float) -> None:
         now = self._state.session.clock()
         if now >= until:
             # Their records say that they are to be looked up; so the next slice does.
-            for _, _, item, _ in self._sleeping:
-                self._state.last_errors.setdefault(item.key, errors.SubmissionUnknown(_UNKNOWN))
+            for _, _, one in self._sleeping:
+                self._state.last_errors.setdefault(one.item.key, errors.SubmissionUnknown(_UNKNOWN))
             self._sleeping.clear()
         while self._sleeping and self._sleeping[0][0] <= now and self._has_room():
-            _, _, item, steps = heapq.heappop(self._sleeping)
-            self._go(pool, item, steps)
+            _, _, one = heapq.heappop(self._sleeping)
+            self._go(pool, one)
 
     def _start_new(self, pool: ThreadPoolExecutor, until: float) -> None:
         while self._has_room() and not self._admission.closed and self._state.session.clock() < until:
             if self._to_look_up:
                 item = self._to_look_up.popleft()
-                self._go(pool, item, self._submission(item).steps(may_submit=False))
+                looked_up = self._submission(_Admitted(item, None, self._claims(item, None)))
+                self._go(pool, _UnderWay(item, looked_up.steps(may_submit=False), None))
             elif self._admitted or self._admit():
-                item, intent = self._admitted.popleft()
-                if self._admission.stopped(item):
-                    self._take_back(item, intent)
+                admitted = self._admitted.popleft()
+                if self._admission.stopped(admitted.item):
+                    self._take_back(admitted)
                 else:
-                    self._go(pool, item, self._submission(item, intent).steps())
+                    book = admitted.claims.book if admitted.claims else None
+                    self._go(pool, _UnderWay(admitted.item, self._submission(admitted).steps(), book))
             else:
                 return
 
@@ -144,38 +175,59 @@ class BatchSubmitter:
                 self._unsent.clear()
         if group:
             self._log_bought()
-            now = state.session.clock()
-            self._admitted.extend((item, self._write_ahead(item, now)) for item in group)
-            state.save()
+            self._write_group_ahead(group)
         return bool(group)
 
-    def _write_ahead(self, item: BatchItem, now: float) -> SubmissionRecord | None:
-        """Put the intent of an item into the ledger and return it; the item may be POSTed once the ledger was saved.
+    def _write_group_ahead(self, group: list[BatchItem]) -> None:
+        """Put the intents of a group into the ledger, save it, and open the book of what becomes of their claims."""
+        state = self._state
+        now = state.session.clock()
+        book = None
+        for item in group:
+            # Where what is bought may not be found again, nobody waits for others to learn what became of it.
+            if state.claims is not None and (book is None or not state.client_ids_resolve):
+                book = state.claims.open_book()
+            self._admitted.append(self._write_ahead(item, now, self._claims(item, book)))
+            if book is not None:
+                self._books[book] += 1
+        state.save()
 
-        Return None where the item's submission has to write its own: its generations have to be looked up first, or
-        what it buys may not be found again, so that an intent that was not used must not be taken for one that was.
+    def _write_ahead(self, item: BatchItem, now: float, claims: ImageClaims | None) -> _Admitted:
+        """Put the intent of an item into the ledger; the item may be POSTed once the ledger was saved.
+
+        There is no intent where the item's submission has to write its own: its generations, or the claims of others,
+        have to be looked up first, or what it buys may not be found again, so that an intent that was not used must not
+        be taken for one that was.
         """
         state = self._state
         identity = state.identity(item, state.clear_number)
-        record = state.entry(item).record
+        entry = state.entry(item)
+        record = entry.record
         if record is not None and not record.matches(identity):
-            return None
-        generation = record.generation if record else 0
+            return _Admitted(item, None, claims)
         intent = state.attempt.intent(
-            identity, generation, client_ids=state.policy.client_ids, may_leave_at=now + _WRITE_AHEAD_VALID_SECONDS
+            identity,
+            record.generation if record else 0,
+            client_ids=state.policy.client_ids,
+            may_leave_at=now + POST_WINDOW,
         )
-        if state.client_ids_resolve:
+        if claims is not None and entry.sighting is None:
+            claims.proposed = claims.propose()
+            if state.policy.client_ids:
+                intent = replace(intent, generation=0, client_business_id=claims.proposed.client_business_id)
+        if state.client_ids_resolve and (claims is None or claims.proposed is not None):
             state.ledger.put_record(item.key, intent)
-            return intent
+            return _Admitted(item, intent, claims)
         state.ledger.put_record(item.key, intent.with_state(RecordState.QUEUED, may_have_left_at=now))
-        return None
+        return _Admitted(item, None, claims)
 
-    def _take_back(self, item: BatchItem, intent: SubmissionRecord | None) -> None:
+    def _take_back(self, admitted: _Admitted) -> None:
         """Note of an admitted item that nothing was sent for it."""
-        self._state.costs.release(item)
-        if intent is not None:
-            unsent = intent.with_state(RecordState.QUEUED, may_have_left_at=self._state.session.clock())
-            self._state.ledger.put_record(item.key, unsent)
+        self._state.costs.release(admitted.item)
+        if admitted.intent is not None:
+            now = self._state.session.clock()
+            unsent = admitted.intent.with_state(RecordState.QUEUED, may_have_left_at=now)
+            self._state.ledger.put_record(admitted.item.key, unsent)
 
     def _log_bought(self) -> None:
         """Name what was bought since: whatever becomes of this attempt, its log says what is paid."""
@@ -184,8 +236,31 @@ class BatchSubmitter:
             log.info("%d image %s paid: %s", count, "task is" if count == 1 else "tasks are", name_ids(self._bought))
         self._bought = []
 
-    def _submission(self, item: BatchItem, intent: SubmissionRecord | None = None) -> Submission:
+    def _claims(self, item: BatchItem, book: PurchaseBook | None) -> ImageClaims | None:
+        """Return the claims beside the file of an item."""
         state = self._state
+        if state.claims is None:
+            return None
+        stem = item.stem(state.name_suffix)
+        return ImageClaims(
+            folder=state.claims,
+            session=state.session,
+            stem=stem,
+            digest=item.fingerprint,
+            book=book,
+            attempt=state.attempt,
+            policy=state.policy,
+            find=lambda: state.downloader.store.find(stem),
+            sightings=_ItemSightings(state, item),
+            wait_until=state.attempt.started_at + state.timeout,
+            ids_resolve=lambda: state.client_ids_resolve,
+            adopt=state.adopt,
+            model=item.request.model,
+        )
+
+    def _submission(self, admitted: _Admitted) -> Submission:
+        state = self._state
+        item = admitted.item
         resolve = state.client_ids_resolve
         # Where what was bought may not be found again, each record has a write of its own.
         record_store = LedgerRecordStore(
@@ -204,14 +279,16 @@ class BatchSubmitter:
             rate_limiter=self._limiter,
             references=state.references,
             adopt=state.adopt,
-            listener=_ItemListener(state, item),
-            written_ahead=intent,
+            listener=_ItemListener(state, item, self._shared),
+            written_ahead=admitted.intent,
+            claims=admitted.claims,
+            shared=state.entry(item).shared,
         )
 
-    def _go(self, pool: ThreadPoolExecutor, item: BatchItem, steps: Steps) -> None:
-        self._active[pool.submit(_advance, steps)] = (item, steps)
+    def _go(self, pool: ThreadPoolExecutor, one: _UnderWay) -> None:
+        self._active[pool.submit(_advance, one.steps)] = one
 
-    def _await_one(self) -> None:
+    def _await_one(self, pool: ThreadPoolExecutor) -> None:
         seconds = self._sleeping[0][0] - self._state.session.clock() if self._sleeping else _LONGEST_WAIT
         seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
         if not self._active:
@@ -219,35 +296,51 @@ class BatchSubmitter:
             return
         done, _ = wait(self._active, timeout=seconds, return_when=FIRST_COMPLETED)
         for future in done:
-            item, steps = self._active.pop(future)
-            self._conclude(item, steps, future)
+            one = self._active.pop(future)
+            if self._conclude(one, future) and one.book is not None:
+                self._books[one.book] -= 1
+                if not self._books[one.book]:
+                    pool.submit(one.book.close)
 
-    def _conclude(self, item: BatchItem, steps: Steps, future: Future[float | ImageTask | None]) -> None:
+    def _conclude(self, one: _UnderWay, future: Future[float | ImageTask | None]) -> bool:
+        """Take note of what an item came to, and say whether its submission is over."""
+        state = self._state
+        item = one.item
         try:
             result = future.result()
+        except InPlace as found:
+            self._unsettled.discard(item.key)
+            self._admission.on_found()
+            state.costs.release(item)
+            state.mark_reused(item, found.image)
+            return True
         except errors.ToApisError as error:
             if self._admission.on_error(item, error):
                 self._unsettled.discard(item.key)
-            return
+            return True
         if isinstance(result, float):
-            heapq.heappush(self._sleeping, (self._state.session.clock() + result, next(self._numbers), item, steps))
-            return
+            heapq.heappush(self._sleeping, (state.session.clock() + result, next(self._numbers), one))
+            return False
         self._unsettled.discard(item.key)
         if result is None:
-            self._state.costs.release(item)
+            state.costs.release(item)
             self._unsent.append(item)
-            return
+            return True
         self._admission.on_found()
-        self._state.mark_submitted(item, result)
-        self._bought.append(result.id)
+        shared = item.key in self._shared
+        state.mark_submitted(item, result, shared=shared)
+        if not shared:
+            self._bought.append(result.id)
+        return True
 
 
 class _ItemListener(SubmissionListener):
     """Keeps the costs of one item right, and its submit back where one stops; ten thousand items log at debug level."""
 
-    def __init__(self, state: BatchState, item: BatchItem) -> None:
+    def __init__(self, state: BatchState, item: BatchItem, shared: set[str]) -> None:
         self._state = state
         self._item = item
+        self._shared = shared
 
     def on_decision(self, text: str) -> None:
         log.debug("Request %s: %s", self._item.label, text)
@@ -258,10 +351,29 @@ class _ItemListener(SubmissionListener):
             mark_supported(state.session)
         state.costs.observe(self._item, image_task.id, image_task)
 
+    def on_shared(self, shared: Shared) -> None:
+        log.info("Request %s: using image task %s of %s.", self._item.label, shared.image_task.id, shared.claim.by)
+        self._shared.add(self._item.key)
+
     def before_submit(self) -> None:
         if error := self._state.stops.error_for(self._item.request.model):
             # A copy, since several threads raise it; what it says of the money is of the item that met it.
             raise error.reworded(error.message, charged="no")
+
+
+class _ItemSightings:
+    """Remembers in the ledger since when the claim on an item's image is known."""
+
+    def __init__(self, state: BatchState, item: BatchItem) -> None:
+        self._state = state
+        self._item = item
+
+    def sighting(self) -> Sighting | None:
+        return self._state.entry(self._item).sighting
+
+    def remember(self, sighting: Sighting | None) -> None:
+        if sighting != self.sighting():
+            self._state.ledger.update(self._item.key, sighting=sighting)
 
 
 def _advance(steps: Steps) -> float | ImageTask | None:

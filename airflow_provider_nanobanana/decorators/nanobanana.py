@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
 
 
@@ -101,6 +102,7 @@ def nanobanana_task(
     timeout: float | timedelta = ...,
     poke_interval: float | timedelta = ...,
     adopt: Mapping[str, str] | None = ...,
+    claims: ClaimMode = ...,
     nanobanana_conn_id: str = ...,
     **kwargs: Any,
 ) -> TaskDecorator: ...

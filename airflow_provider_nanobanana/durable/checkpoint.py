@@ -60,6 +60,8 @@ class AttemptCheckpoint:
     :param client_ids_resolve: Whether the service was seen to resolve client ids, in this attempt or before; None
         before it was asked.
     :param storage_blocked: Whether the destination took none of the last images.
+    :param claims: Whether purchases are claimed beside their files; None before that was found out. It stays as it was
+        found: a moment in which the destination does not answer must not switch the claims off.
     :param stop_reason: Why nothing is bought in this attempt; empty where something is.
     """
 
@@ -68,6 +70,7 @@ class AttemptCheckpoint:
     client_ids_resolve: bool | None = None
     storage_blocked: bool = False
     stop_reason: str = ""
+    claims: bool | None = None
 
 
 def save_input(store: StateStore, snapshot: InputSnapshot) -> int:
@@ -162,6 +165,7 @@ def load_checkpoint(store: StateStore) -> AttemptCheckpoint | None:
             client_ids_resolve=resolve if resolve is None else resolve is True,
             storage_blocked=value["storage_blocked"] is True,
             stop_reason=str(value["stop_reason"]),
+            claims=claims if (claims := value["claims"]) is None else claims is True,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise unreadable(CHECKPOINT_NAME, error) from error

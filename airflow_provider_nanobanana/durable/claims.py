@@ -295,9 +295,11 @@ class ClaimFacts:
     :param buyer: Who asks.
     :param book: What the claim's book says; None where it says nothing.
     :param lookup: What the service answered last.
-    :param age: Seconds since this task instance first saw the claim, by its own clock.
+    :param age: Seconds for which the claim has been there: since this task instance first saw it, by a clock of its own,
+        or since it was written, if both moments are of the store's clock.
     :param looks: How often the service did not show its image task.
     :param written_at: Epoch seconds at which the claim was written, by the store's clock; None where that is unknown.
+        Never compared with a clock of this machine.
     :param model: Model id of the wanted image; None where any will do.
     :param settled: What the caller knows of a claim.
     :param crowded: Whether so many generations came within a day that something must be wrong.
@@ -380,20 +382,20 @@ def _decide(facts: ClaimFacts, now: float) -> ClaimDecision:
     if top is None:
         return _create("first", "nobody has claimed it")
     if isinstance(top, Damaged):
-        return _decide_unaskable(facts, now, "damaged", f"the claim is damaged ({top.why})")
+        return _decide_unaskable(facts, "damaged", f"the claim is damaged ({top.why})")
     settled = facts.settled
     if settled is not None and settled.claim == top.client_business_id:
         return _create(settled.because, f"what generation {top.n} bought is gone ({settled.because})")
-    return _decide_booked(facts, top, now) or _decide_by_service(facts, top, now)
+    return _decide_booked(facts, top) or _decide_by_service(facts, top, now)
 
 
-def _decide_booked(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecision | None:
+def _decide_booked(facts: ClaimFacts, top: Claim) -> ClaimDecision | None:
     """The claim's creator may have written that nothing is bought under it; None where that has to be asked."""
     book = facts.book
     if book is not None and book.outcome == "released":
         return _create("released", f"generation {top.n} was given up before its POST")
     if book is not None and book.outcome == "refused":
-        return _decide_refused(facts, book.detail, now)
+        return _decide_refused(facts, book.detail)
     return None
 
 
@@ -404,22 +406,22 @@ def _decide_by_service(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecisi
     if not top.sends_id:
         # Not asked by the book's image task id: then whoever can write here could have any image task of the account
         # landed here, only by saying that this claim sent no client id.
-        return _decide_unaskable(facts, now, "unseen", "its purchase was sent without a client id to ask for")
+        return _decide_unaskable(facts, "unseen", "its purchase was sent without a client id to ask for")
     lookup = facts.lookup
     if lookup is None or lookup.target != top.client_business_id:
         return ClaimDecision(ClaimAction.LOOK_UP, f"{_who(facts)} claimed it", target=top.client_business_id)
     if lookup.image_task is not None:
         return _decide_found(facts, lookup.image_task, now)
     if facts.book is not None:
-        return _decide_bought_unseen(facts, top, facts.book.detail, now)
-    return _decide_unseen(facts, top, now)
+        return _decide_bought_unseen(facts, top, facts.book.detail)
+    return _decide_unseen(facts, top)
 
 
 def _decide_found(facts: ClaimFacts, found: ImageTask, now: float) -> ClaimDecision:
     """The service shows the image task that the claim bought."""
     if found.status is ImageTaskStatus.FAILED and not found.expired_at_service:
         if found.error and found.error.code == CONTENT_REFUSED.code:
-            return _decide_refused(facts, found.error.message, now, image_task_id=found.id)
+            return _decide_refused(facts, found.error.message, image_task_id=found.id)
         return _create("failed", f"image task {found.id} failed at the service and was refunded")
     if found.terminal and (found.expired_at_service or now >= found.expires(now)):
         if not facts.own or facts.policy.rebuys_expired or (facts.policy.clear_rebuys and _cleared(facts)):
@@ -432,9 +434,9 @@ def _decide_found(facts: ClaimFacts, found: ImageTask, now: float) -> ClaimDecis
     )
 
 
-def _decide_refused(facts: ClaimFacts, why: str, now: float, image_task_id: str | None = None) -> ClaimDecision:
+def _decide_refused(facts: ClaimFacts, why: str, image_task_id: str | None = None) -> ClaimDecision:
     """The service refuses the prompt; that stands for everybody for a day, unless a person clears the task."""
-    if _cleared(facts) or _is_dead(facts, now):
+    if _cleared(facts) or _is_dead(facts):
         return _create("refused", "it was refused, more than a day ago or before this task was cleared")
     return _fail(
         errors.ContentRefused(
@@ -447,21 +449,21 @@ def _decide_refused(facts: ClaimFacts, why: str, now: float, image_task_id: str 
     )
 
 
-def _decide_unseen(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecision:
+def _decide_unseen(facts: ClaimFacts, top: Claim) -> ClaimDecision:
     """The service shows no image task of the claim, and nobody says that there is one."""
     if not _is_settled(facts, top):
         wait = max(0.0, settle_seconds(top, facts.policy) - facts.age)
         return _hold(facts, f"what it buys may take {wait:.0f} s more to show")
-    if _is_dead(facts, now):
+    if _is_dead(facts):
         return _create("void", "whatever it bought a day ago can be had no more")
     if facts.policy.on_unknown_submission == "resubmit" or _cleared(facts):
         return _create("unseen", f"generation {top.n} bought nothing that shows after {facts.age:.0f} s")
     return _fail(_unfindable(facts, top, f"no image task answers to client_business_id {top.client_business_id}"))
 
 
-def _decide_bought_unseen(facts: ClaimFacts, top: Claim, image_task_id: str, now: float) -> ClaimDecision:
+def _decide_bought_unseen(facts: ClaimFacts, top: Claim, image_task_id: str) -> ClaimDecision:
     """The claim's book says that it was bought, and the service does not show it: it may be another account's."""
-    given_up = _cleared(facts) or _is_dead(facts, now)
+    given_up = _cleared(facts) or _is_dead(facts)
     if given_up and _is_settled(facts, top):
         return _create("void", f"image task {one_line(image_task_id)} cannot be had from this account")
     if given_up or not facts.waited_out:
@@ -480,14 +482,14 @@ def _decide_by_image_task_id(facts: ClaimFacts, top: Claim, now: float) -> Claim
     """Nothing can be asked for by client id: the book's word, held against the image task, or the file."""
     book = facts.book
     if book is None:
-        return _decide_unaskable(facts, now, "unseen", "what it bought cannot be asked by client id")
+        return _decide_unaskable(facts, "unseen", "what it bought cannot be asked by client id")
     lookup = facts.lookup
     if lookup is None or lookup.target != book.detail:
         reason = f"{_who(facts)} bought it"
         return ClaimDecision(ClaimAction.LOOK_UP, reason, target=book.detail, by_image_task_id=True)
     found = lookup.image_task
     if found is None or not _fits(facts, top, found):
-        return _decide_unaskable(facts, now, "void", f"image task {one_line(book.detail)} is not what it bought")
+        return _decide_unaskable(facts, "void", f"image task {one_line(book.detail)} is not what it bought")
     return _decide_found(facts, found, now)
 
 
@@ -503,25 +505,25 @@ def _fits(facts: ClaimFacts, top: Claim, found: ImageTask) -> bool:
     return facts.model is None or found.model in (None, facts.model)
 
 
-def _decide_unaskable(facts: ClaimFacts, now: float, because: Because, reason: str) -> ClaimDecision:
+def _decide_unaskable(facts: ClaimFacts, because: Because, reason: str) -> ClaimDecision:
     """Nothing tells what became of a claim but its file, and the day after which all of it is dead."""
-    given_up = _is_dead(facts, now) or _cleared(facts)
+    given_up = _is_dead(facts) or _cleared(facts)
     if given_up and facts.top is not None and facts.age >= settle_seconds(facts.top, facts.policy):
         return _create(because, f"{reason}; its day is over, or the task was cleared")
-    if given_up or not facts.waited_out:
+    # What this task instance bought itself, nobody else lands.
+    if given_up or not (facts.waited_out or facts.own):
         return _hold(facts, f"{reason}; its file may come")
     return _fail(_unfindable(facts, facts.top, reason))
 
 
 def _is_settled(facts: ClaimFacts, top: Claim) -> bool:
     """Whether what the claim bought, if it bought anything, shows by now."""
-    return facts.age >= settle_seconds(top, facts.policy) and facts.looks >= MIN_LOOKUPS
+    return _is_dead(facts) or (facts.age >= settle_seconds(top, facts.policy) and facts.looks >= MIN_LOOKUPS)
 
 
-def _is_dead(facts: ClaimFacts, now: float) -> bool:
+def _is_dead(facts: ClaimFacts) -> bool:
     """Whether nothing that the claim stands for can be had any more."""
-    written_long_ago = facts.written_at is not None and now > facts.written_at + DEAD_SECONDS
-    return written_long_ago or facts.age > DEAD_SECONDS
+    return facts.age > DEAD_SECONDS
 
 
 def _cleared(facts: ClaimFacts) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Final, Literal, get_args
 
+from airflow_provider_nanobanana.durable.claims import Sighting
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
 from airflow_provider_nanobanana.toapis.errors import Charged
@@ -109,6 +110,7 @@ class LedgerEntry:
     :param lost: Images that came beside it and are not in place.
     :param shared: Whether somebody else bought its image task: ``cost`` is what they paid.
     :param lost_races: In order; what was paid for them is neither in ``cost`` nor in ``sunk_cost``.
+    :param sighting: Since when somebody's claim on the image is known.
     """
 
     record: SubmissionRecord | None = None
@@ -124,6 +126,7 @@ class LedgerEntry:
     lost: tuple[Lost, ...] = ()
     shared: bool = False
     lost_races: tuple[LostRace, ...] = ()
+    sighting: Sighting | None = None
 
     @property
     def lost_race_usd(self) -> float:
@@ -240,6 +243,8 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
         given["stored"] = StoredFile(**given["stored"])
     if "error" in given:
         given["error"] = ItemError(**given["error"])
+    if "sighting" in given:
+        given["sighting"] = Sighting(**given["sighting"])
     given["extras"] = tuple(StoredFile(**file) for file in given.get("extras", ()))
     given["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in given.get("lost", ()))
     given["lost_races"] = tuple(LostRace(**race) for race in given.get("lost_races", ()))

@@ -47,6 +47,8 @@ class SubmissionPolicy:
     :param client_ids: Whether submits can be found by a ``client_business_id``.
     :param http_timeout: Seconds that one POST may be under way.
     :param clear_rebuys: For a caller that announces what a clear will buy (generate); a submit has no way to.
+    :param claimed: Whether a claim beside the file stands behind every submit: then whoever finds no image task asks
+        the claims before it buys, and need not rule out here what earlier attempts may have bought.
     """
 
     client_ids: bool = True
@@ -55,6 +57,7 @@ class SubmissionPolicy:
     on_expired: OnExpired = "fail"
     http_timeout: float = 30.0
     clear_rebuys: bool = False
+    claimed: bool = False
 
     @property
     def rebuys_expired(self) -> bool:
@@ -95,6 +98,7 @@ class ReconcileInput:
     generation: int = 0
     former: SubmissionRecord | None = None
     read_at: float | None = None
+    shared: bool = False
 
 
 class Action(StrEnum):
@@ -130,10 +134,17 @@ class Decision:
 def reconcile(facts: ReconcileInput, now: float) -> Decision:
     """Return the next step; ``now`` is epoch seconds."""
     record = facts.record
+    if facts.policy.claimed and (record is None or record.image_task_id is None):
+        return _decide_claimed(facts, record, now)
     if record is None:
         return _decide_unrecorded(facts, now)
     if record.state is RecordState.QUEUED:
         return _decide_unsent(facts, record, now)
+    return _decide_sent(facts, record, now)
+
+
+def _decide_sent(facts: ReconcileInput, record: SubmissionRecord, now: float) -> Decision:
+    """The record says that a POST may have left, or what it bought."""
     target = record.image_task_id or record.client_business_id
     if target is None:
         return _decide_untraceable(facts, record)
@@ -175,6 +186,15 @@ def _decide_unsent(facts: ReconcileInput, record: SubmissionRecord, now: float) 
 def _may_be_behind(facts: ReconcileInput, record: SubmissionRecord) -> bool:
     """Whether more may have been sent than a record says, and can be looked up: it is an earlier try's."""
     return facts.policy.client_ids and record.try_number != facts.attempt.try_number
+
+
+def _decide_claimed(facts: ReconcileInput, record: SubmissionRecord | None, now: float) -> Decision:
+    """A claim stands beside the file for whatever was sent: without an image task on record, claims are asked next."""
+    if record is None or record.state is RecordState.QUEUED or record.client_business_id is None:
+        return _submitting(facts.generation, "the claims beside the file tell what was bought")
+    if facts.lookup is not None and facts.lookup.target == record.client_business_id and not facts.lookup.image_task:
+        return _submitting(record.generation, "it is not there; the claims beside the file tell whether it may come")
+    return _decide_sent(facts, record, now)
 
 
 def _decide_untraceable(facts: ReconcileInput, record: SubmissionRecord) -> Decision:
@@ -279,7 +299,7 @@ def _decide_expired(facts: ReconcileInput, found: ImageTask) -> Decision:
     cleared = _cleared_since(facts)
     # Without a record the id that was looked up tells: what a clear without reuse bought has one of its own.
     asked_for_another = cleared and not policy.reuse_existing and facts.record is not None
-    if asked_for_another or policy.rebuys_expired or (cleared and policy.clear_rebuys):
+    if facts.shared or asked_for_another or policy.rebuys_expired or (cleared and policy.clear_rebuys):
         return _next(facts, f"the link of image task {found.id} has expired")
     return _failing(_expired(found, clear_rebuys=policy.clear_rebuys))
 

@@ -16,16 +16,18 @@ _LONGEST: Final = timedelta(days=30).total_seconds()
 
 
 def check_choices(operator: object, *, flags: Collection[str]) -> None:
-    """Check ``on_unknown_submission``, ``on_expired`` and the arguments that are true or false.
+    """Check ``on_unknown_submission``, ``on_expired``, ``claims`` where there is one, and what is true or false.
 
     :param flags: The names of the latter.
     :raises InvalidRequest: An argument is none of its choices; nothing was sent.
     """
+    from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
 
     choices: dict[str, tuple[object, ...]] = {
         "on_unknown_submission": get_args(OnUnknownSubmission),
         "on_expired": get_args(OnExpired),
+        **({"claims": get_args(ClaimMode)} if hasattr(operator, "claims") else {}),
         **dict.fromkeys(flags, (True, False)),
     }
     faults = [

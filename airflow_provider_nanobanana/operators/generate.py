@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.preparation import BatchSpec
     from airflow_provider_nanobanana.batch.runner import WaitSpec
     from airflow_provider_nanobanana.batch.state import BatchState
+    from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.toapis.session import ToApisSession
@@ -53,10 +54,9 @@ _IN_ASSET_EVENTS: Final = ("count", "cost_usd", "paid_usd", "shared", "reused", 
 class NanoBananaGenerateOperator(RequestOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
-    A retry, or a clear, goes on where the last attempt was: it submits only what has no paid image task, and lands only
-    what is not in place. What an image that an earlier run landed at this destination shows is verified and not paid
-    again (``reuse_existing``); that is no lock between two runs at once, so set ``max_active_runs=1`` or give each run
-    a destination of its own.
+    A wanted image is its file: destination, name and request. A retry, a clear, another run, a mapped task or another
+    installation that wants the same file uses what is in place, verified (``reuse_existing``), or what is being bought
+    for it, and buys nothing (``claims``; docs/paying-once.md).
 
     Returns through XCom a mapping with these keys; above 500 images the lists are empty, ``truncated`` is true and the
     manifest alone holds them:
@@ -93,6 +93,9 @@ class NanoBananaGenerateOperator(RequestOperator):
     :param timeout: Seconds (or a timedelta) that one attempt waits for an image, from its own submit.
     :param poke_interval: Seconds (or a timedelta) between two polls of one image task.
     :param adopt: As for :class:`NanoBananaSubmitOperator`.
+    :param claims: Whether each purchase is claimed beside its file first, so that whoever else wants the same file, in
+        whatever run or installation, does not buy it too (docs/paying-once.md): ``auto`` where the destination can hold
+        claims, ``require`` or fail before anything is bought, ``off``.
     :param nanobanana_conn_id: Id of the connection.
     :raises NanoBananaFailException: No retry can help: something is wrong with what was asked for or with the
         connection, or images are missing that a retry would not bring.
@@ -142,6 +145,7 @@ class NanoBananaGenerateOperator(RequestOperator):
         timeout: float | timedelta = 900,
         poke_interval: float | timedelta = 5,
         adopt: Mapping[str, str] | None = None,
+        claims: ClaimMode = "auto",
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -165,6 +169,7 @@ class NanoBananaGenerateOperator(RequestOperator):
         self.timeout = timeout
         self.poke_interval = poke_interval
         self.adopt = adopt
+        self.claims = claims
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> Any:
@@ -251,6 +256,7 @@ class NanoBananaGenerateOperator(RequestOperator):
             timeout=parse_seconds(self.timeout, "timeout"),
             preflight_balance=self.preflight_balance,
             adopt=parse_adopt(self.adopt),
+            claims=self.claims,
             at_hand=self._plain_requests(),
         )
 

@@ -116,6 +116,14 @@ class SubmitRateLimiter:
         """Return the seconds until the next free moment, without reserving it."""
         return self._peek(now).pacer.wait(now)
 
+    def check_near(self, now: float) -> None:
+        """Find out whether a slot can be had soon, without reserving it.
+
+        :raises RateLimited: It takes too long to be sat out; nothing was sent.
+        """
+        if self.next_free_in(now) > MAX_BLOCKING_WAIT:
+            raise self._too_far(now)
+
     def still_valid(self, now: float) -> bool:
         """Whether this thread's last slot still holds: a 429 after it sends all who wait to the end of the queue."""
         return self._peek(now).refusals == getattr(self._seen, "refusals", 0)

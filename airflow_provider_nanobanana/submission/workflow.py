@@ -1,7 +1,8 @@
 """``Submission``: one image of one attempt, found or bought once.
 
 It does what :func:`~.durable.reconcile.reconcile` decides: looks up, waits, writes the record (before the POST, and
-after it), uploads references and sends. It decides nothing itself.
+after it), uploads references and sends. It decides nothing itself. Where the image has a file, nothing is sent without
+a claim beside it (:class:`~.claims.ImageClaims`) that this process created.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
+from airflow_provider_nanobanana.durable.claims import BookEntry, Settled
 from airflow_provider_nanobanana.durable.reconcile import (
     Action,
     Decision,
@@ -22,15 +24,18 @@ from airflow_provider_nanobanana.durable.reconcile import (
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.record_store import OptimisticRecord
 from airflow_provider_nanobanana.metrics import count
-from airflow_provider_nanobanana.submission.client_ids import known_to_resolve, verify_support
+from airflow_provider_nanobanana.submission.claims import Shared
+from airflow_provider_nanobanana.submission.client_ids import known_to_resolve, mark_supported, verify_support
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.protocol import submit_call
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY
+from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.record import SubmissionIdentity
     from airflow_provider_nanobanana.durable.record_store import RecordStore
+    from airflow_provider_nanobanana.submission.claims import HeldClaim, ImageClaims
     from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
@@ -77,6 +82,9 @@ class SubmissionListener:
     def on_found(self, image_task: ImageTask) -> None:
         """Take note of an image task that was looked up, whatever its status."""
 
+    def on_shared(self, shared: Shared) -> None:
+        """Take note that somebody else bought the image task that is used."""
+
     def before_submit(self) -> None:
         """Take note that the POST leaves at once; an error raised here keeps it from leaving."""
 
@@ -96,6 +104,8 @@ class Submission:
     :param written_ahead: The intent that the caller has put into the record store just now, nothing having been sent
         for it: it is POSTed as it is until its moment is over. Where an error keeps it from leaving, the record says
         ``queued`` again.
+    :param claims: The claims beside the image's file; None where there is no file, or nothing can be claimed.
+    :param shared: Whether somebody else paid for the recorded image task.
     """
 
     def __init__(
@@ -113,6 +123,8 @@ class Submission:
         adopt: Mapping[str, str] | None = None,
         listener: SubmissionListener | None = None,
         written_ahead: SubmissionRecord | None = None,
+        claims: ImageClaims | None = None,
+        shared: bool = False,
     ) -> None:
         self._session = session
         self._request = request
@@ -124,12 +136,17 @@ class Submission:
         self._lost = 0
         self._listener = listener or SubmissionListener()
         self._written_ahead = written_ahead
-        self._initial_facts = ReconcileInput(identity, attempt, policy)
+        self._claims = claims
+        #: Client ids of claims that are known to stand beside the file, and the one that this process POSTed under.
+        self._claimed: set[str] = set()
+        self._posted: str | None = None
+        self._initial_facts = ReconcileInput(identity, attempt, policy, shared=shared)
 
     def run(self) -> ImageTask:
         """Return the image task that was found or bought; what is recorded by then is ``submitted``.
 
         :raises ToApisError: ``RateLimited`` and ``ServiceUnavailable`` only where nothing is under way.
+        :raises InPlace: The image's file was found; only with claims.
         """
         steps = self.steps()
         while True:
@@ -156,6 +173,8 @@ class Submission:
             decision = reconcile(facts, self._session.clock())
             self._listener.on_decision(f"{decision.action}: {decision.reason}")
             if decision.action is Action.SUBMIT and not may_submit and not self._adopted_id(facts, decision.generation):
+                if (shared := self._find_shared(facts)) is not None:
+                    return self._use_shared(facts, shared)
                 self._record.save(self._new_record(facts, RecordState.QUEUED, decision.generation))
                 return None
             if decision.action is Action.WAIT:
@@ -182,7 +201,22 @@ class Submission:
         if record is not None:
             # A clear of a finished run makes another salt of the same task instance.
             identity = replace(identity, salt=record.salt)
-        return replace(self._initial_facts, identity=identity, record=record, read_at=self._session.clock())
+        facts = replace(self._initial_facts, identity=identity, record=record, read_at=self._session.clock())
+        if self._claims is None:
+            return facts
+        unanswered = record is not None and record.state is RecordState.INTENT and record.image_task_id is None
+        client_id = record.client_business_id if record is not None else None
+        # When a POST of this process left is known here better than from its claim.
+        claimed = not unanswered or (client_id != self._posted and self._is_claimed(client_id))
+        return replace(facts, policy=replace(facts.policy, claimed=claimed))
+
+    def _is_claimed(self, client_business_id: str | None) -> bool:
+        """Whether a claim stands beside the file that was made under an id; it may have been wiped."""
+        if client_business_id is None or self._claims is None:
+            return False
+        if client_business_id not in self._claimed and self._claims.knows(client_business_id):
+            self._claimed.add(client_business_id)
+        return client_business_id in self._claimed
 
     def _withdraw_intent(self) -> None:
         """Write of an intent that was written ahead that it did not leave."""
@@ -278,6 +312,8 @@ class Submission:
         identity = facts.identity
         recorded = self._record.current
         keys = [identity.client_business_id(generation)]
+        if recorded is not None and recorded.image_task_id is None and recorded.client_business_id is not None:
+            keys.append(recorded.client_business_id)
         if recorded is not None and recorded.image_task_id is None and recorded.wants_same(identity):
             keys.append(replace(identity, clear_number=recorded.clear_number).client_business_id(recorded.generation))
         return next((self._adopt[key] for key in keys if key in self._adopt), None)
@@ -300,40 +336,122 @@ class Submission:
                 return None
             # From here on a retry knows that nothing was sent, whatever happens to the references.
             self._record.save(self._new_record(facts, RecordState.QUEUED, generation))
-        client_id = facts.identity.client_business_id(generation) if facts.policy.client_ids else None
         # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
-        client = self._session.client
-        call = submit_call(self._with_uploads(), client_id)
+        _ = self._session.client
+        request = self._with_uploads()
+        if self._claims is None:
+            return self._post(facts, generation, request, None)
+        # A claim is made when all that may take long, or say no, is over: its right to POST is short.
+        self._rate_limiter.check_near(self._session.clock())
+        acquired = self._claims.acquire(self._look_up_claimed, self._settled(facts))
+        if isinstance(acquired, Shared):
+            return self._use_shared(facts, acquired)
+        if acquired is None:
+            raise RuntimeError("a claim is made, or something was found")
+        self._posted = acquired.claim.client_business_id
+        return self._post(facts, acquired.claim.n, request, acquired)
+
+    def _post(
+        self, facts: ReconcileInput, generation: int, request: ImageRequest, held: HeldClaim | None
+    ) -> ImageTask | None:
+        """POST the request once it has a slot; None as of :meth:`_submit`.
+
+        :param held: The claim that gives the right to.
+        """
+        intended = self._new_record(facts, RecordState.INTENT, generation, held)
+        call = submit_call(request, intended.client_business_id)
         repeats = 0
-        while self._acquire_slot():
-            intent = self._written_ahead
-            self._written_ahead = None
-            if intent is None or self._session.clock() > intent.may_have_left_at:
-                intent = self._new_record(facts, RecordState.INTENT, generation)
-                self._record.save(intent)
-            try:
-                image_task = client.call(call, NO_RETRY)
-            except errors.SubmissionUnknown as lost:
-                self._record.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
-                self._lost += 1
-                if self._lost > _MOST_LOST:
-                    raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
-                log.warning("%s", lost.message)
-                return None
-            except errors.ToApisError as refused:
-                delay = self._rate_limiter.delay(self._session.clock(), refused, repeats)
-                still_owner = self._record.try_save(intent.with_state(RecordState.QUEUED))
-                if delay is None:
-                    raise
-                if not still_owner:
+        outcome: BookEntry | None = BookEntry("released")
+        try:
+            while self._acquire_slot():
+                intent = self._written_ahead
+                self._written_ahead = None
+                if not self._is_valid(intent, intended):
+                    intent = replace(intended, may_have_left_at=self._session.clock())
+                    self._record.save(intent)
+                if held is not None and not held.may_post():
+                    self._record.try_save(intent.with_state(RecordState.QUEUED))
                     return None
-                self._session.sleep(delay)
-                repeats += 1
-                continue
-            self._save_bought(intent, image_task)
-            return image_task
+                try:
+                    outcome = None
+                    image_task = self._session.client.call(call, NO_RETRY)
+                except errors.SubmissionUnknown as lost:
+                    self._note_lost(intent, lost)
+                    return None
+                except errors.ToApisError as refused:
+                    outcome = _refusal(refused)
+                    delay = self._rate_limiter.delay(self._session.clock(), refused, repeats)
+                    still_owner = self._record.try_save(intent.with_state(RecordState.QUEUED))
+                    if delay is None:
+                        raise
+                    if not still_owner:
+                        return None
+                    self._session.sleep(delay)
+                    repeats += 1
+                    continue
+                outcome = BookEntry("bought", image_task.id)
+                self._save_bought(intent, image_task)
+                return image_task
+            self._written_ahead = None
+            return None
+        finally:
+            if held is not None and outcome is not None:
+                held.note(outcome, self._request.model)
+
+    def _note_lost(self, intent: SubmissionRecord, lost: errors.SubmissionUnknown) -> None:
+        """Record that an answer was lost; raise where one was lost before."""
+        self._record.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
+        self._lost += 1
+        if self._lost > _MOST_LOST:
+            raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
+        log.warning("%s", lost.message)
+
+    def _is_valid(self, intent: SubmissionRecord | None, intended: SubmissionRecord) -> TypeGuard[SubmissionRecord]:
+        """Whether an intent that was written ahead is of what is POSTed now, and of this moment."""
+        if intent is None or self._session.clock() > intent.may_have_left_at:
+            return False
+        return intent.client_business_id == intended.client_business_id
+
+    def _settled(self, facts: ReconcileInput) -> Settled | None:
+        """Return the claim of which is known that it bought nothing, or nothing that can be had any more."""
+        record = facts.record or facts.former
+        if record is None or record.client_business_id is None:
+            return None
+        if record.image_task_id is None:
+            unseen = record.state is RecordState.INTENT and record.client_business_id == self._posted
+            return Settled(record.client_business_id, "unseen") if unseen else None
+        found = facts.lookup.image_task if facts.lookup else None
+        failed = found is not None and found.status is ImageTaskStatus.FAILED and not found.expired_at_service
+        return Settled(record.client_business_id, "failed" if failed else "expired")
+
+    def _find_shared(self, facts: ReconcileInput) -> Shared | None:
+        """Return what somebody has bought for the image, as its claims tell."""
+        if self._claims is None:
+            return None
+        found = self._claims.acquire(self._look_up_claimed, self._settled(facts), may_create=False)
+        return found if isinstance(found, Shared) else None
+
+    def _use_shared(self, facts: ReconcileInput, shared: Shared) -> ImageTask | None:
+        """Record the image task that somebody bought for the image, and return it; None as of :meth:`_use`."""
+        if not self._record.is_current():
+            return None
         self._written_ahead = None
-        return None
+        image_task = shared.image_task
+        record = self._new_record(facts, RecordState.SUBMITTED, shared.claim.n)
+        client_id = shared.claim.client_business_id
+        self._record.save(replace(record, image_task_id=image_task.id, client_business_id=client_id))
+        if shared.own:
+            self._listener.on_found(image_task)
+        else:
+            self._listener.on_shared(shared)
+        return image_task
+
+    def _look_up_claimed(self, target: str, by_client_id: bool) -> ImageTask | None:
+        """Ask for the image task of a claim, whoever made it."""
+        found = look_up(self._session, target, by_client_id=by_client_id)
+        if found is not None and by_client_id:
+            mark_supported(self._session)
+        return found
 
     def _save_bought(self, intent: SubmissionRecord, image_task: ImageTask) -> None:
         """Record what was just paid, then see whether the service resolves client ids."""
@@ -353,7 +471,9 @@ class Submission:
         self._listener.before_submit()
         return self._record.is_current()
 
-    def _new_record(self, facts: ReconcileInput, state: RecordState, generation: int) -> SubmissionRecord:
+    def _new_record(
+        self, facts: ReconcileInput, state: RecordState, generation: int, held: HeldClaim | None = None
+    ) -> SubmissionRecord:
         intent = facts.attempt.intent(
             facts.identity,
             generation,
@@ -361,6 +481,8 @@ class Submission:
             may_leave_at=self._session.clock(),
             writer=self._record.writer,
         )
+        if held is not None and facts.policy.client_ids:
+            intent = replace(intent, client_business_id=held.claim.client_business_id)
         return intent.with_state(state)
 
     def _with_uploads(self) -> ImageRequest:
@@ -372,3 +494,12 @@ class Submission:
 
             self._references = ReferenceUploader.of(self._session)
         return self._references.uploaded(self._request)
+
+
+def _refusal(refused: errors.ToApisError) -> BookEntry | None:
+    """Return what a book says of a POST that was answered with an error."""
+    if refused.charged != "no":
+        return None
+    if isinstance(refused, errors.ContentRefused):
+        return BookEntry("refused", refused.code or "content_refused")
+    return BookEntry("released")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from itertools import count
 from typing import Any
 
@@ -28,8 +29,7 @@ def forget(batch: GenerateTask) -> None:
     service.image_tasks.clear()
     service.by_client_id.clear()
     batch.clock.in_flight.clear()
-    for path in batch.folder.glob("*"):
-        path.unlink()
+    shutil.rmtree(batch.folder, ignore_errors=True)
     batch.next_run("run")
 
 

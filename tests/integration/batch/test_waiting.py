@@ -20,7 +20,7 @@ from tests.support.images import picture
 def test_an_outage_of_submits_ends_with_the_timeout(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is bought, then every submit answers 500 for hours."""
     batch = with_store
-    monkeypatch.setattr(harness, "MOST_PAUSES", 8)
+    monkeypatch.setattr(harness, "MOST_PAUSES", 40)
     batch.emulator.fault(on="submit", kind="server_error", skip=1)
     run = batch.attempt(requests=many(4), timeout=60)
     assert type(run.error) is NanoBananaException and "1 of 4" in str(run.error)

@@ -15,8 +15,9 @@ from typing import Any
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_nanobanana.batch import submitter
-from airflow_provider_nanobanana.durable import reconcile
+from airflow_provider_nanobanana.durable import claims, reconcile
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.submission import claims as submission_claims
 from airflow_provider_nanobanana.toapis import client  # noqa: F401
 from tests.support.task_runner import TaskInstance
 from tests.support.task_state_store import FileTaskStateStore
@@ -24,7 +25,8 @@ from tests.support.task_state_store import FileTaskStateStore
 # This service shows at once what it sold: the waits of an attempt that must find out what was bought are cut short.
 reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
 reconcile._FIRST_PAUSE = 0.2
-submitter._WRITE_AHEAD_VALID_SECONDS = 3.0  # type: ignore[misc]
+for module in (claims, submission_claims, submitter):
+    vars(module)["POST_WINDOW"] = 3.0
 
 
 def work(destination: str, folder: str, count: str, try_number: str) -> None:
