@@ -295,8 +295,8 @@ class ClaimFacts:
     :param buyer: Who asks.
     :param book: What the claim's book says; None where it says nothing.
     :param lookup: What the service answered last.
-    :param age: Seconds for which the claim has been there: since this task instance first saw it, by a clock of its own,
-        or since it was written, if both moments are of the store's clock.
+    :param age: Seconds for which the claim has been there: since this task instance first saw it, by one clock of its
+        own, or since it was written, if both moments are of the store's clock.
     :param looks: How often the service did not show its image task.
     :param written_at: Epoch seconds at which the claim was written, by the store's clock; None where that is unknown.
         Never compared with a clock of this machine.

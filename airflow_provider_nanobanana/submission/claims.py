@@ -429,8 +429,8 @@ class ImageClaims:
             if held := self._create(self._next(facts, decision)):
                 return held
         raise TransientFailure(
-            f"Claims on {self.stem} are created by others all the time, or the destination does not list what it holds. "
-            "Nothing was sent now; a retry goes on from here.",
+            f"Others create claims on {self.stem} all the time, or the destination does not list what it holds. Nothing"
+            " was sent now; a retry goes on from here.",
             charged="no",
         )
 
@@ -542,7 +542,7 @@ class ImageClaims:
         return replace(facts, written_at=written_at, age=max(facts.age, self.folder.age(written_at)))
 
     def _ask(self, look_up: LookUp, decision: ClaimDecision, *, own: bool) -> ImageTask | None:
-        """Look up what a decision names; what keeps it from being asked says nothing of our money if others bought it."""
+        """Look up what a decision names; an error of it is about our money only where the claim is ours."""
         try:
             return look_up(decision.target, not decision.by_image_task_id)
         except ToApisError as error:

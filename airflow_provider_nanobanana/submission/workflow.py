@@ -358,11 +358,11 @@ class Submission:
 
         :param held: The claim that gives the right to.
         """
-        intended = self._new_record(facts, RecordState.INTENT, generation, held)
-        call = submit_call(request, intended.client_business_id)
         repeats = 0
         outcome: BookEntry | None = BookEntry("released")
         try:
+            intended = self._new_record(facts, RecordState.INTENT, generation, held)
+            call = submit_call(request, intended.client_business_id)
             while self._acquire_slot():
                 intent = self._written_ahead
                 self._written_ahead = None
