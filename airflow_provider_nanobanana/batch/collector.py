@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem
+from airflow_provider_nanobanana.durable.claims import Claim
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latency_key
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.polling.result import WaitWindow
@@ -137,14 +138,37 @@ class ResultCollector:
         """Land the image that was asked for, and those that came beside it, whatever becomes of one of them."""
         state, stem = self._state, item.stem(self._state.name_suffix)
         first, *further = sorted(image_task.images, key=lambda image: image.index)
+        in_place: list[StoredImage] = []
         try:
-            stored = self._landed(item, image_task.id, first, stem, item.request.expected_pixels())
+            pixels = item.request.expected_pixels()
+            stored = self._landed(item, image_task.id, first, stem, pixels=pixels, on_in_place=in_place.append)
+            winner = self._winner(item) if in_place else None
         except errors.ToApisError as error:
             self._landing_failed(item, error, late=late)
             _log_further(item, *self._land_further(item, image_task.id, further, stem))
             return
+        if winner is not None:
+            state.mark_lost_race(item, image_task.id, stored, in_place_of=winner)
+            return
         extras, lost = self._land_further(item, image_task.id, further, PurePosixPath(stored.uri).stem)
         state.mark_stored(item, stored, extras, lost)
+
+    def _winner(self, item: BatchItem) -> str | None:
+        """Return whose purchase the image is that was in place before ours came, in words; None where it is ours.
+
+        An attempt that was killed after it had landed an image finds its own there.
+        """
+        state = self._state
+        record = state.entry(item).record
+        if record is None or state.entry(item).shared:
+            return None
+        if state.claims is None:
+            again = state.attempt.retry or state.attempt.cleared
+            return None if again else "of another run or task at the same destination"
+        top = state.claims.highest(item.stem(state.name_suffix), item.fingerprint)
+        if not isinstance(top, Claim) or top.client_business_id == record.client_business_id:
+            return None
+        return f"{top.client_business_id} of {top.by}"
 
     def _landed(
         self,
@@ -152,11 +176,14 @@ class ResultCollector:
         image_task_id: str,
         image: GeneratedImage,
         stem: str,
+        *,
         pixels: tuple[int, int] | None = None,
+        on_in_place: Callable[[StoredImage], None] | None = None,
     ) -> StoredImage:
         wanted = GeneratedImage(id=image_task_id, index=image.index, url=image.url)
         with wrap_unexpected_errors(f"Image {image.index} was not landed", image_task_id=image_task_id):
-            return self._state.downloader.land(wanted, pixels, stem=stem, sent=item.request.sent_links())
+            sent = item.request.sent_links()
+            return self._state.downloader.land(wanted, pixels, stem=stem, sent=sent, on_in_place=on_in_place)
 
     def _land_further(
         self, item: BatchItem, image_task_id: str, images: Sequence[GeneratedImage], stem: str

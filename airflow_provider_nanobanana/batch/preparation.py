@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
-from airflow_provider_nanobanana.batch.costs import format_usd
+from airflow_provider_nanobanana.batch.costs import Cost, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items, count_unnamed, take_numbers
 from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items, still_expected
 from airflow_provider_nanobanana.batch.state import BatchState
@@ -427,12 +427,31 @@ def _reuse_stored(state: BatchState, *, verify: bool) -> None:
         return
     found = find_existing(state.downloader.store, wanted)
     beside = _find_extras(state, {key: stem for key, stem in wanted if key in found})
+    paid = _paid_before(state, [item for item in blank if item.key in found])
     for item in blank:
         if image := found.get(item.key):
-            state.mark_reused(item, image, beside.get(item.key, ()))
+            state.mark_reused(item, image, beside.get(item.key, ()), paid=paid.get(item.key))
     _recheck_stored(state, [item for item, _ in landed], found)
     if reused := sum(item.key in found for item in blank):
         log.info("%d of %d images are in place already and cost nothing", reused, len(state.items))
+
+
+def _paid_before(state: BatchState, items: Sequence[BatchItem]) -> dict[str, Cost]:
+    """Return what this task instance itself paid for images in place, by item key, where only the claims remember it.
+
+    So it is at a retry before Airflow 3.3. What was billed is not on record there: list prices stand for it.
+    """
+    claims = state.claims
+    if claims is None or state.ledger.complete or not (state.attempt.retry or state.attempt.cleared):
+        return {}
+    with unreadable_claims(), ThreadPoolExecutor(_THREADS) as pool:
+        bought = pool.map(lambda item: claims.bought_by_us(item.stem(state.name_suffix), item.fingerprint), items)
+        prices = {item.key: (state.budget.price(item), number) for item, number in zip(items, bought, strict=True)}
+    return {
+        key: Cost(None if price is None else price * number, listed=True)
+        for key, (price, number) in prices.items()
+        if number
+    }
 
 
 def _find_extras(state: BatchState, stems: Mapping[str, str]) -> dict[str, list[StoredImage]]:

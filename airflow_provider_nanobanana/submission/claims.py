@@ -227,6 +227,21 @@ class ClaimFolder:
             moment, since = self._store_clock
         return None if moment is None else moment + self.clock.uptime() - since
 
+    def bought_by_us(self, stem: str, digest: str) -> int:
+        """Return how many image tasks of a file in place this task instance paid, as far as its claims tell.
+
+        :raises StorageFailed: They could not be read.
+        """
+        top = self.highest(stem, digest)
+        paid, because = 0, None
+        while isinstance(top, Claim):
+            # The last one brought the image; one before it was paid where its link had expired.
+            ours = top.by.is_same_task_instance(self.buyer)
+            paid += ours and because in (None, "expired")
+            because = top.because
+            top = self.read(stem, top.n - 1, digest) if top.n else None
+        return paid
+
     def book_entry(self, claim: Claim) -> BookEntry | None:
         """Return what is said of a claim, or None where nothing is.
 
