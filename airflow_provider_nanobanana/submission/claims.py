@@ -41,6 +41,7 @@ from airflow_provider_nanobanana.durable.claims import (
     parse_claim,
 )
 from airflow_provider_nanobanana.durable.reconcile import Lookup
+from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError, TransientFailure
 
 if TYPE_CHECKING:
@@ -215,15 +216,18 @@ class ClaimFolder:
         :raises StorageFailed: It could not be found out.
         """
         now = None if written_at is None else self._store_now()
-        return 0.0 if written_at is None or now is None else max(0.0, now - written_at)
+        age = 0.0 if written_at is None or now is None else max(0.0, now - written_at)
+        # The times of a local disk are of this machine's wall clock, which may be set: it tells a day, and no minutes.
+        return age if age > DEAD_SECONDS or not isinstance(self._claims, LocalStorage) else 0.0
 
     def _store_now(self) -> float | None:
         """Return the time by the store's clock: that of what was just written there, and what has passed since."""
         with self._lock:
             if self._store_clock is None:
-                uptime = self.clock.uptime()
                 self._clock_folder.write(_NOW, uuid.uuid4().hex.encode())
-                self._store_clock = self._clock_folder.modified(_NOW), uptime
+                moment = self._clock_folder.modified(_NOW)
+                # Read last: where this process stands still meanwhile, the store's time is taken for too early.
+                self._store_clock = moment, self.clock.uptime()
             moment, since = self._store_clock
         return None if moment is None else moment + self.clock.uptime() - since
 
@@ -457,8 +461,12 @@ class ImageClaims:
             asks = decision.action is ClaimAction.LOOK_UP and not decision.by_image_task_id
             # Two calls more to the store: the age of most claims need not be known.
             if facts.top is not None and facts.written_at is None and not asks and decision.image_task is None:
-                facts, dated = self._dated(facts), facts
-                if facts != dated:
+                dated = self._dated(facts)
+                if decision.by_image_task_id:
+                    facts = dated
+                elif decide_claim(dated, self.session.clock()).action is not decision.action:
+                    # The age ends the waiting: what it is held against is read once more, so that it is not older.
+                    facts = replace(dated, book=self._book_of(dated.top), lookup=None)
                     continue
             log.debug("Claims on %s: %s: %s", self.stem, decision.action, decision.reason)
             if decision.action is not ClaimAction.LOOK_UP:
@@ -524,10 +532,12 @@ class ImageClaims:
         if top is None:
             return facts
         sighting = self._sighted(top)
+        # First: what is read below must not be older than the age that it is held against.
+        age = sighting.age(folder.clock.machine, folder.clock.uptime())
         return replace(
             facts,
-            book=folder.book_entry(top) if isinstance(top, Claim) else None,
-            age=sighting.age(folder.clock.machine, folder.clock.uptime()),
+            book=self._book_of(top),
+            age=age,
             looks=sighting.looks,
             crowded=top.n + 1 >= MOST_GENERATIONS and self._is_crowded(top.n),
             model=self.model,
@@ -555,6 +565,9 @@ class ImageClaims:
         """Return the facts with the age of the highest generation by the store's clock, where that is known."""
         written_at = None if facts.top is None else self.folder.written_at(self.stem, facts.top.n)
         return replace(facts, written_at=written_at, age=max(facts.age, self.folder.age(written_at)))
+
+    def _book_of(self, top: Claim | Damaged | None) -> BookEntry | None:
+        return self.folder.book_entry(top) if isinstance(top, Claim) else None
 
     def _ask(self, look_up: LookUp, decision: ClaimDecision, *, own: bool) -> ImageTask | None:
         """Look up what a decision names; an error of it is about our money only where the claim is ours."""

@@ -140,6 +140,8 @@ class Submission:
         #: Client ids of claims that are known to stand beside the file, and the one that this process POSTed under.
         self._claimed: set[str] = set()
         self._posted: str | None = None
+        #: When the answer to that POST was lost, by the machine's clock.
+        self._lost_at: float | None = None
         self._initial_facts = ReconcileInput(identity, attempt, policy, shared=shared)
 
     def run(self) -> ImageTask:
@@ -400,6 +402,7 @@ class Submission:
 
     def _note_lost(self, intent: SubmissionRecord, lost: errors.SubmissionUnknown) -> None:
         """Record that an answer was lost; raise where one was lost before."""
+        self._lost_at = self._claims.folder.clock.uptime() if self._claims is not None else None
         self._record.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
         self._lost += 1
         if self._lost > _MOST_LOST:
@@ -417,12 +420,18 @@ class Submission:
         record = facts.record or facts.former
         if record is None or record.client_business_id is None:
             return None
-        if record.image_task_id is None:
-            unseen = record.state is RecordState.INTENT and record.client_business_id == self._posted
-            return Settled(record.client_business_id, "unseen") if unseen else None
         found = facts.lookup.image_task if facts.lookup else None
+        if found is None and record.image_task_id is None:
+            return Settled(record.client_business_id, "unseen") if self._is_unseen(facts, record) else None
         failed = found is not None and found.status is ImageTaskStatus.FAILED and not found.expired_at_service
         return Settled(record.client_business_id, "failed" if failed else "expired")
+
+    def _is_unseen(self, facts: ReconcileInput, record: SubmissionRecord) -> bool:
+        """Whether what this process POSTed would show by now, by a clock that nobody sets."""
+        if self._claims is None or record.state is not RecordState.INTENT or self._lost_at is None:
+            return False
+        passed = self._claims.folder.clock.uptime() - self._lost_at
+        return record.client_business_id == self._posted and passed >= facts.policy.visibility_delay
 
     def _find_shared(self, facts: ReconcileInput) -> Shared | None:
         """Return what somebody has bought for the image, as its claims tell."""
