@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -59,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     from airflow_provider_nanobanana.toapis.redaction import one_line
 
     try:
-        report = _read(options)
+        # Airflow and its providers log to stdout, where only the answer belongs.
+        with contextlib.redirect_stdout(sys.stderr):
+            report = _read(options)
     except ToApisError as error:
         print(f"spend: {one_line(error.message, limit=1000)}", file=sys.stderr)
         return 2
@@ -74,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         # Whoever read it has seen enough; without this the interpreter complains at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for uri, why in report.skipped:
-        print(f"spend: {one_line(uri, limit=500)}: {one_line(why)}", file=sys.stderr)
+        print(f"spend: {spend_report.cleaned('uri', uri)}: {one_line(why)}", file=sys.stderr)
     return 1 if report.skipped else 0
 
 

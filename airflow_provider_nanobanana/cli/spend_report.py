@@ -27,6 +27,8 @@ from airflow_provider_nanobanana.toapis.redaction import one_line
 #: Characters of a cell on a terminal, and of any text elsewhere.
 _WIDEST: Final = 60
 _LONGEST: Final = 500
+#: What holds URIs of destinations as they were given: the connection's id is part of them, and no secret.
+_URIS: Final = frozenset({"destination", "destinations", "uri"})
 #: What a spreadsheet takes for the beginning of a formula, in each of its widths.
 _FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _UNKNOWN: Final = "unknown"
@@ -63,7 +65,7 @@ def write_json(report: SpendReport, out: TextIO, *, claims_only: bool) -> None:
         content["by"] = {dimension: _plain(dimension, table) for dimension, table in report.summary.tables.items()}
     content["open_claims"] = list(report.claims)
     content["skipped"] = [{"uri": uri, "why": why} for uri, why in report.skipped]
-    json.dump(_clean(content), out, indent=2)
+    json.dump(_clean("", content), out, indent=2)
     out.write("\n")
 
 
@@ -85,11 +87,11 @@ def write_csv(report: SpendReport, out: TextIO, *, claims_only: bool) -> None:
     if claims_only:
         names = list(report.claims[0]) if report.claims else ["destination", "stem"]
         writer.writerow(names)
-        writer.writerows([_cell(claim[name]) for name in names] for claim in report.claims)
+        writer.writerows([_cell(name, claim[name]) for name in names] for claim in report.claims)
         return
     writer.writerow(["by", "name", "dag", *SpendTotals().plain()])
     for by, name, dag, totals in _csv_rows(report.summary):
-        writer.writerow([by, _cell(name), _cell(dag), *totals.plain().values()])
+        writer.writerow([by, _cell(by, name), _cell("dag", dag), *totals.plain().values()])
 
 
 def _csv_rows(summary: SpendSummary) -> Iterator[tuple[str, str, str, SpendTotals]]:
@@ -114,7 +116,7 @@ def write_text(report: SpendReport, out: TextIO, *, claims_only: bool) -> None:
 def _totals(report: SpendReport) -> Iterator[str]:
     totals = report.summary.totals
     for destination in report.destinations:
-        yield f"Spend at {one_line(destination)}"
+        yield f"Spend at {cleaned('destination', destination)}"
     yield f"Read: manifests {report.manifests:,}, books {report.books:,}"
     yield ""
     parts = {
@@ -169,7 +171,7 @@ def _table(dimension: Dimension, table: SpendTable) -> Iterator[str]:
     head = [*names, *(_MONEY[name] for name in money), *(_NUMBERS.get(name, name) for name in counts)]
     rows = [
         [
-            *(one_line(part, limit=_WIDEST) for part in key),
+            *(cleaned(name, part, _WIDEST) for name, part in zip(names, key, strict=True)),
             *(format_usd(getattr(totals, name) / MILLION) for name in money),
             *(f"{getattr(totals, name):,}" for name in counts),
         ]
@@ -206,7 +208,7 @@ def _open_claims(report: SpendReport) -> Iterator[str]:
 def _claim(claim: Mapping[str, Any], *, several: bool) -> Iterator[str]:
     age = claim["age_seconds"]
     old = "of unknown age" if age is None else f"{_duration(age)} old"
-    where = f" at {one_line(claim['destination'])}" if several else ""
+    where = f" at {cleaned('destination', claim['destination'])}" if several else ""
     yield f"{one_line(claim['stem'], limit=_LONGEST)}{where}: generation {claim['generation']}, {old}"
     lines = {
         "by": _who(claim),
@@ -239,18 +241,29 @@ def _duration(seconds: int) -> str:
     return f"{seconds // size} {unit}{more}"
 
 
-def _clean(value: Any) -> Any:
+def cleaned(name: str, text: str, limit: int = _LONGEST) -> str:
+    """Return a text of a file as one printable line.
+
+    :param name: What it is; URIs of destinations keep the id of their connection.
+    """
+    if name not in _URIS:
+        return one_line(text, limit=limit)
+    printable = "".join(character for character in text if character.isprintable())
+    return printable if len(printable) <= limit else f"{printable[: limit - 1]}…"
+
+
+def _clean(name: str, value: Any) -> Any:
     """Return plain JSON with every text cleaned."""
     if isinstance(value, str):
-        return one_line(value, limit=_LONGEST)
+        return cleaned(name, value)
     if isinstance(value, Mapping):
-        return {key: _clean(inner) for key, inner in value.items()}
-    return [_clean(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _clean(key, inner) for key, inner in value.items()}
+    return [_clean(name, inner) for inner in value] if isinstance(value, list) else value
 
 
-def _cell(value: Any) -> Any:
+def _cell(name: str, value: Any) -> Any:
     """Return a value as a cell of CSV: a text that a spreadsheet would calculate is quoted."""
     if not isinstance(value, str):
         return value
-    text = one_line(value, limit=_LONGEST)
+    text = cleaned(name, value)
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -9,12 +9,16 @@ import hashlib
 import importlib.util
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.__main__ import main
+from airflow_provider_nanobanana.durable.claims import BookEntry, encode_book
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
@@ -32,6 +36,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from tests.support.claims import claim
 from tests.support.create_race import assert_created_once
 from tests.support.images import jpeg_with_provenance, picture
 from tests.support.s3_proxy import S3Proxy, s3_proxy
@@ -444,3 +449,43 @@ def generate(run_id: str, requests: list[Any]) -> Run:
         task_id="generate", requests=requests, destination=f"s3://store@{BUCKET}/out", poke_interval=0.05, timeout=20
     )
     return attempt(operator, TaskInstance(task_id="generate", run_id=run_id, store=MemoryTaskStateStore()))
+
+
+def test_what_was_paid_is_read_from_the_store_and_nothing_else_is_printed(
+    bucket: Bucket, emulator: Emulator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for run_id in ("first", "second"):
+        assert generate(run_id, ["a kite", "a boat"]).error is None
+    made = claim("hat-5f0c6e9a1b")
+    bucket.put(f"out/.nanobanana/claims/{made.name}.json", made.encode())
+    book = encode_book({made.name: BookEntry("bought", "tsk_1")}, buyer=made.by, models={made.name: "nano_banana_2"})
+    bucket.put(f"out/.nanobanana/books/{made.book}.json", book)
+    bucket.put("out/manifest-of-another-tool.json", b"{}")
+    capfd.readouterr()
+    assert main(["spend", f"s3://store@{BUCKET}/out", "--json"]) == 1
+    shown = capfd.readouterr()
+    content = json.loads(shown.out)
+    totals = {name: value for name, value in content["totals"].items() if value}
+    # The emulator charged two of them; the third is told by the book alone.
+    assert totals == {
+        **{"paid_usd": 0.075, "of_which_listed_usd": 0.025},
+        **{"bought": 2, "reused": 2, "booked": 1},
+    }
+    assert emulator.ledger()["count"] == 2
+    ((open_claim,), (skipped,)) = content["open_claims"], content["skipped"]
+    assert (open_claim["stem"], open_claim["image_task_id"]) == ("hat-5f0c6e9a1b", "tsk_1")
+    assert 0 <= open_claim["age_seconds"] < 60, "by the store's clock"
+    assert skipped["uri"] == f"s3://store@{BUCKET}/out/manifest-of-another-tool.json"
+    assert "manifest-of-another-tool.json: it is no manifest" in shown.err
+
+
+@pytest.mark.usefixtures("nobody_there")
+@pytest.mark.parametrize(
+    ("conn_id", "words"), [("store", "EndpointConnectionError"), ("stroe", "there is no connection 'stroe'")]
+)
+def test_of_a_store_that_cannot_be_asked_no_sum_is_printed(conn_id: str, words: str) -> None:
+    """In a process of its own: what Airflow and its providers log is not in the answer either."""
+    command = [sys.executable, "-m", "airflow_provider_nanobanana", "spend", f"s3://{conn_id}@{BUCKET}/out", "--json"]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert words in ended.stderr and "Traceback" not in ended.stderr
