@@ -63,8 +63,8 @@ class OpenClaim:
         :param now: Epoch seconds.
         """
         claim = self.claim if isinstance(self.claim, Claim) else None
-        words = outlook(self.claim, self.book, written_at=self.written_at, now=now)
         age = self.age(now)
+        words = outlook(self.claim, self.book, age=age, now=now)
         return {
             "destination": self.destination,
             "stem": self.stem,

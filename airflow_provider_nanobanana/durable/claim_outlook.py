@@ -47,7 +47,7 @@ def outlook(
     claim: Claim | Damaged,
     book: BookEntry | None,
     *,
-    written_at: float | None,
+    age: float | None,
     now: float,
     policy: SubmissionPolicy = DEFAULT_POLICY,
 ) -> Outlook:
@@ -55,7 +55,7 @@ def outlook(
 
     :param claim: The newest generation on a file that is not in place.
     :param book: What the claim's book says; None where it says nothing.
-    :param written_at: Epoch seconds at which the claim was written, by the store's clock; None where that is unknown.
+    :param age: Seconds for which the claim has been there; None where that is unknown.
     :param now: Epoch seconds.
     """
 
@@ -69,7 +69,7 @@ def outlook(
             tries_before_clear=tries if clear else 0,
             try_number=tries + 1,
         )
-        return ClaimFacts(claim, buyer, attempt, policy, book=book, written_at=written_at)
+        return ClaimFacts(claim, buyer, attempt, policy, book=book, age=age or 0.0)
 
     return Outlook(retry=_words(facts(clear=False), now), clear=_words(facts(clear=True), now))
 
@@ -90,8 +90,8 @@ def _answers(facts: ClaimFacts, target: str, now: float) -> dict[str, Lookup]:
     submitted_at = facts.top.at if isinstance(facts.top, Claim) else now
     known = ImageTask(id="-", status=ImageTaskStatus.RUNNING, created_at=submitted_at)
     there = known
-    if facts.written_at is not None and now > facts.written_at + LINK_LIFETIME_SECONDS:
-        completed = {"status": ImageTaskStatus.COMPLETED, "completed_at": min(submitted_at, facts.written_at)}
+    if facts.age > LINK_LIFETIME_SECONDS:
+        completed = {"status": ImageTaskStatus.COMPLETED, "completed_at": now - facts.age}
         there = known.model_copy(update=completed)
     failed = known.model_copy(update={"status": ImageTaskStatus.FAILED})
     return {
@@ -121,9 +121,10 @@ def _does_after_a_wait(facts: ClaimFacts, now: float) -> str:
     """Return how long is waited, if nothing changes, and what follows."""
     assert facts.top is not None
     seconds = settle_seconds(facts.top, facts.policy)
-    settled = replace(facts, age=seconds, looks=MIN_LOOKUPS)
+    settled = replace(facts, age=max(seconds, facts.age), looks=MIN_LOOKUPS)
     if decide_claim(settled, now).action is not ClaimAction.HOLD:
-        return f"waits for up to {seconds:.0f} s, then {_does(settled, now)}{_unless_strict(settled, now)}"
+        waits = "looks a few times more" if facts.age >= seconds else f"waits for up to {seconds - facts.age:.0f} s"
+        return f"{waits}, then {_does(settled, now)}{_unless_strict(settled, now)}"
     return f"waits for the file until its timeout, then {_does(replace(settled, waited_out=True), now)}"
 
 

@@ -16,8 +16,8 @@ from tests.support.claims import BUYER, claim, write_book, write_claim
 
 def bank(emulator: Emulator) -> float:
     """Return what the account was charged, refunds taken off."""
-    tasks = emulator.ledger()["image_tasks"]
-    return round(sum(task["charged_usd"] for task in tasks if not task["refunded"]), 6)
+    charged: float = sum(task["charged_usd"] for task in emulator.ledger()["image_tasks"] if not task["refunded"])
+    return round(charged, 6)
 
 
 class Shown:

@@ -13,30 +13,35 @@ from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from tests.support.claims import claim
 from tests.support.responses import NOW
 
-YOUNG, YESTERDAY, OLD = NOW - 100, NOW - 90_000, NOW - 100_000
+#: Seconds: within the first minutes; after a link's life; after everything that a claim stands for.
+YOUNG, SETTLED, YESTERDAY, OLD = 100.0, 3_600.0, 90_000.0, 100_000.0
 BOUGHT = BookEntry("bought", "tsk_1")
 SHARES = "if it is there, uses it and buys nothing; if it failed, buys it again"
 ASKS = "asks the service: "
-BUYS_LATER = "if it is not there, waits for up to 135 s, then buys it"
-FINDS_NOTHING_OUT = "waits for the file until its timeout, then fails: whether it was bought cannot be found out"
+STRICT = ' (with on_unknown_submission="fail" it fails)'
+UNKNOWN = "fails: whether it was bought cannot be found out"
 
 
-def of(made: Any, book: BookEntry | None = None, at: float | None = YOUNG, **choices: Any) -> tuple[str, str]:
-    words = outlook(made, book, written_at=at, now=NOW, policy=SubmissionPolicy(clear_rebuys=True, **choices))
+def of(made: Any, book: BookEntry | None = None, age: float | None = YOUNG, **choices: Any) -> tuple[str, str]:
+    policy = SubmissionPolicy(clear_rebuys=True, **choices)
+    words = outlook(made, book, age=age, now=NOW, policy=policy)
     return words.retry, words.clear
 
 
-def test_a_claim_of_unknown_outcome_is_looked_for_and_then_bought() -> None:
-    for at in (YOUNG, None):
-        retry, clear = of(claim(at=YOUNG), at=at)
-        assert retry == f'{ASKS}{SHARES}; {BUYS_LATER} (with on_unknown_submission="fail" it fails)'
-        assert clear == f"{ASKS}{SHARES}; {BUYS_LATER}"
+@pytest.mark.parametrize(
+    ("age", "waits"),
+    [(None, "waits for up to 135 s"), (YOUNG, "waits for up to 35 s"), (SETTLED, "looks a few times more")],
+)
+def test_a_claim_of_unknown_outcome_is_looked_for_and_then_bought(age: float | None, waits: str) -> None:
+    retry, clear = of(claim(), age=age)
+    assert retry == f"{ASKS}{SHARES}; if it is not there, {waits}, then buys it{STRICT}"
+    assert clear == f"{ASKS}{SHARES}; if it is not there, {waits}, then buys it"
 
 
 def test_with_fail_only_a_clear_buys_what_is_not_there() -> None:
-    retry, clear = of(claim(at=YOUNG), on_unknown_submission="fail")
-    assert retry.endswith("waits for up to 135 s, then fails: whether it was bought cannot be found out")
-    assert clear.endswith(BUYS_LATER)
+    retry, clear = of(claim(), on_unknown_submission="fail")
+    assert retry.endswith(f"waits for up to 35 s, then {UNKNOWN}")
+    assert clear.endswith("waits for up to 35 s, then buys it")
 
 
 def test_what_was_given_up_is_bought() -> None:
@@ -49,41 +54,40 @@ def test_what_was_refused_is_bought_by_a_clear_alone() -> None:
 
 
 def test_what_is_paid_and_expired_is_bought_by_a_clear_or_where_that_is_allowed() -> None:
-    retry, clear = of(claim(at=YESTERDAY), BOUGHT, YESTERDAY)
+    retry, clear = of(claim(), BOUGHT, YESTERDAY)
     assert "if it is there, fails: it is paid, and its link has expired" in retry
     assert "if it is there, buys it again" in clear
-    assert "if it is there, buys it again" in of(claim(at=YESTERDAY), BOUGHT, YESTERDAY, on_expired="resubmit")[0]
+    assert "if it is there, buys it again" in of(claim(), BOUGHT, YESTERDAY, on_expired="resubmit")[0]
 
 
 def test_what_another_account_bought_is_waited_for_and_bought_by_a_clear() -> None:
-    retry, clear = of(claim(at=YOUNG), BOUGHT)
-    assert retry.endswith(
-        "waits for the file until its timeout, then fails: this account does not know what was bought"
-    )
-    assert clear.endswith(BUYS_LATER)
+    retry, clear = of(claim(), BOUGHT)
+    assert retry.endswith("then fails: this account does not know what was bought")
+    assert clear.endswith("if it is not there, waits for up to 35 s, then buys it")
 
 
-@pytest.mark.parametrize("made", [claim(sends_id=False), Damaged(0, "it is no JSON")])
-def test_what_cannot_be_asked_for_ends_with_a_clear_or_its_day(made: Any) -> None:
-    buys = "waits for up to 135 s, then buys it"
-    assert of(made) == (FINDS_NOTHING_OUT, buys)
-    assert of(made, at=OLD) == (buys, buys)
+def test_what_cannot_be_asked_for_ends_with_a_clear_or_its_day() -> None:
+    assert of(claim(sends_id=False)) == (UNKNOWN, "waits for up to 35 s, then buys it")
+    assert of(claim(sends_id=False), age=OLD) == ("buys it", "buys it")
+
+
+def test_a_damaged_claim_is_everybodys_and_waited_for() -> None:
+    retry, clear = of(Damaged(0, "it is no JSON"))
+    assert retry == f"waits for the file until its timeout, then {UNKNOWN}"
+    assert clear == "waits for up to 35 s, then buys it"
+    assert of(Damaged(0, "it is no JSON"), age=OLD) == ("buys it", "buys it")
 
 
 @pytest.mark.parametrize("made", [claim(), claim(sends_id=False), Damaged(0, "x"), claim(settles=400.0)])
 @pytest.mark.parametrize("book", [None, BOUGHT, BookEntry("released"), BookEntry("refused", "x")])
-@pytest.mark.parametrize("at", [None, YOUNG, YESTERDAY, OLD])
-def test_the_words_agree_with_what_the_task_decides_first(made: Any, book: BookEntry | None, at: float | None) -> None:
-    words = outlook(made, book, written_at=at, now=NOW)
-    attempts = {
-        words.retry: TaskAttempt.of(try_number=2, max_tries=2, retries=2, started_at=NOW),
-        words.clear: TaskAttempt.of(try_number=2, max_tries=3, retries=2, started_at=NOW),
-    }
-    if words.retry == words.clear:
-        del attempts[words.clear]
-    for said, attempt in attempts.items():
+@pytest.mark.parametrize("age", [None, YOUNG, YESTERDAY, OLD])
+def test_the_words_agree_with_what_the_task_decides_first(made: Any, book: BookEntry | None, age: float | None) -> None:
+    words = outlook(made, book, age=age, now=NOW)
+    retry = TaskAttempt.of(try_number=2, max_tries=2, retries=2, started_at=NOW)
+    clear = TaskAttempt.of(try_number=2, max_tries=3, retries=2, started_at=NOW)
+    for said, attempt in ((words.retry, retry), (words.clear, clear)):
         buyer = getattr(made, "by", claim().by)
-        facts = ClaimFacts(made, buyer, attempt, DEFAULT_POLICY, book=book, written_at=at)
+        facts = ClaimFacts(made, buyer, attempt, DEFAULT_POLICY, book=book, age=age or 0.0)
         begins = {
             ClaimAction.LOOK_UP: "asks",
             ClaimAction.CREATE: "buys",
@@ -95,4 +99,4 @@ def test_the_words_agree_with_what_the_task_decides_first(made: Any, book: BookE
 
 
 def test_what_another_process_shows_later_is_waited_for_as_long_as_its_claim_says() -> None:
-    assert "waits for up to 400 s" in of(claim(settles=400.0, at=YOUNG))[0]
+    assert "waits for up to 300 s" in of(claim(settles=400.0))[0]
