@@ -71,18 +71,20 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
 
 
 def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:
-    """Return the record of a purchase that a book tells of, and no manifest: at list price, of the usual resolution.
+    """Return the record of a purchase that a book tells of, and no manifest: at list price.
 
+    :param model: With a blank and the resolution behind it, where that is known.
     :param at: Epoch seconds of about the purchase.
     :param base: Has the destination and the task instance.
     """
-    paid = listed_price(model, "")
+    model_id, _, resolution = model.partition(" ")
+    paid = listed_price(model_id, resolution)
     return replace(
         base,
         outcome="booked",
         image_task_id=image_task_id,
         day=_day(at),
-        model=model,
+        model=model_id,
         request=stem[:LONGEST_REQUEST],
         paid=paid,
         listed=paid or 0,

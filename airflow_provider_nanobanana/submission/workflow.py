@@ -398,7 +398,7 @@ class Submission:
             return None
         finally:
             if held is not None and outcome is not None:
-                held.note(outcome, self._request.model)
+                held.note(outcome, f"{self._request.model} {self._request.sent_resolution}")
 
     def _note_lost(self, intent: SubmissionRecord, lost: errors.SubmissionUnknown) -> None:
         """Record that an answer was lost; raise where one was lost before."""

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.__main__ import main
-from airflow_provider_nanobanana.durable.claims import BookEntry
 from airflow_provider_nanobanana.emulator import Emulator
 from tests.integration.batch.harness import GenerateTask
-from tests.support.claims import BUYER, claim, write_book, write_claim
 
 
 def bank(emulator: Emulator) -> float:
@@ -89,32 +87,55 @@ def test_what_is_lost_and_bought_again_counts_twice(
     assert shown.totals["bought"] == 1
 
 
-def test_the_books_of_a_run_that_was_killed_are_counted_until_its_manifest_is_there(
+def test_what_two_runs_share_is_paid_by_the_one_that_bought_it(
     with_store: GenerateTask, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = with_store
-    batch.attempt(requests=["a kite"])
-    (image,) = batch.manifest["images"]
-    by = BUYER.model_copy(update={"dag_id": "dag", "run_id": batch.run_id})
-    write_book(batch.folder, {f"{image['key']}.g0": BookEntry("bought", image["id"])}, buyer=by)
-    assert Shown(capsys, batch).totals == {"paid_usd": 0.025, "bought": 1}
-    (manifest,) = batch.folder.glob("manifest-*")
-    manifest.unlink()
+    batch.next_run("monday")
+    batch.attempt(requests=["a kite"], timeout=1)
+    batch.next_run("tuesday")
+    assert batch.attempt(requests=["a kite", "a boat"]).error is None
     shown = Shown(capsys, batch)
-    assert shown.totals == {"paid_usd": 0.025, "of_which_listed_usd": 0.025, "booked": 1}
-    assert shown.runs == {batch.run_id: 0.025}
+    assert shown.paid == bank(batch.emulator) == 0.05
+    assert shown.totals == {"paid_usd": 0.05, "of_which_listed_usd": 0.025, "missing": 1, "shared": 1, "bought": 1}
+    assert shown.runs == {"monday": 0.025, "tuesday": 0.025}
+    assert shown.claims == []
 
 
-def test_a_claim_is_open_until_its_file_is_in_place(
+def test_a_killed_run_is_counted_by_its_books_until_it_writes_its_manifest(
+    with_store: GenerateTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = with_store
+    requests = ["a kite", {"prompt": "a boat", "resolution": "4K"}]
+    batch.attempt(requests=requests, crash_on=("before land", 1))
+    shown = Shown(capsys, batch)
+    assert shown.paid == bank(batch.emulator) == 0.065
+    assert shown.totals == {"paid_usd": 0.065, "of_which_listed_usd": 0.065, "booked": 2}
+    assert len(shown.claims) == 2
+    assert all(claim["retry"].startswith("asks the service: if it is there, uses it") for claim in shown.claims)
+    assert batch.attempt(requests=requests).error is None
+    shown = Shown(capsys, batch)
+    assert shown.paid == bank(batch.emulator) == 0.065
+    assert shown.totals == {"paid_usd": 0.065, "bought": 2} and shown.claims == []
+
+
+def test_a_run_that_is_made_again_pays_nothing_and_what_the_first_one_paid_is_not_forgotten(
     with_store: GenerateTask, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = with_store
     batch.attempt(requests=["a kite"])
-    (image,) = batch.manifest["images"]
-    made = claim(image["key"], digest=image["digest"])
-    write_claim(batch.folder, made)
-    assert Shown(capsys, batch).claims == []
-    (picture,) = batch.folder.glob("*.png")
-    picture.unlink()
-    (shown,) = Shown(capsys, batch).claims
-    assert (shown["stem"], shown["client_business_id"]) == (image["key"], made.client_business_id)
+    batch.next_run(batch.run_id)
+    assert batch.attempt(requests=["a kite"]).result["reused"] == 1
+    assert Shown(capsys, batch).paid == bank(batch.emulator) == 0.025
+
+
+@pytest.mark.parametrize("crash_at", range(1, 40, 3))
+def test_wherever_a_run_is_killed_and_goes_on_the_sum_is_the_banks_in_the_end(
+    quick: GenerateTask, capsys: pytest.CaptureFixture[str], crash_at: int
+) -> None:
+    """Also on an Airflow that remembers nothing between attempts."""
+    batch = quick
+    requests = ["a kite", "a boat", "a hat"]
+    batch.attempt(requests=requests, crash_at=crash_at)
+    assert batch.attempt(requests=requests).error is None
+    assert Shown(capsys, batch).paid == bank(batch.emulator) == 0.075

@@ -230,6 +230,8 @@ def test_a_purchase_in_a_book_counts_at_list_price() -> None:
         listed=25_000,
     )
     assert booked_record("tsk_1", "hero", "never-heard-of", at=None, base=base).paid is None
+    dear = booked_record("tsk_1", "hero", "nano_banana_2 4K", at=None, base=base)
+    assert (dear.model, dear.paid) == ("nano_banana_2", 40_000)
 
 
 @pytest.mark.parametrize(
