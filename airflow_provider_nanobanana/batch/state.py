@@ -167,7 +167,10 @@ class BatchState:
         record = self.entry(item).record
         if record is None:
             return not self.ledger.complete and (self.attempt.retry or self.attempt.cleared)
-        return record.state is not RecordState.QUEUED
+        if record.state is RecordState.QUEUED:
+            # The store may be some seconds behind an earlier try; a claim beside the file would tell that.
+            return self.claims is None and record.try_number != self.attempt.try_number
+        return True
 
     def will_be_bought(self, item: BatchItem) -> bool:
         """Whether an unsent item will be bought, as far as anyone can tell."""

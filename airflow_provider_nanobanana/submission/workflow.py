@@ -140,6 +140,8 @@ class Submission:
         #: Client ids of claims that are known to stand beside the file, and the one that this process POSTed under.
         self._claimed: set[str] = set()
         self._posted: str | None = None
+        #: What was known of the claim of the generation before.
+        self._last_settled: Settled | None = None
         #: When the answer to that POST was lost, by the machine's clock.
         self._lost_at: float | None = None
         self._initial_facts = ReconcileInput(identity, attempt, policy, shared=shared)
@@ -279,6 +281,7 @@ class Submission:
         """Look up what a decision names, or go on to the next generation."""
         if decision.action is Action.NEXT_GENERATION:
             former = facts.record or facts.former
+            self._last_settled = self._settled(facts)
             return replace(facts, record=None, former=former, lookup=None, generation=decision.generation)
         target = decision.target
         attempts = facts.lookup.attempts + 1 if facts.lookup and facts.lookup.target == target else 1
@@ -417,9 +420,9 @@ class Submission:
 
     def _settled(self, facts: ReconcileInput) -> Settled | None:
         """Return the claim of which is known that it bought nothing, or nothing that can be had any more."""
-        record = facts.record or facts.former
+        record = facts.record
         if record is None or record.client_business_id is None:
-            return None
+            return self._last_settled
         found = facts.lookup.image_task if facts.lookup else None
         if found is None and record.image_task_id is None:
             return Settled(record.client_business_id, "unseen") if self._is_unseen(facts, record) else None

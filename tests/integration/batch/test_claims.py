@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -184,3 +186,37 @@ def test_a_forged_claim_lands_nothing_of_another_dag(with_store: GenerateTask) -
     run = second.attempt(requests=["innocent"], timeout=120)
     landed = [image["id"] for image in run.result["images"]] if run.result else []
     assert image_task_id not in landed
+
+
+@pytest.mark.parametrize(("shown_after", "accepted_after"), [(0, 0), (30, 30)])
+def test_a_crash_at_any_point_with_another_run_before_the_retry(
+    quick: GenerateTask, shown_after: int, accepted_after: int
+) -> None:
+    """Every sixth point, each time others: the other run lands all files, the retry too, and each is paid once."""
+    batch = quick
+    batch.emulator.configure(lookup_delay=shown_after)
+    batch.crash_points.late = accepted_after
+    batch.attempt(requests=PROMPTS)
+    points = len(batch.crash_points.passed)
+    assert points > 40
+    for point in range(random.randrange(6), points, 6):
+        begin_again(batch)
+        batch.attempt(requests=PROMPTS, crash_at=point)
+        second = other(batch, "second")
+        runs = [second.attempt(requests=PROMPTS), batch.attempt(requests=PROMPTS)]
+        batch.clock.sleep(600.0)
+        assert [run.error for run in runs] == [None, None], point
+        assert [run.result["count"] for run in runs] == [3, 3], point
+        assert batch.charges == batch.posts == len(batch.files) == 3, point
+        assert sum(run.result["lost_race"] for run in runs) == 0.0, point
+
+
+def begin_again(batch: GenerateTask) -> None:
+    """An empty service and folder, and a task instance that never ran."""
+    service = batch.emulator.service.ledger
+    service.image_tasks.clear()
+    service.by_client_id.clear()
+    batch.clock.in_flight.clear()
+    shutil.rmtree(batch.folder, ignore_errors=True)
+    exclusive._found.clear()
+    batch.next_run("run")
