@@ -173,11 +173,13 @@ class CostTracker:
     def reuse(self, item: BatchItem, paid: Cost | None = None) -> None:
         """Count of an item whose image was in place no more than what was paid for it.
 
-        :param paid: By an earlier attempt of this task instance; counts where nothing else is known of that.
+        :param paid: By an earlier attempt of this task instance; counts where nothing is known to be paid for it.
         """
         with self._lock:
             charges = _of_image_in_place(self._charges.get(item.key, {}))
-            self._set(item.key, charges if paid is None or charges else {"": Charge(paid)})
+            if paid is not None and Spent.on(charges.values()).paid.usd == 0:
+                charges[""] = Charge(paid)
+            self._set(item.key, charges)
 
     def stop_waiting_for_bill(self, item: BatchItem) -> None:
         """Take note that an item has ended without an image: no other waits for its bill."""

@@ -240,6 +240,18 @@ def test_what_an_earlier_attempt_paid_tells_nothing_of_bills_and_holds_nobody_up
         state.costs.reserve(THIRD)
 
 
+def test_what_was_reused_before_hides_nothing_that_was_paid() -> None:
+    store = InMemoryStateStore()
+    state = make_state(WANTED, store)
+    state.mark_reused(FIRST, in_place("first"))
+    state = next_process(state, store)
+    state.reopen(FIRST)
+    state.mark_reused(FIRST, in_place("first"), paid=Cost(0.025, listed=True))
+    assert money(state) == (0.025, 0.025, 0.0)
+    state.mark_reused(FIRST, in_place("first"), paid=Cost(0.025, listed=True))
+    assert money(state) == (0.025, 0.025, 0.0), "said twice, paid once"
+
+
 def test_an_image_in_place_costs_nothing(counted: Counter[str]) -> None:
     state = make_state(WANTED)
     state.costs.reserve(FIRST)
