@@ -6,11 +6,13 @@ What of the environment's certificates and proxies cannot be used is named here.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -40,24 +42,40 @@ Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
 class ConnectionDeadline:
-    """Shuts down every connection it has seen once the time is up.
+    """Ends a call in time: shuts down every connection it has seen, and lets no request begin afterwards.
 
     A read timeout starts again with each byte, and while headers or a TLS handshake trickle in no code of ours runs
-    in between. :meth:`trace` is the ``trace`` extension of an httpx request (httpcore, "Request extensions").
+    in between. Name resolution has no timeout at all: what is connected after it may come too late, and a purchase that
+    leaves then is one that nobody waits for any more. :meth:`trace` is the ``trace`` extension of an httpx request
+    (httpcore, "Request extensions").
+
+    :param clock: Monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sockets: list[socket.socket] = []
+        self._ends_at = math.inf
+        self._ended = False
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember the socket of a connection that was just made."""
+        """Remember the socket of a connection that was just made, and keep a request from leaving too late.
+
+        :raises httpx.ConnectTimeout: The time is over; nothing of the request has left.
+        """
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._sockets = [one for one in self._sockets if one.fileno() >= 0]  # the others were closed
             self._sockets.append(info["return_value"].get_extra_info("socket"))
+            # After it is remembered: either this sees that the time is over, or who ends it sees the socket.
+            if self._is_over():
+                self._cut()
+        elif event.endswith(".send_request_headers.started") and self._is_over():
+            raise httpx.ConnectTimeout("its time was over before it could be sent")
 
     @contextlib.contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
         """Cut the connections when the block takes longer than ``seconds``; the read in it fails then."""
+        self._ends_at, self._ended = self._clock() + seconds, False
         timer = threading.Timer(seconds, self._cut)
         timer.daemon = True
         timer.start()
@@ -65,8 +83,14 @@ class ConnectionDeadline:
             yield
         finally:
             timer.cancel()
+            # One that was about to cut must not do it to the next call.
+            timer.join()
+
+    def _is_over(self) -> bool:
+        return self._ended or self._clock() >= self._ends_at
 
     def _cut(self) -> None:
+        self._ended = True
         for one in tuple(self._sockets):
             with contextlib.suppress(OSError):  # closed already
                 # The plain socket's shutdown: that of an SSL socket is not made for another thread.

@@ -7,6 +7,8 @@ import gzip
 import itertools
 import json
 import socket
+import time
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 from tests.support.responses import KEY, STATUS, SUBMIT, SUBMITTED
-from tests.support.scripted_server import Request, ScriptedServer, drip, read_request
+from tests.support.scripted_server import Request, ScriptedServer, drip, read_request, reply, silence
 from tests.unit.toapis.test_client import SHELLS, call_once
 
 BODY = json.dumps({**SUBMITTED, "padding": "x" * 60}).encode()
@@ -81,3 +83,57 @@ def test_an_endless_answer_is_cut(shell: str, monkeypatch: pytest.MonkeyPatch) -
     with ScriptedServer([drip(endless, 0.0, [])]) as server:
         result, _ = call_once(shell, f"http://{server.address}", STATUS)
     assert isinstance(result, errors.TransientFailure)
+
+
+class SlowNames:
+    """Name resolution that answers late, and notes that it did."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+        self.late = iter(seconds)
+        self.asked = 0
+        self._resolve = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.asked += 1
+        time.sleep(next(self.late, 0.0))
+        return self._resolve(*args, **options)
+
+
+def test_a_submit_whose_host_is_found_too_late_never_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name resolution has no timeout: what is connected afterwards would send a request that nobody waits for."""
+    names = SlowNames(monkeypatch, 0.6)
+    with ScriptedServer([reply(200, BODY), reply(200, BODY)]) as server:
+        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.3, retry=NO_RETRY)
+        with contextlib.closing(client):
+            with pytest.raises(errors.ConnectionFailed) as refused:
+                client.call(SUBMIT)
+            assert (server.requests, names.asked) == ([], 1)
+            assert refused.value.charged == "no", "it is known that nothing left"
+            # The time of the next call is its own.
+            assert client.call(SUBMIT).id == SUBMITTED["id"]
+    assert len(server.requests) == 1
+
+
+def test_a_tls_handshake_begins_only_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = SlowNames(monkeypatch, 0.6)
+    with ScriptedServer([silence]) as server:
+        client = ToApisClient(f"https://{server.address}", KEY, timeout=0.3, retry=NO_RETRY)
+        with contextlib.closing(client), pytest.raises(errors.ConnectionFailed) as refused:
+            client.call(SUBMIT)
+    assert (refused.value.charged, names.asked) == ("no", 1)
+    assert server.requests == []
+
+
+def test_a_process_that_stood_still_sends_nothing_on_a_connection_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its timer stood still, too: the clock is looked at right before the first byte."""
+    with ScriptedServer([drip([b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY], 5, [])]) as server:
+        client = ToApisClient(f"http://{server.address}", KEY, timeout=0.5, retry=NO_RETRY)
+        with contextlib.closing(client):
+            assert client.call(SUBMIT).id == SUBMITTED["id"]
+            deadline = client._pool.made[0].deadline
+            monkeypatch.setattr(deadline, "_clock", itertools.chain([0.0], itertools.repeat(0.6)).__next__)
+            with pytest.raises(errors.ConnectionFailed) as refused:
+                client.call(SUBMIT)
+    assert refused.value.charged == "no"
+    assert len(server.requests) == 1
