@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
@@ -27,6 +28,8 @@ from airflow_provider_nanobanana.toapis.redaction import one_line
 #: Characters of a cell on a terminal, and of any text elsewhere.
 _WIDEST: Final = 60
 _LONGEST: Final = 500
+#: Columns to which sentences are folded.
+_WIDTH: Final = 110
 #: What holds URIs of destinations as they were given: the connection's id is part of them, and no secret.
 _URIS: Final = frozenset({"destination", "destinations", "uri"})
 #: What a spreadsheet takes for the beginning of a formula, in each of its widths.
@@ -145,10 +148,8 @@ def _totals(report: SpendReport) -> Iterator[str]:
         },
     )
     if totals.booked:
-        yield (
-            f"In no manifest: {totals.booked:,} purchases that only books tell of, counted at list price: of tasks "
-            "that are at work, or were killed before they wrote a manifest"
-        )
+        who = "by tasks at work, or killed before they wrote one"
+        yield f"In no manifest: {totals.booked:,} bought, at list price: {who}"
     if totals.unpriced:
         yield f"In no sum: {totals.unpriced:,} whose price nobody knows"
 
@@ -220,7 +221,9 @@ def _claim(claim: Mapping[str, Any], *, several: bool) -> Iterator[str]:
     }
     for name, text in lines.items():
         if text:
-            yield f"  {name:<10} {one_line(text, limit=_LONGEST)}"
+            begin = f"  {name:<11}"
+            line = one_line(text, limit=_LONGEST)
+            yield textwrap.fill(line, _WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin))
 
 
 def _who(claim: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ def test_totals_and_a_table_without_empty_columns() -> None:
 def test_what_is_in_books_only_or_without_a_price_is_said_in_words() -> None:
     booked = replace(BOUGHT, outcome="booked", listed=25_000)
     shown = text(report(booked, replace(BOATS, paid=None, listed=0), EARLIER))
-    assert "In no manifest: 1 purchases that only books tell of, counted at list price" in shown
+    assert "In no manifest: 1 bought, at list price: by tasks at work, or killed before they wrote one" in shown
     assert "In no sum: 1 whose price nobody knows" in shown
     assert "$0.04 for requests that the manifests list no more" in shown
 
@@ -152,6 +152,11 @@ def test_an_open_claim_in_words() -> None:
         "  a retry    buys it\n"
         "  a clear    fails\n"
     )
+
+
+def test_long_words_are_folded() -> None:
+    lines = text(report(claims=[{**CLAIM, "retry": "waits " * 60}]), claims_only=True).splitlines()
+    assert max(map(len, lines)) <= 110 and sum("waits" in line for line in lines) == 4
 
 
 def test_a_damaged_claim_says_so_and_nothing_of_who() -> None:
