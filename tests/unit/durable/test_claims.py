@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -39,7 +41,9 @@ from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, Lookup, S
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask, ImageTaskError
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
+from tests.support.claim_world import Instance, Machine, Process, StoreFate, World
 
+WORKFLOW = "airflow_provider_nanobanana.submission.workflow"
 NOW = 1_790_000_100.0
 STEM = "kite-0123456789"
 DIGEST = "0123456789" + "a" * 54
@@ -654,3 +658,116 @@ def test_facts_of_one_claim_are_immutable() -> None:
     facts = ClaimFacts(THEIRS, ME, FIRST, POLICY)
     assert replace(facts, age=5.0).age == 5.0
     assert facts.age == 0.0
+
+
+# --- the rows of the shell: real claims over a store in memory -------------------------------------------------------
+
+
+@pytest.fixture
+def _no_echo() -> Iterator[None]:
+    with patch(f"{WORKFLOW}.verify_support"), patch(f"{WORKFLOW}.mark_supported"):
+        yield
+
+
+def _buyer(world: World, number: int = 0, policy: SubmissionPolicy = POLICY) -> Process:
+    return Process(world, Instance(number), policy, Machine(f"machine {number}"))
+
+
+def _until(process: Process, at: str) -> None:
+    while process.at != at:
+        assert not process.ended
+        process.step()
+
+
+@pytest.mark.usefixtures("_no_echo")
+def test_c01_a_file_that_came_meanwhile_is_used_and_nothing_is_bought() -> None:
+    world = World()
+    owner = _buyer(world)
+    _until(owner, "create")
+    owner.step()
+    owner.kill()
+    late = _buyer(world, 1)
+    _until(late, "hold")
+    world.in_place = "tsk_of_somebody"
+    while not late.ended:
+        late.step()
+    assert (late.error, world.charges, [claim.n for claim in world.claims()]) == (None, [], [0])
+
+
+@pytest.mark.usefixtures("_no_echo")
+def test_c03_who_created_the_claim_posts_once_under_its_id() -> None:
+    world = World()
+    owner = _buyer(world)
+    _until(owner, "post")
+    owner.step()
+    assert [charge.client_id for charge in world.charges] == [world.claims()[0].client_business_id]
+
+
+@pytest.mark.usefixtures("_no_echo")
+def test_c04_whose_time_is_over_writes_released_and_takes_over_in_its_turn() -> None:
+    """Here its own machine stood still for a minute between claim and POST."""
+    world = World()
+    owner = _buyer(world)
+    _until(owner, "create")
+    owner.step()
+    world.advance(world.now + POST_WINDOW)
+    _until(owner, "post")
+    first, second = world.claims()
+    assert (second.because, second.prev) == ("released", first.nonce)
+    owner.step()
+    assert [charge.client_id for charge in world.charges] == [second.client_business_id]
+    world.charges[0].status = ImageTaskStatus.COMPLETED
+    world.charges[0].completed = world.now
+    while not owner.ended:
+        owner.step()
+    books = [parse_book(content) for name, (content, _) in world.objects.items() if name.startswith("books/")]
+    assert [{**book} for book in books] == [
+        {first.name: BookEntry("released"), second.name: BookEntry("bought", "tsk_0")}
+    ]
+
+
+@pytest.mark.usefixtures("_no_echo")
+@pytest.mark.parametrize("fate", ["down", "lost", "late"])
+def test_c04_a_create_that_was_not_confirmed_is_never_posted_under(fate: StoreFate) -> None:
+    world = World()
+    owner = _buyer(world)
+    _until(owner, "create")
+    owner.store_fates = [fate]
+    _until(owner, "hold")
+    assert world.charges == []
+    _until(owner, "post")
+    owner.step()
+    assert [charge.client_id for charge in world.charges] == [world.claims()[-1].client_business_id]
+
+
+@pytest.mark.usefixtures("_no_echo")
+@pytest.mark.parametrize("operation", ["list", "read", "modified", "write"])
+def test_c16_where_claims_cannot_be_read_nothing_is_sent_and_no_look_counts(operation: str) -> None:
+    world = World()
+    owner = _buyer(world)
+    _until(owner, "create")
+    owner.step()
+    owner.kill()
+    other = _buyer(world, 1)
+    _until(other, operation)
+    looks = other.memory.seen.looks if other.memory.seen else 0
+    other.store_fates = ["down"]
+    _until(other, "hold")
+    assert world.charges == []
+    assert (other.memory.seen.looks if other.memory.seen else 0) in (looks, looks + (operation == "write"))
+
+
+@pytest.mark.usefixtures("_no_echo")
+def test_c16_where_the_service_cannot_be_asked_nothing_is_sent_and_no_look_counts() -> None:
+    world = World()
+    owner = _buyer(world)
+    _until(owner, "create")
+    owner.step()
+    owner.kill()
+    other = _buyer(world, 1)
+    _until(other, "look up")
+    with patch.object(world, "find", side_effect=errors.RateLimited("slower")):
+        _until(other, "hold")
+    assert world.charges == []
+    assert other.memory.seen is not None
+    assert other.memory.seen.looks == 0
