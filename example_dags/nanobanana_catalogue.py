@@ -2,8 +2,8 @@
 
 ``plan`` says what to draw; ``pictures`` reads the photos, buys the pictures, waits without a worker and lands them,
 verified, with a manifest beside them. What a photo shows is part of its request: run this DAG again, and only what
-changed, a scene or a photo, is bought. The rest is found at the destination and costs nothing. ``max_active_runs=1``
-belongs to that: two runs at once would not see each other's purchases.
+changed, a scene or a photo, is bought. The rest is found at the destination and costs nothing. What two runs at once
+both want is bought by one of them.
 
 With the default params it runs from this folder; for your own, give ``s3://my_aws_connection@my-bucket/photos``.
 """
@@ -24,7 +24,6 @@ with DAG(
     "nanobanana_catalogue",
     schedule=None,
     catchup=False,
-    max_active_runs=1,
     tags=["nanobanana"],
     doc_md=__doc__,
     default_args={"retries": 2},

@@ -1,7 +1,7 @@
 """One task: prompts in, verified images out. The smallest way to use this provider, and what ``make demo`` runs.
 
-Run it again with the same prompts and destination: what is in place is verified and costs nothing.
-``max_active_runs=1`` belongs to that, because two runs at once would not see each other's purchases.
+Run it again with the same prompts and destination: what is in place is verified and costs nothing, and what another run
+is buying at the moment is not bought a second time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ with DAG(
     "nanobanana_generate",
     schedule=None,
     catchup=False,
-    max_active_runs=1,
     tags=["nanobanana"],
     doc_md=__doc__,
     default_args={"retries": 2},

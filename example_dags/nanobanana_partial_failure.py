@@ -15,7 +15,6 @@ with DAG(
     "nanobanana_partial_failure",
     schedule=None,
     catchup=False,
-    max_active_runs=1,
     tags=["nanobanana"],
     doc_md=__doc__,
     default_args={"retries": 2},

@@ -21,7 +21,7 @@ def find_existing(store: ImageStore, wanted: Iterable[tuple[str, str]], *, threa
     """Return those of the wanted images that are whole at the destination, by key.
 
     Each is decoded fully (about 30 ms for a 1K PNG in a folder). Their ``id`` is empty: the name of a file does not
-    tell which image task it came from. This is no lock: another run may land, or buy, the same image meanwhile.
+    tell which image task it came from. Another run may be landing, or buying, the same image: claims tell of that.
 
     :param wanted: Key and stem of each image; the key is the caller's.
     :param threads: Files read at once; they are decoded one at a time.

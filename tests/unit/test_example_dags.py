@@ -40,12 +40,11 @@ def test_the_name_of_a_mapped_task_fits_whatever_the_prompt(dag_id: str) -> None
 
 
 @pytest.mark.parametrize("name", ["generate", "catalogue", "partial_failure", "asset_refresh"])
-def test_where_pictures_are_reused_one_run_works_at_a_time_and_retries(name: str, declared_dags: list[DAG]) -> None:
+def test_where_pictures_are_reused_their_purchases_are_claimed_and_retried(name: str, declared_dags: list[DAG]) -> None:
     load(name)
     [dag] = [dag for dag in declared_dags if buyers_of(dag)]
     [buyer] = buyers_of(dag)
-    assert dag.max_active_runs == 1
-    assert buyer.retries == 2
+    assert (buyer.reuse_existing, buyer.claims, buyer.retries) == (True, "auto", 2)
 
 
 def test_the_catalogue_asks_for_each_product_with_its_photo() -> None:
