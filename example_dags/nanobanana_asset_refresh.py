@@ -4,8 +4,8 @@ Three small DAGs. ``nanobanana_products`` says that the product list changed. Th
 its function returns what to draw, ``@task.nanobanana`` makes it, and the asset event of its outlet carries ``count``,
 ``cost_usd`` and ``manifest``. That event starts ``nanobanana_asset_news``, which reads them.
 
-The whole list is asked for every time, and only what changed is paid: the rest is found at the destination. Two refreshes
-at once buy each picture once.
+The whole list is asked for every time, and only what changed is paid: the rest is found at the destination.
+Two refreshes at once buy each picture once.
 """
 
 from __future__ import annotations
