@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Final, Literal, get_args
 
 from airflow_provider_nanobanana.batch.costs import MILLION
@@ -102,6 +103,8 @@ class SpendTotals:
 
 
 _FIELDS: Final = tuple(field.name for field in fields(SpendTotals))
+#: All of the totals' values, in order.
+_values: Final = attrgetter(*_FIELDS)
 _PAID, _LISTED, _LOST_RACE, _EARLIER, _NO_PRICE = range(5)
 #: The numbers among the totals.
 COUNTS: Final = _FIELDS[_NO_PRICE:]
@@ -199,7 +202,7 @@ def _table(groups: Iterable[SpendGroup], dimension: Dimension, most: int | None)
 
 def _added(groups: Iterable[SpendGroup]) -> SpendTotals:
     """Return the sums over groups."""
-    columns = zip(*(astuple(group.totals) for group in groups), strict=True)
+    columns = zip(*(_values(group.totals) for group in groups), strict=True)
     return SpendTotals(*map(sum, columns))
 
 

@@ -76,8 +76,8 @@ class SpendReader:
         self._storages = list(storages)
         self._skip = skip
         self._progress = progress
-        #: Hashes of the image task ids that manifests tell of.
-        self._known = array("q")
+        #: Image tasks that manifests count, and those that manifests say somebody else paid.
+        self._known, self._shared = _Ids(), _Ids()
         self._digests: set[bytes] = set()
         self._done = self._of = 0
         #: How many manifests and books were counted.
@@ -93,8 +93,6 @@ class SpendReader:
         self._of = sum(len(place.manifests) + len(place.books) for place in places)
         for place in places:
             yield from self._of_manifests(place)
-        if any(place.books for place in places):
-            self._known = array("q", sorted(self._known))
         for place in places:
             yield from self._of_books(place)
 
@@ -119,7 +117,8 @@ class SpendReader:
 
     def _remember(self, place: _Place, name: str, found: ManifestRecords) -> None:
         """Remember what tells whether a purchase that is in a book is in a manifest, too."""
-        self._known.extend(hash(record.image_task_id) for record in found.records if record.image_task_id)
+        self._known.add(record.image_task_id for record in found.records if record.image_task_id)
+        self._shared.add(found.shared)
         if place.books:
             place.by_task_instance[found.task_instance] = name
             place.reused.update(hash((found.task_instance, stem)) for stem in found.reused)
@@ -135,7 +134,7 @@ class SpendReader:
             bought = {
                 claim: entry.detail
                 for claim, entry in book.entries.items()
-                if entry.outcome == "bought" and not self._is_known(entry.detail)
+                if entry.outcome == "bought" and entry.detail not in self._known
             }
             if bought:
                 yield from self._unreported(place, name, book, bought)
@@ -154,8 +153,9 @@ class SpendReader:
         base = SpendRecord("booked", "", place.uri, *task_instance)
         for claim, image_task_id in bought.items():
             stem = claim.rpartition(".g")[0]
-            # A run that was made again writes the manifest anew, and knows nothing of what it paid before.
-            forgotten = hash((task_instance, stem)) in place.reused
+            # A run that was made again writes the manifest anew, and knows nothing of what it paid before; one of
+            # another installation may have the same names, and so the same manifest.
+            forgotten = hash((task_instance, stem)) in place.reused or image_task_id in self._shared
             if forgotten or not summed_up:
                 yield booked_record(image_task_id, stem, book.models.get(claim, ""), at=written_at, base=base)
 
@@ -175,16 +175,31 @@ class SpendReader:
             self._skip(storage.uri(name), f"when it was written could not be asked: {failure.message}")
             return None
 
-    def _is_known(self, image_task_id: str) -> bool:
-        wanted = hash(image_task_id)
-        place = bisect_left(self._known, wanted)
-        return place < len(self._known) and self._known[place] == wanted
-
     def _counted(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:
             yield name
             self._done += 1
             self._progress(self._done, self._of)
+
+
+class _Ids:
+    """Ids of image tasks, 8 bytes each: first all of them come, then they are asked for."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+        self._sorted = True
+
+    def add(self, ids: Iterable[str]) -> None:
+        self._hashes.extend(map(hash, ids))
+        self._sorted = False
+
+    def __contains__(self, image_task_id: str) -> bool:
+        if not self._sorted:
+            self._hashes = array("q", sorted(self._hashes))
+            self._sorted = True
+        wanted = hash(image_task_id)
+        place = bisect_left(self._hashes, wanted)
+        return place < len(self._hashes) and self._hashes[place] == wanted
 
 
 def _list(storage: Storage) -> _Place:

@@ -43,12 +43,14 @@ class ManifestRecords:
 
     :param records: Of every entry that could be understood.
     :param reused: The stems of files that it found in place and says it paid nothing for.
+    :param shared: Ids of image tasks that somebody else bought.
     :param damaged: How many entries could not be understood.
     """
 
     records: list[SpendRecord]
     task_instance: TaskInstance
     reused: frozenset[str]
+    shared: frozenset[str]
     damaged: int
 
 
@@ -67,7 +69,8 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
     records = list(entries.of_download() if isinstance(content.get("image_tasks"), list) else entries.of_generate())
     latest = max((record.day for record in records), default="")
     records = [record if record.day or not latest else replace(record, day=latest) for record in records]
-    return ManifestRecords(records, entries.task_instance, frozenset(entries.reused), entries.damaged)
+    reused, shared = frozenset(entries.reused), frozenset(entries.shared)
+    return ManifestRecords(records, entries.task_instance, reused, shared, entries.damaged)
 
 
 def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:
@@ -115,6 +118,7 @@ class _Entries:
         #: The fields that all records of the manifest have in common.
         self._who = (destination, *self.task_instance)
         self.reused: set[str] = set()
+        self.shared: set[str] = set()
         self.damaged = 0
 
     def of_generate(self) -> Iterator[SpendRecord]:
@@ -164,6 +168,7 @@ class _Entries:
                 self.reused.add(_stem(entry))
         elif entry.get("shared") is True:
             outcome = "shared"
+            self.shared.add(_text(entry.get("id")))
         return self._record(outcome, entry, self._paid(entry), day)
 
     def _failure(self, entry: Mapping[str, Any]) -> SpendRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import time
@@ -69,6 +70,9 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("spend: interrupted", file=sys.stderr)
         return 130
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Prompts are in any language, and terminals are not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         write = {"json": spend_report.write_json, "csv": spend_report.write_csv, None: spend_report.write_text}
         write[options.form](report, sys.stdout, claims_only=options.claims)

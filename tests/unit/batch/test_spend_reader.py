@@ -97,6 +97,13 @@ def test_what_another_run_bought_and_never_reported_is_paid_by_that_run(tmp_path
     }
 
 
+def test_two_installations_may_write_one_manifest_and_the_one_that_is_gone_has_paid(tmp_path: Path) -> None:
+    other = BUYER.model_copy(update={"namespace": "staging"})
+    os.utime(write_book(tmp_path, {CLAIM: BookEntry("bought", "tsk_1")}, buyer=other), BEFORE)
+    os.utime(write_manifest(tmp_path, image("tsk_1", paid=0.0, shared=True)), AFTER)
+    assert totals(tmp_path) == {**LISTED, "shared": 1}
+
+
 def test_a_manifest_of_another_map_index_tells_nothing_of_a_book(tmp_path: Path) -> None:
     os.utime(write_book(tmp_path, {CLAIM: BookEntry("bought", "tsk_1")}), BEFORE)
     os.utime(write_manifest(tmp_path, image("tsk_2"), map_index=4), AFTER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,13 @@ def test_a_line_that_makes_no_sense_reads_nothing(line: list[str], capsys: pytes
         main(["spend", *line])
     assert end.value.code == 2
     assert "usage: " in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_few_letters_is_no_error(folder: Path) -> None:
+    (folder / "manifest-x.json").write_text(json.dumps({**MANIFEST, "dag_id": "größe 帽子"}))
+    command = [sys.executable, "-m", "airflow_provider_nanobanana", "spend", str(folder)]
+    ended = subprocess.run(command, check=False, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (0, b"") and b"gr\\xf6\\xdfe" in ended.stdout
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(folder: Path) -> None:
