@@ -39,6 +39,7 @@ from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.claims import claim
 from tests.support.create_race import assert_created_once
 from tests.support.images import jpeg_with_provenance, picture
+from tests.support.moto_store import conditional_writes
 from tests.support.s3_proxy import S3Proxy, s3_proxy
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
@@ -100,7 +101,8 @@ def running_bucket() -> Iterator[Bucket]:
     host, port = server.get_host_and_port()
     bucket = Bucket(f"http://{host}:{port}")
     bucket.client.create_bucket(Bucket=BUCKET)
-    yield bucket
+    with conditional_writes():
+        yield bucket
     server.stop()
 
 
