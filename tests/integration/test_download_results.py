@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_nanobanana import unexpected_errors
+from airflow_provider_nanobanana.__main__ import main
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -202,3 +203,21 @@ def test_the_log_of_something_unexpected_holds_no_key(caplog: pytest.LogCaptureF
     [record] = caplog.records
     assert "sk-0123456789abcdef" not in record.getMessage() and "\nforged" not in record.getMessage()
     assert "forged" not in caught.value.message and caught.value.image_task_id == "tsk_1" and caught.value.retryable
+
+
+def test_an_image_that_two_tasks_download_is_paid_once(
+    emulator: Emulator, buy: Buy, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [buy("a kite"), buy("a boat", resolution="4K"), buy("a storm [[fail]]")]
+    entries = wait(ids, allow_partial=True).result
+    for place in ("one", "two"):
+        assert land(entries, folder / place).error is None
+    capsys.readouterr()
+    assert main(["spend", str(folder / "one"), str(folder / "two"), "--json", "--by", "destination"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    bank = sum(task["charged_usd"] for task in emulator.ledger()["image_tasks"] if not task["refunded"])
+    assert content["totals"]["paid_usd"] == round(bank, 6) == 0.065
+    assert {name: number for name, number in content["totals"].items() if number and isinstance(number, int)} == {
+        **{"bought": 2, "shared": 2, "refunded": 2},
+    }
+    assert [row["paid_usd"] for row in content["by"]["destination"]] == [0.065, 0.0]
