@@ -92,6 +92,7 @@ class World:
         self.resolves = resolves
         self.lists_by_prefix = lists_by_prefix
         self.window_1 = window_1
+        self.keeps_times = True
         self.charges: list[Charge] = []
         self.objects: dict[str, tuple[bytes, float]] = {}
         self.late: list[tuple[float, str, bytes]] = []
@@ -223,7 +224,7 @@ class _Folder:
         if self._call("modified") != "ok":
             raise errors.StorageFailed("modified: timed out")
         found = self._world.objects.get(f"{self._name}/{name}")
-        return found[1] if found else None
+        return found[1] if found and self._world.keeps_times else None
 
     def names(self, prefix: str = "") -> Iterator[str]:
         if self._call("list") != "ok":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -771,3 +773,12 @@ def test_c16_where_the_service_cannot_be_asked_nothing_is_sent_and_no_look_count
     assert world.charges == []
     assert other.memory.seen is not None
     assert other.memory.seen.looks == 0
+
+
+def test_every_row_of_the_docs_has_a_test_here_or_where_it_says() -> None:
+    doc = (Path(__file__).parents[3] / "docs" / "durability.md").read_text()
+    rows = [int(number) for number in re.findall(r"^\| C(\d+) \|", doc, re.MULTILINE)]
+    tests = {int(number) for number in re.findall(r"^def test_c(\d+)_", Path(__file__).read_text(), re.MULTILINE)}
+    assert rows == list(range(1, 24))
+    assert tests == set(rows) - {21, 23}
+    assert "C21 is in `tests/unit/batch/test_state.py`, C23 in `tests/integration/batch/test_claims.py`" in doc

@@ -71,13 +71,22 @@ class OneLivingImageTask(RuleBasedStateMachine):
         unknown=st.sampled_from(["resubmit", "resubmit", "resubmit", "fail"]),
         expired=st.sampled_from(["fail", "resubmit"]),
         clear_rebuys=st.booleans(),
+        blind=st.sampled_from([False, False, False, True]),
+        times=st.sampled_from([True, True, False]),
     )
-    def begin(self, stored: bool, lists: bool, unknown: Any, expired: Any, clear_rebuys: bool) -> None:
+    def begin(
+        self, stored: bool, lists: bool, unknown: Any, expired: Any, clear_rebuys: bool, blind: bool, times: bool
+    ) -> None:
+        """Begin; ``blind`` where ids do not resolve, ``times`` where the store keeps any."""
         self.world.lists_by_prefix = lists
+        self.world.resolves = not blind
+        self.world.keeps_times = times
         self.instances = [Instance(0, stored), Instance(1), Instance(2, stored=not stored)]
         self.policies = [
-            SubmissionPolicy(on_unknown_submission=unknown, on_expired=expired, clear_rebuys=clear_rebuys),
-            SubmissionPolicy(),
+            SubmissionPolicy(
+                client_ids=not blind, on_unknown_submission=unknown, on_expired=expired, clear_rebuys=clear_rebuys
+            ),
+            SubmissionPolicy(client_ids=not blind),
         ]
 
     # --- buyers ------------------------------------------------------------------------------------------------------
@@ -123,7 +132,7 @@ class OneLivingImageTask(RuleBasedStateMachine):
 
     # --- the user, the machines and the store ----------------------------------------------------------------------
 
-    @precondition(lambda self: not self.damaged)
+    @precondition(lambda self: not self.damaged and self.world.resolves)
     @rule(instance=st.integers(0, 2))
     def clear(self, instance: int) -> None:
         """Clear a task that is not running for Airflow; a process that was taken for dead may live on."""
@@ -134,7 +143,7 @@ class OneLivingImageTask(RuleBasedStateMachine):
     @rule()
     def clear_all(self) -> None:
         for number in range(3):
-            if not self.damaged:
+            if not self.damaged and self.world.resolves:
                 self.clear(number)
 
     @precondition(lambda self: self.world.in_place)
@@ -233,13 +242,13 @@ class OneLivingImageTask(RuleBasedStateMachine):
             process.next_machine = process.machine
         world.advance(world.now + IN_TIME)  # what is under way shows
         # Within a slice an attempt goes by its own clock, and waits as long as that was set back.
-        until = world.now + 3 * (SETTLED + 60.0) + 2 * HOUR * (self.clocks_set and not self.damaged)
+        until = world.now + 3 * (SETTLED + 60.0) + 2 * HOUR * (self.clocks_set and world.resolves and not self.damaged)
         for _ in range(6000):
             if not self._live():
                 if world.in_place or any(isinstance(process.error, ENDS) for process in world.processes):
                     break
                 self.start(1, 0, 1, ahead=True)
-            if self.damaged and world.now > until:
+            if (self.damaged or not world.resolves) and world.now > until:
                 break
             min(self._live(), key=lambda process: (process.wake, process.steps)).step()
             self.one_image_task_lives()
@@ -249,7 +258,8 @@ class OneLivingImageTask(RuleBasedStateMachine):
         else:
             raise AssertionError(f"stuck: {[(process.at, process.steps) for process in self._live()]}")
         stopped = any(isinstance(process.error, ENDS) for process in world.processes)
-        assert stopped or self.damaged or world.now <= until, f"{world.now - until} s too late"
+        asked = world.resolves and not self.damaged
+        assert stopped or not asked or world.now <= until, f"{world.now - until} s too late"
 
     def teardown(self) -> None:
         try:
