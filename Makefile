@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv test test-fast lint format types wheel demo stack chaos bench emulator clean
+.PHONY: help venv test test-fast lint format types wheel demo stack overlap chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -63,6 +63,9 @@ demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave i
 
 stack: $(STAMP) ## Start a real Airflow with the examples and the emulator (AIRFLOW=3.1.8: that version, CHECK=1: run one)
 	@exec $(BIN)/python -m dev.stack $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(if $(CHECK),--check)
+
+overlap: $(STAMP) ## Let real runs ask for the same pictures at one place, in one Airflow and two (AIRFLOW=3.1.8, OVERLAP="mapped")
+	@exec $(BIN)/python -m tests.overlap $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(OVERLAP)
 
 chaos: $(STAMP) ## Kill Airflow's processes for an hour; as root installs PostgreSQL and Redis (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'

@@ -8,16 +8,14 @@ was paid once and landed. The emulator draws the images: nothing costs money, wh
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dev.stack.airflow_venv import HOME, REPO, known_versions, make_venv
+from dev.stack.airflow_venv import HOME, REPO, known_versions, run_in_venv
 
 if TYPE_CHECKING:
     from dev.stack.airflow_stack import AirflowStack
@@ -38,15 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         from dev.stack.console import run_program
 
         return run_program(lambda processes, progress: _stack(processes, progress, options.check))
-    try:
-        python = make_venv(options.airflow, lambda line: print(line, flush=True))
-    except subprocess.CalledProcessError as error:
-        print(f"Airflow {options.airflow} could not be installed: {error}", file=sys.stderr)
-        return 2
-    # From here on that Airflow's own Python does everything.
     check = [] if options.check is None else ["--check", options.check]
-    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
-    os.execve(python, [str(python), "-m", "dev.stack", *check], {**os.environ, "PYTHONPATH": path})
+    return run_in_venv(options.airflow, "dev.stack", *check)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

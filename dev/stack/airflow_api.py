@@ -80,6 +80,25 @@ class AirflowApi:
         body = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
         return str(self._call("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)["dag_run_id"])
 
+    def backfill(
+        self, dag_id: str, first: str, last: str, conf: Mapping[str, Any] | None = None, *, max_active_runs: int = 10
+    ) -> list[str]:
+        """Start a run for every date of the schedule, as ``airflow backfill create`` does; the DAG is unpaused then.
+
+        :param first: ISO date; ``last`` too, and it is included.
+        :return: The ids of the runs of all backfills of these dates.
+        """
+        body = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+        body |= {"dag_run_conf": conf, "max_active_runs": max_active_runs}
+        self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", timeout=30)
+        self.unpause(dag_id)
+        found = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
+        return sorted(run["dag_run_id"] for run in found if first <= run["logical_date"][:10] <= last)
+
+    def runs(self, dag_id: str) -> list[Record]:
+        """List the runs of a DAG, each with ``dag_run_id``, ``run_type``, ``logical_date`` and ``state``."""
+        return list(self._pages(f"/dags/{quote(dag_id)}/dagRuns", "dag_runs"))
+
     def run(self, dag_id: str, run_id: str) -> Record:
         """Give one run, with ``state``, ``start_date`` and ``end_date``."""
         return self._call("GET", _run(dag_id, run_id))
@@ -170,6 +189,14 @@ class AirflowApi:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Waited {timeout:.0f} s for {what}")
             time.sleep(1.0)
+
+    def _try_backfill(self, body: Record) -> Record | None:
+        try:
+            return self._call("POST", "/backfills", json=body)
+        except ApiError as error:
+            if error.status == httpx.codes.SERVICE_UNAVAILABLE:  # SQLite was locked; nothing was created
+                return None
+            raise
 
     def _has_dag(self, dag_id: str) -> bool:
         try:

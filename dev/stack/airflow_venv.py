@@ -1,4 +1,4 @@
-"""A virtual environment with a chosen Airflow and this provider in it (:func:`make_venv`), made on first use.
+"""A virtual environment with a chosen Airflow and this provider in it, made on first use (:func:`run_in_venv`).
 
 Standard library only: this runs before anything is installed.
 """
@@ -6,6 +6,7 @@ Standard library only: this runs before anything is installed.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +46,20 @@ def make_venv(version: str, say: Callable[[str], None]) -> Path:
     _run(str(python), *install, "-c", str(constraints), "-e", f"{REPO}[dev]")
     stamp.write_text(wanted)
     return python
+
+
+def run_in_venv(version: str, module: str, *arguments: str) -> int:
+    """Become ``python -m module`` of the Airflow of that version, whose environment is made first.
+
+    :return: 2 where it could not be installed; otherwise this does not return.
+    """
+    try:
+        python = make_venv(version, lambda line: print(line, flush=True))
+    except subprocess.CalledProcessError as error:
+        print(f"Airflow {version} could not be installed: {error}", file=sys.stderr)
+        return 2
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    os.execve(python, [str(python), "-m", module, *arguments], {**os.environ, "PYTHONPATH": path})
 
 
 def _run(*command: str) -> None:

@@ -1,0 +1,90 @@
+"""The parts of the demonstration: who asks for what, where, and what may be charged for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.overlap.prompts import KILLED, KILLED_SUBMITS, MAPPED, batch
+
+FIRST_KEY, SECOND_KEY = "nanobanana_default", "nanobanana_second"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One demonstration.
+
+    :param folders: Where each installation lands, below the folder of all images; one installation a folder.
+    :param days: First and last date of a backfill in each of them; None is one run each, of the same run id.
+    :param connections: Which each installation pays with.
+    :param killed: Whether the worker of every task is killed once, around a POST.
+    :param apart: Whether no installation may hand on an image task of the other's.
+    :param may_refuse: Whether a task may fail that says why.
+    """
+
+    name: str
+    what: str
+    dag_id: str
+    prompts: Sequence[str]
+    folders: Sequence[str]
+    days: tuple[str, str] | None = None
+    connections: Sequence[str] = (FIRST_KEY, FIRST_KEY)
+    killed: bool = False
+    apart: bool = False
+    may_refuse: bool = False
+
+    @property
+    def task_id(self) -> str:
+        """The task that buys."""
+        return "submit" if self.dag_id == "overlap_killed_submits" else "generate"
+
+    @property
+    def lands(self) -> bool:
+        """Whether there are files in the end; the submit operator hands on ids instead."""
+        return self.task_id == "generate"
+
+    @property
+    def wanted(self) -> int:
+        """How many different pictures are wanted, each destination counted for itself."""
+        places = set(self.folders) if self.lands else set(range(len(self.folders)))
+        return len(places) * len(set(self.prompts))
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part(
+            "backfill", "a backfill of 5 days at once, 2 prompts, one destination",
+            "overlap_batch", batch("backfill"), ("backfill",), ("2026-01-01", "2026-01-05"),
+        ),
+        Part(
+            "scheduled", "the same, with the scheduled run beside it",
+            "overlap_scheduled", batch("scheduled"), ("scheduled",), ("2026-01-01", "2026-01-05"),
+        ),
+        Part(
+            "mapped", "30 mapped tasks, 10 prompts, one destination",
+            "overlap_mapped", MAPPED, ("mapped",),
+        ),
+        Part(
+            "apart", "two installations, 3 days each, a destination each",
+            "overlap_batch", batch("apart"), ("apart/a", "apart/b"), ("2026-01-06", "2026-01-08"), apart=True,
+        ),
+        Part(
+            "together", "two installations, 3 days each, one destination",
+            "overlap_batch", batch("together"), ("together", "together"), ("2026-01-09", "2026-01-11"),
+        ),
+        Part(
+            "keys", "two installations, an API key each, one destination",
+            "overlap_batch", batch("keys"), ("keys", "keys"), ("2026-01-12", "2026-01-14"),
+            connections=(FIRST_KEY, SECOND_KEY), may_refuse=True,
+        ),
+        Part(
+            "killed", "two installations, a destination each, 12 mapped tasks killed around their POST in both",
+            "overlap_killed", KILLED, ("killed/a", "killed/b"), killed=True, apart=True,
+        ),
+        Part(
+            "killed-submits", "the same with the submit operator",
+            "overlap_killed_submits", KILLED_SUBMITS, ("", ""), killed=True, apart=True,
+        ),
+    )
+}  # fmt: skip
