@@ -88,7 +88,7 @@ class AirflowApi:
         :param first: ISO date; ``last`` too, and it is included.
         :return: The ids of the runs of all backfills of these dates.
         """
-        body = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+        body: Record = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
         body |= {"dag_run_conf": conf, "max_active_runs": max_active_runs}
         self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", timeout=30)
         self.unpause(dag_id)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from dev.stack.console import Progress
 from dev.stack.processes import REPO
@@ -20,6 +21,8 @@ from tests.chaos.installation import InstallationSpec
 from tests.chaos.postgres import PostgresServer
 from tests.chaos.runner import Outcome, run
 
+#: Runs that ask for the same pictures at one destination.
+_SHARED: dict[str, Any] = {"shared": True, "run_size": 12, "latency": 20.0, "hostility": Hostility(failures=4)}
 CAMPAIGNS = {
     campaign.name: campaign
     for campaign in (
@@ -27,8 +30,14 @@ CAMPAIGNS = {
         Campaign("celery", "chaos_provider", images=130, kills=55, installation=InstallationSpec(celery_workers=2)),
         Campaign("ignored", "chaos_strict", images=90, kills=35, hostility=Hostility(ignore_client_ids=True)),
         Campaign("naive", "chaos_naive", images=60, kills=24),
+        Campaign("overlap", "chaos_overlap", images=60, kills=50, **_SHARED),
+        Campaign(
+            "overlap-ignored", "chaos_overlap_strict", images=40, kills=25,
+            **{**_SHARED, "hostility": Hostility(ignore_client_ids=True, failures=4)},
+        ),
+        Campaign("overlap-naive", "chaos_overlap_naive", images=40, kills=16, **_SHARED),
     )
-}
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,15 +5,17 @@ Pure: it compares the ledger of the emulator, the files and Airflow's task insta
 
 from __future__ import annotations
 
+import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_nanobanana.landing.file_names import stem_for
+from tests.chaos.workload import names_in_place
 
 #: The words in the log of an attempt that found a paid image task instead of buying one.
 _FOUND = re.compile(rb"adopting image task|adopted|re-attach|nothing is bought", re.IGNORECASE)
@@ -41,6 +43,9 @@ class Audit:
     :param lost: Prompts neither landed nor stopped.
     :param not_landed: Charged image tasks without a file.
     :param unwanted: Charged prompts that no run asked for.
+    :param refunds: Image tasks that were charged and given back.
+    :param sums: What the manifests of runs at one destination say: ``paid_usd``, ``shared``, ``lost_races`` and more.
+    :param charged_usd: What the emulator took, less refunds.
     """
 
     wanted: int
@@ -53,11 +58,19 @@ class Audit:
     lost: Sequence[str]
     not_landed: Sequence[str]
     unwanted: Sequence[str]
+    refunds: int = 0
+    sums: Mapping[str, float] = field(default_factory=dict)
+    charged_usd: float = 0.0
 
     @property
     def extra(self) -> int:
         """Charges beyond the first of each image."""
         return sum(self.duplicates.values()) - len(self.duplicates)
+
+    @property
+    def unexplained(self) -> int:
+        """Charges beyond the first of each image that no run reports as a lost race."""
+        return self.extra - round(self.sums.get("lost_races", 0))
 
 
 def audit_of(
@@ -94,6 +107,56 @@ def audit_of(
         not_landed=[str(task["id"]) for tasks in charged.values() for task in tasks if not _is_stored(task, stems)],
         unwanted=sorted({prompt for prompt, tasks in charged.items() if tasks} - set(wanted)),
     )
+
+
+def audit_of_shared(
+    prompts: Sequence[str],
+    image_tasks: Sequence[Mapping[str, Any]],
+    complete: Sequence[str],
+    messages: Mapping[str, str],
+    sums: Mapping[str, float],
+) -> Audit:
+    """Compare what overlapping runs wanted at one destination with what was charged and is in place.
+
+    :param complete: Stems of the files that hold a complete image; a second file of a picture counts as not landed.
+    :param messages: The error of a failed task for each prompt it asked for.
+    :param sums: From :func:`manifest_sums`.
+    """
+    kept = [task for task in image_tasks if not task["refunded"]]
+    charged = Counter(str(task["prompt"]) for task in kept)
+    files = names_in_place(complete)
+    landed = [prompt for prompt in prompts if files.get(prompt) == 1]
+    missing = [prompt for prompt in prompts if prompt not in files]
+    return Audit(
+        wanted=len(prompts),
+        charges=len(kept),
+        duplicates={prompt: count for prompt, count in charged.items() if count > 1},
+        landed=len(landed),
+        recovered=0,
+        reattached=0,
+        stopped=[StoppedSubmit(prompt, charged[prompt], messages[prompt]) for prompt in missing if prompt in messages],
+        lost=[prompt for prompt in missing if prompt not in messages],
+        not_landed=[],
+        unwanted=sorted(set(charged) - set(prompts)),
+        refunds=len(image_tasks) - len(kept),
+        sums=sums,
+        charged_usd=sum(task["charged_usd"] for task in kept),
+    )
+
+
+def manifest_sums(folder: Path) -> dict[str, float]:
+    """Add up what the manifests in a folder say of money; nothing where there are none.
+
+    An older form of them has no ``paid_usd``: there each run pays for all it counts.
+    """
+    sums: Counter[str] = Counter()
+    for path in folder.glob("manifest-*.json"):
+        content = json.loads(path.read_text())
+        sums["paid_usd"] += content.get("paid_usd", content["cost_usd"])
+        sums["lost_races"] += content.get("lost_race", 0) / 0.025
+        for name in ("shared", "reused"):
+            sums[name] += content.get(name, 0)
+    return dict(sums)
 
 
 def _is_stored(task: Mapping[str, Any], stems: set[str]) -> bool:

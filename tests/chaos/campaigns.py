@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos.emulator import Hostility
 from tests.chaos.installation import InstallationSpec
+from tests.chaos.workload import OverlappingRuns, SeparateRuns, Workload
 
 #: How often each kind of kill occurs in a hundred or so.
 MIX = {
@@ -26,8 +27,9 @@ class Campaign:
     """What one campaign does; times in seconds.
 
     :param dag_id: Which of the pipelines in ``dags``.
-    :param images: Wanted in all, in DAG runs of ``run_size``.
+    :param images: Different ones wanted in all, in DAG runs of ``run_size``.
     :param overlap: DAG runs at once, so that the submits of one meet the downloads of another.
+    :param shared: Whether all runs ask for pictures of one list at one destination; else each has its own.
     :param mix: How often each kind of kill occurs, relative to the others; of :data:`MIX`.
     :param pace: Mean time between two kills.
     :param ahead: Share of the kills by which they may run ahead of what is done, so that every phase gets its share.
@@ -42,6 +44,7 @@ class Campaign:
     kills: int
     run_size: int = 20
     overlap: int = 4
+    shared: bool = False
     mix: Mapping[str, int] = field(default_factory=lambda: MIX)
     pace: float = 5.0
     ahead: float = 1 / 12
@@ -51,7 +54,7 @@ class Campaign:
     hostility: Hostility = field(default_factory=Hostility)
     installation: InstallationSpec = field(default_factory=InstallationSpec)
 
-    def sizes(self) -> list[int]:
-        """Return the number of images of each DAG run."""
-        whole, rest = divmod(self.images, self.run_size)
-        return [self.run_size] * whole + ([rest] if rest else [])
+    @property
+    def workload(self) -> Workload:
+        """What its runs want."""
+        return (OverlappingRuns if self.shared else SeparateRuns)(self.images, self.run_size)

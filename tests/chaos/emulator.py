@@ -29,12 +29,14 @@ class Hostility:
     :param commit_delay: A submit is accepted 0 to this many seconds after it arrived.
     :param orphan_share: Share of the submits that are accepted although the client was killed or cut off before.
     :param ignore_client_ids: Client ids are dropped, so that no image task is ever found by one.
+    :param failures: Image tasks that fail at the service and are refunded, every fifth one until there are so many.
     """
 
     lookup_spread: float = 30.0
     commit_delay: float = 3.0
     orphan_share: float = 0.7
     ignore_client_ids: bool = False
+    failures: int = 0
 
 
 class ChaosEmulator:
@@ -45,9 +47,15 @@ class ChaosEmulator:
         assert self._service.control_url is not None
         self._http = httpx.Client(base_url=f"{self._service.control_url}/emulator", trust_env=False, timeout=15)
         self._hostility = hostility
-        self._rules: list[dict[str, Any]] = []
+        self._rules: list[dict[str, Any]] = [
+            {"on": "submit", "kind": "failed", "skip": 5 * number + 2, "times": 1}
+            for number in range(hostility.failures)
+        ]
         self._dropped: Counter[str] = Counter()
-        self._http.post("/settings", json=asdict(hostility)).raise_for_status()
+        settings = asdict(hostility)
+        del settings["failures"]
+        self._http.post("/settings", json=settings).raise_for_status()
+        self._http.post("/faults", json=self._rules).raise_for_status()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -77,7 +85,7 @@ class ChaosEmulator:
         """Count and remove the rules that have applied; the control API replaces the whole list at a time."""
         left = []
         for rule in self._http.get("/faults").raise_for_status().json()["faults"]:
-            self._dropped[rule["on"]] += rule["hits"]
+            self._dropped[rule["on"]] += rule["hits"] * (rule["kind"] == "drop")
             if rule["times"]:
                 left.append({name: value for name, value in rule.items() if name != "hits"})
         self._rules = left

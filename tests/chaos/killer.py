@@ -39,7 +39,7 @@ class Kill:
 class Killer:
     """Kill what the campaign lists, restart it, and go on restarting until :meth:`finish`.
 
-    :param name_of: Gives the name of a task instance by its id; ``prompt_of`` gives the prompt it buys.
+    :param name_of: Gives the name of a task instance by its id; ``prompts_of`` gives the prompts it asks for.
     :param progress: Gives the share of the campaign that is done, 0 to 1.
     """
 
@@ -49,7 +49,7 @@ class Killer:
     rng: random.Random
     say: Say
     name_of: Callable[[str], str]
-    prompt_of: Callable[[str], str]
+    prompts_of: Callable[[str], frozenset[str]]
     progress: Callable[[], float]
     kills: list[Kill] = field(default_factory=list)
     restarted: Counter[str] = field(default_factory=Counter)
@@ -141,7 +141,7 @@ class Killer:
         while time.monotonic() < deadline:
             buying = set(self.emulator.pending())
             if buying and (
-                chosen := self._any([one for one in self._tasks() if self.prompt_of(one.task_instance_id) in buying])
+                chosen := self._any([one for one in self._tasks() if self.prompts_of(one.task_instance_id) & buying])
             ):
                 time.sleep(self.rng.uniform(0, self.campaign.hostility.commit_delay + 0.5))
                 return chosen

@@ -11,7 +11,16 @@ from typing import Any
 
 from tests.chaos.runner import Outcome
 
-_PROMISES = {"chaos_provider": "pays once", "chaos_strict": "pays at most once", "chaos_naive": ""}
+_PROMISES = {
+    "chaos_provider": "pays once",
+    "chaos_overlap": "pays once",
+    "chaos_strict": "pays at most once",
+    "chaos_overlap_strict": "pays at most once",
+    "chaos_naive": "",
+    "chaos_overlap_naive": "",
+}
+#: USD by which two sums of prices may differ.
+_ROUNDING = 0.001
 
 
 def kills_by_kind(outcome: Outcome) -> dict[str, int]:
@@ -32,12 +41,15 @@ def broken(outcome: Outcome) -> list[str]:
         return []
     audit = outcome.audit
     found = {
-        f"{audit.extra} charges too many": audit.extra,
+        f"{audit.unexplained} charges too many": audit.unexplained,
         f"{len(audit.unwanted)} charges for prompts that no run asked for": audit.unwanted,
         f"{len(audit.lost)} images lost": audit.lost,
         f"{len(outcome.stuck)} tasks stuck": outcome.stuck,
     }
-    if outcome.campaign.dag_id == "chaos_provider":
+    if promise(outcome) == "pays once":
+        paid_usd = audit.sums.get("paid_usd", audit.charged_usd)
+        text = f"the runs say they paid {paid_usd:.3f} USD and were charged {audit.charged_usd:.3f}"
+        found[text] = abs(paid_usd - audit.charged_usd) > _ROUNDING
         found[f"{len(audit.stopped)} submits stopped"] = audit.stopped
         found[f"{audit.landed} of {audit.wanted} images landed"] = audit.landed != audit.wanted
     return [text for text, wrong in found.items() if wrong]
@@ -79,10 +91,13 @@ def _block(outcome: Outcome) -> str:
         "kills": f"{sum(kills_by_kind(outcome).values())} ({kinds})",
         "images wanted": str(audit.wanted),
         "landed": str(audit.landed),
-        "charges": str(audit.charges),
+        "charges": f"{audit.charges}, and {audit.refunds} refunded" if audit.refunds else str(audit.charges),
         "duplicates": f"{len(audit.duplicates)} images charged twice or more, {audit.extra} charges too many",
         "recovered": f"{audit.recovered} images found by a later attempt ({audit.reattached} attempts say so)",
         "stopped": f"{len(audit.stopped)} (paid: {paid})",
+        **(
+            {"the runs say": ", ".join(f"{name} {value:g}" for name, value in audit.sums.items())} if audit.sums else {}
+        ),
         "lost": str(len(audit.lost)),
         "stuck": str(len(outcome.stuck)),
         "further attempts": ", ".join(f"{task} {count}" for task, count in outcome.attempts.items()) or "none",

@@ -12,13 +12,11 @@ from dev.demo.report import problems
 from dev.stack.airflow_api import FINISHED, AirflowApi, ApiError, Record
 from dev.stack.airflow_stack import Say
 from dev.stack.processes import Processes
-from tests.chaos.audit import Audit, audit_of, complete_files, reattached_attempts
+from tests.chaos.audit import Audit, audit_of, audit_of_shared, complete_files, manifest_sums, reattached_attempts
 from tests.chaos.campaigns import Campaign
 from tests.chaos.emulator import ChaosEmulator
 from tests.chaos.installation import Installation
 from tests.chaos.killer import Kill, Killer
-
-SUBMIT = "submit"
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,15 @@ class CampaignRuns:
         self._campaign = campaign
         self._destination = destination
         self._say = say
-        self._not_started = {f"{campaign.name}-{number:02d}": size for number, size in enumerate(campaign.sizes(), 1)}
+        self._workload = campaign.workload
+        sizes = self._workload.sizes()
+        self._not_started = {f"{campaign.name}-{number:02d}": size for number, size in enumerate(sizes, 1)}
+        self._numbers = {run_id: number for number, run_id in enumerate(self._not_started)}
+        self._tasks = sum(sizes)
         self.sizes = dict(self._not_started)
         self.states: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        self._prompts: dict[str, str] = {}
+        self._prompts: dict[str, frozenset[str]] = {}
         self._done: dict[str, float] = {}
 
     @property
@@ -66,17 +68,28 @@ class CampaignRuns:
         """Return the name of a task instance by its id; empty if it is not known."""
         return self._names.get(task_instance_id, "")
 
-    def prompt_of(self, task_instance_id: str) -> str:
-        """Return the prompt that a task instance buys by its id; empty if it is not known."""
-        return self._prompts.get(task_instance_id, "")
+    def prompts_of(self, task_instance_id: str) -> frozenset[str]:
+        """Return the prompts that a task instance asks for by its id; empty if it is not known."""
+        return self._prompts.get(task_instance_id, frozenset())
+
+    def wanted_by(self, instance: Record) -> frozenset[str]:
+        """Return the prompts that a buying task instance asks for."""
+        run_id = instance["dag_run_id"]
+        return self._workload.wanted_by(self._numbers[run_id], run_id, instance["map_index"])
 
     def progress(self) -> float:
         """Return the share of the campaign that is done, 0 to 1; a first running task counts a little."""
-        return sum(self._done.values()) / self._campaign.images
+        return sum(self._done.values()) / self._tasks
 
     def prompts(self) -> list[str]:
-        """Return every prompt of every run."""
-        return [f"{run_id} {index}" for run_id, size in self.sizes.items() for index in range(size)]
+        """Return every prompt of every run, each once."""
+        wanted = [
+            prompt
+            for run_id, size in self.sizes.items()
+            for index in range(size)
+            for prompt in sorted(self._workload.wanted_by(self._numbers[run_id], run_id, index))
+        ]
+        return list(dict.fromkeys(wanted))
 
     def step(self) -> None:
         """Poll the active runs, then start the next one if fewer than ``campaign.overlap`` are active."""
@@ -94,20 +107,20 @@ class CampaignRuns:
         for run_id in [run_id for run_id, state in self.states.items() if state not in FINISHED]:
             instances = self._api.instances(dag_id, run_id)
             self._names |= {one["id"]: _label(one) for one in instances}
-            self._prompts |= {one["id"]: _prompt(one) for one in instances if one["task_id"] == SUBMIT}
-            self._done[run_id] = _done(instances, self.sizes[run_id])
+            self._prompts |= {one["id"]: self.wanted_by(one) for one in buying(instances, self._workload.task_id)}
+            self._done[run_id] = self._workload.done(instances, self.sizes[run_id])
             self.states[run_id] = str(self._api.run(dag_id, run_id)["state"])
             if self.states[run_id] in FINISHED:
                 self._say(f"{run_id}: {self.states[run_id]}")
 
     def _start(self, run_id: str) -> None:
-        conf = {"images": self.sizes[run_id], "destination": (self._destination / run_id).as_uri()}
+        conf = self._workload.conf(self._numbers[run_id], self.sizes[run_id], run_id, self._destination)
         try:
             self._api.trigger(self._campaign.dag_id, conf, run_id)
         except ApiError as error:
             if error.status != 409:  # an earlier request had arrived and its response was lost
                 raise
-        self._say(f"{run_id}: started, {self.sizes[run_id]} images")
+        self._say(f"{run_id}: started, {self.sizes[run_id]} tasks that buy")
         self.states[run_id] = "queued"
         del self._not_started[run_id]
 
@@ -115,12 +128,12 @@ class CampaignRuns:
         """Return every task instance of every run that was started."""
         return [one for run_id in self.states for one in self._api.instances(self._campaign.dag_id, run_id)]
 
-    def message(self, submit: Record) -> str:
-        """Return the last error in the log of a failed submit, from the last attempt that logged one."""
-        run_id, index = submit["dag_run_id"], submit["map_index"]
-        for number in range(submit["try_number"], 0, -1):
+    def message(self, instance: Record) -> str:
+        """Return the last error in the log of a failed task instance, from the last attempt that logged one."""
+        place = (self._campaign.dag_id, instance["dag_run_id"], instance["task_id"], instance["map_index"])
+        for number in range(instance["try_number"], 0, -1):
             try:
-                entries = self._api.log_entries(self._campaign.dag_id, run_id, SUBMIT, index, number)
+                entries = self._api.log_entries(*place, number)
             except ApiError:
                 continue
             if found := problems(entries):
@@ -128,17 +141,9 @@ class CampaignRuns:
         return "no log says why"
 
 
-def _done(instances: Sequence[Record], size: int) -> float:
-    """Return how much of a run is done, in images: 70 % is submitting, the rest waiting and downloading."""
-    ended = [one["task_id"] for one in instances if one["state"] in FINISHED]
-    begun = any(one["task_id"] == SUBMIT and one["state"] == "running" for one in instances)
-    return (
-        0.7 * ended.count(SUBMIT) + size * (0.15 * ended.count("wait") + 0.15 * ended.count("download")) + 0.01 * begun
-    )
-
-
-def _prompt(instance: Record) -> str:
-    return f"{instance['dag_run_id']} {instance['map_index']}"
+def buying(instances: Sequence[Record], task_id: str) -> list[Record]:
+    """Return the mapped instances of the task that buys; before it is expanded it has one without an index."""
+    return [one for one in instances if one["task_id"] == task_id and one["map_index"] >= 0]
 
 
 def _label(instance: Record) -> str:
@@ -168,7 +173,7 @@ def run(campaign: Campaign, folder: Path, seed: int, say: Say) -> Outcome:
         ):
             installation.stack.api.wait_for_dag(campaign.dag_id)
             runs = CampaignRuns(installation.stack.api, campaign, images, say)
-            killer = Killer(installation, emulator, campaign, rng, say, runs.name_of, runs.prompt_of, runs.progress)
+            killer = Killer(installation, emulator, campaign, rng, say, runs.name_of, runs.prompts_of, runs.progress)
             _run_to_the_end(runs, killer, campaign.limit)
             say("no more kills")
             installation.stack.wait_healthy(120)
@@ -198,16 +203,16 @@ def _outcome(
     folder: Path,
 ) -> Outcome:
     instances = runs.instances()
-    submits = {_prompt(one): one for one in instances if one["task_id"] == SUBMIT}
-    failed = {prompt: runs.message(one) for prompt, one in submits.items() if one["state"] == "failed"}
-    audit = audit_of(
-        runs.prompts(),
-        emulator.image_tasks(),
-        complete_files(folder / "images"),
-        submits,
-        failed,
-        reattached_attempts(folder / "airflow" / "logs"),
-    )
+    buyers = buying(instances, campaign.workload.task_id)
+    failed = {prompt: runs.message(one) for one in buyers if one["state"] == "failed" for prompt in runs.wanted_by(one)}
+    files = complete_files(folder / "images")
+    if campaign.shared:
+        sums = manifest_sums(folder / "images" / "all")
+        audit = audit_of_shared(runs.prompts(), emulator.image_tasks(), files, failed, sums)
+    else:
+        submits = {prompt: one for one in buyers for prompt in runs.wanted_by(one)}
+        reattached = reattached_attempts(folder / "airflow" / "logs")
+        audit = audit_of(runs.prompts(), emulator.image_tasks(), files, submits, failed, reattached)
     return Outcome(
         campaign=campaign,
         seed=seed,

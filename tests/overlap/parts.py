@@ -24,7 +24,6 @@ class Part:
 
     name: str
     what: str
-    dag_id: str
     prompts: Sequence[str]
     folders: Sequence[str]
     days: tuple[str, str] | None = None
@@ -34,14 +33,14 @@ class Part:
     may_refuse: bool = False
 
     @property
-    def task_id(self) -> str:
-        """The task that buys."""
-        return "submit" if self.dag_id == "overlap_killed_submits" else "generate"
+    def dag_id(self) -> str:
+        """The DAG of the part, in every installation; one backfill at a time is all that Airflow allows a DAG."""
+        return f"overlap_{self.name.replace('-', '_')}"
 
     @property
     def lands(self) -> bool:
         """Whether there are files in the end; the submit operator hands on ids instead."""
-        return self.task_id == "generate"
+        return any(self.folders)
 
     @property
     def wanted(self) -> int:
@@ -55,36 +54,36 @@ PARTS = {
     for part in (
         Part(
             "backfill", "a backfill of 5 days at once, 2 prompts, one destination",
-            "overlap_batch", batch("backfill"), ("backfill",), ("2026-01-01", "2026-01-05"),
+            batch("backfill"), ("backfill",), ("2026-01-01", "2026-01-05"),
         ),
         Part(
             "scheduled", "the same, with the scheduled run beside it",
-            "overlap_scheduled", batch("scheduled"), ("scheduled",), ("2026-01-01", "2026-01-05"),
+            batch("scheduled"), ("scheduled",), ("2026-01-01", "2026-01-05"),
         ),
         Part(
             "mapped", "30 mapped tasks, 10 prompts, one destination",
-            "overlap_mapped", MAPPED, ("mapped",),
+            MAPPED, ("mapped",),
         ),
         Part(
             "apart", "two installations, 3 days each, a destination each",
-            "overlap_batch", batch("apart"), ("apart/a", "apart/b"), ("2026-01-06", "2026-01-08"), apart=True,
+            batch("apart"), ("apart/a", "apart/b"), ("2026-01-06", "2026-01-08"), apart=True,
         ),
         Part(
             "together", "two installations, 3 days each, one destination",
-            "overlap_batch", batch("together"), ("together", "together"), ("2026-01-09", "2026-01-11"),
+            batch("together"), ("together", "together"), ("2026-01-09", "2026-01-11"),
         ),
         Part(
             "keys", "two installations, an API key each, one destination",
-            "overlap_batch", batch("keys"), ("keys", "keys"), ("2026-01-12", "2026-01-14"),
+            batch("keys"), ("keys", "keys"), ("2026-01-12", "2026-01-14"),
             connections=(FIRST_KEY, SECOND_KEY), may_refuse=True,
         ),
         Part(
             "killed", "two installations, a destination each, 12 mapped tasks killed around their POST in both",
-            "overlap_killed", KILLED, ("killed/a", "killed/b"), killed=True, apart=True,
+            KILLED, ("killed/a", "killed/b"), killed=True, apart=True,
         ),
         Part(
             "killed-submits", "the same with the submit operator",
-            "overlap_killed_submits", KILLED_SUBMITS, ("", ""), killed=True, apart=True,
+            KILLED_SUBMITS, ("", ""), killed=True, apart=True,
         ),
     )
 }  # fmt: skip

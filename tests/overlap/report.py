@@ -50,12 +50,12 @@ class Outcome:
         """List how the promise was broken: money first."""
         found = {
             f"{self.too_many - self.lost_races} charges too many": self.too_many > self.lost_races,
-            f"{self.both} image tasks in both installations": self.both and self.part.apart,
+            f"{self.both} image tasks in both installations": self.part.apart and self.both > 0,
             f"the tasks say {self.paid_usd:.3f} USD were paid": self.part.lands
             and abs(self.paid_usd - self.bank_usd) > _CENT,
-            f"{self.lost} images lost": self.lost and not (self.part.may_refuse and self.failed),
-            f"{len(self.failed)} tasks failed": self.failed and not self.part.may_refuse,
-            f"{len(self.stuck)} tasks stuck": self.stuck,
+            f"{self.lost} images lost": self.lost > 0 and not (self.part.may_refuse and self.failed),
+            f"{len(self.failed)} tasks failed": len(self.failed) > 0 and not self.part.may_refuse,
+            f"{len(self.stuck)} tasks stuck": len(self.stuck) > 0,
         }
         return [text for text, wrong in found.items() if wrong]
 
@@ -84,15 +84,15 @@ def outcome_of(
     return Outcome(
         part=part,
         charges=len(charged),
-        refunds=sum(task["refunded"] for task in charged),
+        refunds=sum(bool(task["refunded"]) for task in charged),
         files=files,
         lost=max(0, part.wanted - files),
         both=len(set.intersection(*ids)) if len(ids) > 1 else 0,
         failed=failed,
         stuck=stuck,
-        paid_usd=sum(result.get("paid_usd", result["cost_usd"]) for result in summaries),
+        paid_usd=sum(float(result.get("paid_usd", result["cost_usd"])) for result in summaries),
         bank_usd=sum(task["charged_usd"] for task in charged if not task["refunded"]),
-        lost_races=round(sum(result.get("lost_race", 0) for result in summaries) / 0.025),
+        lost_races=round(sum(float(result.get("lost_race", 0)) for result in summaries) / 0.025),
         kills=kills,
         seconds=seconds,
     )

@@ -46,8 +46,9 @@ def generate() -> NanoBananaGenerateOperator:
 
 # Its schedule ended long ago: only backfills start runs.
 DAILY = {"schedule": "0 0 * * *", "start_date": datetime(2026, 1, 1, tzinfo=UTC), "max_active_runs": 1}
-with dag("overlap_batch", **DAILY, end_date=datetime(2026, 3, 1, tzinfo=UTC)):
-    generate()
+for part in ("backfill", "apart", "together", "keys"):
+    with dag(f"overlap_{part}", **DAILY, end_date=datetime(2026, 3, 1, tzinfo=UTC)):
+        generate()
 
 with dag("overlap_scheduled", **DAILY, params=params(SCHEDULED, batch("scheduled"))):
     generate()
