@@ -194,9 +194,13 @@ class AirflowApi:
         try:
             return self._call("POST", "/backfills", json=body)
         except ApiError as error:
-            if error.status == httpx.codes.SERVICE_UNAVAILABLE:  # SQLite was locked; nothing was created
-                return None
-            raise
+            if error.status is None or error.status < httpx.codes.INTERNAL_SERVER_ERROR:
+                raise
+        # SQLite was locked. It has no runs then, yet Airflow before 3.3 keeps it, and allows a DAG one at a time.
+        for backfill in self._pages("/backfills", "backfills", dag_id=body["dag_id"]):
+            if backfill["completed_at"] is None:
+                self._call("PUT", f"/backfills/{backfill['id']}/cancel")
+        return None
 
     def _has_dag(self, dag_id: str) -> bool:
         try:
@@ -212,10 +216,10 @@ class AirflowApi:
         watch(self.instances(dag_id, run_id))
         return state if state in FINISHED else None
 
-    def _pages(self, path: str, key: str) -> Iterator[Record]:
+    def _pages(self, path: str, key: str, **params: Any) -> Iterator[Record]:
         offset = 0
         while True:
-            page = self._call("GET", path, params={"limit": 100, "offset": offset, "order_by": "id"})
+            page = self._call("GET", path, params={"limit": 100, "offset": offset, "order_by": "id", **params})
             yield from page[key]
             offset += len(page[key])
             if not page[key] or offset >= page["total_entries"]:

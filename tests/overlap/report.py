@@ -80,7 +80,7 @@ def outcome_of(
     ids = [{identity for result in site for identity in _ids(result)} for site in results]
     if not part.lands:
         files = len(set().union(*ids))
-    summaries = [result for site in results for result in site if isinstance(result, dict)]
+    summaries: list[dict[str, Any]] = [result for site in results for result in site if isinstance(result, dict)]
     return Outcome(
         part=part,
         charges=len(charged),
@@ -90,9 +90,9 @@ def outcome_of(
         both=len(set.intersection(*ids)) if len(ids) > 1 else 0,
         failed=failed,
         stuck=stuck,
-        paid_usd=sum(float(result.get("paid_usd", result["cost_usd"])) for result in summaries),
+        paid_usd=sum(result["paid_usd" if "paid_usd" in result else "cost_usd"] for result in summaries),
         bank_usd=sum(task["charged_usd"] for task in charged if not task["refunded"]),
-        lost_races=round(sum(float(result.get("lost_race", 0)) for result in summaries) / 0.025),
+        lost_races=round(sum(result.get("lost_race", 0) for result in summaries) / 0.025),
         kills=kills,
         seconds=seconds,
     )
