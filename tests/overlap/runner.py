@@ -66,7 +66,7 @@ class Site:
     """The runs of one part in one installation.
 
     :param runs: Their ids.
-    :param killed: Ids of the task instances whose worker was killed.
+    :param killed: Prompts of the tasks whose worker was killed.
     """
 
     stack: AirflowStack
@@ -113,8 +113,8 @@ class Site:
         prompts = {one["id"]: self.part.prompts[one["map_index"]] for one in self.instances() if one["map_index"] >= 0}
         for one in running:
             wanted = prompts.get(one.task_instance_id)
-            if wanted in pending and one.task_instance_id not in self.killed and process_tree.kill(one.task):
-                self.killed.add(one.task_instance_id)
+            if wanted is not None and wanted in pending - self.killed and process_tree.kill(one.task):
+                self.killed.add(wanted)
                 yield wanted
 
     def result(self, instance: Record) -> Any:
