@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tests.overlap.prompts import KILLED, KILLED_SUBMITS, MAPPED, batch
 
 FIRST_KEY, SECOND_KEY = "nanobanana_default", "nanobanana_second"
+#: The first key again, with a ``namespace`` of each installation's own.
+NAMED = "nanobanana_named"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dev.stack.emulator_process import start_emulator
 from dev.stack.processes import Processes
 from tests.chaos import process_tree
 from tests.chaos.audit import complete_files
-from tests.overlap.parts import FIRST_KEY, SECOND_KEY, Part
+from tests.overlap.parts import FIRST_KEY, NAMED, SECOND_KEY, Part
 from tests.overlap.report import Outcome, outcome_of
 
 DAGS = Path(__file__).parent / "dags"
@@ -38,11 +39,15 @@ class Bank:
         service = start_emulator(processes, log, latency=8, sigma=0.1, second_api_key=second)
         assert service.control_url is not None
         first = json.loads(service.connection) | {"extra": {"timeout": _HTTP_TIMEOUT}}
-        self.environment = {
-            f"AIRFLOW_CONN_{FIRST_KEY.upper()}": json.dumps(first),
-            f"AIRFLOW_CONN_{SECOND_KEY.upper()}": json.dumps(first | {"password": second}),
-        }
+        self._connections = {FIRST_KEY: first, SECOND_KEY: first | {"password": second}}
         self._http = httpx.Client(base_url=f"{service.control_url}/emulator", trust_env=False, timeout=15)
+
+    def environment(self, namespace: str) -> dict[str, str]:
+        """Return the connections that an installation has."""
+        first = self._connections[FIRST_KEY]
+        named = first | {"extra": first["extra"] | {"namespace": namespace}}
+        connections = self._connections | {NAMED: named}
+        return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()}
 
     def image_tasks(self) -> list[dict[str, Any]]:
         """Return every image task that was ever accepted."""
@@ -157,6 +162,7 @@ class Demonstration:
         self._bank = Bank(processes, folder / "emulator.log")
         self._stacks: list[AirflowStack] = []
         self._open = ExitStack()
+        self._has_state_store = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3)
 
     def __enter__(self) -> Demonstration:
         return self
@@ -175,7 +181,8 @@ class Demonstration:
         self._bank.behave(hostile=part.killed)
         sites = [Site(stack, part) for stack in self._stacks[: len(part.folders)]]
         for site, folder, connection in zip(sites, part.folders, part.connections, strict=False):
-            site.start(self._uri(folder), connection)
+            # Airflow before 3.3 has no state store for a salt: there a namespace tells the installations apart.
+            site.start(self._uri(folder), connection if part.lands or self._has_state_store else NAMED)
         self._wait(sites, began + limit)
         instances = [site.instances() for site in sites]
         landed = {folder: complete_files(self._images / folder) for folder in part.folders if folder}
@@ -221,7 +228,7 @@ class Demonstration:
             name = f"installation-{len(self._stacks) + 1}"
             self._say(f"starting {name}")
             env = {
-                **self._bank.environment,
+                **self._bank.environment(name),
                 "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",  # no DAG here buys unasked but while it is unpaused
                 "OVERLAP_DESTINATION": self._uri("scheduled"),
             }
