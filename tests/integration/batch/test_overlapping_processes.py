@@ -1,4 +1,7 @@
-"""Real processes of several runs at one destination, stopped and killed around claim and POST: each is paid once."""
+"""Real processes of several runs at one destination, stopped and killed around claim and POST: each is paid once.
+
+The scenarios run side by side, since most of their time is waiting; each test looks at one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE
@@ -21,26 +25,26 @@ import psutil
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
+from tests.chaos.audit import manifest_sums
 
 REPO = Path(__file__).parents[3]
 MODULE = "tests.integration.batch.overlap_process"
 #: Seconds after which only a bug can be the reason.
-LONG = 120.0
+LONG = 180.0
+PRICE = 0.025
+AT_ONCE = 5
+MOST_TRIES = 40
 
 
 @dataclass
-class Processes:
-    """Task instances as processes; each may be stopped, continued and killed.
-
-    :ivar folder: Of the destination and the task state stores.
-    """
+class Program:
+    """The program that makes processes; several threads may use it."""
 
     process: subprocess.Popen[str]
-    folder: Path = Path()
-    connection: str = ""
-    statuses: dict[int, int] = field(default_factory=dict)
     started: list[int] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    starting: threading.Lock = field(default_factory=threading.Lock)
 
     def listen(self) -> None:
         """Take note of what the program tells, until it ends."""
@@ -54,9 +58,37 @@ class Processes:
                     self.statuses[facts["ended"]] = facts["status"]
                 self.changed.notify_all()
 
-    def start(
-        self, run: str, requests: Sequence[Any], *, attempt: int = 1, stop: str = "", store: bool = True, **options: Any
-    ) -> int:
+    def start(self, job: Mapping[str, Any]) -> int:
+        """Start a process; return its id."""
+        assert self.process.stdin is not None
+        with self.starting:
+            count = len(self.started)
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+            self.wait_for(lambda: len(self.started) > count)
+            return self.started[-1]
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is true of what the program told."""
+        with self.changed:
+            assert self.changed.wait_for(condition, LONG), "it takes too long"
+
+
+@dataclass
+class Site:
+    """Task instances at one destination, each a process; the pictures have prompts of their own.
+
+    :param folder: Of the destination and the task state stores.
+    :param connection: As JSON.
+    """
+
+    program: Program
+    bank: Emulator
+    folder: Path
+    connection: str
+    pids: list[int] = field(default_factory=list)
+
+    def start(self, run: str, requests: Sequence[str], *, attempt: int = 1, stop: str = "", store: bool = True) -> int:
         """Start an attempt of the task of a run; return its process id.
 
         :param store: Whether there is a task state store; False is an Airflow before 3.3.
@@ -66,81 +98,170 @@ class Processes:
             "run": run,
             "try": attempt,
             "destination": (self.folder / "images").as_uri(),
-            "requests": list(requests),
+            "requests": [self.prompt(request) for request in requests],
             "store": str(self.folder / "stores" / run) if store else None,
             "stop": stop,
-            "options": options,
+            "options": {},
         }
-        assert self.process.stdin is not None
-        count = len(self.started)
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        self._wait_for(lambda: len(self.started) > count)
-        return self.started[-1]
+        self.pids.append(self.program.start(job))
+        return self.pids[-1]
 
-    def signal(self, pid: int, number: signal.Signals) -> bool:
+    def prompt(self, request: str) -> str:
+        """Return a prompt that no other site has."""
+        return f"{request} at {self.folder}"
+
+    def send(self, pid: int, number: signal.Signals) -> bool:
         """Send a signal to a process; return whether it was still there."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
             return True
         return False
 
-    def ended(self, pid: int) -> bool:
-        """Return whether a process has ended."""
-        return pid in self.statuses
+    def status(self, pid: int) -> int | None:
+        """Return the wait status of a process, None while it runs."""
+        return self.program.statuses.get(pid)
 
     def wait(self, *pids: int) -> list[int]:
         """Wait for the end of processes; return their wait statuses."""
-        self._wait_for(lambda: all(map(self.ended, pids)))
-        return [self.statuses[pid] for pid in pids]
+        self.program.wait_for(lambda: all(pid in self.program.statuses for pid in pids))
+        return [self.program.statuses[pid] for pid in pids]
 
-    def wait_stopped(self, pid: int) -> bool:
+    def stops(self, pid: int) -> bool:
         """Wait until a process has stopped itself; return False where it ended without."""
         deadline = time.monotonic() + LONG
         while time.monotonic() < deadline:
-            if self.ended(pid):
+            if self.status(pid) is not None:
                 return False
-            if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
-                return True
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+                    return True
             time.sleep(0.02)
         raise AssertionError("it neither stopped nor ended")
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        with self.changed:
-            assert self.changed.wait_for(condition, LONG), "it takes too long"
+    def end(self) -> None:
+        """Kill what is left."""
+        for pid in self.pids:
+            if self.status(pid) is None:
+                self.send(pid, signal.SIGKILL)
+        self.wait(*self.pids)
+
+    def work_off(
+        self,
+        wanted: Mapping[str, Sequence[str]],
+        *,
+        first_tries: Mapping[str, int] | None = None,
+        store: bool = True,
+        disturb: Callable[[Sequence[int]], None] = lambda pids: time.sleep(0.05),
+    ) -> None:
+        """Run tasks to their success: whatever ends otherwise is tried again, as Airflow does.
+
+        :param wanted: What each run asks for.
+        :param disturb: Called again and again with the processes that run.
+        """
+        tries = {run: (first_tries or {}).get(run, 1) for run in wanted}
+        pids = {run: self.start(run, wanted[run], attempt=tries[run], store=store) for run in wanted}
+        while pids:
+            disturb(list(pids.values()))
+            for run in [run for run, pid in pids.items() if self.status(pid) is not None]:
+                if self.status(pids.pop(run)):
+                    tries[run] += 1
+                    assert tries[run] < MOST_TRIES
+                    pids[run] = self.start(run, wanted[run], attempt=tries[run], store=store)
+
+    def outcome(self) -> Outcome:
+        """Return what it came to."""
+        paid = [task for task in self.bank.ledger()["image_tasks"] if task["prompt"].endswith(str(self.folder))]
+        images = self.folder / "images"
+        return Outcome(
+            charges=len(paid),
+            refunds=sum(task["refunded"] for task in paid),
+            files=len(list(images.glob("*.png"))),
+            sums=manifest_sums(images),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the processes at one destination came to.
+
+    :param sums: What their manifests say of money.
+    """
+
+    charges: int
+    refunds: int
+    files: int
+    sums: Mapping[str, float]
 
     @property
-    def files(self) -> list[str]:
-        """The names of the pictures in place."""
-        return sorted(path.name for path in (self.folder / "images").glob("*.png"))
+    def kept(self) -> int:
+        """Image tasks that are paid and not refunded."""
+        return self.charges - self.refunds
 
-    def sums(self) -> dict[str, float]:
-        """Return what the manifests say of money."""
-        from tests.chaos.audit import manifest_sums
+    @property
+    def lost_races(self) -> int:
+        """Those of which the runs say that another's picture is in place."""
+        return round(self.sums["lost_races"])
 
-        return manifest_sums(self.folder / "images")
+    @property
+    def said(self) -> int:
+        """Image tasks that the runs say they paid."""
+        return round(self.sums["paid_usd"] / PRICE)
+
+
+# --- scenarios --------------------------------------------------------------------------------------------------
+
+STEPS = ("claim", "intent", "post", "book", "land", "manifest")
+STOPS = [f"{moment} {step}" for step in STEPS for moment in ("before", "after")]
+PICTURES = ("one", "two")
+BOTH = {"run-0": PICTURES, "run-1": PICTURES}
+MANY = [f"picture {number}" for number in range(6)]
+
+
+def at_once(site: Site) -> Outcome:
+    """Four runs start at the same time."""
+    site.work_off({f"run-{number}": MANY for number in range(4)})
+    return site.outcome()
+
+
+def stands_still(site: Site, stop: str) -> Outcome:
+    """A process stands still at a step while its retry and another run work to their end, then goes on."""
+    owner = site.start("run-0", PICTURES, stop=stop)
+    assert site.stops(owner), f"there is no step {stop}"
+    site.work_off(BOTH, first_tries={"run-0": 2})
+    site.send(owner, signal.SIGCONT)
+    site.wait(owner)
+    return site.outcome()
+
+
+def killed(site: Site, stop: str, store: bool) -> Outcome:
+    """A process is killed at a step; its retry and another run work to their end."""
+    owner = site.start("run-0", PICTURES, stop=stop, store=store)
+    assert site.stops(owner), f"there is no step {stop}"
+    site.send(owner, signal.SIGKILL)
+    site.work_off(BOTH, first_tries={"run-0": 2}, store=store)
+    return site.outcome()
+
+
+SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
+    "at once": at_once,
+    **{f"stands still {stop}": lambda site, stop=stop: stands_still(site, stop) for stop in STOPS},  # type: ignore[misc]
+    **{
+        f"killed {stop}, {'store' if store else 'no store'}": lambda site, stop=stop, store=store: killed(  # type: ignore[misc]
+            site, stop, store
+        )
+        for stop in STOPS
+        for store in (True, False)
+    },
+}
 
 
 @pytest.fixture(scope="module")
-def one_bank() -> Iterator[Emulator]:
-    with Emulator(latency=1, sigma=0.3, submit_rate=0, query_rate=0, seed=7) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def bank(one_bank: Emulator) -> Emulator:
-    """A service that never deduplicates; an image takes a second."""
-    one_bank.reset()
-    return one_bank
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Processes]:
+def program() -> Iterator[Program]:
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     with subprocess.Popen(
         [sys.executable, "-m", MODULE], cwd=REPO, env=environment, stdin=PIPE, stdout=PIPE, text=True
     ) as process:
-        program = Processes(process)
+        program = Program(process)
         listener = threading.Thread(target=program.listen)
         listener.start()
         yield program
@@ -149,101 +270,87 @@ def program() -> Iterator[Processes]:
         listener.join()
 
 
-@pytest.fixture
-def processes(program: Processes, bank: Emulator, tmp_path: Path) -> Iterator[Processes]:
-    """The program that makes processes, with a destination of this test; it has no process left afterwards."""
-    program.folder = tmp_path
-    program.connection = bank.connection_json(timeout=1, submit_rate=20)
-    yield program
-    for pid in set(program.started) - set(program.statuses):
-        program.signal(pid, signal.SIGKILL)
-    program.wait(*program.started)
-    program.started.clear()
-    program.statuses.clear()
+@pytest.fixture(scope="module")
+def outcomes(
+    program: Program, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Mapping[str, Future[Outcome]]]:
+    """All scenarios that are asked for, side by side."""
+    # A service that never deduplicates; an image takes a second.
+    with (
+        Emulator(latency=1, sigma=0.3, submit_rate=0, query_rate=0, seed=7) as bank,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        connection = bank.connection_json(timeout=5, submit_rate=20)
+
+        def run(name: str) -> Outcome:
+            site = Site(program, bank, tmp_path_factory.mktemp("site"), connection)
+            try:
+                return SCENARIOS[name](site)
+            finally:
+                site.end()
+
+        yield {name: pool.submit(run, name) for name in chosen(request)}
 
 
-def charges(bank: Emulator) -> int:
-    """Return how many image tasks are paid and not refunded."""
-    return sum(not task["refunded"] for task in bank.ledger()["image_tasks"])
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """Return the scenarios that this session tests."""
+    items = [one for one in request.session.items if isinstance(one, pytest.Function) and one.path == request.path]
+    return [str(item.callspec.params["name"]) for item in items if "name" in item.fixturenames]
 
 
-PICTURES = [f"picture {number}" for number in range(6)]
-STEPS = ("claim", "intent", "post", "book", "land", "manifest")
-STOPS = [f"{moment} {step}" for step in STEPS for moment in ("before", "after")]
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_picture_is_paid_once(outcomes: Mapping[str, Future[Outcome]], name: str) -> None:
+    outcome = outcomes[name].result()
+    print(f"\n{name}: {outcome}")
+    assert outcome.files == (len(MANY) if name == "at once" else len(PICTURES))
+    assert outcome.kept == outcome.files + outcome.lost_races
+    assert outcome.said == outcome.kept
+    if name != "stands still before post":  # between the last look at the clock and the socket: the one window
+        assert outcome.lost_races == 0
 
 
-def test_runs_at_once(bank: Emulator, processes: Processes) -> None:
-    pids = [processes.start(f"run-{number}", PICTURES) for number in range(4)]
-    assert processes.wait(*pids) == [0] * 4
-    print(f"\nfour runs, {len(PICTURES)} pictures: {charges(bank)} charges, {len(processes.files)} files")
-    assert charges(bank) == len(processes.files) == len(PICTURES)
+# --- at random ---------------------------------------------------------------------------------------------------
+
+KILLS = 10
 
 
-@pytest.mark.parametrize("other", ["another run", "its retry"])
-@pytest.mark.parametrize("stop", STOPS)
-def test_an_owner_stands_still_while_another_works(bank: Emulator, processes: Processes, stop: str, other: str) -> None:
-    owner = processes.start("run-0", PICTURES[:2], stop=stop)
-    assert processes.wait_stopped(owner), f"there is no step {stop}"
-    second = processes.start(
-        *(("run-1", PICTURES[:2]) if other == "another run" else ("run-0", PICTURES[:2])), attempt=2
-    )
-    statuses = processes.wait(second)
-    processes.signal(owner, signal.SIGCONT)
-    statuses += processes.wait(owner)
-    sums = processes.sums()
-    print(f"\nstopped {stop}, {other}: {charges(bank)} charges, {len(processes.files)} files, {sums}, {statuses}")
-    assert statuses[0] == 0
-    assert len(processes.files) == 2
-    assert charges(bank) - round(sums["lost_races"]) == 2
-
-
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("store", [True, False], ids=["store", "no-store"])
-@pytest.mark.parametrize("stop", STOPS)
-def test_an_owner_is_killed_while_another_works(bank: Emulator, processes: Processes, stop: str, store: bool) -> None:
-    owner = processes.start("run-0", PICTURES[:2], stop=stop, store=store)
-    if not processes.wait_stopped(owner):
-        pytest.skip(f"there is no step {stop}")
-    other = processes.start("run-1", PICTURES[:2], store=store)
-    processes.signal(owner, signal.SIGKILL)
-    retry = processes.start("run-0", PICTURES[:2], attempt=2, store=store)
-    statuses = processes.wait(other, retry)
-    sums = processes.sums()
-    print(f"\nkilled {stop}: {charges(bank)} charges, {len(processes.files)} files, {sums}")
-    assert statuses == [0, 0]
-    assert charges(bank) == len(processes.files) == 2
-    assert round(sums["paid_usd"] / 0.025) == 2
-
-
-@pytest.mark.parametrize("store", [True, False], ids=["store", "no-store"])
-def test_overlapping_runs_are_killed_at_random_moments(bank: Emulator, processes: Processes, store: bool) -> None:
+def test_overlapping_runs_are_killed_at_random_moments(program: Program, tmp_path: Path, store: bool) -> None:
     """Late visibility, submits accepted after their sender died, failures: charges less refunds are files."""
     seed = random.randrange(1_000_000)
     dice = random.Random(seed)
-    bank.configure(lookup_spread=0.8, commit_delay=0.4, orphan_share=0.7)
-    for number in range(3):
-        bank.fault(on="submit", kind="failed", skip=4 * number + 3, times=1)
+    with Emulator(latency=1, sigma=0.3, submit_rate=0, query_rate=0, seed=7) as bank:
+        bank.configure(lookup_spread=0.8, commit_delay=0.4, orphan_share=0.7)
+        for number in range(3):
+            bank.fault(on="submit", kind="failed", skip=4 * number + 3, times=1)
+        site = Site(program, bank, tmp_path, bank.connection_json(timeout=5, submit_rate=20))
+        try:
+            kills = kill_at_random(site, dice, store)
+        finally:
+            site.end()
+        outcome = site.outcome()
+    print(f"\nseed {seed}: {kills} kills, {outcome}")
+    assert outcome.files == 16, seed
+    assert outcome.kept == outcome.files + outcome.lost_races, seed
+    assert outcome.said == outcome.kept, seed
+
+
+def kill_at_random(site: Site, dice: random.Random, store: bool) -> int:
+    """Let four runs buy what is wanted by one or two of each, and start again what ends in an error or is killed.
+
+    :return: The number of kills.
+    """
     pictures = [f"picture {number}" for number in range(16)]
     wanted = {f"run-{number}": pictures[3 * number : 3 * number + 7] for number in range(4)}
-    attempts = dict.fromkeys(wanted, 1)
-    pids = {run: processes.start(run, requests, store=store) for run, requests in wanted.items()}
     kills = 0
-    while pids:
+
+    def disturb(pids: Sequence[int]) -> None:
+        nonlocal kills
         time.sleep(dice.uniform(0.1, 0.9))
-        for run, pid in list(pids.items()):
-            if processes.ended(pid):
-                del pids[run]
-                if processes.statuses[pid]:  # killed, or an error that Airflow retries
-                    attempts[run] += 1
-                    assert attempts[run] < 40, seed
-                    pids[run] = processes.start(run, wanted[run], attempt=attempts[run], store=store)
-        if pids and kills < 10 and dice.random() < 0.7:
-            kills += processes.signal(pids[dice.choice(list(pids))], signal.SIGKILL)
-    ledger = bank.ledger()["image_tasks"]
-    refunds = sum(task["refunded"] for task in ledger)
-    sums = processes.sums()
-    print(
-        f"\nseed {seed}: {kills} kills, {len(ledger)} charges, {refunds} refunds, {len(processes.files)} files, {sums}"
-    )
-    assert len(processes.files) == 16, seed
-    assert charges(bank) == 16 + round(sums["lost_races"]), seed
-    assert round(sums["paid_usd"] / 0.025) == charges(bank), seed
+        if kills < KILLS and dice.random() < 0.7:
+            kills += site.send(dice.choice(pids), signal.SIGKILL)
+
+    site.work_off(wanted, store=store, disturb=disturb)
+    return kills
