@@ -85,12 +85,14 @@ class AirflowApi:
     ) -> list[str]:
         """Start a run for every date of the schedule, as ``airflow backfill create`` does; the DAG is unpaused then.
 
+        One that is under way for this DAG is cancelled.
+
         :param first: ISO date; ``last`` too, and it is included.
         :return: The ids of the runs of all backfills of these dates.
         """
         body: Record = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
         body |= {"dag_run_conf": conf, "max_active_runs": max_active_runs}
-        self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", timeout=30)
+        self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", timeout=90)
         self.unpause(dag_id)
         found = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
         return sorted(run["dag_run_id"] for run in found if first <= run["logical_date"][:10] <= last)
@@ -191,16 +193,17 @@ class AirflowApi:
             time.sleep(1.0)
 
     def _try_backfill(self, body: Record) -> Record | None:
+        """Create a backfill; None where SQLite was locked, as it often is."""
         try:
+            # Airflow before 3.3 keeps one that it failed to make runs for, and allows a DAG one at a time.
+            for backfill in self._pages("/backfills", "backfills", dag_id=body["dag_id"]):
+                if backfill["completed_at"] is None:
+                    self._call("PUT", f"/backfills/{backfill['id']}/cancel")
             return self._call("POST", "/backfills", json=body)
         except ApiError as error:
-            if error.status is None or error.status < httpx.codes.INTERNAL_SERVER_ERROR:
-                raise
-        # SQLite was locked. It has no runs then, yet Airflow before 3.3 keeps it, and allows a DAG one at a time.
-        for backfill in self._pages("/backfills", "backfills", dag_id=body["dag_id"]):
-            if backfill["completed_at"] is None:
-                self._call("PUT", f"/backfills/{backfill['id']}/cancel")
-        return None
+            if error.status is None or error.status >= httpx.codes.INTERNAL_SERVER_ERROR:
+                return None
+            raise
 
     def _has_dag(self, dag_id: str) -> bool:
         try:
