@@ -22,7 +22,14 @@ from tests.chaos.postgres import PostgresServer
 from tests.chaos.runner import Outcome, run
 
 #: Runs that ask for the same pictures at one destination.
-_SHARED: dict[str, Any] = {"shared": True, "run_size": 12, "latency": 20.0, "hostility": Hostility(failures=4)}
+_SHARED: dict[str, Any] = {
+    "shared": True,
+    "run_size": 12,
+    "latency": 20.0,
+    # All runs but the last are under way from the start, and end together.
+    "ahead": 0.5,
+    "hostility": Hostility(failures=4),
+}
 CAMPAIGNS = {
     campaign.name: campaign
     for campaign in (
