@@ -2,9 +2,9 @@
 
 The processes are forked from this one, which has done the imports, so that they may be stopped and killed at any
 moment. A job is JSON: ``connection``, ``run``, ``try``, ``destination``, ``requests``, ``options`` of the operator,
-``store`` (folder of the task state store, null before Airflow 3.3) and ``stop``, the step at which the process stops
-itself with SIGSTOP, such as ``before post``. Each line printed is JSON: ``started`` (pid), or ``ended`` (pid) with its
-wait ``status``.
+``store`` (folder of the task state store, null before Airflow 3.3), ``log`` (file) and ``stop``, the step at which the
+process stops itself with SIGSTOP, such as ``before post``. Each line printed is JSON: ``started`` (pid), or ``ended``
+(pid) with its wait ``status``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +23,13 @@ from typing import Any
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_nanobanana.batch import submitter
+from airflow_provider_nanobanana.durable import claims as durable_claims
 from airflow_provider_nanobanana.durable import reconcile
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.submission import claims
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from tests.support.task_runner import TaskInstance
@@ -49,14 +52,13 @@ def shorten_waits() -> None:
     """Cut the waits of an attempt that must find out what was bought: this service shows soon what it sold."""
     reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
     reconcile._FIRST_PAUSE = 0.2
-    submitter._WRITE_AHEAD_VALID_SECONDS = 3.0  # type: ignore[misc]
+    for module in (durable_claims, claims, submitter):
+        vars(module)["POST_WINDOW"] = 3.0
 
 
 def stop_at(moment: str, step: str) -> None:
     """Stop this process once, before or after the first time it takes a step."""
     owner, method = STEPS[step]
-    if not hasattr(owner, method):
-        return
     effect: Callable[..., Any] = getattr(owner, method)
     stopped = False
 
@@ -64,7 +66,8 @@ def stop_at(moment: str, step: str) -> None:
         nonlocal stopped
         if not stopped:
             stopped = True
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread: sent to the process it goes to any thread, and this one may run on for a while.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def stopping(*args: Any, **kwargs: Any) -> Any:
         if step == "post" and args[1].kind is not CallKind.SUBMIT:
@@ -116,8 +119,11 @@ def main() -> None:
                 open_input = False
                 continue
             if (pid := os.fork()) == 0:
-                os.dup2(2, 1)  # where the log goes
-                work(json.loads(line))
+                job = json.loads(line)
+                log = os.open(job["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                work(job)
                 return
             running.add(pid)
             tell(started=pid)
