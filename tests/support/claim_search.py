@@ -75,7 +75,7 @@ class Found:
 
 
 @cache
-def _decide(
+def decide(
     policy: SubmissionPolicy, own: bool, made_in: int, tries: int, before: int, n: int, old: bool, book: str, task: str
 ) -> tuple[ClaimAction, str]:
     """Return what the real decision says, after the look-up that it asks for."""
@@ -221,7 +221,7 @@ def _read(state: State, i: int, buyer: Buying) -> Steps:
 def _ask(state: State, i: int, buyer: Buying, policy: SubmissionPolicy) -> tuple[str, State]:
     n = buyer.n
     made = state.chain[n]
-    action, because = _decide(
+    action, because = decide(
         policy, made.by == i, made.tries, buyer.tries, buyer.before, n, buyer.old, made.book, state.tasks[n]
     )  # fmt: skip
     match action:

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from airflow_provider_nanobanana.durable import claims
 from airflow_provider_nanobanana.durable.claims import POST_WINDOW
 from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, VISIBLE_AFTER_SECONDS, SubmissionPolicy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
-from tests.support.claim_search import search
+from tests.support.claim_search import decide, search
 from tests.support.claim_world import IN_TIME, SLICE, Instance, Machine, Process, StoreFate, World
 from tests.support.durable import HTTP_TIMEOUT, Charge, PostOutcome
 
@@ -407,6 +408,16 @@ def test_the_search_finds_window_1() -> None:
     found = search(RESUBMIT, 2, stall=1, generation=2)
     assert "P0 POSTs g0" in found.story
     assert found.story[-1] == "P1 POSTs g1"
+
+
+def test_the_search_finds_what_a_clear_would_buy_that_answered_young_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_is_settled", lambda facts, top: claims._cleared(facts))
+    decide.cache_clear()
+    try:
+        found = search(RESUBMIT, 2, clear=1, kill=1, generation=2)
+    finally:
+        decide.cache_clear()
+    assert "takes over g0: unseen" in " ".join(found.story)
 
 
 OneLivingImageTask.TestCase.settings = settings(
