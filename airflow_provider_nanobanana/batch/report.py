@@ -196,16 +196,18 @@ def money_in_words(totals: Mapping[str, Any]) -> str:
     return f"this task has paid {format_usd(paid)}{lost}; the images cost {format_usd(cost)}"
 
 
-def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None) -> str:
+def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None, namespace: str = "") -> str:
     """Return what the manifest of a task instance is called, without suffix: readable, and no other's.
 
     :param map_index: None or below 0 for one that is not mapped.
+    :param namespace: The connection's: tells installations apart whose DAGs and runs are called the same.
     """
     index = -1 if map_index is None or map_index < 0 else map_index
-    parts = [dag_id, run_id, task_id, str(index)]
+    parts = [dag_id, run_id, task_id, str(index), *([namespace] if namespace else [])]
     # "-" joins what may hold it: the hash alone tells a mapped "land", 1, from a task "land-1".
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
-    return MANIFEST_PREFIX + "-".join([*parts[: 3 if index < 0 else 4], digest])
+    shown = [dag_id, run_id, task_id, *([str(index)] if index >= 0 else []), *([namespace] if namespace else [])]
+    return MANIFEST_PREFIX + "-".join([*shown, digest])
 
 
 def _row(failure: FailedItem) -> tuple[str, str, str, str, str]:

@@ -78,7 +78,7 @@ class NanoBananaDownloadOperator(BaseOperator):
                 with _open_downloader(session, self.destination) as downloader:
                     landed, lost = self._land_all(downloader, wanted)
                     push_result(context, self, landed)
-                    manifest = TaskManifest.from_context(context, downloader.store)
+                    manifest = TaskManifest.from_context(context, downloader.store, hook.settings.namespace)
                     unwritten = manifest.write(_manifest(manifest.run, entries, facts, landed, lost))
             uri = manifest.uri if unwritten is None else None
             self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)

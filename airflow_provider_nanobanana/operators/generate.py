@@ -386,7 +386,7 @@ def _report(
     left = removed_items.abandoned_records(state)
     removed_items.log_abandoned(state, left)
     store = state.downloader.store
-    manifest = TaskManifest.from_context(context, store)
+    manifest = TaskManifest.from_context(context, store, state.session.settings.namespace)
     report = BatchReport(outcomes, totals, abandoned=left, former=removed_items.stored_records(state))
     result = report.result(manifest.uri)
     push_result(context, operator, result)

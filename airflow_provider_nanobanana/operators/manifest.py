@@ -27,18 +27,23 @@ class TaskManifest:
     """The manifest of one task instance, named after it.
 
     :param store: Where the images are.
-    :param run: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+    :param run: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``; and the connection's ``namespace``, if it has one:
+        another installation at the same destination must not write over it.
     """
 
     store: ImageStore
     run: Mapping[str, Any]
 
     @classmethod
-    def from_context(cls, context: Context, store: ImageStore) -> TaskManifest:
-        """Return the manifest of the running task instance."""
+    def from_context(cls, context: Context, store: ImageStore, namespace: str) -> TaskManifest:
+        """Return the manifest of the running task instance.
+
+        :param namespace: The connection's; empty where it has none.
+        """
         ti: Any = context["ti"]
         names = ("dag_id", "run_id", "task_id", "map_index")
-        return cls(store, {name: getattr(ti, name) for name in names})
+        run = {name: getattr(ti, name) for name in names}
+        return cls(store, {**run, "namespace": namespace} if namespace else run)
 
     @property
     def name(self) -> str:

@@ -462,3 +462,9 @@ def test_no_two_task_instances_share_a_manifest(one: tuple[Any, ...], other: tup
     assert manifest_name(*one) != manifest_name(*other)
     assert manifest_name(*one) == manifest_name(*one) and manifest_name(*one).startswith(f"manifest-{one[0]}-{one[1]}")
     assert manifest_name("d", "r", "t", None) == manifest_name("d", "r", "t", -1)
+
+
+def test_two_installations_have_manifests_of_their_own() -> None:
+    names = [manifest_name("d", "r", "t", -1, namespace) for namespace in ("", "prod", "staging")]
+    assert len(set(names)) == 3
+    assert names[0] == manifest_name("d", "r", "t", -1)
