@@ -27,8 +27,8 @@ class TaskManifest:
     """The manifest of one task instance, named after it.
 
     :param store: Where the images are.
-    :param run: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``; and the connection's ``namespace``, if it has one:
-        another installation at the same destination must not write over it.
+    :param run: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``; and the connection's ``namespace``, if it has
+        one: another installation at the same destination must not write over it.
     """
 
     store: ImageStore
