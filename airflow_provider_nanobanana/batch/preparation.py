@@ -22,7 +22,7 @@ from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
-from airflow_provider_nanobanana.durable.claims import Buyer
+from airflow_provider_nanobanana.durable.claims import CLAIMS_FOLDER, Buyer
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
 from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import unreadable
@@ -149,7 +149,7 @@ class BatchPreparation:
         store = self.downloader.store
         if checkpoints.current.claims is None or self.spec.claims == "require":
             with unreadable_claims():
-                missing = store.reserved("claims").missing_exclusivity()
+                missing = store.reserved(CLAIMS_FOLDER).missing_exclusivity()
             if missing and self.spec.claims == "require":
                 raise ConfigurationError(
                     f'claims="require", and purchases cannot be claimed at the destination: {missing} Nothing was sent '

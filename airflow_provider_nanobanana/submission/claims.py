@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from airflow_provider_nanobanana.durable.claims import (
+    BOOKS_FOLDER,
+    CLAIMS_FOLDER,
     DEAD_SECONDS,
     MOST_BOOK_BYTES,
     MOST_BYTES,
@@ -55,8 +57,8 @@ log = logging.getLogger(__name__)
 
 #: Claims of one image that others created first, one after another, before a slice leaves it for later.
 _MOST_LOST_CREATES: Final = 5
-_CLAIMS: Final = "claims"
-_BOOKS: Final = "books"
+#: Generations that are read to see whether there are too many.
+_MOST_COUNTED: Final = 100
 #: Written to learn the time by the store's clock.
 _CLOCK: Final = "clock"
 _NOW: Final = "now"
@@ -146,8 +148,8 @@ class ClaimFolder:
         self.clock = clock
         self._clock_folder = store.reserved(_CLOCK)
         self._store_clock: tuple[float | None, float] | None = None
-        self._claims = store.reserved(_CLAIMS)
-        self._books = store.reserved(_BOOKS)
+        self._claims = store.reserved(CLAIMS_FOLDER)
+        self._books = store.reserved(BOOKS_FOLDER)
         self._own: dict[str, PurchaseBook] = {}
         self._read: dict[str, Mapping[str, BookEntry]] = {}
         self._lock = threading.Lock()
@@ -582,7 +584,8 @@ class ImageClaims:
     def _is_crowded(self, n: int) -> bool:
         """Whether 25 purchases were begun within a day; what was given up before its POST does not count."""
         begun = 0
-        while n >= 0 and begun < MOST_GENERATIONS:
+        last = n - _MOST_COUNTED
+        while n > last and begun < MOST_GENERATIONS:
             claim = self.folder.read(self.stem, n, self.digest)
             if claim is None or self.folder.age(self.folder.written_at(self.stem, n)) > DEAD_SECONDS:
                 return False

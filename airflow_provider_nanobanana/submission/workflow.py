@@ -142,8 +142,9 @@ class Submission:
         self._posted: str | None = None
         #: What was known of the claim of the generation before.
         self._last_settled: Settled | None = None
-        #: When the answer to that POST was lost, by the machine's clock.
+        #: When the answer to that POST was lost, and when the last look-up began, by the machine's clock.
         self._lost_at: float | None = None
+        self._looked_up_at: float | None = None
         self._initial_facts = ReconcileInput(identity, attempt, policy, shared=shared)
 
     def run(self) -> ImageTask:
@@ -286,6 +287,7 @@ class Submission:
         target = decision.target
         attempts = facts.lookup.attempts + 1 if facts.lookup and facts.lookup.target == target else 1
         by_client_id = facts.record is None or facts.record.image_task_id is None
+        self._looked_up_at = self._uptime()
         return replace(facts, lookup=Lookup(target, self._look_up(target, by_client_id), attempts))
 
     def _look_up(self, target: str, by_client_id: bool | None = None) -> ImageTask | None:
@@ -405,12 +407,15 @@ class Submission:
 
     def _note_lost(self, intent: SubmissionRecord, lost: errors.SubmissionUnknown) -> None:
         """Record that an answer was lost; raise where one was lost before."""
-        self._lost_at = self._claims.folder.clock.uptime() if self._claims is not None else None
+        self._lost_at = self._uptime()
         self._record.try_save(intent.with_state(RecordState.INTENT, may_have_left_at=self._session.clock()))
         self._lost += 1
         if self._lost > _MOST_LOST:
             raise lost.reworded(f"{lost.message} {self.left_behind()}") from lost
         log.warning("%s", lost.message)
+
+    def _uptime(self) -> float | None:
+        return self._claims.folder.clock.uptime() if self._claims is not None else None
 
     def _is_valid(self, intent: SubmissionRecord | None, intended: SubmissionRecord) -> TypeGuard[SubmissionRecord]:
         """Whether an intent that was written ahead is of what is POSTed now, and of this moment."""
@@ -431,9 +436,10 @@ class Submission:
 
     def _is_unseen(self, facts: ReconcileInput, record: SubmissionRecord) -> bool:
         """Whether what this process POSTed would show by now, by a clock that nobody sets."""
-        if self._claims is None or record.state is not RecordState.INTENT or self._lost_at is None:
+        if record.state is not RecordState.INTENT or self._lost_at is None or self._looked_up_at is None:
             return False
-        passed = self._claims.folder.clock.uptime() - self._lost_at
+        # Until the last look-up began, and not until now: this process may have stood still since.
+        passed = self._looked_up_at - self._lost_at
         return record.client_business_id == self._posted and passed >= facts.policy.visibility_delay
 
     def _find_shared(self, facts: ReconcileInput) -> Shared | None:
