@@ -20,6 +20,7 @@ from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLo
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
 from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
+from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
 from airflow_provider_nanobanana.toapis import errors
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _LAST_ROUNDS: Final = 10.0
 _BETWEEN_ROUNDS: Final = 3.0
 #: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
 _LIMIT_PAUSE: Final = 20.0
+#: Seconds since the last purchase of a batch at its end, at most, if claims are to be removed after it.
+_PURCHASED_LATELY: Final = 86400.0
 #: What is sat out without a worker, as long as an attempt waits at all.
 _WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.SubmissionUnknown, ClaimHeld)
 
@@ -138,6 +141,14 @@ class BatchRunner:
         state = self._state
         if line := self._progress.line(state.session.clock(), state.progress(), state.costs.paid_usd, last=last):
             log.info("%s", line)
+
+    def sweep_claims(self) -> None:
+        """Remove claims of more than a week ago where this batch bought anything; once it has ended, and is told of."""
+        state, bought_at = self._state, self._state.last_purchase()
+        # On a local disk all ages are by this machine's clock: not where that is days ahead of the service's.
+        lately = bought_at is not None and state.session.clock() - bought_at < _PURCHASED_LATELY
+        if state.claims is not None and lately and not state.stops.killed:
+            sweep_claims(state.claims, state.downloader.store)
 
     def _is_worth_waiting(self, running: Sequence[BatchItem]) -> bool:
         """Whether a slice that met errors and came no further is followed by another in this attempt."""

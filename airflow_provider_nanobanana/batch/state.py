@@ -134,6 +134,11 @@ class BatchState:
         record = self.entry(item).record
         return record.image_task_id if record else None
 
+    def last_purchase(self) -> float | None:
+        """Return when this task instance bought an image task last, in epoch seconds, as the service says; or None."""
+        bought = [self.entry(item) for item in self.items if self.image_task_id(item) is not None]
+        return max((entry.submitted_at or 0.0 for entry in bought if not entry.shared), default=None)
+
     def deadline(self, item: BatchItem) -> float:
         """Return until when an item is waited for, in epoch seconds."""
         most = _FORMER_SECONDS if item.key in self._former else math.inf

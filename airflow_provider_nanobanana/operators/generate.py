@@ -230,6 +230,7 @@ class NanoBananaGenerateOperator(RequestOperator):
                 raise self._deferral(state, wait)
             state.session.sleep(min(self._poke_seconds(), max(0.0, wait.wake_at - state.session.clock())))
         result, failure = _report(context, self, state)
+        runner.sweep_claims()
         if failure is not None:
             raise failure
         _add_to_asset_events(context, self, result)

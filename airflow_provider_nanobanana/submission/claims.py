@@ -33,6 +33,7 @@ from airflow_provider_nanobanana.durable.claims import (
     ClaimAction,
     ClaimDecision,
     ClaimFacts,
+    ClaimHeld,
     Damaged,
     Settled,
     Sighting,
@@ -42,6 +43,7 @@ from airflow_provider_nanobanana.durable.claims import (
     parse_book,
     parse_claim,
 )
+from airflow_provider_nanobanana.durable.old_claims import is_sweep_under_way, may_be_swept
 from airflow_provider_nanobanana.durable.reconcile import Lookup
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError, TransientFailure
@@ -59,8 +61,8 @@ log = logging.getLogger(__name__)
 _MOST_LOST_CREATES: Final = 5
 #: Generations that are read to see whether there are too many.
 _MOST_COUNTED: Final = 100
-#: Written to learn the time by the store's clock.
-_CLOCK: Final = "clock"
+#: Where a file is written to learn the time by the store's clock, beside the markers of sweeps.
+CLOCK_FOLDER: Final = "clock"
 _NOW: Final = "now"
 #: Of Linux: changes with every start of the machine, and is the same in all of its containers.
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -94,6 +96,14 @@ class MachineClock:
     def uptime(self) -> float:
         """Return seconds that pass also while the machine sleeps, and that nobody sets."""
         return time.clock_gettime(_BOOTTIME) if self._real else self._clock()
+
+    def now(self) -> float:
+        """Return epoch seconds by the wall clock."""
+        return self._clock()
+
+    def passed(self, began: tuple[float, ...]) -> float:
+        """Return the seconds since earlier readings, by whichever clock has gone furthest."""
+        return max(now - then for now, then in zip(self.readings(), began, strict=True))
 
     def readings(self) -> tuple[float, ...]:
         """Return what each clock says now: the largest difference to an earlier reading is the time that has passed."""
@@ -146,7 +156,7 @@ class ClaimFolder:
     def __init__(self, store: ImageStore, buyer: Buyer, clock: MachineClock) -> None:
         self.buyer = buyer
         self.clock = clock
-        self._clock_folder = store.reserved(_CLOCK)
+        self._clock_folder = store.reserved(CLOCK_FOLDER)
         self._store_clock: tuple[float | None, float] | None = None
         self._claims = store.reserved(CLAIMS_FOLDER)
         self._books = store.reserved(BOOKS_FOLDER)
@@ -217,13 +227,17 @@ class ClaimFolder:
 
         :raises StorageFailed: It could not be found out.
         """
-        now = None if written_at is None else self._store_now()
+        now = None if written_at is None else self.store_now()
         age = 0.0 if written_at is None or now is None else max(0.0, now - written_at)
         # The times of a local disk are of this machine's wall clock, which may be set: it tells a day, and no minutes.
         return age if age > DEAD_SECONDS or not isinstance(self._claims, LocalStorage) else 0.0
 
-    def _store_now(self) -> float | None:
-        """Return the time by the store's clock: that of what was just written there, and what has passed since."""
+    def store_now(self) -> float | None:
+        """Return the time by the store's clock: that of what was just written there, and what has passed since.
+
+        :return: Never later than it is; None where the store keeps no times.
+        :raises StorageFailed: It could not be found out.
+        """
         with self._lock:
             if self._store_clock is None:
                 self._clock_folder.write(_NOW, uuid.uuid4().hex.encode())
@@ -232,6 +246,21 @@ class ClaimFolder:
                 self._store_clock = moment, self.clock.uptime()
             moment, since = self._store_clock
         return None if moment is None else moment + self.clock.uptime() - since
+
+    def is_being_swept(self) -> bool:
+        """Whether claims of more than a week ago may be being removed at this moment.
+
+        :raises StorageFailed: It could not be found out.
+        """
+        now = self.store_now()
+        return now is not None and is_sweep_under_way(self._clock_folder.entries(), now)
+
+    def withdraw(self, claim: Claim) -> None:
+        """Remove a claim that this process has created just now and will not use, before anybody may build on it.
+
+        :raises StorageFailed: It may still be there.
+        """
+        self._claims.delete(f"{claim.name}.json")
 
     def bought_by_us(self, stem: str, digest: str) -> int:
         """Return how many image tasks of a file in place this task instance paid, as far as its claims tell.
@@ -289,8 +318,7 @@ class HeldClaim:
 
     def may_post(self) -> bool:
         """Whether the right to POST still holds, by whichever clock of this machine has gone furthest."""
-        passed = max(now - then for now, then in zip(self.clock.readings(), self.began, strict=True))
-        return passed < POST_WINDOW
+        return self.clock.passed(self.began) < POST_WINDOW
 
     def note(self, entry: BookEntry, model: str | None = None) -> None:
         """Take note of what became of it."""
@@ -447,7 +475,7 @@ class ImageClaims:
                 raise decision.error
             if not may_create:
                 return None
-            if held := self._create(self._next(facts, decision)):
+            if held := self._take_over(facts, decision):
                 return held
         raise TransientFailure(
             f"Others create claims on {self.stem} all the time, or the destination does not list what it holds. Nothing"
@@ -499,6 +527,29 @@ class ImageClaims:
             return self.propose()
         log.log(_level(facts), "Claims on %s: generation %d: %s", self.stem, top.n + 1, decision.reason)
         return self.propose(top.n + 1, decision.because, top.nonce if isinstance(top, Claim) else None)
+
+    def _take_over(self, facts: ClaimFacts, decision: ClaimDecision) -> HeldClaim | None:
+        """Create the next generation, but none on top of claims that are being removed for their age.
+
+        It would be left alone without the first one, whose name the next buyer finds free.
+        """
+        top, claim = facts.top, self._next(facts, decision)
+        if top is None or not self._may_be_swept(top.n):
+            return self._create(claim)
+        if self.folder.is_being_swept():
+            raise _swept_now(self.stem)
+        held = self._create(claim)
+        if held is None:
+            return None
+        # Looked at after the create: a sweep that begins later finds the new claim, and leaves all of them.
+        if self.folder.read(self.stem, top.n, self.digest) != top or self.folder.is_being_swept():
+            self.folder.withdraw(held.claim)
+            raise _swept_now(self.stem)
+        return held
+
+    def _may_be_swept(self, n: int) -> bool:
+        written_at = self.folder.written_at(self.stem, n)
+        return may_be_swept(self.folder.age(written_at), written_at)
 
     def _create(self, claim: Claim) -> HeldClaim | None:
         held = HeldClaim(claim, self._open_book(), self.folder.clock, self.folder.clock.readings())
@@ -597,6 +648,11 @@ class ImageClaims:
         """Return the image task that a person says the claim became."""
         chosen = self.adopt.get(top.client_business_id)
         return look_up(chosen, False) if chosen is not None else None
+
+
+def _swept_now(stem: str) -> ClaimHeld:
+    words = f"The claims on {stem} are more than a week old, and are being removed. Nothing is sent until that is over."
+    return ClaimHeld(words, charged="no")
 
 
 def _level(facts: ClaimFacts) -> int:

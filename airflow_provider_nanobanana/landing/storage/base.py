@@ -134,6 +134,13 @@ class Storage(ABC):
         """Yield what is directly in here and begins so, in any order; nothing where there is no such folder yet."""
 
     @abstractmethod
+    def entries(self) -> Iterator[tuple[str, float | None]]:
+        """Yield the name of each file directly in here, and when it was last written as :meth:`modified` says it.
+
+        One listing, in any order; the time is None where listings of this storage tell none.
+        """
+
+    @abstractmethod
     def local_copy(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Give a local path to read the named file from."""
 

@@ -173,6 +173,16 @@ class LocalStorage(Storage):
                     entry.name for entry in entries if entry.name.startswith(prefix) and not is_staged(entry.name)
                 )
 
+    def entries(self) -> Iterator[tuple[str, float | None]]:
+        for name in self.names():
+            with storage_failures(f"look at {self.folder / name}", *_FAILURES):
+                try:
+                    found = (self.folder / name).lstat()
+                except FileNotFoundError:
+                    continue
+            if stat.S_ISREG(found.st_mode):
+                yield name, found.st_mtime
+
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
         yield self.folder / name

@@ -48,6 +48,8 @@ _ONLY_NEW: Final[dict[str, dict[str, Any]]] = {
 }
 # The memory of this process looks first, too; only this provider's own creates exclude each other there.
 _MEMORY_LOCK: Final = threading.Lock()
+# How the libraries of S3, Google's store and Azure call in a listing what they return as ``modified``.
+_MODIFIED: Final = ("LastModified", "mtime", "last_modified")
 #: Seconds before each further try after a 409: S3 says so where two creates of one name meet, and asks to repeat it.
 _CONFLICT_PAUSES: Final = (0.1, 0.4, 1.0)
 
@@ -208,9 +210,7 @@ class ObjectStorage(Storage):
                 found = fs.modified(path)
             except (FileNotFoundError, NotImplementedError):
                 return None
-        if not isinstance(found, datetime):
-            return None
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        return _epoch_seconds(found)
 
     def existing(self, stem: str, suffixes: tuple[str, ...]) -> list[str]:
         if self.lists_by_prefix:
@@ -229,6 +229,18 @@ class ObjectStorage(Storage):
         found = (path.rstrip("/").rpartition("/")[2] for path in paths)
         yield from (name for name in found if name.startswith(prefix))
 
+    def entries(self) -> Iterator[tuple[str, float | None]]:
+        fs, folder = self._fs, str(self._root.path)
+        with storage_failures(f"list {self._given}", Exception):
+            fs.invalidate_cache(folder)
+            try:
+                files = [one for one in fs.ls(folder, detail=True) if one["type"] == "file"]
+            except FileNotFoundError:  # stores have no empty folders
+                return
+            for one in files:
+                times = (one[key] for key in _MODIFIED if key in one)
+                yield str(one["name"]).rpartition("/")[2], _epoch_seconds(next(times, None))
+
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
         fs = self._fs
@@ -241,6 +253,12 @@ class ObjectStorage(Storage):
     def delete(self, name: str) -> None:
         with storage_failures(f"delete {self.uri(name)}", Exception), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._path(name))
+
+
+def _epoch_seconds(found: Any) -> float | None:
+    if not isinstance(found, datetime):
+        return None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _replace(fs: Any, source: str, path: str, option: dict[str, str]) -> None:
