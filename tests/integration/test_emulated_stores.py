@@ -129,6 +129,8 @@ def test_files_of_the_provider_s_own(uri: str) -> None:
     assert place.read("a", 10) == b""
     written = place.modified("a")
     assert written is not None and abs(written - time.time()) < 3_600
+    listed = dict(place.entries())["a"]
+    assert listed is not None and abs(listed - written) < 1
 
 
 def test_what_landed_first_stays(uri: str) -> None:

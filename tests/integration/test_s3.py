@@ -25,7 +25,10 @@ from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.landing.storage.base import Storage
+from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
+from airflow_provider_nanobanana.submission.claims import ClaimFolder, MachineClock
 from airflow_provider_nanobanana.submission.references import ReferenceUploader, read_reference
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
@@ -36,7 +39,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.support.claims import claim
+from tests.support.claims import BUYER, claim
 from tests.support.create_race import assert_created_once
 from tests.support.images import jpeg_with_provenance, picture
 from tests.support.moto_store import conditional_writes
@@ -491,3 +494,37 @@ def test_of_a_store_that_cannot_be_asked_no_sum_is_printed(conn_id: str, words: 
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert words in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_claims_of_more_than_a_week_ago_go(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's times are moto's: those of the listing are moved, not the clocks."""
+    store = ImageStore(f"s3://store@{BUCKET}/x")
+    old = claim("old-0"), claim("chain-0"), claim("chain-0", 1)
+    young = claim("young-0"), claim("half-0"), claim("half-0", 1)
+    for made in (*old, *young):
+        bucket.put(f"x/.nanobanana/claims/{made.name}.json", made.encode())
+    bucket.put(f"x/.nanobanana/books/{'b' * 32}.json", b"{}")
+    bucket.put("x/.nanobanana/quarantine/old-0.g0.json", b"paid")
+    weeks_ago = {f"{made.name}.json" for made in (*old, young[1])} | {f"{'b' * 32}.json"}
+    listings: list[str] = []
+
+    def entries(self: ObjectStorage) -> Iterator[tuple[str, float | None]]:
+        listings.append(self.uri(""))
+        for name, at in listed(self):
+            assert at is not None and abs(at - time.time()) < 60
+            yield name, at - 8 * 86400 if name in weeks_ago else at
+
+    listed = ObjectStorage.entries
+    monkeypatch.setattr(ObjectStorage, "entries", entries)
+    folder = ClaimFolder(store, BUYER, MachineClock(time.time))
+    assert sweep_claims(folder, store) == 4
+    assert len(listings) == 3, "one of the markers, one of the claims, one of the books"
+    kept = {"half-0.g0.json", "half-0.g1.json", "young-0.g0.json"}
+    assert {key.removeprefix("x/.nanobanana/") for key in map(str, bucket.keys())} == {
+        *(f"claims/{name}" for name in kept),
+        "clock/now",
+        "clock/swept-0",
+        "quarantine/old-0.g0.json",
+    }
+    bucket.put(f"x/.nanobanana/claims/{old[0].name}.json", old[0].encode())
+    assert sweep_claims(folder, store) == 0, "once a day"

@@ -233,6 +233,10 @@ class _Folder:
         names = [name.removeprefix(folder) for name in self._world.objects if name.startswith(folder + prefix)]
         yield from names
 
+    def entries(self) -> Iterator[tuple[str, float | None]]:
+        for name in self.names():
+            yield name, self._world.objects[f"{self._name}/{name}"][1]
+
 
 class Process:
     """One process of an attempt: it buys, shares and lands; :meth:`step` runs it to its next side effect.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from airflow_provider_nanobanana.submission import claim_sweep
 from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
 from airflow_provider_nanobanana.submission.claims import ClaimFolder, HeldClaim, ImageClaims, MachineClock
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
-from tests.support.claims import BUYER, claim, write_book, write_claim
+from tests.support.claims import BUYER, claim, write, write_book, write_claim
 from tests.support.session import make_session
 
 DAY = 86400.0
@@ -137,11 +138,14 @@ def test_one_of_many_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with monkeypatch.context() as patch:
             patch.setattr(LocalStorage, "create", create)
             swept.append(sweep(tmp_path))
+        # Of a buyer after the first: old, so that whoever swept once more would remove it.
+        chain(tmp_path, 8 * DAY)
         return create(self, name, content)
 
     monkeypatch.setattr(LocalStorage, "create", create_late)
     assert sweep(tmp_path) == 0
     assert swept == [1]
+    assert left(tmp_path) == {f"{STEM}.g0.json"}
 
 
 def test_who_may_not_delete_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +211,7 @@ def test_wherever_a_sweep_is_killed_one_buys(
         first = [taker.take() for taker in takers]
         # What is left of a chain is left alone until the sweep is over.
         assert sum(first) == (most == len(ages))
+        assert len(left(folder)) == max(1, len(ages) - most)
         over(folder)
         assert sum(first) + sum(taker.take() for taker in takers) == 1
 
@@ -298,6 +303,43 @@ def test_a_sweep_at_every_moment_of_a_buyer(
 
     moments = search(tmp_path, monkeypatch, begin=lambda folder: Taker(folder, "first").take(), act=whole_sweep)
     assert moments > 10
+
+
+def test_nothing_is_created_on_top_while_a_sweep_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even to be withdrawn: a buyer that is killed in between would leave it there."""
+    chain(tmp_path, 8 * DAY)
+    write(tmp_path, "clock", "swept-3", b"")
+    monkeypatch.setattr(LocalStorage, "put_new", lambda *_: pytest.fail("created"))
+    assert not Taker(tmp_path, "first").take()
+
+
+def test_a_buyer_between_the_listing_of_a_sweep_and_its_removing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep begins when the buyer has seen none under way, and removes when the buyer has looked again."""
+    chain(tmp_path, 8 * DAY)
+    create, delete = LocalStorage.create, LocalStorage.delete
+    buyer, listed, go_on = threading.current_thread(), threading.Event(), threading.Event()
+    sweeping = threading.Thread(target=sweep, args=(tmp_path,))
+
+    def create_late(self: LocalStorage, name: str, content: bytes) -> bool:
+        if name == f"{STEM}.g1.json":
+            sweeping.start()
+            assert listed.wait(20)
+        return create(self, name, content)
+
+    def delete_late(self: LocalStorage, name: str) -> None:
+        if threading.current_thread() is not buyer:
+            listed.set()
+            assert go_on.wait(20)
+        delete(self, name)
+
+    monkeypatch.setattr(LocalStorage, "create", create_late)
+    monkeypatch.setattr(LocalStorage, "delete", delete_late)
+    bought = Taker(tmp_path, "first").take()
+    go_on.set()
+    sweeping.join(20)
+    assert (bought, left(tmp_path)) == (False, set())
 
 
 def test_a_claim_given_up_for_a_sweep_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,3 +117,14 @@ def test_rights_that_a_person_gave_stay(tmp_path: Path) -> None:
     (tmp_path / ".nanobanana").chmod(0o750)
     ImageStore(str(tmp_path)).reserved("claims").create("a", b"")
     assert stat.S_IMODE((tmp_path / ".nanobanana").stat().st_mode) == 0o750
+
+
+def test_entries_are_the_files_with_their_times(place: LocalStorage, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        place.create(name, name.encode())
+    os.utime(tmp_path / "a", (0, 1_700_000_000.5))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / ".x.0123456789abcdef.part").write_bytes(b"")
+    assert dict(place.entries()) == {"a": 1_700_000_000.5, "b": place.modified("b")}
+    assert list(place.below("missing").entries()) == []

@@ -292,6 +292,27 @@ def test_an_empty_object_has_no_range(claims: Storage, monkeypatch: pytest.Monke
         claims.read("full", 10)
 
 
+@pytest.mark.parametrize("key", ["LastModified", "mtime", "last_modified"])
+def test_a_listing_tells_when_each_file_was_written(claims: Storage, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    moment = datetime(2026, 11, 26, 14, 0, tzinfo=UTC)
+    folder = "/bucket/x/.nanobanana/claims"
+    found = [
+        {"name": f"{folder}/a.g0.json", "type": "file", key: moment},
+        {"name": f"{folder}/b.g0.json", "type": "file", key: moment.replace(tzinfo=None)},
+        {"name": f"{folder}/c.g0.json", "type": "file", key: "yesterday"},
+        {"name": f"{folder}/d.g0.json", "type": "file"},
+        {"name": f"{folder}/e", "type": "directory", key: moment},
+    ]
+    monkeypatch.setattr(Store, "ls", lambda *_, detail: found)
+    at = moment.timestamp()
+    assert dict(claims.entries()) == {"a.g0.json": at, "b.g0.json": at, "c.g0.json": None, "d.g0.json": None}
+    monkeypatch.setattr(Store, "ls", _raise(FileNotFoundError()))
+    assert list(claims.entries()) == []
+    monkeypatch.setattr(Store, "ls", _raise(PermissionError("AccessDenied")))
+    with pytest.raises(StorageFailed, match="AccessDenied"):
+        list(claims.entries())
+
+
 def test_a_listing_in_a_cache_is_no_answer(store: Store, claims: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "info", lambda *_, **__: pytest.fail("stores answer this from listings in memory"))
     claims.create("a", b"1")
