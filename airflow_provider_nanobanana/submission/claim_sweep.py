@@ -8,8 +8,9 @@ seconds of that, or not at all, and whoever would add to a chain that old waits 
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -87,14 +88,26 @@ class Remover:
         self._place = place
         self._may_go_on = may_go_on
         self._failures = 0
+        self._lock = threading.Lock()
 
     def remove(self, chains: Iterable[Sequence[str]]) -> int:
         """Remove chains of files side by side, each in its order, and return how many files are gone.
 
         The rest of a chain stays where one of it could not be removed.
         """
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return sum(pool.map(self._remove_chain, chains))
+        left = iter(chains)
+        threads = 1 if self._place.looks_for_free else _THREADS
+        with ThreadPoolExecutor(threads) as pool:
+            return sum(pool.map(self._remove_some, [left] * threads))
+
+    def _remove_some(self, left: Iterator[Sequence[str]]) -> int:
+        removed = 0
+        while True:
+            with self._lock:
+                chain = next(left, None)
+            if chain is None:
+                return removed
+            removed += self._remove_chain(chain)
 
     def _remove_chain(self, chain: Sequence[str]) -> int:
         for removed, name in enumerate(chain):

@@ -174,14 +174,17 @@ class LocalStorage(Storage):
                 )
 
     def entries(self) -> Iterator[tuple[str, float | None]]:
-        for name in self.names():
-            with storage_failures(f"look at {self.folder / name}", *_FAILURES):
-                try:
-                    found = (self.folder / name).lstat()
-                except FileNotFoundError:
-                    continue
-            if stat.S_ISREG(found.st_mode):
-                yield name, found.st_mtime
+        with storage_failures(f"read {self.folder}", *_FAILURES):
+            try:
+                entries = os.scandir(self.folder)
+            except FileNotFoundError:
+                return
+            with entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # it is gone since
+                        found = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(found.st_mode) and not is_staged(entry.name):
+                            yield entry.name, found.st_mtime
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:

@@ -17,7 +17,6 @@ from airflow_provider_nanobanana.durable.old_claims import SWEEP_OVER
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
-from airflow_provider_nanobanana.submission import claim_sweep
 from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
 from airflow_provider_nanobanana.submission.claims import ClaimFolder, HeldClaim, ImageClaims, MachineClock
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
@@ -179,7 +178,6 @@ def test_the_time_is_looked_at_before_each_file(tmp_path: Path, monkeypatch: pyt
         chain(tmp_path, 8 * DAY, stem=f"x-{n}")
     late = iter([0.0, 1.0, 2.0, 6.5, 60.5])
     monkeypatch.setattr(MachineClock, "passed", lambda *_: next(late, 61.0))
-    monkeypatch.setattr(claim_sweep, "_THREADS", 1)
     assert sweep(tmp_path) == 2, "5 seconds from when it was known what goes"
 
 
@@ -188,7 +186,6 @@ def test_wherever_a_sweep_is_killed_one_buys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ages: Sequence[float]
 ) -> None:
     delete = LocalStorage.delete
-    monkeypatch.setattr(claim_sweep, "_THREADS", 1)
     for most in range(len(ages) + 1):
         folder = tmp_path / str(most)
         chain(folder, *ages)
@@ -277,7 +274,6 @@ AGES: tuple[float, ...] = (8 * DAY,)
 def test_a_buyer_at_every_moment_of_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ages: tuple[float, ...]
 ) -> None:
-    monkeypatch.setattr(claim_sweep, "_THREADS", 1)
     monkeypatch.setitem(globals(), "AGES", ages)
     moments = search(
         tmp_path,
