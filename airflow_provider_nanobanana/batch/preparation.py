@@ -152,14 +152,14 @@ class BatchPreparation:
                 missing = store.reserved(CLAIMS_FOLDER).missing_exclusivity()
             if missing and self.spec.claims == "require":
                 raise ConfigurationError(
-                    f'claims="require", and purchases cannot be claimed at the destination: {missing} Nothing was sent '
-                    "and nothing charged; a retry would meet the same."
+                    f'claims="require", and purchases cannot be claimed at the destination: {missing}. Nothing was '
+                    "sent and nothing charged; a retry would meet the same."
                 )
             if missing:
                 log.warning(
-                    "Purchases cannot be claimed at the destination: %s Each image is paid once in this task instance; "
-                    "other runs, mapped tasks and installations that want the same files at the same time may buy them "
-                    "too (docs/paying-once.md).",
+                    "Purchases cannot be claimed at the destination: %s. Each image is paid once in this task "
+                    "instance; other runs, mapped tasks and installations that want the same files at the same time "
+                    "may buy them too (docs/paying-once.md).",
                     missing,
                 )
             checkpoints.update(claims=not missing)

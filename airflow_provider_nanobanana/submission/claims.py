@@ -240,12 +240,24 @@ class ClaimFolder:
         """
         with self._lock:
             if self._store_clock is None:
-                self._clock_folder.write(_NOW, uuid.uuid4().hex.encode())
-                moment = self._clock_folder.modified(_NOW)
+                moment = self._write_clock()
                 # Read last: where this process stands still meanwhile, the store's time is taken for too early.
                 self._store_clock = moment, self.clock.uptime()
             moment, since = self._store_clock
         return None if moment is None else moment + self.clock.uptime() - since
+
+    def _write_clock(self) -> float | None:
+        """Return the time of what was just written, by the store's clock; None where it is not known.
+
+        Not every account may write over a file (in Google's store that takes the right to delete): then a claim is as
+        old as it has been known here.
+        """
+        try:
+            self._clock_folder.write(_NOW, uuid.uuid4().hex.encode())
+            return self._clock_folder.modified(_NOW)
+        except StorageFailed as failure:
+            log.debug("The time by the store's clock is not known: %s", failure.message)
+            return None
 
     def is_being_swept(self) -> bool:
         """Whether claims of more than a week ago may be being removed at this moment.

@@ -152,7 +152,7 @@ def test_claims_off_is_as_before(batch: GenerateTask) -> None:
 def test_a_destination_that_cannot_hold_claims(
     batch: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(exclusive, "_probe", lambda _: "it has no hard links.")
+    monkeypatch.setattr(exclusive, "_probe", lambda _: "it has no hard links")
     refused = batch.attempt(requests=PROMPTS, claims="require")
     assert "it has no hard links" in str(refused.error) and batch.posts == 0
     run = batch.attempt(requests=PROMPTS)
