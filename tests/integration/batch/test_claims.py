@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.durable.claims import Claim
 from airflow_provider_nanobanana.landing.storage import exclusive
 from airflow_provider_nanobanana.submission.claims import ClaimFolder
 from tests.integration.batch.harness import GenerateTask
+from tests.support.claims import claim, write_claim
 from tests.support.task_state_store import MemoryTaskStateStore
 
 PROMPTS = ["a red kite", "a blue kite", "a red kite"]
@@ -220,3 +224,32 @@ def begin_again(batch: GenerateTask) -> None:
     shutil.rmtree(batch.folder, ignore_errors=True)
     exclusive._found.clear()
     batch.next_run("run")
+
+
+def test_claims_of_weeks_ago_go_after_a_batch_that_bought(batch: GenerateTask) -> None:
+    batch.clock.now = time.time()  # as of the disk
+
+    def leave_old() -> Path:
+        for marker in batch.folder.glob(".nanobanana/clock/swept-*"):
+            os.utime(marker, (0, batch.clock.now - 86_500))
+        path = write_claim(batch.folder, claim("old-0"))
+        os.utime(path, (0, time.time() - 8 * 86_400))
+        return path
+
+    old = leave_old()
+    assert batch.attempt(requests=["one"]).result["paid_usd"] == 0.025
+    assert not old.exists()
+    leave_old()
+    again = other(batch, "second").attempt(requests=["one"])
+    assert again.result["reused"] == 1
+    assert old.exists(), "nothing was bought"
+
+
+def test_a_disk_whose_clock_is_days_ahead_tells_no_age(batch: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All claims seem old there, also those that others are buying under; the service knows the time."""
+    batch.clock.now = time.time()
+    path = write_claim(batch.folder, claim("young-0"))
+    os.utime(path, (0, time.time() - 8 * 86_400))
+    monkeypatch.setattr(BatchState, "last_purchase", lambda _: time.time() - 8 * 86_400)
+    assert batch.attempt(requests=["one"]).result["paid_usd"] == 0.025
+    assert path.exists()
