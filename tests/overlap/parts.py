@@ -71,8 +71,10 @@ PARTS = {
             batch("apart"), ("apart/a", "apart/b"), ("2026-01-06", "2026-01-08"), apart=True,
         ),
         Part(
-            "together", "two installations, 3 days each, one destination",
+            "together", "two installations with a namespace each, 3 days each, one destination",
             batch("together"), ("together", "together"), ("2026-01-09", "2026-01-11"),
+            # Without, each counts what the other paid as its own: same DAG, run and task.
+            connections=(NAMED, NAMED),
         ),
         Part(
             "keys", "two installations, an API key each, one destination",
