@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.overlap.prompts import KILLED, KILLED_SUBMITS, MAPPED, batch
+from tests.overlap.prompts import KILLED, KILLED_SUBMITS, KILLED_TOGETHER, MAPPED, batch
 
 FIRST_KEY, SECOND_KEY = "nanobanana_default", "nanobanana_second"
 #: The first key again, with a ``namespace`` of each installation's own.
@@ -86,7 +86,11 @@ PARTS = {
             KILLED, ("killed/a", "killed/b"), killed=True, apart=True,
         ),
         Part(
-            "killed-submits", "the same with the submit operator",
+            "killed-together", "the same at one destination, with a namespace each",
+            KILLED_TOGETHER, ("killed-together", "killed-together"), killed=True, connections=(NAMED, NAMED),
+        ),
+        Part(
+            "killed-submits", "12 mapped tasks of the submit operator, killed around their POST in two installations",
             KILLED_SUBMITS, ("", ""), killed=True, apart=True,
         ),
     )

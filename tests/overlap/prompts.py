@@ -6,6 +6,8 @@ from __future__ import annotations
 MAPPED = [f"mapped {number % 10}" for number in range(30)]
 #: Twelve mapped tasks, each killed around its POST.
 KILLED = [f"killed {number}" for number in range(12)]
+#: The same, for two installations that land at one place.
+KILLED_TOGETHER = [f"killed together {number}" for number in range(12)]
 #: The same for the submit operator, which has no destination.
 KILLED_SUBMITS = [f"killed submit {number}" for number in range(12)]
 

@@ -78,6 +78,7 @@ def test_what_is_wanted() -> None:
         "together": 2,
         "keys": 2,
         "killed": 24,
+        "killed-together": 12,
         "killed-submits": 24,
     }
     assert len(MAPPED) == 30

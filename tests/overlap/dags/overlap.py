@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import DAG, Param
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator, NanoBananaSubmitOperator
-from tests.overlap.prompts import KILLED, KILLED_SUBMITS, MAPPED, batch
+from tests.overlap.prompts import KILLED, KILLED_SUBMITS, KILLED_TOGETHER, MAPPED, batch
 
 RETRIES = {"retries": 4, "retry_delay": timedelta(seconds=4)}
 #: Where the scheduled run lands, whose conf nobody can choose.
@@ -53,15 +53,11 @@ for part in ("backfill", "apart", "together", "keys"):
 with dag("overlap_scheduled", **DAILY, params=params(SCHEDULED, batch("scheduled"))):
     generate()
 
-with dag("overlap_mapped", schedule=None):
-    NanoBananaGenerateOperator.partial(
-        task_id="generate", destination="{{ params.destination }}", nanobanana_conn_id="{{ params.conn_id }}"
-    ).expand(prompt=MAPPED)
-
-with dag("overlap_killed", schedule=None):
-    NanoBananaGenerateOperator.partial(
-        task_id="generate", destination="{{ params.destination }}", nanobanana_conn_id="{{ params.conn_id }}"
-    ).expand(prompt=KILLED)
+for part, prompts in (("mapped", MAPPED), ("killed", KILLED), ("killed_together", KILLED_TOGETHER)):
+    with dag(f"overlap_{part}", schedule=None):
+        NanoBananaGenerateOperator.partial(
+            task_id="generate", destination="{{ params.destination }}", nanobanana_conn_id="{{ params.conn_id }}"
+        ).expand(prompt=prompts)
 
 with dag("overlap_killed_submits", schedule=None):
     NanoBananaSubmitOperator.partial(task_id="submit", nanobanana_conn_id="{{ params.conn_id }}").expand(
