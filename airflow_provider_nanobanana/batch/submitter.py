@@ -354,6 +354,7 @@ class _ItemListener(SubmissionListener):
     def on_shared(self, shared: Shared) -> None:
         log.info("Request %s: using image task %s of %s.", self._item.label, shared.image_task.id, shared.claim.by)
         self._shared.add(self._item.key)
+        self._state.costs.observe(self._item, shared.image_task.id, shared.image_task, "shared")
 
     def before_submit(self) -> None:
         if error := self._state.stops.error_for(self._item.request.model):

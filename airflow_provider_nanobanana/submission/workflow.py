@@ -457,11 +457,12 @@ class Submission:
         image_task = shared.image_task
         record = self._new_record(facts, RecordState.SUBMITTED, shared.claim.n)
         client_id = shared.claim.client_business_id
-        self._record.save(replace(record, image_task_id=image_task.id, client_business_id=client_id))
+        # Before the record: who paid for it is saved with it, or an attempt that dies in between would have paid.
         if shared.own:
             self._listener.on_found(image_task)
         else:
             self._listener.on_shared(shared)
+        self._record.save(replace(record, image_task_id=image_task.id, client_business_id=client_id))
         return image_task
 
     def _look_up_claimed(self, target: str, by_client_id: bool) -> ImageTask | None:

@@ -77,6 +77,24 @@ def test_a_run_shares_what_another_is_buying(batch: GenerateTask) -> None:
     assert usd(first, shared) == bank(batch)
 
 
+def test_a_run_that_shares_may_die_at_any_side_effect_and_never_counts_it_as_paid(quick: GenerateTask) -> None:
+    batch = quick
+    batch.attempt(requests=PROMPTS, crash_on=("before land", 1))
+    sharing = other(batch, "second")
+    sharing.attempt(requests=PROMPTS)
+    points = len(batch.crash_points.passed)
+    assert points > 10
+    for point in range(random.randrange(3), points, 3):
+        for path in batch.folder.glob("*.png"):
+            path.unlink()
+        second = other(batch, f"run-{point}")
+        second.attempt(requests=PROMPTS, crash_at=point)
+        run = second.attempt(requests=PROMPTS)
+        assert run.error is None, point
+        assert (run.result["count"], run.result["paid_usd"]) == (3, 0.0), point
+    assert batch.posts == 3
+
+
 def test_a_claim_whose_owner_died_before_its_post_is_taken_over(batch: GenerateTask) -> None:
     batch.attempt(requests=PROMPTS, crash_on=("before submit", 1))
     assert batch.posts == 0 and len(claims(batch)) == 1
