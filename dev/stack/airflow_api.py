@@ -91,7 +91,8 @@ class AirflowApi:
         :return: The ids of the runs of all backfills of these dates.
         """
         body: Record = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
-        body |= {"dag_run_conf": conf, "max_active_runs": max_active_runs}
+        # What an attempt left that met a locked SQLite counts as failed.
+        body |= {"dag_run_conf": conf, "max_active_runs": max_active_runs, "reprocess_behavior": "failed"}
         self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", timeout=90)
         self.unpause(dag_id)
         found = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
