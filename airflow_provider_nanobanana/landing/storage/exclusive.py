@@ -22,13 +22,14 @@ keeps two or more runs that want the same image from paying for it twice.
 claims/      One small file for each image that was asked for: who wants it, since when. Whoever creates the file may
              buy the image; everybody else shares it. A claim is created once and never changed.
 books/       What became of the claims: bought (with the id of the image task), refused, released.
+clock/       Written to learn the time by the clock of this storage.
 quarantine/  What was paid for and did not pass the checks of an image. Nobody reads it but you.
 README.txt   This text. The provider tries to create it again, to see that this place refuses that.
 
 Do not delete, move, restore or edit claims and books while runs are under way: a wanted image whose claim is gone is
 bought again by the next run that wants it. Images that are in place are never bought again, with or without claims.
-What is older than a week may go; the provider removes it by itself. If the storage removes old objects by a rule of
-its own, let that rule wait for seven days at least. What lies in quarantine may go whenever you do not need it.
+The provider itself removes what is older than a week, all claims of an image together. A rule of the storage that
+removes old objects one by one should leave this folder out. What lies in quarantine may go whenever you do not need it.
 """
 
 #: What was found, by the URI of the destination: "" or why not. What could not be found out is not in it.
