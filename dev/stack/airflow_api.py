@@ -43,7 +43,7 @@ class AirflowApi:
 
     def warm_up(self) -> None:
         """Make the api-server build what its first task needs: it takes 5 s, in which a task's first call times out."""
-        self._send("GET", "/execution/health")
+        self._send("GET", "/execution/health", timeout=120)
 
     def get(self, path: str, **params: Any) -> Record:
         """Read any path below ``/api/v2``."""
