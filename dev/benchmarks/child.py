@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,14 @@ class Child:
 
 
 @contextmanager
-def child(folder: Path, connection: str, module: str, *arguments: object) -> Iterator[Child]:
+def child(
+    folder: Path, connection: str, module: str, *arguments: object, more: Mapping[str, str] | None = None
+) -> Iterator[Child]:
     """Run ``python -m dev.benchmarks.<module> arguments`` for a while, from when it is ready.
 
     :param folder: Where its log goes and its Airflow home and temporary files are.
     :param connection: Airflow's connection as JSON.
+    :param more: Further variables of its environment.
     """
     temporary = folder / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
@@ -94,6 +97,7 @@ def child(folder: Path, connection: str, module: str, *arguments: object) -> Ite
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "TMPDIR": str(temporary),
+        **(more or {}),
     }
     command = [sys.executable, "-m", f"dev.benchmarks.{module}", *map(str, arguments)]
     pipe = subprocess.PIPE

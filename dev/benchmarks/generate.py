@@ -153,6 +153,8 @@ class TaskRun:
     :param options: Of the operator.
     :param progress: Says how far the batch has come; only asked where a kill is due.
     :param say: Called with one line at a time.
+    :param run_id: Of the DAG run.
+    :param environment: Further variables of its processes.
     :param kills: How far the batch had come at each kill.
     :param waits: Seconds of each wait in the triggerer.
     """
@@ -162,6 +164,8 @@ class TaskRun:
     options: Figures
     progress: Callable[[], int]
     say: Callable[[str], None]
+    run_id: str = "run"
+    environment: Mapping[str, str] = field(default_factory=dict)
     result: Figures = field(default_factory=dict)
     slices: list[Figures] = field(default_factory=list)
     kills: list[int] = field(default_factory=list)
@@ -195,6 +199,10 @@ class TaskRun:
                     time.sleep(_RETRY_DELAY)
                 try_number += 1
 
+    def first_slice(self) -> Figures:
+        """Run only the first worker process, and return what came of it."""
+        return self._run_slice(1, None, None)
+
     def figures(self) -> Figures:
         """Return what it took."""
         return {
@@ -209,13 +217,15 @@ class TaskRun:
         }
 
     def _child(self, role: str, *arguments: object) -> AbstractContextManager[Child]:
-        return child(self.folder / role, self.connection, "generate_process", role, *arguments)
+        folder = self.folder / role
+        return child(folder, self.connection, "generate_process", role, *arguments, more=self.environment)
 
     def _run_slice(self, try_number: int, resume: Figures | None, kill_at: int | None) -> Figures:
         """Run one worker process to its end, or kill it once the batch has come so far."""
         began = time.time()
         with self._child("worker", self.folder / "state") as worker:
-            worker.send(options=self.options, retries=_RETRIES, try_number=try_number, resume=resume)
+            job = {"options": self.options, "run_id": self.run_id, "retries": _RETRIES, "try_number": try_number}
+            worker.send(**job, resume=resume)
             outcome = self._outcome(worker, kill_at)
         taken = {
             "end": outcome["state"],

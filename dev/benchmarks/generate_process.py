@@ -27,12 +27,13 @@ from tests.support.task_state_store import FileTaskStateStore
 def run_slice(job: dict[str, Any], store: FileTaskStateStore) -> dict[str, Any]:
     """Run one slice; return ``state`` (``deferred``, ``success``, ``failed``) and what belongs to it.
 
-    :param job: ``options`` of the operator, ``try_number``, ``retries``, and what to ``resume`` with, if so.
+    :param job: ``options`` of the operator, ``run_id``, ``try_number``, ``retries``, and what to ``resume`` with, if
+        so.
     """
     operator = NanoBananaGenerateOperator(task_id="generate", retries=job["retries"], **job["options"])
     instance = SimpleNamespace(
         dag_id="bench",
-        run_id="run",
+        run_id=job["run_id"],
         task_id="generate",
         map_index=-1,
         try_number=job["try_number"],
