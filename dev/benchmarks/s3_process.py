@@ -19,7 +19,6 @@ from dev.benchmarks.child import answering
 
 #: The one bucket there is.
 BUCKET = "pictures"
-_RESERVED = "/.nanobanana/"
 
 
 class SlowStore:
@@ -35,8 +34,9 @@ class SlowStore:
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        kind = kind_of(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
         with self._lock:
-            self._calls[kind(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("QUERY_STRING", ""))] += 1
+            self._calls[kind] += 1
         time.sleep(self.delay)
         return self._store(environ, start_response)
 
@@ -47,15 +47,13 @@ class SlowStore:
         return counted
 
 
-def kind(method: str, path: str, query: str) -> str:
+def kind_of(method: str, path: str, query: str) -> str:
     """Return what a call is about, such as ``PUT claims``, ``GET image``, ``LIST``."""
     if method == "GET" and "list-type" in query:
         return "LIST"
-    _, reserved, rest = path.partition(_RESERVED)
-    what = rest.partition("/")[0] if reserved and "/" in rest else "image"
-    if reserved and "/" not in rest:
-        what = "readme"
-    return f"{method} {'manifest' if what == 'image' and path.endswith('.json') else what}"
+    _, reserved, rest = path.partition("/.nanobanana/")
+    what = rest.partition("/")[0] if reserved else "manifest" if path.endswith(".json") else "image"
+    return f"{method} {what}"
 
 
 def main(delay: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dev.benchmarks import __main__ as command
-from dev.benchmarks import account, plot, report
+from dev.benchmarks import account, plot, report, s3_process
 from dev.benchmarks.emulator import Rates
 from dev.benchmarks.generate import kill_points, lost, state_sizes
 from dev.benchmarks.generate_process import peak_bytes
@@ -125,6 +125,21 @@ def test_a_worker_slot_is_occupied_when_its_title_names_a_task() -> None:
     assert occupied([f"{prefix} <idle>", f"{prefix} 0193-task", "airflow triggerer", f"{prefix} other"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (("GET", "/pictures", "list-type=2&prefix=x"), "LIST"),
+        (("PUT", "/pictures/x/.nanobanana/claims/a.g0.json", ""), "PUT claims"),
+        (("GET", "/pictures/x/.nanobanana/books/0f.json", ""), "GET books"),
+        (("PUT", "/pictures/x/.nanobanana/README.txt", ""), "PUT README.txt"),
+        (("PUT", "/pictures/x/manifest-run.json", "x-id=PutObject"), "PUT manifest"),
+        (("HEAD", "/pictures/x/claims.png", ""), "HEAD image"),
+    ],
+)
+def test_calls_to_a_store_are_told_apart(call: tuple[str, str, str], kind: str) -> None:
+    assert s3_process.kind_of(*call) == kind
+
+
 # --- goals and page -------------------------------------------------------------------------------------------------
 
 SPREAD = {"mean": 8.0, "p50": 0.0, "p95": 20.0, "p99": 0.001, "max": 0.3}
@@ -168,6 +183,28 @@ BATCH: dict[str, Any] = {
 }
 
 
+BOUGHT: dict[str, Any] = {
+    "count": 2000,
+    "runs": {mode: [{"charges": 2000}] * 2 for mode in ("off", "auto")},
+    "seconds": {"off": 50.0, "auto": 51.0},
+    "share": {"off": 1.0, "auto": 0.96},
+    "ratio": 1.02,
+    "calls_per_image": {"off": {"LIST": 0.02}, "auto": {"LIST": 0.02, "PUT claims": 1.0, "PUT books": 0.01}},
+}
+CLAIMS: dict[str, Any] = {
+    **BOUGHT,
+    "default_rate": {**BOUGHT, "count": 200, "runs": {"auto": [{"charges": 200}]}},
+    "overlap": {
+        "count": 2000,
+        "charges": 2000,
+        "state": "deferred",
+        "seconds": 30.0,
+        "calls_per_image": {"GET claims": 2.0},
+    },
+    "rerun": {"count": 10_000, "reused": 10_000, "charges": 0, "seconds": 60.0, "calls_per_image": {"LIST": 1.0}},
+}
+
+
 def way(seconds: float, **fields: Any) -> dict[str, Any]:
     return dict.fromkeys(("wall_seconds", "worker_seconds", "cpu_seconds"), seconds) | {"failed": 0} | fields
 
@@ -179,6 +216,7 @@ OURS: dict[str, dict[str, Any]] = {
     "triggerer": TIMER,
     **dict.fromkeys(("generate-2000", "generate-10000", "generate-kills"), BATCH),
     "generate-vs": {"generate": way(300.0), "pipelines": way(4000.0)},
+    **dict.fromkeys(("claims", "claims-s3"), CLAIMS),
 }
 
 
@@ -241,6 +279,15 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
         ("generate-kills", {"charges": 2001}),
         ("generate-kills", {"lost": 1}),
         ("generate-vs", {"pipelines": way(4000.0, cpu_seconds=299.0)}),
+        ("claims", {"ratio": 1.06}),
+        ("claims", {"runs": {"auto": [{"charges": 2001}]}}),
+        ("claims", {"share": {"off": 1.0, "auto": 0.94}}),
+        ("claims", {"overlap": {**CLAIMS["overlap"], "charges": 2001}}),
+        ("claims", {"overlap": {**CLAIMS["overlap"], "state": "failed"}}),
+        ("claims", {"rerun": {**CLAIMS["rerun"], "charges": 1}}),
+        ("claims", {"rerun": {**CLAIMS["rerun"], "reused": 9_999}}),
+        ("claims-s3", {"default_rate": {**CLAIMS["default_rate"], "ratio": 1.06}}),
+        ("claims-s3", {"calls_per_image": {"off": {}, "auto": {"PUT claims": 1.0, "GET claims": 1.0}}}),
     ],
 )
 def test_each_figure_can_miss_its_goal(scenario: str, changes: dict[str, Any]) -> None:
