@@ -225,11 +225,13 @@ class TaskRun:
         began = time.time()
         with self._child("worker", self.folder / "state") as worker:
             job = {"options": self.options, "run_id": self.run_id, "retries": _RETRIES, "try_number": try_number}
+            told_at = time.time()
             worker.send(**job, resume=resume)
             outcome = self._outcome(worker, kill_at)
         taken = {
             "end": outcome["state"],
             "try_number": try_number,
+            "told_at": told_at,
             "seconds": time.time() - began,
             "cpu_seconds": outcome.pop("cpu_seconds", 0.0),
             "peak_bytes": outcome.pop("peak_bytes", 0),
