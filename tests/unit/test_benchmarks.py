@@ -185,7 +185,7 @@ BATCH: dict[str, Any] = {
 
 BOUGHT: dict[str, Any] = {
     "count": 2000,
-    "runs": {mode: [{"charges": 2000}] * 2 for mode in ("off", "auto")},
+    "runs": {mode: [{"charges": 2000, "load": [1.0, 2.0]}] * 2 for mode in ("off", "auto")},
     "seconds": {"off": 50.0, "auto": 51.0},
     "share": {"off": 1.0, "auto": 0.96},
     "ratio": 1.02,
@@ -193,15 +193,25 @@ BOUGHT: dict[str, Any] = {
 }
 CLAIMS: dict[str, Any] = {
     **BOUGHT,
-    "default_rate": {**BOUGHT, "count": 200, "runs": {"auto": [{"charges": 200}]}},
+    "default_rate": {**BOUGHT, "count": 200, "runs": {"auto": [{"charges": 200, "load": [1.0, 2.0]}]}},
     "overlap": {
         "count": 2000,
         "charges": 2000,
         "state": "deferred",
         "seconds": 30.0,
+        "worker_cpu_seconds": 9.0,
+        "load": [1.0, 2.0],
         "calls_per_image": {"GET claims": 2.0},
     },
-    "rerun": {"count": 10_000, "reused": 10_000, "charges": 0, "seconds": 60.0, "calls_per_image": {"LIST": 1.0}},
+    "rerun": {
+        "count": 10_000,
+        "reused": 10_000,
+        "charges": 0,
+        "seconds": 60.0,
+        "worker_cpu_seconds": 40.0,
+        "load": [1.0, 2.0],
+        "calls_per_image": {"LIST": 1.0},
+    },
 }
 
 
@@ -280,7 +290,7 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
         ("generate-kills", {"lost": 1}),
         ("generate-vs", {"pipelines": way(4000.0, cpu_seconds=299.0)}),
         ("claims", {"ratio": 1.06}),
-        ("claims", {"runs": {"auto": [{"charges": 2001}]}}),
+        ("claims", {"runs": {"auto": [{"charges": 2001, "load": [1.0]}]}}),
         ("claims", {"share": {"off": 1.0, "auto": 0.94}}),
         ("claims", {"overlap": {**CLAIMS["overlap"], "charges": 2001}}),
         ("claims", {"overlap": {**CLAIMS["overlap"], "state": "failed"}}),
