@@ -8,8 +8,9 @@
   to their end, and their images land while others are bought. The load is the system's, of one minute, before and after
   each run; two cores have nothing left at 2.
 - The other run of the 2,000 begins when all are bought and none is done; its seconds are those of its first worker
-  process, which finds the image task of each and waits. The next run finds 10,000 images of 0.5K in place, all put
-  there beforehand, verifies each and buys nothing; its seconds are those of the whole task.
+  process, which finds the image task of each and waits. The next run finds 10,000 images of 0.5K (2,000 in
+  the store) that were put there beforehand, verifies each and buys nothing; its seconds are those of the whole task.
+  The processes of these two scenarios run at a higher priority than others of the machine (nice -10).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Sizes:
     delay: float = 0.0
 
 
-_SIZES: dict[Kind, Sizes] = {"local": Sizes(40.0), "s3": Sizes(25.0, few=200, delay=0.04)}
+_SIZES: dict[Kind, Sizes] = {"local": Sizes(40.0), "s3": Sizes(25.0, few=200, in_place=2000, delay=0.04)}
 _QUICK: dict[Kind, Sizes] = {
     "local": Sizes(20.0, count=40, in_place=50),
     "s3": Sizes(10.0, count=40, few=10, in_place=50, delay=0.04),
@@ -337,9 +338,9 @@ def _goals(where: str) -> list[Goal]:
             ),
         ),
         Goal(
-            f"next run of 10,000 requests that are in place, {where}",
+            f"next run of requests whose images are in place, {where}",
             "0 charges",
-            lambda of: f"{of['rerun']['charges']} charges, {_took(of['rerun'])}",
+            lambda of: f"{of['rerun']['charges']} charges for {of['rerun']['count']:,}, {_took(of['rerun'])}",
             lambda ours, _: ours["rerun"]["charges"] == 0 and ours["rerun"]["reused"] == ours["rerun"]["count"],
         ),
     ]
