@@ -43,6 +43,8 @@ _WRITE_AHEAD_SECONDS: Final = 5.0
 _FEWEST_THREADS, _MOST_THREADS = 4, 48
 #: Seconds a submit may take while others are sent: decides the number of threads.
 _SLOW_SUBMIT: Final = 1.0
+#: The same of creating a claim at the destination before it.
+_SLOW_CLAIM: Final = 1.0
 _LONGEST_WAIT: Final = 0.5
 _UNKNOWN: Final = (
     "It is not known yet whether an earlier submit of it was accepted; the next look-up goes on from here."
@@ -82,7 +84,8 @@ class BatchSubmitter:
         self._limiter = SubmitRateLimiter.of(state.session.settings)
         rate = state.session.settings.submit_rate
         self._group_size = max(_FEWEST_THREADS, math.ceil(rate * _WRITE_AHEAD_SECONDS))
-        self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * _SLOW_SUBMIT)), _MOST_THREADS)
+        slow = _SLOW_SUBMIT + (0.0 if state.claims is None else _SLOW_CLAIM)
+        self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * slow)), _MOST_THREADS)
         self._admission = AdmissionControl(state)
         #: Within a limit of cost or balance nothing is bought before it is known what is paid already.
         self._settle_first = state.budget.max_cost_usd is not None or state.preflight is not None

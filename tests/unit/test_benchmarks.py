@@ -193,7 +193,6 @@ BOUGHT: dict[str, Any] = {
 }
 CLAIMS: dict[str, Any] = {
     **BOUGHT,
-    "default_rate": {**BOUGHT, "count": 200, "runs": {"auto": [{"charges": 200, "load": [1.0, 2.0]}]}},
     "overlap": {
         "count": 2000,
         "charges": 2000,
@@ -296,7 +295,6 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
         ("claims", {"overlap": {**CLAIMS["overlap"], "state": "failed"}}),
         ("claims", {"rerun": {**CLAIMS["rerun"], "charges": 1}}),
         ("claims", {"rerun": {**CLAIMS["rerun"], "reused": 9_999}}),
-        ("claims-s3", {"default_rate": {**CLAIMS["default_rate"], "ratio": 1.06}}),
         ("claims-s3", {"calls_per_image": {"off": {}, "auto": {"PUT claims": 1.0, "GET claims": 1.0}}}),
     ],
 )
