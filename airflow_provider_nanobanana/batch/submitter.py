@@ -98,8 +98,6 @@ class BatchSubmitter:
         self._active: dict[Future[float | ImageTask | None], _UnderWay] = {}
         self._books: Counter[PurchaseBook] = Counter()
         self._bought: list[str] = []
-        #: Keys of items whose image task somebody else bought.
-        self._shared: set[str] = set()
 
     def submit(self, items: Iterable[BatchItem], until: float) -> None:
         """Submit one item after another; after ``until`` (epoch seconds) only calls under way are brought to their end.
@@ -282,7 +280,7 @@ class BatchSubmitter:
             rate_limiter=self._limiter,
             references=state.references,
             adopt=state.adopt,
-            listener=_ItemListener(state, item, self._shared),
+            listener=_ItemListener(state, item),
             written_ahead=admitted.intent,
             claims=admitted.claims,
             shared=state.entry(item).shared,
@@ -330,7 +328,7 @@ class BatchSubmitter:
             self._unsent.append(item)
             return True
         self._admission.on_found()
-        shared = item.key in self._shared
+        shared = state.entry(item).shared
         state.mark_submitted(item, result, shared=shared)
         if not shared:
             self._bought.append(result.id)
@@ -340,10 +338,9 @@ class BatchSubmitter:
 class _ItemListener(SubmissionListener):
     """Keeps the costs of one item right, and its submit back where one stops; ten thousand items log at debug level."""
 
-    def __init__(self, state: BatchState, item: BatchItem, shared: set[str]) -> None:
+    def __init__(self, state: BatchState, item: BatchItem) -> None:
         self._state = state
         self._item = item
-        self._shared = shared
 
     def on_decision(self, text: str) -> None:
         log.debug("Request %s: %s", self._item.label, text)
@@ -356,7 +353,6 @@ class _ItemListener(SubmissionListener):
 
     def on_shared(self, shared: Shared) -> None:
         log.info("Request %s: using image task %s of %s.", self._item.label, shared.image_task.id, shared.claim.by)
-        self._shared.add(self._item.key)
         self._state.costs.observe(self._item, shared.image_task.id, shared.image_task, "shared")
 
     def before_submit(self) -> None:
