@@ -140,7 +140,8 @@ def test_more_unknown_outcomes_than_a_slice_can_look_up_are_settled_all_the_same
     batch.attempt(requests=many(150), max_cost_usd=limit, crash_on=("submit under way", 20))
     run = batch.attempt(requests=many(150), max_cost_usd=limit)
     assert run.error is None, str(run.error)[:300]
-    assert batch.charges == 150 and len(batch.pauses) < 12
+    # What is in doubt is waited for without a worker: 135 seconds, in pauses of five here.
+    assert batch.charges == 150 and len(batch.pauses) < 40
 
 
 # --- the account's balance -----------------------------------------------------------------------------------------
