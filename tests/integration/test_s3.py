@@ -275,7 +275,8 @@ def claims() -> Storage:
 
 def test_one_of_many_processes_creates_each_name(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow.sdk.io.store._STORE_CACHE", {})
-    assert_created_once(claims)
+    # 500 were raced once (docs/storage.md); they take a minute here.
+    assert_created_once(claims, 150)
 
 
 def test_a_create_whose_answer_is_lost_is_ours(bucket: Bucket, proxy: S3Proxy) -> None:

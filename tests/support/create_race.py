@@ -13,8 +13,8 @@ PROCESSES = 6
 NAMES = 500
 
 
-def assert_created_once(opened: Callable[[], Storage]) -> None:
-    """Assert that one of six processes created each of 500 names, and that its content is there, whole.
+def assert_created_once(opened: Callable[[], Storage], names: int = NAMES) -> None:
+    """Assert that one of six processes created each of so many names, and that its content is there, whole.
 
     Tried one after another, a place that looks first and writes then passes, too.
 
@@ -23,25 +23,26 @@ def assert_created_once(opened: Callable[[], Storage]) -> None:
     forked = multiprocessing.get_context("fork")
     barrier, results = forked.Barrier(PROCESSES), forked.Queue()
     processes = [
-        forked.Process(target=_create_all, args=(opened, number, barrier, results)) for number in range(PROCESSES)
+        forked.Process(target=_create_all, args=(opened, number, names, barrier, results))
+        for number in range(PROCESSES)
     ]
     for process in processes:
         process.start()
     winners: dict[int, list[int]] = dict(results.get(timeout=300) for _ in processes)
     for process in processes:
         process.join()
-    won = Counter(name for names in winners.values() for name in names)
-    assert won == dict.fromkeys(range(NAMES), 1)
+    won = Counter(name for created in winners.values() for name in created)
+    assert won == dict.fromkeys(range(names), 1)
     place = opened()
-    for number, names in winners.items():
-        for name in names[:20]:
+    for number, created in winners.items():
+        for name in created[:20]:
             assert place.read(_file(name), 10_000) == _content(number), "whole, and the winner's"
 
 
-def _create_all(opened: Callable[[], Storage], number: int, barrier: Any, results: Any) -> None:
+def _create_all(opened: Callable[[], Storage], number: int, names: int, barrier: Any, results: Any) -> None:
     place = opened()
     won = []
-    for name in range(NAMES):
+    for name in range(names):
         barrier.wait(60)
         if place.create(_file(name), _content(number)):
             won.append(name)
