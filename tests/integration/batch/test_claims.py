@@ -214,14 +214,14 @@ def test_a_forged_claim_lands_nothing_of_another_dag(with_store: GenerateTask) -
 def test_a_crash_at_any_point_with_another_run_before_the_retry(
     quick: GenerateTask, shown_after: int, accepted_after: int
 ) -> None:
-    """Every sixth point, each time others: the other run lands all files, the retry too, and each is paid once."""
+    """Every tenth point, each time others: the other run lands all files, the retry too, and each is paid once."""
     batch = quick
     batch.emulator.configure(lookup_delay=shown_after)
     batch.crash_points.late = accepted_after
     batch.attempt(requests=PROMPTS)
     points = len(batch.crash_points.passed)
     assert points > 40
-    for point in range(random.randrange(6), points, 6):
+    for point in range(random.randrange(10), points, 10):
         begin_again(batch)
         batch.attempt(requests=PROMPTS, crash_at=point)
         second = other(batch, "second")

@@ -43,14 +43,14 @@ def check(batch: GenerateTask, run: Any, crash: object) -> None:
 
 @pytest.mark.parametrize(("shown_after", "accepted_after"), BANKS)
 def test_one_crash_at_any_point(quick: GenerateTask, shown_after: int, accepted_after: int) -> None:
-    """Every fourth point, each time others; all of them take a minute and have shown the same."""
+    """Every sixth point, each time others; all of them take a minute and have shown the same."""
     batch = quick
     batch.emulator.configure(lookup_delay=shown_after)
     batch.crash_points.late = accepted_after
     batch.attempt(requests=PROMPTS)
     points = len(batch.crash_points.passed)
     assert points > 60
-    for point in range(random.randrange(4), points, 4):
+    for point in range(random.randrange(6), points, 6):
         forget(batch)
         batch.attempt(requests=PROMPTS, crash_at=point)
         check(batch, batch.attempt(requests=PROMPTS), point)
