@@ -200,8 +200,7 @@ def parse_book(content: bytes | None) -> dict[str, BookEntry]:
     """Return what a book says, by claim name; what cannot be understood says nothing."""
     try:
         value = json.loads(content or b"{}")
-        rows = value["entries"].items() if value["v"] == VERSION else ()
-        return {str(name): entry for name, row in rows if (entry := _book_entry(row))}
+        return _book_entries(value["entries"]) if value["v"] == VERSION else {}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return {}
 
@@ -228,12 +227,16 @@ def read_book(content: bytes) -> Book | None:
         models = value.get("models")
         named = models.items() if isinstance(models, dict) else ()
         return Book(
-            parse_book(content),
+            _book_entries(value["entries"]),
             Buyer.model_validate(value.get("by") or {}),
             {name: model[:_LONGEST_TEXT] for name, model in named if isinstance(model, str)},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
+
+
+def _book_entries(rows: Mapping[str, Any]) -> dict[str, BookEntry]:
+    return {str(name): entry for name, row in rows.items() if (entry := _book_entry(row))}
 
 
 def _book_entry(row: Any) -> BookEntry | None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -200,8 +201,8 @@ class ClaimFolder:
         content = self._claims.read(f"{claim_name(stem, n)}.json", MOST_BYTES)
         return None if content is None else parse_claim(content, stem=stem, digest=digest, n=n)
 
-    def highest(self, stem: str, digest: str | None, n: int = 0) -> Claim | Damaged | None:
-        """Return the highest generation, looking from the n-th on; None where there is none.
+    def highest(self, stem: str, digest: str | None) -> Claim | Damaged | None:
+        """Return the highest generation; None where there is none.
 
         :raises StorageFailed: It could not be read.
         """
@@ -210,9 +211,11 @@ class ClaimFolder:
             highest = max((number for number in numbers if number is not None), default=None)
             return None if highest is None else self.read(stem, highest, digest)
         found = None
-        while (claim := self.read(stem, n, digest)) is not None:
+        for n in count():
+            claim = self.read(stem, n, digest)
+            if claim is None:
+                break
             found = claim
-            n += 1
         return found
 
     def written_at(self, stem: str, n: int) -> float | None:

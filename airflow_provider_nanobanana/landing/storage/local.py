@@ -163,28 +163,25 @@ class LocalStorage(Storage):
             return [stem + suffix for suffix in suffixes if _is_file(self.folder / (stem + suffix))]
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        with storage_failures(f"read {self.folder}", *_FAILURES):
-            try:
-                entries = os.scandir(self.folder)
-            except FileNotFoundError:
-                return
-            with entries:
-                yield from (
-                    entry.name for entry in entries if entry.name.startswith(prefix) and not is_staged(entry.name)
-                )
+        yield from (entry.name for entry in self._scan() if entry.name.startswith(prefix))
 
     def entries(self) -> Iterator[tuple[str, float | None]]:
         with storage_failures(f"read {self.folder}", *_FAILURES):
+            for entry in self._scan():
+                with contextlib.suppress(FileNotFoundError):  # it is gone since
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode):
+                        yield entry.name, found.st_mtime
+
+    def _scan(self) -> Iterator[os.DirEntry[str]]:
+        """Yield what is directly in the folder, without files that are being written."""
+        with storage_failures(f"read {self.folder}", *_FAILURES):
             try:
                 entries = os.scandir(self.folder)
             except FileNotFoundError:
                 return
             with entries:
-                for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # it is gone since
-                        found = entry.stat(follow_symlinks=False)
-                        if stat.S_ISREG(found.st_mode) and not is_staged(entry.name):
-                            yield entry.name, found.st_mtime
+                yield from (entry for entry in entries if not is_staged(entry.name))
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
