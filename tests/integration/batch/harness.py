@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.storage import exclusive
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -171,6 +173,16 @@ class GenerateTask:
         """Become the task of another DAG run with the same destination."""
         self.run_id, self.tries, self.max_tries = run_id, 0, self.retries
         self.store = None if self.store is None else MemoryTaskStateStore()
+
+    def begin_again(self) -> None:
+        """Begin with an empty service and folder, as a task instance that never ran."""
+        service = self.emulator.service.ledger
+        service.image_tasks.clear()
+        service.by_client_id.clear()
+        self.clock.in_flight.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        exclusive._found.clear()
+        self.next_run("run")
 
     @property
     def charges(self) -> int:

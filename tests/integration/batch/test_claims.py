@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,7 +221,7 @@ def test_a_crash_at_any_point_with_another_run_before_the_retry(
     points = len(batch.crash_points.passed)
     assert points > 40
     for point in range(random.randrange(10), points, 10):
-        begin_again(batch)
+        batch.begin_again()
         batch.attempt(requests=PROMPTS, crash_at=point)
         second = other(batch, "second")
         runs = [second.attempt(requests=PROMPTS), batch.attempt(requests=PROMPTS)]
@@ -231,17 +230,6 @@ def test_a_crash_at_any_point_with_another_run_before_the_retry(
         assert [run.result["count"] for run in runs] == [3, 3], point
         assert batch.charges == batch.posts == len(batch.files) == 3, point
         assert sum(run.result["lost_race"] for run in runs) == 0.0, point
-
-
-def begin_again(batch: GenerateTask) -> None:
-    """An empty service and folder, and a task instance that never ran."""
-    service = batch.emulator.service.ledger
-    service.image_tasks.clear()
-    service.by_client_id.clear()
-    batch.clock.in_flight.clear()
-    shutil.rmtree(batch.folder, ignore_errors=True)
-    exclusive._found.clear()
-    batch.next_run("run")
 
 
 def test_claims_of_weeks_ago_go_after_a_batch_that_bought(batch: GenerateTask) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from itertools import count
 from typing import Any
 
@@ -23,16 +22,6 @@ PROMPTS = ["one", "two", "three", "one", "four"]
 BANKS = [(0, 0), (30, HTTP_TIMEOUT)]
 
 
-def forget(batch: GenerateTask) -> None:
-    """Begin again: an empty service and folder, and a task instance that never ran."""
-    service = batch.emulator.service.ledger
-    service.image_tasks.clear()
-    service.by_client_id.clear()
-    batch.clock.in_flight.clear()
-    shutil.rmtree(batch.folder, ignore_errors=True)
-    batch.next_run("run")
-
-
 def check(batch: GenerateTask, run: Any, crash: object) -> None:
     batch.clock.sleep(600.0)  # whatever is under way arrives
     assert run.error is None, (crash, run.error)
@@ -43,15 +32,15 @@ def check(batch: GenerateTask, run: Any, crash: object) -> None:
 
 @pytest.mark.parametrize(("shown_after", "accepted_after"), BANKS)
 def test_one_crash_at_any_point(quick: GenerateTask, shown_after: int, accepted_after: int) -> None:
-    """Every sixth point, each time others; all of them take a minute and have shown the same."""
+    """Every fourth point, each time others; all of them take a minute and have shown the same."""
     batch = quick
     batch.emulator.configure(lookup_delay=shown_after)
     batch.crash_points.late = accepted_after
     batch.attempt(requests=PROMPTS)
     points = len(batch.crash_points.passed)
     assert points > 60
-    for point in range(random.randrange(6), points, 6):
-        forget(batch)
+    for point in range(random.randrange(4), points, 4):
+        batch.begin_again()
         batch.attempt(requests=PROMPTS, crash_at=point)
         check(batch, batch.attempt(requests=PROMPTS), point)
 
@@ -63,7 +52,7 @@ def test_three_crashes_in_a_row(quick: GenerateTask) -> None:
     seed = random.randrange(1_000_000)
     dice = random.Random(seed)
     for _ in range(8):
-        forget(batch)
+        batch.begin_again()
         crashes = [dice.randrange(90) for _ in range(3)]
         runs = [batch.attempt(requests=PROMPTS, crash_at=crash) for crash in crashes]
         last = runs[-1] if runs[-1].result else batch.attempt(requests=PROMPTS)
