@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from airflow_provider_nanobanana.emulator.faults.rules import WORD_RULES
+from airflow_provider_nanobanana.emulator.rate_limit import LimiterKind
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json, url_host
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def parser() -> argparse.ArgumentParser:
     add("--time-scale", type=float, default=1.0, metavar="X", help="multiplies every latency (%(default)s)")
     add("--submit-rate", type=float, default=defaults.submit_rate, help="submits a second, 0 lifts (%(default)s)")
     add("--query-rate", type=float, default=defaults.query_rate, help="queries a second, 0 lifts (%(default)s)")
+    add("--limiter", choices=get_args(LimiterKind), default=defaults.limiter, help="what enforces both (%(default)s)")
+    add(
+        "--burst-seconds",
+        type=float,
+        default=defaults.burst_seconds,
+        metavar="S",
+        help="seconds' worth of a rate that token_bucket and gcra let through at once (%(default)s)",
+    )
+    add(
+        "--limit-headers",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.limit_headers,
+        help="whether refusals carry Retry-After and X-RateLimit-* (they do)",
+    )
     add("--credits", type=float, help="credits of the account, 200 are one USD (unlimited)")
     add("--seed", type=int, help="makes latencies and ids repeatable")
     return command

@@ -83,8 +83,8 @@ async def _with_faults(
 
 async def submit(service: EmulatedService, request: Request) -> Response:
     """Accept and charge an image task, or refuse it."""
-    if not service.submit_bucket.take(service.clock()):
-        return errors.rate_limited(service.submit_bucket.headers("async_submit"))
+    if not service.submit_limiter.take(service.clock()):
+        return errors.rate_limited(service.limit_headers(service.submit_limiter, "async_submit"))
     try:
         body = read_json(await request.body())
     except ValueError:
@@ -125,8 +125,8 @@ async def _accept(service: EmulatedService, body: Any, account: int) -> Response
 
 async def status(service: EmulatedService, request: Request) -> Response:
     """Say where an image task stands, asked by its id or by its client id."""
-    if not service.query_bucket.take(service.clock()):
-        return errors.rate_limited(service.query_bucket.headers("async_query"))
+    if not service.query_limiter.take(service.clock()):
+        return errors.rate_limited(service.limit_headers(service.query_limiter, "async_query"))
     task = service.find(request.path_params["key"], request.state.account)
 
     async def respond() -> Response:

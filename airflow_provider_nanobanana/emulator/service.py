@@ -15,7 +15,7 @@ from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
 from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Shapes, parameter, without_words
 from airflow_provider_nanobanana.emulator.images import ImageCache, ImageSpec
 from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask, TaskLedger
-from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
+from airflow_provider_nanobanana.emulator.rate_limit import Limiter, limiter
 from airflow_provider_nanobanana.emulator.request_log import RequestLog
 from airflow_provider_nanobanana.emulator.requests import RequestRejected, Submission
 from airflow_provider_nanobanana.emulator.settings import Settings
@@ -60,19 +60,28 @@ class EmulatedService:
         self.rng = random.Random(self.initial.seed)
         self.ledger = TaskLedger(self.rng)
         self.settings = self.initial
-        self.submit_bucket = TokenBucket(self.settings.submit_rate, self.clock())
-        self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
+        self.submit_limiter = self._limiter(self.settings.submit_rate)
+        self.query_limiter = self._limiter(self.settings.query_rate)
 
     def configure(self, **changes: object) -> None:
-        """Change settings; a changed rate starts with a full bucket, running image tasks keep their latency.
+        """Change settings; an allowance that is changed starts unused, running image tasks keep their latency.
 
         :raises ValueError: A name or value is wrong.
         """
-        self.settings = self.settings.changed(**changes)
-        if self.submit_bucket.rate != self.settings.submit_rate:
-            self.submit_bucket = TokenBucket(self.settings.submit_rate, self.clock())
-        if self.query_bucket.rate != self.settings.query_rate:
-            self.query_bucket = TokenBucket(self.settings.query_rate, self.clock())
+        before = self.settings
+        self.settings = after = before.changed(**changes)
+        other_kind = (after.limiter, after.burst_seconds) != (before.limiter, before.burst_seconds)
+        if other_kind or after.submit_rate != before.submit_rate:
+            self.submit_limiter = self._limiter(after.submit_rate)
+        if other_kind or after.query_rate != before.query_rate:
+            self.query_limiter = self._limiter(after.query_rate)
+
+    def _limiter(self, rate: float) -> Limiter:
+        return limiter(self.settings.limiter, rate, self.clock(), self.settings.burst_seconds)
+
+    def limit_headers(self, refusing: Limiter, category: str) -> dict[str, str]:
+        """Return the headers of an answer that a limiter refused with."""
+        return refusing.headers(category) if self.settings.limit_headers else {}
 
     def accept(self, submission: Submission, shapes: Shapes, account: int = 1) -> ImageTask:
         """Create and charge an image task, in the shapes that apply to it; where ids are deduplicated, only a new one.

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from airflow_provider_nanobanana.emulator.catalogue import ImageFormat
+from airflow_provider_nanobanana.emulator.rate_limit import BURST_SECONDS, LimiterKind
 
 T = TypeVar("T")
 
@@ -35,6 +36,13 @@ class Settings(BaseModel):
     submit_rate: Number = 5.0
     #: Status query allowance (docs/toapis.md, "Rate limits": 50); 0 lifts the limit.
     query_rate: Number = 50.0
+    #: What enforces both (docs/toapis.md, "Rate limits": a token bucket); see :mod:`.rate_limit`.
+    limiter: LimiterKind = "token_bucket"
+    #: What may pass at once after a pause, in seconds' worth of the rate: the burst of ``token_bucket``, the tolerance
+    #: of ``gcra``.
+    burst_seconds: Number = BURST_SECONDS
+    #: Whether a refusal carries ``Retry-After`` and ``X-RateLimit-*``.
+    limit_headers: bool = True
     #: Credits of the account (200 are one USD); ``None`` is unlimited.
     credits: Number | None = None
     #: Makes latencies and ids repeatable.

@@ -20,7 +20,6 @@ from airflow_provider_nanobanana.emulator import Emulator, __main__
 from airflow_provider_nanobanana.emulator.__main__ import greeting, main, parser, settings_of
 from airflow_provider_nanobanana.emulator.faults.kinds import ALIASES, KINDS
 from airflow_provider_nanobanana.emulator.ledger import TaskLedger
-from airflow_provider_nanobanana.emulator.rate_limit import TokenBucket
 from airflow_provider_nanobanana.emulator.requests import Submission
 from airflow_provider_nanobanana.emulator.settings import Settings, connection_json
 
@@ -188,16 +187,6 @@ def test_the_public_address_stands_in_links(clock: Any) -> None:
             key = client.post("/v1/images/generations", json={"model": "nano_banana_2", "prompt": "x"}).json()["id"]
             answer = client.get(f"/v1/images/generations/{key}").json()
     assert answer["result"]["data"][0]["url"].startswith("http://emulator.test:9/generated/")
-
-
-def test_the_bucket_follows_the_limits_page() -> None:
-    bucket = TokenBucket(5, now=100.0)
-    assert [bucket.take(100.0) for _ in range(51)].count(True) == 50
-    assert not bucket.take(100.19)
-    assert bucket.take(100.2)
-    assert [bucket.take(1000.0) for _ in range(51)].count(True) == 50
-    assert not bucket.take(999.0)  # a clock that is set back takes nothing away and gives nothing
-    assert TokenBucket(0, now=0.0).take(0.0)
 
 
 def test_the_same_seed_gives_the_same_ids_and_latencies() -> None:
