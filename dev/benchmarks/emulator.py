@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from airflow_provider_nanobanana.emulator.rate_limit import BURST_SECONDS, LimiterKind
 from dev.stack.emulator_process import start_emulator
 from dev.stack.processes import Processes
 
@@ -27,6 +28,9 @@ class Rates:
     :param query_rate: 0 lifts the limit.
     :param latency: Median seconds of the lognormal latency.
     :param time_scale: Multiplies every latency.
+    :param limiter: What enforces both.
+    :param burst_seconds: Seconds' worth of a rate that ``token_bucket`` and ``gcra`` let through at once.
+    :param limit_headers: Whether a refusal carries ``Retry-After`` and ``X-RateLimit-*``.
     """
 
     submit_rate: float = 0.0
@@ -34,6 +38,9 @@ class Rates:
     latency: float = 25.0
     sigma: float = 0.4
     time_scale: float = 1.0
+    limiter: LimiterKind = "token_bucket"
+    burst_seconds: float = BURST_SECONDS
+    limit_headers: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Account:
         return {int(status): count for status, count in self._get("stats")["by_point"].get(point, {}).items()}
 
     def answers(self, point: str) -> list[dict[str, Any]]:
-        """Return the newest 50,000 answers of this kind, oldest first: ``at`` (epoch seconds), ``status``."""
+        """Return the newest 50,000 answers of this kind, oldest first: ``at`` (epoch seconds), ``status``, ``path``."""
         return [answer for answer in self._get("requests")["requests"] if answer["point"] == point]
 
     def change(self, **settings: Any) -> None:

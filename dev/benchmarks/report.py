@@ -16,7 +16,7 @@ import psutil
 from rich.table import Table
 from tabulate import tabulate
 
-from dev.benchmarks.scenario import Measured, Scenario
+from dev.benchmarks.scenario import TODAY, Measured, Scenario
 from dev.stack.processes import REPO
 
 PLOT = "benchmarks.svg"
@@ -27,6 +27,8 @@ Thousands of waiting images on one triggerer, measured side by side with the usu
 its own `httpx.AsyncClient` and polls every 5 s (`dev/benchmarks/baseline.py`); and thousands of images from one
 Generate task. `make bench` wrote this page and measures it again; nothing here is typed in by hand.
 """
+
+_COLUMNS = ("figure", f"at {TODAY}", "goal", "ours", "baseline", "")
 
 _ORIGIN = """The commit is what was checked out, with "-dirty" where files had been changed; where that was not yet
 noted, the commit in which the figures were recorded.
@@ -106,7 +108,7 @@ def _git(*arguments: str) -> str:
 
 
 def rows(scenarios: Iterable[Scenario], results: Mapping[str, Result]) -> list[list[str]]:
-    """Return for each goal its figure, the goal, both sides and the verdict in words."""
+    """Return for each goal its figure, what it was, the goal, both sides and the verdict in words."""
     return [
         goal.row(results[scenario.name].measured if scenario.name in results else None)
         for scenario in scenarios
@@ -116,7 +118,7 @@ def rows(scenarios: Iterable[Scenario], results: Mapping[str, Result]) -> list[l
 
 def terminal_table(scenarios: Iterable[Scenario], results: Mapping[str, Result]) -> Table:
     """Return the verdicts for the terminal."""
-    table = Table("figure", "goal", "ours", "baseline", "")
+    table = Table(*_COLUMNS)
     for row in rows(scenarios, results):
         table.add_row(*row, style="bold red" if row[-1] == "missed" else None)
     return table
@@ -128,7 +130,7 @@ def page(scenarios: Sequence[Scenario], results: Mapping[str, Result], explanati
     :param explanations: How the scenarios are measured, lists in Markdown.
     """
     verdicts = [[*row[:-1], row[-1].replace("missed", "**missed**")] for row in rows(scenarios, results)]
-    parts = [_HEAD, markdown_table(["figure", "goal", "ours", "baseline", ""], verdicts)]
+    parts = [_HEAD, markdown_table(_COLUMNS, verdicts)]
     if notes := [f"- `{name}`, baseline: {note}." for name, one in results.items() for note in one.measured.notes]:
         parts.append("\n".join(notes) + "\n")
     if "poll-1000" in results:

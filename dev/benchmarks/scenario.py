@@ -16,6 +16,8 @@ Figures = dict[str, Any]
 Side = Literal["ours", "baseline"]
 SIDES: tuple[Side, ...] = ("ours", "baseline")
 
+#: The commit before time, memory and rate were bounded; its figures stand beside the goals.
+TODAY = "c04b3ef"
 #: Seconds between two polls of one image task, on both sides.
 POLL_INTERVAL = 5.0
 #: Where the logs and the Airflow homes of the processes go.
@@ -65,20 +67,22 @@ class Goal:
     :param wanted: The goal in words.
     :param shown: The figures of one side in words.
     :param met: Whether our figures, beside the baseline's (empty where there are none), meet it.
+    :param today: What ours was at :data:`TODAY`, in words.
     """
 
     figure: str
     wanted: str
     shown: Callable[[Figures], str]
     met: Callable[[Figures, Figures], bool]
+    today: str = "–"
 
     def row(self, measured: Measured | None) -> list[str]:
-        """Return figure, goal, ours, baseline and verdict (``met``, ``missed``, ``not run``) in words."""
+        """Return figure, what it was, goal, ours, baseline and verdict (``met``, ``missed``, ``not run``) in words."""
         if measured is None:
-            return [self.figure, self.wanted, "–", "–", "not run"]
+            return [self.figure, self.today, self.wanted, "–", "–", "not run"]
         baseline = self.shown(measured.baseline) if measured.baseline else "–"
         verdict = "met" if self.met(measured.ours, measured.baseline or {}) else "missed"
-        return [self.figure, self.wanted, self.shown(measured.ours), baseline, verdict]
+        return [self.figure, self.today, self.wanted, self.shown(measured.ours), baseline, verdict]
 
 
 @dataclass(frozen=True)

@@ -62,20 +62,26 @@ def start_emulator(
     """Start a local ToAPIs under the name ``emulator``.
 
     :param latency: Median seconds an image takes.
-    :param options: Further options of its command line, such as ``query_rate``.
+    :param options: Further options of its command line, such as ``query_rate``; True and False are flags.
     :raises ProcessDied: It ended at once; the message holds the end of its log.
     """
     port, files_port = free_ports(2)
     key = f"sk-emulator-{secrets.token_hex(12)}"
     values = {"port": port, "files-port": files_port, "api-key": key, "latency": latency, "sigma": sigma, "seed": 7}
     values |= {name.replace("_", "-"): value for name, value in options.items()}
-    arguments = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    arguments = [part for name, value in values.items() for part in _argument(name, value)]
     module = "airflow_provider_nanobanana.emulator"
     processes.start(Command("emulator", ("-m", module, *arguments), child_environment(), log))
     url = f"http://127.0.0.1:{port}"
     _wait_until_up(url, processes)
     connection = {"conn_type": "nanobanana", "host": url, "password": key}
     return Service(json.dumps(connection), url)
+
+
+def _argument(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, bool):
+        return (f"--{name}" if value else f"--no-{name}",)
+    return f"--{name}", str(value)
 
 
 def _wait_until_up(url: str, processes: Processes, timeout: float = 60) -> None:

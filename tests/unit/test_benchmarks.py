@@ -313,7 +313,7 @@ def test_generate_with_a_missing_image_takes_the_least_of_nothing() -> None:
 def test_the_page_shows_both_sides_the_verdict_and_where_it_comes_from() -> None:
     text = page({name: result(name) for name in OURS} | {"memory": result("memory", bytes_per_trigger=40_000.0)})
     row = next(line for line in text.splitlines() if "resident memory of one more" in line)
-    assert [cell.strip() for cell in row.split("|")[2:6]] == ["< 30 kB", "40.0 kB", "9.0 kB", "**missed**"]
+    assert [cell.strip() for cell in row.split("|")[3:7]] == ["< 30 kB", "40.0 kB", "9.0 kB", "**missed**"]
     origin = next(line for line in text.splitlines() if line.startswith("| memory"))
     assert [cell.strip() for cell in origin.split("|")[2:5]] == ["2026-11-22", "0123abc", "`python -m dev.benchmarks`"]
     assert "- `poll-60`: how." in text
