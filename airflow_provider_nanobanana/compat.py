@@ -1,9 +1,8 @@
-"""What differs between the Airflow versions that are supported, and what a worker asks of Airflow's supervisor."""
+"""What differs between the Airflow versions that are supported."""
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 try:
     from airflow.sdk.exceptions import TaskDeferralError
@@ -13,13 +12,7 @@ except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-__all__ = ["SUPERVISOR_LOCK", "TaskDeferralError", "was_skipped"]
-
-#: Held by code of ours that runs in several threads of a task while it asks Airflow's supervisor for a connection, an
-#: XCom or a task state; what only the task's main thread asks, with no other at work, needs it not. Before 3.3 the
-#: connection to it is not made for threads: two that ask at once get each other's answers, or wait for ever (seen on
-#: 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it).
-SUPERVISOR_LOCK: Final = threading.RLock()
+__all__ = ["TaskDeferralError", "was_skipped"]
 
 
 def was_skipped(operator: BaseOperator, context: Context) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
@@ -103,7 +103,7 @@ class ResultCollector:
             raise _access_error(refused[0], len(state.running()))
         now = state.session.clock()
         self._polled_at |= dict.fromkeys(ids, now)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="collector") as pool:
+        with WorkerPool(_THREADS, thread_name_prefix="collector") as pool:
             list(pool.map(lambda item: self._collect_one(item, results[ids[item.key]], now), items))
 
     def _collect_one(self, item: BatchItem, result: PollResult, now: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +32,7 @@ from airflow_provider_nanobanana.toapis.errors import ConfigurationError, Insuff
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.result_links import MOST_IMAGES
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
@@ -186,7 +186,7 @@ class BatchPreparation:
         if snapshot is not None:
             return snapshot.content, snapshot
         references = ReferenceUploader.of(self.session, bound=True)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with WorkerPool(_THREADS) as pool:
             items = build_items(
                 self.spec.given(),
                 defaults=self.spec.defaults,
@@ -444,7 +444,7 @@ def _paid_before(state: BatchState, items: Sequence[BatchItem]) -> dict[str, Cos
     claims = state.claims
     if claims is None or state.ledger.complete or not (state.attempt.retry or state.attempt.cleared):
         return {}
-    with unreadable_claims(), ThreadPoolExecutor(_THREADS) as pool:
+    with unreadable_claims(), WorkerPool(_THREADS) as pool:
         bought = pool.map(lambda item: claims.bought_by_us(item.stem(state.name_suffix), item.fingerprint), items)
         prices = {item.key: (state.budget.price(item), number) for item, number in zip(items, bought, strict=True)}
     return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +188,7 @@ class BatchRunner:
 
     def _submit(self, wanted: list[BatchItem], until: float) -> None:
         state, over = self._state, threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="slice") as side:
+        with WorkerPool(1, thread_name_prefix="slice") as side:
             collecting = side.submit(self._collect_until, over)
             try:
                 BatchSubmitter(state).submit(wanted, until)

@@ -13,7 +13,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -28,6 +28,7 @@ from airflow_provider_nanobanana.submission.client_ids import mark_supported
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
@@ -108,7 +109,7 @@ class BatchSubmitter:
             (self._to_look_up if self._state.needs_lookup(item) else self._unsent).append(item)
         self._unsettled = {item.key for item in self._to_look_up}
         try:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="submitter") as pool:
+            with WorkerPool(self._threads, thread_name_prefix="submitter") as pool:
                 while True:
                     self._resume_due(pool, until)
                     self._start_new(pool, until)
@@ -122,7 +123,7 @@ class BatchSubmitter:
                 self._state.claims.close_books()
             self._log_bought()
 
-    def _resume_due(self, pool: ThreadPoolExecutor, until: float) -> None:
+    def _resume_due(self, pool: WorkerPool, until: float) -> None:
         now = self._state.session.clock()
         if now >= until:
             # Their records say that they are to be looked up; so the next slice does.
@@ -133,7 +134,7 @@ class BatchSubmitter:
             _, _, one = heapq.heappop(self._sleeping)
             self._go(pool, one)
 
-    def _start_new(self, pool: ThreadPoolExecutor, until: float) -> None:
+    def _start_new(self, pool: WorkerPool, until: float) -> None:
         while self._has_room() and not self._admission.closed and self._state.session.clock() < until:
             if self._to_look_up:
                 item = self._to_look_up.popleft()
@@ -286,10 +287,10 @@ class BatchSubmitter:
             shared=state.entry(item).shared,
         )
 
-    def _go(self, pool: ThreadPoolExecutor, one: _UnderWay) -> None:
+    def _go(self, pool: WorkerPool, one: _UnderWay) -> None:
         self._active[pool.submit(_advance, one.steps)] = one
 
-    def _await_one(self, pool: ThreadPoolExecutor) -> None:
+    def _await_one(self, pool: WorkerPool) -> None:
         seconds = self._sleeping[0][0] - self._state.session.clock() if self._sleeping else _LONGEST_WAIT
         seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
         if not self._active:

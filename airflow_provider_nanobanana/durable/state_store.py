@@ -12,8 +12,8 @@ import zlib
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
-from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
 
 class StateStore(Protocol):

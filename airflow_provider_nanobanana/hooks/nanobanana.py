@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
+from airflow_provider_nanobanana import worker_threads
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
 if TYPE_CHECKING:
     import os
@@ -44,7 +45,7 @@ class NanoBananaHook(BaseHook):
     hook_name = "Nano Banana (ToAPIs)"
 
     #: How this hook waits, in seconds, and tells the time, in epoch seconds; a test puts a clock of its own here.
-    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    sleep: Callable[[float], None] = staticmethod(worker_threads.sleep)
     clock: Callable[[], float] = staticmethod(time.time)
 
     def __init__(self, nanobanana_conn_id: str = default_conn_name) -> None:
@@ -118,6 +119,8 @@ class NanoBananaHook(BaseHook):
 
         :raises ConfigurationError: Key, host, proxy or certificates cannot be used.
         """
+        # Asked right before each call: the last moment at which a task that is being ended can keep a POST back.
+        worker_threads.check_not_stopped()
         settings = self.settings
         with self._building:
             if self._client is None:

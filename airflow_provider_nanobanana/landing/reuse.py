@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ def find_existing(store: ImageStore, wanted: Iterable[tuple[str, str]], *, threa
     with _nothing_bought():
         present = store.present(set(stems.values()))
         here = [key for key, stem in stems.items() if stem in present]
-        with ThreadPoolExecutor(threads) as pool:
+        with WorkerPool(threads) as pool:
             images = pool.map(store.find, (stems[key] for key in here))
             return {key: image for key, image in zip(here, images, strict=True) if image is not None}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
@@ -16,6 +15,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.response_values import parse_number, storable
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import StoppableOperator, WorkerPool
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,7 +33,7 @@ _FACTS: Final = {"model", "created_at", "completed_at", "client_business_id"}
 _THREADS: Final = 4
 
 
-class NanoBananaDownloadOperator(BaseOperator):
+class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
     """Land every image of a sensor's list and return one small record an image.
 
     A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``. What was not ready in time
@@ -68,6 +68,14 @@ class NanoBananaDownloadOperator(BaseOperator):
     def execute(self, context: Context) -> list[Record]:
         """Land the images, write the manifest, then raise what could not be landed."""
         with airflow_errors():
+            return self._run_stoppable(lambda: self._land(context))
+
+    def on_kill(self) -> None:
+        """Stop; what is in place stays, and the next attempt lands the rest."""
+        self._stop()
+
+    def _land(self, context: Context) -> list[Record]:
+        with airflow_errors():
             entries = list(_entries(self.images))
             if not entries and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
@@ -100,7 +108,7 @@ class NanoBananaDownloadOperator(BaseOperator):
                 self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
                 return error
 
-        with ThreadPoolExecutor(min(_THREADS, len(wanted))) as pool:
+        with WorkerPool(min(_THREADS, len(wanted))) as pool:
             for image, ended in zip(wanted, pool.map(land, wanted), strict=True):
                 if isinstance(ended, errors.ToApisError):
                     lost.append((image, ended))

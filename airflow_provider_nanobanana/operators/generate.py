@@ -27,6 +27,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import StoppableOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -51,7 +52,7 @@ _IDS_IN_A_LINE: Final = 50
 _IN_ASSET_EVENTS: Final = ("count", "cost_usd", "paid_usd", "shared", "reused", "lost_race", "manifest")
 
 
-class NanoBananaGenerateOperator(RequestOperator):
+class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
     A wanted image is its file: destination, name and request. A retry, a clear, another run, a mapped task or another
@@ -183,7 +184,8 @@ class NanoBananaGenerateOperator(RequestOperator):
     def on_kill(self) -> None:
         """Stop buying, and log what a killed attempt leaves behind: the service has no cancel."""
         self._killed = True
-        ids = self._state.kill() if self._state is not None else []
+        ids = self._stop_buying()
+        self._stop()
         self.log.warning(
             "Killed. Nothing more is bought. What was submitted goes on and stays paid; the next attempt, or a clear "
             "of this task, finds and lands it. Image tasks known to be under way: %d%s.",
@@ -192,6 +194,13 @@ class NanoBananaGenerateOperator(RequestOperator):
         )
 
     def _make_images(self, context: Context, *, resumed: bool) -> Any:
+        with airflow_errors():
+            return self._run_stoppable(lambda: self._work(context, resumed=resumed), self._stop_buying)
+
+    def _stop_buying(self) -> list[str]:
+        return self._state.kill() if self._state is not None else []
+
+    def _work(self, context: Context, *, resumed: bool) -> Any:
         from airflow_provider_nanobanana.batch.items import EmptyBatch
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 

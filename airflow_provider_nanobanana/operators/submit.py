@@ -23,6 +23,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
+from airflow_provider_nanobanana.worker_threads import StoppableOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -39,7 +40,7 @@ _SHORTEST_QUEUE_WAIT: Final = 15.0
 _LONGEST_QUEUE_WAIT: Final = 60.0
 
 
-class NanoBananaSubmitOperator(RequestOperator):
+class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
     A retry, or a clear, first finds out what the earlier attempt bought and uses it while its result lives
@@ -134,7 +135,8 @@ class NanoBananaSubmitOperator(RequestOperator):
         return self._submit(context, deadline if isinstance(deadline, (int, float)) else None)
 
     def on_kill(self) -> None:
-        """Log what a killed attempt leaves behind: the service has no cancel."""
+        """Stop, and log what a killed attempt leaves behind: the service has no cancel."""
+        self._stop()
         left = self._submission.left_behind() if self._submission else ""
         self.log.warning(
             "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
@@ -143,6 +145,10 @@ class NanoBananaSubmitOperator(RequestOperator):
         )
 
     def _submit(self, context: Context, queue_deadline: float | None = None) -> str:
+        with airflow_errors():
+            return self._run_stoppable(lambda: self._submit_or_find(context, queue_deadline))
+
+    def _submit_or_find(self, context: Context, queue_deadline: float | None) -> str:
         with airflow_errors():
             check_choices(self, flags=("reuse_existing",))
             adopt = parse_adopt(self.adopt)

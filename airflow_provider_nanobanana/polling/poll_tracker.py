@@ -10,7 +10,6 @@ import random
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
@@ -19,6 +18,7 @@ from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
 from airflow_provider_nanobanana.toapis.rate_pacer import RatePacer
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from airflow_provider_nanobanana.unexpected_errors import Unexpected, wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
@@ -65,7 +65,7 @@ def poll_once(
 
     if len(image_task_ids) == 1:
         return [poll(image_task_ids[0])]
-    with ThreadPoolExecutor(min(_THREADS, len(image_task_ids) or 1)) as pool:
+    with WorkerPool(min(_THREADS, len(image_task_ids) or 1)) as pool:
         return list(pool.map(poll, image_task_ids))
 
 

@@ -24,6 +24,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
+from airflow_provider_nanobanana.worker_threads import StoppableOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -37,7 +38,7 @@ Records = list[dict[str, Any]]
 _BASE_CLASS_ERRORS: Final = (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError)
 
 
-class NanoBananaSensor(BaseSensorOperator):
+class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
     """Wait for image tasks and return what became of each, in the order of the ids.
 
     Each entry of the list is ``{"id", "status": "completed"|"failed"|"timeout", "images": [{"url"}], "expires_at",
@@ -81,6 +82,14 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll once, then wait in the way that was asked for."""
+        with airflow_errors():
+            return self._run_stoppable(lambda: self._wait_for_all(context))
+
+    def on_kill(self) -> None:
+        """Stop waiting; the image tasks go on and stay paid."""
+        self._stop()
+
+    def _wait_for_all(self, context: Context) -> Any:
         with self._soft_fail():
             tracker = self._tracker = self._new_tracker(self._wait_of_attempt(context))
             if not tracker.ids and was_skipped(self, context):
@@ -94,6 +103,10 @@ class NanoBananaSensor(BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
+        with airflow_errors():
+            return self._run_stoppable(lambda: self._resume(next_method, next_kwargs, context))
+
+    def _resume(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         with self._soft_fail():
             try:
                 return super().resume_execution(next_method, next_kwargs, context)

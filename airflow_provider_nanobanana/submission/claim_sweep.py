@@ -11,13 +11,13 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.durable.claims import BOOKS_FOLDER, CLAIMS_FOLDER
 from airflow_provider_nanobanana.durable.old_claims import next_marker, old_books, old_claims, older_markers
 from airflow_provider_nanobanana.submission.claims import CLOCK_FOLDER
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ class Remover:
         """
         left = iter(chains)
         threads = 1 if self._place.looks_for_free else _THREADS
-        with ThreadPoolExecutor(threads) as pool:
+        with WorkerPool(threads) as pool:
             return sum(pool.map(self._remove_some, [left] * threads))
 
     def _remove_some(self, left: Iterator[Sequence[str]]) -> int:

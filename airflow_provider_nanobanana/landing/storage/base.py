@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.storage.exclusive import NotExclusive, missing_exclusivity
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -197,7 +197,7 @@ def numbers_present(storage: Storage, heads: Mapping[str, int], suffixes: tuple[
 
     if storage.lists_by_prefix or sum(heads.values()) > _FEW:
         return _listed(storage, {f"{head}-" for head in heads}, is_numbered, suffixes)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with WorkerPool(_THREADS) as pool:
         return set().union(*pool.map(first_ones, heads))
 
 
@@ -209,7 +209,7 @@ def _listed(
     :param beginnings: Of all that are wanted.
     """
     prefixes = _prefixes(beginnings) if storage.lists_by_prefix else {""}
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with WorkerPool(_THREADS) as pool:
         return set().union(*pool.map(lambda prefix: _among(storage, prefix, is_wanted, suffixes), prefixes))
 
 

@@ -6,19 +6,18 @@ import contextlib
 import inspect
 import tempfile
 import threading
-import time
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.compat import SUPERVISOR_LOCK
 from airflow_provider_nanobanana.landing.storage import client_errors
 from airflow_provider_nanobanana.landing.storage.base import Storage, storage_failures
 from airflow_provider_nanobanana.landing.storage.destination import refuse_credentials
 from airflow_provider_nanobanana.landing.storage.exclusive import NotExclusive, is_known_exclusive
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile, stage
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +161,7 @@ class ObjectStorage(Storage):
                     raise StorageFailed(
                         f"Could not create {self.uri(name)}: {type(error).__name__}: {error}"
                     ) from error
-            time.sleep(pause)
+            sleep(pause)
 
     def _only_new(self, fs: Any) -> dict[str, Any]:
         """Return the options with which the library creates an object only where there is none.

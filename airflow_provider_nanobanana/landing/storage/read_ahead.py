@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
@@ -53,7 +54,7 @@ def _in_turn(read: Callable[[str], _Content], names: Iterable[str]) -> Iterator[
 
 
 def _ahead(read: Callable[[str], _Content], names: Iterable[str]) -> Iterator[tuple[str, _Content]]:
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with WorkerPool(_THREADS) as pool:
         under_way: deque[tuple[str, Future[_Content]]] = deque()
         for name in names:
             under_way.append((name, pool.submit(read, name)))
