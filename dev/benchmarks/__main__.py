@@ -17,11 +17,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dev.benchmarks import account, claims, generate, memory, plot, poll, report, three_ways, triggerer
+from dev.benchmarks import account, claims, generate, memory, plot, poll, report, three_ways, triggerer, two_processes
 from dev.benchmarks.scenario import FOLDER, Bench, Scenario
 from dev.stack.processes import REPO
 
-_MODULES = (poll, memory, account, triggerer, generate, three_ways, claims)
+#: Whose ``SCENARIOS`` there are; the order is that of the page.
+_MODULES = (poll, two_processes, memory, account, triggerer, generate, three_ways, claims)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS}
 
 

@@ -1,8 +1,11 @@
 """Image tasks that wait in one process, ours and the usual way: how late each is noticed, and at what price.
 
-- `poll-1000`: 1,000 image tasks submitted at once, both sides one after the other. CPU is the process time of the
-  process under test, from the first trigger's start to the last one's end, opening clients included. The answers are
-  those of the status route, 429s included.
+- `poll-1000`: 1,000 image tasks submitted at once, both sides one after the other, on an account that answers exactly
+  50 queries in any one second. CPU is the process time of the process under test, from the first trigger's start to
+  the last one's end, opening clients included. The answers are those of the status route, 429s included.
+- `poll-limiters`: ours alone, with every other way to enforce 50 a second, two accounts at a time. A token bucket is
+  measured with the documented burst of ten seconds and with one of a second; GCRA lets a query be 0.1 s early; without
+  headers a 429 has neither `Retry-After` nor `X-RateLimit-*`.
 - `poll-60`: five rounds with seeds of their own, each in fresh processes that have learnt nothing, pooled.
 - `poll-5000`: latencies three times as long, so that the window is long enough. It ends when so few image tasks are
   unfinished that their polls, one every 5 s, fit into the rate. Only 200s count as polls.
@@ -11,12 +14,14 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
 from dev.benchmarks.child import child
 from dev.benchmarks.emulator import Rates, account
@@ -34,12 +39,47 @@ from dev.benchmarks.scenario import (
     spread,
 )
 
+#: What else than an exact sliding window may enforce the rate.
+_LIMITERS: dict[str, dict[str, Any]] = {
+    "fixed window": {"limiter": "fixed_window"},
+    "fixed window, no headers": {"limiter": "fixed_window", "limit_headers": False},
+    "token bucket, burst 50": {"burst_seconds": 1.0},
+    "token bucket, burst 50, no headers": {"burst_seconds": 1.0, "limit_headers": False},
+    "GCRA": {"limiter": "gcra", "burst_seconds": 0.1},
+    "GCRA, no headers": {"limiter": "gcra", "burst_seconds": 0.1, "limit_headers": False},
+    "exact sliding window, no headers": {"limiter": "sliding_window", "limit_headers": False},
+    "token bucket, burst 500": {},
+}
+#: Two leave each process under test a core: more would measure how they share two.
+_LIMITERS_AT_ONCE = 2
+_LARGEST_SHARE = 0.001
+_LARGEST_DELAY = 9.2
+_RATE_WANTED = "≤ 0.1 %, ≤ 9.2 s (simulated optimum 8.0 s)"
+
 
 def thousand(bench: Bench) -> Measured:
     """Measure 1,000 image tasks at 50 queries a second, first ours, then the baseline."""
-    count, rates = (30, Rates(query_rate=5, time_scale=0.8)) if bench.quick else (1000, Rates())
-    sides = {side: [_run(bench, "poll-1000", side, count, rates)] for side in SIDES}
+    count, rates = _thousand(bench)
+    rates = replace(rates, limiter="sliding_window")
+    sides = {side: [_run(bench, f"poll-1000-{side}", side, count, rates)] for side in SIDES}
     return _measured({"count": count, **asdict(rates)}, sides)
+
+
+def limiters(bench: Bench) -> Measured:
+    """Measure the same image tasks under each of the other limiters."""
+    count, rates = _thousand(bench)
+
+    def run(limiter: str) -> Figures:
+        name = f"poll-limiters-{re.sub('[^a-z0-9]+', '-', limiter.lower())}"
+        return _figures([_run(bench, name, "ours", count, replace(rates, **_LIMITERS[limiter]))])
+
+    with ThreadPoolExecutor(len(_LIMITERS) if bench.quick else _LIMITERS_AT_ONCE) as pool:
+        runs = dict(zip(_LIMITERS, pool.map(run, _LIMITERS), strict=True))
+    return Measured({"count": count, "interval": POLL_INTERVAL, "limiters": _LIMITERS, **asdict(rates)}, {"runs": runs})
+
+
+def _thousand(bench: Bench) -> tuple[int, Rates]:
+    return (30, Rates(query_rate=5, time_scale=0.8)) if bench.quick else (1000, Rates())
 
 
 def sixty(bench: Bench) -> Measured:
@@ -47,7 +87,10 @@ def sixty(bench: Bench) -> Measured:
     count, rounds, rates = (5, 1, Rates(time_scale=0.8)) if bench.quick else (60, 5, Rates())
     with ThreadPoolExecutor(len(SIDES) * rounds) as pool:
         running = {
-            side: [pool.submit(_run, bench, "poll-60", side, count, rates, number=number) for number in range(rounds)]
+            side: [
+                pool.submit(_run, bench, f"poll-60-{side}-{number}", side, count, rates, seed=bench.seed + number)
+                for number in range(rounds)
+            ]
             for side in SIDES
         }
         sides = {side: [one.result() for one in running[side]] for side in SIDES}
@@ -59,7 +102,7 @@ def five_thousand(bench: Bench) -> Measured:
     count = 100 if bench.quick else 5000
     rates = Rates(query_rate=10, time_scale=1.2) if bench.quick else Rates(query_rate=500, time_scale=3.0)
     age = slack_age(rates, count, POLL_INTERVAL)
-    one = _run(bench, "poll-5000", "ours", count, rates, complete_at_age=age)
+    one = _run(bench, "poll-5000-ours", "ours", count, rates, complete_at_age=age)
     start = min(poll["at"] for poll in one.polls) + 2.0
     end = one.submitted + age
     rate = sum(poll["status"] == 200 and start <= poll["at"] < end for poll in one.polls) / (end - start)
@@ -92,22 +135,22 @@ class _Round:
 
 def _run(
     bench: Bench,
-    scenario: str,
+    name: str,
     side: Side,
     count: int,
     rates: Rates,
     *,
-    number: int = 0,
+    seed: int | None = None,
     complete_at_age: float | None = None,
 ) -> _Round:
     """Submit at once and let one process wait.
 
-    :param number: Of the round; each has a seed of its own.
+    :param name: Of its folder.
+    :param seed: Of the emulator, where it is not that of all.
     :param complete_at_age: Seconds after which all that still runs is completed.
     """
-    name = f"{scenario}-{side}-{number}"
     folder = bench.fresh(name)
-    with account(folder, rates, bench.seed + number) as service:
+    with account(folder, rates, bench.seed if seed is None else seed) as service:
         connection = service.connection_json(query_rate=rates.query_rate)
         with child(folder, connection, "trigger_process", side) as triggers:
             submitted = service.submit(count)
@@ -163,8 +206,14 @@ def slack_age(rates: Rates, count: int, interval: float) -> float:
     return rates.latency * rates.time_scale * math.exp(rates.sigma * NormalDist().inv_cdf(finished))
 
 
-def _share_of_429(of: Figures) -> str:
-    return f"{100 * of['limited'] / max(1, of['answers']):.1f} %, {of['detected']:,} of {of['count']:,} detected"
+def _refused_and_delay(of: Figures) -> str:
+    """Return the share of 429 and the mean delay in words, and what was not detected, where something was not."""
+    missed = of["count"] - of["detected"]
+    return f"{100 * _refused(of):.2f} %, {_delay(of)}" + (f", {missed:,} not detected" if missed else "")
+
+
+def _refused(of: Figures) -> float:
+    return float(of["limited"] / max(1, of["answers"]))
 
 
 def _delay(of: Figures) -> str:
@@ -175,8 +224,24 @@ def _mean_delay(of: Figures) -> float:
     return float(of["delay"]["mean"]) if of["delay"] else math.inf
 
 
+def _uses_the_rate(ours: Figures) -> bool:
+    """Return whether hardly anything was refused, everything detected, and soon."""
+    hardly_refused = _refused(ours) <= _LARGEST_SHARE and ours["detected"] == ours["count"]
+    return hardly_refused and _mean_delay(ours) <= _LARGEST_DELAY
+
+
 def _cpu(of: Figures) -> float:
     return float(1000 * of["cpu_seconds"] / max(1, of["answers"]))
+
+
+def _limiter_goal(limiter: str) -> Goal:
+    return Goal(
+        f"the same, {limiter}",
+        _RATE_WANTED,
+        lambda of: _refused_and_delay(of["runs"][limiter]),
+        lambda ours, _: _uses_the_rate(ours["runs"][limiter]),
+        "8.5 s" if limiter == "token bucket, burst 500" else "–",
+    )
 
 
 SCENARIOS = [
@@ -185,16 +250,11 @@ SCENARIOS = [
         thousand,
         [
             Goal(
-                "1,000 image tasks at once, 50 queries/s: share of 429",
-                "0 %, every one detected",
-                _share_of_429,
-                lambda ours, _: ours["limited"] == 0 and ours["detected"] == ours["count"],
-            ),
-            Goal(
-                "the same: mean delay from completion to detection",
-                "≤ 9.5 s (simulated optimum 8.0)",
-                _delay,
-                lambda ours, _: _mean_delay(ours) <= 9.5,
+                "1,000 image tasks at once, exact sliding window of 50/s: share of 429, mean delay until it is noticed",
+                _RATE_WANTED,
+                _refused_and_delay,
+                lambda ours, _: _uses_the_rate(ours),
+                "0.14 %, 14.4 s",
             ),
             Goal(
                 "the same: event loop lag, p99",
@@ -217,14 +277,20 @@ SCENARIOS = [
         ],
     ),
     Scenario(
+        "poll-limiters",
+        limiters,
+        [_limiter_goal(limiter) for limiter in _LIMITERS],
+    ),
+    Scenario(
         "poll-60",
         sixty,
         [
             Goal(
                 "60 image tasks, every 5 s: polls an image / mean delay",
-                "≤ 3.5 / ≤ 2.9 s (optimum 3.5 / 2.7)",
+                "≤ 3.4 / ≤ 2.7 s",
                 lambda of: f"{of['polls_per_image']:.2f} / {_mean_delay(of):.2f} s",
-                lambda ours, _: ours["polls_per_image"] <= 3.5 and _mean_delay(ours) <= 2.9,
+                lambda ours, _: ours["polls_per_image"] <= 3.4 and _mean_delay(ours) <= 2.7,
+                "3.45 / 2.85 s",
             )
         ],
     ),

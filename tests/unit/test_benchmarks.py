@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dev.benchmarks import __main__ as command
-from dev.benchmarks import account, plot, report, s3_process
+from dev.benchmarks import account, plot, poll, report, s3_process, two_processes
 from dev.benchmarks.emulator import Rates
 from dev.benchmarks.generate import kill_points, lost, state_sizes
 from dev.benchmarks.generate_process import peak_bytes
@@ -58,6 +58,25 @@ def test_windows_count_refusals_include_gaps_and_leave_out_what_was_before() -> 
 def test_no_answer_is_lost_in_windows(answers: list[tuple[float, int]]) -> None:
     whole = account.share_of_429(account.windows([{"at": at, "status": status} for at, status in answers], begin=0.0))
     assert (whole["answers"], whole["limited"]) == (len(answers), sum(status == 429 for _, status in answers))
+
+
+def test_what_two_processes_were_answered_is_told_apart_by_what_they_asked_for() -> None:
+    owners = {"a": 0, "b": 0, "c": 1}
+    path = "/v1/images/generations/"
+    asked = (
+        (9, "a", 200),
+        (10, "a", 200),
+        (11, "b", 200),
+        (12, "c", 200),
+        (13, "c", 429),
+        (14, "b", 200),
+        (20, "c", 200),
+    )
+    answers = [{"at": at, "path": path + key, "status": status} for at, key, status in asked]
+    assert two_processes.begun(answers[:3], owners) is None
+    assert two_processes.begun(answers, owners) == 12
+    found = two_processes.shares(answers, owners, 10, 20)
+    assert found == {"accepted": 4, "each": [3, 1], "smaller": 0.25, "limited": 1, "refused": 0.2}
 
 
 def test_the_rate_binds_until_it_serves_what_is_left() -> None:
@@ -149,13 +168,14 @@ POLL: dict[str, Any] = {
     "answers": 3000,
     "limited": 0,
     "polls_per_image": 3.0,
-    "delay": {**SPREAD, "mean": 2.8},
+    "delay": {**SPREAD, "mean": 2.7},
     "delay_curve": [0.1 * share for share in range(101)],
     "lag": SPREAD,
     "cpu_seconds": 6.0,
     "scheduled_seconds": 0.5,
     "polls_per_second": 480.0,
 }
+MEETING = {"used": 0.92, "smaller": 0.4, "refused": 0.001}
 PART = {"answers": 900, "limited": 0, "share": 0.0}
 ACCOUNT: dict[str, Any] = {
     **dict.fromkeys(("all", "submits", "polls"), PART),
@@ -220,6 +240,8 @@ def way(seconds: float, **fields: Any) -> dict[str, Any]:
 
 OURS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("poll-1000", "poll-60", "poll-5000"), POLL),
+    "poll-limiters": {"runs": dict.fromkeys(poll._LIMITERS, POLL)},
+    "two-processes": {"runs": dict.fromkeys(two_processes._MEETINGS, MEETING)},
     "memory": {"bytes_per_trigger": 9000.0},
     **dict.fromkeys(("account-1", "account-32"), ACCOUNT),
     "triggerer": TIMER,
@@ -257,15 +279,24 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
 @pytest.mark.parametrize(
     ("scenario", "changes"),
     [
-        ("poll-1000", {"limited": 1}),
+        ("poll-1000", {"limited": 4}),
         ("poll-1000", {"detected": 999}),
-        ("poll-1000", {"delay": {**SPREAD, "mean": 9.6}}),
+        ("poll-1000", {"delay": {**SPREAD, "mean": 9.3}}),
         ("poll-1000", {"delay": None}),
         ("poll-1000", {"lag": {**SPREAD, "p99": 0.02}}),
         ("poll-1000", {"cpu_seconds": 6.1}),
         ("poll-1000", {"scheduled_seconds": None}),
-        ("poll-60", {"polls_per_image": 3.6}),
-        ("poll-60", {"delay": {**SPREAD, "mean": 3.0}}),
+        *(
+            ("poll-limiters", {"runs": OURS["poll-limiters"]["runs"] | {name: {**POLL, "limited": 4}}})
+            for name in poll._LIMITERS
+        ),
+        *(
+            ("two-processes", {"runs": OURS["two-processes"]["runs"] | {name: {**MEETING, figure: worse}}})
+            for name in two_processes._MEETINGS
+            for figure, worse in (("used", 0.91), ("smaller", 0.39))
+        ),
+        ("poll-60", {"polls_per_image": 3.5}),
+        ("poll-60", {"delay": {**SPREAD, "mean": 2.8}}),
         ("poll-5000", {"polls_per_second": 449.0}),
         ("poll-5000", {"lag": {**SPREAD, "p99": 0.05}}),
         ("memory", {"bytes_per_trigger": 30_000.0}),
