@@ -10,6 +10,7 @@ import argparse
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from inspect import cleandoc
@@ -43,9 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in [] if options.render else options.scenario or list(SCENARIOS):
             console.rule(name)
+            began = time.monotonic()
             measured = SCENARIOS[name].measure(bench)
+            minutes = (time.monotonic() - began) / 60
             today = datetime.now(UTC).date().isoformat()
-            made = report.Result(today, commit, _command(options), options.seed, report.machine(), measured)
+            made = report.Result(today, commit, _command(options), options.seed, report.machine(), measured, minutes)
             results = write(options.docs, {name: made})
             console.print(report.terminal_table([SCENARIOS[name]], results))
     except KeyboardInterrupt:
@@ -64,7 +67,8 @@ def write(docs: Path, made: dict[str, report.Result]) -> dict[str, report.Result
     report.store(path, results)
     (docs / "benchmarks.md").write_text(markdown(results))
     if "poll-1000" in results:
-        plot.draw(results["poll-1000"].measured, docs / report.PLOT)
+        others = results["poll-limiters"].measured.ours["runs"] if "poll-limiters" in results else {}
+        plot.draw(results["poll-1000"].measured, others, docs / report.PLOT)
     return results
 
 

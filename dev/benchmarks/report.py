@@ -53,6 +53,7 @@ class Result:
     :param commit: What :func:`commit` says.
     :param command: What was typed.
     :param machine: What :func:`machine` says.
+    :param minutes: How long it took; None where that was not yet noted.
     """
 
     made: str
@@ -61,6 +62,7 @@ class Result:
     seed: int
     machine: str
     measured: Measured
+    minutes: float | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Result:
@@ -136,11 +138,18 @@ def page(scenarios: Sequence[Scenario], results: Mapping[str, Result], explanati
     if "poll-1000" in results:
         parts.append(f"![How late finished images are noticed]({PLOT})\n")
     if results:
-        origin = [[name, one.made, one.commit, f"`{one.command}`", one.machine] for name, one in results.items()]
-        parts += [_ORIGIN, markdown_table(["scenario", "made", "commit", "command", "machine"], origin)]
+        origin = [
+            [name, one.made, one.commit, _minutes(one.minutes), f"`{one.command}`", one.machine]
+            for name, one in results.items()
+        ]
+        parts += [_ORIGIN, markdown_table(["scenario", "made", "commit", "minutes", "command", "machine"], origin)]
     else:
         parts.append("Nothing has been measured yet.\n")
     return "\n".join([*parts, _HOW, *explanations]) + "\n"
+
+
+def _minutes(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
 
 
 def markdown_table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -77,12 +77,19 @@ class Goal:
     today: str = "–"
 
     def row(self, measured: Measured | None) -> list[str]:
-        """Return figure, what it was, goal, ours, baseline and verdict (``met``, ``missed``, ``not run``) in words."""
+        """Return figure, what it was, goal, ours, baseline and verdict (``met``, ``missed``, ``not run``) in words.
+
+        Figures that were kept before the goal was set may lack what it is about: then it was not run.
+        """
+        row = [self.figure, self.today, self.wanted]
         if measured is None:
-            return [self.figure, self.today, self.wanted, "–", "–", "not run"]
-        baseline = self.shown(measured.baseline) if measured.baseline else "–"
-        verdict = "met" if self.met(measured.ours, measured.baseline or {}) else "missed"
-        return [self.figure, self.today, self.wanted, self.shown(measured.ours), baseline, verdict]
+            return [*row, "–", "–", "not run"]
+        try:
+            baseline = self.shown(measured.baseline) if measured.baseline else "–"
+            verdict = "met" if self.met(measured.ours, measured.baseline or {}) else "missed"
+            return [*row, self.shown(measured.ours), baseline, verdict]
+        except KeyError:
+            return [*row, "–", "–", "not run"]
 
 
 @dataclass(frozen=True)

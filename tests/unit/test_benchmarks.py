@@ -259,7 +259,7 @@ def measured(scenario: str, **changes: Any) -> Measured:
 
 
 def result(scenario: str, made: str = "2026-11-22", **changes: Any) -> Result:
-    return Result(made, "0123abc", "python -m dev.benchmarks", 1, "2 cores", measured(scenario, **changes))
+    return Result(made, "0123abc", "python -m dev.benchmarks", 1, "2 cores", measured(scenario, **changes), 1.5)
 
 
 def verdicts(scenario: str, found: Measured | None) -> list[str]:
@@ -274,6 +274,7 @@ def page(results: dict[str, Result]) -> str:
 def test_good_figures_meet_every_goal(scenario: str) -> None:
     assert set(verdicts(scenario, measured(scenario))) == {"met"}
     assert set(verdicts(scenario, None)) == {"not run"}
+    assert set(verdicts(scenario, Measured({}, {"kept before": {}}))) == {"not run"}
 
 
 @pytest.mark.parametrize(
@@ -346,7 +347,8 @@ def test_the_page_shows_both_sides_the_verdict_and_where_it_comes_from() -> None
     row = next(line for line in text.splitlines() if "resident memory of one more" in line)
     assert [cell.strip() for cell in row.split("|")[3:7]] == ["< 30 kB", "40.0 kB", "9.0 kB", "**missed**"]
     origin = next(line for line in text.splitlines() if line.startswith("| memory"))
-    assert [cell.strip() for cell in origin.split("|")[2:5]] == ["2026-11-22", "0123abc", "`python -m dev.benchmarks`"]
+    cells = [cell.strip() for cell in origin.split("|")[2:6]]
+    assert cells == ["2026-11-22", "0123abc", "1.5", "`python -m dev.benchmarks`"]
     assert "- `poll-60`: how." in text
 
 
@@ -415,11 +417,11 @@ def test_an_unknown_scenario_is_refused_with_the_names_there_are(capsys: pytest.
 def test_the_picture_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra bench")
     for name in ("one.svg", "other.svg"):
-        plot.draw(measured("poll-1000"), tmp_path / name)
+        plot.draw(measured("poll-1000"), {"GCRA": POLL, "fixed window": POLL | {"delay": None}}, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
 
 
 def test_there_is_no_picture_of_images_that_were_never_noticed(tmp_path: Path) -> None:
-    plot.draw(measured("poll-1000", delay=None), tmp_path / "none.svg")
-    plot.draw(Measured({}, POLL), tmp_path / "none.svg")
+    plot.draw(measured("poll-1000", delay=None), {}, tmp_path / "none.svg")
+    plot.draw(Measured({}, POLL), {}, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
