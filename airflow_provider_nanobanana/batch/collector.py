@@ -58,6 +58,18 @@ class ResultCollector:
         now = self._state.session.clock()
         return self.collect([item for item in self._state.running() if self._is_due(item, now)], enough)
 
+    def collect_ready(self, enough: Callable[[], bool]) -> bool:
+        """Land all that is ready, also what gets ready meanwhile, and say whether nothing that was seen is left.
+
+        :param enough: Asked between two rounds; true leaves the rest for later.
+        """
+        while True:
+            before = self._state.progress()
+            if not self.collect_due(enough):
+                return False
+            if self._state.progress() == before:
+                return True
+
     def collect(self, items: Sequence[BatchItem], enough: Callable[[], bool]) -> bool:
         """Poll items that have an image task; land, or note, what has ended, and say whether all were polled.
 

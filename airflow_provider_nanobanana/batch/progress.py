@@ -1,7 +1,7 @@
 """``BatchProgress``, ``ProgressLog``: how far a batch has come, when it pays to wake again, and what a log says of it.
 
-A slice submits at the account's rate while it lands what has finished, then gives its worker slot back until enough
-of what runs has ended.
+A slice submits at the account's rate while it lands what has finished, until nothing can be submitted for now; then it
+gives its worker slot back until enough of what runs has ended.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Final
 
 from airflow_provider_nanobanana.batch.costs import format_usd
 
-#: Seconds of submitting in one slice; with landing and start-up an attempt holds a worker for less than two minutes.
-SLICE_SECONDS: Final = 100.0
-#: Longest pause between two slices, in seconds: at most a fourth of the time the account's rate is left unused.
-LONGEST_PAUSE: Final = 30.0
+#: Seconds of the pause between two slices while there is more to do. Airflow up to 3.3 fails some tasks that resume
+#: within seconds of deferring.
+PAUSE_SECONDS: Final = 20.0
 #: Longest pause when nothing is left to submit: links live for a day, and what has ended is landed meanwhile.
 LONGEST_WATCH: Final = 3600.0
 #: Submits after which the rate of a slice says more than the account's rate.
@@ -43,27 +42,25 @@ class BatchProgress:
         return self.pending + self.running + self.stored + self.failed
 
 
-def submits_per_slice(rate: float, seconds: float = SLICE_SECONDS) -> int:
-    """Return how many submits one slice takes on, at least one.
-
-    :param rate: The account's submits per second.
-    """
-    return max(1, math.floor(rate * seconds))
-
-
-def min_finished_to_wake(running: int, more_to_do: int) -> int:
+def min_finished_to_wake(running: int, *, more_to_do: bool, in_place: int) -> int:
     """Return how many of the running image tasks must have ended before it pays to wake.
 
-    All when nothing is left to do; otherwise half, rounded up, so that the account's rate is not left unused.
+    One as long as no image is in place, so that the first is there soon after it is ready; then all, or half, rounded
+    up, while there is more to do.
 
-    :param more_to_do: Items to submit, and images that were ready and are not landed yet.
+    :param more_to_do: Whether there are items to submit, or images that were ready and are not landed yet.
     """
+    if not in_place:
+        return min(running, 1)
     return math.ceil(running / 2) if more_to_do else running
 
 
-def wake_at(now: float, deadline: float, more_to_do: int) -> float:
-    """Return the latest moment to wake, in epoch seconds: soon while there is more to do, else within the hour."""
-    return min(deadline, now + (LONGEST_PAUSE if more_to_do else LONGEST_WATCH))
+def wake_at(now: float, deadline: float, *, more_to_do: bool, asked: float = 0.0) -> float:
+    """Return the latest moment to wake, in epoch seconds: soon while there is more to do, else within the hour.
+
+    :param asked: Seconds for which nothing can be submitted, as far as that is known.
+    """
+    return min(deadline, now + (max(PAUSE_SECONDS, min(asked, LONGEST_WATCH)) if more_to_do else LONGEST_WATCH))
 
 
 class ProgressLog:
@@ -98,11 +95,10 @@ class ProgressLog:
         return ", ".join(parts)
 
     def seconds_left(self, now: float, progress: BatchProgress) -> float:
-        """Return about how long it takes to submit the rest, pauses between slices included."""
+        """Return about how many seconds it takes to submit the rest."""
         sent, elapsed = self._before.pending - progress.pending, now - self._started_at
         rate = sent / elapsed if sent >= _TELLING and elapsed > 0 else self._rate
-        pauses = (progress.pending - 1) // submits_per_slice(self._rate) if progress.pending else 0
-        return progress.pending / rate + pauses * LONGEST_PAUSE
+        return progress.pending / rate
 
 
 def _duration(seconds: float) -> str:

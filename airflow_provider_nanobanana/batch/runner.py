@@ -1,12 +1,14 @@
 """``BatchRunner``: works on a batch for one slice, and says what to wait for until the next.
 
-A slice submits for 100 seconds at most and lands meanwhile what is ready; the ledger is saved as it goes and, whatever
-happens, at the end. Between two slices no worker is needed.
+A slice submits for as long as anything can be submitted, and lands meanwhile what is ready; the ledger is saved as it
+goes and, whatever happens, at the end. A slice that could do nothing but wait ends, and no worker is needed until the
+next.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch import removed_items
 from airflow_provider_nanobanana.batch.collector import ResultCollector
-from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS, ProgressLog, min_finished_to_wake, wake_at
+from airflow_provider_nanobanana.batch.progress import ProgressLog, min_finished_to_wake, wake_at
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
 from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
@@ -34,9 +36,7 @@ log = logging.getLogger(__name__)
 #: Seconds for which a slice that has bought the last item goes on landing.
 _LAST_ROUNDS: Final = 10.0
 #: Seconds between two rounds of collecting while the buying goes on.
-_BETWEEN_ROUNDS: Final = 3.0
-#: Airflow up to 3.3 fails some tasks that resume within seconds of deferring.
-_LIMIT_PAUSE: Final = 20.0
+_BETWEEN_ROUNDS: Final = 2.0
 #: Seconds since the last purchase of a batch at its end, at most, if claims are to be removed after it.
 _PURCHASED_LATELY: Final = 86400.0
 #: What is sat out without a worker, as long as an attempt waits at all.
@@ -47,7 +47,7 @@ _WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.Subm
 class WaitSpec:
     """What a batch waits for between two slices; moments are epoch seconds.
 
-    :param image_task_ids: What runs; empty when the account's limit alone is waited for.
+    :param image_task_ids: What runs; empty when a moment alone is waited for.
     :param wake_at: When to wake whatever has happened.
     :param enough: How many of them must have ended to wake before.
     """
@@ -60,10 +60,14 @@ class WaitSpec:
 
 
 class BatchRunner:
-    """Runs the slices of one process."""
+    """Runs the slices of one process.
 
-    def __init__(self, state: BatchState) -> None:
+    :param slice_seconds: After so many seconds a slice ends, whatever there is to submit or to land.
+    """
+
+    def __init__(self, state: BatchState, slice_seconds: float) -> None:
         self._state = state
+        self._slice_seconds = slice_seconds
         self._collector = ResultCollector(state)
         self._progress = ProgressLog(state.session.clock(), state.progress(), state.session.settings.submit_rate)
         self._stuck = self._ready_not_landed = False
@@ -75,7 +79,7 @@ class BatchRunner:
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
         state = self._state
-        before, over = state.progress(), state.session.clock() + SLICE_SECONDS
+        before, over = state.progress(), state.session.clock() + self._slice_seconds
         state.last_errors = {}
         state.stops.budget_exhausted = False
         self._ready_not_landed = False
@@ -98,9 +102,9 @@ class BatchRunner:
                 self._ready_not_landed = not self._collector.collect(
                     state.running(), lambda: state.session.clock() >= late
                 )
-            elif not state.pending():
-                # With more to buy the next slice lands what is ready while it buys, and no rate is left unused.
-                self._collector.collect_due(lambda: state.session.clock() >= last)
+            elif state.session.clock() < over:
+                # Otherwise the next slice lands what is ready while it submits, and no rate is left unused.
+                self._ready_not_landed = not self._collector.collect_ready(lambda: state.session.clock() >= over)
             self._collect_former(max(over, last))
         if state.stops.killed:
             raise state.stops.killed.reworded(
@@ -123,14 +127,25 @@ class BatchRunner:
         if (not running and not more) or (self._stuck and not self._is_worth_waiting(running)):
             return None
         now = state.session.clock()
-        # With nothing under way the account's limit alone is waited for.
-        deadline = max(map(state.deadline, running), default=now + _LIMIT_PAUSE)
+        # What could not be landed just now has ended: it is tried again later, and not because it has ended.
+        unended = [item for item in running if item.key not in state.last_errors]
+        soon = bool(more) or self._ready_not_landed or not unended or (stops.storage_blocked and bool(unsent))
         return WaitSpec(
-            image_task_ids=[state.image_task_id(item) or "" for item in running],
-            created_at=[state.entry(item).submitted_at for item in running],
-            kinds=[latency_key(item.request.model, item.request.resolution) for item in running],
-            wake_at=wake_at(now, deadline, more + self._ready_not_landed + (stops.storage_blocked and bool(unsent))),
-            enough=min_finished_to_wake(len(running), more + self._ready_not_landed),
+            image_task_ids=[state.image_task_id(item) or "" for item in unended],
+            created_at=[state.entry(item).submitted_at for item in unended],
+            kinds=[latency_key(item.request.model, item.request.resolution) for item in unended],
+            wake_at=wake_at(
+                now,
+                # With nothing under way a moment alone is waited for.
+                max(map(state.deadline, unended), default=math.inf),
+                more_to_do=soon,
+                asked=min((error.retry_after or 0.0 for error in state.last_errors.values()), default=0.0),
+            ),
+            enough=min_finished_to_wake(
+                len(unended),
+                more_to_do=bool(more) or self._ready_not_landed,
+                in_place=state.progress().stored,
+            ),
         )
 
     def log_progress(self, *, last: bool = False) -> None:

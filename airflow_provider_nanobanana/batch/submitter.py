@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.durable.ledger import LedgerRecordStore
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.submission.claims import ImageClaims, InPlace
 from airflow_provider_nanobanana.submission.client_ids import mark_supported
-from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
+from airflow_provider_nanobanana.submission.rate_limiter import MAX_BLOCKING_WAIT, SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.worker_threads import WorkerPool
@@ -86,7 +86,9 @@ class BatchSubmitter:
         rate = state.session.settings.submit_rate
         self._group_size = max(_FEWEST_THREADS, math.ceil(rate * _WRITE_AHEAD_SECONDS))
         slow = _SLOW_SUBMIT + (0.0 if state.claims is None else _SLOW_CLAIM)
-        self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * slow)), _MOST_THREADS)
+        # No more than get a slot without queueing for so long that they would be sent away.
+        in_reach = max(1, math.floor(rate * MAX_BLOCKING_WAIT))
+        self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * slow)), _MOST_THREADS, in_reach)
         self._admission = AdmissionControl(state)
         #: Within a limit of cost or balance nothing is bought before it is known what is paid already.
         self._settle_first = state.budget.max_cost_usd is not None or state.preflight is not None
@@ -103,6 +105,8 @@ class BatchSubmitter:
     def submit(self, items: Iterable[BatchItem], until: float) -> None:
         """Submit one item after another; after ``until`` (epoch seconds) only calls under way are brought to their end.
 
+        It ends when nothing is left but what is looked up again later.
+
         :raises TransientFailure: The ledger could not be saved; no POST left that it does not know of.
         """
         for item in items:
@@ -113,6 +117,7 @@ class BatchSubmitter:
                 while True:
                     self._resume_due(pool, until)
                     self._start_new(pool, until)
+                    self._leave_sleeping(until)
                     if not self._active and not self._sleeping:
                         break
                     self._await_one(pool)
@@ -125,14 +130,19 @@ class BatchSubmitter:
 
     def _resume_due(self, pool: WorkerPool, until: float) -> None:
         now = self._state.session.clock()
-        if now >= until:
-            # Their records say that they are to be looked up; so the next slice does.
-            for _, _, one in self._sleeping:
-                self._state.last_errors.setdefault(one.item.key, errors.SubmissionUnknown(_UNKNOWN))
-            self._sleeping.clear()
-        while self._sleeping and self._sleeping[0][0] <= now and self._has_room():
+        while now < until and self._sleeping and self._sleeping[0][0] <= now and self._has_room():
             _, _, one = heapq.heappop(self._sleeping)
             self._go(pool, one)
+
+    def _leave_sleeping(self, until: float) -> None:
+        """Leave to the next slice what nothing but time would hold this one for; its records say to look it up."""
+        now = self._state.session.clock()
+        idle = not self._active and bool(self._sleeping) and self._sleeping[0][0] > now + MAX_BLOCKING_WAIT
+        if now < until and not idle:
+            return
+        for _, _, one in self._sleeping:
+            self._state.last_errors.setdefault(one.item.key, errors.SubmissionUnknown(_UNKNOWN))
+        self._sleeping.clear()
 
     def _start_new(self, pool: WorkerPool, until: float) -> None:
         while self._has_room() and not self._admission.closed and self._state.session.clock() < until:

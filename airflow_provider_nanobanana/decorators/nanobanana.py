@@ -101,6 +101,7 @@ def nanobanana_task(
     deferrable: bool = ...,
     timeout: float | timedelta = ...,
     poke_interval: float | timedelta = ...,
+    slice_seconds: float | timedelta = ...,
     adopt: Mapping[str, str] | None = ...,
     claims: ClaimMode = ...,
     nanobanana_conn_id: str = ...,

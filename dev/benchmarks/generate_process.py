@@ -10,15 +10,20 @@ import asyncio
 import importlib
 import json
 import logging
+import math
 import os
 import re
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from dev.benchmarks.child import answering, first_event
 from tests.support.task_state_store import FileTaskStateStore
@@ -56,6 +61,40 @@ def run_slice(job: dict[str, Any], store: FileTaskStateStore) -> dict[str, Any]:
     return {"state": "success", "result": result}
 
 
+class Activity:
+    """When this process asked the service, fetched a link or landed an image."""
+
+    def __init__(self) -> None:
+        #: Beginning and end of each, in monotonic seconds.
+        self.spans: list[tuple[float, float]] = []
+
+    def watch(self, owner: type, method: str) -> None:
+        """Take note of every call of a method."""
+        effect = getattr(owner, method)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            began = time.monotonic()
+            try:
+                return effect(*args, **kwargs)
+            finally:
+                self.spans.append((began, time.monotonic()))
+
+        setattr(owner, method, noted)
+
+
+def idle_seconds(spans: Iterable[tuple[float, float]], until: float | None = None, moment: float = 2.0) -> float:
+    """Return the seconds within which nothing went on, in stretches longer than ``moment``, after the first span.
+
+    :param until: When the last stretch ends; None: with the last span.
+    """
+    idle, busy_until = 0.0, math.inf
+    for began, ended in [*sorted(spans), *([] if until is None else [(until, until)])]:
+        if began - busy_until > moment:
+            idle += began - busy_until
+        busy_until = ended if busy_until == math.inf else max(busy_until, ended)
+    return idle
+
+
 def peak_bytes(status: str) -> int:
     """Return the most memory that was ever resident, from the text of ``/proc/self/status`` (Linux only).
 
@@ -75,10 +114,15 @@ def main(role: str, *store: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     answer = answering()
     if role == "worker":
+        activity = Activity()
+        activity.watch(httpx.HTTPTransport, "handle_request")
+        activity.watch(ImageDownloader, "land")
         outcome = run_slice(json.loads(sys.stdin.readline()), FileTaskStateStore(Path(*store)))
+        # A deferral is to come at once; before the end a report is written.
+        idle = idle_seconds(activity.spans, time.monotonic() if outcome["state"] == "deferred" else None)
         used = os.times()
         peak = peak_bytes(Path("/proc/self/status").read_text())
-        answer({**outcome, "peak_bytes": peak, "cpu_seconds": used.user + used.system})
+        answer({**outcome, "peak_bytes": peak, "cpu_seconds": used.user + used.system, "idle_seconds": idle})
         return
     with asyncio.Runner() as runner:
         for line in sys.stdin:

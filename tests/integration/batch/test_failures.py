@@ -137,6 +137,8 @@ def test_a_service_that_resolves_no_client_ids_is_found_out(with_store: Generate
     "options",
     [
         {"poke_interval": "5"},
+        {"slice_seconds": "300"},
+        {"slice_seconds": 29},
         {"timeout": -1},
         {"max_cost_usd": 0},
         {"max_cost_usd": "a dollar"},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from airflow_provider_nanobanana.batch import runner, submitter
-from airflow_provider_nanobanana.batch.progress import SLICE_SECONDS
+from airflow_provider_nanobanana.batch.progress import PAUSE_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
@@ -156,6 +157,113 @@ def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
     assert max(sold["created"] for sold in batch.emulator.ledger()["image_tasks"]) < began + 400
 
 
+# --- a pause only where there is nothing to do ---------------------------------------------------------------------
+
+
+def posts_at_pauses(batch: GenerateTask) -> list[int]:
+    """Return a list that takes down how many image tasks were accepted, at each pause."""
+    posts: list[int] = []
+    batch.on_pause = lambda: posts.append(batch.posts)
+    return posts
+
+
+@pytest.mark.parametrize(("rate", "count"), [(5, 150), (0.2, 12)])
+def test_no_pause_comes_before_the_last_submit(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, rate: float, count: int
+) -> None:
+    batch = with_store
+    connection = batch.emulator.connection_json(timeout=30, submit_rate=rate)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    posts = posts_at_pauses(batch)
+    assert batch.attempt(requests=many(count)).error is None
+    assert posts[0] == count
+
+
+def test_a_slice_gives_its_worker_back_and_comes_again_soon(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = with_store
+    connection = batch.emulator.connection_json(timeout=30, submit_rate=0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    posts = posts_at_pauses(batch)
+    batch.emulator.fault(on="submit", kind="latency", seconds=600)
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
+    began = batch.clock.now
+    run = batch.attempt(requests=many(60), slice_seconds=30, timeout=900)
+    assert run.error is None and len(batch.files) == 60
+    assert posts[0] < 60 and sorted(posts) == posts
+    created = [sold["created"] for sold in batch.emulator.ledger()["image_tasks"]]
+    assert max(created) - began <= 60 / 0.5 + PAUSE_SECONDS * (1 + posts.index(60))
+
+
+def test_a_slice_ends_well_before_airflow_ends_its_process(with_store: GenerateTask) -> None:
+    operator = with_store.operator(requests=many(2), execution_timeout=timedelta(seconds=100), slice_seconds=300)
+    assert operator._slice_seconds() == 50.0
+    assert with_store.operator(requests=many(2))._slice_seconds() == 900.0
+
+
+def test_a_long_retry_after_is_one_pause(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = with_store
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
+    batch.emulator.fault(on="submit", kind="rate_limit", retry_after=200, times=1)
+    run = batch.attempt(requests=many(1))
+    assert run.error is None and batch.charges == 1
+    first, *_ = batch.pauses
+    assert 150 < first.trigger.moment - batch.emulator.ledger()["image_tasks"][0]["created"] + 200 < 250
+    assert len(batch.pauses) == 2, "one until the service takes a submit, one until the image is there"
+
+
+def test_no_worker_is_held_for_what_is_in_doubt(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without claims an intent is looked up for a minute and a half."""
+    batch, held = with_store, []
+    work = GenerateTask.run_slice
+
+    def timed(self: GenerateTask, *args: Any) -> Any:
+        began = self.clock.now
+        try:
+            return work(self, *args)
+        finally:
+            held.append(self.clock.now - began)
+
+    batch.attempt(requests=many(1), claims="off", crash_on=("before submit", 1))
+    monkeypatch.setattr(GenerateTask, "run_slice", timed)
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
+    run = batch.attempt(requests=many(1), claims="off")
+    assert run.error is None and batch.charges == 1
+    assert len(held) > 2 and max(held) < 20
+
+
+def test_the_first_image_is_in_place_long_before_the_last(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, there = with_store, list[int]()
+    batch.emulator.fault(on="submit", kind="latency", seconds=300, match="slow")
+    batch.on_pause = lambda: there.append(len(batch.files))
+    monkeypatch.setattr(harness, "PAUSE", 100.0)  # by then the first is ready
+    assert batch.attempt(requests=[*many(1), *(f"slow {number}" for number in range(9))]).error is None
+    assert [pause.trigger.enough for pause in batch.pauses][:2] == [1, 9]
+    assert there[:2] == [0, 1]
+
+
+def test_what_cannot_be_landed_is_no_reason_to_wake_at_once(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has ended: a trigger that waits for it fires as soon as it runs, and a worker starts for nothing."""
+    batch, land = with_store, ImageDownloader.land
+
+    def picky(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["stem"].startswith("bad"):
+            raise StorageFailed("503 SlowDown")
+        return land(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDownloader, "land", picky)
+    batch.emulator.fault(on="submit", kind="latency", seconds=60, match="slow")
+    batch.attempt(requests=[{"prompt": "bad", "name": "bad"}, {"prompt": "slow", "name": "slow"}, *many(2)])
+    bad = next(sold["id"] for sold in batch.emulator.ledger()["image_tasks"] if sold["prompt"] == "bad")
+    assert bad in batch.pauses[0].trigger.image_task_ids
+    assert not any(bad in getattr(pause.trigger, "image_task_ids", ()) for pause in batch.pauses[2:])
+
+
 # --- long work -----------------------------------------------------------------------------------------------------
 
 
@@ -187,10 +295,10 @@ def test_a_slice_that_only_stores_ends_in_time(with_store: GenerateTask, monkeyp
     monkeypatch.setattr(GenerateTask, "run_slice", timed)
     monkeypatch.setattr(harness, "PAUSE", 250.0)  # by then all are ready at once
     batch.emulator.fault(on="submit", kind="latency", seconds=200)
-    run = batch.attempt(requests=many(250))
+    run = batch.attempt(requests=many(250), slice_seconds=100)
     assert run.error is None and run.result["count"] == 250
     assert max(held) >= 90, "it is the time that ends a slice"
-    assert max(held) <= SLICE_SECONDS + 40 + 10
+    assert max(held) <= 100 + 40 + 10
 
 
 def test_links_are_fetched_with_a_few_clients(real: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
