@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from airflow_provider_nanobanana.toapis.errors import ResponseTooLong
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
 if TYPE_CHECKING:
@@ -101,9 +102,12 @@ class Subscription:
             self.outcome = "timeout"
 
     def notify(self, result: PollResult) -> bool:
-        """Take the result of a poll; return whether that image task needs no further one."""
+        """Take the result of a poll; return whether that image task needs no further one from a triggerer.
+
+        An answer that is too long for a triggerer is one that holds the image itself: the worker reads it.
+        """
         self._context.run(self._log_status, result)
-        final = result.is_final(self.wait, self._now())
+        final = result.is_final(self.wait, self._now()) or isinstance(result.error, ResponseTooLong)
         if final:
             self._pending.discard(result.id)
         self._check_access(result)

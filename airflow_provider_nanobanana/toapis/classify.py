@@ -23,7 +23,10 @@ from airflow_provider_nanobanana.toapis.responses import (
     told_code,
 )
 
-_TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+#: Possessive, and no further than the next tag: a page of opening brackets would take a time that is quadratic.
+_TAG: Final = re.compile(r"<(/?)([a-z]*+)[^<>]*+>", re.IGNORECASE)
+#: Elements whose text is nothing to read.
+_UNREAD: Final = ("script", "style")
 #: Bytes of somebody's page of which the text is read.
 _LONGEST_PAGE: Final = 16_000
 
@@ -90,8 +93,22 @@ def parse_error_body(response: ApiResponse) -> ErrorBody:
     body = response.json_object
     if body is not None:
         return error_body_of(body, response.secret)
-    text = _TAG.sub(" ", response.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
+    text = _page_text(response.body[:_LONGEST_PAGE].decode("utf-8", "replace"))
     return ErrorBody(message=one_line(text, response.secret) or "empty body", page=bool(response.body.strip()))
+
+
+def _page_text(page: str) -> str:
+    """Return what a web page says: its text without tags, scripts and styles."""
+    pieces, shown, inside = [], 0, ""
+    for tag in _TAG.finditer(page):
+        closing, name = tag[1], tag[2].lower()
+        if inside:
+            inside = "" if closing and name == inside else inside
+        else:
+            pieces.append(page[shown : tag.start()])
+            inside = name if name in _UNREAD and not closing else ""
+        shown = tag.end()
+    return " ".join([*pieces, page[shown:] if not inside else ""])
 
 
 def classify(response: ApiResponse, kind: CallKind, now: float, image_task_id: str | None = None) -> errors.ToApisError:
@@ -136,7 +153,8 @@ def no_response_error(failure: NoResponse, kind: CallKind, image_task_id: str | 
         )
     if kind is CallKind.SUBMIT:
         return errors.SubmissionUnknown(_UNKNOWN.format(what=reason))
-    return errors.TransientFailure(
+    error_class = errors.ResponseTooLong if failure.too_long else errors.TransientFailure
+    return error_class(
         f"No usable answer to a {kind} call ({reason}).",
         image_task_id=image_task_id,
         charged=charged,

@@ -125,6 +125,10 @@ class TransientFailure(ToApisError):
     retryable = True
 
 
+class ResponseTooLong(TransientFailure):
+    """An answer is longer than whoever asked reads of one; a worker reads more than a triggerer."""
+
+
 class SubmissionUnknown(ToApisError):
     """The submit left and no usable answer came: an image task may or may not exist, and may be charged."""
 

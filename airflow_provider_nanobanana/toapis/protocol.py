@@ -30,8 +30,14 @@ _PLACEHOLDER: Final = re.compile(r"[$<{%]")
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
 
 DEFAULT_HOST: Final = "https://toapis.com"
-#: Room for one 64 MiB image as base64; whatever is longer is cut, and then no JSON.
+#: What a worker reads of an answer: the largest image that is landed (64 MiB) is 85.4 MiB as base64; what a 4K image of
+#: 4096 x 4096 pixels has at most, noise in three bytes a pixel (48 MiB), is 64. Its JSON holds a few values beside it.
 MAX_RESPONSE_BYTES: Final = 96 * 1024 * 1024
+MAX_RESPONSE_VALUES: Final = 100_000
+#: What a triggerer reads: an answer with links has one or two kilobytes and 30 values. Measured on a heap such as
+#: Airflow's: a tenth of a second for one garbage collection, which the containers of one longer answer would cause.
+MAX_POLLED_BYTES: Final = 256 * 1024
+MAX_POLLED_VALUES: Final = 5_000
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class ApiCall(Generic[T]):
 
         :raises ToApisError: the one error that the response is.
         """
+        if isinstance(response, ApiResponse) and self._is_unread(response):
+            response = NoResponse(sent=True, reason="the answer was too long", too_long=True)
         if isinstance(response, NoResponse):
             raise no_response_error(response, self.kind, self.image_task_id)
         body = response.json_object if 200 <= response.status < 300 else None
@@ -72,6 +80,14 @@ class ApiCall(Generic[T]):
             if result is not None:
                 return result
         raise classify(response, self.kind, now, self.image_task_id)
+
+    def _is_unread(self, response: ApiResponse) -> bool:
+        """Whether what an answer says is in what was not read of it; of an error's, status and beginning are enough.
+
+        A submit is unknown then, whatever its status.
+        """
+        holds_result = 200 <= response.status < 300 and response.body[:64].lstrip()[:1] in (b"{", b"[")
+        return response.too_long and (holds_result or self.kind is CallKind.SUBMIT)
 
 
 def submit_call(request: ImageRequest, client_business_id: str | None = None) -> ApiCall[ImageTask]:

@@ -54,8 +54,10 @@ _BILLED: Final = frozenset({"pending", "settled", "refunded"})
 class ApiResponse:
     """One HTTP answer: status, headers with lower-case names, body.
 
+    :param body: Unpacked; its beginning, where it is ``too_long``.
     :param secret: The API key the call was made with, to be blanked wherever the answer repeats it.
     :param base_url: Where the call was sent; links without a host are completed with it.
+    :param too_long: Whether it is more than whoever asked reads of an answer; then it is no JSON object.
     """
 
     status: int
@@ -63,10 +65,13 @@ class ApiResponse:
     body: bytes = b""
     secret: str = field(default="", repr=False)
     base_url: str = ""
+    too_long: bool = False
 
     @cached_property
     def json_object(self) -> dict[str, Any] | None:
         """The body as a JSON object, or None for HTML, broken JSON and anything that is no object."""
+        if self.too_long:
+            return None
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):
@@ -82,10 +87,12 @@ class NoResponse:
 
     :param sent: Whether any byte of the request may have reached the service.
     :param reason: What happened, in words.
+    :param too_long: Whether there was an answer, longer than whoever asked reads.
     """
 
     sent: bool
     reason: str
+    too_long: bool = False
 
 
 class Balance(BaseModel):

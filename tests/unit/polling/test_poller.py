@@ -111,6 +111,13 @@ def test_a_hundred_bad_polls_lose_nothing(error: errors.ToApisError) -> None:
     assert run_subscription(service).statuses == {"t0": "completed"}
 
 
+def test_an_answer_that_is_too_long_for_a_triggerer_is_the_worker_s() -> None:
+    service = ScriptedStatuses({"a": lambda t, n: errors.ResponseTooLong("long")}, until(60, RUNNING, COMPLETED))
+    done = run_subscription(service, ["a", "b"])
+    assert (done.outcome, done.statuses) == ("finished", {"a": "not seen (ResponseTooLong)", "b": "completed"})
+    assert len(service.polls["a"]) == 1 < len(service.polls["b"])
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

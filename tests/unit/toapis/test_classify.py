@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.classify import parse_error_body
+from airflow_provider_nanobanana.toapis.classify import _page_text, parse_error_body
 from airflow_provider_nanobanana.toapis.content_refusals import content_refused
 from airflow_provider_nanobanana.toapis.errors import (
     AuthenticationFailed,
@@ -219,6 +219,27 @@ def test_envelopes(envelope: str, code: str, kind: str, message: str) -> None:
 def test_html_is_told_as_words() -> None:
     assert parse_error_body(response(504, HTML)).message == "504 Gateway Time-out tengine"
     assert parse_error_body(response(504, b"")).message == "empty body"
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (b"<SCRIPT>if (a<b && c>d) x</scripT >Hello<style\n>p{}</p></style> you", "Hello you"),
+        (b"before<script>never closed", "before"),
+        (b"a < b > c", "a c"),
+        (b"a < b, 3 < 4", "a < b, 3 < 4"),
+        (b"<" * 20 + b"p>x", "<" * 19 + " x"),
+        (b"<!DOCTYPE html><!-- a --><br/>x</style>y", "x y"),
+    ],
+)
+def test_of_a_page_its_text_is_read(page: bytes, words: str) -> None:
+    assert parse_error_body(response(504, page)).message == words
+
+
+@pytest.mark.parametrize("page", [b"<", b"<script>", b"<a", b"</", b"<style></script>", b"<script", b"a<b>"])
+def test_no_page_takes_long_to_read(page: bytes) -> None:
+    """A pattern that began again at each bracket would take hours here, and hold everybody up."""
+    assert len(_page_text((page * 200_000).decode())) <= 4 * len(page) * 200_000
 
 
 @pytest.mark.parametrize("wrap", ["{}", "Bearer {}", "bearer  {}.", '"{}"', "key={}\n", "<b>{}</b>", "({})"])

@@ -28,10 +28,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from airflow_provider_nanobanana import __version__
 from airflow_provider_nanobanana.toapis import client as client_module
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import AsyncToApisClient, ToApisClient
 from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from airflow_provider_nanobanana.toapis.models import ImageTask
-from airflow_provider_nanobanana.toapis.protocol import ApiCall, status_call, submit_call
+from airflow_provider_nanobanana.toapis.protocol import MAX_POLLED_BYTES, ApiCall, status_call, submit_call
+from airflow_provider_nanobanana.toapis.response_body import ResponseBody
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from tests.support.responses import (
@@ -527,8 +529,8 @@ def test_what_breaks_in_no_known_way_may_have_arrived(shell: str, monkeypatch: p
     def broken(*_: Any, **__: Any) -> Any:
         raise LookupError("nobody foresaw this")
 
-    monkeypatch.setattr("httpx.Response.iter_bytes", broken)
-    monkeypatch.setattr("httpx.Response.aiter_bytes", broken)
+    monkeypatch.setattr("httpx.Response.iter_raw", broken)
+    monkeypatch.setattr("httpx.Response.aiter_raw", broken)
     done = trace(shell, [raw(answer())], SUBMIT)
     assert isinstance(done.result, errors.SubmissionUnknown) and isinstance(done.result.__cause__, LookupError)
     assert isinstance(trace(shell, [raw(answer())] * 9, STATUS).result, errors.TransientFailure)
@@ -678,3 +680,84 @@ def test_a_submit_is_never_forgotten_because_its_answer_could_not_be_shown() -> 
         with pytest.raises(errors.SubmissionUnknown):
             client.call(SUBMIT)
         client.close()
+
+
+# --- long answers -----------------------------------------------------------------------------------------------------
+
+
+def picture(length: int) -> bytes:
+    """Return a completed answer with an image of so many characters in it."""
+    return json.dumps({**COMPLETED, "result": {"data": [{"b64_json": "iVBORw0K" * (length // 8)}]}}).encode()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_too_long_for_a_triggerer_a_worker_reads(packed: bool) -> None:
+    content = picture(2_000_000)
+    body = gzip.compress(content) if packed else content
+    step = reply(200, body, **({"Content_Encoding": "gzip"} if packed else {}))
+    told = trace("async", [step], STATUS).result
+    assert isinstance(told, errors.ResponseTooLong) and told.charged == "yes"
+    read = trace("sync", [step], STATUS).result
+    assert len(read.images[0].b64_json) == 2_000_000
+
+
+def test_of_a_bomb_a_triggerer_unpacks_no_more_than_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+
+    class Noting(ResponseBody):
+        def add(self, piece: bytes) -> bool:
+            more = super().add(piece)
+            kept.append(len(self.content))
+            return more
+
+    monkeypatch.setattr(client_module, "ResponseBody", Noting)
+    lists = json.dumps(RUNNING)[:-1].encode() + b',"a":[' + b"[]," * 10_000_000 + b"[]]}"
+    result = trace("async", [reply(200, gzip.compress(lists, 1), Content_Encoding="gzip")], STATUS).result
+    assert isinstance(result, errors.ResponseTooLong) and max(kept) == MAX_POLLED_BYTES
+
+
+def test_a_bomb_of_values_is_no_answer_to_a_worker_either() -> None:
+    lists = json.dumps(RUNNING)[:-1].encode() + b',"a":[' + b"[]," * 200_000 + b"[]]}"
+    assert type(trace("sync", [raw(answer(body=lists))], STATUS).result) is errors.ResponseTooLong
+    assert isinstance(trace("sync", [raw(answer(body=lists))], SUBMIT).result, errors.SubmissionUnknown)
+
+
+@pytest.mark.parametrize(("length", "here"), [(100, True), (20_000, False)])
+def test_a_long_answer_is_parsed_off_the_event_loop(length: int, here: bool) -> None:
+    threads: list[str] = []
+
+    def read(response: ApiResponse) -> str:
+        threads.append(threading.current_thread().name)
+        return "read"
+
+    call = ApiCall(CallKind.STATUS, "GET", "/v1/x", read)
+    assert trace("async", [js(200, {"id": "x", "padding": "x" * length})], call).result == "read"
+    assert (threads == [threading.current_thread().name]) is here
+
+
+def test_an_answer_in_very_many_pieces_is_not_read_to_its_end_and_leaves_the_loop_to_others() -> None:
+    """Each piece costs the loop some microseconds, and a read of 64 KiB may bring ten thousand of them at once."""
+    chunks = b"".join(b"1\r\n%s\r\n" % letter for letter in [b"{", *[b" "] * 60_000])
+    step = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+    turns = 0
+
+    async def go() -> Any:
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        with ScriptedServer([step]) as server:
+            client = AsyncToApisClient(f"http://{server.address}", KEY)
+            other = asyncio.ensure_future(take_turns())
+            try:
+                return await client.call(STATUS)
+            except errors.ToApisError as error:
+                return error
+            finally:
+                other.cancel()
+                await client.aclose()
+
+    assert isinstance(asyncio.run(go()), errors.ResponseTooLong)
+    assert turns >= MAX_POLLED_BYTES // 256 // 32

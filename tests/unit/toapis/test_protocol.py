@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.toapis import protocol
+from airflow_provider_nanobanana.toapis import errors, protocol
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.protocol import is_loopback, normalise_host
+from airflow_provider_nanobanana.toapis.responses import ApiResponse
+from tests.support.responses import STATUS, SUBMIT
 
 GEMINI = "gemini-3.1-flash-image-preview"
 REFERENCE = "https://files.toapis.com/uploads/7/1_a.png"
@@ -213,3 +215,38 @@ def test_loopback(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "localhost.com", "127.com", "128.0.0.1", "0.0.0.0", "127.0.0.1.nip.io", "::2"])
 def test_not_loopback(name: str) -> None:
     assert not is_loopback(name)
+
+
+# --- answers of which not everything was read -------------------------------------------------------------------------
+
+
+def too_long(status: int, content: bytes) -> ApiResponse:
+    return ApiResponse(status, {}, content, too_long=True)
+
+
+@pytest.mark.parametrize("content", [b'{"id":"tsk_img_01K","status":"completed"', b'  [{"id"'])
+def test_a_result_that_was_not_read_is_an_error_of_its_own(content: bytes) -> None:
+    with pytest.raises(errors.ResponseTooLong) as caught:
+        STATUS.parse(too_long(200, content), 0.0)
+    assert caught.value.charged == "yes"
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "expected"),
+    [
+        (200, b"<html>" * 100, errors.TransientFailure),
+        (502, b'{"error":{"message":"', errors.TransientFailure),
+        (404, b'{"error":{"code":"task_not_found"', errors.TransientFailure),
+        (429, b'{"error":', errors.RateLimited),
+    ],
+)
+def test_of_an_error_status_and_beginning_are_enough(status: int, content: bytes, expected: Any) -> None:
+    with pytest.raises(expected) as caught:
+        STATUS.parse(too_long(status, content), 0.0)
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 503])
+def test_a_submit_whose_answer_was_not_read_is_unknown_whatever_its_status(status: int) -> None:
+    with pytest.raises(errors.SubmissionUnknown):
+        SUBMIT.parse(too_long(status, b'{"error":{"message":"'), 0.0)
