@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,24 +51,30 @@ PNG = bytes.fromhex(
 
 
 def storms(
-    harness: CrashHarness, operator: Callable[[], Any], crashes: int, *, store: bool
+    harness: CrashHarness, operator: Callable[[], Any], crashes: int, every: int, *, store: bool
 ) -> Iterator[tuple[int, ...]]:
-    """Yield every way in which so many attempts in a row can crash."""
+    """Yield the ways in which so many attempts in a row can crash.
+
+    :param every: The last of them crashes at every so many-th point only, each time at others.
+    """
 
     def after(before: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         if len(before) == crashes:
             yield before
             return
-        for point in range(harness.count_points(operator, before, store=store)):
+        step = every if len(before) == crashes - 1 else 1
+        for point in range(random.randrange(step), harness.count_points(operator, before, store=store), step):
             yield from after((*before, point))
 
     return after(())
 
 
-def duplicates(harness: CrashHarness, operator: Callable[[], Any], crashes: int, *, store: bool) -> tuple[int, int]:
+def duplicates(
+    harness: CrashHarness, operator: Callable[[], Any], crashes: int, every: int = 1, *, store: bool
+) -> tuple[int, int]:
     """Return how many storms there were, and the charges beyond the first in all of them."""
     count = beyond = 0
-    for storm in storms(harness, operator, crashes, store=store):
+    for storm in storms(harness, operator, crashes, every, store=store):
         run, came = harness.run(operator, storm, store=store)
         assert run.error is None, (storm, run.error)
         assert came == crashes
@@ -121,15 +128,16 @@ def test_one_crash_at_every_point_while_the_account_makes_submits_wait(
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize(("shown_after", "accepted_after"), [BANKS[0], BANKS[-1]])
-def test_two_crashes_in_a_row_at_every_pair_of_points(
+def test_two_crashes_in_a_row(
     quick_harness: CrashHarness, ours: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
 ) -> None:
+    """The first at every point, the second at every third one that follows; all pairs take a minute."""
     harness = quick_harness
     harness.emulator.configure(lookup_delay=shown_after)
     harness.crash_points.late = accepted_after
-    count, beyond = duplicates(harness, ours, 2, store=store)
+    count, beyond = duplicates(harness, ours, 2, every=3, store=store)
     print(f"\n{count} pairs of crash points: {beyond} duplicates")
-    assert count > 200
+    assert count > 70
     assert beyond == 0
 
 
