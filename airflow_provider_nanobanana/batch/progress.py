@@ -1,8 +1,4 @@
-"""``BatchProgress``, ``ProgressLog``: how far a batch has come, when it pays to wake again, and what a log says of it.
-
-A slice submits at the account's rate while it lands what has finished, until nothing can be submitted for now; then it
-gives its worker slot back until enough of what runs has ended.
-"""
+"""``BatchProgress``, ``ProgressLog``: how far a batch has come, when to wake again, and what a log says of it."""
 
 from __future__ import annotations
 
@@ -42,25 +38,13 @@ class BatchProgress:
         return self.pending + self.running + self.stored + self.failed
 
 
-def min_finished_to_wake(running: int, *, more_to_do: bool, in_place: int) -> int:
-    """Return how many of the running image tasks must have ended before it pays to wake.
-
-    One as long as no image is in place, so that the first is there soon after it is ready; then all, or half, rounded
-    up, while there is more to do.
-
-    :param more_to_do: Whether there are items to submit, or images that were ready and are not landed yet.
-    """
-    if not in_place:
-        return min(running, 1)
-    return math.ceil(running / 2) if more_to_do else running
-
-
 def wake_at(now: float, deadline: float, *, more_to_do: bool, asked: float = 0.0) -> float:
     """Return the latest moment to wake, in epoch seconds: soon while there is more to do, else within the hour.
 
+    :param more_to_do: Whether there are items to submit, or images that were ready and are not landed yet.
     :param asked: Seconds for which nothing can be submitted, as far as that is known.
     """
-    return min(deadline, now + (max(PAUSE_SECONDS, min(asked, LONGEST_WATCH)) if more_to_do else LONGEST_WATCH))
+    return min(deadline, now + (max(PAUSE_SECONDS, asked) if more_to_do else LONGEST_WATCH))
 
 
 class ProgressLog:

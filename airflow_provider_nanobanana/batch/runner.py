@@ -8,7 +8,6 @@ next.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch import removed_items
 from airflow_provider_nanobanana.batch.collector import ResultCollector
-from airflow_provider_nanobanana.batch.progress import ProgressLog, min_finished_to_wake, wake_at
+from airflow_provider_nanobanana.batch.progress import PAUSE_SECONDS, ProgressLog, wake_at
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
 from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
@@ -47,7 +46,7 @@ _WORTH_WAITING: Final[errors.Family] = (*errors.SUBMIT_LIMIT_ERRORS, errors.Subm
 class WaitSpec:
     """What a batch waits for between two slices; moments are epoch seconds.
 
-    :param image_task_ids: What runs; empty when a moment alone is waited for.
+    :param image_task_ids: What is waited for; empty when it is a moment alone.
     :param wake_at: When to wake whatever has happened.
     :param enough: How many of them must have ended to wake before.
     """
@@ -127,25 +126,27 @@ class BatchRunner:
         if (not running and not more) or (self._stuck and not self._is_worth_waiting(running)):
             return None
         now = state.session.clock()
+        progress = state.progress()
         # What could not be landed just now has ended: it is tried again later, and not because it has ended.
-        unended = [item for item in running if item.key not in state.last_errors]
-        soon = bool(more) or self._ready_not_landed or not unended or (stops.storage_blocked and bool(unsent))
+        awaited = [item for item in running if item.key not in state.last_errors]
+        soon = bool(more) or self._ready_not_landed or not awaited or (stops.storage_blocked and bool(unsent))
+        # The first image of a batch is there soon after it is ready, whatever else there is to wait for.
+        first = not (progress.stored or progress.failed or stops.storage_blocked)
+        if soon and not first:
+            # Much of what runs may have ended by now, and Airflow must not resume within seconds.
+            awaited = []
+        at_last = max(now + PAUSE_SECONDS, state.last_progress() + state.timeout)
         return WaitSpec(
-            image_task_ids=[state.image_task_id(item) or "" for item in unended],
-            created_at=[state.entry(item).submitted_at for item in unended],
-            kinds=[latency_key(item.request.model, item.request.resolution) for item in unended],
+            image_task_ids=[state.image_task_id(item) or "" for item in awaited],
+            created_at=[state.entry(item).submitted_at for item in awaited],
+            kinds=[latency_key(item.request.model, item.request.resolution) for item in awaited],
             wake_at=wake_at(
                 now,
-                # With nothing under way a moment alone is waited for.
-                max(map(state.deadline, unended), default=math.inf),
+                max(map(state.deadline, awaited), default=at_last),
                 more_to_do=soon,
                 asked=min((error.retry_after or 0.0 for error in state.last_errors.values()), default=0.0),
             ),
-            enough=min_finished_to_wake(
-                len(unended),
-                more_to_do=bool(more) or self._ready_not_landed,
-                in_place=state.progress().stored,
-            ),
+            enough=1 if first else len(awaited),
         )
 
     def log_progress(self, *, last: bool = False) -> None:

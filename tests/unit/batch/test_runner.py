@@ -1,0 +1,91 @@
+"""BatchRunner: what is waited for between two slices, and until when."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_nanobanana.batch.progress import LONGEST_WATCH, PAUSE_SECONDS
+from airflow_provider_nanobanana.batch.runner import BatchRunner, WaitSpec
+from airflow_provider_nanobanana.batch.state import BatchState
+from airflow_provider_nanobanana.toapis import errors
+from tests.support.batch import bought_by, failed, in_place, items, make_state, note_image_task
+from tests.support.responses import NOW
+
+WANTED = items([f"picture {number}" for number in range(4)])
+UNSTORED = errors.StorageFailed("503 SlowDown")
+
+
+def state_of(*, running: int, stored: int = 0) -> BatchState:
+    """Return a batch of four, of which the first are stored, the next run and the rest was not submitted."""
+    state = make_state(WANTED)
+    for number, item in enumerate(WANTED[: stored + running]):
+        note_image_task(state, item, bought_by(f"tsk_{number}"))
+    for number, item in enumerate(WANTED[:stored]):
+        state.mark_stored(item, in_place(f"picture-{number}"))
+    return state
+
+
+def wait_of(state: BatchState) -> WaitSpec:
+    wait = BatchRunner(state, 900.0).next_wait()
+    assert wait is not None
+    return wait
+
+
+def test_until_the_first_image_is_there_one_is_enough_whatever_is_left_to_submit() -> None:
+    assert wait_of(state_of(running=4)).enough == 1
+    wait = wait_of(state_of(running=3))
+    assert (len(wait.image_task_ids), wait.enough, wait.wake_at) == (3, 1, NOW + PAUSE_SECONDS)
+
+
+def test_then_all_are_waited_for() -> None:
+    wait = wait_of(state_of(stored=1, running=3))
+    assert (wait.image_task_ids, wait.enough) == (["tsk_1", "tsk_2", "tsk_3"], 3)
+    assert NOW + PAUSE_SECONDS < wait.wake_at <= NOW + LONGEST_WATCH
+
+
+def test_a_failure_is_the_news_that_the_first_image_would_be() -> None:
+    state = state_of(running=4)
+    state.mark_failed(failed(0))
+    assert WANTED[0].key == failed(0).item.key
+    assert wait_of(state).enough == 3
+
+
+def test_with_more_to_submit_a_moment_is_waited_for_and_not_what_may_have_ended_already() -> None:
+    wait = wait_of(state_of(stored=1, running=2))
+    assert (wait.image_task_ids, wait.wake_at) == ([], NOW + PAUSE_SECONDS)
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(5.0, PAUSE_SECONDS), (200.0, 200.0), (1e9, 900.0)])
+def test_a_pause_is_as_long_as_the_service_asks_and_ends_with_the_attempt(asked: float, seconds: float) -> None:
+    state = state_of(stored=1, running=2)
+    state.last_errors[WANTED[3].key] = errors.RateLimited("429", retry_after=asked)
+    assert wait_of(state).wake_at == NOW + seconds
+
+
+def test_what_else_can_be_tried_soon_does_not_wait_for_the_limit() -> None:
+    state = state_of(stored=1, running=1)
+    state.last_errors[WANTED[2].key] = errors.RateLimited("429", retry_after=200)
+    state.last_errors[WANTED[3].key] = errors.SubmissionUnknown("no answer")
+    assert wait_of(state).wake_at == NOW + PAUSE_SECONDS
+
+
+def test_what_could_not_be_landed_has_ended_and_is_not_waited_for() -> None:
+    state = state_of(stored=1, running=3)
+    state.landing_failed(WANTED[1], UNSTORED)
+    wait = wait_of(state)
+    assert (wait.image_task_ids, wait.enough) == (["tsk_2", "tsk_3"], 2)
+    for item in WANTED[2:]:
+        state.landing_failed(item, UNSTORED)
+    wait = wait_of(state)
+    assert (wait.image_task_ids, wait.wake_at) == ([], NOW + PAUSE_SECONDS)
+
+
+def test_a_destination_that_takes_nothing_is_not_tried_at_each_image_that_ends() -> None:
+    state = state_of(running=3)
+    state.stops.storage_blocked = True
+    wait = wait_of(state)
+    assert (wait.image_task_ids, wait.wake_at) == ([], NOW + PAUSE_SECONDS)
+
+
+def test_with_all_in_place_there_is_nothing_to_wait_for() -> None:
+    assert BatchRunner(state_of(stored=4, running=0), 900.0).next_wait() is None
