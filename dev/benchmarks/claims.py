@@ -7,9 +7,8 @@
   last submit as the service saw it, means where there are two runs. The load is the system's, of one minute, before and
   after each run; two cores have nothing left at 2. The processes run at a higher priority than others (nice -10).
 - The other run of the 2,000 begins when all are bought and none is done; its seconds are those of its first worker
-  process, which finds the image task of each and waits. With the store its 100 s may end before it has tried to claim
-  all, as moto looks through all its files for each listing; the calls are per image of all 2,000 then, too. The next
-  run finds 10,000 images of 0.5K (1,000 in the store) that were put there beforehand, verifies each and buys nothing;
+  process, which finds the image task of each and waits. With the store that takes minutes, as moto looks through all
+  its files for each listing; the calls are per image of all 2,000. The next run finds 10,000 images of 0.5K (1,000 in the store) that were put there beforehand, verifies each and buys nothing;
   its seconds are those of the whole task.
 """
 
