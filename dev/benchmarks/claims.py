@@ -8,8 +8,8 @@
   after each run; two cores have nothing left at 2. The processes run at a higher priority than others (nice -10).
 - The other run of the 2,000 begins when all are bought and none is done; its seconds are those of its first worker
   process, which finds the image task of each and waits. With the store that takes minutes, as moto looks through all
-  its files for each listing; the calls are per image of all 2,000. The next run finds 10,000 images of 0.5K (1,000 in the store) that were put there beforehand, verifies each and buys nothing;
-  its seconds are those of the whole task.
+  its files for each listing; the calls are per image of all 2,000. The next run finds 10,000 images of 0.5K (1,000 in
+  the store) that were put there beforehand, verifies each and buys nothing; its seconds are those of the whole task.
 """
 
 from __future__ import annotations
