@@ -70,7 +70,8 @@ class ImageDownloader:
         :param sent: ``ImageRequest.sent_links()`` of its request, where that is known; none of them is a result.
         :param on_in_place: As :meth:`ImageStore.land` takes it.
         :raises ToApisError: And nothing else, whatever the link, the file or the store does. ``ResultExpired`` when the
-            paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice.
+            paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice,
+            or took too much to decode once.
         """
         wanted = _parse(image)
         name = stem_for(wanted.id, wanted.index) if stem is None else stem
@@ -131,7 +132,12 @@ class ImageDownloader:
 
 
 def _came_before(error: errors.ToApisError, seen: set[str]) -> bool:
-    """Say whether the bytes that failed a check came before; a third download would bring them again."""
+    """Say whether the bytes that failed a check came before; a third download would bring them again.
+
+    A second would, where it takes long to find out that they fail.
+    """
+    if isinstance(error, errors.ImageTooCostly):
+        return True
     digest = str((error.kept or {}).get("sha256", ""))
     if not digest or digest in seen:
         return bool(digest)

@@ -14,25 +14,21 @@ import binascii
 import contextlib
 import hashlib
 import io
-import logging
-import os
 import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from airflow_provider_nanobanana.landing.file_signatures import image_of_another_kind, is_avif, is_text, suffix_of
-from airflow_provider_nanobanana.landing.jpeg import parse_jpeg
-from airflow_provider_nanobanana.landing.strip_metadata import bare_png, bare_webp
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
+from airflow_provider_nanobanana.landing.jpeg import Jpeg, parse_jpeg
+from airflow_provider_nanobanana.landing.strip_metadata import bare_gif, bare_png, bare_webp
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from PIL.ImageFile import ImageFile
-
-log = logging.getLogger(__name__)
 
 ImageFormat = Literal["png", "jpeg", "webp", "gif", "avif"]
 
@@ -40,12 +36,8 @@ ImageFormat = Literal["png", "jpeg", "webp", "gif", "avif"]
 MAX_PIXELS: Final = 20_000_000
 #: Largest image taken, in bytes, from a link or as a file.
 MAX_BYTES: Final = 64 * 1024 * 1024
-#: Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page).
-MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
 #: Largest reference image taken, in pixels: cameras make more than the model does.
 MAX_REFERENCE_PIXELS: Final = 80_000_000
-#: Above this a reference image may still be refused: the service does not say which megabyte it means.
-SAFE_REFERENCE_BYTES: Final = 10_000_000
 #: The suffix of each format that is landed. The service has not been seen to make GIF or AVIF, but an edge in front of
 #: it may, and a paid image is landed where Pillow decodes it. BMP, TIFF, JPEG 2000 and the like are not: no service
 #: for the web answers with them, and their decoders are the ones with the most holes; they are kept in quarantine.
@@ -67,12 +59,6 @@ _ESCAPES: Final = (
     ("\\n", ""), ("\\r", ""), ("\\t", ""), ("\\/", "/"), ("\\u002B", "+"), ("\\u002F", "/"), ("\\u003D", "="),
     ("%0A", ""), ("%0D", ""), ("%2B", "+"), ("%2F", "/"), ("%3D", "="),
 )  # fmt: skip
-_SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
-_IMAGE_SUFFIXES: Final = frozenset(
-    ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")
-)
-_JPEG_SUFFIXES: Final = ("jpg", "jpeg", "jpe", "jfif")
-_LONGEST_NAME: Final = 80
 #: One image is decoded at a time in a process: 20 megapixels of WebP take 390 MB while they are decoded (measured).
 _DECODING: Final = threading.Lock()
 
@@ -112,33 +98,29 @@ def _format(head: bytes) -> ImageFormat | None:
     return "avif" if is_avif(head) else detect_format(head)
 
 
-def inspect_image(path: str | os.PathLike[str]) -> ImageFacts:
-    """Check that the file is one complete image and return its facts.
-
-    :param path: A local file; it is only read.
-    :raises ImageInvalid: As :func:`inspect_bytes`, and a file of more than 64 MiB.
-    :raises OSError: The file cannot be read.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_BYTES:
-            raise ImageInvalid(f"The file has {size:,} bytes; at most {MAX_BYTES:,} are taken")
-        return inspect_bytes(file.read(MAX_BYTES))
-
-
 def inspect_bytes(data: bytes) -> ImageFacts:
     """Check that the content is one complete image and return its facts.
 
-    :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt.
+    :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt, or
+        made of more parts than any encoder writes.
     :raises MemoryError: There is too little memory to decode it.
     """
-    head = data[:_HEAD]
-    found = _format(head)
-    if found is None:
-        raise ImageInvalid(f"The file is {_what_instead(head)}")
+    found = _known_format(data)
     with _strict_decoders():
-        width, height = _jpeg_size(data) if found == "jpeg" else _size(_bare(data, found), found)
+        if found == "jpeg":
+            width, height = _jpeg_size(parse_jpeg(data))
+        else:
+            bare = _bare(data, found)
+            del data  # whoever gave it away has that much more memory for the decoder
+            width, height = _size(bare, found)
     return ImageFacts(format=found, width=width, height=height)
+
+
+def _known_format(data: bytes) -> ImageFormat:
+    found = _format(data[:_HEAD])
+    if found is None:
+        raise ImageInvalid(f"The file is {_what_instead(data[:_HEAD])}")
+    return found
 
 
 def _bare(data: bytes, image_format: ImageFormat) -> bytes:
@@ -146,6 +128,8 @@ def _bare(data: bytes, image_format: ImageFormat) -> bytes:
         return bare_png(data)
     if image_format == "webp":
         return bare_webp(data)
+    if image_format == "gif":
+        return bare_gif(data)
     if image_format == "avif" and not _decodes_avif():
         raise ImageInvalid(
             "The file is an AVIF image, and this worker's Pillow has no decoder for it (11.3 and newer do)"
@@ -160,9 +144,15 @@ def _size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
         return image.size
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
+def _announced_size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
+    """Return width and height that a reference image says it has; what the decoder held for it is free again then."""
+    with _decoder(data, image_format, MAX_REFERENCE_PIXELS) as image:
+        return image.size
+
+
+def _jpeg_size(jpeg: Jpeg) -> tuple[int, int]:
     """Decode a JPEG fully, of which the decoder would fill up missing pixels silently; return width and height."""
-    jpeg, pictures, size = parse_jpeg(data), set(), (0, 0)
+    pictures, size = set(), (0, 0)
     for variant in jpeg.variants():
         with _decoder(variant, "jpeg") as image:
             image.load()
@@ -182,55 +172,30 @@ def _decodes_avif() -> bool:
     return bool(AvifImagePlugin.SUPPORTED)
 
 
-def check_reference(data: bytes, *, name: str = "reference image") -> str:
-    """Check a reference image before it is uploaded, by decoding it, and return its MIME type.
+def inspect_reference(data: bytes, on_size: Callable[[int], None] | None = None) -> ImageFacts:
+    """Check that the content is one complete image of up to 80 megapixels and return its facts.
 
-    :param data: The content, or its beginning: one byte more than 10 MiB is enough.
-    :param name: What the message calls it.
-    :raises InvalidRequest: No whole JPEG, PNG or WebP, larger than 10 MiB (``docs/toapis.md``, "Uploads"), or above 80
-        megapixels.
+    One with more pixels than a result is read in less memory.
+
+    :param on_size: Called with the number of pixels before any is decoded.
+    :raises ImageInvalid: Not an image, more than 80 megapixels, truncated or corrupt.
+    :raises MemoryError: There is too little memory to decode it.
     """
-    found = detect_format(data[:_HEAD])
-    if found not in _SENT_AS_REFERENCE:
-        what = f"a {found.upper()}" if found else _kind(data[:_HEAD])
-        raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
-    if len(data) > MAX_REFERENCE_BYTES:
-        raise InvalidRequest(f"{name} has more than {MAX_REFERENCE_BYTES:,} bytes; at most 10 MB is allowed")
-    if len(data) > SAFE_REFERENCE_BYTES:
-        log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{len(data):,}")
-    try:
-        _decode_reference(data, found)
-    except ImageInvalid as invalid:
-        raise InvalidRequest(
-            f"{name} must be a whole JPEG, PNG or WebP: {invalid.message}. Nothing was sent and nothing charged."
-        ) from invalid
-    return f"image/{found}"
-
-
-def reference_name(uri: str, mime_type: str) -> str:
-    """Return the file name under which a reference is uploaded: its own, with the suffix of what it really is.
-
-    What follows a ``?`` may be a signature and stays here.
-    """
-    own = uri.partition("?")[0].rpartition("/")[2]
-    stem, dot, suffix = own.rpartition(".")
-    known = bool(dot) and suffix.lower() in _IMAGE_SUFFIXES
-    found = mime_type.removeprefix("image/")
-    if not known or suffix.lower() not in (_JPEG_SUFFIXES if found == "jpeg" else (found,)):
-        suffix = "jpg" if found == "jpeg" else found
-    return f"{(stem if known else own)[:_LONGEST_NAME] or 'reference'}.{suffix}"
-
-
-def _decode_reference(data: bytes, found: ImageFormat) -> None:
-    """Decode a reference image; one with more pixels than a result is read in less memory."""
-    with _decoder(data, found, MAX_REFERENCE_PIXELS) as image:
-        width, height = image.size
+    found = _known_format(data)
+    if found == "jpeg":
+        jpeg = parse_jpeg(data)
+        bare = jpeg.bare + b"\xff\xd9" * jpeg.ended
+    else:
+        bare = _bare(data, found)
+    width, height = _announced_size(bare, found)
+    if on_size is not None:
+        on_size(width * height)
     if width * height <= MAX_PIXELS:
-        inspect_bytes(data)
-        return
-    with _strict_decoders(), _decoder(data, found, MAX_REFERENCE_PIXELS) as image:
+        return inspect_bytes(data)
+    with _strict_decoders(), _decoder(bare, found, MAX_REFERENCE_PIXELS) as image:
         image.draft("RGB", (width // 8, height // 8))  # a JPEG is read to its end at an eighth of its size
         image.load()
+    return ImageFacts(format=found, width=width, height=height)
 
 
 @contextlib.contextmanager
@@ -253,28 +218,14 @@ def _decoder(data: bytes, image_format: ImageFormat, most: int = MAX_PIXELS) -> 
         ) from error
 
 
-class _ElsewhereAsBefore:
-    """False in the thread that made it, in every other what was there before."""
-
-    def __init__(self, before: object) -> None:
-        self._before = before
-        self._thread = threading.get_ident()
-
-    def __bool__(self) -> bool:
-        return bool(self._before) and threading.get_ident() != self._thread
-
-
 @contextlib.contextmanager
 def _strict_decoders() -> Iterator[None]:
-    """Decode in this thread, one at a time, as if no DAG file had told Pillow to fill up truncated images."""
+    """Decode one image at a time, as if no DAG file had told Pillow to fill up truncated images."""
     from PIL import ImageFile
 
     with _DECODING:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
-        if not before:
-            yield
-            return
-        ImageFile.LOAD_TRUNCATED_IMAGES = _ElsewhereAsBefore(before)  # type: ignore[assignment]
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             yield
         finally:
@@ -288,7 +239,7 @@ def _what_instead(head: bytes) -> str:
     return f"no image but {_excerpt(head)}"
 
 
-def _kind(head: bytes) -> Literal["empty", "unknown bytes", "HTML or XML", "text"]:
+def kind_of(head: bytes) -> Literal["empty", "unknown bytes", "HTML or XML", "text"]:
     """Name what is no image without a word of its content: a reference may be any file of the worker."""
     if not head:
         return "empty"
@@ -299,7 +250,7 @@ def _kind(head: bytes) -> Literal["empty", "unknown bytes", "HTML or XML", "text
 
 def _excerpt(head: bytes) -> str:
     """Say what came instead of an image, for a person: the first words of HTML or text, else the first bytes in hex."""
-    kind = _kind(head)
+    kind = kind_of(head)
     if kind == "empty":
         return kind
     if kind == "unknown bytes":

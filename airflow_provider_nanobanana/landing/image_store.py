@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from airflow_provider_nanobanana.landing.decoder import decode_file
 from airflow_provider_nanobanana.landing.file_names import check_stem, safe_name
-from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat, inspect_image, suffix_for
+from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat, suffix_for
 from airflow_provider_nanobanana.landing.storage.base import (
     Storage,
     numbers_present,
@@ -26,7 +27,13 @@ from airflow_provider_nanobanana.landing.storage.base import (
 )
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest, StorageFailed, ToApisError
+from airflow_provider_nanobanana.toapis.errors import (
+    ImageInvalid,
+    ImageTooCostly,
+    InvalidRequest,
+    StorageFailed,
+    ToApisError,
+)
 from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
 if TYPE_CHECKING:
@@ -230,7 +237,8 @@ class ImageStore:
         except ToApisError as failure:
             return error.reworded(f"{error.message}. What came could not be kept: {failure.message}")
         uri = self.reserved(_QUARANTINE).uri(name)
-        final = error.reworded(f"{error.message}. What came is kept as {uri}")
+        bought = "; it is paid, and not bought again" if isinstance(error, ImageTooCostly) else ""
+        final = error.reworded(f"{error.message}. What came is kept as {uri}{bought}")
         record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size, "reason": ""}
         room = max(0, _MOST_SAID - len(json.dumps(record)))
         final.kept = record | {"reason": truncate_json(error.message, room)}
@@ -263,7 +271,7 @@ class ImageStore:
     def _measure(self, path: Path, image_id: str, index: int, *, stem: str = "", name: str = "") -> StoredImage:
         """Check the local file fully and describe it under its name, or the stem with the suffix of its bytes."""
         try:
-            facts = inspect_image(path)
+            facts = decode_file(path)
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()

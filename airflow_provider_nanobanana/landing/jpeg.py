@@ -3,6 +3,8 @@
 libjpeg fills up what is missing before an end marker with grey and says nothing, so half a JPEG with an end marker put
 behind it decodes. Whether the pixels are whole is found out by putting other bytes behind them: what the decoder
 needed no more changes nothing. Marker codes and parameters are those of ITU-T T.81, annex B.
+
+A file may hold as many segments and scans as any encoder writes, and not as many as fit into it: each costs time.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ _MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
 _AFTER_PIXELS: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 #: Encoders write up to about a dozen; of a file with more than this only one decode is asked.
 _MANY_SCANS: Final = 100
+#: A scan of a few bytes costs a pass over all pixels. Optimising encoders write some dozens at most.
+_MOST_SCANS: Final = 500
+#: Markers looked at. Most metadata stands in segments of 64 KiB, of which a file of 64 MiB has a thousand.
+_MOST_MARKERS: Final = 100_000
 #: A run of zero bytes at the end of a file without an end marker is room that nothing was written into.
 _ZERO_RUN: Final = 512
 _FILLER: Final = bytes(byte for byte in hashlib.shake_128(b"nothing").digest(80) if byte not in (0x00, 0xFF))[:64]
@@ -62,7 +68,8 @@ class Jpeg:
 def parse_jpeg(data: bytes) -> Jpeg:
     """Take the first image of a file apart.
 
-    :raises ImageInvalid: There are no compressed pixels, or scans are missing at the end.
+    :raises ImageInvalid: There are no compressed pixels, or scans are missing at the end; or there are more segments
+        or scans than any encoder writes.
     """
     jpeg, pieces = Jpeg(), [b"\xff\xd8"]
     for marker, start, end in _segments(data):
@@ -71,6 +78,8 @@ def parse_jpeg(data: bytes) -> Jpeg:
         elif marker not in _METADATA:
             pieces.append(data[start:end])
             _note(jpeg, marker, data[start + 4 : end])
+        if jpeg.scans > _MOST_SCANS:
+            raise ImageInvalid(f"The jpeg image has more than {_MOST_SCANS} scans; no encoder writes so many")
     if not jpeg.scans:
         raise ImageInvalid("The jpeg image is truncated or corrupt: it holds no pixels")
     if any(jpeg.missing.values()):
@@ -86,7 +95,10 @@ def parse_jpeg(data: bytes) -> Jpeg:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of each segment up to the image's end; that of a scan includes its pixels."""
     at = 2
-    while found := _MARKER.search(data, at):
+    for _ in range(_MOST_MARKERS):
+        found = _MARKER.search(data, at)
+        if found is None:
+            return
         at, marker = found.start(), data[found.start() + 1]
         if marker in _ALONE:
             at += 2
@@ -103,6 +115,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             end = behind.start() if behind else len(data)
         yield marker, at, end
         at = end
+    raise ImageInvalid(f"The jpeg image has more than {_MOST_MARKERS:,} segments; no encoder writes so many")
 
 
 def _note(jpeg: Jpeg, marker: int, body: bytes) -> None:

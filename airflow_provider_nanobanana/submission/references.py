@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from airflow_provider_nanobanana.landing.image_file import MAX_REFERENCE_BYTES, check_reference, reference_name
+from airflow_provider_nanobanana.landing.reference_image import MAX_REFERENCE_BYTES, check_reference, reference_name
 from airflow_provider_nanobanana.landing.storage.base import storage_failures
 from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection

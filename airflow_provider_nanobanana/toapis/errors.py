@@ -192,6 +192,10 @@ class ImageInvalid(ToApisError):
     charged: Charged = "yes"
 
 
+class ImageTooCostly(ImageInvalid):
+    """Decoding the bytes takes more time or memory than one file may, as it would again."""
+
+
 class StorageFailed(ToApisError):
     """The destination did not take the image; the paid image waits at the service until its link expires."""
 

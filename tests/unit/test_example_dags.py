@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_nanobanana.batch.items import build_items
-from airflow_provider_nanobanana.landing.image_file import check_reference
+from airflow_provider_nanobanana.landing.reference_image import check_reference
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"

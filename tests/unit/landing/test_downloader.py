@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
+from airflow_provider_nanobanana.landing import image_store
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.file_names import stem_for
 from airflow_provider_nanobanana.landing.image_store import ImageStore
@@ -136,9 +136,10 @@ def test_what_is_said_of_a_kept_file_is_small(tmp_path: Path) -> None:
 def test_too_little_memory_is_no_fault_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     landing = ImageStore(str(tmp_path))
     landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
-    monkeypatch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(StorageFailed, match="MemoryError"):
-        landing.find(STEM)  # not "broken", which would be bought again
+    for failure in (MemoryError(), OSError(5, "read"), StorageFailed("its process ended: SIGKILL")):
+        monkeypatch.setattr(image_store, "decode_file", lambda path, failure=failure: (_ for _ in ()).throw(failure))
+        with pytest.raises(StorageFailed, match=r"MemoryError|read|SIGKILL"):
+            landing.find(STEM)  # not "broken", which would be bought again
     assert not (tmp_path / RESERVED).exists()
 
 

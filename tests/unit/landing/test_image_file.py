@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import logging
 import random
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin, features
 
@@ -22,13 +20,11 @@ from airflow_provider_nanobanana.landing import image_file
 from airflow_provider_nanobanana.landing.image_file import (
     MAX_PIXELS,
     ImageFacts,
-    check_reference,
     decode_b64,
     detect_format,
     inspect_bytes,
-    inspect_image,
 )
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid
 from tests.support.images import (
     FORMATS,
     chunk,
@@ -39,22 +35,15 @@ from tests.support.images import (
 )
 
 
-def facts(path: Path, data: bytes) -> ImageFacts:
-    path.write_bytes(data)
-    return inspect_image(path)
-
-
-def refusal(path: Path, data: bytes) -> str:
+def refusal(data: bytes) -> str:
     with pytest.raises(ImageInvalid) as caught:
-        facts(path, data)
+        inspect_bytes(data)
     return caught.value.message
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_the_bytes_decide_not_the_suffix(tmp_path: Path, image_format: str) -> None:
-    for name in ("image.png", "image.jpg", "image.txt", "image"):
-        found = facts(tmp_path / name, picture(image_format, (37, 21)))
-        assert found == ImageFacts(image_format, 37, 21)  # type: ignore[arg-type]
+def test_the_bytes_decide(image_format: str) -> None:
+    assert inspect_bytes(picture(image_format, (37, 21))) == ImageFacts(image_format, 37, 21)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -66,32 +55,32 @@ def test_the_bytes_decide_not_the_suffix(tmp_path: Path, image_format: str) -> N
         ("png", {"interlace": True}),
     ],
 )
-def test_variants(tmp_path: Path, image_format: str, options: dict[str, Any]) -> None:
-    assert facts(tmp_path / "x", picture(image_format, **options)).width == 64
+def test_variants(image_format: str, options: dict[str, Any]) -> None:
+    assert inspect_bytes(picture(image_format, **options)).width == 64
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_png_modes(tmp_path: Path, mode: str) -> None:
+def test_png_modes(mode: str) -> None:
     buffer = io.BytesIO()
     Image.new(mode, (30, 20)).save(buffer, "png")
-    assert facts(tmp_path / "x", buffer.getvalue()).height == 20
+    assert inspect_bytes(buffer.getvalue()).height == 20
 
 
-def test_provenance_chunks_are_no_defect(tmp_path: Path) -> None:
-    assert facts(tmp_path / "x", png_with_provenance()).format == "png"
-    assert facts(tmp_path / "x", jpeg_with_provenance()).format == "jpeg"
+def test_provenance_chunks_are_no_defect() -> None:
+    assert inspect_bytes(png_with_provenance()).format == "png"
+    assert inspect_bytes(jpeg_with_provenance()).format == "jpeg"
 
 
-def test_bytes_after_a_jpeg_are_no_defect(tmp_path: Path) -> None:
-    assert facts(tmp_path / "x", picture("jpeg") + bytes(200_000)).format == "jpeg"
+def test_bytes_after_a_jpeg_are_no_defect() -> None:
+    assert inspect_bytes(picture("jpeg") + bytes(200_000)).format == "jpeg"
 
 
 @pytest.mark.parametrize("image_format", ["png", "gif", "webp"])
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path, image_format: str) -> None:
+def test_of_an_animation_the_first_frame_counts(image_format: str) -> None:
     frames = [Image.new("RGB", (20, 10), color) for color in ("red", "green", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, image_format, save_all=True, append_images=frames[1:], duration=100)
-    found = facts(tmp_path / "x", buffer.getvalue())
+    found = inspect_bytes(buffer.getvalue())
     assert (found.format, found.width, found.height) == (image_format, 20, 10)
 
 
@@ -105,25 +94,25 @@ def test_of_an_animation_the_first_frame_counts(tmp_path: Path, image_format: st
     ],
 )
 def test_cut_anywhere_is_invalid(
-    tmp_path: Path, image_format: str, needless: int, lenient: bool, monkeypatch: pytest.MonkeyPatch
+    image_format: str, needless: int, lenient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # DAG files set this, for the whole process.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     data = picture(image_format)
     cuts = {*range(1, 40), *range(40, len(data), 97)} - set(range(needless + 1))
     for cut in sorted(cuts):
-        refusal(tmp_path / "x", data[:-cut])
+        refusal(data[:-cut])
 
 
-def test_a_flipped_bit_in_a_png_is_invalid(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_png_is_invalid() -> None:
     data = bytearray(picture("png"))
     for at in range(8, len(data), 101):
         data[at] ^= 1
-        refusal(tmp_path / "x", bytes(data))
+        refusal(bytes(data))
         data[at] ^= 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(
     image_format=st.sampled_from(FORMATS),
     at=st.integers(0, 10_000),
@@ -131,47 +120,47 @@ def test_a_flipped_bit_in_a_png_is_invalid(tmp_path: Path) -> None:
     keep=st.booleans(),
 )
 def test_damage_is_found_or_harmless_and_never_another_error(
-    tmp_path: Path, image_format: str, at: int, junk: bytes, keep: bool
+    image_format: str, at: int, junk: bytes, keep: bool
 ) -> None:
     data = picture(image_format)
     at %= len(data)
     damaged = data[:at] + junk + data[at + len(junk) if keep else at :]
     try:
-        found = facts(tmp_path / "x", damaged)
+        found = inspect_bytes(damaged)
     except ImageInvalid:
         return
     assert found.width * found.height <= MAX_PIXELS
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_anything_behind_magic_bytes_is_invalid(tmp_path: Path, junk: bytes) -> None:
+@settings(max_examples=60, deadline=None)
+def test_anything_behind_magic_bytes_is_invalid(junk: bytes) -> None:
     for magic in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x01\x00\x00WEBP", b"GIF89a"):
-        refusal(tmp_path / "x", magic + junk)
+        refusal(magic + junk)
 
 
 @pytest.mark.parametrize(("width", "height"), [(5000, 4001), (20_000_001, 1), (65_535, 65_535), (2**31 - 1, 2**31 - 1)])
 def test_too_many_pixels_are_refused_from_the_header_alone(
-    tmp_path: Path, width: int, height: int, monkeypatch: pytest.MonkeyPatch
+    width: int, height: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     before = Image.MAX_IMAGE_PIXELS
-    refusal(tmp_path / "x", png_header(width, height))
+    refusal(png_header(width, height))
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-def test_the_largest_size_of_the_model_is_taken(tmp_path: Path) -> None:
+def test_the_largest_size_of_the_model_is_taken() -> None:
     buffer = io.BytesIO()
     Image.new("L", (12_288, 1_536)).save(buffer, "png")
-    assert facts(tmp_path / "x", buffer.getvalue()).width == 12_288
+    assert inspect_bytes(buffer.getvalue()).width == 12_288
 
 
-def test_a_text_bomb_in_a_png_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_bomb_in_a_png_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     png = picture("png")
     bomb = chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(100_000_000)))
     at = png.index(b"IDAT") - 4
     monkeypatch.setattr(PngImagePlugin, "_safe_zlib_decompress", lambda data: pytest.fail("unpacked"))
-    assert facts(tmp_path / "x", png[:at] + bomb + png[at:]).format == "png"
+    assert inspect_bytes(png[:at] + bomb + png[at:]).format == "png"
 
 
 @pytest.mark.parametrize(
@@ -189,61 +178,16 @@ def test_a_text_bomb_in_a_png_is_not_unpacked(tmp_path: Path, monkeypatch: pytes
         (b"see https://h.example/p?signature=s3cret now", "see https://h.example/p?… now"),
     ],
 )
-def test_what_is_no_image_is_named(tmp_path: Path, data: bytes, words: str) -> None:
-    message = refusal(tmp_path / "x", data)
+def test_what_is_no_image_is_named(data: bytes, words: str) -> None:
+    message = refusal(data)
     assert words in message
     assert len(message) < 300
     assert "s3cret" not in message
 
 
-def test_svg_and_eps_never_reach_a_decoder(tmp_path: Path) -> None:
+def test_svg_and_eps_never_reach_a_decoder() -> None:
     for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"<svg xmlns='x'></svg>", b"BM" + bytes(60)):
-        refusal(tmp_path / "x", data)
-
-
-def test_a_missing_file_is_not_an_invalid_image(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        inspect_image(tmp_path / "nothing")
-
-
-# --- reference images ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("image_format", "mime"), [("png", "image/png"), ("jpeg", "image/jpeg"), ("webp", "image/webp")]
-)
-def test_the_mime_type_of_a_reference(image_format: str, mime: str) -> None:
-    assert check_reference(picture(image_format)) == mime
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"", "empty"),
-        (b"<html>login</html>", "HTML or XML"),
-        (b"root:x:0:0:root:/root:/bin/bash", "text"),
-        (b"BM" + bytes(60), "unknown bytes"),
-        (picture("gif"), "a GIF"),
-    ],
-)
-def test_a_reference_of_another_kind_is_named_without_its_content(data: bytes, kind: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        check_reference(data, name="s3://b/a.gif")
-    assert refused.value.message == f"s3://b/a.gif must be JPEG, PNG or WebP of at most 10 MB; it is {kind}"
-
-
-@pytest.mark.parametrize(
-    ("size", "warned"), [(10_000_000, False), (10_000_001, True), (10_485_760, True), (10_485_761, None)]
-)
-def test_reference_size(size: int, warned: bool | None, caplog: pytest.LogCaptureFixture) -> None:
-    data = picture("png").ljust(size, b"\0")
-    with caplog.at_level(logging.WARNING):
-        if warned is None:
-            with pytest.raises(InvalidRequest, match="more than 10,485,760 bytes"):
-                check_reference(data)
-        else:
-            check_reference(data)
-    assert ("may refuse" in caplog.text) == bool(warned)
+        refusal(data)
 
 
 def test_sniff_needs_the_whole_mark() -> None:

@@ -1,0 +1,128 @@
+"""The process of :mod:`decoder`: it decodes the files it is given, one after another, each within its limits.
+
+It is started without the environment and without ``site``: it imports the pure check, Pillow and nothing else, no
+Airflow above all. Its standard input is the socket to the worker process; when that is closed, it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import math
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+
+from airflow_provider_nanobanana.landing.decode_outcome import (
+    IMAGE_LIMITS,
+    LARGE_REFERENCE_LIMITS,
+    NO_MEMORY_STATUS,
+    DecodeLimits,
+    NotAnImage,
+    Outcome,
+    limits_for,
+    memory_outcome,
+)
+from airflow_provider_nanobanana.landing.decoder_messages import FILE, receive, send_answer, to_json
+from airflow_provider_nanobanana.landing.image_file import inspect_bytes, inspect_reference
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+
+
+def main() -> None:
+    """Serve the worker process until it closes the socket or is gone."""
+    _keep_apart()
+    _load_decoders()
+    with socket.socket(fileno=0) as channel, contextlib.suppress(ConnectionError, EOFError):
+        send_answer(channel, b"")
+        while True:
+            size, reference = FILE.unpack(receive(channel, FILE.size))
+            send_answer(channel, to_json(_inspect(channel, size, reference)))
+
+
+def _keep_apart() -> None:
+    """Leave signals to the worker process, which closes the socket when it ends; write no cores, wait for no reader."""
+    os.set_blocking(2, False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Where memory is short, this process is the one to go, not the task (Linux).
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def _load_decoders() -> None:
+    """Load what would be loaded with the first image."""
+    from PIL import Image
+
+    Image.preinit()
+    for name in ("WebP", "Avif"):
+        with contextlib.suppress(ImportError):
+            plugin = importlib.import_module(f"PIL.{name}ImagePlugin")
+            # Each thread takes address space, which is limited; a large machine would have many.
+            vars(plugin)["DEFAULT_MAX_THREADS"] = 1
+
+
+def _inspect(channel: socket.socket, size: int, reference: bool) -> Outcome:
+    """Receive a file and decode it within its limits."""
+    before = _address_space()
+    limits = LARGE_REFERENCE_LIMITS if reference else IMAGE_LIMITS
+    _limit(limits, before)
+
+    def narrow(pixels: int) -> None:
+        nonlocal limits
+        limits = limits_for(pixels)
+        _limit(limits, before)
+
+    try:
+        held = [receive(channel, size)]
+    except MemoryError:
+        sys.exit(NO_MEMORY_STATUS)
+    try:
+        # Nobody here keeps the bytes, so that the check can let go of them.
+        return inspect_reference(held.pop(), narrow) if reference else inspect_bytes(held.pop())
+    except ImageInvalid as invalid:
+        return NotAnImage(invalid.message)
+    except MemoryError:
+        pass
+    return memory_outcome(limits, granted=_would_be_granted(limits, before))
+
+
+def _limit(limits: DecodeLimits, before: int | None) -> None:
+    """Move this process's own limits on, by what the next file may take."""
+    _soft(resource.RLIMIT_CPU, math.ceil(time.process_time()) + limits.cpu_seconds)
+    if before is not None:
+        _soft(resource.RLIMIT_AS, before + limits.memory)
+
+
+def _soft(what: int, value: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    resource.setrlimit(what, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _address_space() -> int | None:
+    """Return the bytes of this process's address space; None where it is not known, as on macOS, which limits none."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        return None
+
+
+def _would_be_granted(limits: DecodeLimits, before: int | None) -> bool:
+    """Say whether the machine gives this process as much memory as it may take."""
+    gc.collect()
+    now = _address_space()
+    if now is None or before is None:
+        return False
+    try:
+        mmap.mmap(-1, max(mmap.PAGESIZE, before + limits.memory - now - mmap.PAGESIZE)).close()
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,81 @@
+"""What the worker process and the decoder's process say to each other, over one socket.
+
+To the decoder: :data:`FILE`, then so many bytes. Back: :data:`LENGTH`, then an outcome as :func:`to_json` writes it;
+first of all an empty one, when it is ready.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any, Final, TypeGuard
+
+from airflow_provider_nanobanana.landing.decode_outcome import MachineLacks, NotAnImage, Outcome, TooCostly
+from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFacts
+from airflow_provider_nanobanana.toapis.redaction import one_line
+
+#: Size of the file in bytes, and whether it is a reference image.
+FILE: Final = struct.Struct("!Q?")
+#: Size of what follows.
+LENGTH: Final = struct.Struct("!I")
+_MOST_SIDE: Final = 2**31
+
+
+def receive(channel: socket.socket, size: int) -> bytes:
+    """Return exactly so many bytes.
+
+    :raises EOFError: There are no more: the other side is gone.
+    :raises TimeoutError: As the socket says.
+    """
+    # Whole at once where the kernel can: 64 MiB are not held twice.
+    data = channel.recv(size, socket.MSG_WAITALL) if size else b""
+    pieces = [data]
+    missing = size - len(data)
+    while missing:
+        if not pieces[-1]:
+            raise EOFError
+        pieces.append(channel.recv(missing))
+        missing -= len(pieces[-1])
+    return data if len(pieces) == 1 else b"".join(pieces)
+
+
+def send_answer(channel: socket.socket, answer: bytes) -> None:
+    """Send an outcome, or nothing: that the process is ready."""
+    channel.sendall(LENGTH.pack(len(answer)) + answer)
+
+
+def to_json(outcome: Outcome) -> bytes:
+    """Return an outcome as the process sends it; :func:`from_json` reads it."""
+    match outcome:
+        case ImageFacts():
+            value: dict[str, Any] = {"format": outcome.format, "width": outcome.width, "height": outcome.height}
+        case NotAnImage():
+            value = {"not_an_image": outcome.reason}
+        case TooCostly():
+            value = {"too_costly": outcome.reason}
+        case MachineLacks():
+            value = {"machine_lacks": outcome.reason}
+    return json.dumps(value).encode()
+
+
+def _is_side(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 < value < _MOST_SIDE
+
+
+def from_json(text: bytes) -> Outcome | None:
+    """Return the outcome that a process sent; None where it is none: hostile bytes may have taken the process over."""
+    try:
+        match json.loads(text):
+            case {"format": str(name), "width": width, "height": height} if _is_side(width) and _is_side(height):
+                known = next((one for one in SUFFIXES if one == name), None)
+                return known and ImageFacts(known, width, height)
+            case {"not_an_image": str(reason)}:
+                return NotAnImage(one_line(reason))
+            case {"too_costly": str(reason)}:
+                return TooCostly(one_line(reason))
+            case {"machine_lacks": str(reason)}:
+                return MachineLacks(one_line(reason))
+    except (ValueError, RecursionError):
+        pass
+    return None

@@ -1,0 +1,65 @@
+"""Reference images: checked by decoding before one is uploaded, and the name it is uploaded under."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from airflow_provider_nanobanana.landing.decoder import decode_reference
+from airflow_provider_nanobanana.landing.image_file import detect_format, kind_of
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
+
+log = logging.getLogger(__name__)
+
+#: Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page).
+MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
+#: Above this a reference image may still be refused: the service does not say which megabyte it means.
+SAFE_REFERENCE_BYTES: Final = 10_000_000
+_SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
+_IMAGE_SUFFIXES: Final = frozenset(
+    ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")
+)
+_JPEG_SUFFIXES: Final = ("jpg", "jpeg", "jpe", "jfif")
+_LONGEST_NAME: Final = 80
+_HEAD: Final = 1024
+
+
+def check_reference(data: bytes, *, name: str = "reference image") -> str:
+    """Check a reference image before it is uploaded, by decoding it, and return its MIME type.
+
+    :param data: The content, or its beginning: one byte more than 10 MiB is enough.
+    :param name: What the message calls it.
+    :raises InvalidRequest: No whole JPEG, PNG or WebP, larger than 10 MiB (``docs/toapis.md``, "Uploads"), above 80
+        megapixels, or one that takes more time or memory to decode than :func:`decode_reference` allows.
+    :raises StorageFailed: This machine could not decode it now.
+    """
+    head = data[:_HEAD]
+    found = detect_format(head)
+    if found not in _SENT_AS_REFERENCE:
+        what = f"a {found.upper()}" if found else kind_of(head)
+        raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
+    if len(data) > MAX_REFERENCE_BYTES:
+        raise InvalidRequest(f"{name} has more than {MAX_REFERENCE_BYTES:,} bytes; at most 10 MB is allowed")
+    if len(data) > SAFE_REFERENCE_BYTES:
+        log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{len(data):,}")
+    try:
+        decode_reference(data)
+    except ImageInvalid as invalid:
+        raise InvalidRequest(
+            f"{name} must be a whole JPEG, PNG or WebP: {invalid.message}. Nothing was sent and nothing charged."
+        ) from invalid
+    return f"image/{found}"
+
+
+def reference_name(uri: str, mime_type: str) -> str:
+    """Return the file name under which a reference is uploaded: its own, with the suffix of what it really is.
+
+    What follows a ``?`` may be a signature and stays here.
+    """
+    own = uri.partition("?")[0].rpartition("/")[2]
+    stem, dot, suffix = own.rpartition(".")
+    known = bool(dot) and suffix.lower() in _IMAGE_SUFFIXES
+    found = mime_type.removeprefix("image/")
+    if not known or suffix.lower() not in (_JPEG_SUFFIXES if found == "jpeg" else (found,)):
+        suffix = "jpg" if found == "jpeg" else found
+    return f"{(stem if known else own)[:_LONGEST_NAME] or 'reference'}.{suffix}"
