@@ -8,9 +8,9 @@ and every further thread of it comes from a pool.
 
 What a stop does, in this order:
 
-1. at once: no job of a pool begins, and the next call of the service, or sleep, raises :class:`TaskEnded`;
-2. after 1.5 s: jobs that still run are given up, so that the work goes on with what it knows, saves it and ends;
-3. after 3 s: the task is left. Its threads ask Airflow for nothing more, write no ledger and send nothing; they go with
+1. at once: no job of a pool begins, no call of the service leaves; there, and in a sleep, :class:`TaskEnded` is raised;
+2. after 1 s: jobs that still run are given up, so that the work goes on with what it knows, saves it and ends;
+3. after 2 s: the task is left. Its threads ask Airflow for nothing more, write no ledger and send nothing; they go with
    the process.
 
 A POST that is given up is one of a process that was killed: it was written ahead, and the next attempt looks for it.
@@ -34,9 +34,11 @@ from airflow_provider_nanobanana.toapis.errors import TransientFailure
 log = logging.getLogger(__name__)
 
 #: Seconds in which what is under way may come to its end by itself.
-FINISH_SECONDS: Final = 1.5
+FINISH_SECONDS: Final = 1.0
 #: Seconds after them in which the work may save what it knows.
-SAVE_SECONDS: Final = 1.5
+SAVE_SECONDS: Final = 1.0
+#: Seconds after which a signal is noticed at the latest.
+_SIGNAL_SECONDS: Final = 0.25
 #: Seconds for a question to Airflow that is under way when the task is left.
 _LAST_QUESTION_SECONDS: Final = 0.5
 
@@ -49,7 +51,7 @@ class TaskEnded(BaseException):
 
 
 class StoppableTask:
-    """One run of an operator's work, which ends within about 3 s of a stop.
+    """One run of an operator's work, which ends within about 2 s of a stop.
 
     :param on_stop: Called once when the task is to stop, in the thread of :meth:`run`.
     """
@@ -74,7 +76,7 @@ class StoppableTask:
         job.future.add_done_callback(lambda _: self._news.put("ended"))
         try:
             threading.Thread(target=job.run, name="task", daemon=True).start()
-            if self._news.get() == "stop":
+            if self._first_news() == "stop":
                 self._end(job.future)
         except BaseException:
             self._end(job.future)
@@ -137,6 +139,12 @@ class StoppableTask:
             if not work.done():
                 log.warning("The task ends while threads of it still wait; they end with its process.")
 
+    def _first_news(self) -> str:
+        # A signal that comes right before the wait, or to another thread, is not noticed before the wait is over.
+        while True:
+            with suppress(Empty):
+                return self._news.get(timeout=_SIGNAL_SECONDS)
+
     def _has_ended(self, work: Future[Any], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while not work.done() and (left := deadline - time.monotonic()) > 0:
@@ -176,7 +184,7 @@ def current_task() -> StoppableTask | None:
 
 
 def check_not_stopped() -> None:
-    """Go on only while the task that this thread works for, if any, is not stopped; asked right before a call.
+    """Go on only while the task that this thread works for, if any, is not stopped; asked right before a call leaves.
 
     :raises TaskEnded: It is.
     """

@@ -119,15 +119,17 @@ class NanoBananaHook(BaseHook):
 
         :raises ConfigurationError: Key, host, proxy or certificates cannot be used.
         """
-        # Asked right before each call: the last moment at which a task that is being ended can keep a POST back.
-        worker_threads.check_not_stopped()
         settings = self.settings
         with self._building:
             if self._client is None:
                 from airflow_provider_nanobanana.toapis.client import ToApisClient
 
                 self._client = ToApisClient(
-                    settings.base_url, settings.api_key.get_secret_value(), timeout=settings.timeout, sleep=self.sleep
+                    settings.base_url,
+                    settings.api_key.get_secret_value(),
+                    timeout=settings.timeout,
+                    sleep=self.sleep,
+                    before_send=worker_threads.check_not_stopped,
                 )
                 # Closed at the latest with the hook: in a @task function nobody thinks of close().
                 weakref.finalize(self, self._client.close)

@@ -45,14 +45,15 @@ class ImageDownloader:
         self.store = ImageStore(destination)
         self.store.check_writable()
         policy = address_policy_for(session.settings.base_url, system_resolve)
-        self._fetchers = LendingPool(partial(LinkFetcher, policy, timeout=session.settings.timeout))
+        self._fetchers = LendingPool(
+            partial(LinkFetcher, policy, timeout=session.settings.timeout), lambda fetcher: fetcher.close()
+        )
 
     def __enter__(self) -> ImageDownloader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for fetcher in self._fetchers.made:
-            fetcher.close()
+        self._fetchers.close()
 
     def land(
         self,

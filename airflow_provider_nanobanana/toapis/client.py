@@ -115,6 +115,7 @@ class ToApisClient(_BaseClient):
     :param api_key: Sent as ``Authorization: Bearer`` to that host and no other.
     :param timeout: Seconds for one HTTP call, body included.
     :param retry: How a call is repeated that names nothing else.
+    :param before_send: As :class:`ConnectionDeadline` takes it.
     """
 
     #: Called with each answer before it is read; whoever wants to see answers as they are puts a function here.
@@ -128,12 +129,14 @@ class ToApisClient(_BaseClient):
         timeout: float = 30.0,
         retry: RequestRetry | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        before_send: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(base_url, api_key, timeout=timeout)
         self._retry = retry or RequestRetry()
         self._sleep = sleep
         self._closed = False
-        self._pool = LendingPool(self._open)
+        self._before_send = before_send
+        self._pool = LendingPool(self._open, lambda connections: connections.http.close())
         with self._pool.lend():
             # What keeps connections from being opened at all is known before anything is written ahead.
             pass
@@ -182,13 +185,12 @@ class ToApisClient(_BaseClient):
 
     def _open(self) -> _Connections:
         transport = open_transport(httpx.HTTPTransport, self._proxy, shared_ssl_context(), limits=_LIMITS)
-        return _Connections(transport, ConnectionDeadline())
+        return _Connections(transport, ConnectionDeadline(before_send=self._before_send))
 
     def close(self) -> None:
         """Close all connections; no call can be sent afterwards."""
         self._closed = True
-        for connections in self._pool.made:
-            connections.http.close()
+        self._pool.close()
 
 
 class _Connections(NamedTuple):

@@ -50,10 +50,14 @@ class ConnectionDeadline:
     (httpcore, "Request extensions").
 
     :param clock: Monotonic seconds.
+    :param before_send: Called right before a request leaves; what it raises keeps the request back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, before_send: Callable[[], None] = lambda: None
+    ) -> None:
         self._clock = clock
+        self._before_send = before_send
         self._sockets: list[socket.socket] = []
         self._ends_at = math.inf
         self._ended = False
@@ -69,8 +73,10 @@ class ConnectionDeadline:
             # After it is remembered: either this sees that the time is over, or who ends it sees the socket.
             if self._is_over():
                 self._cut()
-        elif event.endswith(".send_request_headers.started") and self._is_over():
-            raise httpx.ConnectTimeout("its time was over before it could be sent")
+        elif event.endswith(".send_request_headers.started"):
+            self._before_send()
+            if self._is_over():
+                raise httpx.ConnectTimeout("its time was over before it could be sent")
 
     @contextlib.contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
@@ -103,8 +109,10 @@ class LendingPool(Generic[T]):
     Connections that are cut off at a deadline must not take the calls of others with them.
     """
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], T], close: Callable[[T], None] = lambda one: None) -> None:
         self._make = make
+        self._close = close
+        self._closed = False
         self._idle: deque[T] = deque()
         self.made: list[T] = []
 
@@ -120,6 +128,15 @@ class LendingPool(Generic[T]):
             yield one
         finally:
             self._idle.append(one)
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        """Close all things: those that are lent once they come back, since a thread that was given up may use them."""
+        self._closed = True
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread closes it
+                self._close(self._idle.pop())
 
 
 @cache

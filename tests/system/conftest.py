@@ -64,7 +64,11 @@ def statsd() -> Iterator[StatsdServer]:
 def stack(emulator: Emulator, statsd: StatsdServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     """The four processes of Airflow, started once; DAGs of ``example_dags`` and ``tests/system/dags``."""
     home = tmp_path_factory.mktemp("airflow")
-    env = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json(), **statsd.environment}
+    connections = {
+        "AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json(),
+        "AIRFLOW_CONN_NANOBANANA_PATIENT": emulator.connection_json(timeout=600),
+    }
+    env = {**connections, **statsd.environment}
     with AirflowStack(home, [EXAMPLES, HERE / "dags"], env=env) as stack:
         yield stack
 
