@@ -107,7 +107,12 @@ class TestStoppableTask:
         def work() -> None:
             try:
                 with WorkerPool(2) as pool:
-                    done = [pool.submit(str, "fine"), pool.submit(job), pool.submit(job), pool.submit(str, "late")]
+                    done: list[Future[Any]] = [
+                        pool.submit(str, "fine"),
+                        pool.submit(job),
+                        pool.submit(job),
+                        pool.submit(str, "late"),
+                    ]
                     for future in done:
                         saved.append(future.result())
             finally:
