@@ -18,12 +18,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dev.benchmarks import account, claims, generate, memory, plot, poll, report, three_ways, triggerer, two_processes
+from dev.benchmarks import (
+    account,
+    claims,
+    decode,
+    generate,
+    memory,
+    plot,
+    poll,
+    report,
+    three_ways,
+    triggerer,
+    two_processes,
+)
 from dev.benchmarks.scenario import FOLDER, Bench, Scenario
 from dev.stack.processes import REPO
 
 #: Whose ``SCENARIOS`` there are; the order is that of the page.
-_MODULES = (poll, two_processes, memory, account, triggerer, generate, three_ways, claims)
+_MODULES = (poll, two_processes, memory, account, triggerer, generate, three_ways, claims, decode)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS}
 
 

@@ -73,8 +73,10 @@ def _empty_blocks(size: int) -> bytes:
     """A PNG whose compressed pixels hold empty blocks of five bytes."""
     picture = _small("png")
     at = picture.index(b"IDAT") - 4
-    data = b"\x78\x01" + b"\0\0\0\xff\xff" * (size // 5)
-    return picture[:at] + _chunk(b"IDAT", data) + picture[at:]
+    length = int.from_bytes(picture[at : at + 4], "big")
+    pixels = picture[at + 8 : at + 8 + length]
+    chunk = _chunk(b"IDAT", pixels[:2] + b"\0\0\0\xff\xff" * (size // 5) + pixels[2:])
+    return picture[:at] + chunk + picture[at + 12 + length :]
 
 
 def _guesses(size: int) -> bytes:

@@ -241,6 +241,8 @@ def way(seconds: float, **fields: Any) -> dict[str, Any]:
     return dict.fromkeys(("wall_seconds", "worker_seconds", "cpu_seconds"), seconds) | {"failed": 0} | fields
 
 
+BOMB = {"seconds": 14.0, "added_bytes": 500_000_000, "good": 7, "landed": 7, "quarantined": 1}
+
 OURS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("poll-1000", "poll-60", "poll-5000"), POLL),
     "poll-limiters": {"runs": dict.fromkeys(poll._LIMITERS, POLL)},
@@ -252,6 +254,8 @@ OURS: dict[str, dict[str, Any]] = {
     "generate-first": {"runs": {"1": BATCH, "20": BATCH}},
     "generate-vs": {"generate": way(300.0), "pipelines": way(4000.0)},
     **dict.fromkeys(("claims", "claims-s3"), CLAIMS),
+    "decode-4k": {"ratio": 1.05, "seconds": 8.0},
+    "bombs": {"bombs": {"one": BOMB, "two": BOMB | {"landed": 8, "quarantined": 0}}},
 }
 
 
@@ -336,6 +340,11 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
         ("claims", {"overlap": {**CLAIMS["overlap"], "state": "failed"}}),
         ("claims", {"rerun": {**CLAIMS["rerun"], "charges": 1}}),
         ("claims", {"rerun": {**CLAIMS["rerun"], "reused": 9_999}}),
+        ("decode-4k", {"ratio": 1.11}),
+        ("bombs", {"bombs": {"one": BOMB, "two": BOMB | {"seconds": 15.1}}}),
+        ("bombs", {"bombs": {"one": BOMB, "two": BOMB | {"added_bytes": 601_000_000}}}),
+        ("bombs", {"bombs": {"one": BOMB, "two": BOMB | {"good": 6, "landed": 7}}}),
+        ("bombs", {"bombs": {"one": BOMB, "two": BOMB | {"quarantined": 0}}}),
         ("claims-s3", {"calls_per_image": {"off": {}, "auto": {"PUT claims": 1.0, "GET claims": 1.0}}}),
     ],
 )
