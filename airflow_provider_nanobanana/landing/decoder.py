@@ -46,7 +46,7 @@ from airflow_provider_nanobanana.toapis.redaction import one_line
 log = logging.getLogger(__name__)
 
 #: Seconds within which a child is ready; about 0.2 where the interpreter's files are at hand.
-_START_SECONDS: Final = 60.0
+_START_SECONDS: Final = 30.0
 #: Seconds that a process gets to be gone when it has closed its socket, or was killed.
 _END_SECONDS: Final = 5.0
 _PIECE: Final = 256 * 1024
@@ -224,7 +224,7 @@ class _Child:
     def wait_until_ready(self) -> str:
         """Return "" when it is ready for files; why it is not, in words, when it ended or took too long."""
         try:
-            if self._answer(time.monotonic() + _START_SECONDS) == b"":
+            if self._answer(_START_SECONDS) == b"":
                 return ""
             why = "it is another program"
         except _Overdue:
@@ -242,13 +242,13 @@ class _Child:
         :raises OSError: The file cannot be read.
         """
         limits = LARGE_REFERENCE_LIMITS if reference else IMAGE_LIMITS
-        deadline = time.monotonic() + limits.wall_seconds
         file.seek(0)
         try:
-            self._send(FILE.pack(size, reference), deadline)
+            # What a slow disk takes to read the file is not the decoder's time.
+            self._send(FILE.pack(size, reference), limits.wall_seconds)
             for piece in _pieces(file, size):
-                self._send(piece, deadline)
-            text = self._answer(deadline)
+                self._send(piece, limits.wall_seconds)
+            text = self._answer(limits.wall_seconds)
         except _Overdue:
             ending = Ending(None, overdue=True, cpu_seconds=_cpu_seconds(self._process.pid), again=again)
             self.kill()
@@ -304,8 +304,8 @@ class _Child:
             lines = (pipe.read(_LONGEST_ANSWER) or b"").decode("utf-8", "replace").strip().splitlines()
         self.last_words = " / ".join(one_line(line.strip(), limit=160) for line in lines[-3:])
 
-    def _send(self, piece: bytes, deadline: float) -> None:
-        self._channel.settimeout(_remaining(deadline))
+    def _send(self, piece: bytes, seconds: float) -> None:
+        self._channel.settimeout(seconds)
         try:
             self._channel.sendall(piece)
         except TimeoutError:
@@ -313,8 +313,9 @@ class _Child:
         except OSError:
             raise _Gone from None
 
-    def _answer(self, deadline: float) -> bytes:
+    def _answer(self, seconds: float) -> bytes:
         """Return what it sends next, of which more than an answer can hold is none."""
+        deadline = time.monotonic() + seconds
         try:
             (size,) = LENGTH.unpack(self._receive(LENGTH.size, deadline))
             return self._receive(min(size, _LONGEST_ANSWER), deadline)
@@ -324,13 +325,9 @@ class _Child:
             raise _Gone from None
 
     def _receive(self, size: int, deadline: float) -> bytes:
-        self._channel.settimeout(_remaining(deadline))
+        # At least some: zero would mean not to wait, and to fail otherwise.
+        self._channel.settimeout(max(0.001, deadline - time.monotonic()))
         return receive(self._channel, size)
-
-
-def _remaining(deadline: float) -> float:
-    """Return the seconds until a deadline, at least some: zero would mean not to wait, and to fail otherwise."""
-    return max(0.001, deadline - time.monotonic())
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:

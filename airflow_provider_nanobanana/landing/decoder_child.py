@@ -51,7 +51,9 @@ def _keep_apart() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _soft(
+        resource.RLIMIT_CORE, 1
+    )  # too little for a file, and, unlike 0, none for a program that takes them in (Linux)
     # Where memory is short, this process is the one to go, not the task (Linux).
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")

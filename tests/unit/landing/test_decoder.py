@@ -286,6 +286,25 @@ def test_a_child_that_stands_still_is_killed_and_not_the_image_s_fault(monkeypat
     assert decoder._child is None
 
 
+class SlowDisk(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        time.sleep(0.2)
+        return super().read(size)
+
+
+def test_the_time_of_a_slow_disk_is_not_the_decoder_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder()
+    try:
+        assert inspect(decoder, PNG) == FACTS
+        first = pid(decoder)
+        monkeypatch.setattr(decoder_module, "IMAGE_LIMITS", DecodeLimits(10, 512 * MIB, 0.5))
+        monkeypatch.setattr(decoder_module, "_PIECE", len(PNG) // 4)
+        assert decoder.inspect(SlowDisk(PNG), len(PNG)) == FACTS
+        assert pid(decoder) == first
+    finally:
+        decoder.close()
+
+
 @pytest.mark.parametrize("answer", [b"{}", b"nonsense", b'{"format": "png", "width": 0, "height": 9}', b"[" * 9000])
 def test_an_answer_that_is_none_is_not_believed(answer: bytes) -> None:
     decoder = Decoder(child(f"child.to_json = lambda outcome: {answer!r}"))
