@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a slice that has bought the last item goes on landing.
+#: Seconds that landing gets at the end of a slice whose time is over.
 _LAST_ROUNDS: Final = 10.0
 #: Seconds between two rounds of collecting while the buying goes on.
 _BETWEEN_ROUNDS: Final = 2.0

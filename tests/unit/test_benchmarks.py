@@ -315,7 +315,7 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
         ("triggerer", {"succeeded": 299}),
         ("triggerer", {"held": {**SPREAD, "p99": 0.2}}),
         ("generate-2000", {"submit_share": 0.949}),
-        ("generate-2000", {"share": 0.79}),
+        ("generate-2000", {"share": 0.71}),
         ("generate-2000", {"idle_seconds": 0.6}),
         ("generate-2000", {"first_picture": {"latency": 12.0, "delay": 10.1}}),
         ("generate-2000", {"first_picture": None}),
