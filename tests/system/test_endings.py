@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from tests.system.harness import Run, System
+from tests.system.harness import System
 
 TASKS = ("generate", "submit", "sensor", "download")
 #: Seconds of the tasks of ``stuck_timed``.
@@ -52,17 +52,6 @@ def seconds(instance: dict[str, Any]) -> float:
     return (ended - began).total_seconds()
 
 
-def goes_on_unharmed(system: System, run: Run) -> None:
-    """Clear all that was ended, with a service that answers: what was bought is found, and nothing is bought again."""
-    system.emulator.clear_faults()
-    system.emulator.complete_all()
-    run.clear(*TASKS)
-    assert run.wait(timeout=240) == "success", run.states()
-    ledger = system.emulator.ledger()
-    assert ledger["count"] == 2 + 4 + 1 and not ledger["duplicates"]
-    assert len(list(system.images.glob("*.png"))) == 5
-
-
 def test_a_timeout_ends_a_task_whatever_its_threads_do(system: System, stuck: dict[str, Any]) -> None:
     run = system.start("stuck_timed", **stuck)
     for task_id in TASKS:
@@ -70,35 +59,32 @@ def test_a_timeout_ends_a_task_whatever_its_threads_do(system: System, stuck: di
         print(f"{task_id}: ended {seconds(instance) - TIMEOUT:.1f} s after its timeout, with the start of its process")
         assert seconds(instance) < SOON, task_id
         assert "AirflowTaskTimeout" in run.log(task_id), task_id
-    goes_on_unharmed(system, run)
 
 
-def test_a_sigterm_ends_a_task_whatever_its_threads_do(system: System, stuck: dict[str, Any]) -> None:
-    """As a supervisor passes it on whose pod is moved: no SIGKILL follows."""
-    run = system.start("stuck_signalled", **stuck)
-    await_stuck(system)
-    for task_id in TASKS:
-        instance = run.wait_for(task_id, "running")
-        began = time.monotonic()
-        os.kill(instance["pid"], signal.SIGTERM)
-        run.wait_for(task_id, "up_for_retry", timeout=SOON)
-        print(f"{task_id}: ended {time.monotonic() - began:.1f} s after SIGTERM, within a second")
-        assert "Airflow ended this attempt" in run.log(task_id), task_id
-    goes_on_unharmed(system, run)
-
-
-def test_marking_a_task_failed_ends_it_before_it_is_killed(system: System, stuck: dict[str, Any]) -> None:
-    """Airflow's supervisor finds out at a heartbeat, sends SIGTERM and, five seconds later, SIGKILL."""
+def test_a_task_that_is_killed_ends_by_itself_and_goes_on_unharmed(system: System, stuck: dict[str, Any]) -> None:
+    """SIGTERM alone, as a supervisor passes it on whose pod is moved; and marked failed: SIGKILL follows after 5 s."""
     run = system.start("stuck_signalled", **stuck)
     await_stuck(system)
     pids = {task_id: run.wait_for(task_id, "running")["pid"] for task_id in TASKS}
-    for task_id in TASKS:
+    for task_id in ("submit", "download"):
+        began = time.monotonic()
+        os.kill(pids[task_id], signal.SIGTERM)
+        run.wait_for(task_id, "up_for_retry", timeout=SOON)
+        print(f"{task_id}: ended {time.monotonic() - began:.1f} s after SIGTERM, within a second")
+    for task_id in ("generate", "sensor"):
         run.api.mark(run.dag_id, run.run_id, task_id)
     for task_id, pid in pids.items():
         run.api.wait_until(lambda pid=pid: None if _is_alive(pid) else True, f"the end of {task_id}", SOON)  # type: ignore[misc]
     for task_id in TASKS:
         assert "Airflow ended this attempt" in run.log(task_id), task_id
-    goes_on_unharmed(system, run)
+
+    system.emulator.clear_faults()
+    system.emulator.complete_all()
+    run.clear(*TASKS)
+    assert run.wait(timeout=200) == "success", run.states()
+    ledger = system.emulator.ledger()
+    assert ledger["count"] == 2 + 4 + 1 and not ledger["duplicates"], "what was bought is found"
+    assert len(list(system.images.glob("*.png"))) == 5
 
 
 def _is_alive(pid: int) -> bool:
