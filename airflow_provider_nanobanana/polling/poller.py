@@ -13,7 +13,7 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -38,32 +38,51 @@ SUMMARY_SECONDS: Final = 60.0
 _LONGEST_IDLE: Final = 10.0
 #: A pause that the service asks for is slept in pieces no longer than this, as it may be called off; seconds.
 _LONGEST_SLEEP: Final = 1.0
+#: A call that takes longer leaves its place to another one, as long as no more than that many have; seconds.
+_SLOW_ANSWER: Final = 1.0
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = WeakKeyDictionary()
 _latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, LatencyEstimator]] = WeakKeyDictionary()
 
 
-@contextlib.asynccontextmanager
-async def shared_poller(nanobanana_conn_id: str, read_settings: ReadSettings) -> AsyncIterator[Poller]:
+class shared_poller:  # noqa: N801 - a context manager, written as a class: a generator of each wait would stay alive
     """Give the poller of a connection in the running event loop; the last to leave closes it.
 
     :param read_settings: Reads a connection by its id without blocking the event loop.
     :raises NanoBananaException: the connection cannot be used; what is wrong with it.
     """
-    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
-    poller = pollers.get(nanobanana_conn_id)
-    if poller is None or poller.bug is not None:
-        poller = pollers[nanobanana_conn_id] = Poller(nanobanana_conn_id, read_settings)
-    poller.users += 1
-    try:
-        await poller.open()
-        yield poller
-    finally:
+
+    __slots__ = ("_conn_id", "_poller", "_read_settings")
+
+    def __init__(self, nanobanana_conn_id: str, read_settings: ReadSettings) -> None:
+        self._conn_id = nanobanana_conn_id
+        self._read_settings = read_settings
+
+    async def __aenter__(self) -> Poller:
+        pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+        poller = pollers.get(self._conn_id)
+        if poller is None or poller.bug is not None:
+            poller = pollers[self._conn_id] = Poller(self._conn_id, self._read_settings)
+        self._poller = poller
+        poller.users += 1
+        try:
+            await poller.open()
+        except BaseException:
+            await self._leave()
+            raise
+        return poller
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        poller = self._poller
         poller.users -= 1
         if not poller.users:
             # From here on a new trigger makes a poller of its own.
-            if pollers.get(nanobanana_conn_id) is poller:
-                del pollers[nanobanana_conn_id]
+            pollers = _pollers.get(asyncio.get_running_loop(), {})
+            if pollers.get(self._conn_id) is poller:
+                del pollers[self._conn_id]
             await poller.aclose()
 
 
@@ -96,6 +115,7 @@ class Poller:
         # Until the connection is read.
         self._pacer = RatePacer(1.0)
         self._free_calls = asyncio.Semaphore(1)
+        self._slow_calls = 0
         self._queue = PollQueue()
         # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
         self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, LatencyEstimator())
@@ -125,25 +145,27 @@ class Poller:
             await self._client.aclose()
         self._stats.flush(self._clock(), len(self), self._pacer.rate)
 
-    @contextlib.contextmanager
-    def subscribed(self, subscription: Subscription) -> Iterator[None]:
-        """Poll for a subscription within the block."""
+    async def wait_until_over(self, subscription: Subscription) -> None:
+        """Poll for a subscription until it is over; raises as :meth:`Subscription.wait_until_over`."""
         if self.bug is not None:  # it came while this subscription waited to be let in
             subscription.fail(self.bug)
-        now = self._now()
-        ahead = self._clock() - now
         try:
-            for target in subscription.targets:
-                self._subscriptions.setdefault(target.id, []).append(subscription)
-                self._latency_keys.setdefault(target.id, target.latency_key)
-                age = self._latencies.first_poll_age(target.latency_key)
-                moment = first_poll_at(target.created_at, age, now=now, not_before=subscription.not_before)
-                self._queue.add(target.id, moment + ahead, subscription.wait.deadline + ahead)
-            self._changed.set()
-            yield
+            self._subscribe(subscription)
+            await subscription.wait_until_over()
         finally:
             for target in subscription.targets:
                 self._unsubscribe(target.id, subscription)
+
+    def _subscribe(self, subscription: Subscription) -> None:
+        now = self._now()
+        ahead = self._clock() - now
+        for target in subscription.targets:
+            self._subscriptions.setdefault(target.id, []).append(subscription)
+            self._latency_keys.setdefault(target.id, target.latency_key)
+            age = self._latencies.first_poll_age(target.latency_key)
+            moment = first_poll_at(target.created_at, age, now=now, not_before=subscription.not_before)
+            self._queue.add(target.id, moment + ahead, subscription.wait.deadline + ahead)
+        self._changed.set()
 
     def _unsubscribe(self, image_task_id: str, subscription: Subscription) -> None:
         subscriptions = self._subscriptions.get(image_task_id, [])
@@ -220,11 +242,25 @@ class Poller:
             self._pacer = RatePacer.resumed(client.settings.query_rate, self._pacer.state())
 
     async def _poll(self, image_task_id: str, free: asyncio.Semaphore) -> None:
+        gave_way = False
+
+        def give_way() -> None:
+            nonlocal gave_way
+            if self._slow_calls < self._client.current.concurrency:
+                gave_way = True
+                self._slow_calls += 1
+                free.release()
+
+        timer = asyncio.get_running_loop().call_later(_SLOW_ANSWER, give_way)
         try:
             with self._propagate_bugs(image_task_id):
                 self._publish(await self._poll_once(image_task_id))
         finally:
-            free.release()
+            timer.cancel()
+            if gave_way:
+                self._slow_calls -= 1
+            else:
+                free.release()
 
     def _publish(self, result: PollResult) -> None:
         """Notify every subscription of an image task of its poll, and plan the next one."""

@@ -40,7 +40,7 @@ _LONGEST_RECORD: Final = 600
 _NO_IMAGE: Final = "completed, but names no image"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WaitWindow:
     """How long a wait may last; both moments are epoch seconds and survive restarts.
 

@@ -6,7 +6,6 @@ A poller notifies it of each poll; the trigger waits for its end and tells the w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import re
 import time
@@ -30,7 +29,7 @@ _LONGEST_SLEEP: Final = 60.0
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PollTarget:
     """An image task to poll.
 
@@ -78,13 +77,15 @@ class Subscription:
         self.outcome: Outcome = "finished"
         self.error_code: str | None = None
         self._pending = {target.id for target in targets}
+        self._ended = False
+        # One future, and no event with a timeout around it: thousands of waits are as many of everything they hold.
+        self._end: asyncio.Future[None] | None = None
         self._most_left = max(0, len(self._pending) - enough) if enough else 0
-        self._refused: set[str] = set()
+        self._refused: frozenset[str] = frozenset()
         self._log = log
         self._now = now
         # Airflow tells the logs of triggers apart by context, and the poller runs in none of theirs.
         self._context = contextvars.copy_context()
-        self._over = asyncio.Event()
         self._bug: BaseException | None = None
 
     async def wait_until_over(self) -> None:
@@ -92,14 +93,26 @@ class Subscription:
 
         :raises Exception: A bug ended the poller.
         """
-        while self._pending and not self._over.is_set() and (remaining := self.wait.remaining(self._now())) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(remaining, _LONGEST_SLEEP)):
-                    await self._over.wait()
+        loop = asyncio.get_running_loop()
+        while self._pending and not self._ended and (remaining := self.wait.remaining(self._now())) > 0:
+            self._end = loop.create_future()
+            timer = loop.call_later(min(remaining, _LONGEST_SLEEP), self._wake, context=self._context)
+            try:
+                await self._end
+            finally:
+                timer.cancel()
         if self._bug is not None:
             raise self._bug
-        if self._pending and not self._over.is_set():
+        if self._pending and not self._ended:
             self.outcome = "timeout"
+
+    def _wake(self) -> None:
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
+
+    def _end_wait(self) -> None:
+        self._ended = True
+        self._wake()
 
     def notify(self, result: PollResult) -> bool:
         """Take the result of a poll; return whether that image task needs no further one from a triggerer.
@@ -113,25 +126,25 @@ class Subscription:
         self._check_access(result)
         if len(self._pending) <= self._most_left:
             self.outcome = "enough" if self._pending else self.outcome
-            self._over.set()
+            self._end_wait()
         return final
 
     def fail(self, error: BaseException) -> None:
         """End the wait with a bug of the poller."""
-        if not self._over.is_set():
+        if not self._ended:
             self._bug = error
-            self._over.set()
+            self._end_wait()
 
     def _check_access(self, result: PollResult) -> None:
         """End the wait when it is the key that is refused, not an image task."""
         if result.image_task is not None:
-            self._refused.clear()
+            self._refused = frozenset()
         if result.error is not None and result.access_denied:
-            self._refused.add(result.id)
+            self._refused |= {result.id}
             if len(self._refused) >= min(_MOST_REFUSED, len(self._pending)):
                 self.outcome = "refused"
                 self.error_code = result.error.code or type(result.error).__name__
-                self._over.set()
+                self._end_wait()
 
     def _log_status(self, result: PollResult) -> None:
         """Log changes of status: a line per poll, or per place in the service's queue, would bury them."""

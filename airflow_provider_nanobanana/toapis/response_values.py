@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.redaction import holds_key, one_line
@@ -24,9 +25,13 @@ _DOLLARS: Final = re.compile(r"^(US)?\$\s*|^USD\s+|\s*(USD|US\$|\$)$", re.IGNORE
 def parse_id(value: Any, secret: str = "") -> str | None:
     """Return an id, or None for what no service calls one, such as an echo of the key."""
     text = parse_text(value)
-    if not text or len(text) > _LONGEST_ID or not text.isascii() or not text.isprintable() or '"' in text:
-        return None
-    return None if holds_key(text, secret) else text
+    return text if text and len(text) <= _LONGEST_ID and _is_id(text, secret) else None
+
+
+@lru_cache(maxsize=1024)
+def _is_id(text: str, secret: str) -> bool:
+    """Whether a short text may be an id; an answer's is asked for several times, and every few seconds again."""
+    return text.isascii() and text.isprintable() and '"' not in text and not holds_key(text, secret)
 
 
 def parse_text(value: Any) -> str | None:
@@ -42,7 +47,13 @@ def parse_text(value: Any) -> str | None:
 def parse_word(value: Any, secret: str = "", limit: int = _LONGEST_WORD) -> str | None:
     """Return a short text such as a code, a status or a model name, cleaned, or None."""
     text = parse_text(value)
-    return (one_line(text, secret, limit) or None) if text else None
+    if not text:
+        return None
+    return (_clean_word(text, secret, limit) if len(text) <= _LONGEST_WORD else one_line(text, secret, limit)) or None
+
+
+#: Each answer says the same few words again.
+_clean_word = lru_cache(maxsize=1024)(one_line)
 
 
 def plain_word(word: str) -> str:

@@ -96,8 +96,7 @@ class NanoBananaTrigger(BaseTrigger):
         # Every start begins again from the arguments: a restarted triggerer knows nothing of the former one.
         subscription = self._subscription()
         async with shared_poller(self.nanobanana_conn_id, read_settings) as poller:
-            with poller.subscribed(subscription):
-                await subscription.wait_until_over()
+            await poller.wait_until_over(subscription)
         yield TriggerEvent(self._event(subscription))
 
     async def on_kill(self) -> None:

@@ -164,8 +164,7 @@ def shared_harness(monkeypatch: pytest.MonkeyPatch, *, completed: float) -> Poll
 
 async def wait_on(one: Subscription, poller: Poller) -> None:
     """Wait until a subscription is over, as a trigger does."""
-    with poller.subscribed(one):
-        await one.wait_until_over()
+    await poller.wait_until_over(one)
 
 
 def shared(conn_id: str = "nb") -> contextlib.AbstractAsyncContextManager[Poller]:
