@@ -45,8 +45,10 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = Weak
 _latencies: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, LatencyEstimator]] = WeakKeyDictionary()
 
 
-class shared_poller:  # noqa: N801 - a context manager, written as a class: a generator of each wait would stay alive
+class shared_poller:
     """Give the poller of a connection in the running event loop; the last to leave closes it.
+
+    A class and not a generator, of which thousands would stay alive, a few objects each.
 
     :param read_settings: Reads a connection by its id without blocking the event loop.
     :raises NanoBananaException: the connection cannot be used; what is wrong with it.

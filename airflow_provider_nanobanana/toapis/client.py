@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from airflow_provider_nanobanana.toapis.classify import no_response_error
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, ToApisError
 from airflow_provider_nanobanana.toapis.http import (
+    ASYNC_TRANSPORT,
+    BLOCKING_TRANSPORT,
     USER_AGENT,
     ConnectionDeadline,
     LendingPool,
@@ -184,7 +186,7 @@ class ToApisClient(_BaseClient):
                 raise self._failed(error, call) from error
 
     def _open(self) -> _Connections:
-        transport = open_transport(httpx.HTTPTransport, self._proxy, shared_ssl_context(), limits=_LIMITS)
+        transport = open_transport(BLOCKING_TRANSPORT, self._proxy, shared_ssl_context(), limits=_LIMITS)
         return _Connections(transport, ConnectionDeadline(before_send=self._before_send))
 
     def close(self) -> None:
@@ -223,8 +225,7 @@ class AsyncToApisClient(_BaseClient):
         limits = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT, keepalive_expiry=_KEEP_ALIVE)
         pools, context = -(-concurrency // _CONNECTIONS_PER_CLIENT), shared_ssl_context()
         self._pools = [
-            _PooledClient(open_transport(httpx.AsyncHTTPTransport, self._proxy, context, limits=limits))
-            for _ in range(pools)
+            _PooledClient(open_transport(ASYNC_TRANSPORT, self._proxy, context, limits=limits)) for _ in range(pools)
         ]
         # One thread of its own: those of the event loop are everybody's, and long answers are nobody's hurry.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="nanobanana-answers")

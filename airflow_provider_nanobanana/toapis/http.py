@@ -37,6 +37,11 @@ _CERTIFICATES: Final = {
     "SSL_CERT_DIR": "the path of a folder of PEM files under their hashes (`openssl rehash`)",
 }
 
+#: What the clients send with. Another one that httpx can be given goes here and nowhere else; what that would bring:
+#: docs/benchmarks.md, "transport".
+BLOCKING_TRANSPORT: Final = httpx.HTTPTransport
+ASYNC_TRANSPORT: Final = httpx.AsyncHTTPTransport
+
 T = TypeVar("T")
 Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
