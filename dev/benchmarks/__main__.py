@@ -20,6 +20,7 @@ from rich.console import Console
 
 from dev.benchmarks import (
     account,
+    answers,
     claims,
     decode,
     generate,
@@ -27,7 +28,9 @@ from dev.benchmarks import (
     plot,
     poll,
     report,
+    ten_thousand,
     three_ways,
+    transport,
     triggerer,
     two_processes,
 )
@@ -35,7 +38,20 @@ from dev.benchmarks.scenario import FOLDER, Bench, Scenario
 from dev.stack.processes import REPO
 
 #: Whose ``SCENARIOS`` there are; the order is that of the page.
-_MODULES = (poll, two_processes, memory, account, triggerer, generate, three_ways, claims, decode)
+_MODULES = (
+    poll,
+    two_processes,
+    ten_thousand,
+    answers,
+    transport,
+    memory,
+    account,
+    triggerer,
+    generate,
+    three_ways,
+    claims,
+    decode,
+)
 SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for module in _MODULES for scenario in module.SCENARIOS}
 
 
@@ -88,7 +104,8 @@ def markdown(results: Mapping[str, report.Result]) -> str:
     """Return the page; the docstring of each module says how its scenarios are measured."""
     explanations = [cleandoc(module.__doc__ or "").partition("\n\n")[2] for module in _MODULES]
     page = report.page(list(SCENARIOS.values()), results, explanations)
-    return page + account.page({name: result.measured for name, result in results.items()})
+    measured = {name: result.measured for name, result in results.items()}
+    return page + answers.page(measured) + account.page(measured)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

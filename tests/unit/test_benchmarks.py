@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dev.benchmarks import __main__ as command
-from dev.benchmarks import account, plot, poll, report, s3_process, two_processes
+from dev.benchmarks import account, answers, plot, poll, report, s3_process, ten_thousand, two_processes
 from dev.benchmarks.emulator import Rates
 from dev.benchmarks.generate import kill_points, lost, state_sizes
 from dev.benchmarks.generate_process import peak_bytes
@@ -243,10 +243,27 @@ def way(seconds: float, **fields: Any) -> dict[str, Any]:
 
 BOMB = {"seconds": 14.0, "added_bytes": 500_000_000, "good": 7, "landed": 7, "quarantined": 1}
 
+TEN_THOUSAND: dict[str, Any] = {
+    "count": 10_000,
+    "detected_count": 10_000,
+    "delay": {**SPREAD, "mean": 8.8},
+    "bound": 8.0,
+    "errors": [],
+    "stall": 0.03,
+    "collections": {"count": 3, "longest": 0.3},
+    "own_collection": 0.1,
+    "bytes_per_wait": 5400.0,
+    "peak_bytes_per_wait": 7000.0,
+}
+ANSWER: dict[str, Any] = {"wire": 100, "stall": 0.02, "memory": 1_000_000, "outcome": "finished"}
+TRANSPORT: dict[str, Any] = {"cpu_per_thousand": 1.2, "version": "0.28.1", "ended": 9000, "sent": 9000}
 OURS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("poll-1000", "poll-60", "poll-5000"), POLL),
     "poll-limiters": {"runs": dict.fromkeys(poll._LIMITERS, POLL)},
     "two-processes": {"runs": dict.fromkeys(two_processes._MEETINGS, MEETING)},
+    "poll-10000": TEN_THOUSAND,
+    "answer-stall": {"answers": {"long": ANSWER, "short": ANSWER}},
+    "transport": {"transports": {"httpx": TRANSPORT, "httpx2": {"missing": "httpx2"}}},
     "memory": {"bytes_per_trigger": 9000.0},
     **dict.fromkeys(("account-1", "account-32"), ACCOUNT),
     "triggerer": TIMER,
@@ -308,6 +325,15 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
         ("poll-60", {"delay": {**SPREAD, "mean": 2.8}}),
         ("poll-5000", {"polls_per_second": 449.0}),
         ("poll-5000", {"lag": {**SPREAD, "p99": 0.05}}),
+        ("poll-10000", {"delay": {**SPREAD, "mean": 9.3}}),
+        ("poll-10000", {"detected_count": 9_999}),
+        ("poll-10000", {"errors": ["KeyError()"]}),
+        ("poll-10000", {"stall": 0.05}),
+        ("poll-10000", {"bytes_per_wait": 6000.0}),
+        ("answer-stall", {"answers": {"long": ANSWER, "short": {**ANSWER, "stall": 0.05}}}),
+        ("answer-stall", {"answers": {"long": {**ANSWER, "memory": 10_000_000}, "short": ANSWER}}),
+        ("transport", {"transports": {"httpx": TRANSPORT, "httpx2": {**TRANSPORT, "ended": 8999}}}),
+        ("transport", {"transports": {"httpx": {**TRANSPORT, "cpu_per_thousand": 1.5}}}),
         ("memory", {"bytes_per_trigger": 30_000.0}),
         ("account-1", {"all": {**PART, "share": 0.01}}),
         ("account-32", {"failed": 1}),
@@ -350,6 +376,24 @@ def test_good_figures_meet_every_goal(scenario: str) -> None:
 )
 def test_each_figure_can_miss_its_goal(scenario: str, changes: dict[str, Any]) -> None:
     assert verdicts(scenario, measured(scenario, **changes)).count("missed") == 1
+
+
+def test_what_one_answer_does_is_a_table_of_both_sides() -> None:
+    assert answers.page({}) == ""
+    ours = {"answers": {"long": ANSWER, "short": {**ANSWER, "outcome": "timeout"}}}
+    rows = answers.page({"answer-stall": Measured({}, ours, {"answers": {"long": ANSWER}})}).splitlines()[-2:]
+    assert rows == [
+        "| long | 0 kB | 20 ms, 1 MB, finished | 20 ms, 1 MB, finished |",
+        "| short | 0 kB | 20 ms, 1 MB, timeout |  |",
+    ]
+
+
+@pytest.mark.parametrize("rate", [20.0, 200.0])
+def test_the_bound_of_a_thousand_waits_is_what_a_round_of_them_takes(rate: float) -> None:
+    """All end at once: one after another is detected, as fast as the rate allows."""
+    moments = [(0.0, 30.0)] * 1000
+    found = ten_thousand.simulated_delay(moments, rate=rate, interval=5.0, begin=0.0, seed=1)
+    assert found == pytest.approx(max(2.5, 500 / rate), rel=0.15)
 
 
 def test_without_a_baseline_half_of_it_is_no_goal_that_is_met() -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
+from airflow_provider_nanobanana.polling.poller import Poller
 from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.polling.schedule import PollQueue
 from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.models import ImageTask
 from tests.support.polled_service import (
     EPSILON,
     LOG,
@@ -81,6 +83,41 @@ def test_a_slow_answer_does_not_carry_the_watch_beyond_the_deadline_of_others() 
             return now() - START
 
     assert run(ended_at()) == pytest.approx(30.0, abs=0.1)
+
+
+class SlowForSome(ScriptedStatuses):
+    """Answers about some image tasks come late."""
+
+    async def poll(self, image_task_id: str, key: str = "") -> ImageTask:
+        await asyncio.sleep(25.0 if image_task_id.startswith("slow") else 0.0)
+        return await super().poll(image_task_id, key)
+
+
+@pytest.mark.parametrize("slow", [0, 13])
+def test_no_delay_depends_on_the_slow_answers_of_others(slow: int) -> None:
+    """Thirteen calls are under way at once; as many as that may take their time."""
+    service = SlowForSome(default=until(60, RUNNING, COMPLETED))
+    watched: dict[str, float] = {}
+
+    async def watch(name: str, poller: Poller) -> None:
+        await wait_on(subscription([name]), poller)
+        watched[name] = now() - START
+
+    async def go() -> None:
+        async with PollerHarness(service).polling() as poller:
+            names = [*(f"slow{n}" for n in range(slow)), *(f"t{n}" for n in range(60))]
+            await asyncio.gather(*(watch(name, poller) for name in names))
+            assert poller._slow_calls == 0
+
+    run(go())
+    assert max(moment for name, moment in watched.items() if name.startswith("t")) < 67.0
+
+
+def test_however_slow_all_answers_are_no_more_than_twice_as_many_calls_are_under_way() -> None:
+    service = ScriptedStatuses(default=until(60, RUNNING, COMPLETED))
+    service.latency = 20.0
+    run_subscription(service, 100)
+    assert service.most_in_flight == 26
 
 
 def test_an_id_that_shows_up_late_is_not_lost() -> None:
