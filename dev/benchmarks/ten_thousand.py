@@ -163,7 +163,7 @@ SCENARIOS = [
                 lambda ours, _: ours["stall"] < 0.05,
             ),
             Goal(
-                "the same: resident memory of one more waiting trigger",
+                "the same: memory that a waiting trigger adds",
                 "< 6 kB",
                 _memory,
                 lambda ours, _: ours["bytes_per_wait"] < 6_000,

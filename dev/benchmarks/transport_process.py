@@ -33,12 +33,11 @@ def client(transport: str, url: str) -> Any:
     if transport == "httpx2":
         # What stands in one line of toapis/http.py, for this process alone.
         sys.modules["httpx"] = importlib.import_module("httpx2")
-    from airflow_provider_nanobanana.toapis import client as ours
-
+    ours: Any = importlib.import_module("airflow_provider_nanobanana.toapis.client")
     if transport == "httpx over aiohttp":
-        ours.ASYNC_TRANSPORT = importlib.import_module("httpx_aiohttp").AiohttpTransport  # type: ignore[misc]
+        ours.ASYNC_TRANSPORT = importlib.import_module("httpx_aiohttp").AiohttpTransport
     if transport == "httpx, one pool":
-        ours._CONNECTIONS_PER_CLIENT = 128  # type: ignore[misc]
+        ours._CONNECTIONS_PER_CLIENT = 128
     return ours.AsyncToApisClient(url, "sk-benchmark-0123456789", concurrency=_AT_ONCE)
 
 
