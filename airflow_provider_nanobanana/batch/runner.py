@@ -131,7 +131,8 @@ class BatchRunner:
         awaited = [item for item in running if item.key not in state.last_errors]
         soon = bool(more) or self._ready_not_landed or not awaited or (stops.storage_blocked and bool(unsent))
         # The first image of a batch is there soon after it is ready, whatever else there is to wait for.
-        first = not (progress.stored or progress.failed or stops.storage_blocked)
+        news = progress.stored or progress.failed or stops.storage_blocked or len(awaited) < len(running)
+        first = not news
         if soon and not first:
             # Much of what runs may have ended by now, and Airflow must not resume within seconds.
             awaited = []

@@ -80,6 +80,14 @@ def test_what_could_not_be_landed_has_ended_and_is_not_waited_for() -> None:
     assert (wait.image_task_ids, wait.wake_at) == ([], NOW + PAUSE_SECONDS)
 
 
+def test_an_image_that_is_ready_and_cannot_be_landed_is_news_as_well() -> None:
+    """Or a worker would start for each one that ends while the link's host is down."""
+    state = state_of(running=4)
+    state.landing_failed(WANTED[0], errors.TransientFailure("503"))
+    wait = wait_of(state)
+    assert (wait.image_task_ids, wait.enough) == (["tsk_1", "tsk_2", "tsk_3"], 3)
+
+
 def test_a_destination_that_takes_nothing_is_not_tried_at_each_image_that_ends() -> None:
     state = state_of(running=3)
     state.stops.storage_blocked = True
