@@ -17,10 +17,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
+from PIL import Image
 
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.durable import claims as durable_claims
@@ -36,7 +38,7 @@ from tests.support.task_runner import TaskInstance
 from tests.support.task_state_store import FileTaskStateStore
 
 #: Between two resumptions of a deferred task; a resumption that comes early finds that out itself.
-_PAUSE = 0.2
+_PAUSE = 0.5
 #: Where a process may be stopped: class, method, and the name of the step.
 STEPS: dict[str, tuple[Any, str]] = {
     "claim": (LocalStorage, "create"),
@@ -48,10 +50,17 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 
 
+def preload() -> None:
+    """Import what an attempt imports when it begins: once instead of in every process."""
+    for name in ("hooks.nanobanana", "triggers.nanobanana", "batch.runner", "landing.downloader", "polling.poller"):
+        import_module(f"airflow_provider_nanobanana.{name}")
+    Image.preinit()
+
+
 def shorten_waits() -> None:
     """Cut the waits of an attempt that must find out what was bought: this service shows soon what it sold."""
     reconcile.VISIBLE_AFTER_SECONDS = 0.5  # type: ignore[misc]
-    reconcile._FIRST_PAUSE = 0.2
+    reconcile._FIRST_PAUSE = 0.5
     for module in (durable_claims, claims, submitter):
         vars(module)["POST_WINDOW"] = 3.0
 
@@ -139,5 +148,6 @@ def main() -> None:
 if __name__ == "__main__":
     # A line is read at a time, so that select() sees the next one.
     sys.stdin = os.fdopen(0, "r", buffering=1)
+    preload()
     shorten_waits()
     main()
