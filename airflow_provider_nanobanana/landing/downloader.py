@@ -82,7 +82,9 @@ class ImageDownloader:
                 write = partial(self._write, wanted, sent=sent)
                 return self.store.land(name, wanted.id, wanted.index, write, expected_pixels, on_in_place=on_in_place)
             except errors.RESULT_ERRORS as error:
-                if delay is None or _came_before(error, seen):
+                # What took too long once would again; beside inline bytes there may be a link.
+                too_costly = isinstance(error, errors.ImageTooCostly) and wanted.b64_json is None
+                if delay is None or too_costly or _came_before(error, seen):
                     raise
                 words = error.message.rstrip(".")
                 log.warning("Image %s/%d: %s. Asking for its link again.", wanted.id, wanted.index, words)
@@ -133,12 +135,7 @@ class ImageDownloader:
 
 
 def _came_before(error: errors.ToApisError, seen: set[str]) -> bool:
-    """Say whether the bytes that failed a check came before; a third download would bring them again.
-
-    A second would, where it takes long to find out that they fail.
-    """
-    if isinstance(error, errors.ImageTooCostly):
-        return True
+    """Say whether the bytes that failed a check came before; a third download would bring them again."""
     digest = str((error.kept or {}).get("sha256", ""))
     if not digest or digest in seen:
         return bool(digest)

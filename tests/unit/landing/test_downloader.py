@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.landing import image_store
+from airflow_provider_nanobanana.landing.decoder import decode_file
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.file_names import stem_for
+from airflow_provider_nanobanana.landing.image_file import ImageFacts
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,
+    ImageTooCostly,
     InvalidRequest,
     ResultMissing,
     StorageFailed,
@@ -191,6 +194,45 @@ def test_the_same_bytes_twice_are_final(tmp_path: Path, bodies: Bodies) -> None:
     assert (len(asked), waits) == (2, [1.0])
     assert caught.value.kept is not None
     assert len(kept_in(tmp_path)) == 1
+
+
+def too_costly_below(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every file of fewer bytes take too much time."""
+
+    def decode(path: Path) -> ImageFacts:
+        if path.stat().st_size < most:
+            raise ImageTooCostly("Decoding the image takes more than 10 s of processor time, the limit for one file")
+        return decode_file(path)
+
+    monkeypatch.setattr(image_store, "decode_file", decode)
+
+
+def test_what_takes_too_much_is_kept_and_final_at_once(
+    tmp_path: Path, bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, image, asked = bodies
+    waiting.append(PNG)
+    too_costly_below(len(PNG) + 1, monkeypatch)
+    with retrieval(tmp_path, Service(image())) as one, pytest.raises(ImageTooCostly) as caught:
+        one.land(image())
+    assert len(asked) == 1
+    (path,) = kept_in(tmp_path)
+    assert path.read_bytes() == PNG
+    for words in ("10 s of processor time", path.name, "it is paid, and not bought again"):
+        assert words in caught.value.message
+    assert caught.value.kept is not None
+
+
+def test_where_inline_bytes_take_too_much_the_link_is_tried(
+    tmp_path: Path, bodies: Bodies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, image, asked = bodies
+    waiting.append(PNG)
+    too_costly_below(len(PNG), monkeypatch)
+    both = image().model_copy(update={"b64_json": base64.b64encode(PNG[:-9]).decode()})
+    with retrieval(tmp_path, Service(both)) as one:
+        assert one.land(both).bytes == len(PNG)
+    assert len(asked) == 1
 
 
 def test_other_bytes_are_tried_on_until_an_image_comes(tmp_path: Path, bodies: Bodies) -> None:
