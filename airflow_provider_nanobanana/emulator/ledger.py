@@ -11,6 +11,10 @@ from typing import Any, Literal
 from airflow_provider_nanobanana.emulator.catalogue import CREDITS, ImageFormat, pixel_size, usd
 from airflow_provider_nanobanana.emulator.requests import Submission
 
+#: What is kept: the newest image tasks, as long as their prompts have no more characters than that together.
+MAX_IMAGE_TASKS = 100_000
+MAX_PROMPT_CHARACTERS = 200_000_000
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -98,8 +102,20 @@ class ImageTask:
 
 
 @dataclass
+class Forgotten:
+    """What remains of the image tasks that were forgotten: how many of each status, and their credits."""
+
+    by_status: Counter[str] = field(default_factory=Counter)
+    charged: int = 0
+    spent: int = 0
+
+
+@dataclass
 class TaskLedger:
-    """All image tasks of one emulator, by id and by client id.
+    """The image tasks of one emulator, by id and by client id.
+
+    An emulator may run for weeks: when there are more than 100,000, or 200 million characters of prompts, the oldest is
+    forgotten, whatever its status, and only counted.
 
     :param rng: Source of ids and latencies.
     """
@@ -107,6 +123,8 @@ class TaskLedger:
     rng: random.Random
     image_tasks: dict[str, ImageTask] = field(default_factory=dict)
     by_client_id: dict[str, list[ImageTask]] = field(default_factory=dict)
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    prompt_characters: int = 0
 
     def accept(self, submission: Submission, now: float, latency: float, account: int = 1) -> ImageTask:
         """Create and charge an image task, whatever its client id is."""
@@ -121,7 +139,26 @@ class TaskLedger:
         self.image_tasks[task.id] = task
         if submission.client_business_id:
             self.by_client_id.setdefault(submission.client_business_id, []).append(task)
+        self.prompt_characters += len(task.prompt)
+        while len(self.image_tasks) > MAX_IMAGE_TASKS or (
+            self.prompt_characters > MAX_PROMPT_CHARACTERS and len(self.image_tasks) > 1
+        ):
+            self._forget(next(iter(self.image_tasks.values())), now)
         return task
+
+    def _forget(self, task: ImageTask, now: float) -> None:
+        """Forget an image task but for what it adds to the totals."""
+        del self.image_tasks[task.id]
+        self.prompt_characters -= len(task.prompt)
+        client_id = task.submission.client_business_id
+        if client_id:
+            self.by_client_id[client_id].remove(task)
+            if not self.by_client_id[client_id]:
+                del self.by_client_id[client_id]
+        state = task.state(now)
+        self.forgotten.by_status[state] += 1
+        self.forgotten.charged += task.credits
+        self.forgotten.spent += task.credits if state != "failed" else 0
 
     def first(self, client_id: str | None, account: int = 1) -> ImageTask | None:
         """Return what an account's first submit with a client id bought, visible or not."""
@@ -152,17 +189,19 @@ class TaskLedger:
 
     def spent(self, now: float) -> int:
         """Return the credits charged and not refunded."""
-        return sum(task.credits for task in self.image_tasks.values() if task.state(now) != "failed")
+        kept = sum(task.credits for task in self.image_tasks.values() if task.state(now) != "failed")
+        return kept + self.forgotten.spent
 
     def as_dict(self, now: float) -> dict[str, Any]:
-        """Return every image task, the totals in USD and the client ids that were charged more than once."""
+        """Return every image task that is kept, the totals of all in USD, and the client ids of those that are kept
+        that were charged more than once."""
         tasks = self.image_tasks.values()
-        charged = sum(task.credits for task in tasks)
+        charged = sum(task.credits for task in tasks) + self.forgotten.charged
         spent = self.spent(now)
         return {
             "image_tasks": [task.record(now) for task in tasks],
-            "count": len(tasks),
-            "by_status": dict(Counter(task.state(now) for task in tasks)),
+            "count": len(tasks) + self.forgotten.by_status.total(),
+            "by_status": dict(Counter(task.state(now) for task in tasks) + self.forgotten.by_status),
             "charged_usd": float(usd(charged)),
             "refunded_usd": float(usd(charged - spent)),
             "net_usd": float(usd(spent)),

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 MAX_ENTRIES = 50_000
+#: Characters of a path, or of a host, that are kept.
+LONGEST_TEXT = 2_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_provider_nanobanana.emulator import routes_api, routes_files
 from airflow_provider_nanobanana.emulator.faults.wire import CONNECTION
-from airflow_provider_nanobanana.emulator.request_log import LoggedRequest
+from airflow_provider_nanobanana.emulator.request_log import LONGEST_TEXT, LoggedRequest
 from airflow_provider_nanobanana.emulator.service import EmulatedService
 from airflow_provider_nanobanana.emulator.settings import url_host
 
@@ -78,8 +78,8 @@ class RequestLogMiddleware:
             kind=kind,
             point=_point(kind, scope["method"], path),
             method=scope["method"],
-            path=path + ("?" + query.decode("latin-1") if query else ""),
-            host=headers.get(b"host", b"").decode("latin-1"),
+            path=(path + ("?" + query.decode("latin-1") if query else ""))[:LONGEST_TEXT],
+            host=headers.get(b"host", b"").decode("latin-1")[:LONGEST_TEXT],
             authorization=b"authorization" in headers,
             key_seen=any(key in place for key in keys for place in (scope["raw_path"] + query, *headers.values())),
             status=0,

@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.emulator.requests import RequestRejected, Submi
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 MAX_UPLOAD_BYTES = 128 * 1024 * 1024
+MAX_UPLOADS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,10 @@ class EmulatedService:
         return f"{self.files_url}/generated/{int(task.done)}_{task.id}_{index}{ending}"
 
     def keep_upload(self, path: str, upload: Upload) -> None:
-        """Keep an upload, letting the oldest go when all together pass 128 MiB."""
+        """Keep an upload, letting the oldest go when there are more than 10,000 or all together pass 128 MiB."""
         self.uploads[path] = upload
-        while sum(len(kept.content) for kept in self.uploads.values()) > MAX_UPLOAD_BYTES:
+        while (
+            len(self.uploads) > MAX_UPLOADS
+            or sum(len(kept.content) for kept in self.uploads.values()) > MAX_UPLOAD_BYTES
+        ):
             self.uploads.popitem(last=False)

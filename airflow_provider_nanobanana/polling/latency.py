@@ -21,6 +21,8 @@ _READY_AT_FIRST_POLL: Final = 0.21
 #: The prior counts as much as this many images; the latest images push it out.
 _PRIOR_IMAGES: Final = 10
 _MOST_IMAGES: Final = 200
+#: Kinds of images that are told apart; the service may call its models whatever it likes.
+_MOST_KEYS: Final = 64
 #: Seconds; what is outside of them is a mistake of a clock, not a latency.
 _PLAUSIBLE: Final = (0.0, 3600.0)
 
@@ -38,9 +40,15 @@ class LatencyPrior:
 
 
 class LatencyEstimator:
-    """The latencies of images in seconds, by :func:`latency_key`: what decides how long an image takes."""
+    """The latencies of images in seconds, by :func:`latency_key`: what decides how long an image takes.
+
+    Of the kinds that were asked for, the latest 64 are kept.
+
+    :ivar learnt: Whether any image was observed.
+    """
 
     def __init__(self) -> None:
+        self.learnt = False
         self._samples: dict[str, deque[float]] = {}
         self._first: dict[str, float] = {}
 
@@ -57,6 +65,7 @@ class LatencyEstimator:
         """Learn how many seconds an image took."""
         shortest, longest = _PLAUSIBLE
         if shortest < seconds < longest:
+            self.learnt = True
             self._samples_of(key).append(seconds)
             self._first.pop(key, None)
 
@@ -65,6 +74,12 @@ class LatencyEstimator:
             prior = LatencyPrior()
             prior_samples = (prior.quantile((number + 0.5) / _PRIOR_IMAGES) for number in range(_PRIOR_IMAGES))
             self._samples[key] = deque(prior_samples, maxlen=_MOST_IMAGES)
+            if len(self._samples) > _MOST_KEYS:
+                oldest = next(iter(self._samples))
+                del self._samples[oldest]
+                self._first.pop(oldest, None)
+        else:
+            self._samples[key] = self._samples.pop(key)  # behind all others
         return self._samples[key]
 
 

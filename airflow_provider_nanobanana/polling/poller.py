@@ -120,6 +120,7 @@ class Poller:
         self._slow_calls = 0
         self._queue = PollQueue()
         # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
+        self._conn_id = nanobanana_conn_id
         self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, LatencyEstimator())
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._latency_keys: dict[str, str] = {}
@@ -145,6 +146,8 @@ class Poller:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:  # also when the trigger that leaves last is cancelled meanwhile
             await self._client.aclose()
+            if not self._latencies.learnt:  # a connection that was never of use leaves nothing behind
+                _latencies.get(asyncio.get_running_loop(), {}).pop(self._conn_id, None)
         self._stats.flush(self._clock(), len(self), self._pacer.rate)
 
     async def wait_until_over(self, subscription: Subscription) -> None:

@@ -41,3 +41,15 @@ def test_a_wrong_clock_teaches_nothing(absurd: float) -> None:
 
 def test_a_kind_is_model_and_resolution_as_far_as_known() -> None:
     assert (latency_key("m", "2K"), latency_key("m"), latency_key(None, "4K")) == ("m/2K", "m", "nano_banana_2/4K")
+
+
+def test_kinds_are_kept_as_long_as_they_are_among_the_latest() -> None:
+    """The service names its models itself: each build may have a name of its own."""
+    latencies = LatencyEstimator()
+    for number in range(1000):
+        latencies.observe(f"model-{number}", 50.0)
+        assert latencies.first_poll_age(f"model-{number}") > 0
+        latencies.observe("constant", 80.0)
+    assert len(latencies._samples) == len(latencies._first) + 1 == 64
+    assert latencies.first_poll_age("constant") == pytest.approx(80.0)
+    assert latencies.first_poll_age("model-1") == LatencyEstimator().first_poll_age("model-1")

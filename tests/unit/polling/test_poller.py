@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 from collections import Counter
+from collections.abc import Sized
 from typing import Any
 
 import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
+from airflow_provider_nanobanana.polling import poller as poller_module
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
 from airflow_provider_nanobanana.polling.poller import Poller
 from airflow_provider_nanobanana.polling.result import WaitWindow
@@ -656,3 +659,72 @@ def test_what_was_learnt_outlives_a_wait(slow_harness: PollerHarness) -> None:
             return poller._latencies.first_poll_age("")
 
     assert run(go()) == pytest.approx(70.0) != LatencyEstimator().first_poll_age("")
+
+
+# --- a day ------------------------------------------------------------------------------------------------------------
+
+
+def sizes(poller: Poller) -> dict[str, int]:
+    """Return how many entries everything has that a poller could let grow."""
+    found = {name: len(value) for name, value in vars(poller).items() if isinstance(value, (dict, set, list))}
+    queue = {f"queue.{name}": len(value) for name, value in vars(poller._queue).items() if isinstance(value, Sized)}
+    client = vars(poller._client)
+    clients = {f"client.{name}": len(value) for name, value in client.items() if isinstance(value, (dict, set, list))}
+    samples = {"kinds": len(poller._latencies._samples), "observed": sum(map(len, poller._latencies._samples.values()))}
+    return found | queue | clients | samples
+
+
+def test_after_a_day_of_short_waits_nothing_is_larger_than_after_an_hour(harness: PollerHarness) -> None:
+    """One wait of a week keeps the poller open; another comes every 40 s, each of a kind of its own."""
+    logging.disable(logging.CRITICAL)  # pytest keeps what is logged
+    answer = {**COMPLETED, "created_at": START, "completed_at": START + 30.0}
+    harness.service.default = lambda t, n: answer if n > 1 else RUNNING
+    harness.service.scripts["week"] = lambda t, n: RUNNING
+    seen: list[dict[str, int]] = []
+    objects: list[int] = []
+
+    async def short(number: int, poller: Poller) -> None:
+        target = PollTarget(f"t{number}", created_at=now(), latency_key=f"kind-{number}")
+        wait = WaitWindow(now(), now() + 604_800.0)
+        one = Subscription([target], wait=wait, interval=5.0, log=LOG, now=now)
+        await wait_on(one, poller)
+        harness.service.polls.pop(target.id)  # what the double keeps is not what is looked at
+
+    async def go() -> None:
+        async with shared() as poller:
+            week = asyncio.create_task(wait_on(subscription(["week"], wait=604_800, interval=3600), poller))
+            waits: set[asyncio.Task[None]] = set()
+            for number in range(24 * 90):
+                waits.add(task := asyncio.create_task(short(number, poller)))
+                task.add_done_callback(waits.discard)
+                await asyncio.sleep(40)
+                if number % 90 == 89:
+                    gc.collect()
+                    seen.append(sizes(poller))
+                    objects.append(len(gc.get_objects()))
+                    harness.service.keys.clear()
+            week.cancel()
+            await asyncio.gather(week, *waits, return_exceptions=True)
+
+    try:
+        run(go())
+    finally:
+        logging.disable(logging.NOTSET)
+    # Both heaps are tidied up from 1,000 stale entries on.
+    assert all(size <= max(2 * seen[0][name], 2200) for one in seen for name, size in one.items())
+    assert all(one["_subscriptions"] < 20 and one["kinds"] == 64 for one in seen)
+    assert max(objects[12:]) < max(objects[:12]) * 1.02
+
+
+def test_a_connection_that_was_never_of_use_leaves_nothing_behind(harness: PollerHarness) -> None:
+    async def unreadable(nanobanana_conn_id: str) -> Any:
+        raise NanoBananaFailException(errors.ConfigurationError("no such connection"))
+
+    async def go() -> int:
+        harness.read = unreadable  # type: ignore[method-assign]
+        for _ in range(3):
+            with pytest.raises(NanoBananaFailException):
+                await wait_for(subscription(1))
+        return len(poller_module._latencies[asyncio.get_running_loop()])
+
+    assert run(go()) == 0
