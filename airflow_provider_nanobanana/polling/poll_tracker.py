@@ -55,12 +55,15 @@ def poll_once(
         except ToApisError as error:
             with lock:
                 if isinstance(error, RateLimited):
-                    pacer.on_rate_limited(time.monotonic(), error.retry_after or 1.0)
+                    pacer.on_rate_limited(time.monotonic(), error.retry_after)
+                elif error.http_status is not None:
+                    pacer.on_passed(time.monotonic())
                 if error.http_status is None and not isinstance(error, Unexpected):
                     silence.append(error)
             return PollResult(image_task_id, error=error)
         with lock:
             silence.clear()
+            pacer.on_passed(time.monotonic())
         return PollResult(image_task_id, image_task=_without_bytes(image_task))
 
     if len(image_task_ids) == 1:

@@ -148,7 +148,7 @@ class Poller:
             await self._client.aclose()
             if not self._latencies.learnt:  # a connection that was never of use leaves nothing behind
                 _latencies.get(asyncio.get_running_loop(), {}).pop(self._conn_id, None)
-        self._stats.flush(self._clock(), len(self), self._pacer.rate)
+        self._stats.flush(self._clock(), len(self), self._rate())
 
     async def wait_until_over(self, subscription: Subscription) -> None:
         """Poll for a subscription until it is over; raises as :meth:`Subscription.wait_until_over`."""
@@ -198,13 +198,16 @@ class Poller:
                 free = self._free_calls
                 await free.acquire()
                 await self._wait_for_slot()
-                due = self._queue.pop_due(self._clock(), self._pacer.rate)
+                due = self._queue.pop_due(self._clock(), self._rate())
                 if due is None:  # its last subscription has ended
                     free.release()
                     continue
                 image_task_id, late = due
                 self._stats.on_poll(late)
                 self._start(self._poll(image_task_id, free))
+
+    def _rate(self) -> float:
+        return self._pacer.rate_at(self._clock())
 
     async def _wait_for_slot(self) -> None:
         """Wait for the account's next free slot and take it; a long pause may be called off meanwhile."""
@@ -219,7 +222,7 @@ class Poller:
         while True:
             self._changed.clear()
             self._maintain()
-            next_moment = self._queue.next_moment(self._pacer.rate)
+            next_moment = self._queue.next_moment(self._rate())
             rest = _LONGEST_IDLE if next_moment is None else min(next_moment - self._clock(), _LONGEST_IDLE)
             if rest <= 0:
                 return
@@ -229,7 +232,7 @@ class Poller:
 
     def _maintain(self) -> None:
         if self._stats.due(self._clock()):
-            self._stats.flush(self._clock(), len(self), self._pacer.rate)
+            self._stats.flush(self._clock(), len(self), self._rate())
         if self._client.stale:
             self._start(self._refresh())
 
@@ -296,10 +299,12 @@ class Poller:
             except ToApisError as error:
                 if isinstance(error, RateLimited):
                     self._stats.on_rate_limited()
-                    self._pacer.on_rate_limited(self._clock(), error.retry_after or 1.0, sent_at)
+                    self._pacer.on_rate_limited(self._clock(), error.retry_after, sent_at)
+                elif error.http_status is not None:
+                    self._pacer.on_passed(self._clock())
                 return PollResult(image_task_id, error=error)
             else:
-                self._pacer.on_success(self._clock())
+                self._pacer.on_passed(self._clock())
                 return PollResult(image_task_id, image_task=image_task)
 
     def _learn(self, result: PollResult) -> None:

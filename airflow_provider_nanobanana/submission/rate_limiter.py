@@ -2,20 +2,18 @@
 
 Workers are processes that live for one submit, and thirty of them start at once. Each reserves the next free moment of
 the account and sits it out, so that together they never exceed ``submit_rate``. A 429 slows all of them down. Machines
-do not know of each other: each halves its rate at a 429 and regains it slowly, which shares the account out in time.
+do not know of each other: ``RatePacer`` shares the account out between them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import random
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState, SharedState, private_folder
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -33,8 +31,6 @@ log = logging.getLogger(__name__)
 
 #: A wait longer than this, in seconds, is not sat out in a worker: the caller queues without a slot.
 MAX_BLOCKING_WAIT: Final = 10.0
-#: The pause after a 429 that names none.
-_UNNAMED_PAUSE: Final = 1.0
 #: Beyond what pauses and reservations come to, a moment so many seconds ahead was written under another clock.
 _CLOCK_SLACK: Final = 5.0
 
@@ -57,19 +53,30 @@ class _LimiterState:
     @classmethod
     def read(cls, value: Any, rate: float, now: float) -> _LimiterState:
         """Return the shared state, or a fresh start for whatever cannot be true."""
-        fresh = RatePacer(rate)
         try:
-            refusals, share, *moments = (-math.inf if number is None else float(number) for number in value)
-            pacer = RatePacer.resumed(rate, (share, *moments))
-        except (TypeError, ValueError):
-            return cls(fresh)
-        latest = now + LONGEST_WAIT + MAX_BLOCKING_WAIT + 1 / pacer.rate + _CLOCK_SLACK
-        possible = 0 < share <= 1 and 0 <= refusals < math.inf and all(moment <= latest for moment in moments)
-        return cls(pacer, int(refusals)) if possible else cls(fresh)
+            refusals = int(value["refusals"])
+            pacer = RatePacer.resumed(rate, value["pacer"], now + _CLOCK_SLACK)
+            latest = LONGEST_WAIT + MAX_BLOCKING_WAIT + 1 / pacer.rate_at(now) + _CLOCK_SLACK
+            if refusals >= 0 and pacer.wait(now) <= latest:
+                return cls(pacer, refusals)
+        except (TypeError, ValueError, KeyError, OverflowError):
+            pass
+        return cls(RatePacer(rate))
 
-    def write(self) -> list[float | None]:
-        """Return the form that is shared: plain JSON, which knows no infinity."""
-        return [self.refusals, *(number if math.isfinite(number) else None for number in self.pacer.state())]
+    def write(self) -> dict[str, Any]:
+        """Return the form that is shared: plain JSON."""
+        return {"refusals": self.refusals, "pacer": self.pacer.state()}
+
+
+class Slot(NamedTuple):
+    """A moment at which one submit may leave.
+
+    :param wait: Seconds until then.
+    :param refusals: How many 429s there were when it was reserved; each one makes the slots from before it void.
+    """
+
+    wait: float
+    refusals: int
 
 
 class SubmitRateLimiter:
@@ -84,8 +91,6 @@ class SubmitRateLimiter:
         self._rate = rate
         self._shared = shared
         self._fallback = fallback or ProcessState()
-        # Of each thread its own: one limiter serves all threads of a batch, and each waits for a slot of its own.
-        self._seen = threading.local()
 
     @classmethod
     def of(cls, settings: ToApisSettings) -> SubmitRateLimiter:
@@ -99,18 +104,16 @@ class SubmitRateLimiter:
             _warn_not_shared("one for temporary files", str(error))
             return cls(settings.submit_rate, fallback)
 
-    def reserve(self, now: float) -> float | None:
-        """Reserve the next free moment and return the seconds until it; None, and nothing, if it is too far away."""
-        wait = 0.0
+    def reserve(self, now: float) -> Slot | None:
+        """Reserve the next free moment; None, and nothing, if it is too far away."""
+        slots: list[Slot] = []
 
         def take(state: _LimiterState) -> _LimiterState | None:
-            nonlocal wait
-            self._seen.refusals = state.refusals
-            wait = state.pacer.reserve(now)
-            return state if wait <= MAX_BLOCKING_WAIT else None
+            slots.append(Slot(state.pacer.reserve(now), state.refusals))
+            return state if slots[-1].wait <= MAX_BLOCKING_WAIT else None
 
         self._update(take, now)
-        return wait if wait <= MAX_BLOCKING_WAIT else None
+        return slots[-1] if slots[-1].wait <= MAX_BLOCKING_WAIT else None
 
     def next_free_in(self, now: float) -> float:
         """Return the seconds until the next free moment, without reserving it."""
@@ -124,22 +127,20 @@ class SubmitRateLimiter:
         if self.next_free_in(now) > MAX_BLOCKING_WAIT:
             raise self._too_far(now)
 
-    def still_valid(self, now: float) -> bool:
-        """Whether this thread's last slot still holds: a 429 after it sends all who wait to the end of the queue."""
-        return self._peek(now).refusals == getattr(self._seen, "refusals", 0)
+    def still_valid(self, slot: Slot, now: float) -> bool:
+        """Whether a slot still holds: a 429 after it was reserved sends all who wait to the end of the queue."""
+        return self._peek(now).refusals == slot.refusals
 
     def on_rate_limited(self, now: float, retry_after: float | None) -> None:
         """Slow all processes down after a 429.
 
         :param retry_after: Seconds the service asked for, where it did.
         """
-        pause = _UNNAMED_PAUSE if retry_after is None else retry_after
 
         def slow_down(state: _LimiterState) -> _LimiterState:
-            state.pacer.on_rate_limited(now, pause)
-            share, _, changed, *more = state.pacer.state()
-            # Reservations are void, the pause (until ``changed``) is not: the next reservation begins there.
-            return _LimiterState(RatePacer.resumed(self._rate, (share, changed, changed, *more)), state.refusals + 1)
+            # Reservations are void, and the next one begins when the rest is over.
+            state.pacer.requeue(state.pacer.on_rate_limited(now, retry_after))
+            return _LimiterState(state.pacer, state.refusals + 1)
 
         self._update(slow_down, now)
 
@@ -151,14 +152,13 @@ class SubmitRateLimiter:
         return delay if delay is not None and delay <= MAX_BLOCKING_WAIT else None
 
     def on_success(self, now: float) -> None:
-        """Recover a little after a submit that passed."""
+        """Count a submit that passed: after a 429 the rate goes by how many did."""
 
-        def recover(state: _LimiterState) -> _LimiterState | None:
-            before = state.pacer.state()
-            state.pacer.on_success(now)
-            return state if state.pacer.state() != before else None
+        def passed(state: _LimiterState) -> _LimiterState:
+            state.pacer.on_passed(now)
+            return state
 
-        self._update(recover, now)
+        self._update(passed, now)
 
     def acquire(self, clock: Callable[[], float], sleep: Callable[[float], None], *, wait_for_slot: bool) -> None:
         """Wait for this caller's slot.
@@ -170,12 +170,12 @@ class SubmitRateLimiter:
         while True:
             # Sent to the end of the queue again and again, it has sat long enough.
             late = not wait_for_slot and clock() > began + MAX_BLOCKING_WAIT
-            wait = None if late else self.reserve(clock())
-            if wait == 0:
+            slot = None if late else self.reserve(clock())
+            if slot is not None and slot.wait == 0:
                 return
-            if wait is not None:
-                sleep(wait)
-                if self.still_valid(clock()):
+            if slot is not None:
+                sleep(slot.wait)
+                if self.still_valid(slot, clock()):
                     return
             elif wait_for_slot:
                 sleep(min(self.next_free_in(clock()), MAX_BLOCKING_WAIT))
@@ -197,7 +197,7 @@ class SubmitRateLimiter:
         return seen[-1]
 
     def _update(self, change: Callable[[_LimiterState], _LimiterState | None], now: float) -> None:
-        def rewrite(value: Any) -> list[float | None] | None:
+        def rewrite(value: Any) -> dict[str, Any] | None:
             changed = change(_LimiterState.read(value, self._rate, now))
             return None if changed is None else changed.write()
 

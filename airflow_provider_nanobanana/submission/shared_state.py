@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 #: What a file holds, padded: one write replaces it all, and a kill leaves no tail of what was longer.
-_SIZE: Final = 256
+_SIZE: Final = 512
 #: The lock is held for microseconds; a holder that was stopped (a debugger, a frozen container) must not stop us.
 _LOCK_TRIES: Final = 200
 _LOCK_PAUSE: Final = 0.005

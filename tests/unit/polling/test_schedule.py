@@ -31,11 +31,11 @@ def simulate(
     polls: dict[str, list[float]] = {name: [] for name in queue._planned}
     now = START
     while now < START + seconds:
-        moment = queue.next_moment(pacer.rate)
+        moment = queue.next_moment(pacer.rate_at(now))
         assert moment is not None
         now = max(now, moment)
         now += pacer.reserve(now)
-        due = queue.pop_due(now, pacer.rate)
+        due = queue.pop_due(now, pacer.rate_at(now))
         assert due is not None
         polls[due[0]].append(now)
         queue.requeue(due[0], next_poll_at([interval], None, now=now, jitter=chance.uniform(-1, 1)))
@@ -79,9 +79,9 @@ def test_a_few_image_tasks_keep_their_own_interval() -> None:
 
 def test_a_reduced_rate_starves_nobody() -> None:
     pacer = RatePacer(50.0)
-    for number in range(3):
-        pacer.on_rate_limited(START + 2 * number, 0.0)
-    assert pacer.rate == 6.25
+    for number in range(7):
+        pacer.on_rate_limited(START - 8 + 1.1 * number, 0.0)
+    assert pacer.rate_at(START - 1.4) == 6.25
     assert max(gaps(simulate(filled(100), seconds=600, rate=50.0, pacer=pacer))) <= 100 / 6.25 + 6
 
 

@@ -1,23 +1,25 @@
-"""The token bucket and the headers that feed it, over simulated time."""
+"""RatePacer over simulated time: its pace, its cuts, its recovery, and several of them on one account."""
 
 from __future__ import annotations
 
 import bisect
-import heapq
 import itertools
-import random
+import json
+import math
+from statistics import mean
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis.rate_pacer import RateLimitHeaders, RatePacer
+from tests.support.rate_limits import LIMITERS, START, passed, share_refused, simulate
 
-START = 1_790_000_000.0
 #: Float resolution at today's epoch seconds.
 EPSILON = 1e-5
 #: What a late wake-up may catch up, in seconds of the rate.
-TOLERANCE = 0.05
+TOLERANCE = 0.02
 
 
 @given(
@@ -26,8 +28,8 @@ TOLERANCE = 0.05
     window=st.floats(0.01, 20),
 )
 def test_no_window_ever_holds_more_than_the_rate(rate: float, gaps: list[float], window: float) -> None:
-    bucket = RatePacer(rate)
-    moments = [now + bucket.reserve(now) for now in itertools.accumulate(gaps, initial=START)]
+    pacer = RatePacer(rate)
+    moments = [now + pacer.reserve(now) for now in itertools.accumulate(gaps, initial=START)]
     assert moments == sorted(moments)
     for position, moment in enumerate(moments):
         inside = bisect.bisect_right(moments, moment + window) - position
@@ -35,17 +37,17 @@ def test_no_window_ever_holds_more_than_the_rate(rate: float, gaps: list[float],
 
 
 def test_calls_are_spaced_evenly_and_idle_time_is_not_saved_up() -> None:
-    bucket = RatePacer(10.0)
-    assert bucket.reserve(START) == 0.0
-    waits = [bucket.reserve(START + 3600) for _ in range(50)]
+    pacer = RatePacer(10.0)
+    assert pacer.reserve(START) == 0.0
+    waits = [pacer.reserve(START + 3600) for _ in range(50)]
     assert waits == pytest.approx([max(0.0, n / 10 - TOLERANCE) for n in range(50)], abs=EPSILON)
 
 
 def test_late_wake_ups_lose_nothing() -> None:
     """At 500 calls a second a loop that wakes up 3 ms late each time would else send 200."""
-    bucket, now, sent = RatePacer(500.0), START, 0
+    pacer, now, sent = RatePacer(500.0), START, 0
     while now < START + 10:
-        wait = bucket.reserve(now)
+        wait = pacer.reserve(now)
         now += wait + (0.003 if wait else 0.0005)
         sent += 1
     assert 4_900 <= sent <= 5_030
@@ -57,96 +59,193 @@ def test_a_rate_must_be_positive(rate: float) -> None:
         RatePacer(rate)
 
 
-def test_a_429_stops_everybody_and_halves_the_rate_once() -> None:
-    bucket = RatePacer(50.0)
-    bucket.reserve(START)
-    for _ in range(8):  # calls under way together meet the same limit
-        bucket.on_rate_limited(START, 7.0)
-    assert bucket.rate == 25.0
-    assert [bucket.reserve(START) for _ in range(3)] == pytest.approx([7.0, 7.04, 7.08], abs=EPSILON)
-    bucket.on_rate_limited(START + 9, 0.0)
-    assert bucket.rate == 12.5
+def busy(pacer: RatePacer, now: float, passed: int) -> None:
+    """Let so many calls pass, evenly, in the second before a moment."""
+    for number in range(passed):
+        pacer.on_passed(now - 1 + (number + 0.5) / passed)
+
+
+def test_a_429_stops_everybody_and_counts_once_for_all_that_met_the_same_excess() -> None:
+    pacer = RatePacer(50.0)
+    for number in range(8):  # calls under way together
+        pacer.on_rate_limited(START + number / 100, 7.0, sent=START - 0.1)
+    assert pacer.rate_at(START) == 25.0
+    assert [pacer.reserve(START) for _ in range(3)] == pytest.approx([7.07, 7.11, 7.15], abs=EPSILON)
+    pacer.on_rate_limited(START + 8.1, 0.0, sent=START + 0.9)
+    assert pacer.rate_at(START + 8) == pytest.approx(25.0, abs=0.3), "it left within a second of the cut"
+    pacer.on_rate_limited(START + 8.2, 0.0, sent=START + 1.0)
+    assert pacer.rate_at(START + 8.2) == 25.0, "just above a half, a half is the next step"
+
+
+def test_where_little_passes_at_a_step_the_next_one_is_taken_at_the_fourth_refusal() -> None:
+    pacer = RatePacer(50.0)
+    rates = []
+    for number in range(8):
+        pacer.on_rate_limited(START + 1.1 * number, 0.0)
+        rates.append(pacer.rate_at(START + 1.1 * number))
+    assert rates == [25.0] * 3 + [12.5] * 3 + [6.25] * 2
+
+
+def test_a_small_excess_costs_what_was_refused_and_a_margin_and_the_limit_is_not_met_again() -> None:
+    pacer = RatePacer(50.0)
+    busy(pacer, START, 49)
+    pacer.on_rate_limited(START, None)
+    assert pacer.rate_at(START) == pytest.approx(49 * 0.97, abs=0.5)
+    assert pacer.wait(START) == pytest.approx(0.1), "a few calls, not a second"
+    assert pacer.rate_at(START + 20) < 48.5
+    assert pacer.rate_at(START + 3600) == pytest.approx(0.97 * 50), "a little below the limit that was met, for good"
+
+
+def test_a_limit_met_far_below_the_believed_one_is_tried_again_after_half_a_minute() -> None:
+    pacer = RatePacer(50.0)
+    pacer.on_rate_limited(START, 0.0)
+    busy(pacer, START + 2, 25)
+    pacer.on_rate_limited(START + 2, 0.0)
+    kept = pacer.rate_at(START + 2)
+    assert 0.9 * 25 <= kept <= 25
+    assert pacer.rate_at(START + 22) <= 1.02 * kept
+    assert pacer.rate_at(START + 40) >= 1.03 * kept
+    assert pacer.rate_at(START + 80) == 50.0, "whoever had the rest has left"
+
+
+def test_a_large_excess_costs_a_step_and_is_regained_in_seconds() -> None:
+    pacer = RatePacer(50.0)
+    busy(pacer, START, 30)
+    pacer.on_rate_limited(START, None)
+    assert pacer.rate_at(START) == 25.0
+    assert pacer.rate_at(START + 5) == pytest.approx(25 + 50 * 0.03, abs=0.3)
+    assert pacer.rate_at(START + 15) == 50.0
+
+
+def test_where_nothing_passes_it_rests_a_second_and_falls_to_a_floor() -> None:
+    pacer = RatePacer(64.0)
+    now = START
+    for _ in range(30):
+        assert pacer.on_rate_limited(now, None) >= now + 1.0 - EPSILON
+        now += 1.1
+    assert pacer.rate_at(now - 1.1) == 1.0
 
 
 def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
-    bucket = RatePacer(50.0)
-    bucket.on_rate_limited(START, 30.0)
-    bucket.on_rate_limited(START + 1, 2.0)
-    assert bucket.wait(START + 1) == bucket.reserve(START + 1) == pytest.approx(29.0, abs=EPSILON)
+    pacer = RatePacer(50.0)
+    pacer.on_rate_limited(START, 30.0)
+    pacer.on_rate_limited(START + 1, 2.0)
+    assert pacer.wait(START + 1) == pacer.reserve(START + 1) == pytest.approx(29.0, abs=EPSILON)
 
 
 def test_an_absurd_wait_is_obeyed_for_a_minute() -> None:
-    bucket = RatePacer(50.0)
-    bucket.on_rate_limited(START, 86_400.0)
-    assert bucket.wait(START) == pytest.approx(60.0)
-
-
-def test_the_rate_has_a_floor_and_recovers_a_hundredth_a_second_and_never_beyond_itself() -> None:
-    bucket = RatePacer(64.0)
-    for number in range(20):
-        bucket.on_rate_limited(START + 2 * number, 0.0)
-    now = START + 38
-    assert bucket.rate == pytest.approx(1.0)
-    for tenth in range(1, 101):
-        bucket.on_success(now + tenth / 10)
-    assert bucket.rate == pytest.approx(1.0 + 6.4)
-    bucket.on_success(now + 1000)
-    assert bucket.rate == 64.0
-
-
-@pytest.mark.parametrize("parties", [2, 5])
-def test_strangers_converge_on_one_account(parties: int) -> None:
-    """Each believes that it has the account's whole rate; the account's bucket holds ten seconds' worth."""
-    rate, buckets = 50.0, [RatePacer(50.0) for _ in range(parties)]
-    tokens, at = 500.0, START
-    refused: list[float] = []
-    sent: list[list[float]] = [[] for _ in buckets]
-    turns = [(START + random.Random(n).random() / 50, n) for n in range(parties)]
-    heapq.heapify(turns)
-    network = random.Random(7)
-    while turns[0][0] < START + 600:
-        now, party = heapq.heappop(turns)
-        tokens, at = min(500.0, tokens + (now - at) * rate), now
-        if tokens >= 1:
-            tokens -= 1
-            sent[party].append(now)
-            buckets[party].on_success(now)
-        else:
-            refused.append(now)
-            buckets[party].on_rate_limited(now, 1.0)
-        heapq.heappush(turns, (now + buckets[party].reserve(now) + network.uniform(0.001, 0.05), party))
-    late = [moment for moment in refused if moment > START + 10]
-    passed = sum(map(len, sent))
-    assert len(late) / passed < 0.01
-    assert passed >= 0.75 * rate * 600, "the account's rate is used"
-    assert min(map(len, sent)) >= 0.3 * passed / parties, "nobody starves"
+    pacer = RatePacer(50.0)
+    pacer.on_rate_limited(START, 86_400.0)
+    assert pacer.wait(START) == pytest.approx(60.0)
 
 
 def test_it_goes_on_in_another_process() -> None:
-    bucket = RatePacer(50.0)
-    bucket.reserve(START)
-    bucket.on_rate_limited(START, 3.0)
-    heir = RatePacer.resumed(50.0, bucket.state())
-    assert (heir.rate, heir.reserve(START), heir.state()[0]) == (25.0, 3.0, 0.5)
-    assert RatePacer.resumed(50.0, (99.0, START, START, START)).rate == 50.0, "a state that cannot be"
+    pacer = RatePacer(50.0)
+    pacer.reserve(START)
+    busy(pacer, START, 40)
+    pacer.on_rate_limited(START, 3.0)
+    heir = RatePacer.resumed(50.0, json.loads(json.dumps(pacer.state())), START)
+    for each in (pacer, heir):
+        busy(each, START + 4.5, 25)
+        each.on_rate_limited(START + 4.5, None)
+    assert heir.state() == pacer.state()
+    assert (heir.reserve(START + 5), heir.rate_at(START + 9)) == (pacer.reserve(START + 5), pacer.rate_at(START + 9))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"share": 99.0},
+        {"share": math.nan},
+        {"cut_at": START + 120},
+        {"since": math.nan},
+        {"next": math.inf},
+        {"passed": ([1] * 11, 10 * START + 1e5)},
+        {"passed": ([-1], 0)},
+    ],
+    ids=str,
+)
+def test_what_no_pacer_can_have_written_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        RatePacer.resumed(50.0, RatePacer(50.0).state() | wrong, START)
+
+
+# --- on one account ------------------------------------------------------------------------------------------------
+
+EACH = pytest.mark.parametrize("headers", [False, True], ids=["silent", "headers"])
+LIMITER = pytest.mark.parametrize("limiter", LIMITERS)
+
+
+@EACH
+@LIMITER
+def test_alone_it_uses_the_limit_and_is_refused_once_or_not_at_all(limiter: str, headers: bool) -> None:
+    calls = simulate(LIMITERS[limiter](50.0), [0.0], 60, headers=headers)
+    assert share_refused(calls) <= 0.001
+    assert passed(calls) >= 0.95 * 50 * 60
+
+
+@pytest.mark.parametrize("limiter", ["sliding window", "fixed window"])
+def test_with_slow_answers_it_is_refused_little_more(limiter: str) -> None:
+    calls = simulate(LIMITERS[limiter](50.0), [0.0], 60, headers=False, answer=(0.1, 0.3))
+    assert share_refused(calls) <= 0.003
+    assert passed(calls) >= 0.9 * 50 * 60
+
+
+@EACH
+@LIMITER
+@pytest.mark.parametrize("believed", [50.0, 500.0])
+def test_a_limit_below_the_believed_one_is_found(limiter: str, headers: bool, believed: float) -> None:
+    calls = simulate(LIMITERS[limiter](20.0), [0.0], 120, headers=headers, believed=believed)
+    late = [call for call in calls if call.at >= 20]
+    assert share_refused(late) <= (0.03 if limiter == "token bucket" and not headers else 0.01)
+    assert passed(late) >= 0.8 * 20 * 100
+
+
+@EACH
+@LIMITER
+@pytest.mark.parametrize("apart", [0.0, 0.8])
+def test_two_that_begin_together_share_it(limiter: str, headers: bool, apart: float) -> None:
+    runs = [
+        simulate(LIMITERS[limiter](50.0), [0.0, apart], 60 + apart, headers=headers, seed=seed) for seed in range(2)
+    ]
+    assert mean(passed(calls, begin=apart) for calls in runs) >= (0.91 if headers else 0.95) * 50 * 60
+    assert mean(passed(calls, 0, apart) / passed(calls, begin=apart) for calls in runs) == pytest.approx(0.5, abs=0.13)
+
+
+@EACH
+@LIMITER
+def test_one_that_comes_later_gets_its_share(limiter: str, headers: bool) -> None:
+    runs = [simulate(LIMITERS[limiter](50.0), [0.0, 10.0], 70, headers=headers, seed=seed) for seed in range(2)]
+    assert mean(passed(calls, begin=10) for calls in runs) >= 0.85 * 50 * 60
+    assert mean(passed(calls, 1, 10) / passed(calls, begin=10) for calls in runs) >= 0.33
+
+
+@LIMITER
+def test_five_share_it_and_nobody_starves(limiter: str) -> None:
+    calls = simulate(LIMITERS[limiter](50.0), [0.0, 0.2, 0.4, 0.6, 3.0], 120, headers=False)
+    assert passed(calls, begin=20) >= 0.85 * 50 * 100
+    assert min(passed(calls, process, 20) for process in range(5)) >= 0.3 * passed(calls, begin=20) / 5
+
+
+# --- what the headers say ------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_always_says_nothing_is_left_is_obeyed_once() -> None:
-    bucket = RatePacer(50.0)
+    pacer = RatePacer(50.0)
     empty = RateLimitHeaders.read(headers(remaining=0, reset=60), "async_query")
-    bucket.apply_headers(empty, START)
-    assert bucket.wait(START) == 60.0
-    bucket.apply_headers(empty, START + 1)
-    assert bucket.wait(START + 1) == 0.0, "another call passed although nothing was left"
-    bucket.apply_headers(empty, START + 61)
-    assert bucket.wait(START + 61) == 0.0
-    bucket.apply_headers(RateLimitHeaders.read(headers(remaining=7), "async_query"), START + 62)
-    bucket.apply_headers(empty, START + 63)
-    assert bucket.wait(START + 63) == 60.0, "it counts after all"
-    bucket.apply_headers(empty, START + 124)
-    bucket.on_rate_limited(START + 125, 1.0)
-    bucket.apply_headers(empty, START + 127)
-    assert bucket.wait(START + 127) == 60.0, "a 429 says that it meant it"
+    pacer.apply_headers(empty, START)
+    assert pacer.wait(START) == 60.0
+    pacer.apply_headers(empty, START + 1)
+    assert pacer.wait(START + 1) == 0.0, "another call passed although nothing was left"
+    pacer.apply_headers(empty, START + 61)
+    assert pacer.wait(START + 61) == 0.0
+    pacer.apply_headers(RateLimitHeaders.read(headers(remaining=7), "async_query"), START + 62)
+    pacer.apply_headers(empty, START + 63)
+    assert pacer.wait(START + 63) == 60.0, "it counts after all"
+    pacer.apply_headers(empty, START + 124)
+    pacer.on_rate_limited(START + 125, 1.0)
+    pacer.apply_headers(empty, START + 127)
+    assert pacer.wait(START + 127) == 60.0, "a 429 says that it meant it"
 
 
 def headers(**values: object) -> dict[str, str]:
@@ -172,21 +271,21 @@ def test_headers_are_read_as_far_as_they_are_plausible(given_headers: dict[str, 
 
 
 def test_it_is_never_faster_than_the_account_and_silent_while_nothing_is_left() -> None:
-    bucket = RatePacer(50.0)
-    bucket.apply_headers(RateLimitHeaders(rate=5000.0), START)
-    assert bucket.rate == 50.0, "the connection's own limit stays"
-    bucket.apply_headers(RateLimitHeaders(rate=10.0, exhausted_for=3.0), START)
-    assert (bucket.rate, bucket.reserve(START)) == (10.0, 3.0)
+    pacer = RatePacer(50.0)
+    pacer.apply_headers(RateLimitHeaders(rate=5000.0), START)
+    assert pacer.rate_at(START) == 50.0, "the connection's own limit stays"
+    pacer.apply_headers(RateLimitHeaders(rate=10.0, exhausted_for=3.0), START)
+    assert (pacer.rate_at(START), pacer.reserve(START)) == (10.0, 3.0)
 
 
-def test_slow_429s_of_one_excess_halve_the_rate_once() -> None:
+def test_slow_429s_of_one_excess_cut_the_rate_once() -> None:
     """Thirteen calls were under way; their 429s come in over six seconds."""
-    bucket = RatePacer(50.0)
+    pacer = RatePacer(50.0)
     for number in range(13):
-        bucket.on_rate_limited(START + number / 2, 1.0, sent=START - 5 + number / 100)
-    assert bucket.rate == 25.0
-    bucket.on_rate_limited(START + 9, 1.0, sent=START + 8)
-    assert bucket.rate == 12.5
+        pacer.on_rate_limited(START + number / 2, 1.0, sent=START - 5 + number / 100)
+    assert pacer.rate_at(START + 7) == 25.0
+    pacer.on_rate_limited(START + 20, 1.0, sent=START + 19)
+    assert pacer.rate_at(START + 20) == 25.0
 
 
 @pytest.mark.parametrize(
@@ -195,13 +294,13 @@ def test_slow_429s_of_one_excess_halve_the_rate_once() -> None:
     ids=["default", "a tenth", "more than ours", "calls a second", "nonsense"],
 )
 def test_a_limit_in_another_unit_does_not_slow_us_sixtyfold(limit: int, rate: float) -> None:
-    bucket = RatePacer(50.0)
-    bucket.apply_headers(RateLimitHeaders.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
-    assert bucket.rate == rate
+    pacer = RatePacer(50.0)
+    pacer.apply_headers(RateLimitHeaders.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
+    assert pacer.rate_at(START) == rate
 
 
 def test_one_odd_answer_does_not_slow_us_for_ever() -> None:
-    bucket = RatePacer(50.0)
+    pacer = RatePacer(50.0)
     for limit in (300, 3000):
-        bucket.apply_headers(RateLimitHeaders.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
-    assert bucket.rate == 50.0
+        pacer.apply_headers(RateLimitHeaders.read({"x-ratelimit-limit": str(limit)}, "async_query"), START)
+    assert pacer.rate_at(START) == 50.0
