@@ -98,12 +98,10 @@ class BatchRunner:
             last = state.session.clock() + _LAST_ROUNDS
             if blocked or state.progress().pending == before.pending:
                 late = max(over, last)
-                self._ready_not_landed = not self._collector.collect(
-                    state.running(), lambda: state.session.clock() >= late
-                )
+                self._ready_not_landed = not self._collector.collect(state.running(), lambda: self._is_over(late))
             elif state.session.clock() < over:
                 # Otherwise the next slice lands what is ready while it submits, and no rate is left unused.
-                self._ready_not_landed = not self._collector.collect_ready(lambda: state.session.clock() >= over)
+                self._ready_not_landed = not self._collector.collect_ready(lambda: self._is_over(over))
             self._collect_former(max(over, last))
         if state.stops.killed:
             raise state.stops.killed.reworded(
@@ -158,6 +156,11 @@ class BatchRunner:
         state = self._state
         if line := self._progress.line(state.session.clock(), state.progress(), state.costs.paid_usd, last=last):
             log.info("%s", line)
+
+    def _is_over(self, moment: float) -> bool:
+        """Whether a moment has come; said between two rounds of landing, with how far the batch has come."""
+        self.log_progress()
+        return self._state.session.clock() >= moment
 
     def sweep_claims(self) -> None:
         """Remove claims of more than a week ago where this batch bought anything; once it has ended, and is told of."""
