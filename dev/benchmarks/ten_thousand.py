@@ -55,7 +55,7 @@ def _ours(bench: Bench, count: int, rates: Rates) -> Figures:
         [(wanted[one], completed[one]) for one in wanted if completed[one] is not None],
         rate=rates.query_rate,
         interval=POLL_INTERVAL,
-        begin=max(wanted.values()),
+        begin=report["began"],
         seed=bench.seed,
     )
     bench.say(f"poll-10000: {len(delays)} detected, {fmean(delays):.2f} s late, bound {bound:.2f} s")

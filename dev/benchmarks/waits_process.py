@@ -10,6 +10,7 @@ answered with:
   ``start_stall``: the same until all were started;
 * ``collections``: how many full garbage collections there were, and the longest; ``own_collection``: how long one takes
   before there is any trigger, which is what Airflow itself has in memory;
+* ``began``: when the first was started, in epoch seconds;
 * ``memory``: bytes that the resident size grew by when all waited, and ``peak`` at most;
 * ``cpu_seconds``: from the first trigger's start to the last one's end.
 """
@@ -116,11 +117,13 @@ class Waits:
         before, cpu = process.memory_info().rss, time.process_time()
         self._meter.longest()
         self._meter.collections.clear()
+        began = time.time()
         await self._start(watch)
         start_stall = self._meter.longest()
         await asyncio.sleep(_SETTLED)
         memory = process.memory_info().rss - before
         self._figures = {
+            "began": began,
             "own_collection": own,
             "start_stall": start_stall,
             "memory": memory,
