@@ -9,8 +9,8 @@ and every further thread of it comes from a pool.
 What a stop does, in this order:
 
 1. at once: no job of a pool begins, no call of the service leaves; there, and in a sleep, :class:`TaskEnded` is raised;
-2. after 1 s: jobs that still run are given up, so that the work goes on with what it knows, saves it and ends;
-3. after 2 s: the task is left. Its threads ask Airflow for nothing more, write no ledger and send nothing; they go with
+2. after 2 s: jobs that still run are given up, so that the work goes on with what it knows, saves it and ends;
+3. after 3 s: the task is left. Its threads ask Airflow for nothing more, write no ledger and send nothing; they go with
    the process.
 
 A POST that is given up is one of a process that was killed: it was written ahead, and the next attempt looks for it.
@@ -34,7 +34,7 @@ from airflow_provider_nanobanana.toapis.errors import TransientFailure
 log = logging.getLogger(__name__)
 
 #: Seconds in which what is under way may come to its end by itself.
-FINISH_SECONDS: Final = 1.0
+FINISH_SECONDS: Final = 2.0
 #: Seconds after them in which the work may save what it knows.
 SAVE_SECONDS: Final = 1.0
 #: Seconds after which a signal is noticed at the latest.
@@ -51,7 +51,7 @@ class TaskEnded(BaseException):
 
 
 class StoppableTask:
-    """One run of an operator's work, which ends within about 2 s of a stop.
+    """One run of an operator's work, which ends within about 3 s of a stop.
 
     :param on_stop: Called once when the task is to stop, in the thread of :meth:`run`.
     """

@@ -28,7 +28,7 @@ from airflow_provider_nanobanana.submission.client_ids import mark_supported
 from airflow_provider_nanobanana.submission.rate_limiter import MAX_BLOCKING_WAIT, SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.worker_threads import WorkerPool
+from airflow_provider_nanobanana.worker_threads import TaskEnded, WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
@@ -325,6 +325,9 @@ class BatchSubmitter:
             self._admission.on_found()
             state.costs.release(item)
             state.mark_reused(item, found.image)
+            return True
+        except TaskEnded:
+            # The task is being ended: what else is under way may still be answered, and is noted then.
             return True
         except errors.ToApisError as error:
             if self._admission.on_error(item, error):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana import worker_threads
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis import responses
@@ -119,6 +121,8 @@ def test_a_killed_batch_stops_buying_at_once(
         return operators[-1]
 
     monkeypatch.setattr(batch, "operator", operator)
+    # What is under way is answered, however slow this machine is just now.
+    monkeypatch.setattr(worker_threads, "FINISH_SECONDS", 60.0)
     answered, lock = [0], threading.Lock()
 
     def kill_at_the_sixth(name: str, dying: Any = None) -> None:
@@ -132,7 +136,7 @@ def test_a_killed_batch_stops_buying_at_once(
     monkeypatch.setattr(batch.crash_points, "reach", kill_at_the_sixth)
     with caplog.at_level(logging.INFO):
         run = batch.attempt(requests=PROMPTS, deferrable=deferrable)
-    threads = max(submitter._FEWEST_THREADS, rate)
+    threads = max(submitter._FEWEST_THREADS, math.ceil(rate * (submitter._SLOW_SUBMIT + submitter._SLOW_CLAIM)))
     assert 6 <= batch.posts <= 6 + threads and len(operators) == 1, "only what was under way left"
     assert type(run.error) is NanoBananaException and "Airflow ended this attempt" in str(run.error)
     assert all(image_task_id in said(caplog) for image_task_id in ids_of(batch))
