@@ -6,8 +6,9 @@
   timed from its start to its end, and its peak is what its kernel counted (`VmHWM`); triggers are rebuilt from JSON in
   another process. The task's state store is a folder and answers faster than Airflow's API. The share is requests
   over submit rate times the whole time, waits included, from the first process to the last submit or to the last image
-  in place. A worker is held with nothing to do while none of its requests is under way and no image is being landed,
-  for more than two seconds at a stretch, until it ends its slice. Images are in a file system in memory.
+  in place. A worker is held with nothing to do while none of its requests is under way, no image is being landed and
+  the ledger is not being written, for more than two seconds at a stretch, until it ends its slice. Images are in a
+  file system in memory.
 - `generate-first`: the same with 1 and with 20 requests: how long after it was ready the first picture is in place.
 - `generate-kills`: the worker process of such a task is killed (SIGKILL) at five random points between the first
   submit and 90 % of the way, and retried at once. The account is four times as fast as the default one.

@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
+from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from dev.benchmarks.child import answering, first_event
@@ -62,7 +63,7 @@ def run_slice(job: dict[str, Any], store: FileTaskStateStore) -> dict[str, Any]:
 
 
 class Activity:
-    """When this process asked the service, fetched a link or landed an image."""
+    """When this process asked the service, fetched a link, landed an image or wrote its ledger."""
 
     def __init__(self) -> None:
         #: Beginning and end of each, in monotonic seconds.
@@ -117,6 +118,7 @@ def main(role: str, *store: str) -> None:
         activity = Activity()
         activity.watch(httpx.HTTPTransport, "handle_request")
         activity.watch(ImageDownloader, "land")
+        activity.watch(BatchState, "save")
         outcome = run_slice(json.loads(sys.stdin.readline()), FileTaskStateStore(Path(*store)))
         # A deferral is to come at once; before the end a report is written.
         idle = idle_seconds(activity.spans, time.monotonic() if outcome["state"] == "deferred" else None)
