@@ -61,7 +61,8 @@ class WaitSpec:
 class BatchRunner:
     """Runs the slices of one process.
 
-    :param slice_seconds: After so many seconds a slice ends, whatever there is to submit or to land.
+    :param slice_seconds: After so many seconds a slice ends, whatever there is to submit or to land; what failed for a
+        moment is tried again in the next.
     """
 
     def __init__(self, state: BatchState, slice_seconds: float) -> None:
@@ -69,7 +70,7 @@ class BatchRunner:
         self._slice_seconds = slice_seconds
         self._collector = ResultCollector(state)
         self._progress = ProgressLog(state.session.clock(), state.progress(), state.session.settings.submit_rate)
-        self._stuck = self._ready_not_landed = False
+        self._stuck = self._ready_not_landed = self._cut_short = False
         self._first = True
 
     def run_slice(self) -> None:
@@ -110,10 +111,17 @@ class BatchRunner:
                 charged="yes" if state.running() else "unknown",
             )
         moved = state.progress() != before
+        self._cut_short = state.progress().pending < before.pending and state.session.clock() >= over
         self._stuck = bool(state.last_errors) and not moved
         if state.stops.budget_exhausted and moved and (rest := state.pending()):
             # A refund may have made room for it.
             state.stops.budget_exhausted = not state.costs.can_afford(rest[0])
+
+    def can_go_on(self) -> bool:
+        """Whether its time alone ended the last slice, and the next one would submit at once."""
+        stops = self._state.stops
+        held_up = stops.stops_all or stops.budget_exhausted or stops.storage_blocked
+        return self._cut_short and not held_up and bool(self._state.pending())
 
     def next_wait(self) -> WaitSpec | None:
         """Return what to wait for next, or None when the batch has ended or comes no further in this attempt."""

@@ -50,6 +50,8 @@ _FLAGS: Final = ("reuse_existing", "allow_partial", "preflight_balance", "deferr
 _IDS_IN_A_LINE: Final = 50
 #: Seconds; in a shorter slice hardly anything is submitted, and Airflow starts one worker after another.
 _SHORTEST_SLICE: Final = 30.0
+#: A process does not begin another slice that would end later than at this share of Airflow's ``execution_timeout``.
+_SHARE_OF_TIMEOUT: Final = 0.75
 #: What of the result goes into the events of the task's assets.
 _IN_ASSET_EVENTS: Final = ("count", "cost_usd", "paid_usd", "shared", "reused", "lost_race", "manifest")
 
@@ -95,8 +97,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param deferrable: Wait in the triggerer; otherwise in the worker.
     :param timeout: Seconds (or a timedelta) that one attempt waits for an image, from its own submit.
     :param poke_interval: Seconds (or a timedelta) between two polls of one image task.
-    :param slice_seconds: Seconds (or a timedelta), at least 30, after which a deferrable task that still has something
-        to submit gives its worker slot back for half a minute; at most half of its ``execution_timeout``.
+    :param slice_seconds: Seconds (or a timedelta), at least 30, after which the work begins again with what is left,
+        and what failed for a moment is tried again: at once where there is something to submit, else after a pause
+        without a worker. At most half of ``execution_timeout``.
     :param adopt: As for :class:`NanoBananaSubmitOperator`.
     :param claims: Whether each purchase is claimed beside its file first, so that whoever else wants the same file, in
         whatever run or installation, does not buy it too (docs/paying-once.md): ``auto`` where the destination can hold
@@ -150,7 +153,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         timeout: float | timedelta = 900,
         poke_interval: float | timedelta = 5,
         # With the pause and the start of a worker the account's rate is used for 97 % of the time; with 300 for 92 %.
-        slice_seconds: float | timedelta = 900,
+        slice_seconds: float | timedelta = 300,
         adopt: Mapping[str, str] | None = None,
         claims: ClaimMode = "auto",
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
@@ -228,7 +231,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         """Work in slices until nothing is left to wait for, then report; or defer between two slices."""
         from airflow_provider_nanobanana.batch.runner import BatchRunner
 
-        runner = BatchRunner(state, self._slice_seconds())
+        slice_seconds = self._slice_seconds()
+        runner = BatchRunner(state, slice_seconds)
+        began = state.session.clock()
         while True:
             try:
                 runner.run_slice()
@@ -238,6 +243,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                         _report(context, self, state)
                 _log_progress(state)
                 raise
+            if runner.can_go_on() and self._has_time_for(state.session.clock() - began + slice_seconds):
+                continue
             wait = runner.next_wait()
             runner.log_progress(last=self.deferrable or wait is None)
             if wait is None:
@@ -366,6 +373,11 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             )
         limit = self.execution_timeout
         return seconds if limit is None else min(seconds, limit.total_seconds() / 2)
+
+    def _has_time_for(self, seconds: float) -> bool:
+        """Whether a process may live for so many seconds: Airflow's timeout is counted anew after a deferral."""
+        limit = self.execution_timeout
+        return limit is None or not self.deferrable or seconds <= _SHARE_OF_TIMEOUT * limit.total_seconds()
 
 
 def wait_message(wait: WaitSpec) -> str:

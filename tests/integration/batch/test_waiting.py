@@ -179,7 +179,7 @@ def test_no_pause_comes_before_the_last_submit(
     assert posts[0] == count
 
 
-def test_a_slice_gives_its_worker_back_and_comes_again_soon(
+def test_a_slice_with_more_to_submit_is_followed_by_another_in_the_same_process(
     with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = with_store
@@ -190,6 +190,23 @@ def test_a_slice_gives_its_worker_back_and_comes_again_soon(
     monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
     began = batch.clock.now
     run = batch.attempt(requests=many(60), slice_seconds=30, timeout=900)
+    assert run.error is None and posts[0] == 60
+    created = [sold["created"] for sold in batch.emulator.ledger()["image_tasks"]]
+    assert max(created) - began <= 1.05 * 60 / 0.5
+
+
+def test_a_process_that_airflow_would_end_gives_its_worker_back_and_comes_again_soon(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = with_store
+    connection = batch.emulator.connection_json(timeout=30, submit_rate=0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", connection)
+    posts = posts_at_pauses(batch)
+    batch.emulator.fault(on="submit", kind="latency", seconds=600)
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
+    began = batch.clock.now
+    limit = timedelta(seconds=60)
+    run = batch.attempt(requests=many(60), slice_seconds=30, timeout=900, execution_timeout=limit)
     assert run.error is None and len(batch.files) == 60
     assert posts[0] < 60 and sorted(posts) == posts
     created = [sold["created"] for sold in batch.emulator.ledger()["image_tasks"]]
@@ -199,7 +216,7 @@ def test_a_slice_gives_its_worker_back_and_comes_again_soon(
 def test_a_slice_ends_well_before_airflow_ends_its_process(with_store: GenerateTask) -> None:
     operator = with_store.operator(requests=many(2), execution_timeout=timedelta(seconds=100), slice_seconds=300)
     assert operator._slice_seconds() == 50.0
-    assert with_store.operator(requests=many(2))._slice_seconds() == 900.0
+    assert with_store.operator(requests=many(2))._slice_seconds() == 300.0
 
 
 def test_a_long_retry_after_is_one_pause(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
