@@ -38,6 +38,8 @@ SUMMARY_SECONDS: Final = 60.0
 _LONGEST_IDLE: Final = 10.0
 #: A pause that the service asks for is slept in pieces no longer than this, as it may be called off; seconds.
 _LONGEST_SLEEP: Final = 1.0
+#: A sleep may end so much too early; seconds.
+_SLEEP_SLACK: Final = 0.001
 #: A call that takes longer leaves its place to another one, as long as no more than that many have; seconds.
 _SLOW_ANSWER: Final = 1.0
 
@@ -211,12 +213,9 @@ class Poller:
 
     async def _wait_for_slot(self) -> None:
         """Wait for the account's next free slot and take it; a long pause may be called off meanwhile."""
-        while True:
-            rest = self._pacer.wait(self._clock())
-            if rest <= _LONGEST_SLEEP:
-                break
-            await asyncio.sleep(_LONGEST_SLEEP)
-        await asyncio.sleep(self._pacer.reserve(self._clock()))
+        while (rest := self._pacer.wait(self._clock())) > _SLEEP_SLACK:
+            await asyncio.sleep(min(rest, _LONGEST_SLEEP))
+        self._pacer.reserve(self._clock())
 
     async def _wait_until_due(self) -> None:
         while True:

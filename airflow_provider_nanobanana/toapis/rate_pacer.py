@@ -33,8 +33,10 @@ _LOWEST_SHARE: Final = 1 / 64
 _EPISODE: Final = 1.0
 #: After a refusal that names no time, in calls at least: the room for a few more than the excess.
 _UNNAMED_CALLS: Final = 5.0
-#: A caller that wakes up late may catch up so many seconds' worth: on a busy loop every wake-up is late.
+#: A caller that wakes up late may catch up so many seconds' worth: on a busy loop every wake-up is late. One that has
+#: sent nothing for longer than the other was not late: it begins anew, without a burst.
 _TOLERANCE: Final = 0.02
+_IDLE: Final = 1.0
 #: Calls that passed are counted by the tenth of a second.
 _TENTHS: Final = 10
 #: Steps are found by logarithms.
@@ -208,7 +210,7 @@ class RatePacer:
 
     def reserve(self, now: float) -> float:
         """Take the next free moment and return the seconds until it."""
-        moment = max(now - _TOLERANCE, self._next)
+        moment = now if now - self._next > _IDLE else max(now - _TOLERANCE, self._next)
         self._next = moment + 1 / self.rate_at(max(now, moment))
         return max(0.0, moment - now)
 

@@ -62,11 +62,13 @@ def simulate(
         heapq.heappush(events, (moment, next(number), event))
 
     def send(process: int, now: float) -> None:
-        wait = pacers[process].reserve(now)
-        sent = now + wait + chance.uniform(0, late)
-        way = chance.uniform(*answer) / 2
-        at(sent + way, lambda now: arrive(process, sent, now))
-        at(sent, lambda now: send(process, now))
+        wait = pacers[process].wait(now)
+        if wait > 0.001:
+            at(now + wait + chance.uniform(0, late), lambda now: send(process, now))
+            return
+        pacers[process].reserve(now)
+        at(now + chance.uniform(*answer) / 2, lambda later: arrive(process, now, later))
+        at(now + pacers[process].wait(now) + chance.uniform(0, late), lambda now: send(process, now))
 
     def arrive(process: int, sent: float, now: float) -> None:
         passed = limiter.take(now)

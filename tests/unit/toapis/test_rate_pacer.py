@@ -40,7 +40,7 @@ def test_calls_are_spaced_evenly_and_idle_time_is_not_saved_up() -> None:
     pacer = RatePacer(10.0)
     assert pacer.reserve(START) == 0.0
     waits = [pacer.reserve(START + 3600) for _ in range(50)]
-    assert waits == pytest.approx([max(0.0, n / 10 - TOLERANCE) for n in range(50)], abs=EPSILON)
+    assert waits == pytest.approx([n / 10 for n in range(50)], abs=EPSILON)
 
 
 def test_late_wake_ups_lose_nothing() -> None:
@@ -215,9 +215,9 @@ def test_two_that_begin_together_share_it(limiter: str, headers: bool, apart: fl
 @EACH
 @LIMITER
 def test_one_that_comes_later_gets_its_share(limiter: str, headers: bool) -> None:
-    runs = [simulate(LIMITERS[limiter](50.0), [0.0, 10.0], 70, headers=headers, seed=seed) for seed in range(2)]
+    runs = [simulate(LIMITERS[limiter](50.0), [0.0, 10.0], 70, headers=headers, seed=seed) for seed in range(3)]
     assert mean(passed(calls, begin=10) for calls in runs) >= 0.85 * 50 * 60
-    assert mean(passed(calls, 1, 10) / passed(calls, begin=10) for calls in runs) >= 0.33
+    assert mean(passed(calls, 1, 10) / passed(calls, begin=10) for calls in runs) >= 0.3
 
 
 @LIMITER
