@@ -213,7 +213,10 @@ class Poller:
 
     async def _wait_for_slot(self) -> None:
         """Wait for the account's next free slot and take it; a long pause may be called off meanwhile."""
-        while (rest := self._pacer.wait(self._clock())) > _SLEEP_SLACK:
+        while True:
+            rest = self._pacer.wait(self._clock())
+            if rest <= _SLEEP_SLACK:
+                break
             await asyncio.sleep(min(rest, _LONGEST_SLEEP))
         self._pacer.reserve(self._clock())
 
