@@ -9,7 +9,8 @@ and every further thread of it comes from a pool.
 What a stop does, in this order:
 
 1. at once: no job of a pool begins, no call of the service leaves; there, and in a sleep, :class:`TaskEnded` is raised;
-2. after 2 s: jobs that still run are given up, so that the work goes on with what it knows, saves it and ends;
+2. after 2 s: jobs that still run, or are submitted later, are given up, so that the work goes on with what it knows,
+   saves it and ends;
 3. after 3 s: the task is left. Its threads ask Airflow for nothing more, write no ledger and send nothing; they go with
    the process.
 
@@ -94,9 +95,12 @@ class StoppableTask:
         self._news.put("stop")
 
     def watch(self, job: _Job[Any]) -> None:
-        """Give a job of a pool up when the task stops."""
+        """Give a job of a pool up when the task stops; at once where it has stopped, since it would never begin."""
         self._jobs.add(job)
         job.future.add_done_callback(lambda _: self._jobs.discard(job))
+        # Only now: of a stop that comes meanwhile, either this or `_end` sees the job.
+        if self._stopping.is_set():
+            job.give_up()
 
     def check(self) -> None:
         """Go on only while the task is not stopped.

@@ -122,6 +122,30 @@ class TestStoppableTask:
             StoppableTask().run(work)
         assert saved == ["fine", "saved"]
 
+    def test_what_is_submitted_once_the_task_is_stopped_does_not_keep_the_work_from_saving(
+        self, stuck: threading.Event
+    ) -> None:
+        begun = threading.Event()
+        saved: list[str] = []
+
+        def job() -> None:
+            begun.set()
+            stuck.wait()
+
+        def work() -> None:
+            try:
+                with WorkerPool(1) as pool:
+                    try:
+                        pool.submit(job).result()
+                    except TaskEnded:  # as a batch that closes its group's book once the group's last POST has ended
+                        pool.submit(saved.append, "begun")
+            finally:
+                saved.append("saved")
+
+        with alarm(begun), pytest.raises(Interrupted):
+            StoppableTask().run(work)
+        assert saved == ["saved"]
+
     def test_what_is_nearly_done_comes_to_its_end_and_nothing_begins_after_it(self) -> None:
         begun, go_on = threading.Event(), threading.Event()
         done: list[str] = []
