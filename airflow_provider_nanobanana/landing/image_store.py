@@ -116,7 +116,8 @@ class ImageStore:
 
         A file that is not one whole image does not count.
 
-        :raises StorageFailed: The destination could not be asked; never "not there".
+        :raises StorageFailed: The destination could not be asked, or the file takes too much time or memory to check;
+            never "not there".
         """
         return self._find(stem, "", 0)[0]
 
@@ -256,16 +257,25 @@ class ImageStore:
         return self._storage.uri(f"{stem}.json")
 
     def _find(self, stem: str, image_id: str, index: int) -> tuple[StoredImage | None, set[str]]:
-        """Return the whole image of this stem, or None with the names of the broken ones."""
+        """Return the whole image of this stem, or None with the names of the broken ones.
+
+        :raises StorageFailed: There is none, but a file that this machine cannot check: it may be whole, and paid.
+        """
         check_stem(stem)
         broken: set[str] = set()
+        unchecked: StorageFailed | None = None
         for name in self._storage.existing(stem, tuple(SUFFIXES.values())):
             with self._storage.local_copy(name) as path:
                 try:
                     return self._measure(path, image_id, index, name=name), broken
+                except ImageTooCostly as error:
+                    what = f"{self._storage.uri(name)} is there and could not be checked: {error.message}."
+                    unchecked = StorageFailed(f"{what} If it is no whole image, move it away.")
                 except ImageInvalid as error:
                     log.warning("%s does not count: %s", self._storage.uri(name), error)
                     broken.add(name)
+        if unchecked is not None:
+            raise unchecked
         return None, broken
 
     def _measure(self, path: Path, image_id: str, index: int, *, stem: str = "", name: str = "") -> StoredImage:

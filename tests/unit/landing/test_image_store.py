@@ -29,6 +29,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from airflow_provider_nanobanana.landing import image_store as image_store_module
+from airflow_provider_nanobanana.landing.decoder import decode_file
 from airflow_provider_nanobanana.landing.file_names import safe_name, stem_for
 from airflow_provider_nanobanana.landing.image_file import decode_b64
 from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
@@ -38,6 +40,7 @@ from airflow_provider_nanobanana.landing.storage.staging import ABANDONED_SECOND
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,
+    ImageTooCostly,
     InvalidRequest,
     StorageFailed,
 )
@@ -142,6 +145,50 @@ def test_a_broken_file_stays_until_there_is_a_better_one(folder: Path) -> None:
     with pytest.raises(ImageInvalid):
         ImageStore(str(folder)).land(STEM, ID, 0, writes(b"<html>"))
     assert files_in(folder) == [f"{STEM}.jpg"]
+
+
+def too_costly(path: Path) -> object:
+    """Decode as a machine does whose decoder of JPEGs crashes."""
+    if path.suffix == ".jpg":
+        raise ImageTooCostly("The image's decoder crashed twice (SIGILL)")
+    return decode_file(path)
+
+
+def test_an_image_that_this_machine_cannot_check_is_never_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ImageStore(str(folder))
+    store.land(STEM, ID, 0, writes(picture("jpeg")))
+    monkeypatch.setattr(image_store_module, "decode_file", too_costly)
+    with pytest.raises(StorageFailed, match=rf"{STEM}.jpg is there and could not be checked: .*SIGILL.* move it away"):
+        store.find(STEM)
+    with pytest.raises(StorageFailed, match="could not be checked"):
+        store.land(STEM, ID, 0, untouched)
+    assert files_in(folder) == [f"{STEM}.jpg"]
+
+
+def test_a_whole_image_beside_one_that_cannot_be_checked_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(str(folder))
+    first = store.land(STEM, ID, 0, writes(PNG))
+    (folder / f"{STEM}.jpg").write_bytes(picture("jpeg"))
+    monkeypatch.setattr(image_store_module, "decode_file", too_costly)
+    assert store.land(STEM, ID, 0, untouched) == first
+    assert files_in(folder) == [f"{STEM}.jpg", f"{STEM}.png"]
+
+
+def test_an_image_that_appears_and_cannot_be_checked_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither it nor a broken one beside it is removed for ours, which can be downloaded again."""
+    folder.mkdir(parents=True)
+    (folder / f"{STEM}.png").write_bytes(b"half")
+    monkeypatch.setattr(image_store_module, "decode_file", too_costly)
+
+    def fetch(sink: BinaryIO) -> None:
+        (folder / f"{STEM}.jpg").write_bytes(picture("jpeg"))
+        sink.write(PNG)
+
+    with pytest.raises(StorageFailed, match="could not be checked"):
+        ImageStore(str(folder)).land(STEM, ID, 0, fetch)
+    assert files_in(folder) == [f"{STEM}.jpg", f"{STEM}.png"]
 
 
 def test_another_size_than_asked_for_is_landed_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from airflow_provider_nanobanana.landing import image_store as image_store_module
 from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
-from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.toapis.errors import ImageTooCostly, InvalidRequest, StorageFailed
 from tests.support.images import picture
 
 PNG = picture("png", (8, 8))
@@ -219,6 +220,17 @@ def test_a_file_that_cannot_be_read_is_not_broken(tmp_path: Path) -> None:
     (tmp_path / f"{names[0]}.png").symlink_to(tmp_path / f"{names[0]}.png")  # a loop: stat fails
     with pytest.raises(StorageFailed):
         find_existing(ImageStore(str(tmp_path)), keyed(names))
+
+
+def test_a_file_that_cannot_be_decoded_here_is_not_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(path: object) -> None:
+        raise ImageTooCostly("The image's decoder crashed twice (SIGILL)")
+
+    (tmp_path / "a.png").write_bytes(PNG)
+    monkeypatch.setattr(image_store_module, "decode_file", crash)
+    with pytest.raises(StorageFailed, match=r"a\.png .*SIGILL.* Nothing was bought") as failed:
+        find_existing(ImageStore(str(tmp_path)), [("k", "a")])
+    assert failed.value.charged == "no"
 
 
 # --- what it costs ---------------------------------------------------------------------------------------------------
