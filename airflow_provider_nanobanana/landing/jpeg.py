@@ -33,7 +33,7 @@ _AFTER_PIXELS: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 #: Encoders write up to about a dozen; of a file with more than this only one decode is asked.
 _MANY_SCANS: Final = 100
 #: A scan of a few bytes costs a pass over all pixels. Optimising encoders write some dozens at most.
-_MOST_SCANS: Final = 500
+_MOST_SCANS: Final = 200
 #: Markers looked at. Most metadata stands in segments of 64 KiB, of which a file of 64 MiB has a thousand.
 _MOST_MARKERS: Final = 100_000
 #: A run of zero bytes at the end of a file without an end marker is room that nothing was written into.

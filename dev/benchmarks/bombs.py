@@ -66,7 +66,7 @@ def _heavy_scans(size: int) -> bytes:
     """As few scans as are taken, of as many pixels and colours."""
     few = _scans(0, "RGB")
     scan = few[few.rindex(b"\xff\xc4", 0, few.rindex(b"\xff\xda")) : -2]
-    return _scans(min(size, 480 * len(scan)), "RGB")
+    return _scans(min(size, 180 * len(scan)), "RGB")
 
 
 def _empty_blocks(size: int) -> bytes:
