@@ -231,7 +231,9 @@ class AsyncToApisClient(_BaseClient):
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="nanobanana-answers")
         self._closed = False
         self._reached = False
-        self._first_call = asyncio.Lock()
+        # Set unless a call tries to connect for all.
+        self._tried = asyncio.Event()
+        self._tried.set()
         self._unreached_count = 0
         self._unreached: Exception | None = None
 
@@ -246,23 +248,37 @@ class AsyncToApisClient(_BaseClient):
         return await asyncio.get_running_loop().run_in_executor(self._parser, call.parse, answer, time.time())
 
     async def _exchange(self, call: ApiCall[Any]) -> ApiResponse:
-        """Send a call; until a connection was made, and after one could not be, one at a time, for all who wait.
+        """Send a call; until a connection was made, and after one could not be, one call connects for all who wait.
 
-        Names are looked up in the event loop's few threads, which every other trigger needs, too.
+        Names are looked up in the event loop's few threads, which every other trigger needs, too. For its answer nobody
+        waits.
         """
         misses = self._unreached_count
         while not self._reached:
-            async with self._first_call:
-                if self._unreached is not None and self._unreached_count != misses:
-                    raise self._failed(self._unreached, call) from self._unreached
-                if not self._reached:
-                    return await self._send(call)
+            if self._tried.is_set():
+                return await self._connect_for_all(call)
+            await self._tried.wait()
+            if self._unreached is not None and self._unreached_count != misses:
+                raise self._failed(self._unreached, call) from self._unreached
         return await self._send(call)
 
-    async def _send(self, call: ApiCall[Any]) -> ApiResponse:
+    async def _connect_for_all(self, call: ApiCall[Any]) -> ApiResponse:
+        tried = self._tried = asyncio.Event()
+
+        async def trace(event: str, info: Mapping[str, Any]) -> None:
+            # What a proxy is asked first is not the call.
+            if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+                self._on_reached()
+
+        try:
+            return await self._send(call, trace=trace)
+        finally:
+            tried.set()
+
+    async def _send(self, call: ApiCall[Any], **extensions: Any) -> ApiResponse:
         if self._closed:
             raise RuntimeError("The client is closed.")
-        request = self._request(call)
+        request = self._request(call, **extensions)
         # The first of the least busy: a few connections stay warm and the others close.
         pool = min(self._pools, key=attrgetter("busy"))
         pool.busy += 1
@@ -270,7 +286,7 @@ class AsyncToApisClient(_BaseClient):
             async with asyncio.timeout(self._timeout):
                 response = await pool.http.handle_async_request(request)
                 async with contextlib.aclosing(response):
-                    self._reached = True
+                    self._on_reached()
                     if self._on_headers is not None:
                         self._on_headers(response.headers)
                     body = ResponseBody(
@@ -291,6 +307,11 @@ class AsyncToApisClient(_BaseClient):
             raise self._failed(error, call) from error
         finally:
             pool.busy -= 1
+
+    def _on_reached(self) -> None:
+        """Let all calls go that wait for one to connect."""
+        self._reached = True
+        self._tried.set()
 
     def _on_failure(self, error: Exception) -> None:
         """Keep in mind whether the host could be reached; one that is silent was."""

@@ -657,6 +657,79 @@ def test_a_call_that_is_cancelled_while_it_tries_for_all_leaves_the_others_their
     assert isinstance(first, asyncio.CancelledError) and {type(one) for one in others} == {ImageTask}
 
 
+async def _order_of_answers(client: AsyncToApisClient, *, slow: str) -> list[str]:
+    """Ask about a slow image task and then about others; return the ids in the order in which they were answered."""
+    ended: list[str] = []
+
+    async def ask(image_task_id: str) -> None:
+        await client.call(status_call(image_task_id))
+        ended.append(image_task_id)
+
+    await asyncio.gather(*(ask(one) for one in (slow, "task_b", "task_c", "task_d")))
+    return ended
+
+
+@pytest.mark.parametrize("held_back", ["headers", "body"])
+@pytest.mark.parametrize("before", ["a start", "a connection that could not be made"])
+def test_nobody_waits_for_the_first_answer_of_another(before: str, held_back: str) -> None:
+    """The first call tries to connect for all; that its answer is slow is no matter of the others."""
+    slow, others = "task_slow", 3
+
+    async def go() -> list[str]:
+        answered = 0
+        all_others = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal answered
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while True:
+                    asked = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().rpartition("/")[2]
+                    whole = answer(body=json.dumps({"id": asked, "status": "running"}).encode())
+                    if asked == slow:
+                        head = 0 if held_back == "headers" else whole.index(b"\r\n\r\n") + 8
+                        writer.write(whole[:head])
+                        await all_others.wait()
+                        whole = whole[head:]
+                    writer.write(whole)
+                    await writer.drain()
+                    answered += asked != slow
+                    if answered == others:
+                        all_others.set()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = AsyncToApisClient(f"http://127.0.0.1:{port}", KEY, timeout=5.0, concurrency=8)
+            if before != "a start":
+                client._on_failure(httpx.ConnectError("refused"))
+            try:
+                return await _order_of_answers(client, slow=slow)
+            finally:
+                await client.aclose()
+
+    ended = asyncio.run(go())
+    assert ended[-1] == slow and len(ended) == 1 + others
+
+
+@pytest.mark.parametrize("through", ["no TLS there", "a proxy that refuses"])
+def test_a_host_is_reached_when_the_request_itself_can_leave(through: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TCP connection alone, or a proxy's, lets the others not go yet: none of them would come further."""
+
+    async def go(base_url: str) -> list[Any]:
+        client = AsyncToApisClient(base_url, KEY, concurrency=8, timeout=5.0)
+        said = await asyncio.gather(*(client.call(STATUS) for _ in range(5)), return_exceptions=True)
+        await client.aclose()
+        return said
+
+    with ScriptedServer([reply(403, "not through here")] * 5) as server:
+        base_url = f"https://{server.address}"
+        if through == "a proxy that refuses":
+            monkeypatch.setenv("HTTPS_PROXY", f"http://{server.address}")
+            base_url = "https://gateway.invalid"
+        said = asyncio.run(go(base_url))
+    assert {type(one) for one in said} == {errors.ConnectionFailed} and len(server.requests) == 1
+
+
 def test_answers_are_shown_as_they_are_also_those_that_are_errors() -> None:
     steps = [
         js(429, {"error": {"code": "rate_limit_exceeded", "message": "slow"}}, Retry_After="1"),
