@@ -49,13 +49,14 @@ def poll_once(
                 return PollResult(image_task_id, error=silence[-1])
             wait = pacer.reserve(time.monotonic())
         session.sleep(wait)
+        sent_at = time.monotonic()
         try:
             with wrap_unexpected_errors("The poll was not answered", image_task_id=image_task_id):
                 image_task = session.get_task(image_task_id, (sent or {}).get(image_task_id), retry=NO_RETRY)
         except ToApisError as error:
             with lock:
                 if isinstance(error, RateLimited):
-                    pacer.on_rate_limited(time.monotonic(), error.retry_after)
+                    pacer.on_rate_limited(time.monotonic(), error.retry_after, sent_at)
                 elif error.http_status is not None:
                     pacer.on_passed(time.monotonic())
                 if error.http_status is None and not isinstance(error, Unexpected):

@@ -34,6 +34,10 @@ MAX_BLOCKING_WAIT: Final = 10.0
 #: Beyond what pauses and reservations come to, a moment so many seconds ahead was written under another clock.
 _CLOCK_SLACK: Final = 5.0
 
+#: What a file holds, in its name: while a machine has processes of two versions, each version's keep the rate, and do
+#: not take what the others wrote for damaged.
+_FORM: Final = 2
+
 #: Where the shared files are; a test puts a folder of its own here.
 shared_state_folder: Callable[[], Path] = private_folder
 #: By account: what this process goes by where nothing can be shared.
@@ -99,7 +103,7 @@ class SubmitRateLimiter:
         account = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         fallback = _process_states.setdefault(account, ProcessState())
         try:
-            return cls(settings.submit_rate, FileState(shared_state_folder(), account), fallback)
+            return cls(settings.submit_rate, FileState(shared_state_folder(), f"{account}-{_FORM}"), fallback)
         except OSError as error:
             _warn_not_shared("one for temporary files", str(error))
             return cls(settings.submit_rate, fallback)
@@ -131,28 +135,38 @@ class SubmitRateLimiter:
         """Whether a slot still holds: a 429 after it was reserved sends all who wait to the end of the queue."""
         return self._peek(now).refusals == slot.refusals
 
-    def on_rate_limited(self, now: float, retry_after: float | None) -> None:
+    def on_rate_limited(self, now: float, retry_after: float | None, sent: float | None = None) -> None:
         """Slow all processes down after a 429.
 
         :param retry_after: Seconds the service asked for, where it did.
+        :param sent: When the submit left, if not now: the 429s of one excess cut the rate once.
         """
 
         def slow_down(state: _LimiterState) -> _LimiterState:
             # Reservations are void, and the next one begins when the rest is over.
-            state.pacer.requeue(state.pacer.on_rate_limited(now, retry_after))
+            state.pacer.requeue(state.pacer.on_rate_limited(now, retry_after, sent))
             return _LimiterState(state.pacer, state.refusals + 1)
 
         self._update(slow_down, now)
 
-    def delay(self, now: float, refused: ToApisError, repeats: int) -> float | None:
-        """Tell the other processes of a 429; return the seconds until this one tries again, None to give up."""
-        if isinstance(refused, RateLimited):
-            self.on_rate_limited(now, refused.retry_after)
+    def on_error(self, now: float, error: ToApisError, sent: float) -> None:
+        """Go by the error that a submit ended with: after a 429 all slow down; any other answer was let through.
+
+        :param sent: When the submit left.
+        """
+        if isinstance(error, RateLimited):
+            self.on_rate_limited(now, error.retry_after, sent)
+        elif error.http_status is not None:
+            self.on_success(now)
+
+    def delay(self, now: float, refused: ToApisError, repeats: int, sent: float) -> float | None:
+        """Do as :meth:`on_error`; return the seconds until this process tries again, None to give up."""
+        self.on_error(now, refused, sent)
         delay = RequestRetry().delay(CallKind.SUBMIT, refused, repeats, random.random())
         return delay if delay is not None and delay <= MAX_BLOCKING_WAIT else None
 
     def on_success(self, now: float) -> None:
-        """Count a submit that passed: after a 429 the rate goes by how many did."""
+        """Count a submit that was let through: after a 429 the rate goes by how many were."""
 
         def passed(state: _LimiterState) -> _LimiterState:
             state.pacer.on_passed(now)

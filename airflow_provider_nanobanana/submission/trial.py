@@ -194,7 +194,8 @@ class TrialPurchase:
                 post = replace(post, error=error, refused_as_repeated=repetition)
             self._keep(post)
             self._tell(_outcome(post, self.seen.post(Attempt.FIRST)))
-            delay = limiter.delay(self._session.clock(), post.error, repeats) if post.error else None
+            now = self._session.clock()
+            delay = limiter.delay(now, post.error, repeats, post.sent_at) if post.error else None
             if delay is None:
                 break
             self._session.sleep(delay)

@@ -379,15 +379,17 @@ class Submission:
                 if held is not None and not held.may_post():
                     self._record.try_save(intent.with_state(RecordState.QUEUED))
                     return None
+                sent = self._session.clock()
                 try:
                     outcome = None
                     image_task = self._session.client.call(call, NO_RETRY)
                 except errors.SubmissionUnknown as lost:
+                    self._rate_limiter.on_error(self._session.clock(), lost, sent)
                     self._note_lost(intent, lost)
                     return None
                 except errors.ToApisError as refused:
                     outcome = _refusal(refused)
-                    delay = self._rate_limiter.delay(self._session.clock(), refused, repeats)
+                    delay = self._rate_limiter.delay(self._session.clock(), refused, repeats, sent)
                     still_owner = self._record.try_save(intent.with_state(RecordState.QUEUED))
                     if delay is None:
                         raise

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.submission import rate_limiter
 from airflow_provider_nanobanana.submission.rate_limiter import MAX_BLOCKING_WAIT, Slot, SubmitRateLimiter
 from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState
-from airflow_provider_nanobanana.toapis.errors import RateLimited
+from airflow_provider_nanobanana.toapis.errors import (
+    ConnectionFailed,
+    InvalidRequest,
+    RateLimited,
+    ServiceUnavailable,
+    SubmissionUnknown,
+    ToApisError,
+)
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
 NOW = 1_790_000_000.0
@@ -170,6 +177,44 @@ def test_what_other_processes_sent_counts_for_the_cut() -> None:
     assert line(*[refused.reserve(NOW + 5) for _ in range(2)])[1] == pytest.approx(1 / 4.85, abs=1e-3)
 
 
+def rate_after(one: SubmitRateLimiter, now: float) -> float:
+    _, first, second = line(*[one.reserve(now) for _ in range(3)])
+    return 1 / (second - first)
+
+
+def test_the_429s_of_one_excess_cut_the_rate_once_however_late_they_are_answered() -> None:
+    one = SubmitRateLimiter(5.0, ProcessState())
+    for number in range(5):
+        one.on_success(NOW - 1 + number / 5)
+    one.delay(NOW, RateLimited("no", retry_after=4.0), 0, sent=NOW - 0.2)
+    one.delay(NOW + 2.0, RateLimited("no", retry_after=1.0), 0, sent=NOW - 0.1)
+    assert rate_after(one, NOW + 5) == pytest.approx(4.85, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        InvalidRequest("no", http_status=400),
+        ServiceUnavailable("no", http_status=503),
+        SubmissionUnknown("lost", http_status=502),
+    ],
+)
+def test_whatever_was_answered_but_a_429_was_let_through(answered: ToApisError) -> None:
+    one = SubmitRateLimiter(5.0, ProcessState())
+    for number in range(5):
+        one.delay(NOW - 1 + number / 5, answered, 0, sent=NOW - 2)
+    one.on_rate_limited(NOW, None)
+    assert rate_after(one, NOW + 5) == pytest.approx(4.85, abs=0.05)
+
+
+def test_what_was_not_answered_says_nothing_of_the_rate() -> None:
+    one = SubmitRateLimiter(5.0, ProcessState())
+    for number in range(5):
+        one.delay(NOW - 1 + number / 5, ConnectionFailed("no"), 0, sent=NOW - 2)
+    one.on_rate_limited(NOW, None)
+    assert rate_after(one, NOW + 2) < 3.0
+
+
 # --- the line, sat out ---------------------------------------------------------------------------------------------
 
 
@@ -296,6 +341,18 @@ def test_an_account_is_one_file_without_its_secret(shared_state_folder: Path) ->
     SubmitRateLimiter.of(settings(api_key="sk-other")).reserve(NOW)
     SubmitRateLimiter.of(settings(base_url="http://127.0.0.1:1")).reserve(NOW)
     assert len(list(shared_state_folder.iterdir())) == 3
+
+
+def test_processes_of_the_version_before_void_nothing(shared_state_folder: Path) -> None:
+    SubmitRateLimiter.of(settings()).reserve(NOW)
+    [file] = shared_state_folder.iterdir()
+    # Theirs had the account's name, and held this; each took what the other wrote for damaged, and began anew.
+    theirs = FileState(shared_state_folder, file.name[:24])
+    waits = []
+    for _ in range(3):
+        theirs.update(lambda _: [0, 1.0, NOW + 0.2, None, None])
+        waits += line(SubmitRateLimiter.of(settings()).reserve(NOW))
+    assert waits == pytest.approx([0.2, 0.4, 0.6], abs=1e-2)
 
 
 def test_the_rate_is_the_connections(shared_state_folder: Path) -> None:

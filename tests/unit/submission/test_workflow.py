@@ -232,3 +232,45 @@ def test_what_is_written_ahead_and_does_not_leave_is_queued_again(reason: str) -
     ledger.save()
     kept = Ledger.load(store).get(KEYS[0]).record
     assert kept is not None and kept.state is RecordState.QUEUED and service.paid() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (errors.RateLimited("slower", http_status=429, retry_after=60.0), [("limited", NOW + 3, NOW)]),
+        (errors.ContentRefused("no", http_status=400), [("passed", NOW + 3, None)]),
+        (errors.SubmissionUnknown("lost", http_status=502), [("passed", NOW + 3, None)]),
+        (errors.SubmissionUnknown("lost"), []),
+    ],
+)
+def test_the_rate_goes_by_what_was_answered_and_when_its_post_left(
+    answer: errors.ToApisError, told: list[tuple[str, float, float | None]]
+) -> None:
+    heard: list[tuple[str, float, float | None]] = []
+    now = NOW
+
+    class Client:
+        def call(self, call: Any, policy: Any = None) -> ImageTask:
+            nonlocal now
+            now += 3
+            if call.kind is CallKind.SUBMIT:
+                raise answer
+            raise Killed
+
+    class Limiter(SubmitRateLimiter):
+        def on_rate_limited(self, now: float, retry_after: float | None, sent: float | None = None) -> None:
+            heard.append(("limited", now, sent))
+
+        def on_success(self, now: float) -> None:
+            heard.append(("passed", now, None))
+
+    attempt = TaskAttempt.of(try_number=1, max_tries=1, retries=1, started_at=NOW)
+    submission = Submission(
+        make_session(Client(), clock=lambda: now, sleep=lambda _: None), REQUESTS[0],
+        identity=SubmissionIdentity(SCOPE, REQUESTS[0].fingerprint()), attempt=attempt, policy=RULES,
+        record_store=LedgerRecordStore(Ledger.load(FakeService(), first=True), KEYS[0]),
+        rate_limiter=Limiter(SUBMIT_RATE, Simulation().rate_state),
+    )  # fmt: skip
+    with pytest.raises((errors.ToApisError, Killed)):
+        submission.run()
+    assert heard == told
