@@ -51,6 +51,8 @@ _KEEP_ALIVE: Final = 60.0
 _PARSED_AT_ONCE: Final = 4096
 #: Pieces of an answer after which the event loop is left to others.
 _PIECES_AT_ONCE: Final = 32
+#: Lines of headers that are read of an answer; a hundred kilobytes may hold 17,000.
+_MOST_HEADERS: Final = 100
 _LIMITS: Final = httpx.Limits(max_keepalive_connections=_CONNECTIONS_PER_CLIENT)
 
 
@@ -99,15 +101,26 @@ class _BaseClient:
                 image_task_id=call.image_task_id,
             ) from error
 
-    def _response(self, response: httpx.Response, body: ResponseBody) -> ApiResponse:
-        headers = dict(response.headers)
-        return ApiResponse(response.status_code, headers, body.content, self._key, self._base_url, body.too_long)
+    def _response(self, status: int, headers: Mapping[str, str], body: ResponseBody) -> ApiResponse:
+        return ApiResponse(status, headers, body.content, self._key, self._base_url, body.too_long)
 
     @staticmethod
     def _failed(error: Exception, call: ApiCall[Any]) -> ToApisError:
         """Return the error of a call on whose way something broke; what is not known to be unsent may have arrived."""
         failure = NoResponse(sent=not isinstance(error, _NOT_SENT), reason=in_words(error))
         return no_response_error(failure, call.kind, call.image_task_id)
+
+
+def _read_headers(response: httpx.Response) -> dict[str, str]:
+    """Return the first headers of an answer by their names in lower case, in one pass.
+
+    Each look into httpx's own headers walks all of them, and a dictionary of them is made of as many looks.
+    """
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers.raw[:_MOST_HEADERS]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 class ToApisClient(_BaseClient):
@@ -169,15 +182,16 @@ class ToApisClient(_BaseClient):
                     connections.deadline.limit(self._timeout),
                     contextlib.closing(connections.http.handle_request(request)) as response,
                 ):
+                    headers = _read_headers(response)
                     body = ResponseBody(
-                        response.headers.get("content-encoding", ""),
+                        headers.get("content-encoding", ""),
                         most_bytes=MAX_RESPONSE_BYTES,
                         most_values=MAX_RESPONSE_VALUES,
                     )
                     for piece in response.iter_raw():
                         if not body.add(piece):
                             break
-                    answer = self._response(response, body)
+                    answer = self._response(response.status_code, headers, body)
                     if self.on_answer is not None:
                         self.on_answer(answer)
                     return answer
@@ -206,7 +220,7 @@ class AsyncToApisClient(_BaseClient):
     """The asyncio client, for triggers; parameters as :class:`ToApisClient`, and:
 
     :param concurrency: Calls under way at once for which there are connections.
-    :param on_headers: Called with the headers of each response.
+    :param on_headers: Called with the headers of each response, by their names in lower case.
     """
 
     def __init__(
@@ -287,10 +301,11 @@ class AsyncToApisClient(_BaseClient):
                 response = await pool.http.handle_async_request(request)
                 async with contextlib.aclosing(response):
                     self._on_reached()
+                    headers = _read_headers(response)
                     if self._on_headers is not None:
-                        self._on_headers(response.headers)
+                        self._on_headers(headers)
                     body = ResponseBody(
-                        response.headers.get("content-encoding", ""),
+                        headers.get("content-encoding", ""),
                         most_bytes=MAX_POLLED_BYTES,
                         most_values=MAX_POLLED_VALUES,
                     )
@@ -301,7 +316,7 @@ class AsyncToApisClient(_BaseClient):
                         pieces += 1
                         if pieces % _PIECES_AT_ONCE == 0:
                             await asyncio.sleep(0)
-                    return self._response(response, body)
+                    return self._response(response.status_code, headers, body)
         except Exception as error:
             self._on_failure(error)
             raise self._failed(error, call) from error

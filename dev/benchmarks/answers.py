@@ -12,9 +12,11 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import string
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice, product
 
 from dev.benchmarks.child import child
 from dev.benchmarks.scenario import SIDES, Bench, Figures, Goal, Measured, Scenario, Side, seconds
@@ -48,9 +50,14 @@ def answers(size: int) -> dict[str, bytes]:
         f"{size // _MB} MB message of an error, gzip": b'{"error":{"message":"' + b"a " * (size // 2) + b'"}}',
         f"{size // _MB} MB of a web page, gzip": b"<" * size,
     }
+    names = map("".join, product(string.ascii_lowercase, repeat=3))
+    headers = [f"{name}:" for name in islice(names, 16_900)]
     plain = {f"an image of {size // _MB} MB in base64": picture, **short}
-    return {name: _answer(body) for name, body in plain.items()} | {
-        name: _answer(gzip.compress(body, 6), "Content-Encoding: gzip") for name, body in long.items()
+    packed = {name: _answer(gzip.compress(body, 6), "Content-Encoding: gzip") for name, body in long.items()}
+    return {
+        **{name: _answer(body) for name, body in plain.items()},
+        **packed,
+        "16,900 headers": _answer(json.dumps(_RUNNING).encode(), *headers),
     }
 
 

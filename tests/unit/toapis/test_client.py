@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,32 @@ def test_an_id_stays_one_segment_on_the_wire(shell: str, image_task_id: str) -> 
     path = request.line.split(" ")[1]
     assert path.startswith("/v1/images/generations/") and len(path.split("/")) == 5
     assert path.removeprefix("/v1/images/generations/") not in ("", ".", "..")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_many_headers_are_walked_once(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look into httpx's headers walks all of them, and a dictionary of them looks once for each."""
+    looks: list[str] = []
+    look_up = httpx.Headers.__getitem__
+
+    def counted(self: httpx.Headers, name: str) -> str:
+        if len(self.raw) > 1_000:
+            looks.append(name)
+        return look_up(self, name)
+
+    monkeypatch.setattr(httpx.Headers, "__getitem__", counted)
+    many = {f"X-{number}": "" for number in range(3_000)}
+    answer = answered(shell, js(200, RUNNING, Via="a", via="b", **many))
+    assert looks == []
+    assert answer.headers["via"] == "a, b" and answer.headers["content-type"] == "application/json"
+    assert len(answer.headers) <= 100
+
+
+def answered(shell: str, step: Step) -> Any:
+    """Return the answer that a step is, as calls read it."""
+    unread: Any = {"read": lambda answer: answer}
+    with ScriptedServer([step]) as server:
+        return call_once(shell, f"http://{server.address}", replace(STATUS, **unread))[0]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
