@@ -69,6 +69,10 @@ class AdmissionControl:
             # Others are bought meanwhile; within a limit not before it is known what this task instance paid itself.
             state.last_errors[item.key] = error
             return error.charged == "no"
+        if type(error) is type(self._stops.account_error):
+            # Met by others before, and mostly raised instead of a POST: it says nothing of this item.
+            state.last_errors[item.key] = error
+            return False
         of_model = isinstance(error, errors.MODEL_ERRORS) and error.charged == "no"
         if isinstance(error, errors.ACCOUNT_ERRORS) and not of_model:
             state.last_errors[item.key] = self._stops.account_error = error

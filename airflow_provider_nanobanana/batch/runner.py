@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
@@ -225,9 +226,15 @@ class BatchRunner:
             collecting.result()
 
     def _collect_until(self, over: threading.Event) -> None:
-        while not over.wait(_BETWEEN_ROUNDS):
-            self._collector.collect_due(over.is_set)
-            self.log_progress()
+        try:
+            with wrap_unexpected_errors("The images that are ready were not landed"):
+                while not over.wait(_BETWEEN_ROUNDS):
+                    self._collector.collect_due(over.is_set)
+                    self.log_progress()
+        except errors.ToApisError as error:
+            # Nothing more is bought while nobody lands it.
+            self._state.stops.account_error = error
+            raise
 
     @contextmanager
     def _saving(self) -> Iterator[None]:

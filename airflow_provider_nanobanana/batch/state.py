@@ -398,7 +398,7 @@ class BatchState:
 
     def kill(self) -> list[str]:
         """Let nothing more be bought, and return the ids of the image tasks that go on and stay paid; never waits."""
-        self.stops.account_error = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
+        self.stops.killed = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
         return [image_task_id for item in self.running() if (image_task_id := self.image_task_id(item))]
 
     def outcomes(self) -> list[Outcome]:

@@ -17,14 +17,15 @@ class Killed(TransientFailure):
 class StopConditions:
     """What was met that keeps further items from being submitted; any thread may ask.
 
-    :ivar account_error: What any other submit of the account would meet, or that Airflow ends the attempt.
+    :ivar killed: That Airflow ends the attempt, if it does.
     :ivar model_errors: What any other submit with a model would meet, by the model.
     :ivar budget_exhausted: Whether the next item would pass ``max_cost_usd``.
     :ivar storage_blocked: Whether the destination took none of the last images.
     """
 
     def __init__(self, account_error: ToApisError | None = None, *, storage_blocked: bool = False) -> None:
-        self.account_error = account_error
+        self.killed: Killed | None = None
+        self._account_error = account_error
         self.model_errors: dict[str | None, ToApisError] = {}
         self.budget_exhausted = False
         self.storage_blocked = storage_blocked
@@ -36,9 +37,13 @@ class StopConditions:
         return self.account_error is not None or self.budget_exhausted or self.storage_blocked
 
     @property
-    def killed(self) -> Killed | None:
-        """That Airflow ends the attempt, if it does."""
-        return self.account_error if isinstance(self.account_error, Killed) else None
+    def account_error(self) -> ToApisError | None:
+        """What any other submit of the account would meet; that Airflow ends the attempt before all else."""
+        return self.killed or self._account_error
+
+    @account_error.setter
+    def account_error(self, error: ToApisError) -> None:
+        self._account_error = error
 
     @property
     def stops_lookups(self) -> bool:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from airflow_provider_nanobanana.batch import runner
+from airflow_provider_nanobanana.batch.admission import AdmissionControl
 from airflow_provider_nanobanana.batch.progress import LONGEST_WATCH, PAUSE_SECONDS
 from airflow_provider_nanobanana.batch.runner import BatchRunner, WaitSpec
 from airflow_provider_nanobanana.batch.state import BatchState
@@ -97,3 +103,69 @@ def test_a_destination_that_takes_nothing_is_not_tried_at_each_image_that_ends()
 
 def test_with_all_in_place_there_is_nothing_to_wait_for() -> None:
     assert BatchRunner(state_of(stored=4, running=0), 900.0).next_wait() is None
+
+
+# --- a slice -------------------------------------------------------------------------------------------------------
+
+
+def install_submitter(monkeypatch: pytest.MonkeyPatch, submit: Callable[[BatchState], None]) -> None:
+    """Let a function do what a slice does to submit."""
+
+    class Submitter:
+        def __init__(self, state: BatchState) -> None:
+            self._state = state
+
+        def submit(self, wanted: list[Any], until: float) -> None:
+            submit(self._state)
+
+    monkeypatch.setattr(runner, "BatchSubmitter", Submitter)
+    monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 0.001)
+
+
+@pytest.mark.parametrize(
+    ("met", "raised"),
+    [
+        (errors.PermissionRefused("403"), errors.PermissionRefused),
+        (errors.TransientFailure("the ledger was not saved"), errors.TransientFailure),
+        (KeyError("a mistake"), errors.TransientFailure),
+    ],
+)
+def test_nothing_more_is_bought_once_landing_has_ended(
+    monkeypatch: pytest.MonkeyPatch, met: Exception, raised: type[errors.ToApisError]
+) -> None:
+    state = state_of(running=2)
+    closed = threading.Event()
+
+    def submit(state: BatchState) -> None:
+        for _ in range(1000):  # a slice, in which something else could be bought
+            if state.stops.error_for("any model"):
+                closed.set()
+                return
+            threading.Event().wait(0.01)
+
+    def collect_due(self: Any, enough: Any) -> bool:
+        raise met
+
+    install_submitter(monkeypatch, submit)
+    monkeypatch.setattr(runner.ResultCollector, "collect_due", collect_due)
+    with pytest.raises(raised):
+        BatchRunner(state, 300.0).run_slice()
+    assert closed.is_set()
+
+
+def test_that_airflow_ends_the_attempt_is_not_forgotten_for_an_error_after_it() -> None:
+    state = state_of(running=2)
+    state.kill()
+    state.stops.account_error = errors.InsufficientCredits("402")
+    assert state.stops.killed is not None and state.stops.account_error is state.stops.killed
+    assert state.stops.stops_lookups
+
+
+def test_what_ended_the_landing_is_no_failure_of_what_was_not_sent_for_it() -> None:
+    """Alone, a refusal of a submit is one of its model."""
+    state = state_of(running=2)
+    admission = AdmissionControl(state)
+    state.stops.account_error = errors.PermissionRefused("403", charged="yes")
+    assert not admission.on_error(WANTED[3], state.stops.account_error.reworded("403", charged="no"))
+    assert [item.key for item in state.pending()] == [WANTED[2].key, WANTED[3].key]
+    assert not state.stops.model_errors
