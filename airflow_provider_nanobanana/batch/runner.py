@@ -101,8 +101,8 @@ class BatchRunner:
             if blocked or state.progress().pending == before.pending:
                 late = max(over, last)
                 self._ready_not_landed = not self._collector.collect(state.running(), lambda: self._is_over(late))
-            elif state.session.clock() < over:
-                # Otherwise the next slice lands what is ready while it submits, and no rate is left unused.
+            else:
+                # Once it is over, this says only whether something is due: the next slice lands it while it submits.
                 self._ready_not_landed = not self._collector.collect_ready(lambda: self._is_over(over))
             self._collect_former(max(over, last))
         if state.stops.killed:
@@ -152,10 +152,16 @@ class BatchRunner:
                 now,
                 max(map(state.deadline, awaited), default=at_last),
                 more_to_do=soon,
-                asked=min((error.retry_after or 0.0 for error in state.last_errors.values()), default=0.0),
+                asked=self._asked_by_account(unsent),
             ),
             enough=1 if first else len(awaited),
         )
+
+    def _asked_by_account(self, unsent: Sequence[BatchItem]) -> float:
+        """Return for how many seconds the account takes no submit, as far as it said."""
+        met = (self._state.last_errors.get(item.key) for item in unsent)
+        limits = (error for error in met if isinstance(error, errors.SUBMIT_LIMIT_ERRORS))
+        return max((error.retry_after or 0.0 for error in limits), default=0.0)
 
     def log_progress(self, *, last: bool = False) -> None:
         """Log how far the batch has come, unless that was logged lately.

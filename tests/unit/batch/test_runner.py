@@ -10,12 +10,14 @@ import pytest
 
 from airflow_provider_nanobanana.batch import runner
 from airflow_provider_nanobanana.batch.admission import AdmissionControl
+from airflow_provider_nanobanana.batch.collector import ResultCollector
 from airflow_provider_nanobanana.batch.progress import LONGEST_WATCH, PAUSE_SECONDS
 from airflow_provider_nanobanana.batch.runner import BatchRunner, WaitSpec
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.toapis import errors
 from tests.support.batch import bought_by, failed, in_place, items, make_state, note_image_task
 from tests.support.responses import NOW
+from tests.support.session import make_session
 
 WANTED = items([f"picture {number}" for number in range(4)])
 UNSTORED = errors.StorageFailed("503 SlowDown")
@@ -68,10 +70,19 @@ def test_a_pause_is_as_long_as_the_service_asks_and_ends_with_the_attempt(asked:
     assert wait_of(state).wake_at == NOW + seconds
 
 
-def test_what_else_can_be_tried_soon_does_not_wait_for_the_limit() -> None:
+@pytest.mark.parametrize(
+    "other", [errors.SubmissionUnknown("no answer"), errors.ServiceUnavailable("503", retry_after=30.0)]
+)
+def test_the_account_s_limit_is_waited_for_whatever_others_met(other: errors.ToApisError) -> None:
     state = state_of(stored=1, running=1)
     state.last_errors[WANTED[2].key] = errors.RateLimited("429", retry_after=200)
-    state.last_errors[WANTED[3].key] = errors.SubmissionUnknown("no answer")
+    state.last_errors[WANTED[3].key] = other
+    assert wait_of(state).wake_at == NOW + 200.0
+
+
+def test_what_the_host_of_a_link_asks_for_holds_up_no_submit() -> None:
+    state = state_of(stored=1, running=2)
+    state.landing_failed(WANTED[1], errors.DownloadFailed("503", retry_after=3600.0))
     assert wait_of(state).wake_at == NOW + PAUSE_SECONDS
 
 
@@ -147,7 +158,7 @@ def test_nothing_more_is_bought_once_landing_has_ended(
         raise met
 
     install_submitter(monkeypatch, submit)
-    monkeypatch.setattr(runner.ResultCollector, "collect_due", collect_due)
+    monkeypatch.setattr(ResultCollector, "collect_due", collect_due)
     with pytest.raises(raised):
         BatchRunner(state, 300.0).run_slice()
     assert closed.is_set()
@@ -161,11 +172,34 @@ def test_that_airflow_ends_the_attempt_is_not_forgotten_for_an_error_after_it() 
     assert state.stops.stops_lookups
 
 
+@pytest.mark.parametrize("due", [True, False])
+def test_images_that_are_ready_when_a_slice_ends_are_landed_soon(monkeypatch: pytest.MonkeyPatch, due: bool) -> None:
+    """Also where nothing is left to submit: those under way may take as long as the attempt waits."""
+    state = state_of(stored=1, running=2)
+    now = [NOW]
+    state.session = make_session(None, clock=lambda: now[0])
+
+    def submit_the_last(state: BatchState) -> None:
+        note_image_task(state, WANTED[3], bought_by("tsk_3"))
+        now[0] += 301.0
+
+    install_submitter(monkeypatch, submit_the_last)
+    monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 60.0)
+    monkeypatch.setattr(ResultCollector, "_is_due", lambda self, item, now: due)
+    batch = BatchRunner(state, 300.0)
+    batch.run_slice()
+    wait = batch.next_wait()
+    assert wait is not None
+    assert (wait.wake_at == now[0] + PAUSE_SECONDS) is due
+    assert len(wait.image_task_ids) == (0 if due else 3)
+
+
 def test_what_ended_the_landing_is_no_failure_of_what_was_not_sent_for_it() -> None:
     """Alone, a refusal of a submit is one of its model."""
     state = state_of(running=2)
     admission = AdmissionControl(state)
-    state.stops.account_error = errors.PermissionRefused("403", charged="yes")
-    assert not admission.on_error(WANTED[3], state.stops.account_error.reworded("403", charged="no"))
+    refused = errors.PermissionRefused("403", charged="yes")
+    state.stops.account_error = refused
+    assert not admission.on_error(WANTED[3], refused.reworded("403", charged="no"))
     assert [item.key for item in state.pending()] == [WANTED[2].key, WANTED[3].key]
     assert not state.stops.model_errors
