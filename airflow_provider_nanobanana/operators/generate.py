@@ -129,6 +129,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     ui_color = "#ffe066"
     #: The batch at work in this process, for :meth:`on_kill`.
     _state: BatchState | None = None
+    #: Whether Airflow ends the task.
     _killed = False
 
     def __init__(
@@ -193,7 +194,6 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
 
     def on_kill(self) -> None:
         """Stop buying, and log what a killed attempt leaves behind: the service has no cancel."""
-        self._killed = True
         ids = self._stop_buying()
         self._stop()
         self.log.warning(
@@ -208,6 +208,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             return self._run_stoppable(lambda: self._work(context, resumed=resumed), self._stop_buying)
 
     def _stop_buying(self) -> list[str]:
+        """Buy nothing more, also where the batch is still being prepared; return the ids of what is under way."""
+        self._killed = True
         return self._state.kill() if self._state is not None else []
 
     def _work(self, context: Context, *, resumed: bool) -> Any:

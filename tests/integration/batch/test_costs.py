@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_nanobanana import worker_threads
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.exceptions import NanoBananaException
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis import responses
 from airflow_provider_nanobanana.toapis.models import Billing
 from airflow_provider_nanobanana.toapis.response_values import parse_time
@@ -197,3 +198,27 @@ def test_a_store_that_keeps_too_little_is_found_out_before_anything_is_bought(
     assert batch.posts == 0 and "Nothing was sent and nothing was charged" in str(run.error)
     assert "max_value_storage_bytes" in str(run.error)
     assert batch.attempt(requests=PROMPTS[:6]).error is None, "a few fit"
+
+
+def test_a_timeout_while_the_batch_is_prepared_is_remembered(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or intents are written of items that are never sent."""
+    batch, prepare = with_store, NanoBananaGenerateOperator._prepare
+
+    def overtaken(self: NanoBananaGenerateOperator, *args: Any, **kwargs: Any) -> Any:
+        self._stop_buying()  # as StoppableTask does, before there is a state
+        return prepare(self, *args, **kwargs)
+
+    monkeypatch.setattr(NanoBananaGenerateOperator, "_prepare", overtaken)
+    groups: list[int] = []
+    write = submitter.BatchSubmitter._write_group_ahead
+
+    def watched(self: submitter.BatchSubmitter, group: Any) -> None:
+        groups.append(len(group))
+        write(self, group)
+
+    monkeypatch.setattr(submitter.BatchSubmitter, "_write_group_ahead", watched)
+    run = batch.attempt(requests=PROMPTS)
+    assert "Airflow ended this attempt" in str(run.error) and batch.posts == 0
+    assert not groups
