@@ -301,7 +301,9 @@ class BatchSubmitter:
         self._active[pool.submit(_advance, one.steps)] = one
 
     def _await_one(self, pool: WorkerPool) -> None:
-        seconds = self._sleeping[0][0] - self._state.session.clock() if self._sleeping else _LONGEST_WAIT
+        # One that is due waits for room, and that comes with an end of those under way.
+        wakes = bool(self._sleeping) and self._has_room()
+        seconds = self._sleeping[0][0] - self._state.session.clock() if wakes else _LONGEST_WAIT
         seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
         if not self._active:
             self._state.session.sleep(seconds)
