@@ -86,14 +86,21 @@ def _inspect(channel: socket.socket, size: int, reference: bool) -> Outcome:
         held = [receive(channel, size)]
     except MemoryError:
         sys.exit(NO_MEMORY_STATUS)
+    broken = ""
     try:
         # Nobody here keeps the bytes, so that the check can let go of them.
         return inspect_reference(held.pop(), narrow) if reference else inspect_bytes(held.pop())
     except ImageInvalid as invalid:
-        return NotAnImage(invalid.message)
+        if invalid.__cause__ is None:
+            return NotAnImage(invalid.message)
+        # A decoder said so. Those of JPEG, WebP and AVIF say it of any file, too, when they get no memory.
+        broken = invalid.message
     except MemoryError:
         pass
-    return memory_outcome(limits, granted=_would_be_granted(limits, before))
+    granted = _would_be_granted(limits, before)
+    if broken and (granted or before is None):
+        return NotAnImage(broken)
+    return memory_outcome(limits, granted=granted)
 
 
 def _limit(limits: DecodeLimits, before: int | None) -> None:

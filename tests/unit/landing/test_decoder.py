@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from airflow_provider_nanobanana.landing import decoder as decoder_module
 from airflow_provider_nanobanana.landing.decode_outcome import MIB, DecodeLimits
@@ -29,6 +29,7 @@ from tests.support.images import FORMATS, picture
 
 REPO = Path(__file__).resolve().parents[3]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="read in /proc, or a limit that Linux alone keeps")
+AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
 PNG = picture("png")
 #: Of an object, in the words of Pillow.
 ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -205,14 +206,29 @@ def test_more_memory_than_a_file_may_take() -> None:
 
 
 @LINUX
-def test_a_machine_that_gives_less_memory_is_not_the_image_s_fault() -> None:
-    code = "import resource; size = child._address_space() + (60 << 20); "
+@pytest.mark.parametrize(
+    ("image_format", "mebibytes"),
+    [("png", 60), ("jpeg", 60), ("jpeg", 100), ("webp", 60), ("gif", 10), pytest.param("avif", 30, marks=AVIF)],
+)
+def test_a_machine_that_gives_less_memory_is_not_the_image_s_fault(image_format: str, mebibytes: int) -> None:
+    """Libraries for some formats call it broken data when they get no memory."""
+    code = f"import resource; child._load_decoders(); size = child._address_space() + ({mebibytes} << 20); "
     decoder = Decoder(child(code + "resource.setrlimit(resource.RLIMIT_AS, (size, size))"))
     buffer = io.BytesIO()
-    Image.new("RGB", (4000, 4000)).save(buffer, "png")
+    Image.new("RGB", (4000, 4000)).save(buffer, image_format, **{"jpeg": {"progressive": True}}.get(image_format, {}))
     try:
         with pytest.raises(StorageFailed, match="too little memory"):
             inspect(decoder, buffer.getvalue())
+    finally:
+        decoder.close()
+
+
+def test_where_memory_cannot_be_told_a_broken_image_is_one() -> None:
+    """As on macOS."""
+    decoder = Decoder(child("child._address_space = lambda: None"))
+    try:
+        with pytest.raises(ImageInvalid, match="truncated"):
+            inspect(decoder, PNG[:-50])
     finally:
         decoder.close()
 
