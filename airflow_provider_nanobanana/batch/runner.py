@@ -60,27 +60,24 @@ class WaitSpec:
 
 
 class BatchRunner:
-    """Runs the slices of one process.
+    """Runs the slices of one process."""
 
-    :param slice_seconds: After so many seconds a slice ends, whatever there is to submit or to land; what failed for a
-        moment is tried again in the next.
-    """
-
-    def __init__(self, state: BatchState, slice_seconds: float) -> None:
+    def __init__(self, state: BatchState) -> None:
         self._state = state
-        self._slice_seconds = slice_seconds
         self._collector = ResultCollector(state)
         self._progress = ProgressLog(state.session.clock(), state.progress(), state.session.settings.submit_rate)
         self._stuck = self._ready_not_landed = self._cut_short = False
         self._first = True
 
-    def run_slice(self) -> None:
+    def run_slice(self, seconds: float) -> None:
         """Work until the slice is over or nothing is left to do.
 
+        :param seconds: After so many it ends, whatever there is to submit or to land; what failed for a moment is tried
+            again in the next.
         :raises ToApisError: What keeps it from going on at all; what was done by then is saved.
         """
         state = self._state
-        before, over = state.progress(), state.session.clock() + self._slice_seconds
+        before, over = state.progress(), state.session.clock() + seconds
         state.last_errors = {}
         state.stops.budget_exhausted = False
         self._ready_not_landed = False

@@ -11,6 +11,7 @@ from airflow_provider_nanobanana.batch import runner, submitter
 from airflow_provider_nanobanana.batch.progress import PAUSE_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from tests.integration.batch import harness
 from tests.integration.batch.harness import GenerateTask
@@ -217,6 +218,38 @@ def test_a_slice_ends_well_before_airflow_ends_its_process(with_store: GenerateT
     operator = with_store.operator(requests=many(2), execution_timeout=timedelta(seconds=100), slice_seconds=300)
     assert operator._slice_seconds() == 50.0
     assert with_store.operator(requests=many(2))._slice_seconds() == 300.0
+
+
+@pytest.mark.parametrize(("elapsed", "seconds"), [(0, 300), (300, 300), (540, 135), (660, 30), (2000, 30)])
+def test_what_preparation_took_is_no_time_of_a_slice(with_store: GenerateTask, elapsed: float, seconds: float) -> None:
+    operator = with_store.operator(requests=many(2), execution_timeout=timedelta(seconds=900))
+    assert operator._slice_seconds(elapsed) == seconds
+    assert operator._has_time_for_another(elapsed) is (elapsed <= 645)
+
+
+def test_airflow_ends_no_process_for_what_its_preparation_took(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, held, limit = with_store, [], timedelta(seconds=120)
+    monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", batch.emulator.connection_json(timeout=30, submit_rate=0.5))
+    work, prepare = GenerateTask.run_slice, NanoBananaGenerateOperator._prepare
+
+    def timed(self: GenerateTask, *args: Any) -> Any:
+        began = self.clock.now
+        try:
+            return work(self, *args)
+        finally:
+            held.append(self.clock.now - began)
+
+    def slow(self: NanoBananaGenerateOperator, *args: Any, **kwargs: Any) -> Any:
+        batch.clock.sleep(70)
+        return prepare(self, *args, **kwargs)
+
+    monkeypatch.setattr(GenerateTask, "run_slice", timed)
+    monkeypatch.setattr(NanoBananaGenerateOperator, "_prepare", slow)
+    run = batch.attempt(requests=many(60), timeout=900, execution_timeout=limit)
+    assert run.error is None and len(batch.files) == 60
+    assert 90 < max(held) < 120
 
 
 def test_a_long_retry_after_is_one_pause(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def state_of(*, running: int, stored: int = 0) -> BatchState:
 
 
 def wait_of(state: BatchState) -> WaitSpec:
-    wait = BatchRunner(state, 900.0).next_wait()
+    wait = BatchRunner(state).next_wait()
     assert wait is not None
     return wait
 
@@ -113,7 +113,7 @@ def test_a_destination_that_takes_nothing_is_not_tried_at_each_image_that_ends()
 
 
 def test_with_all_in_place_there_is_nothing_to_wait_for() -> None:
-    assert BatchRunner(state_of(stored=4, running=0), 900.0).next_wait() is None
+    assert BatchRunner(state_of(stored=4, running=0)).next_wait() is None
 
 
 # --- a slice -------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_nothing_more_is_bought_once_landing_has_ended(
     install_submitter(monkeypatch, submit)
     monkeypatch.setattr(ResultCollector, "collect_due", collect_due)
     with pytest.raises(raised):
-        BatchRunner(state, 300.0).run_slice()
+        BatchRunner(state).run_slice(300.0)
     assert closed.is_set()
 
 
@@ -186,8 +186,8 @@ def test_images_that_are_ready_when_a_slice_ends_are_landed_soon(monkeypatch: py
     install_submitter(monkeypatch, submit_the_last)
     monkeypatch.setattr(runner, "_BETWEEN_ROUNDS", 60.0)
     monkeypatch.setattr(ResultCollector, "_is_due", lambda self, item, now: due)
-    batch = BatchRunner(state, 300.0)
-    batch.run_slice()
+    batch = BatchRunner(state)
+    batch.run_slice(300.0)
     wait = batch.next_wait()
     assert wait is not None
     assert (wait.wake_at == now[0] + PAUSE_SECONDS) is due
