@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.triggers.deferral import defer_timeout
+from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
 
@@ -131,6 +131,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     _state: BatchState | None = None
     #: Whether Airflow ends the task.
     _killed = False
+    #: Whether answers that are too long for a triggerer woke this process.
+    _woken_by_long_answers = False
 
     def __init__(
         self,
@@ -189,6 +191,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Go on after a deferral; the event is no more than a wake-up, since the ledger knows everything."""
+        self._woken_by_long_answers = tells_of_long_answers(event)
         return self._make_images(context, resumed=True)
 
     def on_kill(self) -> None:
@@ -237,6 +240,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         from airflow_provider_nanobanana.batch.runner import BatchRunner
 
         runner = BatchRunner(state)
+        before = state.progress()
         while True:
             try:
                 runner.run_slice(self._slice_seconds(state.session.clock() - began))
@@ -253,7 +257,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             if wait is None:
                 break
             if self.deferrable:
-                raise self._deferral(state, wait)
+                for_nothing = self._woken_by_long_answers and state.progress() == before
+                raise self._deferral(state, wait, for_nothing=for_nothing)
             state.session.sleep(min(self._poke_seconds(), max(0.0, wait.wake_at - state.session.clock())))
         result, failure = _report(context, self, state)
         runner.sweep_claims()
@@ -351,12 +356,18 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             resumed=resumed,
         ).prepare()
 
-    def _deferral(self, state: BatchState, wait: WaitSpec) -> TaskDeferred:
+    def _deferral(self, state: BatchState, wait: WaitSpec, *, for_nothing: bool) -> TaskDeferred:
         """Return what ends this process until the trigger of a wait fires."""
         now = state.session.clock()
         self.log.info("%s", wait_message(wait))
         return TaskDeferred(
-            trigger=trigger_for(wait, conn_id=self.nanobanana_conn_id, poll_interval=self._poke_seconds(), now=now),
+            trigger=trigger_for(
+                wait,
+                conn_id=self.nanobanana_conn_id,
+                poll_interval=self._poke_seconds(),
+                now=now,
+                not_before=first_poll_after(now, self._poke_seconds(), for_nothing=for_nothing),
+            ),
             method_name="execute_complete",
             timeout=defer_timeout(wait.wake_at - now),
         )
@@ -400,11 +411,12 @@ def wait_message(wait: WaitSpec) -> str:
     return f"Waiting without a worker until {latest} at the latest; {len(wait.image_task_ids):,} under way."
 
 
-def trigger_for(wait: WaitSpec, *, conn_id: str, poll_interval: float, now: float) -> BaseTrigger:
+def trigger_for(wait: WaitSpec, *, conn_id: str, poll_interval: float, now: float, not_before: float) -> BaseTrigger:
     """Return the trigger of a wait.
 
     :param poll_interval: Seconds between two polls of one image task.
     :param now: Epoch seconds.
+    :param not_before: Epoch seconds before which nothing is polled.
     """
     if not wait.image_task_ids:
         from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
@@ -420,7 +432,7 @@ def trigger_for(wait: WaitSpec, *, conn_id: str, poll_interval: float, now: floa
         poll_interval=poll_interval,
         created_at=wait.created_at,
         kinds=wait.kinds,
-        not_before=now + poll_interval,
+        not_before=not_before,
         enough=wait.enough,
     )
 

@@ -27,6 +27,9 @@ _MOST_REFUSED: Final = 10
 _LONGEST_SLEEP: Final = 60.0
 #: The service's own word for a status, as it is shown; a sentence, or a place in a queue, is none.
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
+_NOT_SEEN: Final = "not seen ({})"
+#: The status, as logged, of an image task whose answer is too long for a triggerer.
+TOO_LONG: Final = _NOT_SEEN.format(ResponseTooLong.__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class Subscription:
             word, status = result.image_task.wire_status, str(result.image_task.status)
             status = word if _WORD.fullmatch(word) else status
         else:
-            status = f"not seen ({type(result.error).__name__})"
+            status = _NOT_SEEN.format(type(result.error).__name__)
         if self.statuses.get(result.id) != status:
             self._log.info("Image task %s: %s", one_line(result.id), status)
             self.statuses[result.id] = status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.polling.outcome_error import listed_ids
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
-from airflow_provider_nanobanana.triggers.deferral import defer_timeout
+from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
         event = event if isinstance(event, dict) else {}
         tracker = self._new_tracker(_wait_of_event(event) or self._wait_of_attempt(context))
-        records = self._conclude_or_defer(context, tracker, refused=event.get("outcome") == "refused")
+        records = self._conclude_or_defer(context, tracker, event)
         self.log.info("All results of %d image tasks are final.", len(records))
         return records
 
@@ -127,20 +127,23 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         self._poll(context, tracker)
         return PokeReturnValue(True, self._conclude(context, tracker)) if tracker.over else False
 
-    def _conclude_or_defer(self, context: Context, tracker: PollTracker, *, refused: bool = False) -> Records:
+    def _conclude_or_defer(
+        self, context: Context, tracker: PollTracker, event: Mapping[str, Any] | None = None
+    ) -> Records:
         """Poll once; conclude where that ends the wait, else defer.
 
-        :param refused: Whether the key was refused to the trigger.
+        :param event: What the trigger said, where one has woken this worker.
         """
+        event = event or {}
         self._poll(context, tracker)
         if tracker.over:
             return self._conclude(context, tracker)
         waiting = tracker.not_final()
-        if refused and any(result.image_task is not None for result in waiting):
+        if event.get("outcome") == "refused" and any(result.image_task is not None for result in waiting):
             self._fail(context, tracker, _triggerer_refused(self.nanobanana_conn_id, tracker.ids))
-        raise self._deferral(waiting, tracker.wait)
+        raise self._deferral(waiting, tracker.wait, for_nothing=tells_of_long_answers(event))
 
-    def _deferral(self, waiting: Sequence[PollResult], wait: WaitWindow) -> TaskDeferred:
+    def _deferral(self, waiting: Sequence[PollResult], wait: WaitWindow, *, for_nothing: bool) -> TaskDeferred:
         """Return what ends this process until the trigger fires."""
         from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 
@@ -156,7 +159,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
                 poll_interval=float(self.poke_interval),
                 created_at=[result.created_at for result in waiting],
                 kinds=[result.latency_key for result in waiting],
-                not_before=now + self.poke_interval,
+                not_before=first_poll_after(now, float(self.poke_interval), for_nothing=for_nothing),
             ),
             method_name="execute_complete",
             timeout=defer_timeout(remaining),

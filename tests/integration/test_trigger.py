@@ -13,10 +13,11 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.polling.result import PollResult
+from airflow_provider_nanobanana.polling.subscription import TOO_LONG
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.support.responses import image_task
-from tests.support.task_runner import fire, rebuilt
+from tests.support.task_runner import fire, rebuilt, resume, sensor
 
 Buy = Callable[..., str]
 
@@ -151,3 +152,16 @@ async def test_polling_keeps_to_the_query_rate(emulator: Emulator, buy: Buy, mon
     await fire(trigger(*ids, deadline=now + 1.0, poll_interval=0.01))
     polls = len(emulator.requests()) - before
     assert 10 <= polls <= 21
+
+
+@pytest.mark.parametrize(("counts", "pause"), [({TOO_LONG: 1}, 60.0), ({"completed": 1}, 5.0)])
+def test_a_running_image_task_with_long_answers_wakes_a_worker_once_a_minute(
+    emulator: Emulator, buy: Buy, counts: dict[str, int], pause: float
+) -> None:
+    """The worker can read the answer, but it does not hold the image yet."""
+    emulator.configure(latency=600)
+    image_task_id, before = buy(), time.time()
+    event = {"started_at": before, "deadline": before + 900, "counts": counts}
+    run = resume(sensor(image_task_id, poke_interval=5), event={"version": 1, "outcome": "finished", **event})
+    (deferral,) = run.deferrals
+    assert 0 <= deferral.trigger.not_before - before - pause < 4.0

@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_nanobanana.batch import runner, submitter
 from airflow_provider_nanobanana.batch.progress import PAUSE_SECONDS
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.polling.subscription import TOO_LONG
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from tests.integration.batch import harness
 from tests.integration.batch.harness import GenerateTask
@@ -379,3 +381,24 @@ def test_totals_and_manifest_are_there_also_when_the_key_is_refused(with_store: 
     assert run.ti.xcoms["return_value"]["count"] == 3 and batch.manifest["cost_usd"] == pytest.approx(0.1)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert failed["charged"] == "yes"
+
+
+# --- answers that are too long for a triggerer ----------------------------------------------------------------------
+
+
+def test_a_running_image_with_long_answers_wakes_a_worker_once_a_minute(with_store: GenerateTask) -> None:
+    """The worker reads what the triggerer cannot, and the image is not in it yet."""
+    batch = with_store
+    batch.emulator.configure(latency=600)
+    context = batch.context(batch.instance())
+
+    def pause_after(event: dict[str, Any] | None) -> float:
+        resumed = None if event is None else {"event": {"version": 1, "outcome": "finished", **event}}
+        with pytest.raises(TaskDeferred) as deferral:
+            batch.run_slice(context, {"prompt": "one"}, resumed)
+        return float(round(deferral.value.trigger.not_before - batch.clock()))
+
+    assert pause_after(None) == 5
+    assert pause_after({"counts": {TOO_LONG: 1}}) == 60
+    assert pause_after({"counts": {"unseen": 1}}) == 5
+    assert batch.charges == 1
