@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
+
 try:
     from airflow.sdk.exceptions import TaskDeferralError
 except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
@@ -23,6 +25,8 @@ def was_skipped(operator: BaseOperator, context: Context) -> bool:
     ti: Any = context["ti"]
     if not operator.upstream_task_ids or not hasattr(ti, "get_task_states"):
         return False
-    runs = ti.get_task_states(dag_id=ti.dag_id, task_ids=sorted(operator.upstream_task_ids), run_ids=[ti.run_id])
+    upstream = sorted(operator.upstream_task_ids)
+    with SUPERVISOR_LOCK:
+        runs = ti.get_task_states(dag_id=ti.dag_id, task_ids=upstream, run_ids=[ti.run_id])
     states = set(runs.get(ti.run_id, {}).values())
     return "skipped" in states and states <= {"skipped", "success"}

@@ -23,7 +23,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, InvalidStateError, wait
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -235,12 +235,29 @@ class _SupervisorLock:
         self._lock.release()
 
 
-#: Held by code of ours that runs in several threads of a task while it asks Airflow's supervisor for a connection, an
-#: XCom or a task state; what only the task's work itself asks, with no other at work, needs it not. Before 3.3 the
-#: connection to it is not made for threads: two that ask at once get each other's answers, or wait for ever (seen on
-#: 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it). A ledger is written under it, so that no thread writes
+#: Held by code of ours while it asks Airflow's supervisor for a connection, an XCom or a task state, also where no
+#: other thread of the task asks: when the task is left, its main thread tells the supervisor how it ended. Before 3.3
+#: the connection to it is not made for threads: two that ask at once get each other's answers, or wait for ever (seen
+#: on 3.0.6 and 3.1.8; ``CommsDecoder.send`` of 3.3.2 locks it). A ledger is written under it, so that no thread writes
 #: one whose task was left.
 SUPERVISOR_LOCK: Final = _SupervisorLock()
+
+
+def take_each(values: Iterable[T]) -> Iterator[T]:
+    """Yield what an iterable gives, each one taken under :data:`SUPERVISOR_LOCK`.
+
+    What a mapped task returned is a sequence that asks Airflow for one XCom after the other while it is read.
+
+    :raises TaskEnded: The task was left.
+    """
+    iterator = iter(values)
+    while True:
+        with SUPERVISOR_LOCK:
+            try:
+                value = next(iterator)
+            except StopIteration:
+                return
+        yield value
 
 
 class _Job(Generic[T]):

@@ -17,6 +17,7 @@ from airflow_provider_nanobanana.toapis.request_values import (
     readable,
     table_fault,
 )
+from airflow_provider_nanobanana.worker_threads import take_each
 
 MAX_REQUESTS: Final = 20_000
 #: What a request given as a mapping may hold.
@@ -134,7 +135,7 @@ def _entries(given: Any) -> list[Any]:
             "both. Nothing was sent and nothing was charged; a retry would meet the same."
         )
     # One more than allowed tells "too many", also of a list that never ends.
-    entries = listed(given, MAX_REQUESTS + 1, "The list of requests")
+    entries = listed(take_each(given), MAX_REQUESTS + 1, "The list of requests")
     if len(entries) > MAX_REQUESTS:
         raise InvalidRequest(
             f"There are more than {MAX_REQUESTS:,} requests, which is the most for one task; split them, for instance "

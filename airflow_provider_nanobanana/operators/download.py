@@ -15,7 +15,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.response_values import parse_number, storable
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
-from airflow_provider_nanobanana.worker_threads import StoppableOperator, WorkerPool
+from airflow_provider_nanobanana.worker_threads import StoppableOperator, WorkerPool, take_each
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -162,7 +162,7 @@ def _entries(images: Any) -> Iterator[Record]:
     if isinstance(images, dict):
         yield images
     elif isinstance(images, Iterable) and not isinstance(images, (str, bytes)):
-        for entry in images:
+        for entry in take_each(images):
             yield from _entries(entry)
     elif images is not None:
         rendered = " A template renders to text unless the DAG sets render_template_as_native_obj."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -73,7 +74,8 @@ class TaskManifest:
 def push_result(context: Context, operator: BaseOperator, value: Any) -> None:
     """Write a task's result to XCom now instead of when it ends, so that it is there whatever follows."""
     if operator.do_xcom_push:
-        context["ti"].xcom_push(key="return_value", value=value)
+        with SUPERVISOR_LOCK:
+            context["ti"].xcom_push(key="return_value", value=value)
 
 
 def with_manifest_error(

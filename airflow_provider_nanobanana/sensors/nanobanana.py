@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
-from airflow_provider_nanobanana.worker_threads import StoppableOperator
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK, StoppableOperator, take_each
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -192,7 +192,8 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         """Raise, with the records in XCom all the same, so that what is paid and completed can be landed."""
         records = tracker.records()
         if records and self.do_xcom_push:
-            context["ti"].xcom_push(key="return_value", value=records)
+            with SUPERVISOR_LOCK:
+                context["ti"].xcom_push(key="return_value", value=records)
         raise sensor_exception(error) from error
 
     def _new_tracker(self, wait: WaitWindow) -> PollTracker:
@@ -204,9 +205,10 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
     def _wait_of_attempt(self, context: Context) -> WaitWindow:
         from airflow_provider_nanobanana.polling.result import WaitWindow
 
-        rescheduled = (
-            context["ti"].get_first_reschedule_date(context) if self.reschedule and not self.deferrable else None
-        )
+        rescheduled = None
+        if self.reschedule and not self.deferrable:
+            with SUPERVISOR_LOCK:
+                rescheduled = context["ti"].get_first_reschedule_date(context)
         started_at = rescheduled.timestamp() if rescheduled else NanoBananaHook.clock()
         return WaitWindow(started_at, started_at + self.timeout)
 
@@ -285,7 +287,7 @@ def read_ids(value: Any) -> list[str]:
         entries = []
     if not isinstance(entries, Iterable) or isinstance(entries, (bytes, dict)):
         raise InvalidRequest(f"image_task_ids is one id or a list of ids, not {type(value).__name__}.")
-    ids = [_read_id(entry) for entry in entries if entry is not None]
+    ids = [_read_id(entry) for entry in take_each(entries) if entry is not None]
     return list(dict.fromkeys(ids))
 
 

@@ -26,6 +26,7 @@ from airflow_provider_nanobanana.worker_threads import (
     check_not_stopped,
     current_task,
     sleep,
+    take_each,
 )
 
 
@@ -285,6 +286,26 @@ class TestStoppableTask:
         assert asked == ["before"]
         with SUPERVISOR_LOCK:  # it is free, and others get it
             assert current_task() is None
+
+    def test_what_is_read_one_by_one_is_read_no_further_once_the_task_was_left(self, stuck: threading.Event) -> None:
+        task = StoppableTask()
+        read: list[int] = []
+        left = threading.Event()
+
+        def work() -> None:
+            try:
+                for number in take_each(range(3)):
+                    read.append(number)
+                    task.stop()
+                    stuck.wait()
+            finally:
+                left.set()
+
+        with pytest.raises(TransientFailure):
+            task.run(work)
+        stuck.set()
+        assert left.wait(5)
+        assert read == [0]
 
     def test_the_task_is_left_though_a_question_to_airflow_is_not_answered(
         self, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch

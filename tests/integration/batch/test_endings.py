@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import worker_threads
-from airflow_provider_nanobanana.durable import state_store
-from airflow_provider_nanobanana.hooks import nanobanana
 from airflow_provider_nanobanana.landing.image_store import ImageStore
-from airflow_provider_nanobanana.landing.storage import object_store
 from airflow_provider_nanobanana.submission.claims import ClaimFolder
 from tests.integration.batch.harness import GenerateTask
+from tests.support.supervisor_lock import ask_under
 
 PROMPTS = [f"picture {number}" for number in range(8)]
 #: What a thread is stuck at, and at which time of it.
@@ -105,14 +103,13 @@ def test_each_image_is_paid_once(
     with pytest.raises(TaskTimeout):
         batch.attempt(requests=PROMPTS)
     another_process = threading.RLock()
-    for module in (state_store, nanobanana, object_store):
-        monkeypatch.setattr(module, "SUPERVISOR_LOCK", another_process)
+    ours = worker_threads.SUPERVISOR_LOCK
+    ask_under(another_process, monkeypatch)
     again = batch.attempt(requests=PROMPTS)
     assert again.error is None and again.result["count"] == len(PROMPTS)
     assert batch.store is not None
     kept, files = dict(batch.store.rows), batch.files
-    for module in (state_store, nanobanana, object_store):
-        monkeypatch.setattr(module, "SUPERVISOR_LOCK", worker_threads.SUPERVISOR_LOCK)
+    ask_under(ours, monkeypatch)
     stuck.release()
     if point != "before write":  # that one write was under way, as it may be at a kill -9
         assert batch.store.rows == kept, "what the next attempt knows is not overwritten"

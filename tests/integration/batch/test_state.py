@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_nanobanana.durable import state_store
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
-from airflow_provider_nanobanana.hooks import nanobanana
-from airflow_provider_nanobanana.landing.storage import object_store
 from tests.integration.batch.harness import GenerateTask
 from tests.integration.submission.crash_points import Crash
+from tests.support.supervisor_lock import ask_under
 from tests.support.task_state_store import MemoryTaskStateStore
 
 PROMPTS = [f"picture {number}" for number in range(6)]
@@ -104,9 +102,7 @@ def test_two_live_attempts_pay_once(with_store: GenerateTask, monkeypatch: pytes
         seen[0] += at == name
         if at == name and seen[0] == occurrence and not started.is_set():
             started.set()
-            line = threading.RLock()  # the second is another process
-            for module in (state_store, nanobanana, object_store):
-                monkeypatch.setattr(module, "SUPERVISOR_LOCK", line)
+            ask_under(threading.RLock(), monkeypatch)  # the second is another process
             thread = threading.Thread(target=second)
             thread.start()
             thread.join()
