@@ -12,12 +12,14 @@ Where no child can be started, images are decoded in this process and the log sa
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import importlib.util
 import io
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +51,8 @@ log = logging.getLogger(__name__)
 _START_SECONDS: Final = 30.0
 #: Seconds that a process gets to be gone when it has closed its socket, or was killed.
 _END_SECONDS: Final = 5.0
+#: Seconds that the end of this process waits for a file that is being decoded.
+_CLOSE_SECONDS: Final = 1.0
 _PIECE: Final = 256 * 1024
 _LONGEST_ANSWER: Final = 64 * 1024
 #: What a start fails with that may succeed a moment later.
@@ -105,7 +109,6 @@ class Decoder:
         self._child: _Child | None = None
         self._worked = False
         self._unavailable = False
-        self._said = False
 
     def inspect(self, file: BinaryIO, size: int, *, reference: bool = False) -> ImageFacts:
         """Return the facts of an image that is read from the file's beginning; errors as of :func:`decode_file`."""
@@ -121,10 +124,19 @@ class Decoder:
         return _facts(outcome)
 
     def close(self) -> None:
-        """End the child, if there is one; the next file gets a new one."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
+        """End the child, if there is one, also while a thread waits for it; the next file gets a new one.
+
+        A task's process does so at its end: not every container has a PID 1 that reaps what outlives its parent.
+        """
+        if self._child is None:
+            return
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):
+            try:
+                self._end_child()
+            finally:
+                self._lock.release()
+        elif (child := self._child) is not None:
+            child.cut_short()
 
     def forget(self) -> None:
         """Let go of a child that belongs to the process from which this one was forked."""
@@ -148,13 +160,18 @@ class Decoder:
     def _running(self) -> _Child | None:
         """Return the child, started where there is none; None where none can be, and none ever was.
 
-        :raises StorageFailed: None could be started now, but one was before.
+        :raises StorageFailed: None could be started now, but one was before, or may be later.
         """
         if self._child is not None and not self._child.is_alive():
-            self.close()
+            self._end_child()
         if self._child is None and not self._unavailable:
             self._start()
         return self._child
+
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
 
     def _start(self) -> None:
         why = ""
@@ -166,24 +183,23 @@ class Decoder:
                 why, lasting = f"{type(error).__name__}: {error}", error.errno not in _TEMPORARY
                 continue
             try:
-                why = child.wait_until_ready()
+                why, lasting = child.wait_until_ready()
             except BaseException:
                 child.kill()
                 raise
             if not why:
+                if not self._worked:
+                    atexit.register(self.close)
                 self._child, self._worked = child, True
                 return
-            lasting = True
-        if self._worked:
+        if self._worked or not lasting:
             raise StorageFailed(f"Could not start the process that decodes images: {why}")
-        self._unavailable = lasting
-        if not self._said:
-            self._said = True
-            log.warning(
-                "Images are decoded in the worker's own process, without limits of time and memory, as no process of "
-                "their own could be started: %s",
-                why,
-            )
+        self._unavailable = True
+        log.warning(
+            "Images are decoded in the worker's own process, without limits of time and memory, as no process of "
+            "their own can be started: %s",
+            why,
+        )
 
 
 class _Gone(Exception):
@@ -221,19 +237,22 @@ class _Child:
                 self._channel.close()
                 raise
 
-    def wait_until_ready(self) -> str:
-        """Return "" when it is ready for files; why it is not, in words, when it ended or took too long."""
+    def wait_until_ready(self) -> tuple[str, bool]:
+        """Return "" when it is ready for files; otherwise why it is not, in words, and whether that will last."""
+        lasting = False
         try:
             if self._answer(_START_SECONDS) == b"":
-                return ""
-            why = "it is another program"
+                return "", lasting
+            why, lasting = "it is another program", True
         except _Overdue:
             why = f"it was not ready within {_START_SECONDS:.0f} s"
             self._process.kill()
         except _Gone:
             why = "it ended"
         status = self.end()
-        return f"{why} (status {status}: {self.last_words or 'without a word'})"
+        # One that was killed met a machine that is short of memory, or of time.
+        lasting = lasting or status != -signal.SIGKILL
+        return f"{why} (status {status}: {self.last_words or 'without a word'})", lasting
 
     def decode(self, file: BinaryIO, size: int, *, reference: bool, again: bool) -> Outcome:
         """Have a file decoded; the child has ended where that says so afterwards.
@@ -283,6 +302,12 @@ class _Child:
         """End it whatever it does."""
         self._process.kill()
         self.end()
+
+    def cut_short(self) -> None:
+        """Kill it and wait for its end; whoever waits for its answer does the rest."""
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
 
     def disown(self) -> None:
         """Close what was inherited of it."""

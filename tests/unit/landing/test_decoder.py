@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -396,14 +397,13 @@ def test_who_waits_for_another_thread_s_image_can_be_interrupted_too() -> None:
     [
         (["/nowhere/python"], "FileNotFoundError"),
         ([sys.executable, "-c", "raise SystemExit('no seccomp for you')"], "no seccomp for you"),
-        ([sys.executable, "-c", "import time; time.sleep(600)"], "not ready within"),
         ([sys.executable, "-c", "import os; os.write(0, b'HTTP/1.1 200 OK' * 5000)"], "another program"),
     ],
 )
 def test_without_a_child_images_are_decoded_here_and_the_log_says_so_once(
     command: list[str], words: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_module, "_START_SECONDS", 1.0 if "not ready" in words else 60.0)
+    monkeypatch.setattr(decoder_module, "_START_SECONDS", 60.0)
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     decoder = Decoder(command)
     with caplog.at_level(logging.WARNING):
@@ -415,6 +415,38 @@ def test_without_a_child_images_are_decoded_here_and_the_log_says_so_once(
     assert "worker's own process" in said
     assert words in said
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([sys.executable, "-c", "import time; time.sleep(600)"], "not ready within"),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], "status -9"),
+    ],
+)
+def test_a_machine_that_is_short_for_a_moment_keeps_the_limits(
+    command: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "_START_SECONDS", 1.0 if "not ready" in words else 60.0)
+    decoder = Decoder(command)
+    with pytest.raises(StorageFailed, match=words):
+        inspect(decoder, PNG)
+    monkeypatch.setattr(decoder_module, "_START_SECONDS", 60.0)
+    decoder._command = None
+    assert inspect(decoder, PNG) == FACTS
+    assert decoder._child is not None
+    decoder.close()
+
+
+def test_no_room_for_a_process_is_not_for_ever(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", full)
+        with pytest.raises(StorageFailed, match="temporarily unavailable"):
+            inspect(decoder, PNG)
+    assert inspect(decoder, PNG) == FACTS
 
 
 def test_where_a_child_ran_before_nothing_is_decoded_here(decoder: Decoder) -> None:
@@ -499,6 +531,24 @@ assert decode() == 9
 def test_the_child_ends_with_the_process(end: str) -> None:
     number = int(run(STARTED + "print(pid(), flush=True)\n" + end))
     wait_until("the child ends", lambda: not is_running(number))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_process_that_ends_reaps_its_child(busy: bool) -> None:
+    """As Airflow ends a task's: it runs the exit functions, and then ends without Python's own end."""
+    code = f"""
+    import atexit
+    number = pid()
+    if {busy}:
+        decoder._decoder._lock.acquire()  # as a thread holds it that waits for an answer
+    atexit._run_exitfuncs()
+    try:
+        os.waitpid(number, os.WNOHANG)
+    except ChildProcessError:
+        print("reaped", flush=True)
+    os._exit(0)
+    """
+    assert run(STARTED + textwrap.dedent(code)) == "reaped\n"
 
 
 def test_a_forked_process_has_a_child_of_its_own_and_leaves_the_other_alone() -> None:
