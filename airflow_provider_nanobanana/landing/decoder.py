@@ -350,9 +350,11 @@ class _Child:
             raise _Gone from None
 
     def _receive(self, size: int, deadline: float) -> bytes:
-        # At least some: zero would mean not to wait, and to fail otherwise.
-        self._channel.settimeout(max(0.001, deadline - time.monotonic()))
-        return receive(self._channel, size)
+        def limit() -> None:
+            # At least some: zero would mean not to wait, and to fail otherwise.
+            self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+
+        return receive(self._channel, size, limit)
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:

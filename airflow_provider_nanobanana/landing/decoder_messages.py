@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_nanobanana.landing.decode_outcome import MachineLacks, NotAnImage, Outcome, TooCostly
@@ -22,12 +23,14 @@ LENGTH: Final = struct.Struct("!I")
 _MOST_SIDE: Final = 2**31
 
 
-def receive(channel: socket.socket, size: int) -> bytes:
+def receive(channel: socket.socket, size: int, before_wait: Callable[[], None] = lambda: None) -> bytes:
     """Return exactly so many bytes.
 
+    :param before_wait: Called before each wait for more, of which there may be as many as bytes.
     :raises EOFError: There are no more: the other side is gone.
     :raises TimeoutError: As the socket says.
     """
+    before_wait()
     # Whole at once where the kernel can: 64 MiB are not held twice.
     data = channel.recv(size, socket.MSG_WAITALL) if size else b""
     pieces = [data]
@@ -35,6 +38,7 @@ def receive(channel: socket.socket, size: int) -> bytes:
     while missing:
         if not pieces[-1]:
             raise EOFError
+        before_wait()
         pieces.append(channel.recv(missing))
         missing -= len(pieces[-1])
     return data if len(pieces) == 1 else b"".join(pieces)

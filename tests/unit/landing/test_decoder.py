@@ -303,6 +303,22 @@ def test_a_child_that_stands_still_is_killed_and_not_the_image_s_fault(monkeypat
     assert decoder._child is None
 
 
+def test_a_child_that_answers_byte_by_byte_has_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = Decoder(
+        child("""
+        def to_json(outcome):
+            os.write(0, (60).to_bytes(4, "big"))
+            while True:
+                time.sleep(0.1)
+                os.write(0, b"x")
+        child.to_json = to_json
+        """)
+    )
+    monkeypatch.setattr(decoder_module, "IMAGE_LIMITS", DecodeLimits(10, 512 * MIB, 1.0))
+    with pytest.raises(StorageFailed, match="too little processor time in 1 s"):
+        inspect(decoder, PNG)
+
+
 class SlowDisk(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         time.sleep(0.2)
