@@ -55,6 +55,9 @@ class ResponseBody:
         return not self._too_long
 
     def _unpacked(self, piece: bytes) -> bytes:
+        if self._inflater.eof:
+            # It would keep what stands behind the end, and copy all of it for each piece.
+            return b""
         # One byte beyond the bound tells that there is more.
         room = self._most_bytes - len(self._content) + 1
         try:
