@@ -83,11 +83,7 @@ class StoppableTask:
             self._end(job.future)
             raise
         if not job.future.done() or isinstance(job.future.exception(), TaskEnded):
-            raise TransientFailure(
-                "Airflow ended this attempt before its work was done. What was submitted goes on and stays paid; the "
-                "next attempt, or a clear, finds it.",
-                charged="unknown",
-            )
+            raise _ended_early()
         return job.future.result()
 
     def stop(self) -> None:
@@ -157,24 +153,41 @@ class StoppableTask:
         return work.done()
 
 
+def _ended_early() -> TransientFailure:
+    return TransientFailure(
+        "Airflow ended this attempt before its work was done. What was submitted goes on and stays paid; the next "
+        "attempt, or a clear, finds it.",
+        charged="unknown",
+    )
+
+
 class StoppableOperator:
     """Mixin of the operators and the sensor: their work ends in time when Airflow ends the task."""
 
     #: The work of this process, for ``on_kill``.
     _stoppable: StoppableTask | None = None
+    #: Whether Airflow ends the task of this process; its signal may come while the operator's templates are rendered.
+    _stopped = False
 
     def _run_stoppable(self, work: Callable[[], T], on_stop: Callable[[], object] = lambda: None) -> T:
-        """Do the work as :meth:`StoppableTask.run` does; work within it is a part of it."""
+        """Do the work as :meth:`StoppableTask.run` does; work within it is a part of it.
+
+        :raises TransientFailure: As of there; also where :meth:`_stop` was called before, and nothing was done.
+        """
         if current_task() is not None:
             return work()
         task = self._stoppable = StoppableTask(on_stop)
         try:
+            # Only now: of a signal that comes meanwhile, either this or the task hears.
+            if self._stopped:
+                raise _ended_early()
             return task.run(work)
         finally:
             self._stoppable = None
 
     def _stop(self) -> None:
-        """Stop the work, if there is any; for ``on_kill``, which Airflow calls in a signal handler."""
+        """Stop the work, or keep it from beginning; for ``on_kill``, which Airflow calls in a signal handler."""
+        self._stopped = True
         if self._stoppable is not None:
             self._stoppable.stop()
 

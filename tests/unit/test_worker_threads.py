@@ -368,12 +368,32 @@ class TestStoppableOperator:
         assert seen[0] is not None and seen[1] is seen[0] and seen[2] is seen[0]
         assert operator._stoppable is None
 
-    def test_a_kill_before_and_after_the_work_is_no_error(self) -> None:
+    def test_a_kill_before_the_work_keeps_it_from_beginning(self) -> None:
         operator = StoppableOperator()
+        begun: list[int] = []
         operator._stop()
+        with pytest.raises(TransientFailure, match="Airflow ended this attempt") as caught:
+            operator._run_stoppable(lambda: begun.append(1))
+        assert begun == [] and caught.value.retryable
+
+    def test_a_kill_right_before_the_work_is_not_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        operator = StoppableOperator()
+        begun: list[int] = []
+
+        class Killed(StoppableTask):
+            def __init__(self, on_stop: Any) -> None:
+                super().__init__(on_stop)
+                operator._stop()
+
+        monkeypatch.setattr(worker_threads, "StoppableTask", Killed)
+        with pytest.raises(TransientFailure):
+            operator._run_stoppable(lambda: begun.append(1))
+        assert begun == []
+
+    def test_a_kill_after_the_work_is_no_error(self) -> None:
+        operator = StoppableOperator()
         assert operator._run_stoppable(lambda: 1) == 1
         operator._stop()
-        assert operator._run_stoppable(lambda: 2) == 2
 
 
 class TestWorkerPool:
