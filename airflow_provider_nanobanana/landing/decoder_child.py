@@ -25,12 +25,13 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     DecodeLimits,
     NotAnImage,
     Outcome,
+    TooCostly,
     limits_for,
     memory_outcome,
 )
 from airflow_provider_nanobanana.landing.decoder_messages import FILE, receive, send_answer, to_json
 from airflow_provider_nanobanana.landing.image_file import inspect_bytes, inspect_reference
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
 
 
 def main() -> None:
@@ -90,6 +91,8 @@ def _inspect(channel: socket.socket, size: int, reference: bool) -> Outcome:
     try:
         # Nobody here keeps the bytes, so that the check can let go of them.
         return inspect_reference(held.pop(), narrow) if reference else inspect_bytes(held.pop())
+    except ImageTooCostly as costly:
+        return TooCostly(costly.message)
     except ImageInvalid as invalid:
         if invalid.__cause__ is None:
             return NotAnImage(invalid.message)

@@ -101,8 +101,8 @@ def _format(head: bytes) -> ImageFormat | None:
 def inspect_bytes(data: bytes) -> ImageFacts:
     """Check that the content is one complete image and return its facts.
 
-    :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt, or
-        made of more parts than any encoder writes.
+    :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt.
+    :raises ImageTooCostly: It is made of more parts than any encoder writes.
     :raises MemoryError: There is too little memory to decode it.
     """
     found = _known_format(data)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
 
 _SOI, _EOI, _SOS, _DRI, _APP0, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xDD, 0xE0, 0xEE, 0xFE
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -68,8 +68,8 @@ class Jpeg:
 def parse_jpeg(data: bytes) -> Jpeg:
     """Take the first image of a file apart.
 
-    :raises ImageInvalid: There are no compressed pixels, or scans are missing at the end; or there are more segments
-        or scans than any encoder writes.
+    :raises ImageInvalid: There are no compressed pixels, or scans are missing at the end.
+    :raises ImageTooCostly: There are more segments or scans than any encoder writes.
     """
     jpeg, pieces = Jpeg(), [b"\xff\xd8"]
     for marker, start, end in _segments(data):
@@ -79,7 +79,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
             pieces.append(data[start:end])
             _note(jpeg, marker, data[start + 4 : end])
         if jpeg.scans > _MOST_SCANS:
-            raise ImageInvalid(f"The jpeg image has more than {_MOST_SCANS} scans; no encoder writes so many")
+            raise ImageTooCostly(f"The jpeg image has more than {_MOST_SCANS} scans; no encoder writes so many")
     if not jpeg.scans:
         raise ImageInvalid("The jpeg image is truncated or corrupt: it holds no pixels")
     if any(jpeg.missing.values()):
@@ -115,7 +115,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             end = behind.start() if behind else len(data)
         yield marker, at, end
         at = end
-    raise ImageInvalid(f"The jpeg image has more than {_MOST_MARKERS:,} segments; no encoder writes so many")
+    raise ImageTooCostly(f"The jpeg image has more than {_MOST_MARKERS:,} segments; no encoder writes so many")
 
 
 def _note(jpeg: Jpeg, marker: int, body: bytes) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
 
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 #: Critical chunks of a PNG (PNG specification, 11.2): without one of them there is no picture.
@@ -40,8 +40,8 @@ _WEBP_METADATA_FLAGS: Final = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
 def bare_png(data: bytes) -> bytes:
     """Return the PNG with its critical chunks alone, whose checksums are right.
 
-    :raises ImageInvalid: A critical chunk is broken, or the end is missing; or there are more chunks than any encoder
-        writes.
+    :raises ImageInvalid: A critical chunk is broken, or the end is missing.
+    :raises ImageTooCostly: There are more chunks than any encoder writes.
     """
     pieces, last = [_PNG_MAGIC], b""
     for name, start, end in _png_chunks(data):
@@ -103,7 +103,8 @@ def _next_critical(data: bytes, at: int) -> int:
 def bare_webp(data: bytes) -> bytes:
     """Return the WebP with the chunks of its pixels alone; the length that the file's head says is not believed.
 
-    :raises ImageInvalid: A chunk of pixels is cut off, or there are more chunks than any encoder writes.
+    :raises ImageInvalid: A chunk of pixels is cut off.
+    :raises ImageTooCostly: There are more chunks than any encoder writes.
     """
     pieces, at = [], 12
     for _ in range(_MOST_CHUNKS):
@@ -129,7 +130,8 @@ def bare_webp(data: bytes) -> bytes:
 def bare_gif(data: bytes) -> bytes:
     """Return the GIF without what stands before its first frame, but for its colours and the frame's control block.
 
-    :raises ImageInvalid: There is no frame, or there are more blocks before it than any encoder writes.
+    :raises ImageInvalid: There is no frame.
+    :raises ImageTooCostly: There are more blocks before it than any encoder writes.
     """
     flags = data[10] if len(data) > 10 else 0
     at = head = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
@@ -153,5 +155,5 @@ def bare_gif(data: bytes) -> bytes:
     raise _too_many("gif", _MOST_BLOCKS, "blocks before its first frame")
 
 
-def _too_many(image_format: str, most: int, what: str) -> ImageInvalid:
-    return ImageInvalid(f"The {image_format} image has more than {most:,} {what}; no encoder writes so many")
+def _too_many(image_format: str, most: int, what: str) -> ImageTooCostly:
+    return ImageTooCostly(f"The {image_format} image has more than {most:,} {what}; no encoder writes so many")

@@ -193,7 +193,7 @@ class ImageInvalid(ToApisError):
 
 
 class ImageTooCostly(ImageInvalid):
-    """Decoding the bytes takes more time or memory than one file may, as it would again."""
+    """Decoding the bytes takes more time or memory than one file may, or they have more parts than encoders write."""
 
 
 class StorageFailed(ToApisError):

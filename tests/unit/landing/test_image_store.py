@@ -44,6 +44,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     InvalidRequest,
     StorageFailed,
 )
+from dev.benchmarks.bombs import make
 from tests.support.images import FORMATS, JUMBF, SUFFIX, chunk, jpeg_with_provenance, picture, png_with_provenance
 
 ID = "task_img_abc"
@@ -165,6 +166,15 @@ def test_an_image_that_this_machine_cannot_check_is_never_not_there(
     with pytest.raises(StorageFailed, match="could not be checked"):
         store.land(STEM, ID, 0, untouched)
     assert files_in(folder) == [f"{STEM}.jpg"]
+
+
+def test_an_image_of_too_many_parts_in_place_is_never_not_there(folder: Path) -> None:
+    """It is whole for whoever has no limit, as an earlier version had none."""
+    store = ImageStore(str(folder))
+    folder.mkdir(parents=True)
+    (folder / f"{STEM}.png").write_bytes(make("png-private", 2))
+    with pytest.raises(StorageFailed, match=r"could not be checked: .* more than 100,000 chunks"):
+        store.find(STEM)
 
 
 def test_a_whole_image_beside_one_that_cannot_be_checked_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
