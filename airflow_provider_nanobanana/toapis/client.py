@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
-from airflow_provider_nanobanana.toapis.classify import no_response_error
+from airflow_provider_nanobanana.toapis.classify import CallKind, no_response_error
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, ToApisError
 from airflow_provider_nanobanana.toapis.http import (
     ASYNC_TRANSPORT,
@@ -47,6 +48,8 @@ _CONNECT_SECONDS: Final = 10.0
 #: Connections of one httpx client (measured: 128 in one pool 34 calls/s, in 16 pools of 8 488 calls/s).
 _CONNECTIONS_PER_CLIENT: Final = 8
 _KEEP_ALIVE: Final = 60.0
+#: Bytes of an answer of which a worker reads one at a time: until it is parsed, each takes three times its length.
+_ONE_AT_A_TIME: Final = 1024 * 1024
 #: Bytes of an answer that are parsed on the event loop: the worst of that length takes 5 ms (measured).
 _PARSED_AT_ONCE: Final = 4096
 #: Pieces of an answer after which the event loop is left to others.
@@ -151,6 +154,7 @@ class ToApisClient(_BaseClient):
         self._sleep = sleep
         self._closed = False
         self._before_send = before_send
+        self._long_answer = threading.Lock()
         self._pool = LendingPool(self._open, lambda connections: connections.http.close())
         with self._pool.lend():
             # What keeps connections from being opened at all is known before anything is written ahead.
@@ -181,6 +185,7 @@ class ToApisClient(_BaseClient):
                 with (
                     connections.deadline.limit(self._timeout),
                     contextlib.closing(connections.http.handle_request(request)) as response,
+                    contextlib.ExitStack() as turn,
                 ):
                     headers = _read_headers(response)
                     body = ResponseBody(
@@ -188,16 +193,32 @@ class ToApisClient(_BaseClient):
                         most_bytes=MAX_RESPONSE_BYTES,
                         most_values=MAX_RESPONSE_VALUES,
                     )
+                    has_turn = False
                     for piece in response.iter_raw():
                         if not body.add(piece):
                             break
+                        # The answer to a submit waits for nobody: unread it would be a purchase that is not known.
+                        if not has_turn and len(body) > _ONE_AT_A_TIME and call.kind is CallKind.STATUS:
+                            has_turn = self._take_turn(turn)
                     answer = self._response(response.status_code, headers, body)
+                    if has_turn:
+                        _ = answer.json_object  # parsed here and kept, before it is the turn of the next
                     if self.on_answer is not None:
                         self.on_answer(answer)
                     return answer
             except Exception as error:
                 # Whatever it is: a submit that may have arrived is never an error that forgets that.
                 raise self._failed(error, call) from error
+
+    def _take_turn(self, turn: contextlib.ExitStack) -> bool:
+        """Wait until no other thread reads a long answer, and keep them waiting until ``turn`` is left.
+
+        :raises httpx.ReadTimeout: It lasts longer than a call may.
+        """
+        if not self._long_answer.acquire(timeout=self._timeout):
+            raise httpx.ReadTimeout("other long answers took all of its time")
+        turn.callback(self._long_answer.release)
+        return True
 
     def _open(self) -> _Connections:
         transport = open_transport(BLOCKING_TRANSPORT, self._proxy, shared_ssl_context(), limits=_LIMITS)

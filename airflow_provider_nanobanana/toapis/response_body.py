@@ -33,10 +33,14 @@ class ResponseBody:
         self._head: bytes | None = b""
         self._too_long = False
 
+    def __len__(self) -> int:
+        """Return how many bytes were kept so far."""
+        return len(self._content)
+
     @property
-    def content(self) -> bytes:
-        """What was kept."""
-        return bytes(self._content)
+    def content(self) -> bytes | bytearray:
+        """What was kept: no copy of it, as there may be a hundred megabytes."""
+        return self._content
 
     @property
     def too_long(self) -> bool:

@@ -62,7 +62,7 @@ class ApiResponse:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytes | bytearray = b""
     secret: str = field(default="", repr=False)
     base_url: str = ""
     too_long: bool = False

@@ -821,6 +821,49 @@ def test_a_bomb_of_values_is_no_answer_to_a_worker_either() -> None:
     assert isinstance(trace("sync", [raw(answer(body=lists))], SUBMIT).result, errors.SubmissionUnknown)
 
 
+class _AnsweringAtLength(_Answering):
+    """Answers with an image, and shortly where the image task is called short."""
+
+    @staticmethod
+    def _answer(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while asked := connection.recv(65536):
+                connection.sendall(answer(body=_ASKED if b"/short" in asked else picture(2_000_000)))
+
+
+def _reading(image_task_id: str, read: Callable[[ApiResponse], Any], kind: CallKind = CallKind.STATUS) -> ApiCall[Any]:
+    return ApiCall(kind, "GET", f"/v1/images/generations/{image_task_id}", read)
+
+
+def test_a_worker_reads_one_long_answer_at_a_time_until_it_is_parsed() -> None:
+    with _AnsweringAtLength() as base_url, contextlib.closing(ToApisClient(base_url, KEY)) as client:
+        seen: list[tuple[bool, bool]] = []
+        client.on_answer = lambda answer: seen.append((client._long_answer.locked(), "json_object" in vars(answer)))
+        for image_task_id in ("long", "short"):
+            client.call(_reading(image_task_id, lambda response: True))
+        assert seen == [(True, True), (False, False)] and not client._long_answer.locked()
+        ended: list[str] = []
+
+        def note(image_task_id: str, kind: CallKind) -> None:
+            client.call(_reading(image_task_id, lambda response: True, kind))
+            ended.append(f"{kind} {image_task_id}")
+
+        with ThreadPoolExecutor(1) as pool:
+            with client._long_answer:
+                waiting = pool.submit(note, "long", CallKind.STATUS)
+                note("short", CallKind.STATUS)
+                note("long", CallKind.SUBMIT)
+            waiting.result()
+    assert ended == [f"{CallKind.STATUS} short", f"{CallKind.SUBMIT} long", f"{CallKind.STATUS} long"]
+
+
+def test_a_long_answer_that_never_gets_its_turn_is_polled_again() -> None:
+    with _AnsweringAtLength() as base_url, contextlib.closing(ToApisClient(base_url, KEY, timeout=0.5)) as client:
+        with client._long_answer, pytest.raises(errors.TransientFailure):
+            client.call(_reading("long", lambda response: True), NO_RETRY)
+        assert client.call(_reading("long", lambda response: True))
+
+
 @pytest.mark.parametrize(("length", "here"), [(100, True), (20_000, False)])
 def test_a_long_answer_is_parsed_off_the_event_loop(length: int, here: bool) -> None:
     threads: list[str] = []
