@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.admission import AdmissionControl
 from airflow_provider_nanobanana.batch.state import name_ids
-from airflow_provider_nanobanana.durable.claims import POST_WINDOW
+from airflow_provider_nanobanana.durable.claims import POST_WINDOW, Sighting
 from airflow_provider_nanobanana.durable.ledger import LedgerRecordStore
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
-from airflow_provider_nanobanana.submission.claims import ImageClaims, InPlace
+from airflow_provider_nanobanana.submission.claims import ImageClaims, InPlace, MachineClock
 from airflow_provider_nanobanana.submission.client_ids import mark_supported
 from airflow_provider_nanobanana.submission.rate_limiter import MAX_BLOCKING_WAIT, SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
@@ -33,7 +33,6 @@ from airflow_provider_nanobanana.worker_threads import TaskEnded, WorkerPool
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.state import BatchState
-    from airflow_provider_nanobanana.durable.claims import Sighting
     from airflow_provider_nanobanana.submission.claims import PurchaseBook, Shared
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
@@ -90,6 +89,7 @@ class BatchSubmitter:
         in_reach = max(1, math.floor(rate * MAX_BLOCKING_WAIT))
         self._threads = min(max(_FEWEST_THREADS, math.ceil(rate * slow)), _MOST_THREADS, in_reach)
         self._admission = AdmissionControl(state)
+        self._machine_clock = MachineClock(state.session.clock)
         #: Within a limit of cost or balance nothing is bought before it is known what is paid already.
         self._settle_first = state.budget.max_cost_usd is not None or state.preflight is not None
         self._to_look_up: deque[BatchItem] = deque()
@@ -141,8 +141,29 @@ class BatchSubmitter:
         if now < until and not idle:
             return
         for _, _, one in self._sleeping:
+            if (sighting := self._record_sighting(one.item)) is not None:
+                seen = sighting.at(self._machine_clock.machine, self._machine_clock.uptime())
+                self._state.ledger.update(one.item.key, sighting=seen)
             self._state.last_errors.setdefault(one.item.key, errors.SubmissionUnknown(_UNKNOWN))
         self._sleeping.clear()
+
+    def _record_sighting(self, item: BatchItem) -> Sighting | None:
+        """Return since when the record of an item, as it stands, is known; None where its claim tells that."""
+        entry = self._state.entry(item)
+        if self._state.claims is not None or entry.record is None:
+            return None
+        version = f"{entry.record.client_business_id} {entry.record.may_have_left_at}"
+        known = entry.sighting
+        return known if known is not None and known.claim == version else Sighting(version)
+
+    def _read_at(self, item: BatchItem) -> float | None:
+        """Return when an earlier slice on this machine left the record of an item as it stands, in epoch seconds.
+
+        The wait for what it may have bought goes on from then, in however many slices; None where it begins now.
+        """
+        sighting = self._record_sighting(item)
+        age = sighting.age(self._machine_clock.machine, self._machine_clock.uptime()) if sighting else 0.0
+        return self._state.session.clock() - age if age > 0 else None
 
     def _start_new(self, pool: WorkerPool, until: float) -> None:
         while self._has_room() and not self._admission.closed and self._state.session.clock() < until:
@@ -295,6 +316,7 @@ class BatchSubmitter:
             written_ahead=admitted.intent,
             claims=admitted.claims,
             shared=state.entry(item).shared,
+            read_at=self._read_at(item),
         )
 
     def _go(self, pool: WorkerPool, one: _UnderWay) -> None:

@@ -251,11 +251,11 @@ def _book_entry(row: Any) -> BookEntry | None:
 
 @dataclass(frozen=True)
 class Sighting:
-    """Since when a claim is known to a task instance, by the clocks of the machines that it ran on.
+    """Since when a claim, or a record, is known to a task instance, by the clocks of the machines that it ran on.
 
     A clock is compared with itself only: what one machine saw does not make the claim older on another.
 
-    :param claim: The claim's client id.
+    :param claim: The claim's client id; what tells the record from any other.
     :param seen: When a machine saw it first, in seconds of that machine's clock, by machine.
     :param looks: How often the service did not show its image task.
     """

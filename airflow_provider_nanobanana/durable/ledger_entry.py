@@ -110,7 +110,7 @@ class LedgerEntry:
     :param lost: Images that came beside it and are not in place.
     :param shared: Whether somebody else bought its image task: ``cost`` is what they paid.
     :param lost_races: In order; what was paid for them is neither in ``cost`` nor in ``sunk_cost``.
-    :param sighting: Since when somebody's claim on the image is known.
+    :param sighting: Since when somebody's claim on the image is known; without claims, since when its record is.
     """
 
     record: SubmissionRecord | None = None

@@ -106,6 +106,8 @@ class Submission:
         ``queued`` again.
     :param claims: The claims beside the image's file; None where there is no file, or nothing can be claimed.
     :param shared: Whether somebody else paid for the recorded image task.
+    :param read_at: Epoch seconds of this machine's clock at which the record was first read as it stands now; None is
+        now.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Submission:
         written_ahead: SubmissionRecord | None = None,
         claims: ImageClaims | None = None,
         shared: bool = False,
+        read_at: float | None = None,
     ) -> None:
         self._session = session
         self._request = request
@@ -137,6 +140,7 @@ class Submission:
         self._listener = listener or SubmissionListener()
         self._written_ahead = written_ahead
         self._claims = claims
+        self._read_at = read_at
         #: Client ids of claims that are known to stand beside the file, and the one that this process POSTed under.
         self._claimed: set[str] = set()
         self._posted: str | None = None
@@ -171,7 +175,7 @@ class Submission:
         record = self._record.read()
         if self._written_ahead is not None:
             record = self._written_ahead.with_state(RecordState.QUEUED)
-        facts = self._facts(record)
+        facts = self._facts(record, self._read_at)
         self._check_client(facts)
         while True:
             facts = self._without_blind_resubmit(facts)
@@ -200,13 +204,17 @@ class Submission:
                     raise
             facts = self._facts(self._record.current)
 
-    def _facts(self, record: SubmissionRecord | None) -> ReconcileInput:
-        """Return what :func:`reconcile` goes by, with a record that was just read or written."""
+    def _facts(self, record: SubmissionRecord | None, read_at: float | None = None) -> ReconcileInput:
+        """Return what :func:`reconcile` goes by, with a record that was just read or written.
+
+        :param read_at: As for the class, where it was read before.
+        """
         identity = self._initial_facts.identity
+        read_at = self._session.clock() if read_at is None else read_at
         if record is not None:
             # A clear of a finished run makes another salt of the same task instance.
             identity = replace(identity, salt=record.salt)
-        facts = replace(self._initial_facts, identity=identity, record=record, read_at=self._session.clock())
+        facts = replace(self._initial_facts, identity=identity, record=record, read_at=read_at)
         if self._claims is None:
             return facts
         unanswered = record is not None and record.state is RecordState.INTENT and record.image_task_id is None

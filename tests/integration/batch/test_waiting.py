@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.polling.subscription import TOO_LONG
+from airflow_provider_nanobanana.submission import claims
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from tests.integration.batch import harness
 from tests.integration.batch.harness import GenerateTask
@@ -283,6 +285,37 @@ def test_no_worker_is_held_for_what_is_in_doubt(with_store: GenerateTask, monkey
     run = batch.attempt(requests=many(1), claims="off")
     assert run.error is None and batch.charges == 1
     assert len(held) > 2 and max(held) < 20
+
+
+@pytest.mark.parametrize(("moves", "least", "most"), [(False, 90, 160), (True, 250, 360)])
+def test_what_is_in_doubt_is_looked_for_from_the_first_reading_on_where_the_machine_is_the_same(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, moves: bool, least: float, most: float
+) -> None:
+    """Without claims. What another machine read is by another clock, and five minutes are more than clocks differ."""
+    batch = with_store
+    batch.attempt(requests=many(1), claims="off", crash_on=("before submit", 1))
+    monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
+    if moves:
+        monkeypatch.setattr(claims, "_boot_id", lambda: uuid.uuid4().hex)
+    began = batch.clock.now
+    run = batch.attempt(requests=many(1), claims="off")
+    assert run.error is None and batch.charges == 1
+    assert least <= batch.emulator.ledger()["image_tasks"][0]["created"] - began <= most
+
+
+def test_retries_go_on_looking_for_what_is_in_doubt(with_store: GenerateTask) -> None:
+    """However little each waits."""
+    batch = with_store
+    options: dict[str, Any] = {"requests": many(1), "claims": "off", "timeout": 60}
+    batch.attempt(**options, crash_on=("before submit", 1))
+    assert "not known yet" in str(batch.attempt(**options).error) and batch.posts == 0
+    began = batch.clock.now
+    for _ in range(3):
+        run = batch.attempt(**options)
+        if run.error is None:
+            break
+    assert run.error is None and batch.charges == 1
+    assert batch.clock.now - began < 200
 
 
 def test_the_first_image_is_in_place_long_before_the_last(

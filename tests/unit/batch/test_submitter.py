@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.batch.submitter import BatchSubmitter
+from airflow_provider_nanobanana.durable.record import RecordState
 from tests.support.batch import items, make_state
 from tests.support.responses import NOW
 
@@ -31,3 +32,18 @@ def test_a_look_up_that_is_due_does_not_keep_a_core_busy_until_there_is_room(
     pool: Any = None
     work._await_one(pool)
     assert waits == [0.0 if room else submitter._LONGEST_WAIT]
+
+
+def test_an_answer_that_is_lost_again_is_waited_for_anew() -> None:
+    """What was seen of the record before says nothing of the one that replaced it."""
+    state = make_state(items(["a picture"]))
+    (item,) = state.items
+    record = state.attempt.intent(state.identity(item, 0), 0, client_ids=True, may_leave_at=NOW - 250.0)
+    state.ledger.put_record(item.key, record)
+    work = BatchSubmitter(state)
+    sighting = work._record_sighting(item)
+    assert sighting is not None
+    state.ledger.update(item.key, sighting=sighting.at(work._machine_clock.machine, NOW - 200.0))
+    assert work._read_at(item) == NOW - 200.0
+    state.ledger.put_record(item.key, record.with_state(RecordState.INTENT, may_have_left_at=NOW - 1.0))
+    assert work._read_at(item) is None
