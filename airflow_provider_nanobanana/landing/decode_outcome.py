@@ -106,7 +106,8 @@ def judge_ending(ending: Ending, limits: DecodeLimits) -> Outcome:
         return MachineLacks(f"it had too little processor time in {limits.wall_seconds:.0f} s")
     if ending.status == -signal.SIGXCPU:
         return TooCostly(
-            f"Decoding the image takes more than {limits.cpu_seconds} s of processor time, the limit for one file"
+            "Decoding the image takes more processor time than one file may: "
+            f"{IMAGE_LIMITS.cpu_seconds} s up to {MAX_PIXELS // 10**6} megapixels"
         )
     if ending.status == NO_MEMORY_STATUS:
         return MachineLacks("there is too little memory")

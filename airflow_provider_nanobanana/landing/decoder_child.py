@@ -75,6 +75,7 @@ def _load_decoders() -> None:
 def _inspect(channel: socket.socket, size: int, reference: bool) -> Outcome:
     """Receive a file and decode it within its limits."""
     before = _address_space()
+    # A WebP says its size when its decoder has the memory for all pixels, so the larger limits come first.
     limits = LARGE_REFERENCE_LIMITS if reference else IMAGE_LIMITS
     _limit(limits, before)
 

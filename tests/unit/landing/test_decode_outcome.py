@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     ("ending", "kind", "words"),
     [
         # Too much processor time is the image's at once: it would take it again.
-        (Ending(-signal.SIGXCPU), TooCostly, "more than 10 s of processor time"),
+        (Ending(-signal.SIGXCPU), TooCostly, "more processor time than one file may: 10 s up to 20 megapixels"),
         # A crash is when it happens again.
         (Ending(-signal.SIGSEGV), MachineLacks, "SIGSEGV"),
         (Ending(-signal.SIGSEGV, again=True), TooCostly, "crashed twice (SIGSEGV)"),
