@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios one after another and write the page after each.
 
     :return: 0, or 130 after Ctrl-C.
+    :raises KeyError: A goal is about a figure that a scenario that was just run has not.
     """
     options = _options(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = write(options.docs, {})  # what is missing for it shows before anything is measured
     if options.render:
         console.print(report.terminal_table(list(SCENARIOS.values()), results))
+    fresh: list[str] = []
     try:
         for name in [] if options.render else options.scenario or list(SCENARIOS):
             console.rule(name)
@@ -79,10 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made = report.Result(today, commit, _command(options), options.seed, report.machine(), measured, minutes)
             results = write(options.docs, {name: made})
             console.print(report.terminal_table([SCENARIOS[name]], results))
+            fresh.append(name)
     except KeyboardInterrupt:
         console.log("interrupted")
         return 130
     console.print(f"Written to {options.docs / 'benchmarks.md'}")
+    for name in fresh:  # last, since what was measured in an hour must not be lost
+        for goal in SCENARIOS[name].goals:
+            goal.judge(results[name].measured)
     return 0
 
 

@@ -85,11 +85,18 @@ class Goal:
         if measured is None:
             return [*row, "–", "–", "not run"]
         try:
-            baseline = self.shown(measured.baseline) if measured.baseline else "–"
-            verdict = "met" if self.met(measured.ours, measured.baseline or {}) else "missed"
-            return [*row, self.shown(measured.ours), baseline, verdict]
+            return [*row, *self.judge(measured)]
         except KeyError:
             return [*row, "–", "–", "not run"]
+
+    def judge(self, measured: Measured) -> list[str]:
+        """Return ours, baseline and verdict in words.
+
+        :raises KeyError: A figure is not there: of a run just made, the goal or the scenario misspells it.
+        """
+        baseline = self.shown(measured.baseline) if measured.baseline else "–"
+        verdict = "met" if self.met(measured.ours, measured.baseline or {}) else "missed"
+        return [self.shown(measured.ours), baseline, verdict]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -468,6 +470,20 @@ def test_rendering_measures_nothing_and_writes_the_page(tmp_path: Path, capsys: 
     assert command.main(["--render", "--docs", str(tmp_path)]) == 0
     assert "9.0 kB" in (tmp_path / "benchmarks.md").read_text()
     assert "not run" in capsys.readouterr().out
+
+
+def test_a_run_whose_goal_finds_no_figure_fails_and_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures that were kept may be older than a goal; those of a run just made may not lack what it is about."""
+    misspelt = Measured({}, {"bytes_per_triger": 9000})
+    memory = replace(command.SCENARIOS["memory"], measure=lambda bench: misspelt)
+    monkeypatch.setitem(command.SCENARIOS, "memory", memory)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(KeyError):
+        command.main(["memory", "--docs", str(tmp_path)])
+    assert report.load(tmp_path / "benchmarks.json")["memory"].measured == misspelt
+    assert command.main(["--render", "--docs", str(tmp_path)]) == 0
 
 
 def test_an_unknown_scenario_is_refused_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -713,7 +713,8 @@ def test_after_a_day_of_short_waits_nothing_is_larger_than_after_an_hour(harness
     # Both heaps are tidied up from 1,000 stale entries on.
     assert all(size <= max(2 * seen[0][name], 2200) for one in seen for name, size in one.items())
     assert all(one["_subscriptions"] < 20 and one["kinds"] == 64 for one in seen)
-    assert max(objects[12:]) < max(objects[:12]) * 1.02
+    # Not in proportion to all that pytest holds: a leak of one object a wait would be a thousand.
+    assert objects[-1] - objects[11] < 0.1 * 12 * 90
 
 
 def test_a_connection_that_was_never_of_use_leaves_nothing_behind(harness: PollerHarness) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import gzip
 import ipaddress
 import json
@@ -862,6 +863,29 @@ def test_a_long_answer_that_never_gets_its_turn_is_polled_again() -> None:
         with client._long_answer, pytest.raises(errors.TransientFailure):
             client.call(_reading("long", lambda response: True), NO_RETRY)
         assert client.call(_reading("long", lambda response: True))
+
+
+def test_a_triggerer_s_client_keeps_nothing_of_its_calls() -> None:
+    """What a day of polls would leave behind; a long answer costs its connection, and is an error."""
+    rounds = 200
+    objects: list[int] = []
+
+    async def go(base_url: str) -> None:
+        client = AsyncToApisClient(base_url, KEY)
+        for number in range(2 * rounds):
+            if number % rounds == 0:
+                gc.collect()
+                objects.append(len(gc.get_objects()))
+            assert await client.call(_reading("short", lambda response: response.status)) == 200
+            with pytest.raises(errors.ResponseTooLong):
+                await client.call(status_call("task_long"))
+        gc.collect()
+        objects.append(len(gc.get_objects()))
+        await client.aclose()
+
+    with _AnsweringAtLength() as base_url:
+        asyncio.run(go(base_url))
+    assert objects[2] - objects[1] < 0.25 * 2 * rounds
 
 
 @pytest.mark.parametrize(("length", "here"), [(100, True), (20_000, False)])
