@@ -14,6 +14,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -33,7 +34,7 @@ from airflow_provider_nanobanana.worker_threads import TaskEnded, WorkerPool
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.state import BatchState
-    from airflow_provider_nanobanana.submission.claims import PurchaseBook, Shared
+    from airflow_provider_nanobanana.submission.claims import ClaimFolder, PurchaseBook, Shared
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 log = logging.getLogger(__name__)
@@ -124,9 +125,16 @@ class BatchSubmitter:
         finally:
             for admitted in self._admitted:
                 self._take_back(admitted)
-            if self._state.claims is not None:
-                self._state.claims.close_books()
             self._log_bought()
+            if self._state.claims is not None:
+                self._close_books(self._state.claims)
+
+    def _close_books(self, claims: ClaimFolder) -> None:
+        """Write the books that are still open; what was paid is saved first where a hanging destination may end it."""
+        if self._state.stops.killed:
+            with suppress(errors.TransientFailure):  # raised by whoever saves after this
+                self._state.save()
+        claims.close_books()
 
     def _resume_due(self, pool: WorkerPool, until: float) -> None:
         now = self._state.session.clock()

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import worker_threads
+from airflow_provider_nanobanana.durable.ledger import Ledger
+from airflow_provider_nanobanana.durable.state_store import TaskStateStore
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.submission.claims import ClaimFolder
 from tests.integration.batch.harness import GenerateTask
@@ -92,6 +94,33 @@ def stuck(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield stuck
     stuck._release.set()
     signal.signal(signal.SIGALRM, before)
+
+
+def test_what_is_paid_is_saved_before_a_destination_that_hangs_ends_it(
+    with_store: GenerateTask, stuck: Stuck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread waits for a claim, and the books of what the others bought are written to the same place."""
+    batch = with_store
+    hangs = threading.Event()
+    write_book = ClaimFolder.write_book
+
+    def write(self: ClaimFolder, *args: Any) -> None:
+        if stuck.left == 0:
+            hangs.wait()
+        write_book(self, *args)
+
+    monkeypatch.setattr(ClaimFolder, "write_book", write)
+    stuck.point, stuck.left = "before claim", 6
+    try:
+        with pytest.raises(TaskTimeout):
+            batch.attempt(requests=PROMPTS)
+        bought = {sold["id"] for sold in batch.emulator.ledger()["image_tasks"]}
+        entries = Ledger.load(TaskStateStore(batch.store), first=False).items()
+        known = {entry.record.image_task_id for _, entry in entries if entry.record is not None}
+        assert bought and bought <= known
+    finally:
+        hangs.set()
+        stuck.release()
 
 
 @pytest.mark.parametrize(("point", "occurrence"), POINTS)
