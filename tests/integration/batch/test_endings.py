@@ -105,7 +105,7 @@ def test_what_is_paid_is_saved_before_a_destination_that_hangs_ends_it(
     write_book = ClaimFolder.write_book
 
     def write(self: ClaimFolder, *args: Any) -> None:
-        if stuck.left == 0:
+        if stuck.left <= 0:
             hangs.wait()
         write_book(self, *args)
 
