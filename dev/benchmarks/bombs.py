@@ -1,7 +1,8 @@
 """Legal images that take a decoder a time or a memory out of all proportion, below 64 MiB and 20 megapixels.
 
 A bomb is a few bytes that stand again and again beside, or among, the pixels of a small picture. What each did to
-Pillow alone is in the issue they come from: 11 s for 133 KiB of scans, 1.1 GB for 16 MiB of empty segments.
+Pillow alone is in the issue they come from: 11 s for 133 KiB of scans, 1.1 GB for 16 MiB of empty segments. Those
+called large are of one size, and honest: what they take is the memory of the library that decodes them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from PIL import Image
+from PIL import Image, features
 
 MIB: Final = 1024 * 1024
 
@@ -69,6 +70,11 @@ def _heavy_scans(size: int) -> bytes:
     return _scans(min(size, 180 * len(scan)), "RGB")
 
 
+def _large(image_format: str, **options: object) -> bytes:
+    """A picture of 19 megapixels that a decoder holds in memory of its own, beside the pixels: no limit of Python's."""
+    return _saved(Image.effect_noise((4400, 4400), 8).convert("RGB"), image_format, **options)
+
+
 def _empty_blocks(size: int) -> bytes:
     """A PNG whose compressed pixels hold empty blocks of five bytes."""
     picture = _small("png")
@@ -111,7 +117,11 @@ BOMBS: Final[dict[str, _Maker]] = {
     "png-guesses": _guesses,
     "gif-noise": lambda size: _gif(b"\0", size),
     "webp-chunks": lambda size: _webp(b"abcd\0\0\0\0", size),
+    "jpeg-large": lambda size: _large("jpeg", progressive=True, subsampling=0),
+    "webp-large": lambda size: _large("webp", lossless=True, method=0, quality=0),
 }
+if features.check("avif"):
+    BOMBS["avif-large"] = lambda size: _large("avif", speed=10)
 
 
 def make(kind: str, mebibytes: float) -> bytes:

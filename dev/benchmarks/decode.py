@@ -4,8 +4,9 @@
   Ours decodes them in the child process, its start included; the baseline is the same check in the process itself, as
   it was before. Both in fresh processes, five times in turn; of each side the fastest run counts.
 - `bombs`: each bomb lands among seven images of 1024x1024 pixels with four threads, in a fresh process, as one of 16
-  and one of 64 MiB: legal files, in which something small stands as often as fits (`dev/benchmarks/bombs.py`). The
-  memory is the resident memory of the process and its child, sampled every 10 ms, above what the process had before.
+  and one of 64 MiB: legal files, in which something small stands as often as fits, and pictures of 19 megapixels whose
+  decoders need memory of their own (`dev/benchmarks/bombs.py`). The memory is the resident memory of the process and
+  its child, sampled every 10 ms, above what the process had before.
 """
 
 from __future__ import annotations

@@ -36,9 +36,10 @@ def test_one_part_may_be_as_long_as_the_file(kind: str) -> None:
     assert inspect_bytes(make(kind, 63)).width == 8
 
 
-@pytest.mark.parametrize(
-    "kind", sorted(set(BOMBS) - {"jpeg-scans", "jpeg-heavy-scans", "png-empty-blocks", "png-guesses"})
-)
+OTHER_BOMBS = {"jpeg-scans", "jpeg-heavy-scans", "png-empty-blocks", "png-guesses"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BOMBS if kind not in OTHER_BOMBS and not kind.endswith("-large")])
 def test_a_little_of_it_is_taken(kind: str) -> None:
     assert inspect_bytes(make(kind, 20_000 / MIB)).width == 8
 
