@@ -293,7 +293,7 @@ class AsyncToApisClient(_BaseClient):
             if self._tried.is_set():
                 return await self._connect_for_all(call)
             await self._tried.wait()
-            if self._unreached is not None and self._unreached_count != misses:
+            if not self._reached and self._unreached is not None and self._unreached_count != misses:
                 raise self._failed(self._unreached, call) from self._unreached
         return await self._send(call)
 

@@ -669,6 +669,20 @@ def test_while_a_host_cannot_be_reached_one_call_tries_for_all(monkeypatch: pyte
         asyncio.run(go(int(base_url.rpartition(":")[2])))
 
 
+def test_whoever_waits_for_a_connection_that_is_made_goes_whatever_failed_meanwhile() -> None:
+    async def go(base_url: str) -> list[Any]:
+        client = AsyncToApisClient(base_url, KEY, concurrency=8)
+        calls = [asyncio.create_task(client.call(STATUS)) for _ in range(3)]
+        await asyncio.sleep(0)
+        client._on_failure(httpx.ConnectError("of a call that left before"))
+        said = await asyncio.gather(*calls, return_exceptions=True)
+        await client.aclose()
+        return said
+
+    with _Answering() as base_url:
+        assert {type(one) for one in asyncio.run(go(base_url))} == {ImageTask}
+
+
 def test_a_call_that_is_cancelled_while_it_tries_for_all_leaves_the_others_their_turn() -> None:
     async def go(base_url: str) -> list[Any]:
         client = AsyncToApisClient(base_url, KEY, concurrency=8)
