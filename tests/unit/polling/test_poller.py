@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.polling.schedule import PollQueue
 from airflow_provider_nanobanana.polling.subscription import PollTarget, Subscription
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
+from tests.support.fresh_process import in_fresh_process
 from tests.support.polled_service import (
     EPSILON,
     LOG,
@@ -674,6 +675,7 @@ def sizes(poller: Poller) -> dict[str, int]:
     return found | queue | clients | samples
 
 
+@in_fresh_process
 def test_after_a_day_of_short_waits_nothing_is_larger_than_after_an_hour(harness: PollerHarness) -> None:
     """One wait of a week keeps the poller open; another comes every 40 s, each of a kind of its own."""
     logging.disable(logging.CRITICAL)  # pytest keeps what is logged

@@ -37,6 +37,7 @@ from airflow_provider_nanobanana.toapis.protocol import MAX_POLLED_BYTES, ApiCal
 from airflow_provider_nanobanana.toapis.response_body import ResponseBody
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
+from tests.support.fresh_process import in_fresh_process
 from tests.support.responses import (
     BALANCE,
     BALANCE_CALL,
@@ -879,6 +880,7 @@ def test_a_long_answer_that_never_gets_its_turn_is_polled_again() -> None:
         assert client.call(_reading("long", lambda response: True))
 
 
+@in_fresh_process
 def test_a_triggerer_s_client_keeps_nothing_of_its_calls() -> None:
     """What a day of polls would leave behind; a long answer costs its connection, and is an error."""
     rounds = 200
