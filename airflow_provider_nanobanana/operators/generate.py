@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -386,21 +387,16 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             raise errors.InvalidRequest(
                 f"slice_seconds is at least {_SHORTEST_SLICE:g}, not {self.slice_seconds!r}. Nothing was charged."
             )
-        if self.execution_timeout is None:
-            return seconds
-        limit = self.execution_timeout.total_seconds()
+        limit = self._execution_seconds()
         # However long the preparation took: one that is followed by no work would be made for ever.
-        left = max(_SHARE_OF_TIMEOUT * limit - elapsed, _SHORTEST_SLICE)
-        return min(seconds, limit / 2, left)
+        return min(seconds, limit / 2, max(_SHARE_OF_TIMEOUT * limit - elapsed, _SHORTEST_SLICE))
 
     def _has_time_for_another(self, elapsed: float) -> bool:
         """Whether this process may begin a further slice: Airflow's timeout is counted anew after a deferral."""
-        limit = self.execution_timeout
-        return (
-            limit is None
-            or not self.deferrable
-            or elapsed + _SHORTEST_SLICE <= _SHARE_OF_TIMEOUT * limit.total_seconds()
-        )
+        return not self.deferrable or elapsed + _SHORTEST_SLICE <= _SHARE_OF_TIMEOUT * self._execution_seconds()
+
+    def _execution_seconds(self) -> float:
+        return math.inf if self.execution_timeout is None else self.execution_timeout.total_seconds()
 
 
 def wait_message(wait: WaitSpec) -> str:
