@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis.classify import CallKind
-from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
+from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.rate_pacer import RatePacer
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY, RequestRetry
 from airflow_provider_nanobanana.unexpected_errors import Unexpected, wrap_unexpected_errors
@@ -55,10 +55,7 @@ def poll_once(
                 image_task = session.get_task(image_task_id, (sent or {}).get(image_task_id), retry=NO_RETRY)
         except ToApisError as error:
             with lock:
-                if isinstance(error, RateLimited):
-                    pacer.on_rate_limited(time.monotonic(), error.retry_after, sent_at)
-                elif error.http_status is not None:
-                    pacer.on_passed(time.monotonic())
+                pacer.on_error(time.monotonic(), error, sent_at)
                 if error.http_status is None and not isinstance(error, Unexpected):
                     silence.append(error)
             return PollResult(image_task_id, error=error)

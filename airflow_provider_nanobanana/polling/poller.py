@@ -124,8 +124,8 @@ class Poller:
         self._free_calls = asyncio.Semaphore(1)
         self._slow_calls = 0
         self._queue = PollQueue()
-        # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
         self._conn_id = nanobanana_conn_id
+        # Kept when the last subscription ends: with one wait at a time, nothing would ever be learnt.
         self._latencies = _latencies.setdefault(loop, {}).setdefault(nanobanana_conn_id, LatencyEstimator())
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._latency_keys: dict[str, str] = {}
@@ -304,9 +304,7 @@ class Poller:
             except ToApisError as error:
                 if isinstance(error, RateLimited):
                     self._stats.on_rate_limited()
-                    self._pacer.on_rate_limited(self._clock(), error.retry_after, sent_at)
-                elif error.http_status is not None:
-                    self._pacer.on_passed(self._clock())
+                self._pacer.on_error(self._clock(), error, sent_at)
                 return PollResult(image_task_id, error=error)
             else:
                 self._pacer.on_passed(self._clock())

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from airflow_provider_nanobanana.toapis.errors import RateLimited, ToApisError
 from airflow_provider_nanobanana.toapis.response_values import parse_number
 
 #: So much below what passed when a limit was met, as a share of it: two processes that stay there leave each other
@@ -243,6 +244,16 @@ class RatePacer:
         self._counted = True
         self._paused_from = None
         return until
+
+    def on_error(self, now: float, error: ToApisError, sent: float) -> None:
+        """Go by the error that a call ended with: a 429 is a refusal, and any other answer was let through.
+
+        :param sent: When the call left.
+        """
+        if isinstance(error, RateLimited):
+            self.on_rate_limited(now, error.retry_after, sent)
+        elif error.http_status is not None:
+            self.on_passed(now)
 
     def requeue(self, moment: float) -> None:
         """Forget who reserved what: the next free moment is this one."""
