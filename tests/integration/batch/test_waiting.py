@@ -23,6 +23,34 @@ from tests.integration.batch.test_unknown_outcomes import many
 from tests.support.images import picture
 
 
+def seconds_held(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list that takes down how long each process works from now on."""
+    held: list[float] = []
+    work = GenerateTask.run_slice
+
+    def timed(self: GenerateTask, *args: Any) -> Any:
+        began = self.clock.now
+        try:
+            return work(self, *args)
+        finally:
+            held.append(self.clock.now - began)
+
+    monkeypatch.setattr(GenerateTask, "run_slice", timed)
+    return held
+
+
+def refuse_to_land_bad(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Let the destination take no image whose name begins with "bad"."""
+    land = ImageDownloader.land
+
+    def picky(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["stem"].startswith("bad"):
+            raise StorageFailed(why)
+        return land(self, image, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDownloader, "land", picky)
+
+
 def test_an_outage_of_submits_ends_with_the_timeout(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """One is bought, then every submit answers 500 for hours."""
     batch = with_store
@@ -105,14 +133,8 @@ def test_one_image_that_cannot_be_landed_stops_no_other(
     with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it is tried."""
-    batch, land = with_store, ImageDownloader.land
-
-    def picky(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["stem"].startswith("bad"):
-            raise StorageFailed("IsADirectoryError: bad.png")
-        return land(self, image, *args, **kwargs)
-
-    monkeypatch.setattr(ImageDownloader, "land", picky)
+    batch = with_store
+    refuse_to_land_bad(monkeypatch, "IsADirectoryError: bad.png")
     batch.emulator.fault(on="submit", kind="rate_limit", retry_after=20, skip=3)
     options: dict[str, Any] = {"requests": [{"prompt": "bad", "name": "bad"}, *many(20)], "timeout": 300}
     run = batch.attempt(**options, deferrable=False)
@@ -234,22 +256,15 @@ def test_what_preparation_took_is_no_time_of_a_slice(with_store: GenerateTask, e
 def test_airflow_ends_no_process_for_what_its_preparation_took(
     with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, held, limit = with_store, [], timedelta(seconds=120)
+    batch, limit = with_store, timedelta(seconds=120)
     monkeypatch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", batch.emulator.connection_json(timeout=30, submit_rate=0.5))
-    work, prepare = GenerateTask.run_slice, NanoBananaGenerateOperator._prepare
-
-    def timed(self: GenerateTask, *args: Any) -> Any:
-        began = self.clock.now
-        try:
-            return work(self, *args)
-        finally:
-            held.append(self.clock.now - began)
+    prepare = NanoBananaGenerateOperator._prepare
 
     def slow(self: NanoBananaGenerateOperator, *args: Any, **kwargs: Any) -> Any:
         batch.clock.sleep(70)
         return prepare(self, *args, **kwargs)
 
-    monkeypatch.setattr(GenerateTask, "run_slice", timed)
+    held = seconds_held(monkeypatch)
     monkeypatch.setattr(NanoBananaGenerateOperator, "_prepare", slow)
     run = batch.attempt(requests=many(60), timeout=900, execution_timeout=limit)
     assert run.error is None and len(batch.files) == 60
@@ -269,18 +284,9 @@ def test_a_long_retry_after_is_one_pause(with_store: GenerateTask, monkeypatch: 
 
 def test_no_worker_is_held_for_what_is_in_doubt(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without claims an intent is looked up for a minute and a half."""
-    batch, held = with_store, []
-    work = GenerateTask.run_slice
-
-    def timed(self: GenerateTask, *args: Any) -> Any:
-        began = self.clock.now
-        try:
-            return work(self, *args)
-        finally:
-            held.append(self.clock.now - began)
-
+    batch = with_store
     batch.attempt(requests=many(1), claims="off", crash_on=("before submit", 1))
-    monkeypatch.setattr(GenerateTask, "run_slice", timed)
+    held = seconds_held(monkeypatch)
     monkeypatch.setattr(harness, "PAUSE", 1e9)  # wakes at the latest moment only
     run = batch.attempt(requests=many(1), claims="off")
     assert run.error is None and batch.charges == 1
@@ -334,14 +340,8 @@ def test_what_cannot_be_landed_is_no_reason_to_wake_at_once(
     with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has ended: a trigger that waits for it fires as soon as it runs, and a worker starts for nothing."""
-    batch, land = with_store, ImageDownloader.land
-
-    def picky(self: ImageDownloader, image: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["stem"].startswith("bad"):
-            raise StorageFailed("503 SlowDown")
-        return land(self, image, *args, **kwargs)
-
-    monkeypatch.setattr(ImageDownloader, "land", picky)
+    batch = with_store
+    refuse_to_land_bad(monkeypatch, "503 SlowDown")
     batch.emulator.fault(on="submit", kind="latency", seconds=60, match="slow")
     batch.attempt(requests=[{"prompt": "bad", "name": "bad"}, {"prompt": "slow", "name": "slow"}, *many(2)])
     bad = next(sold["id"] for sold in batch.emulator.ledger()["image_tasks"] if sold["prompt"] == "bad")
@@ -362,22 +362,14 @@ def test_one_that_is_stuck_does_not_let_the_links_of_the_others_die(
 
 
 def test_a_slice_that_only_stores_ends_in_time(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, held, tiny = with_store, [], picture("png", (8, 8))
-    work = GenerateTask.run_slice
+    batch, tiny = with_store, picture("png", (8, 8))
 
     def slow(self: ImageDownloader, image: Any, sink: Any, **_: Any) -> None:
         batch.clock.sleep(1.0)
         sink.write(tiny)
 
-    def timed(self: GenerateTask, *args: Any) -> Any:
-        began = self.clock.now
-        try:
-            return work(self, *args)
-        finally:
-            held.append(self.clock.now - began)
-
     monkeypatch.setattr(ImageDownloader, "_write", slow)
-    monkeypatch.setattr(GenerateTask, "run_slice", timed)
+    held = seconds_held(monkeypatch)
     monkeypatch.setattr(harness, "PAUSE", 250.0)  # by then all are ready at once
     batch.emulator.fault(on="submit", kind="latency", seconds=200)
     run = batch.attempt(requests=many(250), slice_seconds=100)
