@@ -21,10 +21,10 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from dev.benchmarks.baseline import BaselineTrigger
 from dev.benchmarks.child import answering, first_event
-from dev.benchmarks.scenario import POLL_INTERVAL, Figures
+from dev.benchmarks.scenario import Figures
+from dev.benchmarks.waiting_trigger import waiting_trigger
 
 _STEP = 0.001
 
@@ -55,18 +55,9 @@ class Loop:
 def trigger(side: str, image_task_id: str, seconds: float) -> BaseTrigger:
     """Return the trigger of a side that waits for an image task at most so many seconds."""
     now = time.time()
-    conn_id = NanoBananaHook.default_conn_name
     if side == "baseline":
-        return BaselineTrigger(image_task_id, conn_id, now + seconds)
-    return NanoBananaTrigger(
-        image_task_ids=[image_task_id],
-        nanobanana_conn_id=conn_id,
-        started_at=now,
-        deadline=now + seconds,
-        poll_interval=POLL_INTERVAL,
-        created_at=[now - 3600],
-        kinds="nano_banana_2",
-    )
+        return BaselineTrigger(image_task_id, NanoBananaHook.default_conn_name, now + seconds)
+    return waiting_trigger(image_task_id, created_at=now - 3600, seconds=seconds)
 
 
 async def serve(side: str, answer: Callable[[Figures], None]) -> None:

@@ -25,10 +25,10 @@ import psutil
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from dev.benchmarks.baseline import BaselineTrigger
 from dev.benchmarks.child import answering, first_event
-from dev.benchmarks.scenario import POLL_INTERVAL, Figures, spread
+from dev.benchmarks.scenario import Figures, spread
+from dev.benchmarks.waiting_trigger import waiting_trigger
 
 _LONGEST_COMMAND = 64 * 1024 * 1024
 _LAG_STEP = 0.05
@@ -104,19 +104,9 @@ class Triggers:
             self._detected[image_task_id] = time.time()
 
     def _trigger(self, image_task_id: str, created: float) -> BaseTrigger:
-        now = time.time()
-        conn_id = NanoBananaHook.default_conn_name
         if not self._is_ours:
-            return BaselineTrigger(image_task_id, conn_id, now + _LIMIT)
-        return NanoBananaTrigger(
-            image_task_ids=[image_task_id],
-            nanobanana_conn_id=conn_id,
-            started_at=now,
-            deadline=now + _LIMIT,
-            poll_interval=POLL_INTERVAL,
-            created_at=[created],
-            kinds="nano_banana_2",
-        )
+            return BaselineTrigger(image_task_id, NanoBananaHook.default_conn_name, time.time() + _LIMIT)
+        return waiting_trigger(image_task_id, created_at=created, seconds=_LIMIT)
 
 
 def scheduled_polls() -> int:

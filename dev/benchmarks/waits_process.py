@@ -29,10 +29,9 @@ from typing import Any
 import psutil
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
-from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from dev.benchmarks.child import answering, first_event
-from dev.benchmarks.scenario import POLL_INTERVAL, Figures
+from dev.benchmarks.scenario import Figures
+from dev.benchmarks.waiting_trigger import waiting_trigger
 
 _LONGEST_COMMAND = 64 * 1024 * 1024
 _STEP = 0.002
@@ -164,20 +163,11 @@ class Waits:
             self._detected[image_task_id] = time.time()
 
     def _trigger(self, image_task_id: str, created: float) -> BaseTrigger:
-        now = time.time()
         if self._side == "airflow":
             from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
             return DateTimeTrigger(datetime.now(UTC) + timedelta(seconds=_LIMIT))
-        return NanoBananaTrigger(
-            image_task_ids=[image_task_id],
-            nanobanana_conn_id=NanoBananaHook.default_conn_name,
-            started_at=now,
-            deadline=now + _LIMIT,
-            poll_interval=POLL_INTERVAL,
-            created_at=[created],
-            kinds="nano_banana_2",
-        )
+        return waiting_trigger(image_task_id, created_at=created, seconds=_LIMIT)
 
 
 if __name__ == "__main__":
