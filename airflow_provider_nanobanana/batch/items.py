@@ -43,6 +43,8 @@ class BatchItem:
     :param name: What the user calls it, unique in the batch.
     :param occurrence: Tells identical requests without a name apart, from 0; always 0 for one with a name.
     :param fingerprint: Hash of the request with storage references taken by content; 64 hex digits.
+    :param meta: The row's own data, plain JSON; no part of the identity.
+    :param version: Which picture of the request, from 1.
     """
 
     index: int
@@ -50,6 +52,8 @@ class BatchItem:
     name: str | None
     occurrence: int
     fingerprint: str
+    meta: Mapping[str, Any] | None = None
+    version: int = 1
 
     @property
     def key(self) -> str:
@@ -77,8 +81,13 @@ class BatchItem:
         """
         if suffix and not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"{suffix!r} is no suffix of a file name")
-        stem = f"{self.name}-{self.fingerprint[:10]}" if self.name else f"{self.head}-{self.occurrence}"
+        stem = self.base_stem if self.version == 1 else f"{self.base_stem}-v{self.version}"
         return f"{stem}-{suffix}" if suffix else stem
+
+    @property
+    def base_stem(self) -> str:
+        """The name without its extension of the file of the first version."""
+        return f"{self.name}-{self.fingerprint[:10]}" if self.name else f"{self.head}-{self.occurrence}"
 
 
 def build_items(
@@ -104,7 +113,7 @@ def build_items(
     fingerprints = _fingerprints(requests, digest_of, each)
     requests.check()
     return [
-        BatchItem(request.index, request.request, request.name, occurrence, fingerprint)
+        BatchItem(request.index, request.request, request.name, occurrence, fingerprint, request.meta)
         for request, fingerprint, occurrence in zip(
             requests.parsed, fingerprints, _occurrences(requests.parsed, fingerprints), strict=True
         )

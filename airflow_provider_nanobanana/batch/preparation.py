@@ -319,7 +319,15 @@ def _pack(items: list[BatchItem], digests: Mapping[str, str], former: list[Batch
 
 
 def _plain(item: BatchItem) -> list[Any]:
-    return [item.request.model_dump(mode="json", exclude_defaults=True), item.name, item.occurrence, item.fingerprint]
+    return [
+        item.index,
+        item.request.model_dump(mode="json", exclude_defaults=True),
+        item.name,
+        item.occurrence,
+        item.fingerprint,
+        item.meta,
+        item.version,
+    ]
 
 
 def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
@@ -327,8 +335,8 @@ def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, s
     try:
         items, former = (
             [
-                BatchItem(index, ImageRequest.model_validate(request), name, occurrence, fingerprint)
-                for index, (request, name, occurrence, fingerprint) in enumerate(rows)
+                BatchItem(index, ImageRequest.model_validate(request), name, occurrence, fingerprint, meta, version)
+                for index, request, name, occurrence, fingerprint, meta, version in rows
             ]
             for rows in (content["items"], content["former"])
         )

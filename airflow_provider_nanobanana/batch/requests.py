@@ -62,6 +62,7 @@ class ParsedRequest:
     index: int
     request: ImageRequest
     name: str | None
+    meta: Mapping[str, Any] | None = None
 
 
 @dataclass

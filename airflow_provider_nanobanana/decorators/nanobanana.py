@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
+    from airflow_provider_nanobanana.operators.arguments import AllowPartial, OnBadRow, OnSuspect
 
 
 class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator):
@@ -94,7 +95,13 @@ def nanobanana_task(
     variant: str = ...,
     max_cost_usd: float | str | None = ...,
     preflight_balance: bool = ...,
-    allow_partial: bool = ...,
+    allow_partial: AllowPartial = ...,
+    variants: int | str = ...,
+    on_bad_row: OnBadRow = ...,
+    dry_run: bool | str = ...,
+    redo: Any = ...,
+    on_suspect: OnSuspect = ...,
+    prepare_references: bool = ...,
     reuse_existing: bool = ...,
     on_unknown_submission: OnUnknownSubmission = ...,
     on_expired: OnExpired = ...,

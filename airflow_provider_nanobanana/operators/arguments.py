@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, listed
 
+AllowPartial = bool | Literal["after_retries"]
+OnBadRow = Literal["fail", "skip"]
+OnSuspect = Literal["warn", "fail", "quarantine"]
+
+#: The arguments of which each operator that has one takes the same values, beside ``on_unknown_submission``.
+_CHOICES: Final = {
+    "allow_partial": (True, False, "after_retries"),
+    "on_bad_row": get_args(OnBadRow),
+    "on_suspect": get_args(OnSuspect),
+}
 #: A wait beyond it is a mistake, in seconds; links live for a day.
 _LONGEST: Final = timedelta(days=30).total_seconds()
 
 
 def check_choices(operator: object, *, flags: Collection[str]) -> None:
-    """Check ``on_unknown_submission``, ``on_expired``, ``claims`` where there is one, and what is true or false.
+    """Check the arguments that have a few values, and what is true or false.
 
     :param flags: The names of the latter.
     :raises InvalidRequest: An argument is none of its choices; nothing was sent.
@@ -28,6 +38,7 @@ def check_choices(operator: object, *, flags: Collection[str]) -> None:
         "on_unknown_submission": get_args(OnUnknownSubmission),
         "on_expired": get_args(OnExpired),
         **({"claims": get_args(ClaimMode)} if hasattr(operator, "claims") else {}),
+        **{name: values for name, values in _CHOICES.items() if hasattr(operator, name)},
         **dict.fromkeys(flags, (True, False)),
     }
     faults = [

@@ -15,6 +15,9 @@ from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.arguments import (
+    AllowPartial,
+    OnBadRow,
+    OnSuspect,
     as_list,
     check_choices,
     one_prompt,
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: The arguments that are true or false.
-_FLAGS: Final = ("reuse_existing", "allow_partial", "preflight_balance", "deferrable")
+_FLAGS: Final = ("reuse_existing", "preflight_balance", "deferrable", "prepare_references")
 #: Ids of image tasks in one line of the log.
 _IDS_IN_A_LINE: Final = 50
 #: Seconds; in a shorter slice hardly anything is submitted, and Airflow starts one worker after another.
@@ -89,7 +92,15 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param max_cost_usd: USD; no request is submitted that would pass it, counting what earlier attempts paid, and
         nothing that others did.
     :param preflight_balance: Whether to compare the estimate with the account's balance before the first submit.
-    :param allow_partial: Whether one image is enough to succeed; what failed is listed in the result.
+    :param allow_partial: Whether one image is enough to succeed; what failed is listed in the result. With
+        ``"after_retries"`` what a retry can help is retried first.
+    :param variants: How many pictures to make of each request, told apart by ``variant``.
+    :param on_bad_row: What follows when a row cannot be made a request: ``fail``, or ``skip`` the row.
+    :param dry_run: Whether to say what is in place, what would be bought and what it would cost, and buy nothing.
+    :param redo: Names, positions or URIs of images to make a new version of, in this run.
+    :param on_suspect: What follows when an image looks empty, is the same as another's or has another size: ``warn``,
+        ``fail`` or ``quarantine``.
+    :param prepare_references: Whether reference images are made fit for the service first.
     :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
     :param on_unknown_submission: What follows when it cannot be found out whether a submit was accepted: ``resubmit``
         or ``fail``.
@@ -123,6 +134,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         "extra_body",
         "variant",
         "max_cost_usd",
+        "variants",
+        "is_dry_run",
+        "redo",
         "adopt",
         "nanobanana_conn_id",
     )
@@ -149,7 +163,13 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         variant: str = "",
         max_cost_usd: float | str | None = None,
         preflight_balance: bool = False,
-        allow_partial: bool = False,
+        allow_partial: AllowPartial = False,
+        variants: int | str = 1,
+        on_bad_row: OnBadRow = "fail",
+        dry_run: bool | str = False,
+        redo: Any = None,
+        on_suspect: OnSuspect = "warn",
+        prepare_references: bool = True,
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
         on_expired: OnExpired = "fail",
@@ -175,6 +195,13 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         self.max_cost_usd = max_cost_usd
         self.preflight_balance = preflight_balance
         self.allow_partial = allow_partial
+        self.variants = variants
+        self.on_bad_row = on_bad_row
+        # ``dry_run`` is a method of each operator of Airflow.
+        self.is_dry_run = dry_run
+        self.redo = redo
+        self.on_suspect = on_suspect
+        self.prepare_references = prepare_references
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
         self.on_expired = on_expired
@@ -458,7 +485,7 @@ def _report(
         result = {**result, "manifest": None}
         push_result(context, operator, result)
         _log_paid(outcomes)
-    error = report.error(allow_partial=operator.allow_partial, manifest_uri=result["manifest"])
+    error = report.error(allow_partial=bool(operator.allow_partial), manifest_uri=result["manifest"])
     _log_result(result, report.last_line())
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())
