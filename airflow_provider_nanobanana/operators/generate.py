@@ -523,7 +523,7 @@ def _log_paid(outcomes: Sequence[Outcome]) -> None:
 
 def _log_progress(state: BatchState) -> None:
     """Log what an attempt leaves that ends before its work is done: what is there, what is paid, and what follows."""
-    from airflow_provider_nanobanana.batch.report import money_in_words
+    from airflow_provider_nanobanana.batch.failure_text import money_in_words
 
     progress = state.progress()
     log.warning(

@@ -300,7 +300,7 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
 ) -> None:
     refuse_manifests(monkeypatch, errors.StorageFailed("403 AccessDenied"))
     spoil(monkeypatch, lambda stem: errors.StorageFailed("403 AccessDenied"))
-    monkeypatch.setattr("airflow_provider_nanobanana.batch.report._MOST_LISTED", 2)
+    monkeypatch.setattr("airflow_provider_nanobanana.batch.failure_text._MOST_LISTED", 2)
     run = with_store.attempt(requests=PROMPTS, timeout=60)
     ids = [task["id"] for task in with_store.emulator.ledger()["image_tasks"]]
     first = str(run.error).splitlines()[0]

@@ -8,33 +8,24 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.costs import Cost, Spent, totals
+from airflow_provider_nanobanana.batch.costs import Cost, Spent
 from airflow_provider_nanobanana.batch.items import build_items
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
-from airflow_provider_nanobanana.batch.report import BatchIncomplete, BatchReport, manifest_name
-from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
+from airflow_provider_nanobanana.batch.report import manifest_name
 from airflow_provider_nanobanana.landing.image_store import StoredImage
 from airflow_provider_nanobanana.landing.storage.destination import MAX_DESTINATION
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import (
-    CONTENT_REFUSED,
     RESULT_MISSING,
-    SERVICE_FAILURE,
     ImageTaskFailure,
 )
-from tests.support.batch import failed, item, landed, spent_on
+from tests.support.batch import item, landed, spent_on
+from tests.support.reports import LATE, OK, REFUSAL, REFUSED, REMOTE, URI, error_of, report, verdict_of
 from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, response
 
-URI = "s3://bucket/manifest-x.json"
 RUN = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1}
 WAIT = WaitWindow(NOW - 900, NOW)
-
-
-def report(*outcomes: Outcome) -> BatchReport:
-    further = [outcome for outcome in outcomes if isinstance(outcome, StoredItem) and outcome.extra]
-    spent = {outcome.item.key: outcome.spent for outcome in outcomes if outcome not in further}
-    return BatchReport(outcomes, totals(spent.values()))
 
 
 def result_of(*outcomes: Outcome) -> dict[str, Any]:
@@ -43,26 +34,6 @@ def result_of(*outcomes: Outcome) -> dict[str, Any]:
 
 def manifest_of(*outcomes: Outcome, destination: str = "s3://bucket") -> dict[str, Any]:
     return report(*outcomes).manifest(run=RUN, destination=destination)
-
-
-def verdict_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError | None:
-    return report(*outcomes).error(allow_partial=partial, manifest_uri=URI)
-
-
-def error_of(*outcomes: Outcome, partial: bool = False) -> errors.ToApisError:
-    error = verdict_of(*outcomes, partial=partial)
-    assert error is not None
-    return error
-
-
-REFUSED = CONTENT_REFUSED.code
-REFUSAL = failed(1, REFUSED)
-REMOTE = failed(2)
-LATE = failed(3, "timeout", "timeout", cost=Cost(0.025, listed=True))
-OVER = FailedItem.over_budget(item(4), 0.5)
-LOST = failed(5, "expired", cost=Cost(0.025))
-UNSEEN = failed(6, "not_seen", "timeout", cost=Cost(0.025, listed=True))
-OK = landed(0)
 
 
 # --- how an item ended ---------------------------------------------------------------------------------------------
@@ -115,93 +86,6 @@ def test_what_an_error_amounts_to(error: errors.ToApisError, code: str, charged:
 def test_words_of_the_service_are_cut_and_cleaned() -> None:
     failure = FailedItem.from_error(item(), errors.InvalidRequest("坏\n" * 500 + "Bearer sk-abcdef", code="c" * 500))
     assert len(json.dumps(failure.message)) <= 162 and len(failure.code) <= 60 and "\n" not in failure.message
-
-
-# --- success or error -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "partial", "expected", "charged"),
-    [
-        ([OK], False, None, ""),
-        ([OK, LATE], True, None, ""),
-        ([OK, REFUSAL], True, None, ""),
-        ([OK, OVER], True, None, ""),
-        ([OK, REFUSAL], False, errors.ImageTaskFailed, "yes"),
-        ([REFUSAL], True, errors.ImageTaskFailed, "no"),
-        ([REFUSAL, OVER], True, errors.ImageTaskFailed, "no"),
-        ([OK, REMOTE], False, BatchIncomplete, "yes"),
-        ([REMOTE], True, BatchIncomplete, "no"),
-        ([REFUSAL, REMOTE], True, BatchIncomplete, "no"),
-        ([OK, LATE], False, errors.ImageTaskTimeout, "yes"),
-        ([LATE, UNSEEN], True, errors.ImageTaskTimeout, "yes"),
-        ([UNSEEN], True, errors.ImageTaskTimeout, "unknown"),
-        ([LATE, REMOTE], True, BatchIncomplete, "yes"),
-        ([LOST], True, errors.ResultExpired, "yes"),
-        ([LOST, REFUSAL], True, errors.ImageTaskFailed, "yes"),
-        ([OVER], True, errors.ImageTaskFailed, "no"),
-        ([failed(1, "service_timeout")], True, BatchIncomplete, "no"),
-        ([landed(0, reused=True, cost=Cost()), REFUSAL], False, errors.ImageTaskFailed, "no"),
-    ],
-)
-def test_the_verdict(outcomes: list[Outcome], partial: bool, expected: type | None, charged: str) -> None:
-    error = verdict_of(*outcomes, partial=partial)
-    assert type(error) is (expected or type(None))
-    if error is not None:
-        assert error.charged == charged
-
-
-@pytest.mark.parametrize(
-    ("failure", "retried"), [(REFUSAL, False), (REMOTE, True), (LATE, True), (OVER, False), (LOST, False)]
-)
-def test_airflow_retries_as_long_as_a_retry_may_bring_an_image(failure: FailedItem, retried: bool) -> None:
-    for others in ([], [OK], [REFUSAL]):
-        exception = airflow_exception(error_of(*others, failure))
-        assert isinstance(exception, NanoBananaFailException) != retried
-
-
-def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() -> None:
-    error = error_of(*(landed(n) for n in range(10, 27)), REFUSAL, REMOTE, LATE)
-    assert error.message.splitlines() == [
-        f"17 of 20 images are in place; they are listed in {URI}. The batch has cost $0.45, $0.025 of it at list "
-        "price. A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on "
-        "with 1 that are paid, without buying them again. No retry changes 1 of them: change the refused prompts, then "
-        "clear the task, which keeps what is in place.",
-        "request  code                      money     image task  message",
-        "#1       content_policy_violation  refunded              words of 1",
-        "#2       generation_failed         refunded              words of 2",
-        "#3       timeout                   paid      tsk_3       words of 3",
-    ]
-    assert error.image_task_id == "tsk_1" and error.code is None
-
-
-@pytest.mark.parametrize(
-    ("failure", "words"),
-    [
-        (REFUSAL, "No retry changes any of them: change the refused prompts, then clear the task"),
-        (OVER, "No retry changes any of them: raise max_cost_usd, then clear the task"),
-        (LOST, "any of them: clear the task, which keeps what is in place and buys again what expired."),
-        (failed(1, "expired", rebuy_expired=True, cost=Cost(0.025)), "buys 1 again whose paid results are lost"),
-        (UNSEEN, "finds out about 1 before it submits anything for them"),
-        (FailedItem.from_error(item(), errors.InsufficientCredits("empty")), "top up the account"),
-        (
-            FailedItem.from_error(item(), errors.InvalidRequest("size")),
-            "fix what the table names, then clear the task",
-        ),
-    ],
-)
-def test_the_advice_fits_the_failure(failure: FailedItem, words: str) -> None:
-    error = error_of(OK, failure)
-    assert words in error.message
-    assert ("A retry" in error.message) == failure.retryable == error.retryable
-
-
-def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
-    table = report(*[failed(n) for n in range(1, 1001)]).failure_table()
-    lines = table.splitlines()
-    assert len(lines) == 22 and lines[20].startswith("#20 ") and lines[21] == "and 980 more in the manifest"
-    assert report().failure_table() == ""
-    assert all(part in report(OVER).failure_table() for part in ("not charged", "#4 "))
 
 
 # --- through XCom ---------------------------------------------------------------------------------------------------
@@ -361,23 +245,6 @@ def test_no_record_of_quarantine_is_over_600_bytes() -> None:
 
 
 # --- money that a person has to know of ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])
-def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged: str) -> None:
-    shown = ImageTaskFailure("tsk_1", SERVICE_FAILURE, "generation_failed", "no")
-    failure = FailedItem.from_poll(item(1), shown, bill=bill)
-    assert failure.charged == charged and failure.retryable
-    error = error_of(failure)
-    assert ("charged $0.025 although failed" in error.message) == (charged == "yes")
-    assert ("submits, and pays, 1 again" in error.message) == (charged == "yes")
-    assert ("refunded" in error.message) == (charged == "no")
-
-
-@pytest.mark.parametrize("charged", ["yes", "unknown", "no"])
-def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Charged) -> None:
-    table = report(replace(REMOTE, charged=charged)).failure_table()
-    assert ("tsk_2" in table) == (charged != "no")
 
 
 def test_an_answer_without_an_image_is_quoted_and_kept() -> None:
