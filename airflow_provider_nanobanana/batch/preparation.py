@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.budget import Budget, check_balance
@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build
 from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items, still_expected
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
+from airflow_provider_nanobanana.batch.versions import VersionChoice, redo_keys
 from airflow_provider_nanobanana.durable import checkpoint
 from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.claims import CLAIMS_FOLDER, Buyer
@@ -28,7 +29,12 @@ from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.submission.claims import ClaimFolder, MachineClock, unreadable_claims
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
-from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InsufficientCredits, TransientFailure
+from airflow_provider_nanobanana.toapis.errors import (
+    ConfigurationError,
+    InsufficientCredits,
+    InvalidRequest,
+    TransientFailure,
+)
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.result_links import MOST_IMAGES
@@ -61,6 +67,7 @@ class BatchSpec:
     :param defaults: Fields of the requests that do not give them.
     :param timeout: Seconds that one attempt waits for an image.
     :param adopt: Image tasks chosen by a person, by ``client_business_id``.
+    :param redo: Names, positions or URIs of images to make a new version of.
     """
 
     given: Callable[[], Any]
@@ -71,6 +78,7 @@ class BatchSpec:
     adopt: Mapping[str, str]
     claims: ClaimMode = "auto"
     at_hand: Any = None
+    redo: Sequence[str] = ()
 
     def digest(self) -> str | None:
         """Return what tells this list from another, or None where it is not at hand."""
@@ -94,6 +102,8 @@ class BatchPreparation:
     retries: int
     policy: SubmissionPolicy
     resumed: bool
+    #: What was found whole in place while versions were chosen, by stem.
+    _verified: dict[str, StoredImage] = field(default_factory=dict, init=False)
 
     def prepare(self) -> BatchState:
         """Return the state of the batch, ready for a slice of work.
@@ -121,11 +131,12 @@ class BatchPreparation:
             _reopen_items(state)
             restore_former_items(state)
             # A process that goes on after a pause need not: none pauses before the search is over.
-            _reuse_stored(state, verify=self.attempt.cleared and snapshot.try_number == self.attempt.try_number)
+            verify = self.attempt.cleared and snapshot.try_number == self.attempt.try_number
+            _reuse_stored(state, verify=verify, verified=self._verified)
             self._estimate(state)
         elif state.claims is not None:
             # Other runs may have landed meanwhile what this one waits for.
-            _reuse_stored(state, verify=False)
+            _reuse_stored(state, verify=False, verified=self._verified)
         if (
             self.spec.preflight_balance
             and state.stops.account_error is None
@@ -199,6 +210,7 @@ class BatchPreparation:
         if self.policy.reuse_existing:
             in_place = find_numbered(self.downloader.store, count_unnamed(items))
             items = take_numbers(items, in_place, still_expected(ledger, self.session.clock()))
+        items = self._with_versions(items)
         check_room(self.store, len(items))
         content = _pack(items, references.digests, self._left_over(items, ledger))
         snapshot = checkpoint.InputSnapshot(
@@ -211,6 +223,22 @@ class BatchPreparation:
         )
         checkpoint.save_input(self.store, snapshot)
         return content, snapshot
+
+    def _with_versions(self, items: list[BatchItem]) -> list[BatchItem]:
+        """Return the items with the version of each that this round is to have."""
+        redo = redo_keys(self.spec.redo, items)
+        if self.policy.reuse_existing:
+            # The run's, not the task instance's: whatever task of it makes the same image shares it.
+            run = self.attempt.scope[:-2]
+            choice = VersionChoice(self.downloader.store, run, self.session.clock())
+            items = choice.choose(items, redo)
+            self._verified.update(choice.verified)
+        elif redo:
+            raise InvalidRequest(
+                "redo makes new versions of some images, and reuse_existing=False makes all of them again: give one of "
+                "them. Nothing was sent and nothing was charged; a retry would meet the same."
+            )
+        return items
 
     def _left_over(self, items: list[BatchItem], ledger: Ledger) -> list[BatchItem]:
         """Return what the list before a clear had that is paid and not landed, and that this list has not."""
@@ -421,11 +449,12 @@ def _before_clear(state: BatchState, entry: LedgerEntry) -> bool:
     return entry.record is None or state.attempt.seems_cleared_since(entry.record)
 
 
-def _reuse_stored(state: BatchState, *, verify: bool) -> None:
+def _reuse_stored(state: BatchState, *, verify: bool, verified: Mapping[str, StoredImage]) -> None:
     """Find what earlier runs landed for the same requests: it is verified (about 30 ms an image) and costs nothing.
 
     :param verify: Whether to verify what this run landed, too: a clear relies on no file that may have been cut short
         or replaced since.
+    :param verified: What this process found whole already, by stem.
     """
     blank = [item for item in state.items if state.policy.reuse_existing and state.untouched(item)]
     landed = [(item, file) for item in state.items if verify and (file := state.entry(item).stored)]
@@ -433,7 +462,8 @@ def _reuse_stored(state: BatchState, *, verify: bool) -> None:
     wanted += [(item.key, file.stem) for item, file in landed]
     if not wanted:
         return
-    found = find_existing(state.downloader.store, wanted)
+    found = {key: verified[stem] for key, stem in wanted if stem in verified}
+    found |= find_existing(state.downloader.store, ((key, stem) for key, stem in wanted if key not in found))
     beside = _find_extras(state, {key: stem for key, stem in wanted if key in found})
     paid = _paid_before(state, [item for item in blank if item.key in found])
     for item in blank:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
 from airflow_provider_nanobanana.toapis.catalogue import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
-from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, listed
+from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, listed, table_fault
 
 AllowPartial = bool | Literal["after_retries"]
 OnBadRow = Literal["fail", "skip"]
@@ -23,6 +24,8 @@ _CHOICES: Final = {
 }
 #: A wait beyond it is a mistake, in seconds; links live for a day.
 _LONGEST: Final = timedelta(days=30).total_seconds()
+#: As many as there are requests in one task.
+_MOST_REDONE: Final = 20_000
 
 
 def check_choices(operator: object, *, flags: Collection[str]) -> None:
@@ -106,6 +109,35 @@ def as_list(value: Any) -> Any:
     :raises InvalidRequest: Reading it fails, or it is too long.
     """
     return listed(value, MAX_REFERENCE_IMAGES + 1, "reference_images") if isinstance(value, Iterator) else value
+
+
+def parse_redo(value: Any) -> list[str]:
+    """Return the images to make again: of each a name, the position of its request in digits, or a URI.
+
+    :param value: One of them (a position may be a number) or a list of them; the JSON of a list as text, which is what
+        a template may render to; None, or a blank text, for none.
+    :raises InvalidRequest: It is anything else; nothing was sent.
+    """
+    entries = value
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            entries = json.loads(value)
+    if is_blank(entries):
+        return []
+    one = isinstance(entries, str) or isinstance(as_text(entries), str)
+    if not one and (isinstance(entries, (bytes, Mapping)) or not isinstance(entries, Iterable) or table_fault(entries)):
+        raise _no_redo(value)
+    texts = [as_text(entry) for entry in ([entries] if one else listed(entries, _MOST_REDONE, "redo"))]
+    if any(not isinstance(text, str) or is_blank(text) for text in texts):
+        raise _no_redo(value)
+    return texts
+
+
+def _no_redo(value: Any) -> InvalidRequest:
+    return InvalidRequest(
+        "redo is a list of names, positions (from 0) or URIs of images, in a template {{ params.redo }}, not "
+        f"{value!r:.80}. Nothing was sent and nothing was charged; a retry would meet the same."
+    )
 
 
 def parse_adopt(value: Any) -> dict[str, str]:

@@ -23,7 +23,7 @@ class RequestOperator(BaseOperator):
     template in place that renders to nothing; here it is the empty text.
     """
 
-    #: The templated arguments that are one text each.
+    #: The templated arguments that are one text each, or what the one expression in that text stands for.
     text_fields: ClassVar[Sequence[str]] = (
         "prompt",
         "size",
@@ -31,6 +31,9 @@ class RequestOperator(BaseOperator):
         "model",
         "variant",
         "name",
+        "redo",
+        "variants",
+        "is_dry_run",
         "nanobanana_conn_id",
     )
 

@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.operators.arguments import (
     check_choices,
     one_prompt,
     parse_adopt,
+    parse_redo,
     parse_seconds,
     parse_usd,
 )
@@ -319,6 +320,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             adopt=parse_adopt(self.adopt),
             claims=self.claims,
             at_hand=self._plain_requests(),
+            redo=parse_redo(self.redo),
         )
 
     def _plain_requests(self) -> Any:

@@ -1,0 +1,144 @@
+"""Which version of each wanted image an attempt works on: the current one, or a new one where ``redo`` names it.
+
+Current is the newest version that is in place, whole, and was not rejected. Where all are rejected, a new one is made.
+A new version belongs to the run that wanted it: its retries and clears find it again, and another run's ``redo`` takes
+the next number.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_nanobanana.landing.image_file import SUFFIXES
+from airflow_provider_nanobanana.landing.versions import VersionFolder, split_stem, unreadable_versions, versioned_stem
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.worker_threads import WorkerPool
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
+
+log = logging.getLogger(__name__)
+
+_THREADS: Final = 8
+_MOST_LISTED: Final = 10
+
+
+def redo_keys(redo: Iterable[str], items: Sequence[BatchItem]) -> set[str]:
+    """Return the keys of the items of which a new version is wanted.
+
+    :param redo: Of each a name, the position of its request (from 0) in digits, or a URI or file name of any of its
+        versions; a name comes first.
+    :raises InvalidRequest: An entry names no item; nothing was sent.
+    """
+    chosen: set[str] = set()
+    unknown = []
+    for entry in redo:
+        keys = _named(entry, items)
+        chosen |= keys
+        if not keys:
+            unknown.append(entry)
+    if unknown:
+        names = [item.name for item in items if item.name][:_MOST_LISTED]
+        allowed = f"names such as {', '.join(map(repr, names))}" if names else "positions, as no request has a name"
+        raise InvalidRequest(
+            f"redo names {', '.join(f'{entry!r:.80}' for entry in unknown[:_MOST_LISTED])}, which is none of the "
+            f"{len(items):,} images of this task; allowed: {allowed}, a position from 0 to "
+            f"{max(item.index for item in items)}, or the URI of an image that is in place. Nothing was sent and "
+            "nothing was charged. Fix redo and clear the task (or trigger a run); a retry would meet the same."
+        )
+    return chosen
+
+
+def _named(entry: str, items: Sequence[BatchItem]) -> set[str]:
+    text = entry.strip()
+    if by_name := {item.key for item in items if item.name == text}:
+        return by_name
+    if text.isascii() and text.isdecimal():
+        return {item.key for item in items if str(item.index) == text}
+    name = PurePosixPath(text.partition("?")[0]).name
+    stem, dot, suffix = name.rpartition(".")
+    if dot + suffix.lower() not in SUFFIXES.values():
+        stem = name
+    base = split_stem(stem)[0]
+    return {item.key for item in items if item.base_stem == base}
+
+
+class VersionChoice:
+    """Chooses the version of each item of a batch.
+
+    :param run: What tells the run from others: namespace, if any, DAG id and run id.
+    :param now: Epoch seconds.
+    :param trial: Whether nothing is written: what would be taken is chosen, and not taken.
+    :ivar verified: What was found whole in place on the way, by stem: it need not be decoded a second time.
+    """
+
+    def __init__(self, store: ImageStore, run: Sequence[str], now: float, *, trial: bool = False) -> None:
+        self._store = store
+        self._folder = VersionFolder(store)
+        self._run = run
+        self._now = now
+        self._trial = trial
+        self.verified: dict[str, StoredImage] = {}
+
+    def choose(self, items: Sequence[BatchItem], redo: set[str]) -> list[BatchItem]:
+        """Return the items with the version that each is to have.
+
+        :param redo: Keys of the items of which a new version is wanted.
+        :raises StorageFailed: The versions could not be read or taken; nothing was bought.
+        :raises InvalidRequest: There are too many versions; nothing was sent.
+        """
+        try:
+            # Of one image there is one choice, also where several items share it.
+            plain = [item for item in items if item.key not in redo and self._has_choice(item)]
+            again = [item for item in items if item.key in redo]
+            with WorkerPool(_THREADS) as pool:
+                numbers = dict(zip((item.key for item in plain), pool.map(self._current, plain), strict=True))
+                numbers.update(zip((item.key for item in again), pool.map(self._new, again), strict=True))
+        except StorageFailed as failure:
+            raise unreadable_versions(failure) from failure
+        if again:
+            chosen = [f"{item.label} version {numbers[item.key]}" for item in again]
+            more = f" and {len(chosen) - _MOST_LISTED:,} more" if len(chosen) > _MOST_LISTED else ""
+            log.info("A version of its own in this run: %s%s", ", ".join(chosen[:_MOST_LISTED]), more)
+        return [replace(item, version=numbers.get(item.key, 1)) for item in items]
+
+    def _has_choice(self, item: BatchItem) -> bool:
+        """Whether there is more than the first version, unrejected."""
+        return self._folder.of(item.base_stem).alive != [1]
+
+    def _current(self, item: BatchItem) -> int:
+        """Return the newest version that is in place, whole and not rejected; else one that is to be made."""
+        base = item.base_stem
+        versions = self._folder.of(base)
+        for number in versions.alive:
+            stem = versioned_stem(base, number)
+            image = self._store.find(stem)
+            if image is not None:
+                self.verified[stem] = image
+                return number
+        if versions.alive:
+            return versions.alive[0]
+        # Whoever takes it first, this run shares it: all that is wanted is a picture that nobody rejected.
+        self._take(base, versions.next)
+        return versions.next
+
+    def _new(self, item: BatchItem) -> int:
+        """Return the version of this run: the one that it took before, or a new one."""
+        base = item.base_stem
+        versions = self._folder.of(base)
+        own = self._folder.own(base, versions.registered - versions.rejected, self._run)
+        if own is not None:
+            return own
+        nothing_there = versions.alive == [1] and not versions.registered and not self._store.present([base])
+        number = 1 if nothing_there else versions.next
+        while not self._take(base, number):
+            number += 1
+        return number
+
+    def _take(self, base: str, number: int) -> bool:
+        return self._trial or self._folder.take(base, number, self._run, self._now)
