@@ -14,7 +14,14 @@ except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-__all__ = ["TaskDeferralError", "was_skipped"]
+__all__ = ["TaskDeferralError", "has_retry_left", "was_skipped"]
+
+
+def has_retry_left(context: Context) -> bool:
+    """Whether Airflow retries the task instance if it fails now: its tries are not used up."""
+    ti: Any = context["ti"]
+    # As Airflow's own task runner counts (3.0.6 to 3.3.2); a clear raises ``max_tries``.
+    return bool(ti.max_tries) and ti.try_number <= ti.max_tries
 
 
 def was_skipped(operator: BaseOperator, context: Context) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
-from airflow_provider_nanobanana.compat import was_skipped
+from airflow_provider_nanobanana.compat import has_retry_left, was_skipped
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.arguments import (
@@ -487,11 +487,20 @@ def _report(
         result = {**result, "manifest": None}
         push_result(context, operator, result)
         _log_paid(outcomes)
-    error = report.error(allow_partial=bool(operator.allow_partial), manifest_uri=result["manifest"])
+    error = report.error(allow_partial=False, manifest_uri=result["manifest"])
+    if error is not None and _is_partial_enough(operator.allow_partial, error, context):
+        error = report.error(allow_partial=True, manifest_uri=result["manifest"])
     _log_result(result, report.last_line())
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())
     return result, with_manifest_error(error, unwritten, f"Images in place: {result['count']:,}")
+
+
+def _is_partial_enough(allow_partial: AllowPartial, error: errors.ToApisError, context: Context) -> bool:
+    """Whether what there is may be the result, given what the missing images amount to."""
+    if allow_partial == "after_retries":
+        return not (error.retryable and has_retry_left(context))
+    return allow_partial
 
 
 def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mapping[str, Any]) -> None:

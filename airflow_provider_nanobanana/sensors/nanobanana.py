@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_nanobanana.compat import TaskDeferralError, was_skipped
+from airflow_provider_nanobanana.compat import TaskDeferralError, has_retry_left, was_skipped
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
@@ -48,7 +48,8 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
     upstream was.
 
     :param image_task_ids: One id, or a list of ids (also the output of a mapped submit, with holes in it).
-    :param allow_partial: Whether one completed image task is enough to succeed.
+    :param allow_partial: Whether one completed image task is enough to succeed. With ``"after_retries"`` what was not
+        ready in time is waited for again by each retry first: then a timeout is retried.
     :param deferrable: Wait in the triggerer; otherwise poke or reschedule, with the same result and errors.
     :param timeout: Seconds (or a timedelta) that one attempt waits, counted from its start.
     :param poke_interval: Seconds (or a timedelta) between two polls of one image task.
@@ -67,7 +68,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         self,
         *,
         image_task_ids: str | Sequence[str] | XComArg,
-        allow_partial: bool = False,
+        allow_partial: bool | Literal["after_retries"] = False,
         deferrable: bool = True,
         timeout: float | timedelta = 900,
         poke_interval: float | timedelta = 5,
@@ -91,6 +92,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
 
     def _wait_for_all(self, context: Context) -> Any:
         with self._soft_fail():
+            self._check_arguments()
             tracker = self._tracker = self._new_tracker(self._wait_of_attempt(context))
             if not tracker.ids and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to wait for: the tasks before were skipped.")
@@ -100,6 +102,14 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
                 return super().execute(context)
             except _BASE_CLASS_ERRORS as ended:
                 return self._after_base_class_error(ended, context)
+
+    def _check_arguments(self) -> None:
+        if self.allow_partial not in (True, False, "after_retries"):
+            with airflow_errors():
+                raise InvalidRequest(
+                    f"allow_partial is True, False or 'after_retries', not {self.allow_partial!r:.40}. Nothing was "
+                    "asked; the image tasks go on and stay paid."
+                )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; what is softened is decided here, since the base class softens every error."""
@@ -178,7 +188,12 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
 
         records = tracker.records()
         count_results(self.nanobanana_conn_id, records, tracker.models)
-        error = error_for(records, allow_partial=self.allow_partial)
+        waits_on = self.allow_partial == "after_retries" and any(r["status"] == "timeout" for r in records)
+        if waits_on and has_retry_left(context) and (error := error_for(records, allow_partial=False)):
+            # Airflow never retries the timeout of a sensor, so it is not called one.
+            words = f"{error.message} A retry of this task waits on for free."
+            self._fail(context, tracker, TransientFailure(words, charged=error.charged))
+        error = error_for(records, allow_partial=bool(self.allow_partial))
         if error is not None:
             self._fail(context, tracker, error)
         incomplete = [record for record in records if record["status"] != "completed"]

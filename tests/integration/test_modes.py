@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from tests.support.task_runner import attempt, resume, sensor, wait
+from tests.support.task_runner import TaskInstance, attempt, resume, sensor, wait
 
 Buy = Callable[..., str]
 
@@ -29,6 +29,35 @@ def test_results_are_the_same(emulator: Emulator, buy: Buy, way: str) -> None:
         (ids[1], "failed"),
         (ids[2], "completed"),
     ]
+
+
+class TestAfterRetries:
+    """``allow_partial="after_retries"``: Airflow never retries a sensor's timeout, so it is none while tries last."""
+
+    @pytest.mark.parametrize("soft_fail", [False, True])
+    def test_what_is_late_is_waited_for_again(self, emulator: Emulator, buy: Buy, way: str, soft_fail: bool) -> None:
+        emulator.configure(latency=0.1)
+        ids = [buy("one"), buy("two [[fail]]")]
+        emulator.configure(latency=60)
+        late = buy("three")
+        retry = TaskInstance(task_id="wait", try_number=1, max_tries=1)
+        options = {"allow_partial": "after_retries", "timeout": 1.0, "soft_fail": soft_fail}
+        run = wait([*ids, late], way, ti=retry, **options)
+        assert type(run.error) is NanoBananaException and run.error.retryable and late in str(run.error)
+        assert [record["status"] for record in run.ti.xcoms["return_value"]] == ["completed", "failed", "timeout"]
+        last = wait([*ids, late], way, ti=TaskInstance(task_id="wait", try_number=2, max_tries=1), **options)
+        assert [record["status"] for record in last.result] == ["completed", "failed", "timeout"]
+
+    def test_what_failed_for_good_is_not_retried(self, emulator: Emulator, buy: Buy, way: str) -> None:
+        emulator.configure(latency=0.1)
+        ids = [buy("one"), buy("two [[fail]]")]
+        ti = TaskInstance(task_id="wait", try_number=1, max_tries=1)
+        run = wait(ids, way, ti=ti, allow_partial="after_retries")
+        assert [record["status"] for record in run.result] == ["completed", "failed"]
+
+    def test_another_value_is_refused(self, buy: Buy, way: str) -> None:
+        run = wait(buy(), way, allow_partial="after")
+        assert isinstance(run.error, AirflowFailException) and "after_retries" in str(run.error)
 
 
 class TestSoftFail:

@@ -139,9 +139,9 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def wait(ids: Any, way: str = "deferred", **options: Any) -> Run:
+def wait(ids: Any, way: str = "deferred", ti: TaskInstance | None = None, **options: Any) -> Run:
     """Wait for image tasks in one attempt; a rescheduled sensor is executed repeatedly, as the scheduler does."""
-    ti = TaskInstance(task_id="wait")
+    ti = ti or TaskInstance(task_id="wait")
     started = datetime.now(UTC)
     for _ in range(500):
         run = attempt(sensor(ids, **{"poke_interval": 0.01, **WAYS[way], **options}), ti)

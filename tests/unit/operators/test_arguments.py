@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.operators.arguments import parse_adopt
+from airflow_provider_nanobanana.operators.arguments import parse_adopt, parse_redo
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 CHOSEN = {"airflow-1": "tsk_img_1"}
@@ -28,3 +28,32 @@ def test_a_run_that_names_none_chooses_none(given: Any) -> None:
 def test_anything_else_is_refused_and_the_error_shows_how_a_template_says_it(given: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"\| tojson.*nothing was charged"):
         parse_adopt(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (None, []),
+        ("", []),
+        (" ", []),
+        ([], []),
+        (float("nan"), []),
+        ("[]", []),
+        ("SKU-7", ["SKU-7"]),
+        ('["SKU-7", 3]', ["SKU-7", "3"]),
+        ("[not json", ["[not json"]),
+        (7, ["7"]),
+        (0, ["0"]),
+        ([7, "SKU-7", 3.0], ["7", "SKU-7", "3"]),
+        (("a", "b"), ["a", "b"]),
+        ((name for name in "ab"), ["a", "b"]),
+    ],
+)
+def test_what_to_make_again(given: Any, parsed: list[str]) -> None:
+    assert parse_redo(given) == parsed
+
+
+@pytest.mark.parametrize("given", [{"a": 1}, [None], [["a"]], True, [True], 1.5, b"a", object(), "[null]", "[[1]]"])
+def test_what_cannot_be_made_again(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="redo"):
+        parse_redo(given)
