@@ -242,7 +242,9 @@ def test_a_table_lists_all_there_is(name: str, heading: str, argument_names: set
 def test_the_templated_arguments_are_named(name: str, heading: str, operator: str) -> None:
     section = page(name).partition(f"{heading}\n")[2]
     sentence = section.partition("Templated: ")[2].partition(".")[0]
-    assert sorted(quoted(sentence)) == PROMISED["templates"][operator]
+    # The argument dry_run is kept under another name: that one is a method of Airflow's operators.
+    promised = {name.removeprefix("is_") for name in PROMISED["templates"][operator]}
+    assert sorted(quoted(sentence)) == sorted(promised)
 
 
 def test_every_field_of_the_connection_is_described() -> None:

@@ -23,6 +23,8 @@ claims/      One small file for each image that was asked for: who wants it, sin
              buy the image; everybody else shares it. A claim is created once and never changed.
 books/       What became of the claims: bought (with the id of the image task), refused, released.
 clock/       Written to learn the time by the clock of this storage.
+versions/    Which run further versions of an image belong to: one small file for each, created once.
+rejections/  Images that a person rejected: one small file for each, by its name. No run uses them any more.
 quarantine/  What was paid for and did not pass the checks of an image. Nobody reads it but you.
 README.txt   This text. The provider tries to create it again, to see that this place refuses that.
 
