@@ -67,7 +67,7 @@ class TestSoftFail:
     def test_a_remote_failure_is_skipped_and_named(self, emulator: Emulator, buy: Buy, way: str, option: str) -> None:
         emulator.configure(latency=0.1)
         bad = buy("x [[fail]]")
-        run = wait(bad, way, **{option: True})
+        run = wait(bad, way, **dict[str, Any]({option: True}))
         assert type(run.error) is AirflowSkipException
         assert bad in str(run.error)
         assert run.ti.xcoms["return_value"][0]["status"] == "failed"
@@ -76,7 +76,7 @@ class TestSoftFail:
     def test_a_timeout_is_skipped_and_named(self, emulator: Emulator, buy: Buy, way: str, option: str) -> None:
         emulator.configure(latency=60)
         late = buy()
-        run = wait(late, way, timeout=0.3, **{option: True})
+        run = wait(late, way, timeout=0.3, **dict[str, Any]({option: True}))
         assert type(run.error) is AirflowSkipException
         assert late in str(run.error)
 
