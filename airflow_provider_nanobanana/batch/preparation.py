@@ -82,7 +82,9 @@ class BatchSpec:
 
     def digest(self) -> str | None:
         """Return what tells this list from another, or None where it is not at hand."""
-        return None if self.at_hand is None else checkpoint.input_digest([self.at_hand, dict(self.defaults)])
+        if self.at_hand is None:
+            return None
+        return checkpoint.input_digest([self.at_hand, dict(self.defaults), *self.redo])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ once and never changed: a retry or a clear of that run finds its own. A rejectio
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +19,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.landing.file_names import check_stem
+from airflow_provider_nanobanana.landing.storage.client_errors import lacks_rights
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import ImageStore
+    from airflow_provider_nanobanana.landing.storage.base import Storage
+
+log = logging.getLogger(__name__)
 
 VERSIONS_FOLDER: Final = "versions"
 REJECTIONS_FOLDER: Final = "rejections"
@@ -82,11 +87,11 @@ class VersionFolder:
     @cached_property
     def _all(self) -> Mapping[str, Versions]:
         registered: defaultdict[str, set[int]] = defaultdict(set)
-        for name in self._versions.names():
+        for name in _names(self._versions):
             if parts := _VERSION.fullmatch(name.removesuffix(".json")):
                 registered[parts[1]].add(int(parts[2]))
         rejected: defaultdict[str, set[int]] = defaultdict(set)
-        for name in self._rejections.names():
+        for name in _names(self._rejections):
             base, number = split_stem(name.removesuffix(".json"))
             rejected[base].add(number)
         return {
@@ -141,6 +146,17 @@ class VersionFolder:
             # Two runs at the same moment may both write here; what was written last decides.
             self._versions.write(name, content)
         return self._is_of(base, number, run)
+
+
+def _names(place: Storage) -> list[str]:
+    """Return what is in a folder of ours; nothing where this account may not look, as it could write nothing there."""
+    try:
+        return list(place.names())
+    except StorageFailed as failure:
+        if not lacks_rights(failure.__cause__):
+            raise
+        log.warning("No rights to read %s: of each image the first version counts, rejected or not.", place.uri(""))
+        return []
 
 
 def reject(store: ImageStore, stem: str, *, by: str, comment: str, now: float) -> None:

@@ -450,9 +450,45 @@ def test_generate_from_store_to_store_and_a_next_run_that_pays_for_one_change(
     assert [image["reused"] for image in second.result["images"]] == [True, True, False]
 
 
-def generate(run_id: str, requests: list[Any]) -> Run:
+def test_a_new_version_lies_beside_the_first_in_a_store(bucket: Bucket, emulator: Emulator) -> None:
+    requests = [{"prompt": f"a mug, number {number}", "name": f"mug-{number}"} for number in range(3)]
+    assert generate("first", requests).error is None
+    for run_id in ("second", "second", "third"):
+        run = generate(run_id, requests, redo=["mug-1"] if run_id == "second" else None)
+        assert run.error is None
+        assert [image["uri"].endswith("-v2.png") for image in run.result["images"]] == [False, True, False]
+    assert emulator.ledger()["count"] == 4
+    stem = run.result["images"][1]["uri"].rpartition("/")[2].removesuffix(".png")
+    bucket.put(f"out/.nanobanana/rejections/{stem}.json", b"")
+    last = generate("fourth", requests)
+    assert last.error is None and emulator.ledger()["count"] == 4
+    assert not any("-v2" in image["uri"] for image in last.result["images"])
+
+
+def test_who_may_not_look_below_our_folder_still_gets_images(
+    bucket: Bucket, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ObjectStorage.names
+
+    def refused(self: ObjectStorage, prefix: str = "") -> Iterator[str]:
+        if ".nanobanana/" in self.uri(""):
+            raise StorageFailed("Could not list") from PermissionError("AccessDenied")
+        return names(self, prefix)
+
+    monkeypatch.setattr(ObjectStorage, "names", refused)
+    run = generate("first", ["a kite"], claims="off")
+    assert run.error is None and emulator.ledger()["count"] == 1
+    assert "No rights to read" in caplog.text
+
+
+def generate(run_id: str, requests: list[Any], **options: Any) -> Run:
     operator = NanoBananaGenerateOperator(
-        task_id="generate", requests=requests, destination=f"s3://store@{BUCKET}/out", poke_interval=0.05, timeout=20
+        task_id="generate",
+        requests=requests,
+        destination=f"s3://store@{BUCKET}/out",
+        poke_interval=0.05,
+        timeout=20,
+        **options,
     )
     return attempt(operator, TaskInstance(task_id="generate", run_id=run_id, store=MemoryTaskStateStore()))
 

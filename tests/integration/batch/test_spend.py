@@ -139,3 +139,23 @@ def test_wherever_a_run_is_killed_and_goes_on_the_sum_is_the_banks_in_the_end(
     batch.attempt(requests=requests, crash_at=crash_at)
     assert batch.attempt(requests=requests).error is None
     assert Shown(capsys, batch).paid == bank(batch.emulator) == 0.075
+
+
+def test_new_versions_and_a_clear_after_them_are_counted_once(
+    with_store: GenerateTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch, requests = with_store, [{"prompt": "a mug", "name": "mug"}, {"prompt": "a hat", "name": "hat"}]
+    batch.attempt(requests=requests)
+    first = batch.store, batch.tries
+    for run_id in ("tuesday", "wednesday"):
+        batch.next_run(run_id)
+        batch.attempt(requests=requests, redo=["mug"])
+    shown = Shown(capsys, batch)
+    assert shown.paid == bank(batch.emulator) == 0.1
+    assert shown.runs == {"run": 0.05, "tuesday": 0.025, "wednesday": 0.025}
+    batch.next_run("run")
+    batch.store, batch.tries = first
+    batch.clear()
+    run = batch.attempt(requests=requests)
+    assert run.result["reused"] == 1 and run.result["paid_usd"] == 0.05
+    assert Shown(capsys, batch).paid == bank(batch.emulator) == 0.1
