@@ -8,11 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.fingerprint import canonical, unsigned
+from airflow_provider_nanobanana.toapis.model_row import MAX_REFERENCE_IMAGES, ModelRow
 from airflow_provider_nanobanana.toapis.request_values import (
     as_reference,
     as_text,
@@ -29,6 +39,8 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: Far beyond any documented body.
 _DEEPEST = 50
 _MOST_VALUES = 10_000
+#: What Seedream may make where a request asks for images in sequence and says no number.
+_MOST_IN_SEQUENCE = 15
 _REFUSED = "Image request refused before sending: {faults}. Nothing was charged."
 
 #: Links live this long after completion (docs.toapis.com, image status, read 2026-08).
@@ -43,9 +55,9 @@ class ImageRequest(BaseModel):
     A field that is blank (None, NaN, NA, white space) is not given; a whole number where a text belongs is its text.
 
     :param prompt: What the picture shows; not blank.
-    :param size: Aspect ratio such as ``16:9``, never pixels.
-    :param resolution: ``0.5K`` (some models), ``1K``, ``2K`` or ``4K``.
-    :param reference_images: At most 14 http(s) URLs, storage URIs or path objects; never data URIs.
+    :param size: Aspect ratio such as ``16:9``; pixels or words for some models (docs/requests.md).
+    :param resolution: ``0.5K``, ``1K``, ``2K``, ``3K`` or ``4K``, in capitals for every model; each takes some of them.
+    :param reference_images: http(s) URLs, storage URIs or path objects, as many as the model takes; never data URIs.
     :param model: Model id; None stands for the connection's default.
     :param response_format: ``url`` or ``b64_json``.
     :param extra_body: Fields sent as they are; they win over ours.
@@ -62,6 +74,9 @@ class ImageRequest(BaseModel):
     response_format: Literal["url", "b64_json"] = "url"
     extra_body: dict[str, Any] = Field(default_factory=dict)
     variant: str = ""
+
+    #: The connection's own row of the model. No part of the request: how it is written changes nothing of what it is.
+    _own_row: ModelRow | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -103,9 +118,9 @@ class ImageRequest(BaseModel):
         if isinstance(references, Set):
             raise ValueError("is a set, which has no order; give a list")
         if not isinstance(references, Sized):
-            references = listed(references, catalogue.MAX_REFERENCE_IMAGES + 1, "reference_images")
-        if len(references) > catalogue.MAX_REFERENCE_IMAGES:
-            raise ValueError(f"has {len(references)} entries; at most {catalogue.MAX_REFERENCE_IMAGES} are allowed")
+            references = listed(references, MAX_REFERENCE_IMAGES + 1, "reference_images")
+        if len(references) > MAX_REFERENCE_IMAGES:
+            raise ValueError(f"has {len(references)} entries; at most {MAX_REFERENCE_IMAGES} are allowed")
         entries = listed(references, len(references), "reference_images")
         return ["" if is_blank(entry) else as_reference(entry) for entry in entries]
 
@@ -141,10 +156,13 @@ class ImageRequest(BaseModel):
         value: ImageRequest | Mapping[str, Any],
         default_model: str = catalogue.DEFAULT_MODEL,
         frame: str = _REFUSED,
+        *,
+        rows: catalogue.Rows | None = None,
     ) -> ImageRequest:
-        """Return the request with its model filled in and checked against the catalogue.
+        """Return the request with its model filled in and checked against what is known of that.
 
         :param frame: The words around the ``{faults}``.
+        :param rows: The connection's own rows of models.
         :raises InvalidRequest: with every fault and what is allowed; nothing was sent.
         """
         if not isinstance(value, (ImageRequest, Mapping)):
@@ -156,27 +174,56 @@ class ImageRequest(BaseModel):
         except ValidationError as error:
             raise InvalidRequest(frame.format(faults="; ".join(_faults(error)))) from None
         model = request.extra_body.get("model") or request.model or default_model
-        size = None if "size" in request.extra_body else request.size
-        resolution = None if _sets(request.extra_body, "resolution") else request.resolution
-        if faults := catalogue.validation_errors(model, size, resolution):
+        request = request.model_copy(update={"model": model}).with_rows(rows)
+        if faults := request._model_faults(rows):
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
-        return request.model_copy(update={"model": model})
+        return request
+
+    def with_rows(self, rows: catalogue.Rows | None) -> ImageRequest:
+        """Return the request as the rows of a connection have its model; one that was stored knows none of them."""
+        copy = self.model_copy()
+        copy._own_row = (rows or {}).get(copy.model or catalogue.DEFAULT_MODEL)
+        return copy
+
+    @property
+    def row(self) -> ModelRow | None:
+        """What is known of its model; None for a model that nobody gave a row."""
+        return self._own_row or catalogue.row_for(self.model or catalogue.DEFAULT_MODEL)
+
+    def check_model(self) -> None:
+        """Make sure that it is known how to write the request.
+
+        :raises InvalidRequest: Nobody says how requests for its model are written, or nobody does any more.
+        """
+        if self.row is None:
+            raise InvalidRequest(_REFUSED.format(faults=catalogue.no_row(self.model or "")))
+
+    def _model_faults(self, rows: catalogue.Rows | None) -> list[str]:
+        model, row = self.model or catalogue.DEFAULT_MODEL, self.row
+        if row is None:
+            return [catalogue.no_row(model, rows)]
+        return row.faults(
+            model,
+            None if "size" in self.extra_body else self.size,
+            None if _sets(self.extra_body, "resolution") else self.resolution,
+            len(self.reference_images),
+        )
 
     def to_body(self, client_business_id: str | None = None) -> dict[str, Any]:
-        """Return the JSON body of a submit in the format of its model; ``extra_body`` wins, also inside objects."""
-        model_id = self.model or catalogue.DEFAULT_MODEL
-        by_guide = catalogue.model_for(model_id).request_format == "guide"
-        body: dict[str, Any] = {"model": model_id, "prompt": self.prompt, "size": self.size}
-        if by_guide:
-            body["resolution"] = self.resolution
-        else:
-            body["metadata"] = {"resolution": self.resolution}
-        if self.reference_images:
-            body["reference_images" if by_guide else "image_urls"] = list(self.reference_images)
-        if by_guide or self.response_format != "url":
-            body["response_format"] = self.response_format
+        """Return the JSON body of a submit in the dialect of its model; ``extra_body`` wins, also inside objects.
+
+        :raises InvalidRequest: As of :meth:`check_model`.
+        """
+        self.check_model()
+        model = self.model or catalogue.DEFAULT_MODEL
+        body: dict[str, Any] = {"model": model, "prompt": self.prompt, "size": self.size}
+        if self.row is not None:
+            self.row.dialect.write(body, self.resolution, self.reference_images, self.response_format)
         if client_business_id is not None:
             body["client_business_id"] = client_business_id
+        return self._with_extra(body)
+
+    def _with_extra(self, body: dict[str, Any]) -> dict[str, Any]:
         for key, value in self.extra_body.items():
             ours = body.get(key)
             body[key] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
@@ -184,24 +231,52 @@ class ImageRequest(BaseModel):
 
     @property
     def sent_resolution(self) -> str:
-        """The resolution as it is sent, which ``extra_body`` may set."""
+        """The resolution as it is sent, which ``extra_body`` may set; spelled in capitals, as in a request."""
         return self._sent_shape()[1]
 
+    @property
+    def asked_images(self) -> Any:
+        """How many images one submit asks for, as ``extra_body`` may set it; not checked, it may be no number.
+
+        Seedream makes several in sequence, each charged, also without ``n`` (docs.toapis.com, seedream-5.0-pro).
+        """
+        metadata = self.extra_body.get("metadata")
+        if "n" not in self.extra_body and isinstance(metadata, Mapping):
+            options = metadata.get("sequential_image_generation_options")
+            if metadata.get("sequential_image_generation", "disabled") != "disabled":
+                return options.get("max_images", _MOST_IN_SEQUENCE) if isinstance(options, Mapping) else _MOST_IN_SEQUENCE
+        return self.extra_body.get("n", 1)
+
+    @property
+    def billed_references(self) -> int:
+        """How many of its reference images the model's price list bills."""
+        return 0 if self.row is None else self.row.billed_references(len(self.reference_images))
+
+    def list_price(self, overrides: catalogue.Prices | None = None) -> float | None:
+        """Return the list price of its image in USD, reference images included; None where none is known.
+
+        :param overrides: The connection's own prices.
+        """
+        model = self.model or catalogue.DEFAULT_MODEL
+        own = {model: self._own_row} if self._own_row else None
+        references = len(self.reference_images)
+        return catalogue.list_price(model, self.sent_resolution, overrides, own=own, references=references)
+
     def expected_pixels(self) -> tuple[int, int] | None:
-        """Return the width and height that the request as it is sent stands for, or None for a shape we do not know."""
-        return catalogue.pixel_size(*self._sent_shape())
+        """Return the width and height that the request as it is sent stands for, or None where they are not known."""
+        return None if self.row is None else self.row.pixel_size(*self._sent_shape())
 
     def _sent_shape(self) -> tuple[str, str]:
-        """Return ratio and resolution as they are sent."""
+        """Return size and resolution as they are sent; the resolution as asked for where the model takes none."""
+        if self.row is None:
+            return self.size, self.resolution
         body = self.to_body()
-        metadata = body.get("metadata")
-        inner = metadata.get("resolution") if isinstance(metadata, Mapping) else None
-        return str(body.get("size")), str(body.get("resolution", inner))
+        return str(body.get("size")), self.row.dialect.read_resolution(body) or self.resolution
 
     def sent_links(self) -> frozenset[str] | None:
         """Return the links in the body, or None where a reference is uploaded first: its link is not known yet."""
         if all(map(is_link, self.reference_images)):
-            return links_in(self.to_body())
+            return links_in([self.prompt, list(self.reference_images), self.extra_body])
         return None
 
     def fingerprint(self, contents: Mapping[str, str] | None = None) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from airflow_provider_nanobanana.toapis import catalogue
+from airflow_provider_nanobanana.toapis.model_row import MOST_USD, ModelRow
 
-#: No image costs as much; what is far above is a slip of the pen.
-_MOST_USD: Final = 1000
 #: Characters of a namespace.
 MAX_NAMESPACE: Final = 100
+
+
+_ROW_FORM: Final = '{"my-model": {"dialect": "reference"}}'
 
 
 class ToApisSettings(BaseModel):
@@ -25,6 +28,8 @@ class ToApisSettings(BaseModel):
     :param prices: USD per image by resolution (for every model), or by model and resolution, where the account's differ
         from the list or none is known: the generate operator estimates with them, and ``max_cost_usd`` counts them
         until the service says what was billed.
+    :param models: Rows of models that are not known here, or changes of those that are, by model id
+        (:class:`~.model_row.ModelRow`).
     :param client_ids: Whether submits carry a ``client_business_id``.
     :param namespace: The first part of every derived client id, which tells Airflow installations apart that share an
         account and have DAGs of one name; printable characters. Where it is empty it is no part of them.
@@ -39,6 +44,7 @@ class ToApisSettings(BaseModel):
     submit_rate: float = Field(default=5.0, gt=0, le=10_000)
     query_rate: float = Field(default=50.0, gt=0, le=10_000)
     prices: dict[str, float | dict[str, float]] = Field(default_factory=dict)
+    models: dict[str, ModelRow] = Field(default_factory=dict)
     client_ids: bool = True
     namespace: str = Field(default="", max_length=MAX_NAMESPACE)
     allow_http: bool = Field(default=False, exclude=True)
@@ -59,17 +65,32 @@ class ToApisSettings(BaseModel):
 
     @field_validator("prices", mode="before")
     @classmethod
-    def _from_text(cls, prices: Any) -> Any:
-        # In the URI form of a connection every extra is a text.
-        try:
-            return json.loads(prices) if isinstance(prices, str) else prices
-        except ValueError:
-            raise ValueError('is no JSON; use a form like {"1K": 0.025}') from None
+    def _prices_from_text(cls, prices: Any) -> Any:
+        return _from_text(prices, '{"1K": 0.025}')
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _rows(cls, models: Any) -> Any:
+        given = _from_text(models, _ROW_FORM)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"is no mapping of rows by model id; use a form like {_ROW_FORM}")
+        return catalogue.merged_rows(given)
 
     @field_validator("prices")
     @classmethod
     def _real_prices(cls, prices: dict[str, float | dict[str, float]]) -> dict[str, float | dict[str, float]]:
         groups = (price.values() if isinstance(price, dict) else (price,) for price in prices.values())
-        if not all(0 <= price <= _MOST_USD for group in groups for price in group):
-            raise ValueError(f'holds a price that is none (0 to {_MOST_USD} USD); use a form like {{"1K": 0.025}}')
+        if not all(0 <= price <= MOST_USD for group in groups for price in group):
+            raise ValueError(f'holds a price that is none (0 to {MOST_USD} USD); use a form like {{"1K": 0.025}}')
         return prices
+
+
+def _from_text(value: Any, form: str) -> Any:
+    """Return the value of an extra that is JSON; in the URI form of a connection every extra is a text.
+
+    :param form: What it looks like.
+    """
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError(f"is no JSON; use a form like {form}") from None
