@@ -88,6 +88,13 @@ def _connection_fields() -> dict[str, dict[str, Any]]:
             '{"1K": 0.025}, or by model, such as {"gpt-image-2": {"1K": 0.03}}.',
             {"type": ["object", "null"], "additionalProperties": _PRICE_OR_PRICES},
         ),
+        "models": _field(
+            "Models",
+            "Rows of models that the provider does not know, such as "
+            '{"my-model": {"dialect": "reference"}}, or changes of those it does, such as '
+            '{"qwen-image-3.0": {"reference_price": 0.002}}; the fields of a row: docs/requests.md.',
+            {"type": ["object", "null"], "additionalProperties": {"type": "object"}},
+        ),
         "client_ids": _field(
             "Send client ids",
             "Whether submits carry a client_business_id, so that an image task with a lost answer is found again.",

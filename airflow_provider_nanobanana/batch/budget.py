@@ -129,14 +129,25 @@ class Budget:
         """Return the price expected of an item; where there is a limit, an item without one is an error."""
         known = self.expected(item, bills)
         if known is None and self.max_cost_usd is not None:
-            model, resolution = price_class_of(item)
             raise InvalidRequest(
-                f"max_cost_usd needs the price of every image, and none is known for request {item.label} "
-                f'(model {model}, resolution {resolution}). Say it in the connection\'s extra "prices", such as '
-                f'{{"{model}": {{"{resolution}": 0.02}}}}, or leave max_cost_usd out. Nothing was sent for it and '
-                "nothing charged; a retry would meet the same."
+                f"max_cost_usd needs the price of every image, and {_unknown_price(item, self.prices)}, or leave "
+                "max_cost_usd out. Nothing was sent for it and nothing charged; a retry would meet the same."
             )
         return known
+
+
+def _unknown_price(item: BatchItem, prices: catalogue.Prices) -> str:
+    """Return in words which price is not known, and how the connection says it."""
+    of = price_class_of(item)
+    if item.request.model_copy(update={"reference_images": ()}).list_price(prices) is not None:
+        return (
+            f"that of {of.references} of the reference images of request {item.label} is not known (model {of.model}). "
+            f'Say it in the connection\'s extra "models", such as {{"{of.model}": {{"reference_price": 0.002}}}}'
+        )
+    return (
+        f"none is known for request {item.label} (model {of.model}, resolution {of.resolution}). Say it in the "
+        f'connection\'s extra "prices", such as {{"{of.model}": {{"{of.resolution}": 0.02}}}}'
+    )
 
 
 def check_balance(balance: Balance, estimate: Estimate) -> None:

@@ -242,9 +242,9 @@ class CostTracker:
         if dearer and billed is not None:
             self._bills[price_class] = billed
             log.warning(
-                "The service bills %s for an image of %s at %s, not %s: from now on max_cost_usd counts that for each "
-                "that is not billed yet.",
-                *(format_usd(billed), *price_class, format_usd(known)),
+                "The service bills %s for %s, not %s: from now on max_cost_usd counts that for each that is not billed "
+                "yet.",
+                *(format_usd(billed), price_class, format_usd(known)),
             )
         if dearer or (tested and price_class not in self._bill_seen):
             self._bill_seen |= {price_class} if tested else set()

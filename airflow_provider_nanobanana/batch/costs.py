@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis import catalogue
@@ -16,18 +16,33 @@ from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 MILLION: Final = 1_000_000
 
-#: Model and resolution: images of one price class cost the same.
-PriceClass = tuple[str, str]
+
+class PriceClass(NamedTuple):
+    """What decides the price of an image: those of one class cost the same.
+
+    :param resolution: As it is sent.
+    :param references: How many reference images are billed; 0 where the model bills none.
+    """
+
+    model: str
+    resolution: str
+    references: int = 0
+
+    def __str__(self) -> str:
+        """Return the class in words: ``an image of gpt-image-2 at 2K``."""
+        beside = f" with {self.references} billed reference image{'' if self.references == 1 else 's'}"
+        return f"an image of {self.model} at {self.resolution}{beside if self.references else ''}"
 
 
 def price(item: BatchItem, overrides: catalogue.Prices | None = None) -> float | None:
-    """Return the list price in USD of an item's image, by model and resolution as sent; None where none is known."""
-    return catalogue.list_price(*price_class_of(item), overrides)
+    """Return the list price in USD of an item's image, reference images included; None where none is known."""
+    return item.request.list_price(overrides)
 
 
 def price_class_of(item: BatchItem) -> PriceClass:
-    """Return what decides the price of an item's image: model, and resolution as it is sent."""
-    return item.request.model or catalogue.DEFAULT_MODEL, item.request.sent_resolution
+    """Return what decides the price of an item's image."""
+    request = item.request
+    return PriceClass(request.model or catalogue.DEFAULT_MODEL, request.sent_resolution, request.billed_references)
 
 
 def format_usd(usd: float) -> str:

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
+from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
 
@@ -95,6 +96,7 @@ def build_items(
     *,
     defaults: Mapping[str, Any],
     default_model: str,
+    models: catalogue.Rows | None = None,
     digest_of: Callable[[str], str],
     each: Each = map,
 ) -> list[BatchItem]:
@@ -104,12 +106,13 @@ def build_items(
         (None, NaN, white space) is not given.
     :param defaults: The fields of requests that do not give them.
     :param default_model: Model id where neither request nor defaults name one.
+    :param models: The connection's own rows of models.
     :param digest_of: Returns the content digest of a storage reference (64 hex digits); asked once for each distinct
         URI. Its ``InvalidRequest`` is one fault among the others; anything else it raises ends the matter.
     :param each: Asks for the digests; an executor's ``map`` reads references side by side.
     :raises InvalidRequest: with the faults of all requests; nothing was sent.
     """
-    requests = parse_requests(given, defaults, default_model)
+    requests = parse_requests(given, defaults, default_model, models)
     fingerprints = _fingerprints(requests, digest_of, each)
     requests.check()
     return [

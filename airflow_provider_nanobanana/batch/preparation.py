@@ -29,6 +29,7 @@ from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.submission.claims import ClaimFolder, MachineClock, unreadable_claims
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
+from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     InsufficientCredits,
@@ -123,7 +124,7 @@ class BatchPreparation:
         first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
         ledger = Ledger.load(self.store, first=first or (snapshot is not None and snapshot.first))
         content, snapshot = self._content(snapshot, ledger, first=first)
-        items, former, digests = _unpack(content)
+        items, former, digests = _unpack(content, self.session.settings.models)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
         state.claims = self._claims(state.checkpoints)
@@ -204,6 +205,7 @@ class BatchPreparation:
                 self.spec.given(),
                 defaults=self.spec.defaults,
                 default_model=self.session.settings.model,
+                models=self.session.settings.models,
                 digest_of=references.digest,
                 each=pool.map,
             )
@@ -248,7 +250,7 @@ class BatchPreparation:
         if earlier is None:
             return []
         try:
-            before, older, _ = _unpack(earlier.content)
+            before, older, _ = _unpack(earlier.content, self.session.settings.models)
         except TransientFailure as unreadable:
             log.warning("%s What it holds is listed by its ids.", unreadable.message)
             return []
@@ -360,19 +362,18 @@ def _plain(item: BatchItem) -> list[Any]:
     ]
 
 
-def _unpack(content: Any) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
+def _unpack(content: Any, models: catalogue.Rows) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
     """Return the items, those that an earlier list left over, and the digests of their references."""
     try:
-        items, former = (
-            [
-                BatchItem(index, ImageRequest.model_validate(request), name, occurrence, fingerprint, meta, version)
-                for index, request, name, occurrence, fingerprint, meta, version in rows
-            ]
-            for rows in (content["items"], content["former"])
-        )
+        items, former = ([_restored(*row, models=models) for row in content[name]] for name in ("items", "former"))
         return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
+
+
+def _restored(index: int, request: Any, *rest: Any, models: catalogue.Rows) -> BatchItem:
+    """Return an item as :func:`_plain` has it; how its request is written is what the connection says by now."""
+    return BatchItem(index, ImageRequest.model_validate(request).with_models(models), *rest)
 
 
 def _hold_costs(state: BatchState) -> None:

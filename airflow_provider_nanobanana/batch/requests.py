@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.request_values import (
@@ -96,7 +97,9 @@ class ParsedRequests:
         )
 
 
-def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) -> ParsedRequests:
+def parse_requests(
+    given: Any, defaults: Mapping[str, Any], default_model: str, models: catalogue.Rows | None = None
+) -> ParsedRequests:
     """Parse what a user gave: a prompt, a request, or any iterable of both.
 
     :raises InvalidRequest: it is nothing of that, a table, or more than :data:`MAX_REQUESTS`; other faults are noted.
@@ -113,8 +116,8 @@ def parse_requests(given: Any, defaults: Mapping[str, Any], default_model: str) 
                 if fault := name_error(name):
                     raise InvalidRequest(fault)
                 requests.names[index] = name
-            request = ImageRequest.parse(fields, default_model, frame="{faults}")
-            if fault := _count_fault(request.to_body().get("n", 1)):
+            request = ImageRequest.parse(fields, default_model, frame="{faults}", models=models)
+            if fault := _count_fault(request.asked_images):
                 raise InvalidRequest(fault)
             requests.parsed.append(ParsedRequest(index, request, name))
         except InvalidRequest as error:

@@ -233,7 +233,7 @@ class _Entries:
         if entry.get("status") == "failed" and not paid and not expired:
             outcome, paid = "refunded", 0
         elif paid is None:
-            paid = listed_price(model, _resolution(pixels))
+            paid = listed_price(model, _resolution(model, pixels))
             listed = paid or 0
         day = _day(entry.get("created_at")) or _day(entry.get("completed_at"))
         return SpendRecord(outcome, _text(entry.get("id")), *self._who, day, model, "", paid, listed)
@@ -265,11 +265,11 @@ def _stem(entry: Mapping[str, Any]) -> str:
     return _text(entry.get("uri")).rpartition("/")[2].rpartition(".")[0]
 
 
-def _resolution(pixels: tuple[Any, Any] | None) -> str:
-    """Return the resolution of an image of so many pixels, empty where it is not known."""
+def _resolution(model: str, pixels: tuple[Any, Any] | None) -> str:
+    """Return the resolution of a model's image of so many pixels, empty where it is not known."""
     if pixels is None or not all(isinstance(side, int) for side in pixels):
         return ""
-    return catalogue.resolution_of(*pixels) or ""
+    return catalogue.resolution_of(model, *pixels) or ""
 
 
 def _day(at: Any) -> str:

@@ -155,7 +155,7 @@ def look_at_account(hook: NanoBananaHook) -> AccountSeen:
 
     try:
         models = hook.models()
-        works, words = check_account(hook.settings.model, lambda: models, balance)
+        works, words = check_account(hook.settings.model, lambda: models, balance, hook.settings.models)
     except NanoBananaException as failure:
         words = failure_text(failure.error, hook.settings)
         return AccountSeen(works=False, words=words, asked=not failure.error.retryable)

@@ -113,7 +113,7 @@ class Verdict:
 
 def price_of_one(settings: ToApisSettings) -> float | None:
     """Return the USD that the trial's image costs as far as it is known."""
-    return catalogue.list_price(settings.model, RESOLUTION, settings.prices)
+    return catalogue.list_price(settings.model, RESOLUTION, settings.prices, own=settings.models)
 
 
 def cost_words(settings: ToApisSettings) -> str:

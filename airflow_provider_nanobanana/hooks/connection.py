@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from pydantic import ValidationError
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
-from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis import catalogue, errors
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.protocol import checked_key, is_loopback, normalise_host
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
@@ -92,13 +92,19 @@ def _explain(error: ValidationError) -> str:
     )
 
 
-def check_account(model: str, models: Callable[[], list[str]], balance: Callable[..., Balance]) -> tuple[bool, str]:
+def check_account(
+    model: str,
+    models: Callable[[], list[str]],
+    balance: Callable[..., Balance],
+    rows: catalogue.Rows | None = None,
+) -> tuple[bool, str]:
     """Return whether an image could be bought, and why or why not.
 
     :param model: The connection's model id.
     :param models: Lists the models the key sees; free.
     :param balance: Asks for the credits of the account, or with ``of_key=True`` of the key; free. A gateway without
         these routes does not fail the test.
+    :param rows: The connection's own rows of models.
     """
     visible = models()
     if model not in visible:
@@ -107,11 +113,17 @@ def check_account(model: str, models: Callable[[], list[str]], balance: Callable
             f"The key works, but the model {model!r} is not visible to it (visible image models: {shown}). Set the "
             "extra 'model', or allow the model for this key in the ToAPIs console."
         )
+    if catalogue.row_for(model, rows) is None:
+        return False, f"The key works and sees the model {model!r}, but {catalogue.no_row(model, rows)}."
     try:
         left = balance()
         of_key = balance(of_key=True)
     except NanoBananaException as failure:
         return True, f"Key and model {model!r} work; the balance could not be read ({failure.error.message})"
+    return _judge_balance(model, left, of_key)
+
+
+def _judge_balance(model: str, left: Balance, of_key: Balance) -> tuple[bool, str]:
     if not left.unlimited and not left.remain_credits:
         return False, f"Key and model {model!r} work, but no credits are left: top up in the ToAPIs console."
     if not of_key.unlimited and of_key.remain_credits == 0:

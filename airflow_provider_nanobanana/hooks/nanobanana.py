@@ -187,7 +187,7 @@ class NanoBananaHook(BaseHook):
         from airflow_provider_nanobanana.toapis.models import ImageRequest
 
         with airflow_errors():
-            return ImageRequest.parse(request, self.settings.model)
+            return ImageRequest.parse(request, self.settings.model, models=self.settings.models)
 
     def submit(
         self,
@@ -290,6 +290,6 @@ class NanoBananaHook(BaseHook):
         from airflow_provider_nanobanana.hooks.connection import check_account, failure_text
 
         try:
-            return check_account(self.settings.model, self.models, self.balance)
+            return check_account(self.settings.model, self.models, self.balance, self.settings.models)
         except NanoBananaException as failure:
             return False, failure_text(failure.error, self._settings)

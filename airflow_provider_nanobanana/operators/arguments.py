@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
-from airflow_provider_nanobanana.toapis.model_row import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.model_row import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, listed, table_fault
 
 AllowPartial = bool | Literal["after_retries"]

@@ -353,6 +353,7 @@ class Submission:
             self._record.save(self._new_record(facts, RecordState.QUEUED, generation))
         # Built here at the latest: what keeps any call from being sent must not leave an intent behind.
         _ = self._session.client
+        self._request.check_model()
         request = self._with_uploads()
         if self._claims is None:
             return self._post(facts, generation, request, None)

@@ -135,7 +135,7 @@ _STANDARD: Final = _row(
     *("reference", f"{_PAGES}/gemini-3.1-flash", "2026-08"),
     sizes=REFERENCE_RATIOS,
     resolutions=("0.5K", *_FROM_1K),
-    pixels=_GEMINI_3,
+    pixels=_of(REFERENCE_RATIOS, _GEMINI_3),
     warn_references=6,
     prices=LIST_PRICES,
 )
@@ -191,7 +191,7 @@ _SEEDREAM_4_5: Final = _SEEDREAM_4_0.model_copy(
 _SEEDREAM_5_0: Final = _SEEDREAM_4_5.model_copy(
     update={"source": f"{_PAGES}/seedream-5.0", "resolutions": ("2K", "3K"), "pixels": _SEEDREAM_5}
 )
-#: With ``layer_decomposition`` it brings a picture and its layers. The second reference image and later ones are billed.
+#: With ``layer_decomposition`` it brings a picture and its layers. All reference images but the first are billed.
 _SEEDREAM_5_0_PRO: Final = _SEEDREAM_4_5.model_copy(
     update={
         "source": f"{_PAGES}/seedream-5.0-pro",

@@ -1,7 +1,7 @@
 """``ModelRow``: what is known of one model at the gateway, as data, and ``Dialect``: how its requests are written.
 
 The rows of the models that are documented are in ``catalogue``; a user adds rows of their own, or changes what a row
-says, in the connection's extra ``models``, without a release. A row is checked when it is read; nothing here is guessed.
+says, in the connection's extra ``models``, without a release. A row is checked when it is read; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ class ModelRow(BaseModel):
         faults = []
         if size is not None and self.sizes is not None and not self._takes_size(size):
             allowed = ", ".join((*self.sizes, *(("pixels such as 1536x1024",) if self.pixel_sizes else ())))
-            faults.append(f"size {size!r:.40} is no size of {model_id}; allowed: {allowed}")
+            what = "ratio" if self.ratios == self.sizes and not self.pixel_sizes else "size"
+            faults.append(f"size {size!r:.40} is no {what} of {model_id}; allowed: {allowed}")
         if resolution is not None and self.resolutions is not None and not self._takes_resolution(resolution):
             allowed = ", ".join(self.resolutions) or "none, leave it out"
             faults.append(f"resolution {resolution!r:.40} is not offered by {model_id}; allowed: {allowed}")
@@ -200,7 +201,7 @@ class ModelRow(BaseModel):
         return resolution in (self.resolutions or (_UNSAID,))
 
     def pixel_size(self, size: str, resolution: str) -> Pixels | None:
-        """Return the pixels (width, height) that a size and a resolution stand for, or None where they are not known."""
+        """Return the pixels (width, height) of a size at a resolution, or None where they are not known."""
         if self.pixel_sizes and (sides := _PIXELS.fullmatch(size)):
             return int(sides[1]), int(sides[2])
         return self.pixels.get(size, {}).get(resolution)

@@ -157,12 +157,12 @@ class ImageRequest(BaseModel):
         default_model: str = catalogue.DEFAULT_MODEL,
         frame: str = _REFUSED,
         *,
-        rows: catalogue.Rows | None = None,
+        models: catalogue.Rows | None = None,
     ) -> ImageRequest:
         """Return the request with its model filled in and checked against what is known of that.
 
         :param frame: The words around the ``{faults}``.
-        :param rows: The connection's own rows of models.
+        :param models: The connection's own rows of models.
         :raises InvalidRequest: with every fault and what is allowed; nothing was sent.
         """
         if not isinstance(value, (ImageRequest, Mapping)):
@@ -174,15 +174,15 @@ class ImageRequest(BaseModel):
         except ValidationError as error:
             raise InvalidRequest(frame.format(faults="; ".join(_faults(error)))) from None
         model = request.extra_body.get("model") or request.model or default_model
-        request = request.model_copy(update={"model": model}).with_rows(rows)
-        if faults := request._model_faults(rows):
+        request = request.model_copy(update={"model": model}).with_models(models)
+        if faults := request._model_faults(models):
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
         return request
 
-    def with_rows(self, rows: catalogue.Rows | None) -> ImageRequest:
+    def with_models(self, models: catalogue.Rows | None) -> ImageRequest:
         """Return the request as the rows of a connection have its model; one that was stored knows none of them."""
         copy = self.model_copy()
-        copy._own_row = (rows or {}).get(copy.model or catalogue.DEFAULT_MODEL)
+        copy._own_row = (models or {}).get(copy.model or catalogue.DEFAULT_MODEL)
         return copy
 
     @property
@@ -198,10 +198,10 @@ class ImageRequest(BaseModel):
         if self.row is None:
             raise InvalidRequest(_REFUSED.format(faults=catalogue.no_row(self.model or "")))
 
-    def _model_faults(self, rows: catalogue.Rows | None) -> list[str]:
+    def _model_faults(self, models: catalogue.Rows | None) -> list[str]:
         model, row = self.model or catalogue.DEFAULT_MODEL, self.row
         if row is None:
-            return [catalogue.no_row(model, rows)]
+            return [catalogue.no_row(model, models)]
         return row.faults(
             model,
             None if "size" in self.extra_body else self.size,
@@ -243,8 +243,9 @@ class ImageRequest(BaseModel):
         metadata = self.extra_body.get("metadata")
         if "n" not in self.extra_body and isinstance(metadata, Mapping):
             options = metadata.get("sequential_image_generation_options")
+            most = options.get("max_images") if isinstance(options, Mapping) else None
             if metadata.get("sequential_image_generation", "disabled") != "disabled":
-                return options.get("max_images", _MOST_IN_SEQUENCE) if isinstance(options, Mapping) else _MOST_IN_SEQUENCE
+                return _MOST_IN_SEQUENCE if most is None else most
         return self.extra_body.get("n", 1)
 
     @property

@@ -177,7 +177,15 @@ def test_an_upload_is_public_and_repeated(emulator: Emulator, tmp_path: Any) -> 
     assert url.startswith(emulator.files_url)
 
 
-def test_unknown_model_error_names_the_documented_ids(emulator: Emulator) -> None:
+def test_an_unknown_model_asks_for_its_dialect_and_sends_nothing(emulator: Emulator) -> None:
+    with pytest.raises(AirflowFailException, match=r'\{"models": \{"nano_banana_9": \{"dialect": "reference"\}\}\}'):
+        NanoBananaHook().submit({"prompt": "x", "model": "nano_banana_9"})
+    assert emulator.stats()["requests"] == 0
+
+
+def test_unknown_model_error_names_the_documented_ids(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"nano_banana_9": {"dialect": "guide"}}
+    connect(monkeypatch, host=emulator.api_url, password=emulator.api_key, extra={"models": rows})
     with pytest.raises(AirflowFailException, match=r"gemini-3\.1-flash-image-preview"):
         NanoBananaHook().submit({"prompt": "x", "model": "nano_banana_9"})
 

@@ -27,6 +27,9 @@ from airflow_provider_nanobanana.hooks.connection import read_connection
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis import catalogue, errors
 from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES
+from airflow_provider_nanobanana.toapis.model_row import DIALECTS, Dialect, ModelRow
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 from tests.support.pages import PAGES, REPO, Snippet, anchors, links, page, prose, quoted, snippets, table
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
@@ -254,33 +257,77 @@ def test_every_field_of_the_connection_is_described() -> None:
 
 
 def test_sizes_and_prices_are_those_of_the_catalogue() -> None:
-    model = catalogue.model_for(catalogue.DEFAULT_MODEL)
+    model = catalogue.MODELS[catalogue.DEFAULT_MODEL]
+    resolutions = model.resolutions or ()
 
     def pixels(size: str, resolution: str) -> str:
-        return " x ".join(map(str, catalogue.pixel_size(size, resolution) or ()))
+        return " x ".join(map(str, model.pixel_size(size, resolution) or ()))
 
     assert {quoted(row[0])[0]: row[1:] for row in table("requests.md", "## Sizes")} == {
-        size: [pixels(size, resolution) for resolution in model.resolutions] for size in model.ratios
+        size: [pixels(size, resolution) for resolution in resolutions] for size in model.ratios
     }
     assert {quoted(row[0])[0]: row[1:] for row in table("README.md", "## Sizes and costs")} == {
         resolution: [
             *(pixels(size, resolution) for size in ("1:1", "4:3", "16:9")),
             f"{catalogue.LIST_PRICES[resolution]:.3f}",
         ]
-        for resolution in model.resolutions
+        for resolution in resolutions
     }
     assert table("costs.md", "# Costs")[0][1:] == [f"{price:.3f}" for price in catalogue.LIST_PRICES.values()]
 
 
 def test_the_models_are_those_of_the_catalogue() -> None:
-    shown = {quoted(row[0])[0]: row[1:] for row in table("requests.md", "## Sizes", 1)}
-    assert shown.keys() == catalogue.MODELS.keys()
-    for name, (ratios, resolutions) in shown.items():
-        model = catalogue.MODELS[name]
-        assert resolutions == ", ".join(model.resolutions)
-        left_out = [ratio for ratio in catalogue.REFERENCE_RATIOS if ratio not in model.ratios]
-        listed = ", ".join(model.ratios) if len(model.ratios) < 10 else f"all but {', '.join(left_out)}"
-        assert ratios == (listed if left_out else "all 14")
+    shown = {name: row[1:] for row in table("requests.md", "## Models") for name in quoted(row[0])}
+    assert shown == {name: _cells(row) for name, row in catalogue.MODELS.items()}
+
+
+def _cells(row: ModelRow) -> list[str]:
+    """Return what the table of models says of a row."""
+    dialect = next(name for name, known in DIALECTS.items() if known == row.dialect)
+    left_out = [ratio for ratio in catalogue.REFERENCE_RATIOS if ratio not in (row.sizes or ())]
+    sizes = "any" if row.sizes is None else ", ".join(row.sizes)
+    if row.sizes and set(row.sizes) <= set(catalogue.REFERENCE_RATIOS) and len(left_out) <= 4:
+        sizes = "all 14 but " + ", ".join(left_out) if left_out else "all 14"
+    formats = ", ".join(name.upper() for name in row.reference_formats)
+    prices = row.prices if isinstance(row.prices, Mapping) else {"": row.prices}
+    usd = " / ".join(f"{price:.3f}" for price in prices.values()) or "not known"
+    if row.reference_price is None:
+        usd += "; references from the second on cost more"
+        assert row.free_references == 1
+    elif row.reference_price:
+        usd += f"; {row.reference_price:.3f} a reference"
+    known = sum(map(len, row.pixels.values()))
+    return [
+        f"`{dialect}`",
+        sizes + (", pixels" if row.pixel_sizes else ""),
+        "any" if row.resolutions is None else ", ".join(row.resolutions) or "none",
+        str(row.max_references) + ("" if len(row.reference_formats) == 3 else f" ({formats})"),
+        usd,
+        "all"
+        if known and known == len(row.sizes or ()) * len(row.resolutions or ())
+        else ", ".join(row.pixels) or "none",
+        row.read,
+    ]
+
+
+def test_the_dialects_are_written_as_shown() -> None:
+    shown = {quoted(row[0])[0]: json.loads(quoted(row[1])[0]) for row in table("requests.md", "## Models", 1)}
+    link = "https://..."
+    for name, body in shown.items():
+        own = {"mine": ModelRow.model_validate({"dialect": name})}
+        request = {"prompt": "x", "resolution": "2K", "reference_images": [link]}
+        sent = ImageRequest.parse(request, "mine", models=own).to_body()
+        assert sent == {"model": "mine", "prompt": "x", "size": "1:1", **body}
+    assert shown.keys() == DIALECTS.keys()
+
+
+def test_every_field_of_a_row_is_described_and_the_example_is_taken() -> None:
+    rows = table("requests.md", "### A model of your own")
+    assert {name for row in rows for name in quoted(row[0])} == ModelRow.model_fields.keys()
+    assert all(f"`{name}`" in rows[0][1] for name in Dialect.model_fields)
+    (example,) = [each for each in snippets("json") if '"models"' in each.text]
+    settings = ToApisSettings(base_url="https://x", api_key="sk-x", **json.loads(example.text))  # type: ignore[arg-type]
+    assert catalogue.list_price("gemini-4-image", "2K", own=settings.models) == 0.05
 
 
 def test_every_error_is_described_with_what_follows_from_it() -> None:

@@ -78,7 +78,7 @@ def test_airflow_before_3_2_hears_the_same_of_the_form_from_the_hook() -> None:
 def test_the_form_offers_each_extra_of_the_connection() -> None:
     fields = CONNECTION["conn-fields"]
     rates = {"timeout", "submit_rate", "query_rate"}
-    assert set(fields) == {"model", "prices", "client_ids", "namespace", "allow_http", *rates}
+    assert set(fields) == {"model", "models", "prices", "client_ids", "namespace", "allow_http", *rates}
     for field in fields.values():
         jsonschema.Draft7Validator.check_schema(field["schema"])
         jsonschema.validate(field["schema"].get("default"), field["schema"])
@@ -95,6 +95,7 @@ def test_the_form_offers_each_extra_of_the_connection() -> None:
         ("namespace", "n" * 101),
         ("prices", {"1K": -0.1}),
         ("prices", {"m": {"1K": "x"}}),
+        ("models", {"m": "guide"}),
     ],
 )
 def test_the_form_refuses_nonsense(field: str, value: object) -> None:

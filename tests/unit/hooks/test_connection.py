@@ -10,6 +10,7 @@ from airflow.models import Connection as ModelConnection
 from airflow.sdk import Connection as SdkConnection
 
 from airflow_provider_nanobanana.hooks.connection import read_connection
+from airflow_provider_nanobanana.toapis.catalogue import MODELS
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
@@ -110,7 +111,7 @@ def test_defaults() -> None:
     for settings in from_json():
         assert settings.model_dump(exclude={"api_key", "base_url"}) == {
             "model": "nano_banana_2", "timeout": 30.0, "submit_rate": 5.0, "query_rate": 50.0, "prices": {},
-            "client_ids": True, "namespace": "",
+            "models": {}, "client_ids": True, "namespace": "",
         }  # fmt: skip
 
 
@@ -148,6 +149,14 @@ def test_unset_and_unknown_extras_are_ignored() -> None:
         ("prices", {"1K": -1}),
         ("prices", {"gpt-image-2": {"1K": -1}}),
         ("prices", {"gpt-image-2": {"1K": "x"}}),
+        ("models", "flux"),
+        ("models", "[1]"),
+        ("models", [1]),
+        ("models", {"mine": "guide"}),
+        ("models", {"mine": {}}),
+        ("models", {"mine": {"dialect": "gemini"}}),
+        ("models", {"mine": {"dialect": "guide", "ratios": ["1:1"]}}),
+        ("models", {"nano_banana_2": {"max_references": 99}}),
         ("client_ids", "perhaps"),
         ("client_ids", 2),
         ("allow_http", "perhaps"),
@@ -164,6 +173,19 @@ def test_unset_and_unknown_extras_are_ignored() -> None:
 )
 def test_a_bad_extra_is_named(field: str, value: Any) -> None:
     assert f"extra '{field}" in refusal(extra={field: value})
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_rows_of_models_are_read_and_the_field_at_fault_is_named(as_text: bool) -> None:
+    rows = {"mine": {"dialect": "guide", "prices": {"1K": 0.02}}, "flux-2-pro": {"max_references": 2}}
+    for settings in from_json(extra={"models": json.dumps(rows) if as_text else rows}):
+        assert (settings.models["mine"].prices, settings.models["flux-2-pro"].max_references) == ({"1K": 0.02}, 2)
+        assert settings.models["flux-2-pro"].sizes == MODELS["flux-2-pro"].sizes, "what is not given stays as it is"
+    assert "extra 'models.mine.dialect.resolution'" in refusal(
+        extra={"models": {"mine": {"dialect": {"resolution": "prompt"}}}}
+    )
+    message = refusal(extra={"models": {"mine": {"prices": 0.03}}})
+    assert "'mine' is not known, so its row needs a dialect; use one of guide, reference" in message
 
 
 @pytest.mark.parametrize(("given", "namespace"), [("", ""), (None, ""), ("   ", ""), (" staging ", "staging")])

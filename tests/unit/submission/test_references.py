@@ -94,7 +94,7 @@ def test_a_request_is_sent_with_links_only(tmp_path: Path, service: Service) -> 
 def test_nothing_is_uploaded_before_all_of_a_request_are_checked(tmp_path: Path, service: Service) -> None:
     (tmp_path / "b.png").write_bytes(b"no image")
     request = ImageRequest.parse(
-        {"prompt": "a hat", "reference_images": [saved(tmp_path, "a.png"), f"file://{tmp_path}/b.png"]}, "m"
+        {"prompt": "a hat", "reference_images": [saved(tmp_path, "a.png"), f"file://{tmp_path}/b.png"]}
     )
     with pytest.raises(InvalidRequest, match=r"b\.png"):
         ReferenceUploader(service).uploaded(request)

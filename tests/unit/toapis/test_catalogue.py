@@ -1,8 +1,9 @@
-"""The catalogue's data against its own rules."""
+"""The rows of the known models against their own rules, and what is said of prices and of models without a row."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -14,57 +15,126 @@ from airflow_provider_nanobanana.toapis.catalogue import (
     REFERENCE_RATIOS,
     Prices,
     list_price,
-    model_for,
-    pixel_size,
+    merged_rows,
+    no_row,
+    resolution_of,
+    row_for,
 )
+from airflow_provider_nanobanana.toapis.model_row import ModelRow
 
-RESOLUTIONS = ("0.5K", "1K", "2K", "4K")
-
-
-@pytest.mark.parametrize("ratio", REFERENCE_RATIOS)
-@pytest.mark.parametrize("resolution", RESOLUTIONS)
-def test_every_offered_size_is_known_and_has_its_ratio(ratio: str, resolution: str) -> None:
-    size = pixel_size(ratio, resolution)
-    assert size is not None
-    wide, high = (int(part) for part in ratio.split(":"))
-    assert size[0] / size[1] == pytest.approx(wide / high, rel=0.03)
-
-
-@pytest.mark.parametrize("ratio", REFERENCE_RATIOS)
-def test_resolutions_double_and_stay_landable(ratio: str) -> None:
-    sizes = [size for resolution in RESOLUTIONS if (size := pixel_size(ratio, resolution))]
-    for small, large in itertools.pairwise(sizes):
-        assert (large[0], large[1]) == (2 * small[0], 2 * small[1])
-    assert sizes[-1][0] * sizes[-1][1] <= 20_000_000
+STANDARD = MODELS["gemini-3.1-flash-image-preview"]
+#: What one entry of section 12 of the contract, of the guide or of the API reference says must be there.
+DOCUMENTED = [
+    "nano_banana_2",
+    *("gemini-3.1-flash-image-preview", "gemini-3.1-flash-image-preview-vip", "gemini-3.1-flash-image-official"),
+    *("gemini-3.1-flash-image-preview-official", "nano-banana-2-official", "nano-banana-2-lite-official"),
+    *("gemini-3-pro-image-preview", "gemini-2.5-flash-image-preview", "nano-banana", "nano-banana-pro"),
+    *("gpt-image-2", "gpt-image-2-vip", "gpt-image-2.5-flare", "gpt-image-2.5-sunburst"),
+    *("doubao-seedream-4-0", "doubao-seedream-4-5", "doubao-seedream-5-0", "doubao-seedream-5-0-pro"),
+    *("qwen-image-3.0", "qwen-image-3.0-pro", "flux-2-flex", "flux-2-pro"),
+    *("flux-kontext", "flux-kontext-pro", "flux-kontext-max"),
+]
 
 
-def test_a_tall_size_is_its_wide_one_turned() -> None:
-    assert pixel_size("9:16", "1K") == (768, 1376) and pixel_size("16:9", "1K") == (1376, 768)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "resolution"), [("7:5", "1K"), ("1:1", "8K"), ("", "1K"), ("1", "1K"), ("a:b:c", "")]
-)
-def test_an_unknown_size_is_none(ratio: str, resolution: str) -> None:
-    assert pixel_size(ratio, resolution) is None
+@pytest.mark.parametrize("model_id", DOCUMENTED)
+def test_every_documented_model_has_a_row(model_id: str) -> None:
+    assert model_id in MODELS
 
 
 @pytest.mark.parametrize("model_id", MODELS)
-def test_every_model_is_complete(model_id: str) -> None:
-    model = model_for(model_id)
-    assert set(GUIDE_RATIOS) <= set(model.ratios) <= set(REFERENCE_RATIOS)
-    assert {"1K", "2K", "4K"} <= set(model.resolutions)
+def test_every_row_keeps_its_own_rules(model_id: str) -> None:
+    row = MODELS[model_id]
+    assert ModelRow.model_validate(row.model_dump()) == row, "as a user's row it would be taken, too"
+    assert row.source and row.read[:4] == "2026"
+    if row.sizes is not None:
+        assert set(row.pixels) <= set(row.sizes)
+    if row.resolutions is not None:
+        assert {name for table in row.pixels.values() for name in table} <= set(row.resolutions)
+        assert not isinstance(row.prices, dict) or set(row.prices) <= set(row.resolutions)
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_every_known_size_has_its_ratio_and_can_be_landed(model_id: str) -> None:
+    for size, table in MODELS[model_id].pixels.items():
+        wide, high = (int(part) for part in size.split(":"))
+        for width, height in table.values():
+            assert width / height == pytest.approx(wide / high, rel=0.04)
+            assert width * height <= 20_000_000
+
+
+@pytest.mark.parametrize("ratio", REFERENCE_RATIOS)
+def test_resolutions_of_gemini_double(ratio: str) -> None:
+    sizes = [STANDARD.pixels[ratio][resolution] for resolution in ("0.5K", "1K", "2K", "4K")]
+    for small, large in itertools.pairwise(sizes):
+        assert (large[0], large[1]) == (2 * small[0], 2 * small[1])
+
+
+def test_a_tall_size_is_its_wide_one_turned() -> None:
+    assert STANDARD.pixel_size("9:16", "1K") == (768, 1376) and STANDARD.pixel_size("16:9", "1K") == (1376, 768)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "size", "resolution", "pixels"),
+    [
+        ("nano_banana_2", "16:9", "2K", (2752, 1536)),
+        ("nano_banana_2", "3:2", "1K", None),
+        ("nano_banana_2", "1:1", "0.5K", None),
+        ("gemini-3-pro-image-preview", "2:3", "1K", (848, 1264)),
+        ("gemini-2.5-flash-image-preview", "1:1", "1K", (1024, 1024)),
+        ("gemini-2.5-flash-image-preview", "16:9", "1K", None),
+        ("gpt-image-2", "9:21", "4K", (1648, 3840)),
+        ("gpt-image-2", "1:1", "4K", (2880, 2880)),
+        ("gpt-image-2", "1024x640", "1K", None),
+        ("gpt-image-2-vip", "1024x640", "1K", (1024, 640)),
+        ("gpt-image-2.5-flare", "1:1", "4K", (2880, 2880)),
+        ("gpt-image-2.5-flare", "1:1", "1K", None),
+        ("doubao-seedream-4-0", "16:9", "4K", (5404, 3040)),
+        ("doubao-seedream-4-0", "auto", "4K", None),
+        ("doubao-seedream-5-0", "16:9", "3K", (4096, 2304)),
+        ("doubao-seedream-5-0-pro", "1:1", "2K", None),
+        ("flux-2-pro", "2:3", "2K", (2048, 3072)),
+        ("flux-2-pro", "16:9", "1K", None),
+        ("flux-kontext-pro", "match_input_image", "1K", None),
+        ("qwen-image-3.0", "1:1", "1K", None),
+    ],
+)
+def test_pixels_are_known_only_where_they_are_documented(
+    model_id: str, size: str, resolution: str, pixels: tuple[int, int] | None
+) -> None:
+    assert MODELS[model_id].pixel_size(size, resolution) == pixels
 
 
 def test_sizes_of_the_two_documentations() -> None:
     assert (len(GUIDE_RATIOS), len(REFERENCE_RATIOS), DEFAULT_MODEL) == (5, 14, "nano_banana_2")
 
 
-@pytest.mark.parametrize("model_id", ["gemini-3.2", "nano-banana-2", "x", ""])
-def test_an_unknown_model_is_never_refused_here(model_id: str) -> None:
-    model = model_for(model_id)
-    assert set(model.ratios) == set(REFERENCE_RATIOS)
-    assert model.request_format == ("reference" if model_id.startswith("gemini-") else "guide")
+@pytest.mark.parametrize("model_id", ["gemini-3.2", "nano_banana_9", "x", ""])
+def test_a_model_without_a_row_is_asked_for_its_dialect(model_id: str) -> None:
+    assert row_for(model_id) is None
+    assert f'{{"models": {{"{model_id}": {{"dialect": "reference"}}}}}}' in no_row(model_id)
+    assert ("Did you mean nano_banana_2" in no_row(model_id)) == (model_id == "nano_banana_9")
+
+
+def test_a_row_of_the_connection_comes_first() -> None:
+    own = {"mine": ModelRow(dialect="guide"), "flux-2-pro": ModelRow(dialect="guide")}  # type: ignore[arg-type]
+    assert row_for("mine", own) is own["mine"] and row_for("flux-2-pro", own) is own["flux-2-pro"]
+    assert row_for("flux-2-pro") is MODELS["flux-2-pro"]
+
+
+def test_a_row_may_change_a_part_of_a_known_one() -> None:
+    given = merged_rows({"doubao-seedream-5-0-pro": {"reference_price": 0.002, "prices": {"2K": 0.04}}})
+    row = ModelRow.model_validate(given["doubao-seedream-5-0-pro"])
+    assert (row.dialect, row.free_references) == (MODELS["doubao-seedream-5-0-pro"].dialect, 1)
+    assert list_price("doubao-seedream-5-0-pro", "2K", own={"doubao-seedream-5-0-pro": row}, references=3) == 0.044
+
+
+@pytest.mark.parametrize("row", [{}, {"prices": 0.03}, "guide", None, [1]])
+def test_a_row_of_an_unknown_model_needs_its_dialect(row: Any) -> None:
+    with pytest.raises(ValueError, match="dialect"):
+        merged_rows({"mine": row})
+
+
+# --- prices ----------------------------------------------------------------------------------------------------------
 
 
 def test_prices() -> None:
@@ -82,9 +152,13 @@ def test_prices() -> None:
         ("nano_banana_2", 0.030),
         ("gemini-3.1-flash-image-preview", 0.030),
         ("gpt-image-2.5-sunburst", 0.020),
+        ("qwen-image-3.0", 0.03),
         ("gemini-3-pro-image-preview", None),
         ("gemini-3.1-flash-image-preview-vip", None),
         ("nano-banana-2-official", None),
+        ("doubao-seedream-5-0-pro", None),
+        ("gpt-image-2-vip", None),
+        ("flux-kontext-pro", None),
         ("whatever-9", None),
         ("", None),
     ],
@@ -97,3 +171,24 @@ def test_the_accounts_own_prices_are_by_resolution_for_every_model_or_by_model()
     own: Prices = {"1K": 0.01, "nano_banana_2": {"2K": 0.02}, "whatever-9": {"1K": 0.5}}
     asked = [(model, size) for model in ("nano_banana_2", "whatever-9", "x") for size in ("1K", "2K")]
     assert [list_price(model, size, own) for model, size in asked] == [0.01, 0.02, 0.5, None, 0.01, None]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "own_prices", "usd"),
+    [
+        ("nano_banana_2", {}, [0.025, 0.025, 0.025]),
+        ("qwen-image-3.0", {}, [0.03, 0.033, 0.036]),
+        ("qwen-image-3.0", {"qwen-image-3.0": {"1K": 0.01}}, [0.01, 0.013, 0.016]),
+        ("doubao-seedream-5-0-pro", {"1K": 0.03}, [0.03, 0.03, None]),
+        ("doubao-seedream-5-0", {"1K": 0.03}, [0.03, 0.03, 0.03]),
+    ],
+)
+def test_reference_images_are_priced_where_the_model_bills_them(
+    model_id: str, own_prices: Prices, usd: list[float | None]
+) -> None:
+    assert [list_price(model_id, "1K", own_prices, references=number) for number in range(3)] == usd
+
+
+def test_the_resolution_of_an_image_is_that_of_its_model() -> None:
+    assert resolution_of("gpt-image-2", 2048, 1024) == "1K" and resolution_of("nano_banana_2", 2048, 1024) is None
+    assert resolution_of("gemini-3.1-flash-image-preview", 2048, 512) == "1K" and resolution_of("x", 1024, 1024) is None
