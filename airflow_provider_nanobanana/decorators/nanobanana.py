@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.operators.arguments import AllowPartial, OnBadRow, OnSuspect
@@ -36,9 +37,12 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
     custom_operator_name = "@task.nanobanana"
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        *(name for name in NanoBananaGenerateOperator.template_fields if name not in ("prompt", "requests")),
+        *(name for name in NanoBananaGenerateOperator.template_fields if name != "prompt"),
     )
-    template_fields_renderers: ClassVar[dict[str, str]] = {**DecoratedOperator.template_fields_renderers}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **NanoBananaGenerateOperator.template_fields_renderers,
+    }
 
     def __init__(
         self,
@@ -57,6 +61,12 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
         # Also where the function is not called again: Airflow renders map_index_template from it at the end.
         context_merge(context, self.op_kwargs)
         return super()._make_images(context, resumed=resumed)
+
+    def _show_what_was_read(self, context: Context, items: Sequence[BatchItem]) -> None:
+        self._show_items(context, items)
+
+    def _plain_requests(self) -> None:
+        """Return nothing: what the function returns is not here before it is called, whatever is shown of it."""
 
     def _read_requests(self, context: Context) -> Any:
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)

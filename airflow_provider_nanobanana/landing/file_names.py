@@ -13,6 +13,8 @@ _STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,102}")
 
 #: Characters of the original id kept in a name; with the hash and the index a stem stays under 72 bytes.
 MAX_SLUG: Final = 48
+#: Hexadecimal digits of the hash of an image task's id behind a name.
+_ID_DIGITS: Final = 8
 
 
 def safe_name(text: str) -> str:
@@ -35,6 +37,20 @@ def stem_for(image_task_id: str, index: int) -> str:
     :param index: Position of the image in the result, from 0.
     """
     return f"{safe_name(image_task_id)}-{index:d}"
+
+
+def named_stem(name: str, image_task_id: str, index: int) -> str:
+    """Name one image of an image task by what the user calls it, without suffix; the same for every attempt.
+
+    Two image tasks of one name get two names. None of them meets one of :func:`stem_for`, whose number has four digits
+    at most.
+
+    :param name: One that a request may have.
+    :param index: Position of the image in the result, from 0.
+    """
+    digest = hashlib.sha256(image_task_id.encode("utf-8", "surrogatepass")).hexdigest()
+    stem = f"{name}-{digest[:_ID_DIGITS]}"
+    return f"{stem}.{index:d}" if index else stem
 
 
 def check_stem(stem: str) -> None:

@@ -140,6 +140,14 @@ def _no_redo(value: Any) -> InvalidRequest:
     )
 
 
+def parse_meta(value: Any) -> dict[str, Any] | None:
+    """Return a row's own data as plain JSON, None where there is none.
+
+    :raises InvalidRequest: It is no mapping, no JSON, or too large; nothing was sent.
+    """
+    return None if is_blank(value) else dict(value)
+
+
 def parse_adopt(value: Any) -> dict[str, str]:
     """Return the image tasks chosen by a person, by the ``client_business_id`` of the submit they belong to.
 

@@ -1,4 +1,4 @@
-"""RequestOperator: what the operators that take requests have in common, which is how their templates are rendered."""
+"""RequestOperator: what the operators that take requests have in common: how their templates are rendered and shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_nanobanana.operators.shown_requests import name_row, row_name
 from airflow_provider_nanobanana.toapis.request_values import as_text
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ class RequestOperator(BaseOperator):
             else:
                 setattr(parent, name, _render(jinja_env.from_string(value), context))
         super()._do_render_template_fields(parent, others, context, jinja_env, seen_oids)
+        if parent is self:
+            self._show_what_is_asked(context)
+
+    def _show_what_is_asked(self, context: Context) -> None:
+        """Name the row of a mapped task instance in the grid; called when everything is rendered."""
+        called = row_name(getattr(self, "name", None), getattr(self, "prompt", None), getattr(self, "variant", None))
+        name_row(self, context, called)
 
 
 def _render(template: jinja2.Template, context: Context) -> Any:

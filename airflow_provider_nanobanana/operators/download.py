@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.operators.upstream_requests import Request
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 Record = dict[str, Any]
@@ -75,16 +76,19 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         self._stop()
 
     def _land(self, context: Context) -> list[Record]:
+        from airflow_provider_nanobanana.operators.upstream_requests import pull_requests
+
         with airflow_errors():
             entries = list(_entries(self.images))
             if not entries and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
+            requests = pull_requests(self, context)
             with NanoBananaHook(self.nanobanana_conn_id) as hook:
                 session = hook.session
                 entries, facts = _poll_again(session, entries)
                 wanted = _wanted(entries)
                 with _open_downloader(session, self.destination) as downloader:
-                    landed, lost = self._land_all(downloader, wanted)
+                    landed, lost = self._land_all(downloader, wanted, requests)
                     push_result(context, self, landed)
                     manifest = TaskManifest.from_context(context, downloader.store, hook.settings.namespace)
                     unwritten = manifest.write(_manifest(manifest.run, entries, facts, landed, lost))
@@ -95,17 +99,25 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                 raise error
         return landed
 
-    def _land_all(self, downloader: ImageDownloader, wanted: Sequence[Record]) -> tuple[list[Record], list[Lost]]:
-        """Land what can be landed; whatever happens to one image is no reason to lose the others."""
+    def _land_all(
+        self, downloader: ImageDownloader, wanted: Sequence[Record], requests: Mapping[str, Request]
+    ) -> tuple[list[Record], list[Lost]]:
+        """Land what can be landed; whatever happens to one image is no reason to lose the others.
+
+        :param requests: What was asked for, by image task id.
+        """
+        from airflow_provider_nanobanana.operators.upstream_requests import pixels_of, spoken_of, stem_of
+
         landed: list[Record] = []
         lost: list[Lost] = []
 
         def land(image: Record) -> Record | errors.ToApisError:
             try:
                 with wrap_unexpected_errors("The image was not landed", image_task_id=str(image["id"])):
-                    return downloader.land(image).record()
+                    stem = stem_of(image, requests)
+                    return downloader.land(image, pixels_of(image, requests), stem=stem).record()
             except errors.ToApisError as error:
-                self.log.error("Image %s/%d was not landed: %s", image["id"], image["index"], error.message)
+                self.log.error("Image %s was not landed: %s", spoken_of(image, requests), error.message)
                 return error
 
         with WorkerPool(min(_THREADS, len(wanted))) as pool:

@@ -28,6 +28,7 @@ from airflow_provider_nanobanana.operators.arguments import (
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
+from airflow_provider_nanobanana.operators.shown_requests import name_row, row_name_of, shown_items, shown_requests
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.outcome import Outcome
     from airflow_provider_nanobanana.batch.preparation import BatchSpec
     from airflow_provider_nanobanana.batch.runner import WaitSpec
@@ -143,6 +145,11 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"requests": "json"}
     ui_color = "#ffe066"
+    #: What was read from a table, a file or a function is shown when it has been read.
+    overwrite_rtif_after_execution = True
+    #: What stands for the requests where people read them, and all of the requests, where these are too many to show.
+    _shown: Any = None
+    _given: Any = None
     #: The batch at work in this process, for :meth:`on_kill`.
     _state: BatchState | None = None
     #: Whether Airflow ends the task.
@@ -257,6 +264,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                         self._state = state = self._prepare(context, session, downloader, spec, resumed=resumed)
                     except EmptyBatch as empty:
                         raise AirflowSkipException(empty.message) from empty
+                    self._show_what_was_read(context, state.items)
                     if self._killed:
                         state.kill()
                     return self._run(context, state, began)
@@ -296,6 +304,30 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         _add_to_asset_events(context, self, result)
         return result
 
+    def _show_what_is_asked(self, context: Context) -> None:
+        """Name the row in the grid, and show of many requests the beginning; what is made are all of them."""
+        super()._show_what_is_asked(context)
+        name_row(self, context, row_name_of(self.requests))
+        shown = shown_requests(self.requests)
+        if shown is not self.requests:
+            self._given, self._shown = self.requests, shown
+            self.requests = shown
+
+    def _all_requests(self) -> Any:
+        """Return the requests as they were given, whatever is shown of them."""
+        return self._given if self._shown is not None and self.requests is self._shown else self.requests
+
+    def _show_what_was_read(self, context: Context, items: Sequence[BatchItem]) -> None:
+        """Show what was read where it was not plain data: of a table, a file or a generator."""
+        given = self._all_requests()
+        if given is not None and not isinstance(given, (list, tuple, dict)):
+            self._show_items(context, items)
+            self._given = given
+
+    def _show_items(self, context: Context, items: Sequence[BatchItem]) -> None:
+        self.requests = self._shown = shown_items(items)
+        name_row(self, context, row_name_of(self.requests))
+
     def _spec(self, context: Context) -> BatchSpec:
         """Return what is asked for; checks what only shows after rendering and mapping, and sends nothing."""
         from airflow_provider_nanobanana.batch.budget import Budget
@@ -325,7 +357,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
 
     def _plain_requests(self) -> Any:
         """Return what is asked for where it is plain data and here already, else None."""
-        requests = self.prompt if self.requests is None else self.requests
+        requests = self.prompt if self.requests is None else self._all_requests()
         return requests if isinstance(requests, (str, list, tuple, dict)) else None
 
     def _read_requests(self, context: Context) -> Any:
@@ -350,7 +382,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 "requests is one text: a template renders to text unless the DAG sets render_template_as_native_obj. "
                 "Give a list, or the output of a task. Nothing was sent and nothing was charged."
             )
-        return prompt if self.requests is None else self.requests
+        return prompt if self.requests is None else self._all_requests()
 
     def _prepare(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.operators.arguments import (
     check_choices,
     one_prompt,
     parse_adopt,
+    parse_meta,
     parse_seconds,
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
@@ -57,7 +58,9 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
     :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
     :param name: What you call the picture, for a mapped task whose upstream may list it at another place another time:
         what was bought is then found by name, not by map index. As the name of a request of generate; unique among the
-        mapped tasks.
+        mapped tasks. The download calls its file by it.
+    :param meta: The row's own data, a mapping of plain JSON of at most 2,048 bytes, which goes with the picture into
+        the download's manifest; no part of the request.
     :param reuse_existing: Whether a clear uses what the same request already bought; False buys again.
     :param on_unknown_submission: What follows when an attempt's outcome cannot be found out: ``resubmit`` or ``fail``.
     :param on_expired: What follows when what was bought has expired (24 hours, docs/toapis.md, "Result links"), at a
@@ -79,10 +82,13 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         "model",
         "variant",
         "name",
+        "meta",
         "adopt",
         "nanobanana_conn_id",
     )
     ui_color = "#fff3b0"
+    #: By it a download knows which of the tasks before it have something to say of its images.
+    hands_on_request: ClassVar[bool] = True
     #: The submission at work in this process, for :meth:`on_kill`.
     _submission: Submission | None = None
 
@@ -98,6 +104,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         extra_body: Mapping[str, Any] | None = None,
         variant: str = "",
         name: str | None = None,
+        meta: Mapping[str, Any] | None = None,
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
         on_expired: OnExpired = "fail",
@@ -116,6 +123,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         self.extra_body = extra_body
         self.variant = variant
         self.name = name
+        self.meta = meta
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
         self.on_expired = on_expired
@@ -149,9 +157,12 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
             return self._run_stoppable(lambda: self._submit_or_find(context, queue_deadline))
 
     def _submit_or_find(self, context: Context, queue_deadline: float | None) -> str:
+        from airflow_provider_nanobanana.operators.upstream_requests import push_request
+
         with airflow_errors():
             check_choices(self, flags=("reuse_existing",))
             adopt = parse_adopt(self.adopt)
+            meta = parse_meta(self.meta)
             timeout = parse_seconds(self.timeout, "timeout")
         with NanoBananaHook(self.nanobanana_conn_id) as hook:
             session = hook.session
@@ -169,6 +180,8 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
                         raise deferral from failure
                 raise
         self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
+        name = _parse_name(self.name)
+        push_request(context, self, image_task.id, submission.bought_request(), name=name or None, meta=meta)
         return image_task.id
 
     def _open(self, context: Context, hook: NanoBananaHook, adopt: Mapping[str, str]) -> Submission:

@@ -271,6 +271,12 @@ class Submission:
         under = f" under client_business_id {record.client_business_id}" if record.client_business_id else ""
         return f"A submit may have left, and what it buys stays paid; the next attempt looks for it{under}."
 
+    def bought_request(self) -> ImageRequest | None:
+        """Return the request that the recorded image task was bought for, None where that was another than this one."""
+        record = self._record.current
+        identity = self._initial_facts.identity
+        return self._request if record is not None and record.fingerprint == identity.fingerprint else None
+
     def mark_done(self) -> None:
         """Note that the result is being handed on; whoever comes later may reuse or, after a clear, replace it."""
         if self._record.current is not None:

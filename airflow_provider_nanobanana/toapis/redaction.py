@@ -23,6 +23,7 @@ _USERINFO: Final = re.compile(r"(?i)([a-z][a-z0-9+.\-]{0,20}:(?:\\?/){2})[^/\\?#
 _QUERY: Final = re.compile(r"(?i)(?<=[^\s?])(\?|%3f)[^\s\"'<>?]{0,200}?(=|%3d)[^\s\"'<>]*")
 #: Matches every link, with a query or without: to fail at each of many would take a time that is quadratic.
 _LINK: Final = re.compile(r"(?i)([a-z][a-z0-9+.\-]{0,20}:(?:\\?/){2}[^\s?#\"'<>]*)([?#][^\s\"'<>]+)?")
+_HTTP: Final = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
 _SIGNATURE: Final = re.compile(
     r"(?i)\b(x-(?:amz|goog|oss)-[\w\-]{1,40}|(?:aws)?access_?key(?:_?id)?|signature|sig|token|api_?key|secret|password)"
     r"(=|%3d)[^\s&\"'<>,;]+"
@@ -53,6 +54,12 @@ def one_line(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
     flat = _SIGNATURE.sub(r"\1\2***", flat)
     # A key is blanked before the text is cut: half a key would not be known for one.
     return flat if len(flat) <= limit else f"{flat[: max(0, limit - 1)]}…"
+
+
+def bare_link(reference: str) -> str:
+    """Return an http(s) link without what may be secret in it: user, query and fragment; any other text as it is."""
+    link = _HTTP.fullmatch(reference)
+    return f"{link[1]}{link[2]}" if link else reference
 
 
 def truncate_json(message: str, budget: int = 160) -> str:

@@ -1,0 +1,134 @@
+"""What a submit task says of its request through XCom, and how a download finds it again by image task id.
+
+A submit hands its image task id on as its result, and beside it, under the XCom key :data:`REQUEST_KEY`, what it asked
+for. A download asks each submit task before it once, however many mapped instances that has; image tasks that none of
+them bought have no request. Links are kept without what may be secret in them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_nanobanana.batch.requests import name_error
+from airflow_provider_nanobanana.landing.file_names import named_stem
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.models import ImageRequest
+from airflow_provider_nanobanana.toapis.redaction import bare_link, one_line
+from airflow_provider_nanobanana.toapis.response_values import storable
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+log = logging.getLogger(__name__)
+
+REQUEST_KEY: Final = "nanobanana_request"
+#: Characters of a prompt that go through XCom: thousands of mapped tasks may each hand one on.
+_LONGEST_PROMPT: Final = 4_000
+#: And of it in a line of the log.
+_SPOKEN_PROMPT: Final = 60
+
+#: What one submit task handed on: ``id``, ``map_index``, ``name``, ``variant``, ``meta``, ``prompt``, ``model``,
+#: ``size``, ``resolution``, ``reference_images`` and ``pixels`` (width and height, None where not known).
+Request = Mapping[str, Any]
+
+
+def push_request(
+    context: Context,
+    operator: BaseOperator,
+    image_task_id: str,
+    request: ImageRequest | None,
+    *,
+    name: str | None,
+    meta: Mapping[str, Any] | None,
+) -> None:
+    """Hand on what was asked for; trouble with it loses no paid image, and the file is named by its id then.
+
+    :param request: None where the image task was bought for another request than today's.
+    """
+    if not operator.do_xcom_push:
+        return
+    asked: dict[str, Any] = {}
+    if request is not None:
+        asked = {
+            "variant": request.variant,
+            "prompt": request.prompt[:_LONGEST_PROMPT],
+            "model": request.model,
+            "size": request.size,
+            "resolution": request.resolution,
+            "reference_images": [bare_link(reference) for reference in request.reference_images],
+            "pixels": request.expected_pixels(),
+        }
+    ti: Any = context["ti"]
+    value = {"id": image_task_id, "map_index": ti.map_index, "name": name, "meta": meta, **asked}
+    try:
+        with SUPERVISOR_LOCK, wrap_unexpected_errors("The request could not be written to XCom"):
+            ti.xcom_push(key=REQUEST_KEY, value=storable(value))
+    except errors.ToApisError as error:
+        log.warning("%s Its image is bought; what is downloaded will not know its prompt and name.", error.message)
+
+
+def pull_requests(operator: BaseOperator, context: Context) -> dict[str, Request]:
+    """Return what the submit tasks before a task asked for, by image task id; each is asked once.
+
+    :raises ToApisError: XCom could not be read. It is no reason to go on: the files would get other names.
+    """
+    requests: dict[str, Request] = {}
+    for submit in sorted(_submits_before(operator), key=lambda task: task.task_id):
+        with SUPERVISOR_LOCK, wrap_unexpected_errors(f"What {submit.task_id} asked for could not be read from XCom"):
+            pulled = context["ti"].xcom_pull(
+                task_ids=submit.task_id, key=REQUEST_KEY, **_map_indexes(operator, submit, context)
+            )
+            # A single value where there is one instance.
+            values = [pulled] if isinstance(pulled, Mapping) or not isinstance(pulled, Iterable) else list(pulled)
+        for value in values:
+            if isinstance(value, Mapping) and isinstance(value.get("id"), str):
+                requests[value["id"]] = value
+    return requests
+
+
+def stem_of(image: Mapping[str, Any], requests: Mapping[str, Request]) -> str | None:
+    """Return the name of an image's file without its suffix, the same at each attempt; None: by its id alone."""
+    name = _name_of(image, requests)
+    return None if name is None else named_stem(name, str(image["id"]), image["index"])
+
+
+def spoken_of(image: Mapping[str, Any], requests: Mapping[str, Request]) -> str:
+    """Return how the log speaks of an image: by name and the beginning of its prompt, else by the image task's id."""
+    prompt = one_line(requests.get(str(image["id"]), {}).get("prompt"), limit=_SPOKEN_PROMPT)
+    spoken = _name_of(image, requests) or str(image["id"])
+    if image["index"]:
+        spoken = f"{spoken}/{image['index']}"
+    return f"{spoken} ({prompt})" if prompt else spoken
+
+
+def pixels_of(image: Mapping[str, Any], requests: Mapping[str, Request]) -> tuple[int, int] | None:
+    """Return the width and height that were asked for, None where they are not known."""
+    pixels = requests.get(str(image["id"]), {}).get("pixels")
+    if isinstance(pixels, list) and len(pixels) == 2 and all(type(number) is int for number in pixels):
+        return pixels[0], pixels[1]
+    return None
+
+
+def _name_of(image: Mapping[str, Any], requests: Mapping[str, Request]) -> str | None:
+    """Return the name of an image's request, None where it has none that can name a file."""
+    name = requests.get(str(image["id"]), {}).get("name")
+    return name if name is not None and name_error(name) is None else None
+
+
+def _submits_before(operator: BaseOperator) -> Iterator[Any]:
+    """Yield the submit tasks anywhere before a task, mapped or not; none for an operator without a DAG."""
+    for task in operator.get_flat_relatives(upstream=True) if operator.has_dag() else ():
+        task_class = getattr(task, "operator_class", type(task))
+        if getattr(task_class, "hands_on_request", False):
+            yield task
+
+
+def _map_indexes(operator: BaseOperator, submit: Any, context: Context) -> dict[str, int]:
+    """Return which instances of a submit task to ask: within a mapped task group its own row, else all of them."""
+    own = {id(group) for group in operator.iter_mapped_task_groups()}
+    shared = any(id(group) in own for group in submit.iter_mapped_task_groups())
+    return {"map_indexes": context["ti"].map_index} if shared else {}
