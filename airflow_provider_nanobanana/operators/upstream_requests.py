@@ -76,12 +76,12 @@ def pull_requests(operator: BaseOperator, context: Context) -> dict[str, Request
 
     :raises ToApisError: XCom could not be read. It is no reason to go on: the files would get other names.
     """
+    ti: Any = context["ti"]
     requests: dict[str, Request] = {}
     for submit in sorted(_submits_before(operator), key=lambda task: task.task_id):
         with SUPERVISOR_LOCK, wrap_unexpected_errors(f"What {submit.task_id} asked for could not be read from XCom"):
-            pulled = context["ti"].xcom_pull(
-                task_ids=submit.task_id, key=REQUEST_KEY, **_map_indexes(operator, submit, context)
-            )
+            rows = _rows_of(operator, submit, ti.map_index)
+            pulled = ti.xcom_pull(task_ids=submit.task_id, key=REQUEST_KEY, **rows)
             # A single value where there is one instance.
             values = [pulled] if isinstance(pulled, Mapping) or not isinstance(pulled, Iterable) else list(pulled)
         for value in values:
@@ -127,8 +127,8 @@ def _submits_before(operator: BaseOperator) -> Iterator[Any]:
             yield task
 
 
-def _map_indexes(operator: BaseOperator, submit: Any, context: Context) -> dict[str, int]:
-    """Return which instances of a submit task to ask: within a mapped task group its own row, else all of them."""
+def _rows_of(operator: BaseOperator, submit: Any, map_index: int) -> dict[str, int]:
+    """Return which instances of a submit task to ask: within a mapped task group that of the own row, else all."""
     own = {id(group) for group in operator.iter_mapped_task_groups()}
     shared = any(id(group) in own for group in submit.iter_mapped_task_groups())
-    return {"map_indexes": context["ti"].map_index} if shared else {}
+    return {"map_indexes": map_index} if shared else {}
