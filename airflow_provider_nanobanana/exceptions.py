@@ -5,24 +5,33 @@ Hooks, operators, sensors and what opens a poller raise these; everything else b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from types import TracebackType
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_nanobanana.toapis.errors import Charged, ImageTaskTimeout, ToApisError
+from airflow_provider_nanobanana.toapis.text_lines import FIRST_LINE_WIDTH, fold
+
+log = logging.getLogger(__name__)
 
 
 class NanoBananaException(AirflowException):
     """An error that Airflow may retry; a retry is free of charge for what is already paid.
+
+    Its text is for the log pane: what to do first, then what happened, in short lines.
 
     :param error: What happened, with ``image_task_id``, ``charged``, ``code`` and ``retry_after``.
     """
 
     def __init__(self, error: ToApisError | str) -> None:
         # Airflow rebuilds a serialised exception from its text alone.
-        self.error = error if isinstance(error, ToApisError) else ToApisError(error)
-        super().__init__(self.error.message)
+        if isinstance(error, ToApisError):
+            self.error = error
+            super().__init__(fold(f"{error.first_step}\n{error.message}", first=FIRST_LINE_WIDTH))
+        else:
+            self.error = ToApisError(error)
+            super().__init__(error)
 
     def __reduce__(self) -> tuple[type[NanoBananaException], tuple[ToApisError]]:
         return type(self), (self.error,)
@@ -61,10 +70,27 @@ def sensor_exception(error: ToApisError) -> NanoBananaException:
     return NanoBananaSensorTimeout(error) if isinstance(error, ImageTaskTimeout) else airflow_exception(error)
 
 
-@contextmanager
-def airflow_errors() -> Iterator[None]:
-    """Turn the service's errors into Airflow's within the block."""
-    try:
-        yield
-    except ToApisError as error:
-        raise airflow_exception(error) from error
+class airflow_errors:
+    """Turn the service's errors into Airflow's within the block.
+
+    The log pane of Airflow prints each exception of a chain with its traceback. The cause, which says the same, is in
+    :attr:`NanoBananaException.error`; its traceback, and what leads to the outermost block, is logged at DEBUG alone.
+    """
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Raise Airflow's error in place of ours."""
+        if isinstance(error, ToApisError):
+            raise without_twin(airflow_exception(error)) from None
+        if isinstance(error, NanoBananaException):
+            raise error.with_traceback(None) from None
+
+
+def without_twin(exception: NanoBananaException) -> NanoBananaException:
+    """Return an exception that is to be raised ``from None``, its cause with the traceback in the log at DEBUG."""
+    log.debug("%s", type(exception.error).__name__, exc_info=exception.error)
+    return exception

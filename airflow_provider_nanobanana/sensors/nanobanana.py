@@ -16,13 +16,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_nanobanana.compat import TaskDeferralError, has_retry_left, was_skipped
-from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception
+from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception, without_twin
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
 from airflow_provider_nanobanana.polling.outcome_error import listed_ids
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.text_lines import fold
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK, StoppableOperator, take_each
 
@@ -209,7 +210,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         if records and self.do_xcom_push:
             with SUPERVISOR_LOCK:
                 context["ti"].xcom_push(key="return_value", value=records)
-        raise sensor_exception(error) from error
+        raise without_twin(sensor_exception(error)) from None
 
     def _new_tracker(self, wait: WaitWindow) -> PollTracker:
         from airflow_provider_nanobanana.polling.poll_tracker import PollTracker
@@ -235,7 +236,8 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         except NanoBananaException as failure:
             # A wrong key, say, stays loud.
             if self.never_fail or (self.soft_fail and isinstance(failure.error, errors.OUTCOME_ERRORS)):
-                raise AirflowSkipException(f"Skipped instead of failed: {failure.error.message}") from failure
+                skipped = f"Skipped instead of failed: {failure.error.message}"
+                raise AirflowSkipException(fold(skipped)) from failure
             raise
 
     def _after_base_class_error(self, ended: Exception, context: Context) -> Records:
@@ -252,7 +254,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         """
         reason = ended.__cause__ if isinstance(ended, AirflowSkipException) else ended
         if isinstance(reason, NanoBananaException):
-            raise reason from reason.error
+            raise reason from None
         if reason is None or isinstance(reason, AirflowSensorTimeout):
             return self._after_timeout(context)
         if isinstance(reason, TaskDeferralError):

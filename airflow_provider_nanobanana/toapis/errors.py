@@ -1,4 +1,4 @@
-"""ToApisError and its subclasses: each says whether a repeat can help and what became of the money.
+"""ToApisError and its subclasses: each says whether a repeat can help, what became of the money, and what to do first.
 
 ``retryable`` speaks of repeating the same call unchanged. ``charged`` speaks of the image task: ``no`` (nothing was
 bought, or it was refunded), ``yes`` (it is paid and goes on or exists), ``unknown`` (the request left, no answer came).
@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final, Literal, Self
 
 Charged = Literal["no", "yes", "unknown"]
+
+#: What to do first where a repeat can help.
+_WAIT: Final = "Wait for the retry; if none is left, clear this task."
 
 
 def worst_charge(charges: Iterable[Charged], *, paid: bool = False) -> Charged:
@@ -38,6 +41,8 @@ class ToApisError(Exception):
 
     retryable: ClassVar[bool] = False
     charged: Charged = "no"
+    #: What a person does first, as a sentence of at most 78 characters; it stands above the message in Airflow's log.
+    first_step: str = "See what is said below; then clear this task."
     #: What was kept of an image whose bytes failed a check: its record, plain JSON; None where nothing was.
     kept: Mapping[str, Any] | None = None
 
@@ -64,10 +69,12 @@ class ToApisError(Exception):
         """The sentence a person reads."""
         return str(self.args[0])
 
-    def reworded(self, message: str, *, charged: Charged | None = None) -> Self:
+    def reworded(self, message: str, *, charged: Charged | None = None, first_step: str | None = None) -> Self:
         """Return the same error for another reader; all but the words, and the money where more is known, stays."""
         error = copy.copy(self)
         error.args = (message,)
+        if first_step is not None:
+            error.first_step = first_step
         if charged is not None:
             error.charged = charged
         return error
@@ -76,35 +83,50 @@ class ToApisError(Exception):
 class ConfigurationError(ToApisError):
     """The connection is unusable as it stands."""
 
+    first_step = "Correct the connection, then clear this task."
+
 
 class InvalidRequest(ToApisError):
     """The request can never be accepted as it is: refused by us before sending, or by the service (400, 404, 413)."""
+
+    first_step = "Correct what is named below, then clear this task."
 
 
 class AuthenticationFailed(ToApisError):
     """The key is missing or wrong (401)."""
 
+    first_step = "Correct the API key (the connection's password), then clear this task."
+
 
 class PermissionRefused(ToApisError):
     """The key may not do this: model, address or account is not allowed (403)."""
+
+    first_step = "Let the key do this, or take another model; then clear this task."
 
 
 class InsufficientCredits(ToApisError):
     """The account has no credits left (402, or 403 and 429 that say so)."""
 
+    first_step = "Top up the account, then clear this task."
+
 
 class ModelNotFound(ToApisError):
     """The model id is wrong or not enabled for this key (503 ``model_not_found``, 500 ``pricing_failed``)."""
 
+    first_step = "Correct 'model', then clear this task."
+
 
 class ContentRefused(ToApisError):
     """Prompt or image was refused by content policy; the same request will be refused again."""
+
+    first_step = "Change the prompt or the reference images, then clear this task."
 
 
 class NotAccepted(ToApisError):
     """The service certainly did not take the request: sending it again cannot buy a second image."""
 
     retryable = True
+    first_step = _WAIT
 
 
 class ConnectionFailed(NotAccepted):
@@ -123,6 +145,7 @@ class TransientFailure(ToApisError):
     """A call that buys nothing got no usable answer: network, 408, 5xx, HTML, broken JSON."""
 
     retryable = True
+    first_step = _WAIT
 
 
 class ResponseTooLong(TransientFailure):
@@ -134,22 +157,27 @@ class SubmissionUnknown(ToApisError):
 
     retryable = True
     charged: Charged = "unknown"
+    first_step = _WAIT
 
 
 class SubmissionUnfindable(ToApisError):
     """Whether an earlier submit bought the image cannot be found out by program; a person has to find out."""
 
     charged: Charged = "unknown"
+    first_step = "Look for the image task in the service's console, then clear this task."
 
 
 class ImageTaskNotFound(ToApisError):
     """The service does not know this id (404 ``task_not_found``, 400 ``task_not_exist``)."""
 
     charged: Charged = "unknown"
+    first_step = "Check connection, host and account, then clear this task."
 
 
 class ImageTaskFailed(ToApisError):
     """The service ended the image task without an image; failed image tasks are refunded."""
+
+    first_step = "Clear this task: a new image task is bought."
 
 
 class ImageTaskTimeout(ToApisError):
@@ -157,6 +185,7 @@ class ImageTaskTimeout(ToApisError):
 
     retryable = True
     charged: Charged = "yes"
+    first_step = _WAIT
 
 
 class ResultMissing(ToApisError):
@@ -164,12 +193,14 @@ class ResultMissing(ToApisError):
 
     retryable = True
     charged: Charged = "yes"
+    first_step = _WAIT
 
 
 class ResultExpired(ToApisError):
     """The image task is paid and its link is dead (24 hours); only a new, paid image task can replace it."""
 
     charged: Charged = "yes"
+    first_step = "Set on_expired='resubmit', then clear the task that submits: it buys again."
 
 
 class DownloadFailed(ToApisError):
@@ -177,12 +208,14 @@ class DownloadFailed(ToApisError):
 
     retryable = True
     charged: Charged = "yes"
+    first_step = _WAIT
 
 
 class UnsafeAddress(ToApisError):
     """The link, or a redirect of it, points where we never connect to."""
 
     charged: Charged = "yes"
+    first_step = "Ask the service: its link leads to an address that is never connected to."
 
 
 class ImageInvalid(ToApisError):
@@ -190,6 +223,7 @@ class ImageInvalid(ToApisError):
 
     retryable = True
     charged: Charged = "yes"
+    first_step = _WAIT
 
 
 class ImageTooCostly(ImageInvalid):
@@ -201,6 +235,7 @@ class StorageFailed(ToApisError):
 
     retryable = True
     charged: Charged = "yes"
+    first_step = _WAIT
 
 
 Family = tuple[type[ToApisError], ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from airflow_provider_nanobanana.exceptions import (
     sensor_exception,
 )
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.text_lines import FIRST_LINE_WIDTH
 
 CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.ToApisError)]
 EDGE = [NanoBananaException, NanoBananaFailException, NanoBananaSensorTimeout]
@@ -69,7 +71,7 @@ def test_every_edge_error_survives_with_its_error(edge_class: Any, error_class: 
     edge = edge_class(error_class("what happened", **ATTRIBUTES))
     edge.add_note("seen on a worker")
     other = again(edge)
-    assert type(other) is edge_class and str(other) == "what happened"
+    assert type(other) is edge_class and str(other) == str(edge) and str(other).endswith("\nwhat happened")
     assert type(other.error) is error_class and state(other.error) == state(edge.error)
     assert (other.retryable, other.charged, other.image_task_id) == (error_class.retryable, "unknown", "tsk_1")
 
@@ -126,9 +128,31 @@ def test_only_an_image_task_s_timeout_is_a_sensor_timeout(error_class: type[erro
 def test_the_block_turns_the_service_s_errors_and_no_others() -> None:
     with pytest.raises(NanoBananaFailException) as caught, airflow_errors():
         raise errors.AuthenticationFailed("bad key")
-    assert isinstance(caught.value.__cause__, errors.AuthenticationFailed)
+    assert isinstance(caught.value.error, errors.AuthenticationFailed)
     with pytest.raises(KeyError), airflow_errors():
         raise KeyError("a bug")
     with pytest.raises(NanoBananaException) as passed, airflow_errors():
         raise NanoBananaException(errors.RateLimited("x"))
     assert type(passed.value) is NanoBananaException
+
+
+def test_an_exception_begins_with_what_to_do_and_has_no_twin(caplog: pytest.LogCaptureFixture) -> None:
+    """Airflow's log pane prints the whole chain of an exception, each with its traceback."""
+    caplog.set_level("DEBUG", "airflow_provider_nanobanana.exceptions")
+    with pytest.raises(NanoBananaException) as caught, airflow_errors(), airflow_errors():
+        raise errors.AuthenticationFailed("The gateway answered 401. " * 9)
+    first, *rest = str(caught.value).splitlines()
+    assert first == "Correct the API key (the connection's password), then clear this task."
+    assert len(rest) > 1 and " ".join(rest) == caught.value.error.message.strip()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("The gateway answered") == 9 and shown.count("Traceback") == 1
+    # The inner block's frames, and those that led to it, are at DEBUG.
+    assert len(traceback.extract_tb(caught.value.__traceback__)) == 2
+    (logged,) = caplog.records
+    assert logged.exc_info is not None and logged.exc_info[1] is caught.value.error
+
+
+@pytest.mark.parametrize("error_class", CLASSES)
+def test_each_error_says_what_to_do_first_in_one_line(error_class: type[errors.ToApisError]) -> None:
+    assert 0 < len(error_class.first_step) <= FIRST_LINE_WIDTH and error_class.first_step.endswith(".")
+    assert ("the retry" in error_class.first_step) == error_class.retryable
