@@ -10,9 +10,19 @@ from airflow_provider_nanobanana.batch.costs import format_usd
 from airflow_provider_nanobanana.batch.outcome import FailedItem, StoredItem
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES, failure_code
-from airflow_provider_nanobanana.toapis.redaction import truncate_json
+from airflow_provider_nanobanana.toapis.redaction import one_line, truncate_json
+from airflow_provider_nanobanana.toapis.text_lines import LINE_WIDTH, fold
 
 _MOST_LISTED: Final = 20
+_HEAD: Final = ("request", "prompt", "code", "money")
+#: The column that gets what the others leave.
+_PROMPT: Final = 1
+#: Spaces between two columns, and most characters of each.
+_GAP: Final = 2
+_LONGEST_NAME: Final = 28
+_LONGEST_PROMPT: Final = 40
+_SHORTEST_PROMPT: Final = 10
+_LONGEST_CODE: Final = 26
 #: Answers without an image that an error quotes, and bytes of JSON of each.
 _MOST_QUOTED: Final = 3
 _LONGEST_QUOTE: Final = 400
@@ -22,6 +32,7 @@ class BatchIncomplete(errors.ImageTaskFailed):
     """Images of a batch are missing, and a retry may bring some of them; what is in place is not bought again."""
 
     retryable = True
+    first_step = errors.TransientFailure.first_step
 
 
 def batch_error(
@@ -35,34 +46,46 @@ def batch_error(
     :param totals: From ``CostTracker.totals``.
     :param manifest_uri: None where nothing can be said of a manifest.
     """
-    where = f"; they are listed in {manifest_uri}" if manifest_uri and stored else ""
-    in_place = f"{len(stored):,} of {len(stored) + len(failed):,} images are in place{where}."
-    text = f"{in_place} {_money(totals)} {_next_steps(failed)}\n{failure_table(failed)}"
+    where = [f"Listed in {manifest_uri}"] if manifest_uri and stored else []
+    in_place = f"{len(stored):,} of {len(stored) + len(failed):,} images are in place. {_money(totals)}"
+    paragraphs = [in_place, *where, *_next_steps(failed), failure_table(failed)]
     codes = {failure.code for failure in failed}
-    return _error_class(failed)(
-        text,
+    error = _error_class(failed)(
+        "\n".join(paragraphs),
         image_task_id=next((failure.id for failure in failed if failure.id), None),
         code=codes.pop() if len(codes) == 1 else None,
         charged=errors.worst_charge(
             [failure.charged for failure in failed], paid=any(image.spent.paid.usd != 0 for image in stored)
         ),
     )
+    error.first_step = _first_step(failed)
+    return error
 
 
 def failure_table(failed: Sequence[FailedItem]) -> str:
-    """Return which requests brought no image and why, one line each, the first 20 of them; empty for none.
+    """Return which requests brought no image and why, in short lines, the first 20 of them; empty for none.
 
-    What may be paid has the id of its image task beside it.
+    A row is name, beginning of the prompt, code and money; below it are the words, where the row before has others, and
+    the image task of what may be paid.
     """
     if not failed:
         return ""
-    rows = [("request", "code", "money", "image task", "message"), *map(_row, failed[:_MOST_LISTED])]
-    # Where nothing is paid there is no column of ids.
-    columns = [column for column in range(4) if any(row[column] for row in rows[1:])]
-    widths = {column: max(len(row[column]) for row in rows) for column in columns}
-    lines = ["  ".join([*(row[column].ljust(widths[column]) for column in columns), row[4]]).rstrip() for row in rows]
+    shown = failed[:_MOST_LISTED]
+    rows = [_HEAD, *map(_row, shown)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    taken = sum(widths) - widths[_PROMPT] + _GAP * (len(_HEAD) - 1)
+    widths[_PROMPT] = min(widths[_PROMPT], max(LINE_WIDTH - taken, _SHORTEST_PROMPT))
+    lines = [_aligned(_HEAD, widths)]
+    said = ""
+    for failure, row in zip(shown, rows[1:], strict=True):
+        words = _words(failure)
+        lines.append(_aligned(row, widths))
+        lines += [fold(f"  {words}", indent="  ")] if words != said else []
+        said = words
     if len(failed) > _MOST_LISTED:
+        counts = Counter(failure.code for failure in failed)
         lines.append(f"and {len(failed) - _MOST_LISTED:,} more in the manifest")
+        lines.append(fold(f"In all: {', '.join(f'{number:,} {code}' for code, number in counts.most_common())}"))
     return "\n".join([*lines, *_quotes(failed)])
 
 
@@ -85,21 +108,53 @@ def _money(totals: Mapping[str, Any]) -> str:
     return f"{words[0].upper()}{words[1:]}{part}."
 
 
-def _row(failure: FailedItem) -> tuple[str, str, str, str, str]:
+def _row(failure: FailedItem) -> tuple[str, str, str, str]:
+    return (
+        _cut(failure.item.label, _LONGEST_NAME),
+        one_line(failure.item.request.prompt, limit=_LONGEST_PROMPT),
+        _cut(failure.code, _LONGEST_CODE),
+        failure.charged_text,
+    )
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True))
+    return (" " * _GAP).join(cells).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _words(failure: FailedItem) -> str:
+    """Return what stands below the row of a failure."""
     message = f"image {failure.index}: {failure.message}" if failure.extra else failure.message
     if failure.kept is not None:
         message += f" Its bytes are kept: {failure.kept.get('uri')}"
     paid = failure.id if failure.charged != "no" else None
-    return failure.item.label, failure.code, failure.charged_text, paid or "", message
+    return f"image task {paid}: {message}" if paid else message
 
 
 def _quotes(failed: Sequence[FailedItem]) -> list[str]:
     """Return the answers in which no image was found: a person may still find it."""
     answers = [(failure.item.label, failure.answer) for failure in failed if failure.answer]
-    return [f"answer for {label}: {truncate_json(answer, _LONGEST_QUOTE)}" for label, answer in answers[:_MOST_QUOTED]]
+    return [
+        fold(f"answer for {label}: {truncate_json(answer, _LONGEST_QUOTE)}") for label, answer in answers[:_MOST_QUOTED]
+    ]
 
 
-def _next_steps(failed: Sequence[FailedItem]) -> str:
+def _first_step(failed: Sequence[FailedItem]) -> str:
+    """Say what a person does first."""
+    final = [failure for failure in failed if not failure.retryable]
+    if not final:
+        return BatchIncomplete.first_step
+    remedies = _remedies(final)
+    rest = "" if len(final) == len(failed) else "; the rest is retried"
+    step = f"{', '.join(remedies)}, then clear this task{rest}." if remedies else f"Clear this task{rest}."
+    return f"{step[0].upper()}{step[1:]}"
+
+
+def _next_steps(failed: Sequence[FailedItem]) -> list[str]:
     """Say what a retry repeats, and what only a person can change."""
     steps = Counter(_step(failure) for failure in failed if failure.retryable)
     final = [failure for failure in failed if not failure.retryable]
@@ -110,18 +165,23 @@ def _next_steps(failed: Sequence[FailedItem]) -> str:
     if final:
         who = "any of them" if len(final) == len(failed) else f"{len(final):,} of them"
         sentences.append(f"No retry changes {who}: {_way_out(final)}.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _way_out(final: Sequence[FailedItem]) -> str:
     """Say what a person can do about what no retry changes; a clear alone buys again what expired."""
-    codes = {failure.code: True for failure in final if not failure.extra}
-    expired = codes.pop(EXPIRED.code, False)
-    remedies = dict.fromkeys(failure_code(code).remedy for code in codes)
-    clear = "clear the task, which keeps what is in place" + (" and buys again what expired" if expired else "")
+    clear = "clear the task, which keeps what is in place"
+    if any(failure.code == EXPIRED.code for failure in final if not failure.extra):
+        clear += " and buys again what expired"
     if any(failure.extra for failure in final):
         clear += " and goes on without the further images that are lost"
+    remedies = _remedies(final)
     return f"{', '.join(remedies)}, then {clear}" if remedies else clear
+
+
+def _remedies(final: Sequence[FailedItem]) -> list[str]:
+    codes = dict.fromkeys(failure.code for failure in final if not failure.extra and failure.code != EXPIRED.code)
+    return list(dict.fromkeys(failure_code(code).remedy for code in codes))
 
 
 def _step(failure: FailedItem) -> str:

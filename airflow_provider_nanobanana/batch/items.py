@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
+from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, parse_requests
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
@@ -68,8 +68,9 @@ class BatchItem:
 
     @property
     def label(self) -> str:
-        """The item in words for people."""
-        return label(self.index, self.name)
+        """The item in words for people: its name, else its position; and its variant, which may be all that differs."""
+        name = f"#{self.index}" if self.name is None else self.name
+        return f"{name}/{self.request.variant}" if self.request.variant else name
 
     def stem(self, suffix: str = "") -> str:
         """Return the file's name without its extension, one that landing takes.

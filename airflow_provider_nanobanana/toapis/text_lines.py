@@ -29,16 +29,18 @@ def fold(text: str, *, width: int = LINE_WIDTH, first: int | None = None, indent
 
 
 def _fold_line(line: str, width: int, room: int, indent: str) -> list[str]:
+    words = line.lstrip(" ")
+    begin = line[: len(line) - len(words)]
     lines: list[str] = []
     current = ""
-    for sentence in _SENTENCE_END.split(line):
+    for sentence in _SENTENCE_END.split(words):
         # A sentence that needs more than a line may as well begin behind the one before.
         if current and room < len(current) + 1 + len(sentence) and len(sentence) <= width - len(indent):
             lines.append(current)
-            current, room = "", width
+            current, room, begin = "", width, indent
         for word in sentence.split(" "):
             if current and len(current) + 1 + len(word) > room:
                 lines.append(current)
-                current, room = "", width
-            current = f"{current} {word}" if current else f"{indent if lines else ''}{word}"
+                current, room, begin = "", width, indent
+            current = f"{current} {word}" if current else f"{begin}{word}"
     return [*lines, current]

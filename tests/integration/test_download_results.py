@@ -104,7 +104,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     monkeypatch.setattr(ImageStore, "write_manifest", refused)
     run = land(entries_of(*ids), folder)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
-    assert "The manifest could not be written" in str(run.error) and landed_ids(run) == ids[bad:]
+    assert "The manifest could not be written" in run.error.error.message and landed_ids(run) == ids[bad:]
     assert ("Images in place: 2, all paid" in str(run.error)) == (not bad)
     assert ("1 images landed, 1 not" in str(run.error)) == bool(bad)
 

@@ -179,7 +179,7 @@ class TestDownload:
         run = land(entries, folder)
         assert isinstance(run.error, NanoBananaException)
         assert run.error.retryable
-        assert "a retry asks again for free" in str(run.error)
+        assert "a retry asks again for free" in run.error.error.message
 
     def test_what_expired_at_the_service_is_lost(self, emulator: Emulator, buy: Buy, folder: Path) -> None:
         image_task_id = buy("[[fail]]")

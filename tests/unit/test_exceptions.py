@@ -140,10 +140,10 @@ def test_an_exception_begins_with_what_to_do_and_has_no_twin(caplog: pytest.LogC
     """Airflow's log pane prints the whole chain of an exception, each with its traceback."""
     caplog.set_level("DEBUG", "airflow_provider_nanobanana.exceptions")
     with pytest.raises(NanoBananaException) as caught, airflow_errors(), airflow_errors():
-        raise errors.AuthenticationFailed("The gateway answered 401. " * 9)
+        raise errors.AuthenticationFailed(" ".join(["The gateway answered 401."] * 9))
     first, *rest = str(caught.value).splitlines()
     assert first == "Correct the API key (the connection's password), then clear this task."
-    assert len(rest) > 1 and " ".join(rest) == caught.value.error.message.strip()
+    assert len(rest) > 1 and " ".join(rest) == caught.value.error.message
     shown = "".join(traceback.format_exception(caught.value))
     assert shown.count("The gateway answered") == 9 and shown.count("Traceback") == 1
     # The inner block's frames, and those that led to it, are at DEBUG.

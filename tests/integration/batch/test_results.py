@@ -303,9 +303,10 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
     monkeypatch.setattr("airflow_provider_nanobanana.batch.failure_text._MOST_LISTED", 2)
     run = with_store.attempt(requests=PROMPTS, timeout=60)
     ids = [task["id"] for task in with_store.emulator.ledger()["image_tasks"]]
-    first = str(run.error).splitlines()[0]
-    assert "The manifest could not be written: 403 AccessDenied" in first and "$0.10" in first
-    assert "goes on with 4 that are paid, without buying them again" in first
+    assert run.error is not None and str(run.error).startswith("Wait for the retry; if none is left, clear this task.")
+    said = run.error.error.message
+    assert "The manifest could not be written: 403 AccessDenied" in said and "$0.10" in said
+    assert "goes on with 4 that are paid, without buying them again" in said
     assert sum(id_ in str(run.error) for id_ in ids) == 2 and all(id_ in told(caplog) for id_ in ids)
     assert {failed["id"] for failed in xcom(run)["failed"]} == set(ids) and xcom(run)["manifest"] is None
 

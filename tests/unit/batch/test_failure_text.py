@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException, airflow_exception
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import SERVICE_FAILURE, ImageTaskFailure
+from airflow_provider_nanobanana.toapis.text_lines import LINE_WIDTH
 from tests.support.batch import failed, item, landed
 from tests.support.reports import (
     LATE,
@@ -19,6 +20,7 @@ from tests.support.reports import (
     OK,
     OVER,
     REFUSAL,
+    REFUSED,
     REMOTE,
     UNSEEN,
     URI,
@@ -72,15 +74,20 @@ def test_airflow_retries_as_long_as_a_retry_may_bring_an_image(failure: FailedIt
 
 def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() -> None:
     error = error_of(*(landed(n) for n in range(10, 27)), REFUSAL, REMOTE, LATE)
+    assert error.first_step == "Change the refused prompts, then clear this task; the rest is retried."
     assert error.message.splitlines() == [
-        f"17 of 20 images are in place; they are listed in {URI}. The batch has cost $0.45, $0.025 of it at list "
-        "price. A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on "
-        "with 1 that are paid, without buying them again. No retry changes 1 of them: change the refused prompts, then "
-        "clear the task, which keeps what is in place.",
-        "request  code                      money     image task  message",
-        "#1       content_policy_violation  refunded              words of 1",
-        "#2       generation_failed         refunded              words of 2",
-        "#3       timeout                   paid      tsk_3       words of 3",
+        "17 of 20 images are in place. The batch has cost $0.45, $0.025 of it at list price.",
+        f"Listed in {URI}",
+        "A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on with 1 that "
+        "are paid, without buying them again.",
+        "No retry changes 1 of them: change the refused prompts, then clear the task, which keeps what is in place.",
+        "request  prompt     code                      money",
+        "#1       picture 1  content_policy_violation  refunded",
+        "  words of 1",
+        "#2       picture 2  generation_failed         refunded",
+        "  words of 2",
+        "#3       picture 3  timeout                   paid",
+        "  image task tsk_3: words of 3",
     ]
     assert error.image_task_id == "tsk_1" and error.code is None
 
@@ -106,12 +113,53 @@ def test_the_advice_fits_the_failure(failure: FailedItem, words: str) -> None:
     assert ("A retry" in error.message) == failure.retryable == error.retryable
 
 
+@pytest.mark.parametrize(
+    ("failures", "first_step"),
+    [
+        ([REMOTE], "Wait for the retry; if none is left, clear this task."),
+        ([REFUSAL], "Change the refused prompts, then clear this task."),
+        ([REFUSAL, OVER], "Change the refused prompts, raise max_cost_usd, then clear this task."),
+        ([LOST], "Clear this task."),
+        ([LOST, REMOTE], "Clear this task; the rest is retried."),
+    ],
+)
+def test_the_error_begins_with_what_to_do(failures: list[FailedItem], first_step: str) -> None:
+    assert str(airflow_exception(error_of(OK, *failures))).startswith(f"{first_step}\n1 of ")
+
+
 def test_the_table_names_the_first_twenty_and_counts_the_rest() -> None:
-    table = report(*[failed(n) for n in range(1, 1001)]).failure_table()
-    lines = table.splitlines()
-    assert len(lines) == 22 and lines[20].startswith("#20 ") and lines[21] == "and 980 more in the manifest"
+    table = report(
+        *[failed(n) for n in range(1, 1001)], *[failed(n, REFUSED) for n in range(2000, 2020)]
+    ).failure_table()
+    rows = [line for line in table.splitlines() if line.startswith("#")]
+    assert len(rows) == 20 and rows[-1].startswith("#20 ")
+    assert table.splitlines()[-2:] == [
+        "and 1,000 more in the manifest",
+        "In all: 1,000 generation_failed, 20 content_policy_violation",
+    ]
     assert report().failure_table() == ""
     assert all(part in report(OVER).failure_table() for part in ("not charged", "#4 "))
+
+
+def test_words_that_the_row_before_has_are_not_said_again() -> None:
+    same = [replace(failed(n, "timeout"), message="late") for n in (1, 2)]
+    assert report(*same).failure_table().splitlines()[1:] == [
+        "#1       picture 1  timeout  refunded",
+        "  late",
+        "#2       picture 2  timeout  refunded",
+    ]
+
+
+def test_a_row_names_the_image_and_the_beginning_of_its_prompt() -> None:
+    long = item(7, prompt="espresso cup\non a café table, " * 9, name="SKU-007" + "n" * 60, variant="2026-11-26")
+    refused = replace(
+        FailedItem.from_error(long, errors.ContentRefused("no " * 99)), id="tsk_" + "7" * 30, charged="yes"
+    )
+    _, row, *words = report(refused).failure_table().splitlines()
+    assert row.startswith("SKU-007nnn") and " espresso cup on a café table, esp" in row and row.endswith("  paid")
+    assert words[0].startswith(f"  image task {refused.id}: no no")
+    assert all(len(line) <= LINE_WIDTH for line in [row, *words])
+    assert replace(long, name=None).label == "#7/2026-11-26"
 
 
 @pytest.mark.parametrize(("bill", "charged"), [(Cost(0.025), "yes"), (Cost(0.0), "no"), (Cost(0.025, True), "no")])

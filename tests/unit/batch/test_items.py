@@ -281,7 +281,7 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
 )
 def test_a_good_name_names_the_file(name: str) -> None:
     (taken,) = items({"prompt": "a", "name": name})
-    assert taken.stem() == f"{name}-{taken.fingerprint[:10]}" and taken.label == f"#0 {name!r}"
+    assert taken.stem() == f"{name}-{taken.fingerprint[:10]}" and taken.label == name
     for stem in (taken.stem(), taken.stem("t" * 8)):
         assert _STEM.fullmatch(stem)
     assert taken.stem("two") == f"{taken.stem()}-two"

@@ -20,6 +20,7 @@ def test_a_sentence_that_does_not_fit_begins_a_line() -> None:
 
 def test_a_sentence_longer_than_a_line_is_broken_between_words() -> None:
     assert fold("One. Two three four five six", width=12, indent="  ") == "One. Two\n  three four\n  five six"
+    assert fold("    One two three", width=12, indent="  ") == "    One two\n  three"
 
 
 def test_a_word_longer_than_a_line_stays_whole() -> None:
