@@ -50,16 +50,15 @@ def batch_error(
     in_place = f"{len(stored):,} of {len(stored) + len(failed):,} images are in place. {_money(totals)}"
     paragraphs = [in_place, *where, *_next_steps(failed), failure_table(failed)]
     codes = {failure.code for failure in failed}
-    error = _error_class(failed)(
+    return _error_class(failed)(
         "\n".join(paragraphs),
         image_task_id=next((failure.id for failure in failed if failure.id), None),
         code=codes.pop() if len(codes) == 1 else None,
         charged=errors.worst_charge(
             [failure.charged for failure in failed], paid=any(image.spent.paid.usd != 0 for image in stored)
         ),
+        first_step=_first_step(failed),
     )
-    error.first_step = _first_step(failed)
-    return error
 
 
 def failure_table(failed: Sequence[FailedItem]) -> str:

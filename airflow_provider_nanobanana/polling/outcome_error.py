@@ -5,7 +5,7 @@ Success, or the one error that says what became of the money and which Airflow t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis import errors
@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     FailureCode,
     failure_code,
 )
+from airflow_provider_nanobanana.toapis.text_lines import fold
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -30,29 +31,53 @@ def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | 
     if not records:
         return errors.InvalidRequest(
             "There are no image task ids to wait for: every submit failed or there was nothing to submit. "
-            "Nothing is paid; clear the submit tasks, then this one."
+            "Nothing is paid; clear the submit tasks, then this one.",
+            first_step="Correct and clear the submit tasks, then this one.",
         )
     completed = [record["id"] for record in records if record["status"] == "completed"]
     groups = _by_meaning(records)
     if not groups or (allow_partial and completed):
         return None
-    sentences = [f"{len(completed)} of {len(records)} image tasks completed."]
-    sentences += [f"{meaning.heading} {_listed(group)}. {meaning.advice}" for meaning, group in groups.items()]
+    paragraphs = [f"{len(completed)} of {len(records)} image tasks completed."]
+    for meaning, group in groups.items():
+        paragraphs += [f"{meaning.heading} ({_amount(len(group))}). {meaning.advice}", *listed_records(group)]
     if completed:
-        sentences.append(
-            f"Paid and completed: {listed_ids(completed)}. They are in this task's XCom; a download task with "
-            "trigger_rule='all_done' lands them all the same."
-        )
+        paragraphs += [
+            "Paid and completed; in this task's XCom. A download task with trigger_rule='all_done' lands them all the "
+            "same.",
+            listed_ids(completed),
+        ]
     return _error_class(groups)(
-        " ".join(sentences),
+        "\n".join(paragraphs),
         image_task_id=next(iter(groups.values()))[0]["id"],
         charged=errors.worst_charge([meaning.charged for meaning in groups], paid=bool(completed)),
+        first_step=_first_step(groups),
     )
 
 
 def listed_ids(ids: Sequence[str]) -> str:
-    """Return the first ids as text, and how many more there are."""
-    return ", ".join(ids[:_MOST_LISTED]) + _more(len(ids))
+    """Return the first ids in lines of their own, and how many more there are."""
+    lines = [fold(f"  {', '.join(ids[:_MOST_LISTED])}", indent="  ")]
+    return "\n".join([*lines, *_more(len(ids))])
+
+
+def listed_records(records: Records) -> list[str]:
+    """Return a line for each of the first records, and how many more there are."""
+    shown = [
+        fold(f"  {record['id']} ({record['error']['code']}: {record['error']['message']})", indent="    ")
+        for record in records[:_MOST_LISTED]
+    ]
+    return [*shown, *_more(len(records))]
+
+
+def _first_step(meanings: Collection[FailureCode]) -> str:
+    """Say what a person does first: which of the tasks that submit, wait and download to clear."""
+    rebuy = [meaning for meaning in meanings if meaning in (SERVICE_FAILURE, EXPIRED)]
+    if not rebuy:
+        return "Clear this task, and the download task after it; no submit task."
+    renew = "Set on_expired='resubmit'; clear" if EXPIRED in rebuy else "Clear"
+    which = "submit" if len(rebuy) == len(meanings) else "submit (where it says so)"
+    return f"{renew} {which}, this task and download."
 
 
 def _by_meaning(records: Records) -> dict[FailureCode, list[Mapping[str, Any]]]:
@@ -72,13 +97,9 @@ def _error_class(meanings: Iterable[FailureCode]) -> type[errors.ToApisError]:
     return errors.ResultExpired if failures == {EXPIRED} else errors.ImageTaskFailed
 
 
-def _listed(records: Records) -> str:
-    shown = (
-        f"{record['id']} ({record['error']['code']}: {record['error']['message']})" for record in records[:_MOST_LISTED]
-    )
-    amount = f"{len(records)} image task{'s' if len(records) > 1 else ''}"
-    return f"({amount}): {'; '.join(shown)}{_more(len(records))}"
+def _amount(count: int) -> str:
+    return f"{count} image task{'s' if count > 1 else ''}"
 
 
-def _more(count: int) -> str:
-    return f" and {count - _MOST_LISTED} more" if count > _MOST_LISTED else ""
+def _more(count: int) -> list[str]:
+    return [f"  and {count - _MOST_LISTED} more"] if count > _MOST_LISTED else []

@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.compat import TaskDeferralError, has_retry_left
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception, without_twin
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
-from airflow_provider_nanobanana.polling.outcome_error import listed_ids
+from airflow_provider_nanobanana.polling.outcome_error import listed_ids, listed_records
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
@@ -200,7 +200,8 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         incomplete = [record for record in records if record["status"] != "completed"]
         if incomplete:
             self.log.warning(
-                "Going on without %d of %d image tasks: %s", len(incomplete), len(records), incomplete[:10]
+                "Going on without %d of %d image tasks.\n%s",
+                *(len(incomplete), len(records), "\n".join(listed_records(incomplete))),
             )
         return records
 
@@ -322,15 +323,17 @@ def _read_id(entry: Any) -> str:
 
 def _key_refused(error: ToApisError, image_task_ids: Sequence[str]) -> ToApisError:
     """Return the error of a key that is shown nothing; a person must fix the connection."""
-    words = f"{error.message} {_paid(image_task_ids)} Fix the connection and clear this sensor."
-    return error.reworded(words, charged="yes")
+    words = f"{error.message} Fix the connection and clear this sensor. {_paid(image_task_ids)}"
+    return error.reworded(
+        words, charged="yes", first_step="Correct the connection, then clear this task; no submit task."
+    )
 
 
 def _triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
     """Return the error of a triggerer that is refused what this worker is shown."""
     return TransientFailure(
         "The triggerer was refused by the gateway, this worker is not: do both see the same connection "
-        f"{conn_id!r}? {_paid(image_task_ids)} A retry waits on for free.",
+        f"{conn_id!r}? A retry waits on for free. {_paid(image_task_ids)}",
         charged="yes",
     )
 
@@ -339,10 +342,10 @@ def _trigger_crashed(crash: Exception, conn_id: str, image_task_ids: Sequence[st
     """Return the error of a trigger that ended without an event."""
     return TransientFailure(
         f"The trigger failed ({crash}; the log above says why: does the triggerer see the connection {conn_id!r}?). "
-        f"{_paid(image_task_ids)} A retry waits on for free.",
+        f"A retry waits on for free. {_paid(image_task_ids)}",
         charged="yes",
     )
 
 
 def _paid(image_task_ids: Sequence[str]) -> str:
-    return f"The image tasks go on and stay paid: {listed_ids(image_task_ids)}. Do not clear the submit tasks."
+    return f"Do not clear the submit tasks. The image tasks go on and stay paid:\n{listed_ids(image_task_ids)}"

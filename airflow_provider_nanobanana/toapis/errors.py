@@ -37,6 +37,7 @@ class ToApisError(Exception):
     :param code: The service's own error code, as text.
     :param retry_after: Seconds the service asked us to wait, where it did.
     :param charged: What became of the money, where this case differs from the class.
+    :param first_step: What a person does first, where this case differs from the class.
     """
 
     retryable: ClassVar[bool] = False
@@ -55,6 +56,7 @@ class ToApisError(Exception):
         code: str | None = None,
         retry_after: float | None = None,
         charged: Charged | None = None,
+        first_step: str | None = None,
     ) -> None:
         super().__init__(message)
         self.image_task_id = image_task_id
@@ -63,6 +65,8 @@ class ToApisError(Exception):
         self.retry_after = retry_after
         if charged is not None:
             self.charged = charged
+        if first_step is not None:
+            self.first_step = first_step
 
     @property
     def message(self) -> str:

@@ -78,8 +78,8 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
     assert error.message.splitlines() == [
         "17 of 20 images are in place. The batch has cost $0.45, $0.025 of it at list price.",
         f"Listed in {URI}",
-        "A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on with 1 that "
-        "are paid, without buying them again.",
+        "A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on with 1 "
+        "that are paid, without buying them again.",
         "No retry changes 1 of them: change the refused prompts, then clear the task, which keeps what is in place.",
         "request  prompt     code                      money",
         "#1       picture 1  content_policy_violation  refunded",

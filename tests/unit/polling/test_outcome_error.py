@@ -113,3 +113,29 @@ def test_what_is_completed_without_an_image_at_the_deadline_may_still_come() -> 
     assert type(error) is errors.ImageTaskTimeout and error.charged == "yes" and error.retryable
     assert "Completed without an image so far, and paid" in error.message and "going on" not in error.message
     assert type(error_for([undelivered, F], allow_partial=False)) is errors.ImageTaskFailed
+
+
+@pytest.mark.parametrize(
+    ("codes", "first_step"),
+    [
+        ([T], "Clear this task, and the download task after it; no submit task."),
+        ([A, F], "Clear submit, this task and download."),
+        ([F, T], "Clear submit (where it says so), this task and download."),
+        ([record("e", "failed", "expired")], "Set on_expired='resubmit'; clear submit, this task and download."),
+        (
+            [record("e", "failed", "expired"), T],
+            "Set on_expired='resubmit'; clear submit (where it says so), this task and download.",
+        ),
+        ([], "Correct and clear the submit tasks, then this one."),
+    ],
+)
+def test_the_error_begins_with_the_tasks_to_clear(codes: list[dict[str, Any]], first_step: str) -> None:
+    error = error_for(codes, allow_partial=False)
+    assert error is not None and error.first_step == first_step
+
+
+def test_each_image_task_has_a_line_of_its_own() -> None:
+    error = error_for([A, B, F, T], allow_partial=False)
+    assert error is not None
+    lines = error.message.splitlines()
+    assert {"  f (failed: m)", "  t (timeout: m)", "  a, b"} <= set(lines)
