@@ -43,8 +43,7 @@ def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | 
         paragraphs += [f"{meaning.heading} ({_amount(len(group))}). {meaning.advice}", *listed_records(group)]
     if completed:
         paragraphs += [
-            "Paid and completed; in this task's XCom. A download task with trigger_rule='all_done' lands them all the "
-            "same.",
+            "Paid and completed, and in this task's XCom; a download task with trigger_rule='all_done' lands them:",
             listed_ids(completed),
         ]
     return _error_class(groups)(

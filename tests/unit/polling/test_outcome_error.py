@@ -96,7 +96,8 @@ def test_the_message_names_what_is_paid_and_what_to_clear() -> None:
         "refunded",
         "t (timeout: m)",
         "do not clear their submit",
-        "Paid and completed: a",
+        "Paid and completed",
+        "lands them:\n  a",
     ):
         assert part in error.message
 
