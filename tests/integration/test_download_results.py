@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.support.task_runner import KEPT, Run, entries_of, land, wait
+from tests.support.text import flat
 
 Buy = Callable[..., str]
 
@@ -104,7 +105,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     monkeypatch.setattr(ImageStore, "write_manifest", refused)
     run = land(entries_of(*ids), folder)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
-    assert "The manifest could not be written" in run.error.error.message and landed_ids(run) == ids[bad:]
+    assert "The manifest could not be written" in flat(run.error) and landed_ids(run) == ids[bad:]
     assert ("Images in place: 2, all paid" in str(run.error)) == (not bad)
     assert ("1 images landed, 1 not" in str(run.error)) == bool(bad)
 

@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadO
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from tests.support.task_runner import Run, TaskInstance, attempt, entries_of, land, resume, sensor, wait
+from tests.support.text import flat
 
 Buy = Callable[..., str]
 MODES = [{"deferrable": True}, {"deferrable": False}]
@@ -179,7 +180,7 @@ class TestDownload:
         run = land(entries, folder)
         assert isinstance(run.error, NanoBananaException)
         assert run.error.retryable
-        assert "a retry asks again for free" in run.error.error.message
+        assert "a retry asks again for free" in flat(run.error)
 
     def test_what_expired_at_the_service_is_lost(self, emulator: Emulator, buy: Buy, folder: Path) -> None:
         image_task_id = buy("[[fail]]")

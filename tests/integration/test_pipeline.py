@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from tests.support.images import pixels
 from tests.support.task_runner import Run, attempt, land, wait
+from tests.support.text import flat
 
 Buy = Callable[..., str]
 
@@ -114,7 +115,7 @@ def test_nothing_to_wait_for_is_said(emulator: Emulator, ids: Any) -> None:
 def test_ids_of_a_wrong_form_fail_before_anything_is_asked(emulator: Emulator, ids: Any, said: str) -> None:
     run = wait(ids)
     assert isinstance(run.error, AirflowFailException)
-    assert said in run.error.error.message
+    assert said in flat(run.error)
     assert emulator.requests() == []
 
 
@@ -180,7 +181,7 @@ def test_an_unusable_reference_stops_before_anything_is_sent(
         path.write_bytes(content)
     run = submit(reference_images=[f"file://{path}"])
     assert isinstance(run.error, AirflowFailException)
-    assert said in run.error.error.message
+    assert said in flat(run.error)
     assert emulator.requests() == []
 
 
@@ -203,7 +204,7 @@ def test_an_unusable_reference_stops_before_anything_is_sent(
 def test_a_bad_request_fails_before_money_is_spent(emulator: Emulator, options: dict[str, Any], said: str) -> None:
     run = submit(**options)
     assert isinstance(run.error, AirflowFailException)
-    assert said in run.error.error.message
+    assert said in flat(run.error)
     assert "Nothing was charged" in str(run.error)
     assert emulator.requests() == []
 
@@ -215,7 +216,7 @@ def test_a_bad_request_fails_before_money_is_spent(emulator: Emulator, options: 
 def test_what_cannot_be_adopted_fails_before_money_is_spent(emulator: Emulator, adopt: Any, said: str) -> None:
     run = submit(adopt=adopt)
     assert isinstance(run.error, AirflowFailException)
-    assert said in run.error.error.message and "nothing was charged" in str(run.error)
+    assert said in flat(run.error) and "nothing was charged" in str(run.error)
     assert emulator.requests() == []
 
 

@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.integration.batch.harness import GenerateTask
 from tests.support.task_runner import KEPT
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 
@@ -304,7 +305,7 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
     run = with_store.attempt(requests=PROMPTS, timeout=60)
     ids = [task["id"] for task in with_store.emulator.ledger()["image_tasks"]]
     assert run.error is not None and str(run.error).startswith("Wait for the retry; if none is left, clear this task.")
-    said = run.error.error.message
+    said = flat(run.error)
     assert "The manifest could not be written: 403 AccessDenied" in said and "$0.10" in said
     assert "goes on with 4 that are paid, without buying them again" in said
     assert sum(id_ in str(run.error) for id_ in ids) == 2 and all(id_ in told(caplog) for id_ in ids)
