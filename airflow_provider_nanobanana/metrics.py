@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import cache, lru_cache
 from typing import Any, Final, Literal
@@ -38,6 +40,7 @@ _TAGGED_CODES: Final = frozenset(row.code for row in FAILURE_CODES)
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 #: Three tags and a name stay below the 250 characters that it takes.
 _LONGEST_TAG: Final = 64
+_muted: Final[ContextVar[bool]] = ContextVar("muted", default=False)
 
 
 def count(name: Counter, amount: int = 1, **tags: str | None) -> None:
@@ -51,6 +54,16 @@ def timing(name: Timing, seconds: float, **tags: str | None) -> None:
     _guarded(
         lambda stats: stats.timing(f"nanobanana.{name}", timedelta(seconds=max(0.0, seconds)), tags=_readable(tags))
     )
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Send nothing from within the block, nor from the threads that work for it: nothing happens there."""
+    token = _muted.set(True)
+    try:
+        yield
+    finally:
+        _muted.reset(token)
 
 
 def prepare() -> None:
@@ -108,6 +121,8 @@ def _tag(value: str) -> str:
 
 
 def _guarded(send: Callable[[Any], object]) -> None:
+    if _muted.get():
+        return
     try:
         send(_stats())
     except Exception as error:  # noqa: BLE001 - a backend is foreign code, and behind this call is a paid image

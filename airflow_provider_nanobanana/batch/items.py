@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, parse_requests
+from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
@@ -92,6 +92,24 @@ class BatchItem:
         return f"{self.name}-{self.fingerprint[:10]}" if self.name else f"{self.head}-{self.occurrence}"
 
 
+@dataclass(frozen=True)
+class SkippedRow:
+    """A row that was left out for its fault.
+
+    :param index: Its position among the rows as given, from 0.
+    :param message: What is wrong, with the cell; at most 300 characters.
+    """
+
+    index: int
+    name: str | None
+    message: str
+
+    @property
+    def label(self) -> str:
+        """The row in words for people."""
+        return label(self.index, self.name)
+
+
 def build_items(
     given: Any,
     *,
@@ -100,10 +118,13 @@ def build_items(
     models: catalogue.Rows | None = None,
     digest_of: Callable[[str], str],
     each: Each = map,
+    template: str | None = None,
+    variants: int = 1,
+    on_skipped: Callable[[SkippedRow], object] | None = None,
 ) -> list[BatchItem]:
-    """Return the items of what a user gave: a prompt, a request, or any iterable of both; none for an empty one.
+    """Return the items of what a user gave: a prompt, a request, any iterable of both, or a table; none for no rows.
 
-    :param given: A request is a mapping of :data:`~.requests.FIELDS` (or an ``ImageRequest``); a blank field
+    :param given: A request is a mapping of :data:`~.rows.FIELDS` (or an ``ImageRequest``); a blank field
         (None, NaN, white space) is not given.
     :param defaults: The fields of requests that do not give them.
     :param default_model: Model id where neither request nor defaults name one.
@@ -111,16 +132,26 @@ def build_items(
     :param digest_of: Returns the content digest of a storage reference (64 hex digits); asked once for each distinct
         URI. Its ``InvalidRequest`` is one fault among the others; anything else it raises ends the matter.
     :param each: Asks for the digests; an executor's ``map`` reads references side by side.
-    :raises InvalidRequest: with the faults of all requests; nothing was sent.
+    :param template: A prompt over the columns of each row.
+    :param variants: How many pictures to make of each row.
+    :param on_skipped: Takes each row with a fault, which is left out then; None refuses all for the fault of one.
+    :raises InvalidRequest: with the faults of all requests, or where none is left; nothing was sent.
     """
-    requests = parse_requests(given, defaults, default_model, models)
+    requests = parse_requests(given, defaults, default_model, models=models, template=template, variants=variants)
     fingerprints = _fingerprints(requests, digest_of, each)
-    requests.check()
+    if on_skipped is None or len(requests.faults) == requests.total:
+        requests.check()
+    else:
+        for index in sorted(requests.faults):
+            on_skipped(SkippedRow(index, requests.names.get(index), requests.fault(index)))
+    sound = [
+        (request, fingerprint)
+        for request, fingerprint in zip(requests.parsed, fingerprints, strict=True)
+        if request.index not in requests.faults
+    ]
     return [
         BatchItem(request.index, request.request, request.name, occurrence, fingerprint, request.meta)
-        for request, fingerprint, occurrence in zip(
-            requests.parsed, fingerprints, _occurrences(requests.parsed, fingerprints), strict=True
-        )
+        for (request, fingerprint), occurrence in zip(sound, _occurrences(sound), strict=True)
     ]
 
 
@@ -176,10 +207,10 @@ def _stored(request: ParsedRequest) -> list[str]:
     return [uri for uri in request.request.reference_images if not is_link(uri)]
 
 
-def _occurrences(requests: list[ParsedRequest], fingerprints: list[str]) -> list[int]:
-    """Number identical requests without a name among themselves; a name tells the others apart."""
+def _occurrences(requests: Sequence[tuple[ParsedRequest, str]]) -> list[int]:
+    """Number identical requests without a name among themselves; a name tells the others apart.
+
+    :param requests: Each with its fingerprint.
+    """
     numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
-    return [
-        next(numbers[fingerprint]) if request.name is None else 0
-        for request, fingerprint in zip(requests, fingerprints, strict=True)
-    ]
+    return [next(numbers[fingerprint]) if request.name is None else 0 for request, fingerprint in requests]

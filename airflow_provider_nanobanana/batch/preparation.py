@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Cost, format_usd
-from airflow_provider_nanobanana.batch.items import BatchItem, EmptyBatch, build_items, count_unnamed, take_numbers
+from airflow_provider_nanobanana.batch.dry_run import TrialStore
+from airflow_provider_nanobanana.batch.items import (
+    BatchItem,
+    EmptyBatch,
+    SkippedRow,
+    build_items,
+    count_unnamed,
+    take_numbers,
+)
+from airflow_provider_nanobanana.batch.prompt_template import PromptTemplate
 from airflow_provider_nanobanana.batch.removed_items import left_over, restore_former_items, still_expected
+from airflow_provider_nanobanana.batch.rows import Rows, read_rows
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.batch.stop_conditions import StopConditions
 from airflow_provider_nanobanana.batch.versions import VersionChoice, redo_keys
@@ -55,6 +65,7 @@ log = logging.getLogger(__name__)
 
 #: References read at once.
 _THREADS: Final = 8
+_MOST_SKIPPED_LOGGED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,10 @@ class BatchSpec:
     :param timeout: Seconds that one attempt waits for an image.
     :param adopt: Image tasks chosen by a person, by ``client_business_id``.
     :param redo: Names, positions or URIs of images to make a new version of.
+    :param template: A prompt over the columns of each row.
+    :param variants: How many pictures to make of each row.
+    :param skips_bad_rows: Whether rows with a fault are left out, instead of refusing all.
+    :param dry_run: Whether nothing is to be bought or taken; the store must keep nothing then (``TrialStore``).
     """
 
     given: Callable[[], Any]
@@ -80,12 +95,18 @@ class BatchSpec:
     claims: ClaimMode = "auto"
     at_hand: Any = None
     redo: Sequence[str] = ()
+    template: str | None = None
+    variants: int = 1
+    skips_bad_rows: bool = False
+    dry_run: bool = False
 
     def digest(self) -> str | None:
         """Return what tells this list from another, or None where it is not at hand."""
         if self.at_hand is None:
             return None
-        return checkpoint.input_digest([self.at_hand, dict(self.defaults), *self.redo])
+        return checkpoint.input_digest(
+            [self.at_hand, dict(self.defaults), self.template, self.variants, self.skips_bad_rows, *self.redo]
+        )
 
 
 @dataclass(frozen=True)
@@ -121,16 +142,20 @@ class BatchPreparation:
             self.resumed and snapshot is not None and last is not None and last.try_number == self.attempt.try_number
         )
         # A pause that lost its records follows a slice that may have sent anything.
-        first = not (self.attempt.retry or self.attempt.cleared or self.resumed)
+        first = not self.resumed and (
+            not (self.attempt.retry or self.attempt.cleared) or checkpoint.followed_dry_run(self.store, self.attempt)
+        )
         ledger = Ledger.load(self.store, first=first or (snapshot is not None and snapshot.first))
         content, snapshot = self._content(snapshot, ledger, first=first)
         items, former, digests = _unpack(content, self.session.settings.models)
         references = ReferenceUploader.of(self.session, digests=digests, bound=True)
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
+        state.skipped = _unpack_skipped(content)
         state.claims = self._claims(state.checkpoints)
         _hold_costs(state)
         if not resumed:
             self._warn_of_another_list(snapshot)
+            _log_skipped(state.skipped)
             _reopen_items(state)
             restore_former_items(state)
             # A process that goes on after a pause need not: none pauses before the search is over.
@@ -150,6 +175,18 @@ class BatchPreparation:
         # Built now: what keeps any call from being sent is known before anything is written ahead, and the ledger
         # says that nothing was sent.
         _ = self.session.client
+        return state
+
+    def rehearse(self) -> BatchState:
+        """Return what :meth:`prepare` would, of a batch that is not to be worked on; nothing is kept of it.
+
+        But that this try sent nothing, where none before it did: the next one is a first one then.
+
+        :raises ToApisError: As of :meth:`prepare`.
+        """
+        state = replace(self, store=TrialStore(self.store)).prepare()
+        if state.ledger.complete and not any(entry.record for _, entry in state.ledger.items()):
+            checkpoint.save_dry_run(self.store, self.attempt.try_number)
         return state
 
     def _claims(self, checkpoints: CheckpointStore) -> ClaimFolder | None:
@@ -200,14 +237,20 @@ class BatchPreparation:
         if snapshot is not None:
             return snapshot.content, snapshot
         references = ReferenceUploader.of(self.session, bound=True)
+        skipped: list[SkippedRow] = []
         with WorkerPool(_THREADS) as pool:
+            rows = read_rows(self.spec.given())
+            _log_rows(rows, self.spec.template)
             items = build_items(
-                self.spec.given(),
+                rows,
                 defaults=self.spec.defaults,
                 default_model=self.session.settings.model,
                 models=self.session.settings.models,
                 digest_of=references.digest,
                 each=pool.map,
+                template=self.spec.template,
+                variants=self.spec.variants,
+                on_skipped=skipped.append if self.spec.skips_bad_rows else None,
             )
         if not items:
             raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")
@@ -216,7 +259,7 @@ class BatchPreparation:
             items = take_numbers(items, in_place, still_expected(ledger, self.session.clock()))
         items = self._with_versions(items)
         check_room(self.store, len(items))
-        content = _pack(items, references.digests, self._left_over(items, ledger))
+        content = _pack(items, references.digests, self._left_over(items, ledger), skipped)
         snapshot = checkpoint.InputSnapshot(
             self.attempt.max_tries,
             first,
@@ -234,7 +277,7 @@ class BatchPreparation:
         if self.policy.reuse_existing:
             # The run's, not the task instance's: whatever task of it makes the same image shares it.
             run = self.attempt.scope[:-2]
-            choice = VersionChoice(self.downloader.store, run, self.session.clock())
+            choice = VersionChoice(self.downloader.store, run, self.session.clock(), trial=self.spec.dry_run)
             items = choice.choose(items, redo)
             self._verified.update(choice.verified)
         elif redo:
@@ -346,8 +389,15 @@ class BatchPreparation:
         check_balance(self.session.balance(), state.budget.estimate(to_buy, state.costs.counted_usd, state.costs.bills))
 
 
-def _pack(items: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem]) -> dict[str, Any]:
-    return {"items": [_plain(item) for item in items], "digests": dict(digests), "former": [*map(_plain, former)]}
+def _pack(
+    items: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem], skipped: list[SkippedRow]
+) -> dict[str, Any]:
+    return {
+        "items": [_plain(item) for item in items],
+        "digests": dict(digests),
+        "former": [*map(_plain, former)],
+        "skipped": [[row.index, row.name, row.message] for row in skipped],
+    }
 
 
 def _plain(item: BatchItem) -> list[Any]:
@@ -374,6 +424,30 @@ def _unpack(content: Any, models: catalogue.Rows) -> tuple[list[BatchItem], list
 def _restored(index: int, request: Any, *rest: Any, models: catalogue.Rows) -> BatchItem:
     """Return an item as :func:`_plain` has it; how its request is written is what the connection says by now."""
     return BatchItem(index, ImageRequest.model_validate(request).with_models(models), *rest)
+
+
+def _unpack_skipped(content: Any) -> list[SkippedRow]:
+    """Return the rows that were left out of the list."""
+    try:
+        return [SkippedRow(*row) for row in content["skipped"]]
+    except (KeyError, TypeError) as error:
+        raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
+
+
+def _log_rows(rows: Rows, template: str | None) -> None:
+    """Say how a table was understood, and what of the template looks like a placeholder and is none."""
+    if rows.tabular:
+        log.info("%s", rows.line())
+    for text in PromptTemplate(template or "").doubtful(rows.columns or ()):
+        log.warning("The prompt holds %.80s, which is sent as it is: a placeholder is a column's name in braces", text)
+
+
+def _log_skipped(skipped: Sequence[SkippedRow]) -> None:
+    """Say which rows no picture is made of, and why."""
+    for row in skipped[:_MOST_SKIPPED_LOGGED]:
+        log.warning("Skipped row %s: %s", row.label, row.message)
+    if len(skipped) > _MOST_SKIPPED_LOGGED:
+        log.warning("Skipped rows in all: %s; the manifest lists them", f"{len(skipped):,}")
 
 
 def _hold_costs(state: BatchState) -> None:

@@ -1,32 +1,30 @@
-"""ParsedRequests: the requests of a batch as given, parsed one by one, with every fault of every one collected."""
+"""ParsedRequests: the requests of a batch as given, parsed row by row, with every fault of every one collected.
+
+A list of mappings is strict, so that a typo in a field's name is refused: data of the user's own has the key ``meta``.
+Of a table the columns that are no fields are that data.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from airflow_provider_nanobanana.batch.cells import cell_text, json_cell, read_meta
+from airflow_provider_nanobanana.batch.prompt_template import PromptTemplate
+from airflow_provider_nanobanana.batch.rows import FIELDS, MAX_REQUESTS, NOTHING_SENT, read_rows
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
-from airflow_provider_nanobanana.toapis.request_values import (
-    as_text,
-    given_fields,
-    is_blank,
-    listed,
-    readable,
-    table_fault,
-)
-from airflow_provider_nanobanana.worker_threads import take_each
+from airflow_provider_nanobanana.toapis.request_values import as_text, given_fields, is_blank, readable, table_fault
 
-MAX_REQUESTS: Final = 20_000
-#: What a request given as a mapping may hold.
-FIELDS: Final = (*ImageRequest.model_fields, "name")
 MAX_NAME: Final = 80
 """With ten digits of the hash and a suffix of at most 8 characters a stem has the 100 characters that landing takes."""
 
 _MOST_LISTED: Final = 10
+_MOST_COLUMNS: Final = 40
 _LONGEST_FAULT: Final = 300
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 #: What :meth:`BatchItem.stem` makes where there is no name.
@@ -58,7 +56,7 @@ def label(index: int, name: str | None) -> str:
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request that could be parsed, before its references are known by content."""
+    """A request that could be parsed, before its references are known by content; those of one row share its index."""
 
     index: int
     request: ImageRequest
@@ -79,16 +77,28 @@ class ParsedRequests:
     faults: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
 
+    @contextmanager
+    def noting_faults(self, index: int) -> Iterator[None]:
+        """Add the ``InvalidRequest`` raised within the block to the faults of a request."""
+        try:
+            yield
+        except InvalidRequest as error:
+            self.add_fault(index, error)
+
     def add_fault(self, index: int, error: InvalidRequest) -> None:
         """Add the fault of a request; its first one is enough."""
         self.faults.setdefault(index, error.message.rstrip("."))
+
+    def fault(self, index: int) -> str:
+        """Return the fault of a request, at most 300 characters."""
+        return f"{self.faults[index]:.{_LONGEST_FAULT}}"
 
     def check(self) -> None:
         """Raise one ``InvalidRequest`` for all faults: what was wrong, what is allowed, what was charged."""
         if not self.faults:
             return
         shown = sorted(self.faults)[:_MOST_LISTED]
-        listed = "; ".join(f"{label(i, self.names.get(i))}: {self.faults[i]:.{_LONGEST_FAULT}}" for i in shown)
+        listed = "; ".join(f"{label(i, self.names.get(i))}: {self.fault(i)}" for i in shown)
         more = f"; and {len(self.faults) - _MOST_LISTED} more" if len(self.faults) > _MOST_LISTED else ""
         raise InvalidRequest(
             f"{len(self.faults)} of {self.total} requests cannot be accepted as they are (counted from #0): "
@@ -98,62 +108,83 @@ class ParsedRequests:
 
 
 def parse_requests(
-    given: Any, defaults: Mapping[str, Any], default_model: str, models: catalogue.Rows | None = None
+    given: Any,
+    defaults: Mapping[str, Any],
+    default_model: str,
+    *,
+    models: catalogue.Rows | None = None,
+    template: str | None = None,
+    variants: int = 1,
 ) -> ParsedRequests:
-    """Parse what a user gave: a prompt, a request, or any iterable of both.
+    """Parse what a user gave: a prompt, a request, any iterable of both, or a table.
 
-    :raises InvalidRequest: it is nothing of that, a table, or more than :data:`MAX_REQUESTS`; other faults are noted.
+    :param models: The connection's own rows of models.
+    :param template: A prompt over the columns of each row; one that a row has itself replaces it, unless it is in it.
+    :param variants: How many requests to make of each row, told apart by ``variant``.
+    :raises InvalidRequest: It is nothing of that, more than :data:`~.rows.MAX_REQUESTS`, or the template names what is
+        a column of no row; other faults are noted.
     """
-    entries = _entries(given)
-    requests = ParsedRequests(len(entries))
+    rows = read_rows(given)
+    if variants > 1 and len(rows.entries) * variants > MAX_REQUESTS:
+        raise InvalidRequest(
+            f"{len(rows.entries):,} requests with variants={variants} are more than {MAX_REQUESTS:,} images, which is "
+            f"the most for one task. {NOTHING_SENT}"
+        )
+    requests = ParsedRequests(len(rows.entries))
+    entries: dict[int, _Row] = {}
+    for index, entry in enumerate(rows.entries):
+        with requests.noting_faults(index):
+            entries[index] = _read_row(entry, tabular=rows.tabular)
+    prompt = None if template is None else PromptTemplate(template)
+    if prompt is None and rows.columns and "prompt" not in rows.columns:
+        raise InvalidRequest(
+            f"The table has no column 'prompt', and the argument prompt gives no template over its columns: "
+            f"{_shown_columns(rows.columns)}. {NOTHING_SENT}"
+        )
+    if prompt is not None and rows.entries:
+        _check_template(prompt, rows.columns or dict.fromkeys(c for row in entries.values() for c in row.columns))
     common = given_fields(defaults)
-    for index, entry in enumerate(entries):
-        try:
-            with readable("it"):
-                fields = {**common, **_own_fields(entry)}
-            name = as_text(fields.pop("name", None))
-            if name is not None:
-                if fault := name_error(name):
-                    raise InvalidRequest(fault)
-                requests.names[index] = name
-            request = ImageRequest.parse(fields, default_model, frame="{faults}", models=models)
-            if fault := _count_fault(request.asked_images):
-                raise InvalidRequest(fault)
-            requests.parsed.append(ParsedRequest(index, request, name))
-        except InvalidRequest as error:
-            requests.add_fault(index, error)
+    for index, row in entries.items():
+        with requests.noting_faults(index):
+            _parse_row(
+                requests,
+                index,
+                row,
+                common=common,
+                default_model=default_model,
+                models=models,
+                template=prompt,
+                variants=variants,
+            )
     _check_unique(requests)
     return requests
 
 
-def _entries(given: Any) -> list[Any]:
-    if isinstance(given, (str, Mapping, ImageRequest)):
-        return [given]
-    if fault := table_fault(given):
-        raise InvalidRequest(
-            f"What was given {fault}. Nothing was sent and nothing was charged; a retry would meet the same."
-        )
-    if isinstance(given, bytes) or not isinstance(given, Iterable):
-        raise InvalidRequest(
-            f"There is no request in {type(given).__name__}: give a prompt (text), a request (mapping), or a list of "
-            "both. Nothing was sent and nothing was charged; a retry would meet the same."
-        )
-    # One more than allowed tells "too many", also of a list that never ends.
-    entries = listed(take_each(given), MAX_REQUESTS + 1, "The list of requests")
-    if len(entries) > MAX_REQUESTS:
-        raise InvalidRequest(
-            f"There are more than {MAX_REQUESTS:,} requests, which is the most for one task; split them, for instance "
-            "with .expand(requests=[...]). Nothing was sent and nothing was charged; a retry would meet the same."
-        )
-    return entries
+@dataclass(frozen=True)
+class _Row:
+    """What one entry gives.
+
+    :param fields: Of the request, and its name.
+    :param meta: Plain JSON.
+    :param columns: What a template may name.
+    :param ambiguous: Columns that are in ``meta`` with another value, too.
+    """
+
+    fields: Mapping[str, Any]
+    meta: Mapping[str, Any] | None
+    columns: Mapping[str, Any]
+    ambiguous: frozenset[str] = frozenset()
 
 
-def _own_fields(entry: Any) -> dict[str, Any]:
+def _read_row(entry: Any, *, tabular: bool) -> _Row:
     """Return what an entry itself gives; what it leaves blank, as rows of a table do, is not given."""
+    if isinstance(entry, InvalidRequest):
+        raise entry
     if isinstance(entry, str):
-        return {"prompt": entry}
+        return _Row({"prompt": entry}, None, {"prompt": entry})
     if isinstance(entry, ImageRequest):
-        return entry.model_dump(exclude_unset=True)
+        fields = entry.model_dump(exclude_unset=True)
+        return _Row(fields, None, fields)
     if is_blank(entry):
         raise InvalidRequest(
             f"is {entry!r:.40}: a hole, such as a failed or skipped mapped task leaves; filter the list"
@@ -161,10 +192,121 @@ def _own_fields(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, Mapping):
         kind = f"is {type(entry).__name__}, neither a prompt (text) nor a request (mapping)"
         raise InvalidRequest(f"{kind}: it {fault}" if (fault := table_fault(entry)) else kind)
+    with readable("it"):
+        return _read_table_row(entry) if tabular else _read_mapping(entry)
+
+
+def _read_mapping(entry: Mapping[Any, Any]) -> _Row:
     if strangers := [key for key in entry if key not in FIELDS]:
         shown = ", ".join(f"{key!r:.40}" for key in strangers[:5])
-        raise InvalidRequest(f"{shown} {'is no field' if len(strangers) == 1 else 'are no fields'} of a request")
-    return given_fields(entry)
+        raise InvalidRequest(
+            f"{shown} {'is no field' if len(strangers) == 1 else 'are no fields'} of a request; data of your own goes "
+            "into 'meta'"
+        )
+    fields = dict(entry)
+    own = _own_data(fields.pop("meta", None))
+    meta = read_meta(own)
+    ambiguous = (key for key in meta if key in fields and not is_blank(fields[key]) and fields[key] != own[key])
+    return _Row(given_fields(fields), meta or None, {**own, **fields}, frozenset(ambiguous))
+
+
+def _read_table_row(entry: Mapping[Any, Any]) -> _Row:
+    """Return what a row of a table gives: columns that are no fields are its own data."""
+    fields = {key: value for key, value in entry.items() if key in FIELDS}
+    own = {key: value for key, value in entry.items() if key not in FIELDS and not is_blank(value)}
+    more = _own_data(fields.pop("meta", None))
+    if twice := next((key for key in more if key in own), None):
+        raise InvalidRequest(f"cell 'meta' holds {twice!r:.40}, which is a column, too")
+    given = given_fields(fields)
+    if isinstance(references := given.get("reference_images"), str):
+        given["reference_images"] = (
+            json_cell(references, "reference_images") if references.lstrip().startswith("[") else [references]
+        )
+    if isinstance(body := given.get("extra_body"), str):
+        given["extra_body"] = body = json_cell(body, "extra_body")
+    if isinstance(body, Mapping):
+        # A struct of arrow has every field in every row.
+        given["extra_body"] = given_fields(body)
+    ambiguous = frozenset(key for key in more if key in fields)
+    return _Row(given, read_meta({**own, **more}) or None, {**more, **entry}, ambiguous)
+
+
+def _own_data(meta: Any) -> Mapping[Any, Any]:
+    """Return the mapping that ``meta`` is, also as its JSON."""
+    if is_blank(meta):
+        return {}
+    if isinstance(meta, str):
+        meta = json_cell(meta, "meta")
+    if not isinstance(meta, Mapping):
+        raise InvalidRequest(f"meta is {type(meta).__name__}, no mapping of your own data")
+    return meta
+
+
+def _check_template(template: PromptTemplate, columns: Collection[str]) -> None:
+    """Refuse a template with an identifier in braces that is a column of no row."""
+    if unknown := template.unknown(columns):
+        shown = ", ".join(f"{{{name:.40}}}" for name in unknown[:5])
+        raise InvalidRequest(
+            f"prompt is a template over the columns of the requests, and {shown} "
+            f"{'is none' if len(unknown) == 1 else 'are none'} of them. There are: {_shown_columns(columns)}. "
+            f"{NOTHING_SENT}"
+        )
+
+
+def _shown_columns(columns: Collection[str]) -> str:
+    return ", ".join(f"{column:.40}" for column in list(columns)[:_MOST_COLUMNS]) or "none"
+
+
+def _parse_row(
+    requests: ParsedRequests,
+    index: int,
+    row: _Row,
+    *,
+    common: Mapping[str, Any],
+    default_model: str,
+    models: catalogue.Rows | None,
+    template: PromptTemplate | None,
+    variants: int,
+) -> None:
+    """Add the requests of a row.
+
+    :raises InvalidRequest: It has a fault.
+    """
+    fields = {**common, **row.fields}
+    name = as_text(fields.pop("name", None))
+    if name is not None:
+        if fault := name_error(name):
+            raise InvalidRequest(fault)
+        requests.names[index] = name
+    if template is not None and (
+        is_blank(row.fields.get("prompt")) or "prompt" in template.placeholders(row.columns.keys())
+    ):
+        fields["prompt"] = _filled(template, row)
+    request = ImageRequest.parse(fields, default_model, frame="{faults}", models=models)
+    if fault := _count_fault(request.asked_images):
+        raise InvalidRequest(fault)
+    made = [request]
+    if variants > 1:
+        stems = f"{request.variant}." if request.variant else ""
+        made = [request.model_copy(update={"variant": f"{stems}{number}"}) for number in range(1, variants + 1)]
+    requests.parsed.extend(ParsedRequest(index, each, name, row.meta) for each in made)
+
+
+def _filled(template: PromptTemplate, row: _Row) -> str:
+    """Return the prompt of a row.
+
+    :raises InvalidRequest: A column is missing, blank, no text, or there twice.
+    """
+    columns = row.columns.keys()
+    if unknown := template.unknown(columns):
+        raise InvalidRequest(f"has no {unknown[0]!r:.40}, which the template of the prompt needs")
+    named = template.placeholders(columns)
+    if twice := next((column for column in named if column in row.ambiguous), None):
+        raise InvalidRequest(
+            f"{twice!r:.40}, which the template of the prompt needs, is a field and something else in meta; rename "
+            "one of them"
+        )
+    return template.fill({column: cell_text(row.columns[column], column) for column in named}, columns)
 
 
 def _count_fault(count: Any) -> str | None:

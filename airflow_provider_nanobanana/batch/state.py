@@ -34,7 +34,7 @@ from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LIN
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.budget import Budget
     from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
-    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.batch.items import BatchItem, SkippedRow
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
     from airflow_provider_nanobanana.durable.ledger import Ledger
@@ -77,6 +77,7 @@ class BatchState:
     :param name_suffix: Sets this run's images apart from others of the same names; empty where they may be reused.
     :param adopt: Image tasks chosen by a person, by ``client_business_id``.
     :param claims: Where purchases are claimed; None where they are not.
+    :param skipped: Rows that no item was made of, for their faults.
     :ivar last_errors: What kept an item from being submitted or landed for now, by its key.
     :ivar never_sent: Keys of former items that turned out not to have been submitted at all.
     """
@@ -99,6 +100,7 @@ class BatchState:
     name_suffix: str = ""
     adopt: Mapping[str, str] = field(default_factory=dict)
     claims: ClaimFolder | None = None
+    skipped: Sequence[SkippedRow] = ()
 
     def __post_init__(self) -> None:
         self.last_errors: dict[str, ToApisError] = {}

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_nanobanana.operators.arguments import one_prompt
 from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator):
-    """Call the function for a prompt, a request or a list of requests, and make them.
+    """Call the function for a prompt, a request, a list of both, a table or the path of a file of rows, and make them.
 
     A retry goes on with what the first try's function returned; a clear calls it again.
     """
@@ -37,7 +38,7 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
     custom_operator_name = "@task.nanobanana"
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        *(name for name in NanoBananaGenerateOperator.template_fields if name != "prompt"),
+        *NanoBananaGenerateOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DecoratedOperator.template_fields_renderers,
@@ -52,9 +53,8 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
         op_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for name in ("prompt", "requests"):
-            if name in kwargs:
-                raise TypeError(f"@task.nanobanana takes no {name}: the function returns what to make")
+        if "requests" in kwargs:
+            raise TypeError("@task.nanobanana takes no requests: the function returns what to make")
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
 
     def _make_images(self, context: Context, *, resumed: bool) -> Any:
@@ -68,9 +68,17 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
     def _plain_requests(self) -> None:
         """Return nothing: what the function returns is not here before it is called, whatever is shown of it."""
 
+    def _template(self) -> str | None:
+        template: str | None = one_prompt(self.prompt)
+        return template
+
     def _read_requests(self, context: Context) -> Any:
+        from airflow_provider_nanobanana.batch.row_files import names_path, names_row_file, read_row_file
+
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         given = self.python_callable(*self.op_args, **kwargs)
+        if names_path(given) or (isinstance(given, str) and names_row_file(given)):
+            return read_row_file(given)
         if isinstance(given, str) and _is_json_list(given):
             raise InvalidRequest(
                 "The function returned a list as one text (JSON): return the list itself, or [text] for one prompt "
@@ -97,6 +105,7 @@ def nanobanana_task(python_callable: Callable[..., Any]) -> TaskDecorator: ...
 def nanobanana_task(
     *,
     destination: str = ...,
+    prompt: str | None = ...,
     size: str = ...,
     resolution: str = ...,
     reference_images: Sequence[str] | None = ...,
@@ -127,9 +136,10 @@ def nanobanana_task(
 
 
 def nanobanana_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
-    """Make a function that returns a prompt, a request or a list of requests into a task that makes the images.
+    """Make a function that returns a prompt, a request, a list of both or a table into a task that makes the images.
 
-    :param kwargs: As for :class:`NanoBananaGenerateOperator`, without ``prompt`` and ``requests``.
+    :param kwargs: As for :class:`NanoBananaGenerateOperator`, without ``requests``; ``prompt`` is a template over the
+        columns of what the function returns.
     """
     return task_decorator_factory(
         python_callable=python_callable,

@@ -17,10 +17,12 @@ from airflow_provider_nanobanana.durable.state_store import decode, encode, unre
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
+    from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.state_store import StateStore
 
 INPUT_NAME: Final = "nanobanana_input"
 CHECKPOINT_NAME: Final = "nanobanana_checkpoint"
+DRY_RUN_NAME: Final = "nanobanana_dry_run"
 _VERSION: Final = 1
 #: Characters of a value; Airflow's task state store holds 65,535 bytes of JSON.
 _CHUNK: Final = 48_000
@@ -169,6 +171,23 @@ def load_checkpoint(store: StateStore) -> AttemptCheckpoint | None:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise unreadable(CHECKPOINT_NAME, error) from error
+
+
+def save_dry_run(store: StateStore, try_number: int) -> None:
+    """Note that a try, and all before it, sent nothing.
+
+    :raises TransientFailure: It is not known to be kept.
+    """
+    store.write(DRY_RUN_NAME, encode({"version": _VERSION, "try_number": try_number}))
+
+
+def followed_dry_run(store: StateStore, attempt: TaskAttempt) -> bool:
+    """Whether the try right before an attempt, and all before that, certainly sent nothing.
+
+    :raises TransientFailure: It could not be read, is damaged, or was written by another version.
+    """
+    value = _value(store, DRY_RUN_NAME)
+    return value is not None and value.get("try_number") == attempt.try_number - 1
 
 
 class CheckpointStore:

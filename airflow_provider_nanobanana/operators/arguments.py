@@ -26,6 +26,7 @@ _CHOICES: Final = {
 _LONGEST: Final = timedelta(days=30).total_seconds()
 #: As many as there are requests in one task.
 _MOST_REDONE: Final = 20_000
+MOST_VARIANTS: Final = 100
 
 
 def check_choices(operator: object, *, flags: Collection[str]) -> None:
@@ -84,6 +85,38 @@ def parse_usd(value: Any) -> Any:
     raise InvalidRequest(
         f"max_cost_usd rendered to the text {value!r:.40}, which is no number of USD; for no limit leave it out. "
         "Nothing was sent and nothing was charged; a retry would meet the same."
+    )
+
+
+def parse_variants(value: Any) -> int:
+    """Return how many pictures to make of each request, also where a template rendered it to text.
+
+    :raises InvalidRequest: It is no whole number from 1 to 100; nothing was sent.
+    """
+    text = as_text(value)
+    if isinstance(text, str) and text.strip().isascii() and text.strip().isdecimal():
+        number = int(text.strip()[:10])
+        if 1 <= number <= MOST_VARIANTS:
+            return number
+    raise InvalidRequest(
+        f"variants is a whole number from 1 to {MOST_VARIANTS}, not {value!r:.40}. Nothing was sent and nothing was "
+        "charged; a retry would meet the same."
+    )
+
+
+def parse_flag(value: Any, name: str) -> bool:
+    """Return a value that is true or false, also where a template rendered it to ``True`` or ``false``.
+
+    :raises InvalidRequest: It is anything else; nothing was sent.
+    """
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in ("true", "false"):
+        return word == "true"
+    raise InvalidRequest(
+        f"{name} is True or False, not {value!r:.40}. Nothing was sent and nothing was charged; a retry would meet the "
+        "same."
     )
 
 

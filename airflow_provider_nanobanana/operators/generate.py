@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -22,9 +23,11 @@ from airflow_provider_nanobanana.operators.arguments import (
     check_choices,
     one_prompt,
     parse_adopt,
+    parse_flag,
     parse_redo,
     parse_seconds,
     parse_usd,
+    parse_variants,
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.outcome import Outcome
-    from airflow_provider_nanobanana.batch.preparation import BatchSpec
+    from airflow_provider_nanobanana.batch.preparation import BatchPreparation, BatchSpec
     from airflow_provider_nanobanana.batch.runner import WaitSpec
     from airflow_provider_nanobanana.batch.state import BatchState
     from airflow_provider_nanobanana.durable.claims import ClaimMode
@@ -87,9 +90,11 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     * ``manifest``: URI of the JSON file beside the images, None where it could not be written.
 
     :param destination: Any ``ObjectStoragePath`` URI of a folder, such as ``s3://conn@bucket/folder``, or a local path.
-    :param prompt: What the picture shows; or give ``requests``.
+    :param prompt: What the picture shows. With ``requests`` it is a template over the columns of each of them, such as
+        ``"{name}, {colour}, on a café table"`` (docs/tables.md).
     :param requests: A list of prompts and of mappings ``{"prompt", "size", "resolution", "reference_images", "model",
-        "extra_body", "variant", "name"}``; also the output of another task.
+        "extra_body", "variant", "name", "meta"}``; a table of pandas, polars or arrow; the URI of a CSV, JSON lines or
+        Parquet file; also the output of another task. Columns of a table that are no fields travel as ``meta``.
     :param size: Aspect ratio, such as ``16:9``, of requests that give none; likewise ``resolution`` (``1K``, ``2K`` or
         ``4K``), ``reference_images``, ``model``, ``extra_body`` and ``variant``.
     :param max_cost_usd: USD; no request is submitted that would pass it, counting what earlier attempts paid, and
@@ -194,6 +199,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         self.destination = destination
         self.prompt = prompt
         self.requests = requests
+        self._has_requests = requests is not None
         self.size = size
         self.resolution = resolution
         self.reference_images = reference_images
@@ -261,6 +267,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 began = session.clock()
                 with ImageDownloader(session, self.destination) as downloader:
                     try:
+                        if parse_flag(self.is_dry_run, "dry_run") and not resumed:
+                            return self._dry_run(context, session, downloader, spec)
                         self._state = state = self._prepare(context, session, downloader, spec, resumed=resumed)
                     except EmptyBatch as empty:
                         raise AirflowSkipException(empty.message) from empty
@@ -353,6 +361,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             claims=self.claims,
             at_hand=self._plain_requests(),
             redo=parse_redo(self.redo),
+            template=self._template(),
+            variants=parse_variants(self.variants),
+            skips_bad_rows=self.on_bad_row == "skip",
         )
 
     def _plain_requests(self) -> Any:
@@ -360,31 +371,47 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         requests = self.prompt if self.requests is None else self._all_requests()
         return requests if isinstance(requests, (str, list, tuple, dict)) else None
 
+    def _template(self) -> str | None:
+        """Return the prompt where it is one over the columns of the requests."""
+        return one_prompt(self.prompt) if self._has_requests else None
+
     def _read_requests(self, context: Context) -> Any:
-        """Return what is asked for: a prompt, a request, or an iterable of both.
+        """Return what is asked for: a prompt, a request, an iterable of both, or a table; of a file its rows.
 
         :raises EmptyBatch: The tasks before were skipped.
-        :raises InvalidRequest: Neither prompt nor requests is given, or both, or requests rendered to one text.
+        :raises InvalidRequest: Nothing is given, or requests is a text that names no file of rows.
         """
         from airflow_provider_nanobanana.batch.items import EmptyBatch
+        from airflow_provider_nanobanana.batch.row_files import names_path, names_row_file, read_row_file
 
         prompt = one_prompt(self.prompt)
-        if prompt is None and self.requests is None and was_skipped(self, context):
+        given = self._all_requests()
+        # A template alone is no prompt: requests that turn out to be None must not make it one.
+        nothing = given is None and (prompt is None or self._has_requests)
+        if nothing and was_skipped(self, context):
             raise EmptyBatch("There is nothing to make: the tasks before were skipped. Nothing was charged.")
-        if (prompt is None) == (self.requests is None):
-            none = "both are None, as is the output of a task that was skipped or returned nothing"
+        if nothing:
+            what = "requests is" if prompt is not None else "both are"
             raise errors.InvalidRequest(
-                f"Give either prompt or requests: {none if prompt is None else 'both are given'}. Nothing was "
-                "sent and nothing was charged; a retry would meet the same."
+                f"Give a prompt, or requests: {what} None, as is the output of a task that was skipped or returned "
+                "nothing. Nothing was sent and nothing was charged; a retry would meet the same."
             )
-        if isinstance(self.requests, str):
+        if given is None:
+            return prompt
+        if names_path(given) or (isinstance(given, str) and names_row_file(given, bare=True)):
+            return read_row_file(given)
+        if isinstance(given, str):
             raise errors.InvalidRequest(
-                "requests is one text: a template renders to text unless the DAG sets render_template_as_native_obj. "
-                "Give a list, or the output of a task. Nothing was sent and nothing was charged."
+                "requests is one text that names no file of rows: a template renders to text unless the DAG sets "
+                "render_template_as_native_obj. Give a list, a table, the output of a task, or the URI of a CSV, JSON "
+                "lines or Parquet file. Nothing was sent and nothing was charged; a retry would meet the same."
             )
-        return prompt if self.requests is None else self._all_requests()
+        return given
 
-    def _prepare(
+    def _prepare(self, *args: Any, **how: Any) -> BatchState:
+        return self._preparation(*args, **how).prepare()
+
+    def _preparation(
         self,
         context: Context,
         session: ToApisSession,
@@ -392,7 +419,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         spec: BatchSpec,
         *,
         resumed: bool,
-    ) -> BatchState:
+    ) -> BatchPreparation:
         from airflow_provider_nanobanana.batch.preparation import BatchPreparation
         from airflow_provider_nanobanana.durable.attempt import TaskAttempt
         from airflow_provider_nanobanana.durable.state_store import state_store_for
@@ -416,7 +443,23 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 clear_rebuys=True,
             ),
             resumed=resumed,
-        ).prepare()
+        )
+
+    def _dry_run(
+        self, context: Context, session: ToApisSession, downloader: ImageDownloader, spec: BatchSpec
+    ) -> dict[str, Any]:
+        """Return what a run would do; nothing is bought, written or taken for it."""
+        from airflow_provider_nanobanana import metrics
+        from airflow_provider_nanobanana.batch.dry_run import dry_run_line, dry_run_result
+
+        # Claims are files, and only read to be written; Airflow would send the events of the assets by itself.
+        spec = replace(spec, claims="off", preflight_balance=False, dry_run=True)
+        self.outlets = []
+        with metrics.muted():
+            preparation = self._preparation(context, session, downloader, spec, resumed=False)
+            result = dry_run_result(preparation.rehearse())
+        log.info("%s", dry_run_line(result))
+        return result
 
     def _deferral(self, state: BatchState, wait: WaitSpec, *, for_nothing: bool) -> TaskDeferred:
         """Return what ends this process until the trigger of a wait fires."""

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_nanobanana.batch import requests as drafts
+from airflow_provider_nanobanana.batch import rows
 from airflow_provider_nanobanana.batch.items import BatchItem, build_items, take_numbers
-from airflow_provider_nanobanana.batch.requests import FIELDS, MAX_REQUESTS
+from airflow_provider_nanobanana.batch.rows import FIELDS, MAX_REQUESTS
 from airflow_provider_nanobanana.landing.file_names import _STEM
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageRequest
@@ -144,7 +144,7 @@ def test_a_list_without_end_is_refused() -> None:
 
 
 def test_the_most_requests_are_taken_and_one_more_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drafts, "MAX_REQUESTS", 20)
+    monkeypatch.setattr(rows, "MAX_REQUESTS", 20)
     assert len(items(["a kite"] * 20)) == 20
     assert "split them" in refusal(["a kite"] * 21)
 
