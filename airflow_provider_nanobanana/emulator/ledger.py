@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from airflow_provider_nanobanana.emulator.catalogue import CREDITS, ImageFormat, pixel_size, usd
+from airflow_provider_nanobanana.emulator.catalogue import ImageFormat, model_of, usd
 from airflow_provider_nanobanana.emulator.requests import Submission
 
 #: What is kept: the newest image tasks, as long as their prompts have no more characters than that together.
@@ -42,7 +42,7 @@ class ImageTask:
     submission: Submission
     created: float
     done: float
-    credits: int
+    credits: float
     image_format: ImageFormat = "PNG"
     failure: Failure | None = None
     announced: bool = False
@@ -54,7 +54,7 @@ class ImageTask:
     account: int = 1
 
     def __post_init__(self) -> None:
-        self.served = self.served or self.submission.count
+        self.served = self.served or self.submission.files
 
     @property
     def prompt(self) -> str:
@@ -64,7 +64,7 @@ class ImageTask:
     @property
     def pixels(self) -> tuple[int, int]:
         """Width and height of each image."""
-        return pixel_size(self.submission.size, self.submission.resolution)
+        return model_of(self.submission.model).pixel_size(self.submission.size, self.submission.resolution)
 
     def state(self, now: float) -> Literal["running", "completed", "failed"]:
         """Return where the image task stands at ``now``."""
@@ -106,8 +106,8 @@ class Forgotten:
     """What remains of the image tasks that were forgotten: how many of each status, and their credits."""
 
     by_status: Counter[str] = field(default_factory=Counter)
-    charged: int = 0
-    spent: int = 0
+    charged: float = 0
+    spent: float = 0
 
 
 @dataclass
@@ -133,7 +133,7 @@ class TaskLedger:
             submission=submission,
             created=now,
             done=now + latency,
-            credits=CREDITS[submission.resolution] * submission.count,
+            credits=submission.credits,
             account=account,
         )
         self.image_tasks[task.id] = task
@@ -187,7 +187,7 @@ class TaskLedger:
             task.done = now
         return len(running)
 
-    def spent(self, now: float) -> int:
+    def spent(self, now: float) -> float:
         """Return the credits charged and not refunded."""
         kept = sum(task.credits for task in self.image_tasks.values() if task.state(now) != "failed")
         return kept + self.forgotten.spent

@@ -10,10 +10,13 @@ from typing import Any
 from starlette.responses import Response
 
 from airflow_provider_nanobanana.emulator import errors
-from airflow_provider_nanobanana.emulator.catalogue import MAX_REFERENCES, MIME_TYPES, MODELS, ImageFormat, Model
+from airflow_provider_nanobanana.emulator.catalogue import MIME_TYPES, MODELS, ImageFormat, Model, model_of
 from airflow_provider_nanobanana.emulator.settings import Settings
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+#: A picture and what it is made of.
+_LAYERED_FILES = 4
+_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif")
 _FORMATS = {mime_type: name for name, mime_type in MIME_TYPES.items()}
 
 
@@ -32,7 +35,9 @@ class RequestRejected(Exception):
 class Submission:
     """What was asked for, after the dialect of the model has been read.
 
-    :param count: Images asked for (``n``).
+    :param resolution: In capitals, however the model spells it.
+    :param count: Images asked for, and paid each.
+    :param files: Files that come of it, layers included.
     :param image_format: Where the request names one.
     """
 
@@ -41,10 +46,17 @@ class Submission:
     size: str = "1:1"
     resolution: str = "1K"
     count: int = 1
+    files: int = 1
     references: tuple[str, ...] = ()
     response_format: str = "url"
     client_business_id: str | None = None
     image_format: ImageFormat | None = None
+
+    @property
+    def credits(self) -> float:
+        """What it costs, in credits."""
+        price = model_of(self.model).price(self.resolution, self.count, len(self.references))
+        return int(price) if price == int(price) else price
 
 
 def read_json(raw: bytes) -> Any:
@@ -71,22 +83,24 @@ def parse(body: Any, settings: Settings) -> Submission:
     if not isinstance(metadata, dict):
         raise _invalid("metadata must be an object", "metadata")
     name, model = _model(body)
-    guide = model.dialect == "guide"
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise _invalid("prompt is required", "prompt")
     if body.get("callback_url"):
         raise _invalid("no webhook is configured for this key", "callback_url", "webhook_not_configured")
+    count = _count(body.get("n", 1), metadata, model)
+    layered = _layered(body, model)
     return Submission(
         model=name,
         prompt=prompt,
-        size=_choice(body.get("size", "1:1"), model.ratios, "size"),
-        resolution=_choice((body if guide else metadata).get("resolution", "1K"), model.resolutions, "resolution"),
-        count=_count(body.get("n", 1), model),
-        references=_references(body, "reference_images" if guide else "image_urls"),
+        size=_size(body.get("size", "1:1"), model, layered=layered),
+        resolution=_resolution(body, metadata, model),
+        count=count,
+        files=_LAYERED_FILES if layered else count,
+        references=_references(body, model),
         response_format=_choice(body.get("response_format", "url"), ("url", "b64_json"), "response_format"),
         client_business_id=_client_id(body, metadata, settings),
-        image_format=_image_format(metadata),
+        image_format=_image_format(metadata, model),
     )
 
 
@@ -110,7 +124,32 @@ def _choice(value: Any, allowed: tuple[str, ...], param: str) -> str:
     return str(value)
 
 
-def _count(value: Any, model: Model) -> int:
+def _size(value: Any, model: Model, *, layered: bool) -> str:
+    if layered and value in model.resolutions:
+        return str(value)
+    if not model.takes_size(value):
+        raise _invalid(f"unsupported size {value!r}, must be one of: {', '.join(model.sizes or ('a ratio',))}", "size")
+    return str(value)
+
+
+def _resolution(body: dict[str, Any], metadata: dict[str, Any], model: Model) -> str:
+    if model.resolution == "nowhere":
+        return model.default
+    place = body if model.resolution == "top" else metadata
+    return _choice(place.get("resolution", model.default), model.resolutions, "resolution").upper()
+
+
+def _layered(body: dict[str, Any], model: Model) -> bool:
+    value = body.get("layer_decomposition", False)
+    if not isinstance(value, bool):
+        raise _invalid("layer_decomposition must be a boolean", "layer_decomposition")
+    return value and model.layers
+
+
+def _count(value: Any, metadata: dict[str, Any], model: Model) -> int:
+    options = metadata.get("sequential_image_generation_options")
+    if value == 1 and metadata.get("sequential_image_generation") == "auto" and isinstance(options, dict):
+        value = options.get("max_images", value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _invalid("n must be a number, not a string", "n")
     if not 1 <= value <= model.max_count:
@@ -118,11 +157,16 @@ def _count(value: Any, model: Model) -> int:
     return value
 
 
-def _references(body: dict[str, Any], read: str) -> tuple[str, ...]:
+def _references(body: dict[str, Any], model: Model) -> tuple[str, ...]:
     for name in ("reference_images", "image_urls"):
-        if _urls(body, name) and len(_urls(body, name)) > MAX_REFERENCES:
-            raise _invalid(f"too many images, at most {MAX_REFERENCES}", name)
-    return _urls(body, read)
+        if len(_urls(body, name)) > model.max_references:
+            raise _invalid(f"too many images, at most {model.max_references}", name)
+    found = next((urls for name in model.references if (urls := _urls(body, name))), ())
+    for url in found:
+        suffix = url.partition("?")[0].rpartition("/")[2].rpartition(".")[2].lower()
+        if suffix in _SUFFIXES and suffix not in model.formats:
+            raise _invalid(f"unsupported image format {suffix}, must be one of: {', '.join(model.formats)}", name)
+    return found
 
 
 def _urls(body: dict[str, Any], name: str) -> tuple[str, ...]:
@@ -151,7 +195,9 @@ def _client_id(body: dict[str, Any], metadata: dict[str, Any], settings: Setting
     return value
 
 
-def _image_format(metadata: dict[str, Any]) -> ImageFormat | None:
+def _image_format(metadata: dict[str, Any], model: Model) -> ImageFormat | None:
+    if model.resolution == "nowhere" and "response_format" in metadata:
+        return "JPEG" if _choice(metadata["response_format"], ("png", "jpg"), "response_format") == "jpg" else "PNG"
     options = metadata.get("imageOutputOptions")
     mime = options.get("mimeType") if isinstance(options, dict) else None
     if mime is None:

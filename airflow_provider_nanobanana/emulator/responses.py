@@ -151,7 +151,7 @@ def model_list(kind: str | None) -> dict[str, Any]:
     return {"success": True, "object": "list", "data": shown}
 
 
-def balance(credits: float | None, spent: int) -> dict[str, Any]:
+def balance(credits: float | None, spent: float) -> dict[str, Any]:
     """Return the balance of an account that started with so many credits (``None``: unlimited, shown as -1)."""
     remaining = None if credits is None else max(0.0, credits - spent)
     return {

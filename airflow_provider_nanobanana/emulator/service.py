@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_nanobanana.emulator import errors
-from airflow_provider_nanobanana.emulator.catalogue import CREDITS, usd
+from airflow_provider_nanobanana.emulator.catalogue import usd
 from airflow_provider_nanobanana.emulator.faults.rules import FaultRules, Shapes, parameter, without_words
 from airflow_provider_nanobanana.emulator.images import ImageCache, ImageSpec
 from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask, TaskLedger
@@ -97,7 +97,7 @@ class EmulatedService:
             if settings.repeated_client_ids == "refuse":
                 raise RequestRejected(errors.repeated_client_id())
             return earlier
-        price = CREDITS[submission.resolution] * submission.count
+        price = submission.credits
         if settings.credits is not None and settings.credits - self.ledger.spent(now) < price:
             raise RequestRejected(errors.no_credits())
         task = self.ledger.accept(submission, now, self._latency(shapes), account)

@@ -1,8 +1,13 @@
-"""The rows of the known models against their own rules, and what is said of prices and of models without a row."""
+"""The rows of the known models: their own rules, the documented samples of their bodies, prices, models without a row.
+
+``golden/`` holds what the documentation says of each body, written by hand.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +26,7 @@ from airflow_provider_nanobanana.toapis.catalogue import (
     row_for,
 )
 from airflow_provider_nanobanana.toapis.model_row import ModelRow
+from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 STANDARD = MODELS["gemini-3.1-flash-image-preview"]
 #: What one entry of section 12 of the contract, of the guide or of the API reference says must be there.
@@ -33,6 +39,13 @@ DOCUMENTED = [
     *("doubao-seedream-4-0", "doubao-seedream-4-5", "doubao-seedream-5-0", "doubao-seedream-5-0-pro"),
     *("qwen-image-3.0", "qwen-image-3.0-pro", "flux-2-flex", "flux-2-pro"),
     *("flux-kontext", "flux-kontext-pro", "flux-kontext-max"),
+]
+
+GOLDEN = {path.stem: json.loads(path.read_text()) for path in sorted(Path(__file__).with_name("golden").glob("*.json"))}
+CASES = [
+    pytest.param(model, case, id=f"{model}-{number}")
+    for model, golden in GOLDEN.items()
+    for number, case in enumerate(golden["cases"])
 ]
 
 
@@ -132,6 +145,36 @@ def test_a_row_may_change_a_part_of_a_known_one() -> None:
 def test_a_row_of_an_unknown_model_needs_its_dialect(row: Any) -> None:
     with pytest.raises(ValueError, match="dialect"):
         merged_rows({"mine": row})
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_row_has_a_documented_sample_that_says_where_it_is_from() -> None:
+    assert GOLDEN.keys() == MODELS.keys()
+    assert all(golden["model"] == model and golden["source"] and golden["read"] for model, golden in GOLDEN.items())
+
+
+@pytest.mark.parametrize(("model", "case"), CASES)
+def test_the_body_is_the_documented_one(model: str, case: dict[str, Any]) -> None:
+    """But for ``n``, which is left out: one request is one image; what is sent besides is said with its reason."""
+    sent = ImageRequest.parse(case["request"], model).to_body()
+    sample = {key: value for key, value in case["sample"].items() if key != "n"}
+    assert sent == {**sample, **case.get("added", {})}
+    assert "why" in case or "added" not in case
+
+
+def test_the_default_models_body_is_byte_for_byte_the_one_of_before_there_were_rows() -> None:
+    request = ImageRequest.parse(
+        {"prompt": "a kite", "size": "16:9", "resolution": "2K", "reference_images": ["https://a/b"]}
+    )
+    assert json.dumps(request.to_body("nb-1")) == (
+        '{"model": "nano_banana_2", "prompt": "a kite", "size": "16:9", "resolution": "2K", '
+        '"reference_images": ["https://a/b"], "response_format": "url", "client_business_id": "nb-1"}'
+    )
+    assert json.dumps(ImageRequest.parse({"prompt": "a kite"}).to_body()) == (
+        '{"model": "nano_banana_2", "prompt": "a kite", "size": "1:1", "resolution": "1K", "response_format": "url"}'
+    )
 
 
 # --- prices ----------------------------------------------------------------------------------------------------------
