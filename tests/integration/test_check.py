@@ -212,7 +212,7 @@ def test_an_answer_that_only_looks_like_the_first_one_is_checked_against_the_bil
     def spend(hook: NanoBananaHook) -> None:
         known = emulator.service.ledger.spent
 
-        def spent(now: float) -> int:
+        def spent(now: float) -> float:
             hidden.append(now)
             return known(now) + len(hidden)
 
