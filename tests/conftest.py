@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +56,36 @@ def everything_closed() -> Iterator[None]:
         # Nothing of ours opens a database: it is Airflow's engine, of which Python 3.13 began to warn.
         warnings.filterwarnings("ignore", r"unclosed database in <sqlite3\.Connection", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def every_manifest_is_valid(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test writes a manifest that its schema refuses, be it by a process of its own in the test's folder."""
+    from airflow_provider_nanobanana.landing.image_store import ImageStore
+    from tests.support.manifests import manifest_faults
+
+    faults: list[str] = []
+    write = ImageStore.write_manifest
+
+    def checked(self: ImageStore, name: str, data: Any) -> str:
+        # Tests of the store itself write what is no manifest, under other names.
+        if name.startswith("manifest-"):
+            faults.extend(manifest_faults(data))
+        return write(self, name, data)
+
+    monkeypatch.setattr(ImageStore, "write_manifest", checked)
+    yield
+    folder = request.node.funcargs.get("tmp_path")
+    for path in folder.rglob("manifest-*.json") if folder is not None else ():
+        content = _json(path)
+        if isinstance(content, dict) and content.get("version") == 2:
+            faults.extend(f"{path.name}: {fault}" for fault in manifest_faults(content))
+    assert faults == []
+
+
+def _json(path: Path) -> Any:
+    """Return what a file holds; None where it is none, or no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, RecursionError, ValueError):
+        return None

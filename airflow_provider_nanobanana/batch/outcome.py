@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_usd
 from airflow_provider_nanobanana.batch.items import BatchItem
+from airflow_provider_nanobanana.batch.request_facts import RequestFacts
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import (
     CONTENT_REFUSED,
@@ -24,8 +25,8 @@ from airflow_provider_nanobanana.toapis.response_values import plain_word
 class StoredItem:
     """An image in place: the one that an item asked for, or a further one of its image task.
 
-    :param image: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width`` and ``height``, as
-        ``StoredImage.record`` returns them.
+    :param image: ``uri``, ``id``, ``index``, ``sha256``, ``bytes``, ``format``, ``width``, ``height`` and ``suspect``,
+        as ``StoredImage.record`` returns them.
     :param spent: What the item cost; of a further image nothing, so that a sum counts each image task once.
     :param reused: Whether it was in place already, or another's purchase was put there first.
     :param shared: Whether its image task was bought by somebody else.
@@ -41,15 +42,23 @@ class StoredItem:
     times: Mapping[str, float | None] = field(default_factory=dict)
     extra: bool = False
 
+    @property
+    def request(self) -> RequestFacts:
+        """What is known of its request."""
+        return RequestFacts.of_item(self.item)
+
     def record(self) -> dict[str, Any]:
         """Return the plain JSON for XCom."""
         return {
             **self.image,
             "request": self.item.index,
+            **self.request.brief(),
+            "version": self.item.version,
             "cost_usd": self.spent.cost.usd,
             "paid_usd": self.spent.paid.usd,
             "reused": self.reused,
             "shared": self.shared,
+            "suspect": list(self.image.get("suspect") or ()),
         }
 
 
@@ -120,30 +129,20 @@ class FailedItem:
 
         :param rebuy_expired: As for :meth:`from_poll`.
         """
-        code = error.code or plain_word(type(error).__name__)
-        retryable = error.retryable
-        if isinstance(error, errors.ContentRefused):
-            code = CONTENT_REFUSED.code
-        elif isinstance(error, errors.InsufficientCredits):
-            code = NO_CREDITS.code
-        elif isinstance(error, errors.ResultExpired):
-            code = EXPIRED.code
-            retryable = rebuy_expired
-        return cls(
-            item,
-            error.image_task_id,
-            truncate_json(one_line(code), 60),
-            truncate_json(one_line(error.message)),
-            error.charged,
-            retryable,
-            kept=error.kept,
-        )
+        code, message = words_of(error)
+        retryable = rebuy_expired if isinstance(error, errors.ResultExpired) else error.retryable
+        return cls(item, error.image_task_id, code, message, error.charged, retryable, kept=error.kept)
 
     @classmethod
     def over_budget(cls, item: BatchItem, max_cost_usd: float) -> Self:
         """Return what becomes of an item that was not submitted because the limit is reached."""
         message = f"not submitted: it would pass max_cost_usd={format_usd(max_cost_usd)}"
         return cls(item, None, OVER_BUDGET.code, message, "no", retryable=False)
+
+    @property
+    def request(self) -> RequestFacts:
+        """What is known of its request."""
+        return RequestFacts.of_item(self.item)
 
     @property
     def charged_text(self) -> str:
@@ -160,7 +159,7 @@ class FailedItem:
         """Return the plain JSON for XCom."""
         return {
             "request": self.item.index,
-            "name": self.item.name,
+            **self.request.brief(),
             "id": self.id,
             "code": self.code,
             "message": self.message,
@@ -173,3 +172,15 @@ class FailedItem:
 
 
 Outcome = StoredItem | FailedItem
+
+
+def words_of(error: errors.ToApisError) -> tuple[str, str]:
+    """Return code and message of what an error lets one image lack: at most 60 and 160 bytes of JSON."""
+    code = error.code or plain_word(type(error).__name__)
+    if isinstance(error, errors.ContentRefused):
+        code = CONTENT_REFUSED.code
+    elif isinstance(error, errors.InsufficientCredits):
+        code = NO_CREDITS.code
+    elif isinstance(error, errors.ResultExpired):
+        code = EXPIRED.code
+    return truncate_json(one_line(code), 60), truncate_json(one_line(error.message))

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch import failure_text
 from airflow_provider_nanobanana.batch.costs import Spent
-from airflow_provider_nanobanana.batch.items import BatchItem
+from airflow_provider_nanobanana.batch.manifest import failed_entry, image_entry, manifest_content
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
+from airflow_provider_nanobanana.batch.xcom_record import fit_record
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.response_values import storable
 
-#: Version of the manifest's form.
-VERSION: Final = 1
-#: How the name of each manifest begins.
-MANIFEST_PREFIX: Final = "manifest-"
 #: Above so many images and failures XCom holds nothing for each; the manifest does.
 MOST_IN_XCOM: Final = 500
-#: Bytes of JSON for one image or failure in XCom.
-LONGEST_RECORD: Final = 600
-#: Given up in this order where ids and destinations are long; the manifest keeps them.
-_DISPENSABLE: Final = ("id", "sha256", "message", "reason")
-#: Not parsed as a URL: ``extra_body`` may hold anything, also what is none.
-_LINK: Final = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
 
 
 class BatchReport:
@@ -36,6 +24,7 @@ class BatchReport:
     :param totals: From ``CostTracker.totals``.
     :param abandoned: Records of what is paid of an earlier list and is not in place.
     :param former: Records of what was landed of an earlier list.
+    :param skipped: Rows that were left out: ``request``, ``name``, ``message``.
     """
 
     def __init__(
@@ -45,13 +34,15 @@ class BatchReport:
         *,
         abandoned: Sequence[Mapping[str, Any]] = (),
         former: Sequence[Mapping[str, Any]] = (),
+        skipped: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        ordered = sorted(outcomes, key=lambda outcome: (outcome.item.index, outcome.extra))
+        ordered = _in_order(outcomes)
         self.stored = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
         self.failed = [outcome for outcome in ordered if isinstance(outcome, FailedItem)]
         self._totals = totals
         self._abandoned = list(abandoned)
         self._former = list(former)
+        self._skipped = list(skipped)
         #: Requests whose image somebody else bought, and those whose image was in place before.
         self.shared = sum(image.shared for image in self.stored if not image.extra)
         self.reused = sum(image.reused for image in self.stored if not image.extra)
@@ -70,13 +61,14 @@ class BatchReport:
         extras = sum(image.extra for image in self.stored)
         value: dict[str, Any] = storable(
             {
-                "images": [_fitted(image.record()) for image in stored],
-                "failed": [_fitted(failure.record()) for failure in failed],
-                "quarantined": [_fitted(kept) for failure in failed if (kept := failure.quarantined())],
+                "images": [fit_record(image.record()) for image in stored],
+                "failed": [fit_record(failure.record()) for failure in failed],
+                "quarantined": [fit_record(kept) for failure in failed if (kept := failure.quarantined())],
                 "abandoned": self._abandoned if len(self._abandoned) <= MOST_IN_XCOM else [],
                 "count": len(self.stored) - extras,
                 "failed_count": len(self.failed),
                 "extra_count": extras,
+                "skipped_count": len(self._skipped),
                 "cost_usd": self._totals["cost_usd"],
                 "paid_usd": self._totals["paid_usd"],
                 "lost_race": self._totals["lost_race"],
@@ -88,32 +80,34 @@ class BatchReport:
         )
         return value
 
-    def manifest(self, *, run: Mapping[str, Any], destination: str) -> dict[str, Any]:
+    def manifest(self, *, run: Mapping[str, Any], destination: str, now: float) -> dict[str, Any]:
         """Return the manifest as plain JSON.
 
         :param run: ``dag_id``, ``run_id``, ``task_id``, ``map_index`` and whatever else names the task instance.
         :param destination: URI of the folder that the images are in.
+        :param now: Epoch seconds.
         """
-        first = [image for image in self.stored if not image.extra]
-        content: dict[str, Any] = storable(
-            {
-                "version": VERSION,
-                **run,
-                "destination": destination,
-                **self._totals,
-                "count": len(first),
-                "extra_count": len(self.stored) - len(first),
+        extras = sum(image.extra for image in self.stored)
+        return manifest_content(
+            "generate",
+            run,
+            now=now,
+            destination=destination,
+            totals=self._totals,
+            counts={
+                "count": len(self.stored) - extras,
+                "extra_count": extras,
                 "shared": self.shared,
                 "reused": self.reused,
                 "unfinished": 0,
-                "images": [_image(image) for image in self.stored],
-                "failed": [_failure(failure) for failure in self.failed],
-                "quarantined": [kept for failure in self.failed if (kept := failure.quarantined())],
-                "abandoned": self._abandoned,
-                "former": self._former,
-            }
+            },
+            images=[_image(image) for image in self.stored],
+            failed=[_failure(failure) for failure in self.failed],
+            quarantined=[kept for failure in self.failed if (kept := failure.quarantined())],
+            skipped=self._skipped,
+            abandoned=self._abandoned,
+            former=self._former,
         )
-        return content
 
     def error(self, *, allow_partial: bool, manifest_uri: str | None) -> errors.ToApisError | None:
         """Return the error that the batch amounts to, or None for success.
@@ -139,81 +133,35 @@ class BatchReport:
         return f"Images in place: {place}, missing: {len(self.failed):,}; {money}"
 
 
-def manifest_name(dag_id: str, run_id: str, task_id: str, map_index: int | None, namespace: str = "") -> str:
-    """Return what the manifest of a task instance is called, without suffix: readable, and no other's.
-
-    :param map_index: None or below 0 for one that is not mapped.
-    :param namespace: The connection's: tells installations apart whose DAGs and runs are called the same.
-    """
-    index = -1 if map_index is None or map_index < 0 else map_index
-    parts = [dag_id, run_id, task_id, str(index), *([namespace] if namespace else [])]
-    # "-" joins what may hold it: the hash alone tells a mapped "land", 1, from a task "land-1".
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
-    shown = [dag_id, run_id, task_id, *([str(index)] if index >= 0 else []), *([namespace] if namespace else [])]
-    return MANIFEST_PREFIX + "-".join([*shown, digest])
-
-
-def _fitted(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of at most 600 bytes of JSON; the keys are always all there."""
-    for key in _DISPENSABLE:
-        if len(json.dumps(record)) <= LONGEST_RECORD:
-            break
-        record = {**record, **({key: None} if key in record else {})}
-    return record
+def _in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return outcomes by row, those of one item together: several items, its variants, may share a row."""
+    given = list(outcomes)
+    places: dict[str, int] = {}
+    for outcome in given:
+        places.setdefault(outcome.item.key, len(places))
+    return sorted(given, key=lambda each: (each.item.index, places[each.item.key], each.extra))
 
 
 def _image(image: StoredItem) -> dict[str, Any]:
-    return {
-        **image.image,
-        **_identity(image.item),
-        **_spent(image.spent),
-        "reused": image.reused,
-        "shared": image.shared,
-        "times": dict(image.times),
-    }
+    return image_entry(
+        image.image,
+        image.request,
+        _money(image.spent),
+        times=image.times,
+        reused=image.reused,
+        shared=image.shared,
+    )
 
 
 def _failure(failure: FailedItem) -> dict[str, Any]:
-    return {
-        **failure.record(),
-        **_identity(failure.item),
-        **_spent(failure.spent),
-        "shared": failure.shared,
-        "retry_may_help": failure.retryable,
-        "index": failure.index,
-        **({"answer": failure.answer} if failure.answer else {}),
-    }
+    known = {"index": failure.index, "retry_may_help": failure.retryable, "shared": failure.shared}
+    return failed_entry({**failure.record(), **known}, failure.request, _money(failure.spent), answer=failure.answer)
 
 
-def _spent(spent: Spent) -> dict[str, Any]:
+def _money(spent: Spent) -> dict[str, Any]:
     return {
         "cost_usd": spent.cost.usd,
         "paid_usd": spent.paid.usd,
         "lost_race": spent.lost_race.usd,
         "cost_is_listed": spent.listed,
     }
-
-
-def _identity(item: BatchItem) -> dict[str, Any]:
-    """Return which request it was: position, name, identity, and the fields as they were asked for."""
-    fields = item.request.model_dump(mode="json")
-    return {
-        "request": item.index,
-        "name": item.name,
-        "key": item.key,
-        "digest": item.fingerprint,
-        "model": item.request.model,
-        "fields": {
-            key: _bare(value) if key in ("reference_images", "extra_body") else value for key, value in fields.items()
-        },
-    }
-
-
-def _bare(value: Any) -> Any:
-    """Return a value with every link in it stripped of what may be secret: query, fragment and user."""
-    if isinstance(value, dict):
-        return {key: _bare(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_bare(inner) for inner in value]
-    link = _LINK.fullmatch(value) if isinstance(value, str) else None
-    return f"{link[1]}{link[2]}" if link else value

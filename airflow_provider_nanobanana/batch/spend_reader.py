@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.batch.report import MANIFEST_PREFIX
+from airflow_provider_nanobanana.batch.manifest import MANIFEST_PREFIX
 from airflow_provider_nanobanana.batch.spend import SpendRecord
 from airflow_provider_nanobanana.batch.spend_records import (
     ManifestRecords,

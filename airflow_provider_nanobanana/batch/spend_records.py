@@ -1,7 +1,7 @@
 """Spend records out of what the tasks leave at a destination: manifests of generate and of download, and books.
 
-Whatever stands in the files is taken for what it says of money, and for nothing else. Manifests that were written
-before ``paid_usd`` was part of them say what was paid by ``cost_usd`` and ``reused``.
+Whatever stands in the files is taken for what it says of money, and for nothing else. Manifests of version 1 are read
+as well: they say moments in epoch seconds, and the oldest of them what was paid by ``cost_usd`` and ``reused``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.costs import micros
-from airflow_provider_nanobanana.batch.report import VERSION
+from airflow_provider_nanobanana.batch.manifest import VERSION
 from airflow_provider_nanobanana.batch.spend import Outcome, SpendRecord
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
@@ -25,6 +25,8 @@ LONGEST_REQUEST: Final = 60
 #: Characters of any other text that is kept.
 _LONGEST: Final = 250
 _DAY_SECONDS: Final = 86_400.0
+#: The first version says moments in epoch seconds.
+_VERSIONS: Final = (1, VERSION)
 _MOST_MAPPED: Final = 1 << 31
 #: Outcomes of records that pay for no image task of their own.
 _WITHOUT_ID: Final = frozenset({"shared", "reused", "further", "failed"})
@@ -63,8 +65,8 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
     """
     if not isinstance(content, dict) or not isinstance(content.get("dag_id"), str):
         raise NoManifest("it is no manifest of this provider")
-    if content.get("version") != VERSION:
-        raise NoManifest(f"it is of version {content.get('version')!s:.20}, and this reads version {VERSION}")
+    if content.get("version") not in _VERSIONS:
+        raise NoManifest(f"it is of version {content.get('version')!s:.20}, and this reads versions 1 to {VERSION}")
     entries = _Entries(content, destination)
     records = list(entries.of_download() if isinstance(content.get("image_tasks"), list) else entries.of_generate())
     latest = max((record.day for record in records), default="")
@@ -138,13 +140,14 @@ class _Entries:
             yield SpendRecord("earlier", "", *self._who, paid=rest, listed=min(rest, estimated), lost_race=lost)
 
     def _of_requests(self) -> Iterator[SpendRecord]:
-        first_of: set[Any] = set()
+        seen: set[tuple[str, int]] = set()
         for entry in self._entries("images"):
             request = entry.get("request")
-            further = isinstance(request, int) and request in first_of
-            if isinstance(request, int):
-                first_of.add(request)
-            yield self._image(entry, further=further)
+            # Variants of a row share its position.
+            asked = (_text(entry.get("key")), request if isinstance(request, int) else -1)
+            yield self._image(entry, further=asked in seen)
+            if asked != ("", -1):
+                seen.add(asked)
         for entry in self._entries("failed"):
             yield self._failure(entry)
         for entry in self._entries("former"):
@@ -182,7 +185,7 @@ class _Entries:
 
     def _left_over(self, entry: Mapping[str, Any], outcome: Outcome) -> SpendRecord:
         """Return the record of what an earlier list of requests left."""
-        expires_at = parse_time(entry.get("expires_at"))
+        expires_at = _moment(entry.get("expires_at"))
         day = "" if expires_at is None else _day(expires_at - LINK_LIFETIME_SECONDS)
         return self._record(outcome, entry, self._paid(entry), day)
 
@@ -274,8 +277,19 @@ def _resolution(model: str, pixels: tuple[Any, Any] | None) -> str:
 
 def _day(at: Any) -> str:
     """Return the day of a moment in UTC, as it is sorted; empty where it is none."""
-    seconds = parse_time(at)
+    seconds = _moment(at)
     return "" if seconds is None else _day_text(int(seconds // _DAY_SECONDS))
+
+
+def _moment(at: Any) -> float | None:
+    """Return epoch seconds of a moment as either version writes it; None where it is none."""
+    if not isinstance(at, str):
+        return parse_time(at)
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return parse_time(at)
+    return parse_time(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
 
 
 @lru_cache(maxsize=4096)

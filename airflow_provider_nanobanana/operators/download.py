@@ -13,7 +13,6 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.response_values import parse_number, storable
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import StoppableOperator, WorkerPool, take_each
 
@@ -37,7 +36,8 @@ _THREADS: Final = 4
 class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
     """Land every image of a sensor's list and return one small record an image.
 
-    A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``. What was not ready in time
+    A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``, and what the submit task has
+    handed on: ``name``, ``variant``, ``meta``, the beginning of the ``prompt``. What was not ready in time
     is asked about once more; what has not completed is left out. What can be landed is landed before anything is
     raised; a second run overwrites nothing and downloads nothing again. The records are in XCom also when the task
     fails. A manifest, named by the run, is written beside the images. Without entries it is skipped when its
@@ -76,6 +76,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         self._stop()
 
     def _land(self, context: Context) -> list[Record]:
+        from airflow_provider_nanobanana.batch.download_report import DownloadReport
         from airflow_provider_nanobanana.operators.upstream_requests import pull_requests
 
         with airflow_errors():
@@ -89,15 +90,19 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                 wanted = _wanted(entries)
                 with _open_downloader(session, self.destination) as downloader:
                     landed, lost = self._land_all(downloader, wanted, requests)
-                    push_result(context, self, landed)
-                    manifest = TaskManifest.from_context(context, downloader.store, hook.settings.namespace)
-                    unwritten = manifest.write(_manifest(manifest.run, entries, facts, landed, lost))
+                    report = DownloadReport(entries, landed, lost, facts=facts, requests=requests)
+                    records = report.result()
+                    push_result(context, self, records)
+                    store = downloader.store
+                    manifest = TaskManifest.from_context(context, store, hook.settings.namespace)
+                    content = report.manifest(run=manifest.run, destination=store.uri(""), now=session.clock())
+                    unwritten = manifest.write(content)
             uri = manifest.uri if unwritten is None else None
             self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)
             error = _loss(lost, landed) if lost else None
             if error := with_manifest_error(error, unwritten, f"Images in place: {len(landed)}"):
                 raise error
-        return landed
+        return records
 
     def _land_all(
         self, downloader: ImageDownloader, wanted: Sequence[Record], requests: Mapping[str, Request]
@@ -211,32 +216,6 @@ def _images(entry: Record) -> list[Record]:
         for image in (images if isinstance(images, list) else [images])
     ]
     return [{"id": entry.get("id"), "index": index, "url": link} for index, link in enumerate(links)]
-
-
-def _manifest(
-    run: Mapping[str, Any],
-    entries: Sequence[Record],
-    facts: Facts,
-    landed: Sequence[Record],
-    lost: Sequence[Lost],
-) -> Record:
-    """Return what a person needs who finds the folder later; links are left out: they are secrets and expire."""
-    costs = [cost for entry in entries if (cost := parse_number(entry.get("cost_usd"))) is not None]
-    content = {
-        "version": 1,
-        **run,
-        "images": list(landed),
-        "image_tasks": [
-            {key: entry.get(key) for key in ("id", "status", "expires_at", "cost_usd", "error")}
-            | dict.fromkeys(_FACTS)
-            | facts.get(str(entry.get("id")), {})
-            for entry in entries
-        ],
-        "not_landed": [{"id": image["id"], "index": image["index"], "error": error.message} for image, error in lost],
-        "quarantined": [dict(error.kept) for _, error in lost if error.kept is not None],
-        "cost_usd": round(sum(costs), 6) if costs else None,
-    }
-    return dict(storable(content))
 
 
 def _with_place(error: errors.ToApisError) -> str:

@@ -557,7 +557,8 @@ def _report(
     report = BatchReport(outcomes, totals, abandoned=left, former=removed_items.stored_records(state))
     result = report.result(manifest.uri)
     push_result(context, operator, result)
-    unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri("")))
+    now = state.session.clock()
+    unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri(""), now=now))
     if unwritten is not None:
         result = {**result, "manifest": None}
         push_result(context, operator, result)

@@ -1,7 +1,8 @@
 """TaskManifest: the JSON file beside the images that says what one task instance made; and its result in XCom.
 
 The generate and the download operator leave both behind: the result first, so that it is there whatever follows. A
-manifest that cannot be written never loses a paid image: the images are in place, and a retry writes it for free.
+manifest that cannot be written never loses a paid image: the images are in place, and a retry writes it for free. Its
+index, a line of JSON an image below ``.nanobanana/index``, is written with it; trouble with that is a warning.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import ImageStore
 
 log = logging.getLogger(__name__)
+
+#: Below the destination's own folder.
+_INDEX: Final = "index"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class TaskManifest:
     @property
     def name(self) -> str:
         """The name of the file, without its suffix."""
-        from airflow_provider_nanobanana.batch.report import manifest_name
+        from airflow_provider_nanobanana.batch.manifest import manifest_name
 
         return manifest_name(**self.run)
 
@@ -61,14 +65,27 @@ class TaskManifest:
         return self.store.uri(f"{safe_name(self.name)}.json")
 
     def write(self, content: Mapping[str, Any]) -> errors.ToApisError | None:
-        """Write the manifest and return the error that kept it from being written."""
+        """Write the manifest, then its index; return the error that kept the manifest from being written."""
         try:
             with wrap_unexpected_errors("The manifest was not written"):
                 self.store.write_manifest(self.name, content)
         except errors.ToApisError as error:
             log.warning("The manifest could not be written: %s", error.message)
             return error
+        self._write_index(content)
         return None
+
+    def _write_index(self, content: Mapping[str, Any]) -> None:
+        """Write the lines of the index anew; whoever lacks them has the manifest."""
+        from airflow_provider_nanobanana.batch.manifest import index_lines
+        from airflow_provider_nanobanana.landing.file_names import safe_name
+
+        try:
+            with wrap_unexpected_errors("The index was not written"):
+                lines = "".join(index_lines(content)).encode()
+                self.store.reserved(_INDEX).write(f"{safe_name(self.name)}.jsonl", lines, "application/x-ndjson")
+        except errors.ToApisError as error:
+            log.warning("The index of the images could not be written; the manifest has all of it: %s", error.message)
 
 
 def push_result(context: Context, operator: BaseOperator, value: Any) -> None:

@@ -88,7 +88,7 @@ def test_bytes_in_quarantine_are_named(
     spoil(monkeypatch, ids[:1], error)
     run = land(entries_of(*ids), folder)
     assert type(run.error) is NanoBananaException and KEPT["uri"] in str(run.error)
-    assert manifest_of(folder)["quarantined"] == [KEPT] and landed_ids(run) == ids[1:]
+    assert manifest_of(folder)["quarantined"] == [{**KEPT, "request": None}] and landed_ids(run) == ids[1:]
 
 
 @pytest.mark.parametrize("error", [errors.StorageFailed("403 AccessDenied"), OSError("gone"), ValueError("no JSON")])

@@ -138,7 +138,8 @@ def test_the_manifest_names_images_costs_and_failures_but_no_links(emulator: Emu
     assert [image["id"] for image in content["images"]] == [entries[0]["id"]]
     assert content["image_tasks"][0]["model"] == "nano_banana_2"
     assert content["image_tasks"][0]["client_business_id"].startswith("nb-")
-    assert content["image_tasks"][0]["completed_at"] >= content["image_tasks"][0]["created_at"] > 1_700_000_000
+    assert content["image_tasks"][0]["completed_at"] >= content["image_tasks"][0]["created_at"] > "2023-11-14T22"
+    assert [failure["code"] for failure in content["failed"]] == ["generation_failed"]
     assert content["image_tasks"][1]["error"]["code"] == "generation_failed"
     assert content["cost_usd"] == 0.025
     assert "http" not in manifest.read_text()

@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from tests.support.batch import bought_by, in_place, items, make_state, note_image_task
-from tests.support.responses import COMPLETED, FAILED, RUNNING
+from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING
 
 LISTED = 25_000
 #: Two runs and one image are enough for every story, and each is told sooner.
@@ -236,7 +236,9 @@ class Money(RuleBasedStateMachine):
     @invariant()
     def the_manifest_adds_up(self) -> None:
         for state in self.states:
-            whole = BatchReport(state.outcomes(), state.costs.totals()).manifest(run={}, destination="s3://bucket")
+            whole = BatchReport(state.outcomes(), state.costs.totals()).manifest(
+                run={}, destination="s3://bucket", now=NOW
+            )
             every = [*whole["images"], *whole["failed"]]
             for name in ("cost_usd", "paid_usd", "lost_race"):
                 assert round(sum(each[name] for each in every) * MILLION) == round(whole[name] * MILLION)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.costs import Cost, Spent
-from airflow_provider_nanobanana.batch.items import build_items
+from airflow_provider_nanobanana.batch.costs import Cost, Spent, totals
+from airflow_provider_nanobanana.batch.manifest import utc_text
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
-from airflow_provider_nanobanana.batch.report import manifest_name
+from airflow_provider_nanobanana.batch.report import BatchReport
 from airflow_provider_nanobanana.landing.image_store import StoredImage
 from airflow_provider_nanobanana.landing.storage.destination import MAX_DESTINATION
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     ImageTaskFailure,
 )
 from tests.support.batch import item, landed, spent_on
+from tests.support.manifests import manifest_faults
 from tests.support.reports import LATE, OK, REFUSAL, REFUSED, REMOTE, URI, error_of, report, verdict_of
 from tests.support.responses import FAILED, ID, NOW, RUNNING, STATUS, response
 
@@ -33,7 +34,9 @@ def result_of(*outcomes: Outcome) -> dict[str, Any]:
 
 
 def manifest_of(*outcomes: Outcome, destination: str = "s3://bucket") -> dict[str, Any]:
-    return report(*outcomes).manifest(run=RUN, destination=destination)
+    content = report(*outcomes).manifest(run=RUN, destination=destination, now=NOW)
+    assert manifest_faults(content) == []
+    return content
 
 
 # --- how an item ended ---------------------------------------------------------------------------------------------
@@ -96,11 +99,15 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
     small = result_of(*outcomes)
     assert [image["request"] for image in small["images"]] == [0, 9]
     money = {"cost_usd": 0.025, "paid_usd": 0.025, "reused": False, "shared": False}
-    assert small["images"][0] == {**OK.image, "request": 0, **money}
+    row = {"name": None, "variant": "", "version": 1, "meta": None, "prompt": "picture 0"}
+    assert small["images"][0] == {**OK.image, "request": 0, **row, **money, "suspect": []}
     assert [failure["request"] for failure in small["failed"]] == [1, 2]
     assert small["failed"][0] == {
         "request": 1,
         "name": None,
+        "variant": "",
+        "meta": None,
+        "prompt": "picture 1",
         "id": "tsk_1",
         "code": REFUSED,
         "message": "words of 1",
@@ -113,6 +120,7 @@ def test_the_result_lists_images_and_failures_in_the_order_of_the_requests() -> 
         "count": 2,
         "failed_count": 2,
         "extra_count": 0,
+        "skipped_count": 0,
         "cost_usd": 0.05,
         "paid_usd": 0.05,
         "shared": 0,
@@ -134,9 +142,10 @@ def test_above_five_hundred_requests_nothing_is_listed() -> None:
     assert len(json.dumps(more)) < 300
 
 
-def longest(id_length: int, stem: str) -> StoredItem:
+def longest(id_length: int, stem: str, folder: int = MAX_DESTINATION, **row: Any) -> StoredItem:
+    """Return an image at a destination of so many bytes."""
     stored = StoredImage(
-        uri=f"s3://{'x' * (MAX_DESTINATION - 5)}/{stem}.webp",
+        uri=f"s3://{'x' * (folder - 5)}/{stem}.webp",
         id="A" * id_length,
         index=0,
         sha256="f" * 64,
@@ -145,21 +154,27 @@ def longest(id_length: int, stem: str) -> StoredItem:
         width=12288,
         height=12288,
     )
-    return StoredItem(item(19_999), stored.record(), spent_on(Cost(0.123456, listed=True)))
+    return StoredItem(item(19_999, **row), stored.record(), spent_on(Cost(0.123456, listed=True)))
 
 
 @pytest.mark.parametrize("id_length", [0, 40, 128])
 @pytest.mark.parametrize("stem", ["f" * 16 + "-0", "n" * 80, "n" * 100])
-def test_no_record_is_over_600_bytes(id_length: int, stem: str) -> None:
-    """What makes room is never the URI: without it a downstream task has nothing."""
-    image = longest(id_length, stem)
+@pytest.mark.parametrize("folder", [20, 150, MAX_DESTINATION])
+def test_no_record_is_over_600_bytes(id_length: int, stem: str, folder: int) -> None:
+    """What makes room is never URI, id or name: without them a downstream task has nothing."""
+    name = None if stem.startswith("f") else stem[:80]
+    image = longest(id_length, stem, folder, name=name, prompt="坏" * 99, variant="v" * 300)
+    image = replace(image, item=replace(image.item, meta={"sku": "A" * 500}))
     (record,) = result_of(image)["images"]
-    assert len(json.dumps(record)) <= 600
-    assert record.keys() == image.record().keys() and record["uri"] == image.image["uri"]
+    assert len(json.dumps(record)) <= 600 and record["uri"] == image.image["uri"]
+    assert (record["name"], record["request"], record["index"]) == (name, 19_999, 0)
+    # The longest id of a service that was ever seen has 36 characters.
+    assert record["id"] == image.image["id"] or id_length == 128
 
 
 def test_a_usual_record_keeps_everything() -> None:
-    image = longest(36, "f" * 16 + "-0")
+    image = longest(36, "SKU-007-" + "f" * 10, folder=60, name="SKU-007", prompt="a red kite", variant="2026-11")
+    image = replace(image, item=replace(image.item, meta={"sku": 7}))
     assert result_of(image)["images"] == [image.record()]
 
 
@@ -168,6 +183,7 @@ def test_no_failure_is_over_600_bytes() -> None:
     failure = FailedItem.from_error(named, errors.InvalidRequest("坏" * 99, code="坏" * 99, image_task_id="\\" * 128))
     (record,) = result_of(failure)["failed"]
     assert len(json.dumps(record)) <= 600 and record["message"].startswith("坏") and record["code"].startswith("坏")
+    assert record["name"] == "n" * 80 and record["id"] == "\\" * 128
 
 
 # --- images beside the one that was asked for, and bytes in quarantine ------------------------------------------------
@@ -277,61 +293,47 @@ def test_nothing_that_postgresql_refuses_gets_into_result_or_manifest() -> None:
 
 
 def test_the_manifest_holds_request_cost_times_and_checks() -> None:
-    image = landed(2, times={"submitted_at": 1.0, "landed_at": 2.0})
+    image = landed(2, times={"submitted_at": 1.0})
     outcomes: list[Outcome] = [image, LATE, landed(0, reused=True, cost=Cost())]
     whole = manifest_of(*outcomes)
-    assert whole["version"] == 1 and RUN.items() <= whole.items() and whole["destination"] == "s3://bucket"
+    assert (
+        (whole["version"], whole["form"]) == (2, "generate")
+        and RUN.items() <= whole.items()
+        and whole["destination"] == "s3://bucket"
+    )
     assert (whole["count"], whole["reused"], whole["unfinished"]) == (2, 1, 0)
     assert (whole["cost_usd"], whole["of_which_listed_usd"]) == (0.05, 0.025)
     entry = whole["images"][1]
-    assert image.image.items() <= entry.items() and entry["times"] == {"submitted_at": 1.0, "landed_at": 2.0}
+    assert {key: entry[key] for key in image.image} == image.image
+    assert entry["times"] == {"submitted_at": "1970-01-01T00:00:01.000Z", "completed_at": None}
     assert (entry["request"], entry["key"], entry["digest"]) == (2, image.item.key, image.item.fingerprint)
     assert (entry["model"], entry["cost_usd"], entry["cost_is_listed"]) == ("nano_banana_2", 0.025, False)
-    assert entry["fields"]["prompt"] == "picture 2" and entry["reused"] is False
+    assert entry["fields"]["prompt"] == entry["prompt"] == "picture 2" and entry["reused"] is False
     (failure,) = whole["failed"]
-    assert LATE.record().items() <= failure.items() and failure["retry_may_help"] and failure["cost_is_listed"]
+    assert (
+        {key: failure[key] for key in LATE.record()} == LATE.record()
+        and failure["retry_may_help"]
+        and failure["cost_is_listed"]
+    )
     assert failure["fields"]["prompt"] == "picture 3"
     assert json.loads(json.dumps(whole, allow_nan=False)) == whole
 
 
-def test_the_manifest_holds_no_secret_of_a_link() -> None:
-    fields: dict[str, Any] = {
-        "reference_images": ["https://u:p@h/a.png?X-Amz-Signature=S3CRET#S3CRET", " HTTP://h/b.png?S3CRET"],
-        "extra_body": {"mask": {"urls": ["https://S3CRET@h/c.png?S3CRET", "http://[bad?S3CRET"]}, "text": "why? #1"},
-        "prompt": "what is this? a #1 kite",
-    }
-    whole = manifest_of(StoredItem(item(**fields), landed().image))
-    kept = whole["images"][0]["fields"]
-    assert kept["reference_images"] == ["https://h/a.png", "HTTP://h/b.png"]
-    assert kept["extra_body"]["mask"]["urls"][0] == "https://h/c.png" and kept["extra_body"]["text"] == "why? #1"
-    assert kept["prompt"] == "what is this? a #1 kite"
-    assert "S3CRET" not in json.dumps(whole) and "u:p" not in json.dumps(whole)
+def test_variants_of_a_row_stand_apart_each_with_its_further_images() -> None:
+    one, two = (replace(landed(0), item=item(0, variant=variant)) for variant in ("1", "2"))
+    beside = replace(one, image={**one.image, "index": 1}, spent=Spent(), extra=True)
+    for outcomes in ([one, beside, two], [one, two, beside]):
+        whole = manifest_of(*outcomes)
+        assert [(image["variant"], image["index"]) for image in whole["images"]] == [("1", 0), ("1", 1), ("2", 0)]
+        assert {image["request"] for image in whole["images"]} == {0} and (whole["count"], whole["extra_count"]) == (
+            2,
+            1,
+        )
 
 
-def test_a_store_s_key_with_a_question_mark_stays_whole() -> None:
-    given = {"prompt": "a", "reference_images": ["s3://bucket/hat?.png"]}
-    (taken,) = build_items(given, defaults={}, default_model="nano_banana_2", digest_of=lambda _: "0" * 64)
-    whole = manifest_of(StoredItem(taken, landed().image))
-    assert whole["images"][0]["fields"]["reference_images"] == ["s3://bucket/hat?.png"]
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (("d", "r", "land", 1), ("d", "r", "land-1", -1)),
-        (("sales-eu", "2026", "t", -1), ("sales", "eu-2026", "t", -1)),
-        (("d", "r-t", "u", None), ("d", "r", "t-u", None)),
-        (("d", "r", "t", 11), ("d", "r", "t-1", 1)),
-        (("d", "r", "t", 0), ("d", "r", "t", None)),
-    ],
-)
-def test_no_two_task_instances_share_a_manifest(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
-    assert manifest_name(*one) != manifest_name(*other)
-    assert manifest_name(*one) == manifest_name(*one) and manifest_name(*one).startswith(f"manifest-{one[0]}-{one[1]}")
-    assert manifest_name("d", "r", "t", None) == manifest_name("d", "r", "t", -1)
-
-
-def test_two_installations_have_manifests_of_their_own() -> None:
-    names = [manifest_name("d", "r", "t", -1, namespace) for namespace in ("", "prod", "staging")]
-    assert len(set(names)) == 3
-    assert names[0] == manifest_name("d", "r", "t", -1)
+def test_rows_that_were_left_out_are_counted_and_listed() -> None:
+    skipped = [{"request": 3, "name": None, "message": "prompt: is blank"}]
+    told = BatchReport([OK], totals([OK.spent]), skipped=skipped)
+    whole = told.manifest(run=RUN, destination="s3://bucket", now=NOW)
+    assert manifest_faults(whole) == []
+    assert whole["skipped"] == skipped and whole["skipped_count"] == told.result(URI)["skipped_count"] == 1

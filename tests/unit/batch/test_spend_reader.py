@@ -149,7 +149,7 @@ def test_a_copy_of_a_manifest_counts_nothing_and_is_named(tmp_path: Path) -> Non
         (b"9" * 10_000, "it is no JSON"),
         (b"[]", "it is no manifest"),
         (b'{"name": "of some other tool"}', "it is no manifest"),
-        (json.dumps({**RUN, "version": 2}).encode(), "of version 2"),
+        (json.dumps({**RUN, "version": 3}).encode(), "of version 3"),
         (json.dumps({**RUN, "images": [image("tsk_2"), 7]}).encode(), "1 of its entries"),
         (json.dumps({**RUN, "images": {"a": 1}}).encode(), "1 of its entries"),
     ],

@@ -236,7 +236,7 @@ def test_a_purchase_in_a_book_counts_at_list_price() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [None, 3, "text", [], {}, {"dag_id": "kites"}, {**RUN, "version": 2}, {**RUN, "dag_id": 7}, {**RUN, "version": {}}],
+    [None, 3, "text", [], {}, {"dag_id": "kites"}, {**RUN, "version": 3}, {**RUN, "dag_id": 7}, {**RUN, "version": {}}],
 )
 def test_what_is_no_manifest_is_refused(content: Any) -> None:
     with pytest.raises(NoManifest):

@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.durable.record import RecordState
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis import errors
 from tests.support.batch import bought_by, in_place, items, make_state, note_image_task
-from tests.support.responses import COMPLETED, FAILED
+from tests.support.responses import COMPLETED, FAILED, NOW
 
 WANTED = items(["first", "second", "third"])
 FIRST, SECOND, THIRD = WANTED
@@ -298,7 +298,7 @@ def test_the_last_line_says_who_paid() -> None:
         "Images in place: 3 (shared with other runs: 1, reused: 1), missing: 0; this task has paid $0.05, $0.025 of it "
         "lost in a race; the images cost $0.05"
     )
-    whole = report.manifest(run={}, destination="s3://bucket")
+    whole = report.manifest(run={}, destination="s3://bucket", now=NOW)
     assert [image["paid_usd"] for image in whole["images"]] == [0.0, 0.025, 0.025]
     assert [image["cost_usd"] for image in whole["images"]] == [0.025, 0.0, 0.025]
     assert [image["lost_race"] for image in whole["images"]] == [0.0, 0.025, 0.0]
