@@ -37,7 +37,7 @@ def lines_of_generate(api: AirflowApi, dag_id: str, run_id: str, prompts: Sequen
     stored = {image["request"]: image for image in reversed(result["images"])}  # the first of several images
     failed = {failure["request"]: failure for failure in result["failed"]}
     manifest = json.loads(_path(result["manifest"]).read_text()) if result["manifest"] else {"images": []}
-    submitted = {image["request"]: image["times"].get("submitted_at") for image in manifest["images"]}
+    submitted = {image["request"]: _seconds(image["times"]["submitted_at"]) for image in manifest["images"]}
     lines = []
     for index, prompt in enumerate(prompts):
         if image := stored.get(index):
@@ -70,6 +70,10 @@ def lines_of_three_tasks(api: AirflowApi, dag_id: str, run_id: str, prompts: Seq
         else:
             lines.append(Line(prompt, image_task_id, cost_usd=cost, problem=_why_not_stored(wait)))
     return lines
+
+
+def _seconds(moment: str | None) -> float | None:
+    return datetime.fromisoformat(moment).timestamp() if moment else None
 
 
 def _xcom(api: AirflowApi, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from PIL import Image
 
+from airflow_provider_nanobanana.batch.manifest import utc_text
 from dev.demo.__main__ import Folders
 from dev.demo.contact_sheet import CELL, Picture, draw_sheet
 from dev.demo.report import Line, lines_of_generate, problems, table
@@ -150,12 +151,15 @@ def test_a_run_of_one_task_has_a_line_for_each_prompt(tmp_path: Path) -> None:
     gone = {**image, "uri": (tmp_path / "gone.png").as_uri(), "request": 2}
     failure = {"request": 3, "id": "t4", "code": "content_policy_violation", "message": "refused"}
     manifest = tmp_path / "manifest.json"
-    times = {"submitted_at": stored.stat().st_mtime - 20}
-    manifest.write_text(json.dumps({"images": [{"request": 0, "times": times}, {"request": 1, "times": {}}]}))
+    listed = [
+        {"request": 0, "times": {"submitted_at": utc_text(stored.stat().st_mtime - 20)}},
+        {"request": 1, "times": {"submitted_at": None}},
+    ]
+    manifest.write_text(json.dumps({"images": listed}))
     result = {"images": [image, reused, gone], "failed": [failure], "manifest": manifest.as_uri()}
     api = cast("AirflowApi", Answers(pictures=result))
     lines = lines_of_generate(api, "dag", "run", ["a", "b", "c", "d", "e"])
-    assert [(line.path, line.seconds) for line in lines[:2]] == [(stored, pytest.approx(20)), (stored, None)]
+    assert [(line.path, line.seconds) for line in lines[:2]] == [(stored, pytest.approx(20, abs=0.01)), (stored, None)]
     assert lines[0].pixels == (16, 9)
     assert [line.problem.split(":")[0] for line in lines[2:]] == [
         "unreadable",

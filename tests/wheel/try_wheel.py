@@ -72,7 +72,7 @@ def _inspect(wheel: Path) -> None:
     foreign = {top for top in tops if top != PACKAGE and not top.endswith(".dist-info")}
     if foreign:
         sys.exit(f"The wheel holds more than the package: {sorted(foreign)}")
-    for needed in ("py.typed", "get_provider_info.py"):
+    for needed in ("py.typed", "get_provider_info.py", "manifest.schema.json"):
         if f"{PACKAGE}/{needed}" not in names:
             sys.exit(f"The wheel lacks {needed}")
 

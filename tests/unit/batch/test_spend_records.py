@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.batch.spend import SpendRecord, SpendTotals, su
 from airflow_provider_nanobanana.batch.spend_records import NoManifest, booked_record, manifest_records
 
 PLACE = "s3://bucket/pictures"
-RUN = {"version": 1, "dag_id": "kites", "run_id": "monday", "task_id": "generate", "map_index": -1}
+RUN = {"version": 2, "dag_id": "kites", "run_id": "monday", "task_id": "generate", "map_index": -1}
 IMAGE = {
     "id": "tsk_1",
     "index": 0,
@@ -27,7 +27,7 @@ IMAGE = {
     "cost_is_listed": False,
     "reused": False,
     "shared": False,
-    "times": {"submitted_at": 1795698873.0},
+    "times": {"submitted_at": "2026-11-26T13:14:33.000Z"},
     "uri": f"{PLACE}/hero-5f0c6e9a1b.png",
 }
 FAILURE = {
@@ -71,6 +71,18 @@ def test_an_image_is_told_with_all_that_it_can_be_grouped_by() -> None:
         *("bought", "tsk_1", PLACE, "kites", "monday", "generate", -1),
         *("2026-11-26", "nano_banana_2", "hero", 25_000, 0, 0),
     )
+
+
+@pytest.mark.parametrize("moment", [1795698873.0, "2026-11-26T13:14:33.000Z", "2026-11-26T23:14:33+10:00"])
+def test_both_versions_tell_the_day(moment: Any) -> None:
+    content = manifest({**IMAGE, "times": {"submitted_at": moment}}, paid=0.025)
+    assert [record.day for record in records({**content, "version": 1})] == ["2026-11-26"] == [records(content)[0].day]
+
+
+def test_variants_of_a_row_are_images_of_their_own() -> None:
+    variants = [{**IMAGE, "id": f"tsk_{k}", "key": f"hero-{k}", "variant": str(k)} for k in (1, 2, 3)]
+    further = {**variants[0], "index": 1, "cost_usd": 0.0, "paid_usd": 0.0}
+    assert totals(manifest(*variants, further, paid=0.075)) == {"paid_usd": 0.075, "bought": 3, "further": 1}
 
 
 def test_without_a_name_a_request_is_told_by_the_beginning_of_its_prompt() -> None:
@@ -154,7 +166,14 @@ def test_further_images_of_an_image_task_cost_nothing_and_share_no_money_with_it
 
 
 def test_what_a_clear_left_of_an_earlier_list_is_told_with_its_day() -> None:
-    left = {"id": "tsk_3", "key": "k", "name": "old", "cost_usd": 0.025, "paid_usd": 0.025, "expires_at": 1795785273}
+    left = {
+        "id": "tsk_3",
+        "key": "k",
+        "name": "old",
+        "cost_usd": 0.025,
+        "paid_usd": 0.025,
+        "expires_at": "2026-11-27T13:14:33.000Z",
+    }
     landed = {**left, "id": "tsk_4", "uri": f"{PLACE}/old-1.png"}
     content = manifest(abandoned=[left], former=[landed], paid=0.05)
     missing, bought = sorted(records(content), key=lambda record: record.outcome, reverse=True)
@@ -201,7 +220,7 @@ def test_what_a_download_says_of_money(image_task: dict[str, Any], expected: dic
         "status": "completed",
         "cost_usd": 0.025,
         "model": "nano_banana_2",
-        "created_at": 1795698873,
+        "created_at": "2026-11-26T13:14:33.000Z",
     }
     landed = {"id": "tsk_1", "index": 0, "width": 1536, "height": 2752}
     content = {**RUN, "images": [landed], "image_tasks": [{**entry, **image_task}], "cost_usd": 0.025}
@@ -257,12 +276,13 @@ ENTRIES = st.lists(st.dictionaries(NAMES, JSON, max_size=8) | JSON, max_size=3) 
         {"dag_id": st.text(max_size=5)},
         optional={
             **dict.fromkeys(("images", "failed", "former", "abandoned", "image_tasks"), ENTRIES),
+            "version": st.sampled_from([1, 2]),
             **dict.fromkeys(("run_id", "task_id", "map_index", "cost_usd", "paid_usd", "lost_race"), JSON),
         },
     )
 )
 def test_whatever_stands_in_a_manifest_is_counted_or_named_and_never_breaks_the_sums(content: dict[str, Any]) -> None:
-    found = manifest_records({**content, "version": 1}, PLACE)
+    found = manifest_records({"version": 2, **content}, PLACE)
     for record in found.records:
         assert record.paid is None or 0 <= record.listed <= record.paid or record.outcome == "earlier"
         assert record.paid is None or record.paid >= 0
