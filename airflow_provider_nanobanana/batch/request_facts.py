@@ -6,7 +6,6 @@ nothing. No link leaves here with what may be secret.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -15,11 +14,10 @@ from urllib.parse import urlsplit
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis.fingerprint import unsigned
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
+from airflow_provider_nanobanana.toapis.redaction import bare_link
 
 #: Characters of a prompt that go through XCom.
 PROMPT_BEGINNING: Final = 80
-#: Not parsed as a URL: ``extra_body`` may hold anything, also what is none.
-_LINK: Final = re.compile(r"\s*(https?://)(?:[^/?#]*@)?([^?#]*).*", re.IGNORECASE | re.DOTALL)
 #: Fields of a request that may hold links.
 _WITH_LINKS: Final = ("reference_images", "extra_body")
 
@@ -69,12 +67,16 @@ class RequestFacts:
     def of_submit(cls, pushed: Any, model: str | None = None) -> Self:
         """Return what a submit task has handed on under the XCom key ``nanobanana_request``; it may be anything.
 
+        The row of a mapped task is its map index.
+
         :param pushed: None, or no mapping, where nothing was handed on.
         :param model: What the service says, where the submit task said nothing.
         """
         if not isinstance(pushed, Mapping):
             return cls(model=model)
+        row = pushed.get("map_index")
         return cls(
+            index=row if isinstance(row, int) and row >= 0 else None,
             name=_text(pushed.get("name")),
             variant=_text(pushed.get("variant")),
             meta=_mapping(pushed.get("meta")),
@@ -140,5 +142,4 @@ def _bare(value: Any) -> Any:
         return {key: _bare(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_bare(inner) for inner in value]
-    link = _LINK.fullmatch(value) if isinstance(value, str) else None
-    return f"{link[1]}{link[2]}" if link else value
+    return bare_link(value) if isinstance(value, str) else value

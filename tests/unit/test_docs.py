@@ -192,9 +192,9 @@ def test_there_is_one_file_of_pins_for_each_airflow() -> None:
 
 
 def keys(value: Any) -> Any:
-    """Keep the keys of JSON, of a list those of its first entry."""
+    """Keep the keys of JSON, of a list those of its first entry; a row's own data has the keys of its row."""
     if isinstance(value, Mapping):
-        return {key: keys(inner) for key, inner in value.items()}
+        return {key: None if key == "meta" else keys(inner) for key, inner in value.items()}
     return [keys(value[0])] if isinstance(value, list) and value else type(value) if value == [] else None
 
 

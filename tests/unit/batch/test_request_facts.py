@@ -14,6 +14,7 @@ from tests.support.batch import item
 
 PUSHED = {
     "id": "tsk_1",
+    "map_index": 4,
     "name": "SKU-007",
     "variant": "2026-11",
     "prompt": "a red kite",
@@ -38,11 +39,11 @@ def test_what_a_submit_has_handed_on_is_told_in_the_same_keys() -> None:
     whole = facts.whole()
     assert whole.keys() == RequestFacts.of_item(item()).whole().keys() and whole["model"] == "nano_banana_2"
     assert whole["fields"]["size"] == "16:9" and whole["fields"]["reference_images"] == ["https://h/a.png"]
-    assert "pushed_by" not in whole["fields"] and whole["request"] is None
+    assert "pushed_by" not in whole["fields"] and whole["request"] == 4
 
 
 @pytest.mark.parametrize(
-    "pushed", [None, "a red kite", 7, [], {}, {"name": 7, "meta": "x", "prompt": None, "model": []}]
+    "pushed", [None, "a red kite", 7, [], {}, {"name": 7, "meta": "x", "prompt": None, "map_index": -1}]
 )
 def test_whatever_stands_in_xcom_is_no_reason_to_fail(pushed: Any) -> None:
     facts = RequestFacts.of_submit(pushed, "nano_banana_2")

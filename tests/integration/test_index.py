@@ -1,0 +1,95 @@
+"""The index beside the manifests: what an engine finds in it, and what becomes of a run that cannot write it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.landing.storage.local import LocalStorage
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from tests.support.pages import snippets
+from tests.support.task_runner import Run, TaskInstance, attempt, entries_of, land
+from tests.support.task_state_store import MemoryTaskStateStore
+
+#: Where the page has its pictures.
+SHOWN = "/data/catalogue"
+ROWS = [
+    {"name": "SKU-007", "prompt": "a red running shoe on concrete", "meta": {"price": 89.9, "colour": "red"}},
+    {"name": "SKU-008", "prompt": "a blue running shoe on concrete", "meta": {"price": 94.5, "colour": "blue"}},
+    {"name": "SKU-011", "prompt": "a wool scarf on linen", "meta": {"price": 39.0, "season": "winter"}},
+]
+
+
+def generate(folder: Path, run_id: str, requests: Any, **options: Any) -> Run:
+    operator = NanoBananaGenerateOperator(
+        task_id="pictures", requests=requests, destination=str(folder), poke_interval=0.05, timeout=20, **options
+    )
+    run = attempt(operator, TaskInstance(task_id="pictures", run_id=run_id, store=MemoryTaskStateStore()))
+    assert run.error is None
+    return run
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / ".nanobanana" / "index").iterdir())
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "catalogue"
+
+
+def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, folder: Path) -> None:
+    """The query of docs/results.md, and its output."""
+    import duckdb
+
+    generate(folder, "monday", ROWS, size="3:4")
+    generate(folder, "tuesday", [ROWS[0], {"name": "poster", "prompt": "a running shoe, poster"}])
+    (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
+    (output,) = [each.text for each in snippets("text") if each.page == "results.md"]
+    shown = str(duckdb.sql(query.replace(SHOWN, str(folder))))
+    assert shown.strip() == output.strip()
+    old = query.replace(SHOWN, str(folder)).replace("written_at > now()", "written_at < now()")
+    assert duckdb.sql(old).fetchall() == []
+
+
+def test_the_index_is_named_as_its_manifest_and_written_anew_with_it(emulator: Emulator, folder: Path) -> None:
+    first = generate(folder, "monday", ROWS)
+    written = lines(folder)
+    assert [line["meta"] for line in written] == [row["meta"] for row in ROWS]
+    assert {line["uri"] for line in written} == {image["uri"] for image in first.result["images"]}
+    (index,) = (folder / ".nanobanana" / "index").iterdir()
+    assert index.name == Path(first.result["manifest"]).name.replace(".json", ".jsonl")
+    generate(folder, "monday", ROWS[:1])
+    assert [line["name"] for line in lines(folder)] == ["SKU-007"]
+
+
+def test_a_download_writes_the_same_lines(emulator: Emulator, buy: Callable[..., str], folder: Path) -> None:
+    generate(folder, "monday", ROWS[:1])
+    land(entries_of(buy("a kite")), folder)
+    one, other = sorted(lines(folder), key=lambda line: str(line["name"]), reverse=True)
+    assert one.keys() == other.keys() and one["name"] == "SKU-007" and other["name"] is None
+    assert other["submitted_at"] <= other["written_at"] and other["model"] == "nano_banana_2"
+
+
+def test_an_index_that_cannot_be_written_fails_nothing(
+    emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write = LocalStorage.write
+
+    def refused(self: LocalStorage, name: str, *content: Any) -> None:
+        if name.endswith(".jsonl"):
+            raise StorageFailed("403 AccessDenied")
+        write(self, name, *content)
+
+    monkeypatch.setattr(LocalStorage, "write", refused)
+    run = generate(folder, "monday", ROWS[:1])
+    assert run.result["count"] == 1 and Path(run.result["manifest"].removeprefix("file://")).exists()
+    (record,) = [record for record in caplog.records if "index of the images" in record.getMessage()]
+    assert record.levelname == "WARNING" and "403 AccessDenied" in record.getMessage()
