@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.batch import failure_text
 from airflow_provider_nanobanana.batch.costs import Spent
+from airflow_provider_nanobanana.batch.items import SkippedRow
 from airflow_provider_nanobanana.batch.manifest import failed_entry, image_entry, manifest_content
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.xcom_record import fit_record
@@ -24,7 +25,7 @@ class BatchReport:
     :param totals: From ``CostTracker.totals``.
     :param abandoned: Records of what is paid of an earlier list and is not in place.
     :param former: Records of what was landed of an earlier list.
-    :param skipped: Rows that were left out: ``request``, ``name``, ``message``.
+    :param skipped: Rows that were left out.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class BatchReport:
         *,
         abandoned: Sequence[Mapping[str, Any]] = (),
         former: Sequence[Mapping[str, Any]] = (),
-        skipped: Sequence[Mapping[str, Any]] = (),
+        skipped: Sequence[SkippedRow] = (),
     ) -> None:
         ordered = _in_order(outcomes)
         self.stored = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
@@ -42,7 +43,7 @@ class BatchReport:
         self._totals = totals
         self._abandoned = list(abandoned)
         self._former = list(former)
-        self._skipped = list(skipped)
+        self._skipped = [{"request": row.index, "name": row.name, "message": row.message} for row in skipped]
         #: Requests whose image somebody else bought, and those whose image was in place before.
         self.shared = sum(image.shared for image in self.stored if not image.extra)
         self.reused = sum(image.reused for image in self.stored if not image.extra)

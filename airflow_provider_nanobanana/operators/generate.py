@@ -554,7 +554,8 @@ def _report(
     removed_items.log_abandoned(state, left)
     store = state.downloader.store
     manifest = TaskManifest.from_context(context, store, state.session.settings.namespace)
-    report = BatchReport(outcomes, totals, abandoned=left, former=removed_items.stored_records(state))
+    former = removed_items.stored_records(state)
+    report = BatchReport(outcomes, totals, abandoned=left, former=former, skipped=state.skipped)
     result = report.result(manifest.uri)
     push_result(context, operator, result)
     now = state.session.clock()

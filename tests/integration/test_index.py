@@ -49,8 +49,10 @@ def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, fo
     """The query of docs/results.md, and its output."""
     import duckdb
 
-    generate(folder, "monday", ROWS, size="3:4")
-    generate(folder, "tuesday", [ROWS[0], {"name": "poster", "prompt": "a running shoe, poster"}])
+    generate(folder, "monday", ROWS, size="3:4", variant="autumn")
+    # The first is in place, and listed again.
+    again = generate(folder, "tuesday", [ROWS[0], {"prompt": "a Running Shoe, poster"}], size="3:4", variant="autumn")
+    assert again.result["reused"] == 1
     (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
     (output,) = [each.text for each in snippets("text") if each.page == "results.md"]
     shown = str(duckdb.sql(query.replace(SHOWN, str(folder))))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch.costs import Cost, Spent, totals
+from airflow_provider_nanobanana.batch.items import SkippedRow
 from airflow_provider_nanobanana.batch.manifest import utc_text
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.report import BatchReport
@@ -329,8 +330,8 @@ def test_variants_of_a_row_stand_apart_each_with_its_further_images() -> None:
 
 
 def test_rows_that_were_left_out_are_counted_and_listed() -> None:
-    skipped = [{"request": 3, "name": None, "message": "prompt: is blank"}]
-    told = BatchReport([OK], totals([OK.spent]), skipped=skipped)
+    told = BatchReport([OK], totals([OK.spent]), skipped=[SkippedRow(3, None, "prompt: is blank")])
     whole = told.manifest(run=RUN, destination="s3://bucket", now=NOW)
     assert manifest_faults(whole) == []
-    assert whole["skipped"] == skipped and whole["skipped_count"] == told.result(URI)["skipped_count"] == 1
+    assert whole["skipped"] == [{"request": 3, "name": None, "message": "prompt: is blank"}]
+    assert whole["skipped_count"] == told.result(URI)["skipped_count"] == 1
