@@ -100,7 +100,7 @@ def _timed(what: str, act: Callable[[], object]) -> None:
 def _query(files: str) -> None:
     import duckdb
 
-    found = duckdb.sql(f"SELECT uri, meta->>'price' FROM read_json('{files}') WHERE prompt LIKE '%running shoe 77,%'")
+    found = duckdb.execute(f"SELECT uri, meta->>'price' FROM read_json('{files}') WHERE prompt LIKE '%running shoe 77,%'")
     assert len(found.fetchall()) == 1
 
 

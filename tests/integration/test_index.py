@@ -58,7 +58,7 @@ def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, fo
     shown = str(duckdb.sql(query.replace(SHOWN, str(folder))))
     assert shown.strip() == output.strip()
     old = query.replace(SHOWN, str(folder)).replace("written_at > now()", "written_at < now()")
-    assert duckdb.sql(old).fetchall() == []
+    assert duckdb.execute(old).fetchall() == []
 
 
 def test_the_index_is_named_as_its_manifest_and_written_anew_with_it(emulator: Emulator, folder: Path) -> None:
