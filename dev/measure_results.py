@@ -100,8 +100,9 @@ def _timed(what: str, act: Callable[[], object]) -> None:
 def _query(files: str) -> None:
     import duckdb
 
-    found = duckdb.execute(f"SELECT uri, meta->>'price' FROM read_json('{files}') WHERE prompt LIKE '%running shoe 77,%'")
-    assert len(found.fetchall()) == 1
+    where = "prompt LIKE '%running shoe 77,%'"
+    found = duckdb.execute(f"SELECT uri, meta->>'price' FROM read_json('{files}') WHERE {where}").fetchall()
+    assert len(found) == 1
 
 
 if __name__ == "__main__":
