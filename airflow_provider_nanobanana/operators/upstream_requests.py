@@ -129,6 +129,6 @@ def _submits_before(operator: BaseOperator) -> Iterator[Any]:
 
 def _rows_of(operator: BaseOperator, submit: Any, map_index: int) -> dict[str, int]:
     """Return which instances of a submit task to ask: within a mapped task group that of the own row, else all."""
-    own = {id(group) for group in operator.iter_mapped_task_groups()}
-    shared = any(id(group) in own for group in submit.iter_mapped_task_groups())
+    own = {group.group_id for group in operator.iter_mapped_task_groups()}
+    shared = any(group.group_id in own for group in submit.iter_mapped_task_groups())
     return {"map_indexes": map_index} if shared else {}
