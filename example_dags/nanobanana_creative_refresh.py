@@ -11,6 +11,7 @@ import json
 from datetime import datetime
 from pathlib import Path
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, Param, task
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
@@ -48,10 +49,11 @@ with DAG(
         task_id="submit", variant=DAY, map_index_template="{{ task.size }} {{ task.prompt[:80] }}"
     ).expand_kwargs(plan())
     wait = NanoBananaSensor(task_id="wait", image_task_ids=submit.output, allow_partial=True, trigger_rule="all_done")
-    NanoBananaDownloadOperator(
+    download = NanoBananaDownloadOperator(
         task_id="download",
         images=wait.output,
         destination="{{ params.destination }}/" + DAY,
         outlets=[Asset("nanobanana_creatives")],
         trigger_rule="all_done",
     )
+    [submit, wait, download] >> EmptyOperator(task_id="complete")

@@ -44,6 +44,8 @@ _LONGEST_QUEUE_WAIT: Final = 60.0
 class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
+    Under the XCom key ``nanobanana_request`` it leaves what was asked for, which a download after it finds by that id.
+
     A retry, or a clear, first finds out what the earlier attempt bought and uses it while its result lives
     (``docs/durability.md``). All submits of a machine keep the account's ``submit_rate`` together; a slot that is more
     than ten seconds away, and a rate limit that persists, are waited for without a worker slot.
@@ -55,7 +57,8 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
     :param model: Model id; the connection's when None.
     :param response_format: ``url`` or ``b64_json``.
     :param extra_body: Fields sent as they are; they win over ours.
-    :param variant: Makes an otherwise equal request a different one, such as ``{{ ds }}`` for a picture a day.
+    :param variant: Makes an otherwise equal request a different one, such as
+        ``{{ dag_run.run_after.strftime('%Y-%m-%d') }}`` for a picture a day; ``ds`` is not there in every run.
     :param name: What you call the picture, for a mapped task whose upstream may list it at another place another time:
         what was bought is then found by name, not by map index. As the name of a request of generate; unique among the
         mapped tasks. The download calls its file by it.

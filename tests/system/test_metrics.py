@@ -17,7 +17,7 @@ def test_workers_and_triggers_send_their_metrics(system: System, statsd: StatsdS
     seen = len(statsd.named("nanobanana.detection_delay"))
     run = system.start("nanobanana_pipeline", prompts=["a red kite", "failed later [[fail]]"])
     run.wait_for("wait", "deferred")
-    assert run.wait() == "failed", "the watcher makes the run red"
+    assert run.wait() == "failed", "complete makes the run red"
 
     for name, amount in {"submitted": 2, "completed": 1, "failed": 1, "cost_micro_usd": 25_000, "polls": 2}.items():
         statsd.wait_for(f"nanobanana.{name}", before[name] + amount, **CONN)

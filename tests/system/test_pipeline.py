@@ -51,10 +51,10 @@ def test_prompts_become_files_and_no_worker_waits(system: System) -> None:
 def test_refused_and_failed_prompts_do_not_lose_the_others(system: System) -> None:
     prompts = ["good one", "refused at once [[refuse]]", "good two", "failed later [[fail]]"]
     run = system.start(PIPELINE, prompts=prompts)
-    assert run.wait() == "failed", "the watcher makes the run red"
+    assert run.wait() == "failed", "complete makes the run red"
     states = run.states()
     assert states["submit"] == ["success", "failed", "success", "success"]
-    assert (states["wait"], states["download"], states["watcher"]) == (["failed"], ["success"], ["failed"])
+    assert (states["wait"], states["download"], states["complete"]) == (["failed"], ["success"], ["upstream_failed"])
     assert [entry["status"] for entry in run.xcom("wait")] == ["completed", "completed", "failed"]
     assert len(landed(system)) == 2
     assert system.emulator.ledger()["net_usd"] == pytest.approx(2 * 0.025)
