@@ -178,7 +178,18 @@ def parse_meta(value: Any) -> dict[str, Any] | None:
 
     :raises InvalidRequest: It is no mapping, no JSON, or too large; nothing was sent.
     """
-    return None if is_blank(value) else dict(value)
+    from airflow_provider_nanobanana.batch.cells import read_meta
+
+    if is_blank(value):
+        return None
+    if not isinstance(value, Mapping):
+        raise InvalidRequest(
+            f"meta is a mapping, not {type(value).__name__}. Nothing was sent and nothing was charged."
+        )
+    try:
+        return read_meta(value)
+    except InvalidRequest as error:
+        raise error.reworded(f"{error.message}. Nothing was sent and nothing was charged.") from error
 
 
 def parse_adopt(value: Any) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.operators.arguments import parse_adopt, parse_redo
+from airflow_provider_nanobanana.operators.arguments import parse_adopt, parse_meta, parse_redo
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 CHOSEN = {"airflow-1": "tsk_img_1"}
@@ -57,3 +58,14 @@ def test_what_to_make_again(given: Any, parsed: list[str]) -> None:
 def test_what_cannot_be_made_again(given: Any) -> None:
     with pytest.raises(InvalidRequest, match="redo"):
         parse_redo(given)
+
+
+def test_a_rows_own_data_is_plain_json_when_it_travels() -> None:
+    assert parse_meta({"sku": "SKU-1", "day": date(2026, 11, 26)}) == {"sku": "SKU-1", "day": "2026-11-26"}
+    assert parse_meta(None) is None
+
+
+@pytest.mark.parametrize("given", ["text", ["a"], 5, {"a": object()}, {"a": "x" * 3000}, {1: "a"}])
+def test_what_is_no_rows_own_data_is_refused_before_anything_is_sent(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="Nothing was sent and nothing was charged"):
+        parse_meta(given)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jinja2
-import pandas as pd
 import pytest
 from airflow.sdk import DAG
 from jinja2.nativetypes import NativeEnvironment
@@ -19,6 +18,7 @@ from airflow_provider_nanobanana.operators.shown_requests import row_name, row_n
 AIRFLOW_CUTS: int = 4096
 #: ``task_instance.rendered_map_index`` is a String(250).
 LONGEST_MAP_INDEX: int = 250
+TABLE = pytest.importorskip("pandas").DataFrame({"prompt": ["x" * 1000] * 5000})
 MANY: list[Any] = [{"prompt": f"picture {number} " + "word " * 100, "name": f"n{number}"} for number in range(20_000)]
 
 
@@ -40,7 +40,7 @@ def test_a_few_requests_are_shown_as_they_were_given(given: Any) -> None:
         [{f"key{number}": "x" * 1000 for number in range(1000)}],
         {"prompt": "x" * 100_000},
         [object()] * 10_000,
-        pd.DataFrame({"prompt": ["x" * 1000] * 5000}),
+        TABLE,
     ],
     ids=["mappings", "texts", "long mapping", "long text", "wide", "one", "objects", "table"],
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task_group
-from airflow.sdk.bases.operator import BaseOperator
 
 from airflow_provider_nanobanana.operators import upstream_requests
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
@@ -51,7 +50,7 @@ class Upstream:
         return values[0] if len(values) == 1 else values
 
 
-def pulled(operator: BaseOperator, ti: Upstream) -> dict[str, Any]:
+def pulled(operator: Any, ti: Upstream) -> dict[str, Any]:
     context: Any = {"ti": ti}
     return dict(pull_requests(operator, context))
 
@@ -89,7 +88,7 @@ def each(prompt: Any) -> None:
 def test_a_download_in_a_mapped_group_asks_for_its_own_row_and_one_behind_it_for_all() -> None:
     with DAG("dag", schedule=None) as dag:
         download(task_id="behind") << each.expand(prompt=["a", "b"])
-    left = {"each.submit": [request("t0"), request("t1")]}
+    left: dict[str, Any] = {"each.submit": [request("t0"), request("t1")]}
     ti = Upstream(1, **left)
     assert set(pulled(dag.task_dict["each.download"], ti)) == {"t1"}
     assert ti.calls == [{"task_ids": "each.submit", "key": REQUEST_KEY, "map_indexes": 1}]
