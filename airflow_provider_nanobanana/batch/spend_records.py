@@ -78,12 +78,12 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
 def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:
     """Return the record of a purchase that a book tells of, and no manifest: at list price.
 
-    :param model: With a blank and the resolution behind it, where that is known.
+    :param model: As ``ImageRequest.billed_as`` has it; older books know the model only.
     :param at: Epoch seconds of about the purchase.
     :param base: Has the destination and the task instance.
     """
-    model_id, _, resolution = model.partition(" ")
-    paid = listed_price(model_id, resolution)
+    model_id, resolution, references = (*model.split(" "), "", "")[:3]
+    paid = listed_price(model_id, resolution, int(references) if references.isdecimal() else 0)
     return replace(
         base,
         outcome="booked",
@@ -96,12 +96,12 @@ def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None
     )
 
 
-def listed_price(model: str, resolution: str) -> int | None:
+def listed_price(model: str, resolution: str, references: int = 0) -> int | None:
     """Return the list price of an image in millionths of a USD; None where none is known.
 
     :param resolution: Empty stands for the one that is asked for where nothing is said.
     """
-    price = catalogue.list_price(model or catalogue.DEFAULT_MODEL, resolution or "1K")
+    price = catalogue.list_price(model or catalogue.DEFAULT_MODEL, resolution or "1K", references=references)
     return None if price is None else micros(price)
 
 

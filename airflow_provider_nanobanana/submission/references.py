@@ -40,8 +40,6 @@ _LASTING: Final = (
     ValueError,
     ImportError,
 )
-#: The newer docs' limit of reference images (2026-10); the older ones say 14. The service decides.
-_DOCUMENTED: Final = 6
 _KEPT_BYTES: Final = 24 * 1024 * 1024
 
 
@@ -156,6 +154,8 @@ class ReferenceUploader:
         self._bound = bound
         self._digests: SingleFlight[str] = SingleFlight(digests)
         self._urls: SingleFlight[str] = SingleFlight()
+        #: What was uploaded, by digest: ``jpeg``, ``png`` or ``webp``.
+        self._formats: dict[str, str] = {}
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._kept_lock = threading.Lock()
 
@@ -189,18 +189,38 @@ class ReferenceUploader:
         if is_link(uri):
             return uri
         digest = self.digest(uri)
-        return self._urls.get(digest, lambda: self._send(self._content(as_reference(uri), digest)))
+        return self._urls.get(digest, lambda: self._upload(as_reference(uri), digest))
 
     def uploaded(self, request: ImageRequest) -> ImageRequest:
         """Return the request with public URLs only; all references are checked before the first is uploaded."""
         references = request.reference_images
-        if len(references) > _DOCUMENTED:
-            said = "%d reference images; newer docs speak of at most %d for this model."
-            log.warning(said, len(references), _DOCUMENTED)
+        _warn_of_many(request)
         for uri in references:
             if not is_link(uri):
                 self.digest(uri)
-        return request.model_copy(update={"reference_images": tuple(map(self.url, references))})
+        sent = request.model_copy(update={"reference_images": tuple(map(self.url, references))})
+        self._check_formats(request)
+        return sent
+
+    def _check_formats(self, request: ImageRequest) -> None:
+        """Make sure that the model takes what was uploaded; of links only the service knows what they are.
+
+        :raises InvalidRequest: It does not; uploads are free, and nothing else was sent.
+        """
+        taken = None if request.row is None else request.row.reference_formats
+        for uri in request.reference_images:
+            found = "" if is_link(uri) else self._formats.get(self.digest(uri), "")
+            if taken is not None and found and found not in taken:
+                allowed = " or ".join(name.upper() for name in taken)
+                raise InvalidRequest(
+                    f"Reference image {uri.partition('?')[0]!r} is {found.upper()}, and {request.model} takes {allowed}."
+                    " Nothing was bought and nothing charged."
+                )
+
+    def _upload(self, uri: str, digest: str) -> str:
+        upload = self._content(uri, digest)
+        self._formats[digest] = upload.mime_type.removeprefix("image/")
+        return self._send(upload)
 
     def _content(self, uri: str, digest: str) -> Upload:
         with self._kept_lock:
@@ -225,6 +245,13 @@ class ReferenceUploader:
             while sum(len(kept.content) for kept in self._kept.values()) > _KEPT_BYTES:
                 self._kept.popitem(last=False)
         return digest
+
+
+def _warn_of_many(request: ImageRequest) -> None:
+    documented = None if request.row is None else request.row.warn_references
+    if documented is not None and len(request.reference_images) > documented:
+        said = "%d reference images; newer docs speak of at most %d for this model."
+        log.warning(said, len(request.reference_images), documented)
 
 
 def _uri_key(uri: str) -> str:

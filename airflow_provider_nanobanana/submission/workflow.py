@@ -420,7 +420,7 @@ class Submission:
             return None
         finally:
             if held is not None and outcome is not None:
-                held.note(outcome, f"{self._request.model} {self._request.sent_resolution}")
+                held.note(outcome, self._request.billed_as)
 
     def _note_lost(self, intent: SubmissionRecord, lost: errors.SubmissionUnknown) -> None:
         """Record that an answer was lost; raise where one was lost before."""

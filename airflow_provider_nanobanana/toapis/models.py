@@ -253,6 +253,12 @@ class ImageRequest(BaseModel):
         """How many of its reference images the model's price list bills."""
         return 0 if self.row is None else self.row.billed_references(len(self.reference_images))
 
+    @property
+    def billed_as(self) -> str:
+        """What decides its price, for books: model id, resolution and, if any is billed, how many reference images."""
+        words = [self.model or catalogue.DEFAULT_MODEL, self.sent_resolution]
+        return " ".join([*words, *([str(len(self.reference_images))] if self.billed_references else [])])
+
     def list_price(self, overrides: catalogue.Prices | None = None) -> float | None:
         """Return the list price of its image in USD, reference images included; None where none is known.
 

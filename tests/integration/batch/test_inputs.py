@@ -58,7 +58,8 @@ def test_a_function_that_returns_no_list_buys_nothing(with_store: GenerateTask, 
 
 def test_an_unknown_price_is_named_with_the_way_to_say_it(with_store: GenerateTask) -> None:
     model = "gemini-3-pro-image-preview"
-    message = str(with_store.attempt(requests=["a kite"], model=model, max_cost_usd=1).error)
+    error = with_store.attempt(requests=["a kite"], model=model, max_cost_usd=1).error
+    message = " ".join(str(error).split())
     assert f"model {model}, resolution 1K" in message and f'{{"{model}": {{"1K": 0.02}}}}' in message
 
 

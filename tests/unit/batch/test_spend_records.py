@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.batch.spend import SpendRecord, SpendTotals, summarise
 from airflow_provider_nanobanana.batch.spend_records import NoManifest, booked_record, manifest_records
+from airflow_provider_nanobanana.toapis.models import ImageRequest
 
 PLACE = "s3://bucket/pictures"
 RUN = {"version": 2, "dag_id": "kites", "run_id": "monday", "task_id": "generate", "map_index": -1}
@@ -251,6 +252,12 @@ def test_a_purchase_in_a_book_counts_at_list_price() -> None:
     assert booked_record("tsk_1", "hero", "never-heard-of", at=None, base=base).paid is None
     dear = booked_record("tsk_1", "hero", "nano_banana_2 4K", at=None, base=base)
     assert (dear.model, dear.paid) == ("nano_banana_2", 40_000)
+    billed = ImageRequest.parse(
+        {"prompt": "x", "reference_images": ["https://h/a.png"] * 2}, "qwen-image-3.0"
+    ).billed_as
+    assert billed == "qwen-image-3.0 1K 2"
+    assert booked_record("tsk_1", "hero", billed, at=None, base=base).paid == 36_000
+    assert ImageRequest.parse({"prompt": "x", "reference_images": ["https://h/a.png"]}).billed_as == "nano_banana_2 1K"
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,31 @@ def test_nothing_is_uploaded_before_all_of_a_request_are_checked(tmp_path: Path,
     assert service.uploads == []
 
 
+@pytest.mark.parametrize(("model", "refused"), [("doubao-seedream-4-0", True), ("nano_banana_2", False)])
+def test_a_format_that_the_model_does_not_take_is_refused(
+    tmp_path: Path, service: Service, model: str, refused: bool
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(picture, "WEBP")
+    references = ReferenceUploader(service)
+    request = ImageRequest.parse({"prompt": "a hat", "reference_images": [str(picture)]}, model)
+    for _ in range(2):
+        if refused:
+            with pytest.raises(InvalidRequest, match=r"is WEBP, and doubao-seedream-4-0 takes JPEG or PNG"):
+                references.uploaded(request)
+        else:
+            assert references.uploaded(request).reference_images == ("https://files.example/1.png",)
+
+
+@pytest.mark.parametrize(("model", "warned"), [("nano_banana_2", True), ("gpt-image-2", False)])
+def test_many_references_are_told_where_the_sources_differ(
+    service: Service, caplog: pytest.LogCaptureFixture, model: str, warned: bool
+) -> None:
+    links = [f"https://example.com/{number}.png" for number in range(7)]
+    ReferenceUploader(service).uploaded(ImageRequest.parse({"prompt": "x", "reference_images": links}, model))
+    assert ("7 reference images" in caplog.text) == warned
+
+
 def test_threads_that_want_the_same_wait_for_one_upload(tmp_path: Path, service: Service, reads: list[str]) -> None:
     uris = [saved(tmp_path, f"{number}.png") for number in range(8)]
     references = ReferenceUploader(service)
