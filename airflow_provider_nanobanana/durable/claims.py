@@ -189,8 +189,8 @@ def encode_book(entries: Mapping[str, BookEntry], *, buyer: Buyer, models: Mappi
     """Return the stored form of a book.
 
     :param entries: By claim name.
-    :param models: Model id, resolution and, where they are billed, reference images, such as ``nano_banana_2 4K``, by claim
-        name; for people and sums.
+    :param models: Model id, resolution and, where they are billed, reference images, such as ``nano_banana_2 4K``, by
+        claim name; for people and sums.
     """
     plain = {name: [entry.outcome, *([entry.detail] if entry.detail else [])] for name, entry in entries.items()}
     value = {"v": VERSION, "entries": plain, "by": buyer.model_dump(by_alias=True), "models": dict(models)}

@@ -211,10 +211,10 @@ class ReferenceUploader:
         for uri in request.reference_images:
             found = "" if is_link(uri) else self._formats.get(self.digest(uri), "")
             if taken is not None and found and found not in taken:
-                allowed = " or ".join(name.upper() for name in taken)
+                name, allowed = repr(uri.partition("?")[0]), " or ".join(one.upper() for one in taken)
                 raise InvalidRequest(
-                    f"Reference image {uri.partition('?')[0]!r} is {found.upper()}, and {request.model} takes {allowed}."
-                    " Nothing was bought and nothing charged."
+                    f"Reference image {name} is {found.upper()}, and {request.model} takes {allowed}. "
+                    "Nothing was bought and nothing charged."
                 )
 
     def _upload(self, uri: str, digest: str) -> str:
