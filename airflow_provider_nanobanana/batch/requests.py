@@ -204,7 +204,7 @@ def _read_mapping(entry: Mapping[Any, Any]) -> _Row:
             "into 'meta'"
         )
     fields = dict(entry)
-    own = _own_data(fields.pop("meta", None))
+    own = own_data(fields.pop("meta", None))
     meta = read_meta(own)
     ambiguous = (key for key in meta if key in fields and not is_blank(fields[key]) and fields[key] != own[key])
     return _Row(given_fields(fields), meta or None, {**own, **fields}, frozenset(ambiguous))
@@ -214,7 +214,7 @@ def _read_table_row(entry: Mapping[Any, Any]) -> _Row:
     """Return what a row of a table gives: columns that are no fields are its own data."""
     fields = {key: value for key, value in entry.items() if key in FIELDS}
     own = {key: value for key, value in entry.items() if key not in FIELDS and not is_blank(value)}
-    more = _own_data(fields.pop("meta", None))
+    more = own_data(fields.pop("meta", None))
     if twice := next((key for key in more if key in own), None):
         raise InvalidRequest(f"cell 'meta' holds {twice!r:.40}, which is a column, too")
     given = given_fields(fields)
@@ -231,7 +231,7 @@ def _read_table_row(entry: Mapping[Any, Any]) -> _Row:
     return _Row(given, read_meta({**own, **more}) or None, {**more, **entry}, ambiguous)
 
 
-def _own_data(meta: Any) -> Mapping[Any, Any]:
+def own_data(meta: Any) -> Mapping[Any, Any]:
     """Return the mapping that ``meta`` is, also as its JSON."""
     if is_blank(meta):
         return {}

@@ -174,20 +174,15 @@ def _no_redo(value: Any) -> InvalidRequest:
 
 
 def parse_meta(value: Any) -> dict[str, Any] | None:
-    """Return a row's own data as plain JSON, None where there is none.
+    """Return a row's own data, given as a mapping or as its JSON; None where there is none.
 
     :raises InvalidRequest: It is no mapping, no JSON, or too large; nothing was sent.
     """
     from airflow_provider_nanobanana.batch.cells import read_meta
+    from airflow_provider_nanobanana.batch.requests import own_data
 
-    if is_blank(value):
-        return None
-    if not isinstance(value, Mapping):
-        raise InvalidRequest(
-            f"meta is a mapping, not {type(value).__name__}. Nothing was sent and nothing was charged."
-        )
     try:
-        return read_meta(value)
+        return read_meta(own_data(value)) or None
     except InvalidRequest as error:
         raise error.reworded(f"{error.message}. Nothing was sent and nothing was charged.") from error
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.batch.request_facts import RequestFacts
 from airflow_provider_nanobanana.batch.requests import name_error
 from airflow_provider_nanobanana.landing.file_names import named_stem
 from airflow_provider_nanobanana.toapis import errors
@@ -63,7 +64,8 @@ def push_request(
             "pixels": request.expected_pixels(),
         }
     ti: Any = context["ti"]
-    value = {"id": image_task_id, "map_index": ti.map_index, "name": name, "meta": meta, **asked}
+    known = RequestFacts.of_submit({"meta": meta}).meta
+    value = {"id": image_task_id, "map_index": ti.map_index, "name": name, "meta": known, **asked}
     try:
         with SUPERVISOR_LOCK, wrap_unexpected_errors("The request could not be written to XCom"):
             ti.xcom_push(key=REQUEST_KEY, value=storable(value))

@@ -129,8 +129,9 @@ def pushed(prompt: str = "a red kite", *, name: str | None = "kite", meta: Any =
 
 def test_all_that_a_download_needs_is_handed_on_and_nothing_secret() -> None:
     links = ["https://user:pw@x/a.png?X-Amz-Signature=abc#part", "s3://conn@bucket/a?b.png"]
-    meta = {"sku": "SKU-1", "price": 3.5}
-    assert pushed(size="16:9", variant="2", reference_images=links, meta=meta) == {
+    signed = {**(meta := {"sku": "SKU-1", "price": 3.5}), "photo": "https://x/a.png?v=2&X-Amz-Signature=abc"}
+    meta = {**meta, "photo": "https://x/a.png?v=2"}
+    assert pushed(size="16:9", variant="2", reference_images=links, meta=signed) == {
         "id": "tsk_1",
         "map_index": 3,
         "name": "kite",
