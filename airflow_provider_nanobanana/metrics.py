@@ -28,6 +28,7 @@ Counter = Literal[
     "timed_out",
     "polls",
     "rate_limited",
+    "suspect",
     "cost_micro_usd",
     "paid_micro_usd",
     "lost_race_micro_usd",

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.costs import Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem
 from airflow_provider_nanobanana.durable.claims import Claim
+from airflow_provider_nanobanana.landing.suspects import PromptsByBytes
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latency_key
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.polling.result import WaitWindow
@@ -194,8 +196,20 @@ class ResultCollector:
     ) -> StoredImage:
         wanted = GeneratedImage(id=image_task_id, index=image.index, url=image.url)
         with wrap_unexpected_errors(f"Image {image.index} was not landed", image_task_id=image_task_id):
-            sent = item.request.sent_links()
-            return self._state.downloader.land(wanted, pixels, stem=stem, sent=sent, on_in_place=on_in_place)
+            return self._state.downloader.land(
+                wanted,
+                pixels,
+                stem=stem,
+                sent=item.request.sent_links(),
+                on_in_place=on_in_place,
+                judge=lambda stored: self._prompts.judge(stored.sha256, item.request.prompt),
+            )
+
+    @cached_property
+    def _prompts(self) -> PromptsByBytes:
+        """What each picture that came before in this batch was asked for."""
+        entries = ((item, self._state.entry(item).stored) for item in self._state.items)
+        return PromptsByBytes((file.sha256, item.request.prompt) for item, file in entries if file is not None)
 
     def _land_further(
         self, item: BatchItem, image_task_id: str, images: Sequence[GeneratedImage], stem: str

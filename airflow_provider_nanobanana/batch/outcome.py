@@ -15,6 +15,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import (
     EXPIRED,
     NO_CREDITS,
     OVER_BUDGET,
+    SUSPECT,
     ImageTaskFailure,
 )
 from airflow_provider_nanobanana.toapis.redaction import one_line, truncate_json
@@ -181,6 +182,8 @@ def words_of(error: errors.ToApisError) -> tuple[str, str]:
         code = CONTENT_REFUSED.code
     elif isinstance(error, errors.InsufficientCredits):
         code = NO_CREDITS.code
+    elif isinstance(error, errors.ImageSuspect):
+        code = SUSPECT.code
     elif isinstance(error, errors.ResultExpired):
         code = EXPIRED.code
     return truncate_json(one_line(code), 60), truncate_json(one_line(error.message))

@@ -161,6 +161,7 @@ class BatchPreparation:
             # A process that goes on after a pause need not: none pauses before the search is over.
             verify = self.attempt.cleared and snapshot.try_number == self.attempt.try_number
             _reuse_stored(state, verify=verify, verified=self._verified)
+            _settle_quarantined(state)
             self._estimate(state)
         elif state.claims is not None:
             # Other runs may have landed meanwhile what this one waits for.
@@ -466,9 +467,12 @@ def _reopen_items(state: BatchState) -> None:
     present = state.downloader.store.present({*(stem for _, stem in landed), *beside})
     gone = [item for item, stem in landed if stem not in present]
     lost = {item.key for item in gone}
+    held = _in_quarantine(state)
     for item in state.items:
         entry = state.entry(item)
         rebuy = state.will_be_rebought(item)
+        if item.key in held and entry.status == "failed":
+            continue
         if entry.status == "failed" and _is_worth_another_attempt(state, entry):
             expired = entry.error is not None and entry.error.code == EXPIRED.code
             state.reopen(item, rebuy=rebuy or entry.refunded or expired)
@@ -478,6 +482,37 @@ def _reopen_items(state: BatchState) -> None:
             state.reopen(item, rebuy=rebuy)
     _log_lost(state, gone, "gone from the destination")
     _drop_missing_extras(state, present)
+
+
+def _in_quarantine(state: BatchState) -> set[str]:
+    """Return the keys of the items without an image of which a suspect picture is in quarantine: it is paid."""
+    stems = {item.key: item.stem(state.name_suffix) for item in state.items if state.entry(item).stored is None}
+    held = state.downloader.store.in_quarantine(set(stems.values())) if stems else set()
+    return {key for key, stem in stems.items() if stem in held}
+
+
+def _settle_quarantined(state: BatchState) -> None:
+    """Take note of suspect pictures in quarantine, whoever bought them: they are neither bought nor fetched again.
+
+    They are put in place for free where suspect pictures are accepted by now.
+    """
+    store = state.downloader.store
+    held = _in_quarantine(state)
+    accepted = 0
+    items = [item for item in state.items if item.key in held and state.entry(item).status in ("open", "failed")]
+    paid = _paid_before(state, [item for item in items if state.untouched(item)])
+    for item in items:
+        stem = item.stem(state.name_suffix)
+        picture = store.find_in_quarantine(stem, state.image_task_id(item) or "")
+        if picture is None:
+            continue
+        if state.downloader.on_suspect != "quarantine":
+            state.mark_accepted(item, store.accept(stem, picture), paid=paid.get(item.key))
+            accepted += 1
+        elif state.entry(item).status == "open":
+            state.mark_quarantined(item, picture, paid=paid.get(item.key))
+    if accepted:
+        log.info("Suspect pictures taken from quarantine, as they are accepted by now: %d; they cost nothing", accepted)
 
 
 def _drop_missing_extras(state: BatchState, present: Collection[str]) -> None:

@@ -21,6 +21,8 @@ from airflow_provider_nanobanana.batch.progress import BatchProgress
 from airflow_provider_nanobanana.batch.stop_conditions import Killed, StopConditions
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
+from airflow_provider_nanobanana.landing.quarantine import suspect_error
+from airflow_provider_nanobanana.landing.suspects import in_order, in_words, is_other_size, same_for_other_prompts
 from airflow_provider_nanobanana.submission.client_ids import known_to_resolve
 from airflow_provider_nanobanana.toapis.errors import (
     Charged,
@@ -28,7 +30,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     ToApisError,
     TransientFailure,
 )
-from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES
+from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES, SUSPECT
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS
 
 if TYPE_CHECKING:
@@ -281,6 +283,28 @@ class BatchState:
             metrics.count("reused", **_tags(self, item))
         self._put_in_place(item, image, extras, status="reused" if paid is None else "landed")
 
+    def mark_accepted(self, item: BatchItem, image: StoredImage, *, paid: Cost | None = None) -> None:
+        """Note that a suspect picture of an item was in quarantine and is in place now, as it is accepted by now.
+
+        :param paid: As for :meth:`mark_reused`.
+        """
+        if self.image_task_id(item) is None:
+            self.mark_reused(item, image, paid=paid)
+        else:
+            self._put_in_place(item, image, (), status="landed")
+
+    def mark_quarantined(self, item: BatchItem, picture: StoredImage, *, paid: Cost | None = None) -> None:
+        """Note that a suspect picture of an item is in quarantine since an earlier attempt or run.
+
+        :param picture: As it is there.
+        :param paid: As for :meth:`mark_reused`.
+        """
+        ours = self.image_task_id(item) is not None or paid is not None
+        if not ours or paid is not None:
+            self.costs.reuse(item, paid)
+        error = suspect_error(picture.record(), in_words(picture.suspect))
+        self.mark_failed(FailedItem.from_error(item, error if ours else error.reworded(error.message, charged="no")))
+
     def mark_lost_race(
         self,
         item: BatchItem,
@@ -355,6 +379,7 @@ class BatchState:
             **self.costs.ledger_fields(item, self.image_task_id(item)),
         )
         _count_ended(self, item)
+        _count_suspect(self, item, image.suspect)
 
     def mark_extras_stored(self, item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[FailedItem]) -> None:
         """Note what became of images beside the first one that were not in place before."""
@@ -388,6 +413,8 @@ class BatchState:
             **self.costs.ledger_fields(failure.item, self.image_task_id(failure.item)),
         )
         _count_ended(self, failure.item)
+        if failure.code == SUSPECT.code:
+            _count_suspect(self, failure.item, (failure.code,))
 
     def reopen(self, item: BatchItem, *, rebuy: bool = False) -> None:
         """Open an item that had ended; its submission looks up what was bought before it buys.
@@ -405,7 +432,7 @@ class BatchState:
 
     def outcomes(self) -> list[Outcome]:
         """Return how each item ended; those that were never submitted ended with what kept them from it."""
-        return [outcome for item in self.items for outcome in _outcomes_of(self, item)]
+        return _with_same_bytes([outcome for item in self.items for outcome in _outcomes_of(self, item)])
 
 
 def name_ids(ids: Iterable[str]) -> str:
@@ -417,7 +444,9 @@ def name_ids(ids: Iterable[str]) -> str:
 
 def _file(image: StoredImage) -> StoredFile:
     name = PurePosixPath(image.uri).name
-    return StoredFile(name, image.sha256, image.bytes, image.format, image.width, image.height, image.index)
+    return StoredFile(
+        name, image.sha256, image.bytes, image.format, image.width, image.height, image.index, image.suspect
+    )
 
 
 def _item_error(failure: FailedItem) -> ItemError:
@@ -468,7 +497,29 @@ def _image(state: BatchState, item: BatchItem, file: StoredFile) -> dict[str, An
         "format": file.format,
         "width": file.width,
         "height": file.height,
+        "suspect": list(in_order((*file.suspect, *(("other_size",) if _has_other_size(item, file) else ())))),
     }
+
+
+def _has_other_size(item: BatchItem, file: StoredFile) -> bool:
+    """Whether a picture has other pixels than were asked for; of further images nothing was asked for."""
+    return file.index == 0 and is_other_size(file.width, file.height, item.request.expected_pixels())
+
+
+def _with_same_bytes(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return how the items ended, where pictures that are the same for different prompts are marked so."""
+    shared = same_for_other_prompts((_sha256(outcome), outcome.item.request.prompt) for outcome in outcomes)
+    return [
+        replace(outcome, image={**outcome.image, "suspect": list(in_order((*outcome.image["suspect"], "same_bytes")))})
+        if isinstance(outcome, StoredItem) and _sha256(outcome) in shared
+        else outcome
+        for outcome in outcomes
+    ]
+
+
+def _sha256(outcome: Outcome) -> str | None:
+    """Return the hash of the bytes that an item has brought, in place or kept apart."""
+    return (outcome.image if isinstance(outcome, StoredItem) else outcome.kept or {}).get("sha256")
 
 
 def _failed(state: BatchState, item: BatchItem, error: ItemError, spent: Spent, index: int = 0) -> FailedItem:
@@ -542,6 +593,12 @@ def _count_ended(state: BatchState, item: BatchItem) -> None:
     _count_micros("cost_micro_usd", entry.cost, tags)
     if not entry.shared:
         _count_micros("paid_micro_usd", entry.cost, tags)
+
+
+def _count_suspect(state: BatchState, item: BatchItem, codes: Iterable[str]) -> None:
+    """Count a suspect picture, once for each code."""
+    for code in codes:
+        metrics.count("suspect", **_tags(state, item), code=code)
 
 
 def _count_micros(name: metrics.Counter, usd: float | None, tags: Mapping[str, Any]) -> None:

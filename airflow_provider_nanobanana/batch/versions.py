@@ -135,6 +135,7 @@ class VersionChoice:
         if own is not None:
             return own
         nothing_there = versions.alive == [1] and not versions.registered and not self._store.present([base])
+        nothing_there = nothing_there and not self._store.in_quarantine([base])
         number = 1 if nothing_there else versions.next
         while not self._take(base, number):
             number += 1

@@ -56,6 +56,7 @@ class StoredFile:
     :param bytes: Size of the file.
     :param width: Pixels, as ``height``.
     :param index: Which image of its image task.
+    :param suspect: Codes of what makes the picture suspect, as far as that was seen when it was landed or found.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StoredFile:
     width: int | None
     height: int | None
     index: int = 0
+    suspect: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
@@ -229,6 +231,10 @@ def _to_plain(value: Any) -> Any:
     return [_to_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
+def _stored_file(plain: Mapping[str, Any]) -> StoredFile:
+    return StoredFile(**{**plain, "suspect": tuple(plain.get("suspect", ()))})
+
+
 def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
     """Return what :func:`_plain_entry` made plain.
 
@@ -240,12 +246,12 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
     if "record" in given:
         given["record"] = SubmissionRecord(**{**given["record"], "state": RecordState(given["record"]["state"])})
     if "stored" in given:
-        given["stored"] = StoredFile(**given["stored"])
+        given["stored"] = _stored_file(given["stored"])
     if "error" in given:
         given["error"] = ItemError(**given["error"])
     if "sighting" in given:
         given["sighting"] = Sighting(**given["sighting"])
-    given["extras"] = tuple(StoredFile(**file) for file in given.get("extras", ()))
+    given["extras"] = tuple(map(_stored_file, given.get("extras", ())))
     given["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in given.get("lost", ()))
     given["lost_races"] = tuple(LostRace(**race) for race in given.get("lost_races", ()))
     return LedgerEntry(**given)

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeGuard
 
 from airflow_provider_nanobanana.landing.decode_outcome import MachineLacks, NotAnImage, Outcome, TooCostly
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFacts
+from airflow_provider_nanobanana.landing.suspects import LOOKS
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
 #: Size of the file in bytes, and whether it is a reference image.
@@ -54,6 +55,8 @@ def to_json(outcome: Outcome) -> bytes:
     match outcome:
         case ImageFacts():
             value: dict[str, Any] = {"format": outcome.format, "width": outcome.width, "height": outcome.height}
+            if outcome.look is not None:
+                value["look"] = outcome.look
         case NotAnImage():
             value = {"not_an_image": outcome.reason}
         case TooCostly():
@@ -71,9 +74,10 @@ def from_json(text: bytes) -> Outcome | None:
     """Return the outcome that a process sent; None where it is none: hostile bytes may have taken the process over."""
     try:
         match json.loads(text):
-            case {"format": str(name), "width": width, "height": height} if _is_side(width) and _is_side(height):
+            case {"format": str(name), "width": wide, "height": high, **more} if _is_side(wide) and _is_side(high):
                 known = next((one for one in SUFFIXES if one == name), None)
-                return known and ImageFacts(known, width, height)
+                look = next((one for one in LOOKS if one == more.get("look")), None)
+                return known and ImageFacts(known, wide, high, look)
             case {"not_an_image": str(reason)}:
                 return NotAnImage(one_line(reason))
             case {"too_costly": str(reason)}:

@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
+    from airflow_provider_nanobanana.landing.suspects import OnSuspect, SuspectCode
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,12 @@ class ImageDownloader:
 
     :param session: Asks for fresh links; its API key goes to the gateway only.
     :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
+    :param on_suspect: What becomes of suspect pictures, as :meth:`ImageStore.land` takes it.
     """
 
-    def __init__(self, session: ToApisSession, destination: str) -> None:
+    def __init__(self, session: ToApisSession, destination: str, *, on_suspect: OnSuspect = "warn") -> None:
         self._session = session
+        self.on_suspect = on_suspect
         #: The destination itself: what is in place there, and the manifest.
         self.store = ImageStore(destination)
         self.store.check_writable()
@@ -63,16 +66,17 @@ class ImageDownloader:
         stem: str | None = None,
         sent: Collection[str] | None = None,
         on_in_place: Callable[[StoredImage], None] | None = None,
+        judge: Callable[[StoredImage], Collection[SuspectCode]] | None = None,
     ) -> StoredImage:
         """Land one image, or find it landed.
 
-        :param expected_pixels: Width and height asked for; another size is landed with a warning.
+        :param expected_pixels: Width and height asked for; another size makes the picture suspect.
         :param stem: Name without suffix; from the image task's id and the index when absent.
         :param sent: ``ImageRequest.sent_links()`` of its request, where that is known; none of them is a result.
-        :param on_in_place: As :meth:`ImageStore.land` takes it.
+        :param on_in_place: As :meth:`ImageStore.land` takes it; so is ``judge``.
         :raises ToApisError: And nothing else, whatever the link, the file or the store does. ``ResultExpired`` when the
             paid image is lost for good; ``ImageInvalid``, with what was ``kept``, when the same bytes came twice,
-            or took too much to decode once.
+            or took too much to decode once; ``ImageSuspect``, likewise, when the picture is in quarantine.
         """
         wanted = _parse(image)
         name = stem_for(wanted.id, wanted.index) if stem is None else stem
@@ -80,7 +84,12 @@ class ImageDownloader:
         for delay in (*_RETRY_DELAYS, None):
             try:
                 write = partial(self._write, wanted, sent=sent)
-                return self.store.land(name, wanted.id, wanted.index, write, expected_pixels, on_in_place=on_in_place)
+                return self.store.land(
+                    *(name, wanted.id, wanted.index, write, expected_pixels),
+                    on_in_place=on_in_place,
+                    on_suspect=self.on_suspect,
+                    judge=judge,
+                )
             except errors.RESULT_ERRORS as error:
                 # What took too long once would again; beside inline bytes there may be a link.
                 too_costly = isinstance(error, errors.ImageTooCostly) and wanted.b64_json is None

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from airflow_provider_nanobanana.landing.file_signatures import image_of_another_kind, is_avif, is_text, suffix_of
 from airflow_provider_nanobanana.landing.jpeg import Jpeg, parse_jpeg
-from airflow_provider_nanobanana.landing.strip_metadata import bare_gif, bare_png, bare_webp
+from airflow_provider_nanobanana.landing.strip_metadata import bare_gif, bare_png, bare_webp, is_apng
+from airflow_provider_nanobanana.landing.suspects import Look, empty_look
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
@@ -67,11 +68,12 @@ _HEAD = 1024
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the bytes say: the format and the size in pixels."""
+    """What the bytes say: the format, the size in pixels, and whether the picture looks empty."""
 
     format: ImageFormat
     width: int
     height: int
+    look: Look | None = None
 
 
 def detect_format(head: bytes) -> ImageFormat | None:
@@ -108,12 +110,10 @@ def inspect_bytes(data: bytes) -> ImageFacts:
     found = _known_format(data)
     with _strict_decoders():
         if found == "jpeg":
-            width, height = _jpeg_size(parse_jpeg(data))
-        else:
-            bare = _bare(data, found)
-            del data  # whoever gave it away has that much more memory for the decoder
-            width, height = _size(bare, found)
-    return ImageFacts(format=found, width=width, height=height)
+            return _decode_jpeg(parse_jpeg(data))
+        bare, moves = _bare(data, found), is_apng(data)
+        del data  # whoever gave it away has that much more memory for the decoder
+        return _decode(bare, found, moves=moves)
 
 
 def _known_format(data: bytes) -> ImageFormat:
@@ -137,11 +137,11 @@ def _bare(data: bytes, image_format: ImageFormat) -> bytes:
     return data
 
 
-def _size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
-    """Decode the image fully and return width and height in pixels."""
+def _decode(data: bytes, image_format: ImageFormat, *, moves: bool) -> ImageFacts:
+    """Decode the image fully and return its facts."""
     with _decoder(data, image_format) as image:
         image.load()
-        return image.size
+        return ImageFacts(image_format, *image.size, empty_look(image, moves=moves))
 
 
 def _announced_size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
@@ -150,18 +150,20 @@ def _announced_size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
         return image.size
 
 
-def _jpeg_size(jpeg: Jpeg) -> tuple[int, int]:
-    """Decode a JPEG fully, of which the decoder would fill up missing pixels silently; return width and height."""
-    pictures, size = set(), (0, 0)
+def _decode_jpeg(jpeg: Jpeg) -> ImageFacts:
+    """Decode a JPEG fully, of which the decoder would fill up missing pixels silently; return its facts."""
+    pictures = set()
+    facts: ImageFacts | None = None
     for variant in jpeg.variants():
         with _decoder(variant, "jpeg") as image:
             image.load()
-            size = image.size
+            facts = facts or ImageFacts("jpeg", *image.size, empty_look(image))
             pictures.add(hashlib.sha256(image.tobytes()).digest())
     if len(pictures) > 1:
         end = "although it has an end marker" if jpeg.ended else "and it has no end marker"
         raise ImageInvalid(f"The jpeg image is truncated: its pixels do not reach the last row, {end}")
-    return size
+    assert facts is not None
+    return facts
 
 
 def _decodes_avif() -> bool:

@@ -4,7 +4,8 @@ Bytes are written verbatim, never re-encoded. A file appears under its final nam
 fully: in a folder by a hard link, on an object store by one PUT. Names are deterministic, so a second landing of the
 same image finds the first and downloads nothing. What is whole is never replaced, also where it appeared during the
 download (on an object store: where creates were found to be exclusive). Bytes that fail a check are paid all the
-same: they are kept below ``.nanobanana/quarantine`` at the destination, where nothing looks for images.
+same: they are kept in :mod:`~airflow_provider_nanobanana.landing.quarantine`, as are suspect pictures where that was
+asked for.
 """
 
 from __future__ import annotations
@@ -12,29 +13,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+import shutil
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
 
 from airflow_provider_nanobanana.landing.decoder import decode_file
 from airflow_provider_nanobanana.landing.file_names import check_stem, safe_name
-from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat, suffix_for
+from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat
+from airflow_provider_nanobanana.landing.quarantine import QUARANTINE_FOLDER, Quarantine, suspect_error
 from airflow_provider_nanobanana.landing.storage.base import (
     Storage,
+    is_numbered,
     numbers_present,
     stems_present,
     storage_failures,
 )
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
+from airflow_provider_nanobanana.landing.suspects import OnSuspect, SuspectCode, in_order, in_words, is_other_size
 from airflow_provider_nanobanana.toapis.errors import (
     ImageInvalid,
     ImageTooCostly,
     InvalidRequest,
     StorageFailed,
-    ToApisError,
 )
-from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -44,19 +47,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where bytes that failed a check are kept.
-_QUARANTINE: Final = "quarantine"
-#: Bytes of JSON in what is said of a kept file: it travels in the result, beside the records of images.
-_MOST_SAID: Final = 600
-#: Of these the beginning tells what was kept.
-_HEAD: Final = 1024
-
 
 class StoredImage(BaseModel):
     """One image that is stored in the team's storage and was decoded fully there or on the way.
 
     ``uri`` is one ``ObjectStoragePath`` takes, ``id`` the image task's, ``index`` the position in its result,
-    ``bytes`` the size of the file; ``width`` and ``height`` are pixels of the first frame.
+    ``bytes`` the size of the file; ``width`` and ``height`` are pixels of the first frame; ``suspect`` are the codes of
+    what makes the picture suspect (:mod:`~airflow_provider_nanobanana.landing.suspects`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,10 +66,11 @@ class StoredImage(BaseModel):
     format: ImageFormat
     width: int
     height: int
+    suspect: tuple[SuspectCode, ...] = ()
 
-    def record(self) -> dict[str, str | int]:
+    def record(self) -> dict[str, Any]:
         """Return the plain JSON that goes through XCom, at most 600 bytes (destination and ids being bounded)."""
-        return self.model_dump()
+        return self.model_dump(mode="json")
 
 
 class ImageStore:
@@ -86,6 +84,7 @@ class ImageStore:
     def __init__(self, destination: Any) -> None:
         self._storage: Storage = open_storage(destination)
         self._reserved: dict[str, Storage] = {}
+        self._quarantine = Quarantine(lambda: self.reserved(QUARANTINE_FOLDER))
 
     def reserved(self, folder: str) -> Storage:
         """Return the place for what this provider keeps beside the images, where nothing looks for any.
@@ -131,14 +130,17 @@ class ImageStore:
         return stems_present(self._storage, stems, tuple(SUFFIXES.values()))
 
     def numbered(self, heads: Mapping[str, int]) -> set[str]:
-        """Return the stems ``<head>-<number>`` of which a file is there, whole or not; nothing is read.
+        """Return the stems ``<head>-<number>`` of which a file is there, whole or not, or in quarantine.
+
+        Nothing is read.
 
         :param heads: How many are wanted of each head; files with higher numbers are found, too.
         :raises StorageFailed: The destination could not be asked; never "not there".
         """
         for head in heads:
             check_stem(head)
-        return numbers_present(self._storage, heads, tuple(SUFFIXES.values()))
+        held = {stem for stem in self._quarantine.stems() if is_numbered(stem, heads)} if heads else set()
+        return numbers_present(self._storage, heads, tuple(SUFFIXES.values())) | held
 
     def land(
         self,
@@ -149,22 +151,34 @@ class ImageStore:
         expected_pixels: tuple[int, int] | None = None,
         *,
         on_in_place: Callable[[StoredImage], None] | None = None,
+        on_suspect: OnSuspect = "warn",
+        judge: Callable[[StoredImage], Collection[SuspectCode]] | None = None,
     ) -> StoredImage:
         """Land one image, unless it is there already, or another appears under the stem meanwhile.
+
+        What is in place is never moved. A suspect picture that was put into quarantine before is not downloaded again.
 
         :param stem: Name without suffix, from :func:`stem_for`; the suffix comes from the bytes.
         :param fetch: Writes the image into the file it is given; not called when the image is there. It returns False
             where it cannot know that this was all.
-        :param expected_pixels: Width and height asked for; another size is landed all the same, with a warning.
+        :param expected_pixels: Width and height asked for; another size makes it suspect.
         :param on_in_place: Called with the image that is returned where it was found, not written: before the download
             (which image task it came from is not known), or after it, when it is another picture than ours.
+        :param on_suspect: What becomes of a suspect picture: it is put in place with a warning, or with ``quarantine``
+            kept apart.
+        :param judge: Returns what else makes a downloaded picture suspect.
         :raises ImageInvalid: What ``fetch`` wrote is not one whole image, or it raised this itself; what it wrote is
             kept in quarantine, and ``kept`` says where.
+        :raises ImageSuspect: It is in quarantine, now or since an earlier time, and ``kept`` says where.
         :raises StorageFailed: The destination did not take it; nothing is left behind.
         """
         found, broken = self._find(stem, image_id, index)
         if found:
             return self._in_place(found, on_in_place)
+        if self.in_quarantine((stem,)) and (held := self.find_in_quarantine(stem, image_id, index)):
+            if on_suspect == "quarantine":
+                raise suspect_error(held.record(), in_words(held.suspect))
+            return self.accept(stem, held)
         with self._storage.stage(stem) as staged:
             sure: object = True
             try:
@@ -175,15 +189,60 @@ class ImageStore:
             except ImageInvalid as error:
                 if sure is False:
                     error = error.reworded(f"{error.message}; where it ends was not said, so it may be cut")
-                raise self._kept(staged, stem, image_id, index, error) from error
+                raise self._quarantine.keep_broken(staged, stem, image_id, index, error) from error
+            stored = _with_suspicion(stored, expected_pixels, judge)
+            if stored.suspect and on_suspect == "quarantine":
+                raise self._quarantine.keep_suspect(
+                    staged, stem, stored.format, stored.record(), in_words(stored.suspect)
+                )
             found, broken = self._publish(staged, stored, stem, broken)
         if found and found.sha256 != stored.sha256:
             return self._in_place(found, on_in_place)
         self._remove_broken(broken, stored)
-        if expected_pixels and expected_pixels != (stored.width, stored.height):
+        if expected_pixels and "other_size" in stored.suspect:
             log.warning(
                 "%s is %sx%s pixels, asked for %sx%s", stored.uri, stored.width, stored.height, *expected_pixels
             )
+        if other := [code for code in stored.suspect if code != "other_size"]:
+            # Whoever puts the results together says it once, by name.
+            log.debug("%s is suspect: %s", stored.uri, in_words(other))
+        return stored
+
+    def in_quarantine(self, stems: Collection[str]) -> set[str]:
+        """Return the stems of which a whole picture is in quarantine; one listing for each object of this class.
+
+        :raises StorageFailed: The destination could not be asked; never "not there".
+        """
+        return self._quarantine.stems().intersection(stems)
+
+    def find_in_quarantine(self, stem: str, image_id: str = "", index: int = 0) -> StoredImage | None:
+        """Return the suspect picture that is in quarantine for a stem, verified fully, or None.
+
+        :raises StorageFailed: The destination could not be asked, or the file takes too much time or memory to check;
+            never "not there".
+        """
+        check_stem(stem)
+        return self._whole_of(self._quarantine.place, self._quarantine.names(stem), image_id, index)[0]
+
+    def accept(self, stem: str, held: StoredImage) -> StoredImage:
+        """Put a picture that is in quarantine in its place, free of charge, and return it as it is there.
+
+        Where another whole one is there by now, that is returned, and the quarantine left as it is.
+
+        :param held: As :meth:`find_in_quarantine` returns it.
+        :raises StorageFailed: The destination did not take it; it stays in quarantine.
+        """
+        name = stem + SUFFIXES[held.format]
+        stored = held.model_copy(update={"uri": self._storage.uri(name)})
+        with self._storage.stage(stem) as staged, self._quarantine.place.local_copy(name) as path:
+            with storage_failures(f"read {held.uri}", OSError), open(path, "rb") as file:
+                shutil.copyfileobj(file, staged.file)
+                staged.file.flush()
+            found, _ = self._publish(staged, stored, stem, set())
+        if found and found.sha256 != stored.sha256:
+            return found
+        self._quarantine.drop(stem, name)
+        log.info("The suspect picture %s is accepted and put in place as %s", held.uri, stored.uri)
         return stored
 
     def _publish(
@@ -221,30 +280,6 @@ class ImageStore:
             log.warning("Removing %s: it is not a whole image, and %s is", self._storage.uri(name), stored.uri)
             self._storage.delete(name)
 
-    def _kept(self, staged: StagedFile, stem: str, image_id: str, index: int, error: ImageInvalid) -> ImageInvalid:
-        """Keep what was written and return the error that says so; trouble with that never hides the error."""
-        try:
-            with storage_failures("read back the image", OSError):
-                size = staged.size()
-                if not size:
-                    return error.reworded(error.message)
-                with open(staged.path, "rb") as file:
-                    head = file.read(_HEAD)
-                    file.seek(0)
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # Named by its content: other bytes get another name, and the same are kept once.
-            name = f"{stem}.{digest[:12]}{suffix_for(head)}"
-            self.reserved(_QUARANTINE).publish(staged, name, "application/octet-stream")
-        except ToApisError as failure:
-            return error.reworded(f"{error.message}. What came could not be kept: {failure.message}")
-        uri = self.reserved(_QUARANTINE).uri(name)
-        bought = "; it is paid, and not bought again" if isinstance(error, ImageTooCostly) else ""
-        final = error.reworded(f"{error.message}. What came is kept as {uri}{bought}")
-        record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size, "reason": ""}
-        room = max(0, _MOST_SAID - len(json.dumps(record)))
-        final.kept = record | {"reason": truncate_json(error.message, room)}
-        return final
-
     def write_manifest(self, name: str, data: Mapping[str, Any]) -> str:
         """Write ``data`` as JSON with sorted keys beside the images, replacing an earlier one, and return its URI.
 
@@ -262,24 +297,30 @@ class ImageStore:
         :raises StorageFailed: There is none, but a file that this machine cannot check: it may be whole, and paid.
         """
         check_stem(stem)
+        return self._whole_of(self._storage, self._storage.existing(stem, tuple(SUFFIXES.values())), image_id, index)
+
+    def _whole_of(
+        self, place: Storage, names: Collection[str], image_id: str, index: int
+    ) -> tuple[StoredImage | None, set[str]]:
+        """Return the first whole image of some files, or None with the names of the broken ones; errors as above."""
         broken: set[str] = set()
         unchecked: StorageFailed | None = None
-        for name in self._storage.existing(stem, tuple(SUFFIXES.values())):
-            with self._storage.local_copy(name) as path:
+        for name in names:
+            with place.local_copy(name) as path:
                 try:
-                    return self._measure(path, image_id, index, name=name), broken
+                    return self._measure(path, image_id, index, place.uri(name)), broken
                 except ImageTooCostly as error:
-                    what = f"{self._storage.uri(name)} is there and could not be checked: {error.message}."
+                    what = f"{place.uri(name)} is there and could not be checked: {error.message}."
                     unchecked = StorageFailed(f"{what} If it is no whole image, move it away.")
                 except ImageInvalid as error:
-                    log.warning("%s does not count: %s", self._storage.uri(name), error)
+                    log.warning("%s does not count: %s", place.uri(name), error)
                     broken.add(name)
         if unchecked is not None:
             raise unchecked
         return None, broken
 
-    def _measure(self, path: Path, image_id: str, index: int, *, stem: str = "", name: str = "") -> StoredImage:
-        """Check the local file fully and describe it under its name, or the stem with the suffix of its bytes."""
+    def _measure(self, path: Path, image_id: str, index: int, uri: str = "", *, stem: str = "") -> StoredImage:
+        """Check the local file fully and describe it under its URI, or the stem with the suffix of its bytes."""
         try:
             facts = decode_file(path)
             with open(path, "rb") as file:
@@ -288,7 +329,7 @@ class ImageStore:
         except (OSError, MemoryError) as error:  # of the machine, not of the image
             raise StorageFailed(f"Could not read back the image: {type(error).__name__}: {error}") from error
         return StoredImage(
-            uri=self._storage.uri(name or stem + SUFFIXES[facts.format]),
+            uri=uri or self._storage.uri(stem + SUFFIXES[facts.format]),
             id=image_id,
             index=index,
             sha256=digest,
@@ -296,7 +337,20 @@ class ImageStore:
             format=facts.format,
             width=facts.width,
             height=facts.height,
+            suspect=(facts.look,) if facts.look else (),
         )
+
+
+def _with_suspicion(
+    stored: StoredImage,
+    expected_pixels: tuple[int, int] | None,
+    judge: Callable[[StoredImage], Collection[SuspectCode]] | None,
+) -> StoredImage:
+    """Return a picture that was downloaded with all that makes it suspect."""
+    codes = [*stored.suspect, *(judge(stored) if judge else ())]
+    if is_other_size(stored.width, stored.height, expected_pixels):
+        codes.append("other_size")
+    return stored.model_copy(update={"suspect": in_order(codes)}) if codes else stored
 
 
 def open_storage(destination: Any) -> Storage:

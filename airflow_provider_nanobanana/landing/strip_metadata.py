@@ -17,6 +17,8 @@ from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCost
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 #: Critical chunks of a PNG (PNG specification, 11.2): without one of them there is no picture.
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+#: Bytes of the chunk that says what can be seen through (11.3.1.1), by the colour type of the picture.
+_SEE_THROUGH: Final = {0: range(2, 3), 2: range(6, 7), 3: range(1, 257)}
 _CHUNK_NAME: Final = re.compile(rb"[A-Za-z]{4}")
 _CRITICAL_NAME: Final = re.compile(rb"PLTE|IDAT|IEND")
 _MOST_GUESSES: Final = 8
@@ -38,12 +40,13 @@ _WEBP_METADATA_FLAGS: Final = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
 
 
 def bare_png(data: bytes) -> bytes:
-    """Return the PNG with its critical chunks alone, whose checksums are right.
+    """Return the PNG with its critical chunks, whose checksums are right, and what says where it is see-through.
 
     :raises ImageInvalid: A critical chunk is broken, or the end is missing.
     :raises ImageTooCostly: There are more chunks than any encoder writes.
     """
     pieces, last = [_PNG_MAGIC], b""
+    colour_type = -1
     for name, start, end in _png_chunks(data):
         if end > len(data):
             break
@@ -52,6 +55,10 @@ def bare_png(data: bytes) -> bytes:
                 raise ImageInvalid(f"The png image is corrupt: the checksum of a {name.decode()} chunk is wrong")
             pieces.append(data[start:end])
             last = name
+            if name == b"IHDR" and end - start > 17:
+                colour_type = data[start + 17]
+        elif name == b"tRNS" and last != b"IDAT" and _is_see_through(data, start, end, colour_type):
+            pieces.append(data[start:end])
         if name == b"IEND":
             break
     if last != b"IEND":
@@ -76,6 +83,16 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield name, at, end
         at = end
     raise _too_many("png", _MOST_CHUNKS, "chunks")
+
+
+def is_apng(data: bytes) -> bool:
+    """Say whether a file is an animated PNG, of which the frames behind the first are in ancillary chunks."""
+    return data.startswith(_PNG_MAGIC) and data.find(b"acTL", 0, max(0, data.find(b"IDAT"))) >= 0
+
+
+def _is_see_through(data: bytes, start: int, end: int, colour_type: int) -> bool:
+    """Say whether a chunk of that name is one that no decoder stumbles over: whole, and as long as it has to be."""
+    return end - start - 12 in _SEE_THROUGH.get(colour_type, ()) and _checksum_is_right(data, start, end)
 
 
 def _checksum_is_right(data: bytes, start: int, end: int) -> bool:

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, get_args
 
+from airflow_provider_nanobanana.landing import suspects
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.model_row import MAX_REFERENCE_IMAGES
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, listed, table_fault
 
 AllowPartial = bool | Literal["after_retries"]
 OnBadRow = Literal["fail", "skip"]
-OnSuspect = Literal["warn", "fail", "quarantine"]
+OnSuspect = suspects.OnSuspect
 
 #: The arguments of which each operator that has one takes the same values, beside ``on_unknown_submission``.
 _CHOICES: Final = {
@@ -38,11 +39,14 @@ def check_choices(operator: object, *, flags: Collection[str]) -> None:
     from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
 
-    choices: dict[str, tuple[object, ...]] = {
+    known: dict[str, tuple[object, ...]] = {
         "on_unknown_submission": get_args(OnUnknownSubmission),
         "on_expired": get_args(OnExpired),
-        **({"claims": get_args(ClaimMode)} if hasattr(operator, "claims") else {}),
-        **{name: values for name, values in _CHOICES.items() if hasattr(operator, name)},
+        "claims": get_args(ClaimMode),
+        **_CHOICES,
+    }
+    choices = {
+        **{name: values for name, values in known.items() if hasattr(operator, name)},
         **dict.fromkeys(flags, (True, False)),
     }
     faults = [

@@ -10,6 +10,13 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.landing.suspects import (
+    PromptsByBytes,
+    in_order,
+    is_other_size,
+    same_for_other_prompts,
+)
+from airflow_provider_nanobanana.operators.arguments import OnSuspect, check_choices
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
@@ -45,6 +52,8 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
     :param images: What :class:`NanoBananaSensor` returned; also a list of such lists.
     :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
+    :param on_suspect: What follows when an image looks empty or is the same as another prompt's (docs/suspects.md):
+        ``warn``; ``fail`` with all in place; or ``quarantine``, kept apart as lost.
     :param nanobanana_conn_id: Id of the connection, to ask for links that are missing, refused or expired.
     :raises NanoBananaFailException: Nothing completed, the destination cannot work, or paid images are lost for good.
     :raises NanoBananaException: Images are missing that a retry may land, free of charge.
@@ -58,12 +67,14 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         *,
         images: Any,
         destination: str,
+        on_suspect: OnSuspect = "warn",
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_retry_policy(kwargs))
         self.images = images
         self.destination = destination
+        self.on_suspect = on_suspect
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> list[Record]:
@@ -77,9 +88,11 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
     def _land(self, context: Context) -> list[Record]:
         from airflow_provider_nanobanana.batch.download_report import DownloadReport
+        from airflow_provider_nanobanana.batch.suspect_report import report_suspects
         from airflow_provider_nanobanana.operators.upstream_requests import pull_requests
 
         with airflow_errors():
+            check_choices(self, flags=())
             entries = list(_entries(self.images))
             if not entries and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
@@ -88,8 +101,9 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                 session = hook.session
                 entries, facts = _poll_again(session, entries)
                 wanted = _wanted(entries)
-                with _open_downloader(session, self.destination) as downloader:
+                with _open_downloader(session, self.destination, self.on_suspect) as downloader:
                     landed, lost = self._land_all(downloader, wanted, requests)
+                    landed = _with_suspicion(landed, requests)
                     report = DownloadReport(entries, landed, lost, facts=facts, requests=requests)
                     records = report.result()
                     push_result(context, self, records)
@@ -99,7 +113,9 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                     unwritten = manifest.write(content)
             uri = manifest.uri if unwritten is None else None
             self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)
-            error = _loss(lost, landed) if lost else None
+            names = {image["uri"]: str(requests.get(str(image["id"]), {}).get("name") or "") for image in landed}
+            suspicion = report_suspects(landed, names, self.on_suspect, conn_id=session.conn_id)
+            error = _loss(lost, landed) if lost else suspicion
             if error := with_manifest_error(error, unwritten, f"Images in place: {len(landed)}"):
                 raise error
         return records
@@ -115,12 +131,19 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
         landed: list[Record] = []
         lost: list[Lost] = []
+        prompts = PromptsByBytes()
 
         def land(image: Record) -> Record | errors.ToApisError:
             try:
                 with wrap_unexpected_errors("The image was not landed", image_task_id=str(image["id"])):
                     stem = stem_of(image, requests)
-                    return downloader.land(image, pixels_of(image, requests), stem=stem).record()
+                    prompt = requests.get(image["id"], {}).get("prompt")
+                    stored = downloader.land(
+                        *(image, pixels_of(image, requests)),
+                        stem=stem,
+                        judge=lambda stored: prompts.judge(stored.sha256, prompt),
+                    )
+                    return stored.record()
             except errors.ToApisError as error:
                 self.log.error("Image %s was not landed: %s", spoken_of(image, requests), error.message)
                 return error
@@ -136,12 +159,26 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         return landed, lost
 
 
-def _open_downloader(session: ToApisSession, destination: str) -> ImageDownloader:
+def _with_suspicion(landed: Sequence[Record], requests: Mapping[str, Request]) -> list[Record]:
+    """Return the records with what shows only beside what was asked for, also of images that were in place."""
+    from airflow_provider_nanobanana.operators.upstream_requests import pixels_of
+
+    same = same_for_other_prompts((image["sha256"], requests.get(image["id"], {}).get("prompt")) for image in landed)
+    marked = []
+    for image in landed:
+        codes = [*image["suspect"], *(["same_bytes"] if image["sha256"] in same else [])]
+        if is_other_size(image["width"], image["height"], pixels_of(image, requests)):
+            codes.append("other_size")
+        marked.append({**image, "suspect": list(in_order(codes))})
+    return marked
+
+
+def _open_downloader(session: ToApisSession, destination: str, on_suspect: OnSuspect) -> ImageDownloader:
     """Open the destination; where it cannot work, say what becomes of the images."""
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
     try:
-        return ImageDownloader(session, destination)
+        return ImageDownloader(session, destination, on_suspect=on_suspect)
     except (errors.InvalidRequest, errors.ConfigurationError) as error:
         waiting = "The images are paid and wait at the service until their links expire; fix the destination and clear"
         raise error.reworded(f"{error.message} {waiting} this task.", charged="yes") from error

@@ -106,8 +106,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param on_bad_row: What follows when a row cannot be made a request: ``fail``, or ``skip`` the row.
     :param dry_run: Whether to say what is in place, what would be bought and what it would cost, and buy nothing.
     :param redo: Names, positions or URIs of images to make a new version of, in this run.
-    :param on_suspect: What follows when an image looks empty, is the same as another's or has another size: ``warn``,
-        ``fail`` or ``quarantine``.
+    :param on_suspect: What follows when an image looks empty, is the same as another prompt's or has another size
+        (docs/suspects.md): ``warn``; ``fail`` with all in place; or ``quarantine``, kept apart as failed. None buys.
     :param prepare_references: Whether reference images are made fit for the service first.
     :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
     :param on_unknown_submission: What follows when it cannot be found out whether a submit was accepted: ``resubmit``
@@ -265,7 +265,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             with NanoBananaHook(self.nanobanana_conn_id) as hook:
                 session = hook.session
                 began = session.clock()
-                with ImageDownloader(session, self.destination) as downloader:
+                with ImageDownloader(session, self.destination, on_suspect=self.on_suspect) as downloader:
                     try:
                         if parse_flag(self.is_dry_run, "dry_run") and not resumed:
                             return self._dry_run(context, session, downloader, spec)
@@ -547,6 +547,7 @@ def _report(
     """
     from airflow_provider_nanobanana.batch import removed_items
     from airflow_provider_nanobanana.batch.report import BatchReport
+    from airflow_provider_nanobanana.batch.suspect_report import report_suspects
 
     outcomes = state.outcomes()
     totals = state.costs.totals()
@@ -567,6 +568,13 @@ def _report(
     error = report.error(allow_partial=False, manifest_uri=result["manifest"])
     if error is not None and _is_partial_enough(operator.allow_partial, error, context):
         error = report.error(allow_partial=True, manifest_uri=result["manifest"])
+    suspicion = report_suspects(
+        [image.image for image in report.stored],
+        {str(image.image["uri"]): image.item.label for image in report.stored if not image.extra},
+        operator.on_suspect,
+        conn_id=state.session.conn_id,
+    )
+    error = error or suspicion
     _log_result(result, report.last_line())
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())

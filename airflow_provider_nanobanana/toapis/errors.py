@@ -234,6 +234,12 @@ class ImageTooCostly(ImageInvalid):
     """Decoding the bytes takes more time or memory than one file may, or they have more parts than encoders write."""
 
 
+class ImageSuspect(ToApisError):
+    """The image is whole and paid, and most likely not what was asked for: empty, another's bytes, another size."""
+
+    charged: Charged = "yes"
+
+
 class StorageFailed(ToApisError):
     """The destination did not take the image; the paid image waits at the service until its link expires."""
 

@@ -89,6 +89,14 @@ NOT_SEEN: Final = FailureCode(
     heading="Not seen in time, so nothing is known of the money",
     advice="Clear this task to look again for free; do not clear their submit tasks.",
 )
+SUSPECT: Final = FailureCode(
+    "suspect_image",
+    "yes",
+    retryable=False,
+    heading="Paid, and in quarantine: suspect pictures",
+    advice='Look at them; to accept them set on_suspect="warn" and clear the task, which puts them in place for free.',
+    remedy='look at the suspect pictures, then redo them or accept them with on_suspect="warn"',
+)
 OVER_BUDGET: Final = FailureCode("max_cost_usd", "no", retryable=False, remedy="raise max_cost_usd")
 NO_CREDITS: Final = FailureCode("insufficient_credits", "no", retryable=False, remedy="top up the account")
 
@@ -103,6 +111,7 @@ FAILURE_CODES: Final = (
     TIMEOUT,
     RESULT_PENDING,
     NOT_SEEN,
+    SUSPECT,
     OVER_BUDGET,
     NO_CREDITS,
 )

@@ -184,10 +184,6 @@ def numbers_present(storage: Storage, heads: Mapping[str, int], suffixes: tuple[
     :raises StorageFailed: The destination could not be asked; never "not there".
     """
 
-    def is_numbered(stem: str) -> bool:
-        head, _, number = stem.rpartition("-")
-        return head in heads and _NUMBER.fullmatch(number) is not None
-
     def first_ones(head: str) -> set[str]:
         found: set[str] = set()
         for number in range(heads[head] + _SPARE_NUMBERS):
@@ -196,9 +192,15 @@ def numbers_present(storage: Storage, heads: Mapping[str, int], suffixes: tuple[
         return found
 
     if storage.lists_by_prefix or sum(heads.values()) > _FEW:
-        return _listed(storage, {f"{head}-" for head in heads}, is_numbered, suffixes)
+        return _listed(storage, {f"{head}-" for head in heads}, lambda stem: is_numbered(stem, heads), suffixes)
     with WorkerPool(_THREADS) as pool:
         return set().union(*pool.map(first_ones, heads))
+
+
+def is_numbered(stem: str, heads: Collection[str]) -> bool:
+    """Whether a stem is ``<head>-<number>`` of one of the heads."""
+    head, _, number = stem.rpartition("-")
+    return head in heads and _NUMBER.fullmatch(number) is not None
 
 
 def _listed(

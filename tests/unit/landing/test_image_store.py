@@ -95,6 +95,7 @@ def test_record_is_small_plain_json(folder: Path) -> None:
         "format": "png",
         "width": 64,
         "height": 48,
+        "suspect": [],
     }
     assert StoredImage(**record) == stored
 
