@@ -137,7 +137,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
             try:
                 with wrap_unexpected_errors("The image was not landed", image_task_id=str(image["id"])):
                     stem = stem_of(image, requests)
-                    prompt = requests.get(image["id"], {}).get("prompt")
+                    prompt = requests.get(str(image["id"]), {}).get("prompt")
                     stored = downloader.land(
                         *(image, pixels_of(image, requests)),
                         stem=stem,
@@ -163,7 +163,8 @@ def _with_suspicion(landed: Sequence[Record], requests: Mapping[str, Request]) -
     """Return the records with what shows only beside what was asked for, also of images that were in place."""
     from airflow_provider_nanobanana.operators.upstream_requests import pixels_of
 
-    same = same_for_other_prompts((image["sha256"], requests.get(image["id"], {}).get("prompt")) for image in landed)
+    asked = {image["id"]: requests.get(str(image["id"]), {}).get("prompt") for image in landed}
+    same = same_for_other_prompts((image["sha256"], asked[image["id"]]) for image in landed)
     marked = []
     for image in landed:
         codes = [*image["suspect"], *(["same_bytes"] if image["sha256"] in same else [])]
