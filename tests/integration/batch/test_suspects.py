@@ -76,7 +76,7 @@ def kept(batch: GenerateTask) -> list[str]:
 def test_what_is_in_quarantine_is_neither_bought_nor_downloaded_again(
     batch: GenerateTask, shown: list[bytes], then: Callable[[GenerateTask], None], claims: str
 ) -> None:
-    asked = {"prompt": "a mug", "on_suspect": "quarantine", "claims": claims}
+    asked: dict[str, Any] = {"prompt": "a mug", "on_suspect": "quarantine", "claims": claims}
     run = batch.attempt(**asked)
     assert isinstance(run.error, NanoBananaFailException) and "all of one colour" in str(run.error)
     assert batch.charges == 1 and batch.files == [] and len(shown) == 19
