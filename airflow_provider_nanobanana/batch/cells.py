@@ -21,6 +21,8 @@ from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank,
 #: Bytes of JSON that the ``meta`` of one row may have.
 MAX_META: Final = 2048
 _DEEPEST: Final = 10
+#: Python itself refuses to spell out numbers that are much longer.
+_LARGEST: Final = 10**1000
 _TAKEN: Final = "texts, numbers, true and false, dates and times, lists and mappings of them"
 
 
@@ -81,11 +83,11 @@ def _plain_value(value: Any, what: str) -> str | float | bool | None:
         return str.__str__(value)
     if isinstance(value, bool) or is_blank(value):
         return value if isinstance(value, bool) else None
-    if isinstance(value, Integral):
+    if isinstance(value, Integral) and abs(int(value)) < _LARGEST:
         return int(value)
-    if isinstance(value, Real) and math.isfinite(value):
+    if isinstance(value, Real) and not isinstance(value, Integral) and math.isfinite(value):
         return float(value)
-    shown = f"{value!r:.20}" if isinstance(value, Real) else type(value).__name__
+    shown = f"{value!r:.20}" if isinstance(value, float) else type(value).__name__
     raise InvalidRequest(f"{what} is {shown}, which is no JSON; give {_TAKEN}")
 
 

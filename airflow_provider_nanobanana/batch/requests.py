@@ -134,6 +134,9 @@ def parse_requests(
     entries: dict[int, _Row] = {}
     for index, entry in enumerate(rows.entries):
         with requests.noting_faults(index):
+            # First, so that whatever else is wrong with a row is told by its name.
+            if (name := _good_name(entry)) is not None:
+                requests.names[index] = name
             entries[index] = _read_row(entry, tabular=rows.tabular)
     prompt = None if template is None else PromptTemplate(template)
     if prompt is None and rows.columns and "prompt" not in rows.columns:
@@ -174,6 +177,13 @@ class _Row:
     meta: Mapping[str, Any] | None
     columns: Mapping[str, Any]
     ambiguous: frozenset[str] = frozenset()
+
+
+def _good_name(entry: Any) -> str | None:
+    """Return the name that an entry gives, if it is a good one."""
+    with readable("it"):
+        name = as_text(entry.get("name")) if isinstance(entry, Mapping) else None
+        return name if isinstance(name, str) and name_error(name) is None else None
 
 
 def _read_row(entry: Any, *, tabular: bool) -> _Row:
@@ -274,10 +284,8 @@ def _parse_row(
     """
     fields = {**common, **row.fields}
     name = as_text(fields.pop("name", None))
-    if name is not None:
-        if fault := name_error(name):
-            raise InvalidRequest(fault)
-        requests.names[index] = name
+    if name is not None and (fault := name_error(name)):
+        raise InvalidRequest(fault)
     if template is not None and (
         is_blank(row.fields.get("prompt")) or "prompt" in template.placeholders(row.columns.keys())
     ):
