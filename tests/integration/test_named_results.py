@@ -1,0 +1,120 @@
+"""The three tasks know what each image was asked for: file names, records and manifest, whatever is tried again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
+from airflow_provider_nanobanana.operators.upstream_requests import REQUEST_KEY
+from tests.support.task_runner import Run, TaskInstance, attempt, entries_of
+
+ROWS: tuple[dict[str, Any], ...] = (
+    {"prompt": "a red kite", "name": "kite", "meta": {"sku": "SKU-1", "price": 3.5}},
+    {"prompt": "[[refuse]] a portrait", "name": "portrait"},
+    {"prompt": "a boat " + "word " * 100, "variant": "2", "size": "16:9"},
+    {"prompt": "a red kite at night", "name": "kite"},
+)
+
+
+@dataclass
+class Downloading(TaskInstance):
+    """A download whose submits have left these requests."""
+
+    left: list[Any] = field(default_factory=list)
+
+    def xcom_pull(self, task_ids: str, key: str, **options: Any) -> Any:
+        assert (task_ids, key, options) == ("submit", REQUEST_KEY, {})
+        return self.left
+
+
+def submit(map_index: int, **row: Any) -> Run:
+    ti = TaskInstance(task_id="submit", map_index=map_index)
+    return attempt(NanoBananaSubmitOperator(task_id="submit", **row), ti)
+
+
+def land(images: Any, folder: Path, left: list[Any]) -> Run:
+    with DAG("dag", schedule=None):
+        operator = NanoBananaDownloadOperator(task_id="download", images=images, destination=f"file://{folder}")
+        NanoBananaSubmitOperator.partial(task_id="submit").expand(prompt=["a"]) >> operator
+    return attempt(operator, Downloading(task_id="download", left=left))
+
+
+@pytest.fixture
+def bought(emulator: Emulator) -> list[Run]:
+    return [submit(index, **row) for index, row in enumerate(ROWS)]
+
+
+def left_by(runs: list[Run]) -> list[Any]:
+    return [run.ti.xcoms[REQUEST_KEY] for run in runs if REQUEST_KEY in run.ti.xcoms]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+def test_records_and_manifest_say_what_was_asked_for_and_a_retry_lands_under_the_same_names(
+    bought: list[Run], folder: Path
+) -> None:
+    kite, refused, boat, night = bought
+    assert refused.error is not None
+    ids = [run.result for run in (kite, boat, night)]
+    entries = entries_of(*ids)
+    left = left_by(bought)
+    assert len(left) == 3
+    run = land(entries, folder, left)
+    assert run.error is None
+    first, second, third = run.result
+    assert (first["id"], first["name"], first["meta"], first["prompt"]) == (
+        ids[0],
+        "kite",
+        ROWS[0]["meta"],
+        "a red kite",
+    )
+    assert (second["name"], second["variant"], second["meta"]) == (None, "2", None)
+    assert second["prompt"] == ROWS[2]["prompt"][:80]
+    assert (second["width"], second["height"]) == (1376, 768)
+    assert third["name"] == "kite"
+    assert max(len(json.dumps(record)) for record in run.result) <= 600
+    names = [Path(record["uri"]).name for record in run.result]
+    assert names[0].startswith("kite-") and names[2].startswith("kite-") and names[0] != names[2]
+    assert names[1].startswith(ids[1][:8])
+    [manifest] = folder.glob("manifest-*.json")
+    images = {image["id"]: image for image in json.loads(manifest.read_text())["images"]}
+    assert images[ids[1]]["prompt"] == ROWS[2]["prompt"]
+    assert [images[id_]["request"] for id_ in ids] == [0, 2, 3]
+
+    before = files(folder)
+    again = land(entries, folder, list(reversed(left)))
+    assert again.result == run.result
+    assert files(folder) == before
+
+
+def test_images_of_a_submit_that_left_nothing_are_landed_by_their_ids(bought: list[Run], folder: Path) -> None:
+    """As a run that began under an earlier version of this provider leaves them."""
+    entries = entries_of(bought[0].result)
+    [record] = land(entries, folder, []).result
+    assert (record["name"], record["prompt"]) == (None, None)
+    assert record["id"] == bought[0].result
+
+
+def test_a_retry_of_submit_says_the_same_and_buys_nothing(emulator: Emulator) -> None:
+    row = {"prompt": "a red kite", "name": "kite", "meta": {"sku": "SKU-1"}}
+    first = submit(0, **row)
+    second = submit(0, **row)
+    assert second.result == first.result
+    assert second.ti.xcoms[REQUEST_KEY] == first.ti.xcoms[REQUEST_KEY]
+    assert emulator.ledger()["count"] == 1
+
+
+@pytest.mark.parametrize("meta", [{"a": "x" * 3000}, ["a"], {"a": object()}])
+def test_a_faulty_meta_is_refused_before_anything_is_bought(emulator: Emulator, meta: Any) -> None:
+    run = submit(0, prompt="a", meta=meta)
+    assert "nothing was charged" in " ".join(str(run.error).split())
+    assert emulator.ledger()["count"] == 0
