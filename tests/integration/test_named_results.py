@@ -29,8 +29,8 @@ class Downloading(TaskInstance):
 
     left: list[Any] = field(default_factory=list)
 
-    def xcom_pull(self, task_ids: str, key: str, **options: Any) -> Any:
-        assert (task_ids, key, options) == ("submit", REQUEST_KEY, {})
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: Any = "all") -> Any:
+        assert (task_ids, key, map_indexes) == ("submit", REQUEST_KEY, "all")
         return self.left
 
 
