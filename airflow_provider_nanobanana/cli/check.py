@@ -172,11 +172,12 @@ def _try(
     hook: NanoBananaHook, settings: ToApisSettings, account: AccountSeen, answers: list[ApiResponse], output: Output
 ) -> int:
     """Buy the image, and tell what was bought whatever ends the trial."""
-    from airflow_provider_nanobanana.cli.verdict import judge
+    from airflow_provider_nanobanana.cli.verdict import judge, trial_resolution
     from airflow_provider_nanobanana.submission.trial import TrialPurchase
     from airflow_provider_nanobanana.toapis import errors
 
-    trial = TrialPurchase(hook.session, hook.parse_request({"prompt": _PROMPT}), output.step)
+    request = hook.parse_request({"prompt": _PROMPT, "resolution": trial_resolution(settings)})
+    trial = TrialPurchase(hook.session, request, output.step)
     try:
         trial.run()
     except KeyboardInterrupt:

@@ -111,19 +111,27 @@ class Verdict:
         return 1 if Mark.MISSING in marks else 2 if Mark.UNTRIED in marks else 0
 
 
+def trial_resolution(settings: ToApisSettings) -> str:
+    """Return the resolution of the trial's image: 1K, or the first that the model takes where that is none."""
+    row = catalogue.row_for(settings.model, settings.models)
+    taken = (row and row.resolutions) or (RESOLUTION,)
+    return RESOLUTION if RESOLUTION in taken else taken[0]
+
+
 def price_of_one(settings: ToApisSettings) -> float | None:
     """Return the USD that the trial's image costs as far as it is known."""
-    return catalogue.list_price(settings.model, RESOLUTION, settings.prices, own=settings.models)
+    return catalogue.list_price(settings.model, trial_resolution(settings), settings.prices, own=settings.models)
 
 
 def cost_words(settings: ToApisSettings) -> str:
     """Return what a trial costs at most, in words."""
     price = price_of_one(settings)
-    what = f"one image of {settings.model} ({RESOLUTION}, 1:1)"
+    resolution = trial_resolution(settings)
+    what = f"one image of {settings.model} ({resolution}, 1:1)"
     if price is None:
         return (
             f"{what} for a price that is not known: no price list has it. Put it into the connection's extra, "
-            f'{{"prices": {{"{settings.model}": {{"{RESOLUTION}": 0.03}}}}}}, so that it can be said first'
+            f'{{"prices": {{"{settings.model}": {{"{resolution}": 0.03}}}}}}, so that it can be said first'
         )
     return f"{what} for {format_usd(price)}, two for {format_usd(2 * price)} where client ids are not deduplicated"
 
@@ -441,7 +449,7 @@ def _prices(settings: ToApisSettings, trial: TrialSeen) -> dict[str, Any]:
         return {}
     of_model = settings.prices.get(settings.model)
     own = of_model if isinstance(of_model, dict) else {}
-    return {**settings.prices, settings.model: {**own, RESOLUTION: billed[0]}}
+    return {**settings.prices, settings.model: {**own, trial_resolution(settings): billed[0]}}
 
 
 def _namespace_words(settings: ToApisSettings) -> str:

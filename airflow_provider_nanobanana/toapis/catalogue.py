@@ -265,7 +265,8 @@ def no_row(model_id: str, own: Rows | None = None) -> str:
     """Return in words that a model has no row, and how to give it one."""
     known = difflib.get_close_matches(model_id, [*(own or _NO_ROWS), *MODELS], n=2)
     near = f" Did you mean {' or '.join(known)}?" if known else ""
-    example = json.dumps({"models": {model_id[:60]: {"dialect": "reference"}}})
+    # Without blanks: lines of a log are broken at those.
+    example = json.dumps({"models": {model_id[:60]: {"dialect": "reference"}}}, separators=(",", ":"))
     return (
         f"how to write a request for model {model_id!r:.60} is not known, and is not guessed.{near} Say it in the "
         f"connection's extra: {example} (docs/requests.md). Dialects: {', '.join(DIALECTS)}"

@@ -289,6 +289,7 @@ def test_a_price_of_the_accounts_own_is_proposed(command: Command, emulator: Emu
     [
         ({"model": "nano_banana_9"}, {}, 1, "nano_banana_9"),
         ({"model": "gemini-3.1-flash-image-preview-vip"}, {}, 2, "price is not known"),
+        ({"model": "doubao-seedream-5-0", "prices": {"1K": 0.03}}, {}, 2, "price is not known"),
         ({}, {"credits": 0}, 1, "no credits are left"),
         ({"timeout": "soon"}, {}, 2, "timeout"),
     ],

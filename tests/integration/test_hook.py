@@ -14,6 +14,7 @@ from airflow_provider_nanobanana.emulator import Emulator, responses
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.hooks.connection import check_account
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.catalogue import MODELS
 from airflow_provider_nanobanana.toapis.protocol import balance_call
 from airflow_provider_nanobanana.toapis.responses import Balance
 from tests.integration.conftest import ServiceClock
@@ -178,7 +179,7 @@ def test_an_upload_is_public_and_repeated(emulator: Emulator, tmp_path: Any) -> 
 
 
 def test_an_unknown_model_asks_for_its_dialect_and_sends_nothing(emulator: Emulator) -> None:
-    with pytest.raises(AirflowFailException, match=r'\{"models": \{"nano_banana_9": \{"dialect": "reference"\}\}\}'):
+    with pytest.raises(AirflowFailException, match=r'\{"models":\{"nano_banana_9":\{"dialect":"reference"\}\}\}'):
         NanoBananaHook().submit({"prompt": "x", "model": "nano_banana_9"})
     assert emulator.stats()["requests"] == 0
 
@@ -234,6 +235,15 @@ def test_a_key_that_may_spend_nothing_more_fails_the_test(monkeypatch: pytest.Mo
     ok, message = check_account("nano_banana_2", lambda: ["nano_banana_2"], balance)
     assert not ok
     assert "this key's own quota" in message
+
+
+def test_a_model_that_the_key_sees_and_nobody_describes_fails_the_test() -> None:
+    def balance(*, of_key: bool = False) -> Balance:
+        return Balance(remain_credits=500.0)
+
+    ok, message = check_account("newest", lambda: ["newest"], balance)
+    assert not ok and '{"models":{"newest":{"dialect":"reference"}}}' in message
+    assert check_account("newest", lambda: ["newest"], balance, {"newest": MODELS["nano_banana_2"]})[0]
 
 
 def test_the_model_of_extra_body_decides_what_is_allowed(emulator: Emulator) -> None:

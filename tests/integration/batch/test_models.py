@@ -57,7 +57,7 @@ def test_an_unknown_model_is_refused_before_money_with_the_row_to_write(
 ) -> None:
     error = with_store.attempt(requests=["a kite", {"prompt": "a boat", "model": "nano_banana_3"}], **limit).error
     assert isinstance(error, NanoBananaFailException) and with_store.posts == 0
-    assert '{"models": {"nano_banana_3": {"dialect": "reference"}}}' in " ".join(str(error).split())
+    assert '{"models":{"nano_banana_3":{"dialect":"reference"}}}' in str(error)
 
 
 def test_a_model_of_the_connection_is_bought(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,7 @@ def test_what_is_missing_counts_before_what_was_not_tried(marks: tuple[Mark, ...
 
 def test_an_unknown_price_is_not_made_up() -> None:
     assert "not known" in cost_words(settings(model="another"))
+    assert '{"doubao-seedream-5-0": {"2K": 0.03}}' in cost_words(settings(model="doubao-seedream-5-0"))
     assert "$0.01, two for $0.02" in cost_words(settings(model="another", prices={"another": {"1K": 0.01}}))
 
 

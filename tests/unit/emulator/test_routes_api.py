@@ -76,6 +76,15 @@ REFUSALS: list[tuple[dict[str, Any], int, str]] = [
     ({"response_format": "png"}, 400, "invalid_request"),
     ({"callback_url": "https://x.test/"}, 400, "webhook_not_configured"),
     ({"metadata": "2K"}, 400, "invalid_request"),
+    ({"model": "gpt-image-2", "resolution": "1K"}, 400, "invalid_request"),
+    ({"model": "gpt-image-2.5-flare", "resolution": "1k"}, 400, "invalid_request"),
+    ({"model": "gpt-image-2", "size": "1024x1024"}, 400, "invalid_request"),
+    ({"model": "doubao-seedream-5-0", "metadata": {"resolution": "1K"}}, 400, "invalid_request"),
+    ({"model": "doubao-seedream-5-0", "size": "2K", "layer_decomposition": True}, 400, "invalid_request"),
+    ({"model": "doubao-seedream-4-0", "image_urls": ["https://x.test/a.webp"]}, 400, "invalid_request"),
+    ({"model": "qwen-image-3.0", "image_urls": ["https://x.test/a.png"] * 4}, 400, "invalid_request"),
+    ({"model": "flux-kontext-pro", "image_urls": ["https://x.test/a.png"] * 2}, 400, "invalid_request"),
+    ({"model": "flux-kontext-pro", "metadata": {"response_format": "webp"}}, 400, "invalid_request"),
 ]
 
 
@@ -97,6 +106,36 @@ def test_each_spelling_reads_its_own_place_and_ignores_the_other(emulator: Emula
     assert (guide["resolution"], len(guide["references"]), guide["charged_usd"]) == ("2K", 1, 0.03)
     assert (silent["resolution"], len(silent["references"]), silent["charged_usd"]) == ("1K", 1, 0.025)
     assert (half["resolution"], half["size"], half["charged_usd"]) == ("0.5K", "1:8", 0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "resolution", "references", "usd"),
+    [
+        ({"model": "gpt-image-2", "resolution": "2k"}, "2K", 0, 0.03),
+        ({"model": "gpt-image-2", "image_urls": ["https://x.test/a.png"]}, "1K", 1, 0.025),
+        ({"model": "gpt-image-2", "metadata": {"resolution": "4k"}}, "1K", 0, 0.025),
+        ({"model": "gpt-image-2.5-flare", "resolution": "4K"}, "4K", 0, 0.025),
+        ({"model": "doubao-seedream-4-0", "resolution": "1K"}, "2K", 0, 0.03),
+        ({"model": "doubao-seedream-4-0", "reference_images": ["https://x.test/a.png"]}, "2K", 0, 0.03),
+        ({"model": "doubao-seedream-5-0-pro", "image_urls": ["https://x.test/a.png"] * 3}, "2K", 3, 0.04),
+        ({"model": "qwen-image-3.0", "image_urls": ["https://x.test/a.png"] * 3}, "1K", 3, 0.039),
+        ({"model": "flux-kontext-pro", "resolution": "4K", "metadata": {"resolution": "4K"}}, "1K", 0, 0.025),
+    ],
+)
+def test_each_model_is_read_in_its_dialect_and_priced(
+    emulator: Emulator, submit: Any, fields: dict[str, Any], resolution: str, references: int, usd: float
+) -> None:
+    assert submit(**fields).status_code == 200
+    (task,) = emulator.ledger()["image_tasks"]
+    assert (task["resolution"], len(task["references"]), task["charged_usd"]) == (resolution, references, usd)
+
+
+def test_images_in_sequence_are_charged_each_and_layers_once(emulator: Emulator, submit: Any) -> None:
+    options = {"sequential_image_generation": "auto", "sequential_image_generation_options": {"max_images": 3}}
+    submit(model="doubao-seedream-4-0", metadata=options)
+    submit(model="doubao-seedream-5-0-pro", size="2K", layer_decomposition=True)
+    several, layers = emulator.ledger()["image_tasks"]
+    assert (several["count"], several["charged_usd"], layers["count"], layers["charged_usd"]) == (3, 0.09, 1, 0.03)
 
 
 def test_several_pictures_are_charged_by_count(emulator: Emulator, client: httpx.Client, submit: Any) -> None:

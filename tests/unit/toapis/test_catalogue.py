@@ -124,7 +124,7 @@ def test_sizes_of_the_two_documentations() -> None:
 @pytest.mark.parametrize("model_id", ["gemini-3.2", "nano_banana_9", "x", ""])
 def test_a_model_without_a_row_is_asked_for_its_dialect(model_id: str) -> None:
     assert row_for(model_id) is None
-    assert f'{{"models": {{"{model_id}": {{"dialect": "reference"}}}}}}' in no_row(model_id)
+    assert f'{{"models":{{"{model_id}":{{"dialect":"reference"}}}}}}' in no_row(model_id)
     assert ("Did you mean nano_banana_2" in no_row(model_id)) == (model_id == "nano_banana_9")
 
 
