@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_nanobanana.operators.arguments import one_prompt
 from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.operators.shown_requests import shown_items
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
         return super()._make_images(context, resumed=resumed)
 
     def _show_what_was_read(self, context: Context, items: Sequence[BatchItem]) -> None:
-        self._show_items(context, items)
+        super()._show_what_was_read(context, items)
+        self.requests = shown_items(items)
 
     def _plain_requests(self) -> None:
         """Return nothing: what the function returns is not here before it is called, whatever is shown of it."""

@@ -31,7 +31,13 @@ from airflow_provider_nanobanana.operators.arguments import (
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
-from airflow_provider_nanobanana.operators.shown_requests import name_row, row_name_of, shown_items, shown_requests
+from airflow_provider_nanobanana.operators.shown_requests import (
+    name_row,
+    row_name_of,
+    row_name_of_items,
+    shown_items,
+    shown_requests,
+)
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
@@ -326,15 +332,12 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         return self._given if self._shown is not None and self.requests is self._shown else self.requests
 
     def _show_what_was_read(self, context: Context, items: Sequence[BatchItem]) -> None:
-        """Show what was read where it was not plain data: of a table, a file or a generator."""
+        """Show what was read of a table, a file or a generator, and name the row after what is made."""
+        name_row(self, context, row_name_of_items(items))
         given = self._all_requests()
         if given is not None and not isinstance(given, (list, tuple, dict)):
-            self._show_items(context, items)
-            self._given = given
-
-    def _show_items(self, context: Context, items: Sequence[BatchItem]) -> None:
-        self.requests = self._shown = shown_items(items)
-        name_row(self, context, row_name_of(self.requests))
+            self._given, self._shown = given, shown_items(items)
+            self.requests = self._shown
 
     def _spec(self, context: Context) -> BatchSpec:
         """Return what is asked for; checks what only shows after rendering and mapping, and sends nothing."""

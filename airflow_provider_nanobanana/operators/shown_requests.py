@@ -89,10 +89,20 @@ def row_name_of(requests: Any) -> str | None:
         return None
     first = requests[0]
     if isinstance(first, Mapping):
-        called = row_name(first.get("name"), first.get("prompt"), first.get("variant"))
-    else:
-        called = row_name(None, first) if isinstance(first, str) else None
-    return called if called is None or len(requests) == 1 else f"{called} and {len(requests) - 1:,} more"
+        return _and_more(row_name(first.get("name"), first.get("prompt"), first.get("variant")), len(requests))
+    return _and_more(row_name(None, first) if isinstance(first, str) else None, len(requests))
+
+
+def row_name_of_items(items: Sequence[BatchItem]) -> str | None:
+    """Return how the requests of a batch are called in the grid, once they have been read."""
+    if not items:
+        return None
+    first = items[0]
+    return _and_more(row_name(first.name, first.request.prompt, first.request.variant), len(items))
+
+
+def _and_more(called: str | None, total: int) -> str | None:
+    return called if called is None or total == 1 else f"{called} and {total - 1:,} more"
 
 
 def _fits(requests: Sequence[Any]) -> bool:

@@ -11,6 +11,7 @@ from airflow.sdk import DAG
 from jinja2.nativetypes import NativeEnvironment
 
 from airflow_provider_nanobanana.batch.items import build_items
+from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.operators.shown_requests import row_name, row_name_of, shown_items, shown_requests
 
@@ -152,3 +153,31 @@ def test_several_requests_are_called_after_the_first(given: Any, called: str | N
 def test_a_row_is_called_by_name_before_prompt() -> None:
     submit = NanoBananaSubmitOperator(task_id="x", prompt="a", name="kite", variant="2")
     assert "kite, 2" in rendered(submit)["map_index_template"]
+
+
+def test_a_row_is_called_after_what_is_made() -> None:
+    """With a template over columns neither prompt nor requests say it before they are read."""
+    operator = generate(prompt="{name}, {colour}", requests=[{"name": "cup", "meta": {"colour": "blue"}}])
+    context: Any = rendered(operator)
+    operator._show_what_was_read(context, items([{"prompt": "cup, blue", "name": "cup"}, "another"]))
+    assert "cup and 1 more" in context["map_index_template"]
+
+
+def test_a_table_is_shown_when_it_has_been_read_and_stays_what_is_made() -> None:
+    operator = generate(requests=TABLE)
+    context: Any = rendered(operator)
+    assert operator._all_requests() is TABLE
+    operator._show_what_was_read(context, items(["a kite", "a boat"]))
+    assert [shown["prompt"] for shown in operator.requests] == ["a kite", "a boat"]
+    assert operator._all_requests() is TABLE
+
+
+def test_what_a_function_returned_is_shown_and_never_read_again() -> None:
+    task: Any = nanobanana_task(task_id="x", destination="file:///tmp/x")(lambda: "a kite")()
+    made = task.operator
+    context: Any = rendered(made)
+    made._show_what_was_read(context, items("a kite"))
+    assert made.requests == [{"prompt": "a kite", "model": "nano_banana_2"}]
+    assert made._plain_requests() is None
+    assert made._read_requests({}) == "a kite"
+    assert "requests" in made.template_fields and made.overwrite_rtif_after_execution
