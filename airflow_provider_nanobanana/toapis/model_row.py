@@ -173,6 +173,16 @@ class ModelRow(BaseModel):
             raise ValueError(f"holds a price that is none (0 to {MOST_USD} USD)")
         return prices
 
+    @model_validator(mode="after")
+    def _says_one_thing_of_resolutions(self) -> ModelRow:
+        takes_none = self.dialect.resolution is None
+        if self.resolutions is not None and takes_none == bool(self.resolutions):
+            raise ValueError(
+                "resolutions and dialect contradict each other: a model that takes none has resolutions [] and a "
+                "dialect with resolution null"
+            )
+        return self
+
     @property
     def ratios(self) -> tuple[str, ...]:
         """The sizes that are ratios."""
@@ -185,8 +195,8 @@ class ModelRow(BaseModel):
             allowed = ", ".join((*self.sizes, *(("pixels such as 1536x1024",) if self.pixel_sizes else ())))
             what = "ratio" if self.ratios == self.sizes and not self.pixel_sizes else "size"
             faults.append(f"size {size!r:.40} is no {what} of {model_id}; allowed: {allowed}")
-        if resolution is not None and self.resolutions is not None and not self._takes_resolution(resolution):
-            allowed = ", ".join(self.resolutions) or "none, leave it out"
+        if resolution is not None and not self._takes_resolution(resolution):
+            allowed = ", ".join(self.resolutions or ()) or "none, leave it out"
             faults.append(f"resolution {resolution!r:.40} is not offered by {model_id}; allowed: {allowed}")
         if references > self.max_references:
             faults.append(
@@ -198,7 +208,9 @@ class ModelRow(BaseModel):
         return size in (self.sizes or ()) or (self.pixel_sizes and _PIXELS.fullmatch(size) is not None)
 
     def _takes_resolution(self, resolution: str) -> bool:
-        return resolution in (self.resolutions or (_UNSAID,))
+        if self.dialect.resolution is None:
+            return resolution == _UNSAID
+        return self.resolutions is None or resolution in self.resolutions
 
     def pixel_size(self, size: str, resolution: str) -> Pixels | None:
         """Return the pixels (width, height) of a size at a resolution, or None where they are not known."""

@@ -32,7 +32,6 @@ def test_a_dialect_is_named_or_spelled_out() -> None:
     [
         ({}, {"resolution": "2K", "reference_images": [LINK]}),
         ({"resolution_case": "lower"}, {"resolution": "2k", "reference_images": [LINK]}),
-        ({"resolution": None}, {"reference_images": [LINK]}),
         ({"resolution": "config.quality", "references": "config.from"}, {"config": {"quality": "2K", "from": [LINK]}}),
         (
             {"references": "image_urls", "reference_items": "object"},
@@ -63,6 +62,8 @@ def test_a_dialect_of_their_own_is_written_as_it_says(dialect: dict[str, Any], w
         ({"ratios": ["1:1"]}, "ratios"),
         ({"sizes": "1:1"}, "give a list"),
         ({"resolutions": "1K"}, "give a list"),
+        ({"resolutions": []}, "contradict each other"),
+        ({"dialect": "flux-kontext", "resolutions": ["1K"]}, "contradict each other"),
         ({"pixels": {"1:1": {"1K": "big"}}}, "pixels"),
         ({"pixels": {"1:1": {"1K": [0, 5]}}}, "holds a size that is none"),
         ({"pixels": {"1:1": "1024x1024"}}, "pixels"),
@@ -101,7 +102,7 @@ def test_what_a_row_leaves_out_is_not_judged_and_not_known() -> None:
     ],
 )
 def test_what_a_row_says_is_kept_before_money(fields: dict[str, Any], said: str) -> None:
-    own = row(sizes=["1:1"], resolutions=[], max_references=1)
+    own = row(dialect="flux-kontext", sizes=["1:1"], max_references=1)
     with pytest.raises(InvalidRequest) as caught:
         body(own, **fields)
     assert said in caught.value.message and "Nothing was charged" in caught.value.message
