@@ -23,8 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_nanobanana.batch.manifest import VERSION, utc_text
+
 _PROMPT = "a hat of colour {} on a shelf of oak, in the light of a late afternoon, seen from below; " * 4
 _BOOK = 25
+#: When the first image was submitted, in epoch seconds.
+_FIRST = 1795698873.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +97,7 @@ def _image(manifest: int, index: int, dice: random.Random) -> dict[str, Any]:
         "reused": reused,
         "sha256": digest,
         "shared": False,
-        "times": {"submitted_at": 1795698873.0 + 3600 * manifest + index},
+        "times": {"submitted_at": utc_text(_FIRST + 3600 * manifest + index)},
         "uri": f"s3://my_aws_connection@my-bucket/pictures/{digest[:16]}-0.png",
         "width": 1024,
     }
@@ -103,7 +107,7 @@ def _image(manifest: int, index: int, dice: random.Random) -> dict[str, Any]:
 def _manifest(run: dict[str, Any], entries: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     paid = round(sum(entry["paid_usd"] for entry in entries), 6)
     return {
-        "version": 1,
+        "version": VERSION,
         **run,
         "destination": folder.as_uri(),
         "cost_usd": paid,
@@ -125,7 +129,7 @@ def _write_claims(folder: Path, run: dict[str, Any], entries: list[dict[str, Any
         for entry in entries[start : start + _BOOK]:
             stem = entry["key"]
             claim = {"v": 1, "stem": stem, "digest": entry["digest"], "nonce": entry["digest"][:32], "n": 0, "by": by}
-            claim |= {"because": "first", "prev": None, "at": entry["times"]["submitted_at"], "book": book}
+            claim |= {"because": "first", "prev": None, "at": _FIRST + entry["request"], "book": book}
             (folder / ".nanobanana" / "claims" / f"{stem}.g0.json").write_text(json.dumps(claim))
             lost = entry["request"] % 100 == 0
             bought[f"{stem}.g0"] = ["bought", f"tsk_lost_{stem}" if lost else entry["id"] or f"tsk_{stem}"]
