@@ -40,6 +40,12 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+def cells(box: str) -> list[list[str]]:
+    """Return what stands in a table of DuckDB's, without its types: how the box is drawn differs between versions."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in box.splitlines() if line.startswith("│")]
+    return rows[:1] + rows[2:]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "catalogue"
@@ -56,7 +62,7 @@ def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, fo
     (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
     (output,) = [each.text for each in snippets("text") if each.page == "results.md"]
     shown = str(duckdb.sql(query.replace(SHOWN, str(folder))))
-    assert shown.strip() == output.strip()
+    assert cells(shown) == cells(output) and len(cells(shown)) == 4
     old = query.replace(SHOWN, str(folder)).replace("written_at > now()", "written_at < now()")
     assert duckdb.execute(old).fetchall() == []
 

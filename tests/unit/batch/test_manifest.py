@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch.manifest import VERSION, index_lines, manifest_name, utc_text
+from airflow_provider_nanobanana.landing.image_file import SUFFIXES
+from airflow_provider_nanobanana.toapis.models import ImageRequest
 from tests.support.batch import landed
 from tests.support.manifests import manifest_faults, schema
 from tests.support.reports import OK, REFUSAL, report
@@ -70,6 +72,12 @@ def objects(node: Any) -> Iterator[dict[str, Any]]:
 def test_no_object_of_the_schema_takes_keys_that_it_does_not_name() -> None:
     found = list(objects(schema()))
     assert len(found) > 8 and all(each["additionalProperties"] is False for each in found)
+
+
+def test_the_schema_knows_every_format_and_every_field_of_a_request() -> None:
+    image = schema()["$defs"]["image"]["properties"]
+    assert set(image["format"]["enum"]) == set(SUFFIXES)
+    assert set(image["fields"]["properties"]) == set(ImageRequest.model_fields)
 
 
 # --- moments ---------------------------------------------------------------------------------------------------------
