@@ -23,6 +23,8 @@ MAX_META: Final = 2048
 _DEEPEST: Final = 10
 #: Python itself refuses to spell out numbers that are much longer.
 _LARGEST: Final = 10**1000
+#: Nearly all cells are of one of them.
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
 _TAKEN: Final = "texts, numbers, true and false, dates and times, lists and mappings of them"
 
 
@@ -42,9 +44,8 @@ def read_meta(values: Mapping[Any, Any]) -> dict[str, Any]:
             meta[str.__str__(key)] = plain_cell(value, f"cell {key!r:.40}")
         if fault := text_fault(key):
             raise InvalidRequest(f"the name of cell {key!r:.40} {fault}")
-    sizes = {key: len(json.dumps({key: value})) for key, value in meta.items()}
-    # Each was counted with two braces of its own, and has a comma and a blank between it and the next instead.
-    if (size := sum(sizes.values())) > MAX_META:
+    if (size := len(json.dumps(meta))) > MAX_META:
+        sizes = {key: len(json.dumps({key: value})) for key, value in meta.items()}
         largest = max(sizes, key=sizes.__getitem__)
         raise InvalidRequest(
             f"meta has {size:,} bytes of JSON, at most {MAX_META:,} are allowed; the largest cell is {largest!r:.40} "
@@ -61,7 +62,8 @@ def plain_cell(value: Any, what: str, depth: int = 0) -> Any:
     """
     if depth > _DEEPEST:
         raise InvalidRequest(f"{what} has more than {_DEEPEST} levels, or holds itself")
-    value = _simplified(value)
+    if type(value) not in _PLAIN:
+        value = _simplified(value)
     if isinstance(value, Mapping):
         if strangers := [key for key in value if not isinstance(key, str)]:
             kind = type(strangers[0]).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from tests.integration.batch.harness import GenerateTask
+from tests.support.pages import quoted, snippets, table
 
 TABLE = {"name": ["K", "B", "X"], "colour": ["red", "blue", None], "price": [1.5, 2.5, 3.5]}
 TEMPLATE = "{name} in {colour}"
@@ -193,3 +195,40 @@ def test_a_dry_run_between_two_tries_buys_and_forgets_nothing(batch: GenerateTas
     assert dry.result["in_place"] + dry.result["to_buy"] + dry.result["perhaps_paid"] + dry.result["failed"] == 2
     assert batch.attempt(requests=["a", "b"]).error is None
     assert batch.charges == 2
+
+
+# --- docs/tables.md -------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_the_docs_becomes_what_the_docs_show(with_store: GenerateTask, tmp_path: Path) -> None:
+    from airflow.sdk import DAG
+
+    (rows,) = (each.text for each in snippets("csv") if each.page == "tables.md")
+    (tmp_path / "products.csv").write_text(rows)
+    shown = next(each.text for each in snippets("python") if each.page == "tables.md")
+    space: dict[str, Any] = {}
+    exec(
+        compile(
+            shown.replace("with DAG(", "with DAG(dag_id=", 1).replace("    NanoB", "    operator = NanoB"),
+            "docs",
+            "exec",
+        ),
+        space,
+    )
+    operator = space["operator"]
+    assert isinstance(operator.dag, DAG) and operator.is_dry_run == "{{ params.dry_run }}"
+    operator.requests = (tmp_path / "products.csv").as_uri()
+    operator.destination = with_store.folder.as_uri()
+    operator.is_dry_run = "False"
+    with_store.operator = lambda **_: operator  # type: ignore[method-assign]
+    states = []
+    operator._show_what_was_read = lambda context, items: states.append(items)
+    assert with_store.attempt().error is None and with_store.charges == 3
+    made = [[f"`{item.name}`", item.request.prompt, f"`{json.dumps(dict(item.meta or {}))}`"] for item in states[0]]
+    assert made == table("tables.md", "# From a table to pictures")
+
+
+def test_the_keys_of_a_dry_run_are_those_of_the_docs(with_store: GenerateTask) -> None:
+    result = with_store.attempt(requests=["a"], dry_run=True).result
+    described = {key for row in table("tables.md", "## Dry run") for key in quoted(row[0])}
+    assert described == set(result)
