@@ -5,15 +5,15 @@ Hooks, operators, sensors and what opens a poller raise these; everything else b
 
 from __future__ import annotations
 
-import logging
 from types import TracebackType
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_nanobanana.toapis.errors import Charged, ImageTaskTimeout, ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.text_lines import FIRST_LINE_WIDTH, fold
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 
 class NanoBananaException(AirflowException):

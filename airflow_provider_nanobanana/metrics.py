@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +12,10 @@ from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES, failure_code
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.response_values import MOST_USD
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Whole numbers only: Telegraf, gostatsd and OpenTelemetry's StatsD receiver cut ``0.025`` to 0 by default
 #: (influxdata/telegraf#15371, atlassian/gostatsd#722, opentelemetry-collector-contrib#45276). Hence millionths.

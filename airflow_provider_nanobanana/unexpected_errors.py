@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import traceback
 from collections.abc import Iterator
@@ -10,9 +9,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from airflow_provider_nanobanana.toapis.errors import Charged, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: The path of a link may be as secret as its query.
 _LINK: Final = re.compile(r"https?://\S+", re.IGNORECASE)

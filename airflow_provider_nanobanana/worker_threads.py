@@ -20,7 +20,6 @@ A POST that is given up is one of a process that was killed: it was written ahea
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,8 +30,9 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds in which what is under way may come to its end by itself.
 FINISH_SECONDS: Final = 2.0

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final, Literal
 
 from airflow_provider_nanobanana.batch.cost_tracker import BudgetExceeded, Unbilled
 from airflow_provider_nanobanana.batch.outcome import FailedItem
 from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.state import BatchState
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Submit the item; ask again later; leave the item out; submit no further item.
 Admission = Literal["submit", "wait", "skip", "stop"]
@@ -78,7 +78,7 @@ class AdmissionControl:
             state.last_errors[item.key] = self._stops.account_error = error
             return False
         if isinstance(error, (*errors.TRANSIENT_ERRORS, errors.SubmissionUnknown)):
-            log.warning("Request %s: %s", item.label, error.message)
+            log.warning("%s: %s", item.label, error.message)
             state.last_errors[item.key] = error
             self._errors_in_a_row += 1
             self._limited = self._limited or isinstance(error, errors.SUBMIT_LIMIT_ERRORS)
@@ -87,6 +87,6 @@ class AdmissionControl:
         if of_model:
             self._stops.model_failed(item.request.model, error)
         if isinstance(error, errors.SubmissionUnfindable):
-            log.error("Request %s: %s", item.label, error.message)  # whole: it says what to adopt
+            log.error("%s: %s", item.label, error.message)  # whole: it says what to adopt
         state.mark_failed(FailedItem.from_error(item, error, rebuy_expired=state.policy.rebuys_expired))
         return True

@@ -6,7 +6,6 @@ until its time is over.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from airflow_provider_nanobanana.polling.latency import LatencyEstimator, latenc
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.polling.result import WaitWindow
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import WorkerPool
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.result import PollResult
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Downloads under way at once; images are decoded one at a time.
 _THREADS: Final = 4
@@ -124,7 +124,7 @@ class ResultCollector:
         """Land an item, or note its failure, if it has ended; an error of one item does not stop the others."""
         wait = WaitWindow(self._state.waited_since(item), self._state.deadline(item))
         try:
-            with wrap_unexpected_errors(f"Request {item.label} was not landed", image_task_id=result.id):
+            with wrap_unexpected_errors(f"{item.label} was not landed", image_task_id=result.id):
                 self._conclude(item, result, wait, now)
         except errors.ToApisError as error:
             self._landing_failed(item, error, late=wait.over(now))
@@ -239,7 +239,7 @@ def _log_further(item: BatchItem, extras: Sequence[StoredImage], lost: Sequence[
     """Name what came beside a first image that is not in place: the ledger knows of none without the first."""
     kept = [str(failure.kept.get("uri")) for failure in lost if failure.kept is not None]
     if uris := [*(image.uri for image in extras), *kept]:
-        log.warning("Paid with request %s, whose own image is not in place: %s", item.label, ", ".join(uris))
+        log.warning("Paid with %s, whose own image is not in place: %s", item.label, ", ".join(uris))
 
 
 def _paid(error: errors.ToApisError) -> errors.ToApisError:

@@ -6,7 +6,6 @@ is a ``Charge``: what somebody else bought is never paid here, and so never coun
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -27,6 +26,7 @@ from airflow_provider_nanobanana.batch.costs import (
 )
 from airflow_provider_nanobanana.durable.ledger_entry import LostRace
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: In place of an image task's id: what is being bought now, and what earlier processes knew of lost image tasks.
 _PENDING: Final = "pending"

@@ -7,7 +7,6 @@ landed of that, and logs what the rest will cost. Nothing is submitted here.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +46,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.result_links import MOST_IMAGES
 from airflow_provider_nanobanana.worker_threads import WorkerPool
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import StoredImage
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: References read at once.
 _THREADS: Final = 8

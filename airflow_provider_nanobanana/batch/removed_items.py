@@ -6,7 +6,6 @@ have been. What cannot be landed is listed with its id and cost.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRe
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.toapis.errors import ImageTaskNotFound
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.ledger import Ledger
     from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds after its submit from which on an image task is not polled any more.
 _DEAD_SECONDS: Final = LINK_LIFETIME_SECONDS + LINK_MARGIN_SECONDS

@@ -7,7 +7,6 @@ next.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from airflow_provider_nanobanana.durable.claims import ClaimHeld
 from airflow_provider_nanobanana.polling.latency import latency_key
 from airflow_provider_nanobanana.submission.claim_sweep import sweep_claims
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.state import BatchState
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds that landing gets at the end of a slice whose time is over.
 _LAST_ROUNDS: Final = 10.0

@@ -31,6 +31,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED, NOT_READY_CODES, SUSPECT
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, LINK_MARGIN_SECONDS
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 Stage = Literal["pending", "running", "stored", "failed"]
 
@@ -326,7 +327,7 @@ class BatchState:
             _count_micros("paid_micro_usd", cost.usd, tags)
             _count_micros("lost_race_micro_usd", cost.usd, tags)
             log.warning(
-                "Paid twice: image task %s of request %s cost this task %s, and the image in place, %s, is of another "
+                "Paid twice: image task %s of %s cost this task %s, and the image in place, %s, is of another "
                 "purchase (%s). It is left as it is; the money is counted as lost_race.",
                 *(ours, item.label, "an unknown sum" if cost.usd is None else format_usd(cost.usd)),
                 *(image.uri, in_place_of),
@@ -404,7 +405,7 @@ class BatchState:
         self._failures_logged += 1
         level = logging.WARNING if self._failures_logged <= _MOST_FAILURES_LOGGED else logging.DEBUG
         label = failure.item.label + (" of the list before the clear" if failure.item.key in self._former else "")
-        log.log(level, "Request %s: %s (%s): %s", label, failure.code, failure.charged_text, failure.message)
+        log.log(level, "%s failed: %s (%s): %s", label, failure.code, failure.charged_text, failure.message)
         self.last_errors.pop(failure.item.key, None)
         self.ledger.update(
             failure.item.key,

@@ -9,7 +9,6 @@ the next attempt looks each of them up. What a clean end leaves unsent is ``queu
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 from collections import Counter, deque
 from collections.abc import Generator, Iterable
@@ -29,6 +28,7 @@ from airflow_provider_nanobanana.submission.client_ids import mark_supported
 from airflow_provider_nanobanana.submission.rate_limiter import MAX_BLOCKING_WAIT, SubmitRateLimiter
 from airflow_provider_nanobanana.submission.workflow import Submission, SubmissionListener
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import TaskEnded, WorkerPool
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.submission.claims import ClaimFolder, PurchaseBook, Shared
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds of submits that are written ahead with one write; after a kill so many are looked up.
 _WRITE_AHEAD_SECONDS: Final = 5.0
@@ -274,7 +274,8 @@ class BatchSubmitter:
         """Name what was bought since: whatever becomes of this attempt, its log says what is paid."""
         if self._bought:
             count = len(self._bought)
-            log.info("%d image %s paid: %s", count, "task is" if count == 1 else "tasks are", name_ids(self._bought))
+            tasks = "image task is" if count == 1 else "image tasks are"
+            log.info("%d %s paid:\n  %s", count, tasks, name_ids(self._bought))
         self._bought = []
 
     def _claims(self, item: BatchItem, book: PurchaseBook | None) -> ImageClaims | None:
@@ -377,7 +378,7 @@ class BatchSubmitter:
         shared = state.entry(item).shared
         state.mark_submitted(item, result, shared=shared)
         if not shared:
-            self._bought.append(result.id)
+            self._bought.append(f"{item.label}={result.id}")
         return True
 
 
@@ -389,7 +390,7 @@ class _ItemListener(SubmissionListener):
         self._item = item
 
     def on_decision(self, text: str) -> None:
-        log.debug("Request %s: %s", self._item.label, text)
+        log.debug("%s: %s", self._item.label, text)
 
     def on_found(self, image_task: ImageTask) -> None:
         state = self._state
@@ -398,7 +399,7 @@ class _ItemListener(SubmissionListener):
         state.costs.observe(self._item, image_task.id, image_task)
 
     def on_shared(self, shared: Shared) -> None:
-        log.info("Request %s: using image task %s of %s.", self._item.label, shared.image_task.id, shared.claim.by)
+        log.info("%s: using image task %s of %s.", self._item.label, shared.image_task.id, shared.claim.by)
         self._state.costs.observe(self._item, shared.image_task.id, shared.image_task, "shared")
 
     def before_submit(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -12,11 +11,12 @@ from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.landing.suspects import in_order, in_words
 from airflow_provider_nanobanana.toapis.errors import ImageSuspect
 from airflow_provider_nanobanana.toapis.failure_codes import SUSPECT
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.suspects import OnSuspect
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 _MOST_LISTED: Final = 20
 

@@ -7,7 +7,6 @@ the next number.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES
 from airflow_provider_nanobanana.landing.versions import VersionFolder, split_stem, unreadable_versions, versioned_stem
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 _THREADS: Final = 8
 _MOST_LISTED: Final = 10

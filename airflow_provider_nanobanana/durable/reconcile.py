@@ -101,6 +101,10 @@ class ReconcileInput:
     shared: bool = False
 
 
+#: The reason to submit where nothing was done before.
+FIRST_ATTEMPT: Final = "this is the first attempt"
+
+
 class Action(StrEnum):
     """What to do next; the first three end well, the last ends badly."""
 
@@ -212,7 +216,7 @@ def _decide_unrecorded(facts: ReconcileInput, now: float) -> Decision:
     # What has a name another task instance may have bought.
     named = bool(facts.identity.name) and facts.policy.client_ids and facts.policy.reuse_existing
     if first and not named:
-        return _submitting(0, "this is the first attempt")
+        return _submitting(0, FIRST_ATTEMPT)
     if not facts.policy.client_ids:
         return _decide_blind(facts)
     target = facts.identity.client_business_id(facts.generation)

@@ -5,7 +5,6 @@ Several attempts of a task instance may be alive; none writes over another's rec
 
 from __future__ import annotations
 
-import logging
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,11 +14,12 @@ from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry, decode
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.state_store import unreadable
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.state_store import StateStore
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Where the one item is stored: the place of a ledger's first chunk, so that whoever reads a ledger reads this as well.
 NAME: Final = f"{ledger.NAME}_0"

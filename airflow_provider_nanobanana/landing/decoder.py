@@ -17,7 +17,6 @@ import contextlib
 import errno
 import importlib.util
 import io
-import logging
 import os
 import signal
 import socket
@@ -43,9 +42,10 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
 from airflow_provider_nanobanana.landing.decoder_messages import FILE, LENGTH, from_json, receive
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, ImageFacts, inspect_bytes, inspect_reference
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds within which a child is ready; about 0.2 where the interpreter's files are at hand.
 _START_SECONDS: Final = 30.0

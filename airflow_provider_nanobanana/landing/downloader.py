@@ -5,7 +5,6 @@ A link that does not serve is tried again with a fresh one from the service, for
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -17,6 +16,7 @@ from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredIm
 from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.http import LendingPool
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import GeneratedImage
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.suspects import OnSuspect, SuspectCode
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds before each further try of one image; every try after the first asks the service for a fresh link.
 _RETRY_DELAYS: Final = (1.0, 2.0, 4.0)

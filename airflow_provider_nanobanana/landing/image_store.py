@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,6 +37,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     InvalidRequest,
     StorageFailed,
 )
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 
 class StoredImage(BaseModel):
@@ -269,7 +269,7 @@ class ImageStore:
         return None, broken - {name}
 
     def _in_place(self, found: StoredImage, on_in_place: Callable[[StoredImage], None] | None) -> StoredImage:
-        log.info("Image %s of %s is in place: %s", found.index, found.id, found.uri)
+        log.info("In place already: %s", found.uri)
         if on_in_place is not None:
             on_in_place(found)
         return found

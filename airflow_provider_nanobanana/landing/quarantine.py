@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -23,13 +22,14 @@ from airflow_provider_nanobanana.toapis.errors import (
     StorageFailed,
     ToApisError,
 )
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
     from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: The folder below the provider's own.
 QUARANTINE_FOLDER: Final = "quarantine"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from airflow_provider_nanobanana.landing.decoder import decode_reference
 from airflow_provider_nanobanana.landing.image_file import detect_format, kind_of
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Largest reference image sent, in bytes: the generous reading of the service's "10MB" (uploads page).
 MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024

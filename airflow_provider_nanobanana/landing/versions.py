@@ -9,7 +9,6 @@ once and never changed: a retry or a clear of that run finds its own. A rejectio
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.landing.file_names import check_stem
 from airflow_provider_nanobanana.landing.storage.client_errors import lacks_rights
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import ImageStore
     from airflow_provider_nanobanana.landing.storage.base import Storage
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 VERSIONS_FOLDER: Final = "versions"
 REJECTIONS_FOLDER: Final = "rejections"

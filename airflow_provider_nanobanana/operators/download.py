@@ -20,6 +20,8 @@ from airflow_provider_nanobanana.operators.arguments import OnSuspect, check_cho
 from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.toapis.text_lines import fold
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import StoppableOperator, WorkerPool, take_each
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.operators.upstream_requests import Request
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
+log = LineLogger(__name__)
+
 Record = dict[str, Any]
 Lost = tuple[Record, errors.ToApisError]
 #: What the service says of an image task beyond the sensor's entry, by id.
@@ -38,6 +42,8 @@ Facts = Mapping[str, Record]
 _FACTS: Final = {"model", "created_at", "completed_at", "client_business_id"}
 #: Downloads under way at once; images are decoded one at a time.
 _THREADS: Final = 4
+#: Images that an error names.
+_MOST_LISTED: Final = 10
 
 
 class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
@@ -112,10 +118,12 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                     content = report.manifest(run=manifest.run, destination=store.uri(""), now=session.clock())
                     unwritten = manifest.write(content)
             uri = manifest.uri if unwritten is None else None
-            self.log.info("Landed %d of %d images; manifest %s", len(landed), len(wanted), uri)
+            log.info("Landed %d of %d images: %s", len(landed), len(wanted), store.uri(""))
+            if uri is not None:
+                log.info("Manifest: %s", uri)
             names = {image["uri"]: str(requests.get(str(image["id"]), {}).get("name") or "") for image in landed}
             suspicion = report_suspects(landed, names, self.on_suspect, conn_id=session.conn_id)
-            error = _loss(lost, landed) if lost else suspicion
+            error = _loss(lost, landed, requests) if lost else suspicion
             if error := with_manifest_error(error, unwritten, f"Images in place: {len(landed)}"):
                 raise error
         return records
@@ -145,7 +153,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                     )
                     return stored.record()
             except errors.ToApisError as error:
-                self.log.error("Image %s was not landed: %s", spoken_of(image, requests), error.message)
+                log.error("Image %s was not landed: %s", spoken_of(image, requests), error.message)
                 return error
 
         with WorkerPool(min(_THREADS, len(wanted))) as pool:
@@ -155,7 +163,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                     continue
                 landed.append(ended)
                 if len(landed) % 100 == 0:
-                    self.log.info("%d of %d images landed", len(landed), len(wanted))
+                    log.info("%d of %d images landed", len(landed), len(wanted))
         return landed, lost
 
 
@@ -182,7 +190,11 @@ def _open_downloader(session: ToApisSession, destination: str, on_suspect: OnSus
         return ImageDownloader(session, destination, on_suspect=on_suspect)
     except (errors.InvalidRequest, errors.ConfigurationError) as error:
         waiting = "The images are paid and wait at the service until their links expire; fix the destination and clear"
-        raise error.reworded(f"{error.message} {waiting} this task.", charged="yes") from error
+        raise error.reworded(
+            f"{error.message} {waiting} this task.",
+            charged="yes",
+            first_step="Correct the destination, then clear this task; no other.",
+        ) from error
 
 
 def _poll_again(session: ToApisSession, entries: Sequence[Record]) -> tuple[list[Record], Facts]:
@@ -233,7 +245,8 @@ def _wanted(entries: Sequence[Record]) -> list[Record]:
     if not entries:
         raise errors.InvalidRequest(
             "There is nothing to land: the sensor left no result. If it failed, fix its cause and clear it; paid "
-            "images wait at the service until their links expire."
+            "images wait at the service until their links expire.",
+            first_step="Clear the task that waits, then this one.",
         )
     wanted = [image for entry in entries if entry.get("status") == "completed" for image in _images(entry)]
     if not wanted:
@@ -241,7 +254,8 @@ def _wanted(entries: Sequence[Record]) -> list[Record]:
         error_class = errors.ImageTaskTimeout if late else errors.ImageTaskFailed
         raise error_class(
             f"None of {len(entries)} image tasks completed, so there is nothing to land."
-            + (f" {len(late)} may complete yet; a retry asks again for free." if late else "")
+            + (f" {len(late)} may complete yet; a retry asks again for free." if late else ""),
+            first_step=None if late else "See the error of the task that waits: it says which tasks to clear.",
         )
     return wanted
 
@@ -261,15 +275,25 @@ def _with_place(error: errors.ToApisError) -> str:
     return error.message if error.kept is None else f"{error.message} Its bytes are kept: {error.kept.get('uri')}"
 
 
-def _loss(lost: Sequence[Lost], landed: Sequence[object]) -> errors.ToApisError:
+def _loss(lost: Sequence[Lost], landed: Sequence[object], requests: Mapping[str, Request]) -> errors.ToApisError:
     """Return one error for all, which may be retried when any of them may."""
+    from airflow_provider_nanobanana.operators.upstream_requests import spoken_of
+
     known = [error for _, error in lost]
     worst = next((error for error in known if error.retryable), known[0])
-    listed = "; ".join(f"{image['id']}/{image['index']}: {_with_place(error)}" for image, error in lost[:10])
-    more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
     advice = (
         "A retry, or a clear of this task, lands only what is missing, free of charge."
         if worst.retryable
         else "Nothing of this is bought again by itself."
     )
-    return worst.reworded(f"{len(landed)} images landed, {len(lost)} not: {listed}{more}. {advice}", charged="yes")
+    lines = []
+    for image, error in lost[:_MOST_LISTED]:
+        # Also beside a name: what is paid is found by its image task.
+        paid = f"{image['id']}/{image['index']}"
+        spoken = spoken_of(image, requests)
+        who = paid if spoken in paid else f"{spoken}, {paid}"
+        lines.append(fold(f"  {who}: {_with_place(error)}", indent="    "))
+    if len(lost) > _MOST_LISTED:
+        lines.append(f"  and {len(lost) - _MOST_LISTED} more")
+    paragraphs = [f"{len(landed)} images landed, {len(lost)} not. {advice}", *lines]
+    return worst.reworded("\n".join(paragraphs), charged="yes")

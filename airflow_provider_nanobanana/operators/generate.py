@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +39,7 @@ from airflow_provider_nanobanana.operators.shown_requests import (
 )
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: The arguments that are true or false.
 _FLAGS: Final = ("reuse_existing", "preflight_balance", "deferrable", "prepare_references")
@@ -246,7 +246,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         """Stop buying, and log what a killed attempt leaves behind: the service has no cancel."""
         ids = self._stop_buying()
         self._stop()
-        self.log.warning(
+        log.warning(
             "Killed. Nothing more is bought. What was submitted goes on and stays paid; the next attempt, or a clear "
             "of this task, finds and lands it. Image tasks known to be under way: %d%s.",
             len(ids),
@@ -304,9 +304,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             if runner.can_go_on() and self._has_time_for_another(state.session.clock() - began):
                 continue
             wait = runner.next_wait()
-            runner.log_progress(last=self.deferrable or wait is None)
             if wait is None:
                 break
+            runner.log_progress(last=self.deferrable)
             if self.deferrable:
                 for_nothing = self._woken_by_long_answers and state.progress() == before
                 raise self._deferral(state, wait, for_nothing=for_nothing)
@@ -467,7 +467,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     def _deferral(self, state: BatchState, wait: WaitSpec, *, for_nothing: bool) -> TaskDeferred:
         """Return what ends this process until the trigger of a wait fires."""
         now = state.session.clock()
-        self.log.info("%s", wait_message(wait))
+        log.info("%s", wait_message(wait))
         return TaskDeferred(
             trigger=trigger_for(
                 wait,
@@ -578,7 +578,7 @@ def _report(
         conn_id=state.session.conn_id,
     )
     error = error or suspicion
-    _log_result(result, report.last_line())
+    _log_result(result, report.last_line(), store.uri(""))
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())
     return result, with_manifest_error(error, unwritten, f"Images in place: {result['count']:,}")
@@ -637,13 +637,16 @@ def _log_progress(state: BatchState) -> None:
     _log_paid(state.outcomes())
 
 
-def _log_result(result: Mapping[str, Any], last_line: str) -> None:
-    """Log what there is in the end."""
+def _log_result(result: Mapping[str, Any], last_line: str, destination: str) -> None:
+    """Log what there is in the end, what it cost, and where it is."""
     if result["extra_count"]:
         log.info(
             "More images than asked for came with the others: %d; stored beside them, with a number behind the name",
             result["extra_count"],
         )
     log.info("%s", last_line)
-    where = f"All of it is in {result['manifest']}. " if result["manifest"] else ""
-    log.info("%sClearing this task does not buy existing images again.", where)
+    if result["count"]:
+        log.info("Images: %s", destination)
+    if result["manifest"]:
+        log.info("Manifest: %s", result["manifest"])
+    log.info("Clearing this task does not buy existing images again.")

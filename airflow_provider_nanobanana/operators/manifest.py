@@ -7,12 +7,12 @@ index, a line of JSON an image below ``.nanobanana/index``, is written with it; 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.landing.image_store import ImageStore
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Below the destination's own folder.
 _INDEX: Final = "index"

@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.operators.arguments import (
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
     from airflow_provider_nanobanana.submission.workflow import Submission
     from airflow_provider_nanobanana.toapis.models import ImageRequest
+
+log = LineLogger(__name__)
 
 #: Seconds before which no queued submit wakes: Airflow up to 3.3 fails some tasks that resume soon after deferring.
 _SHORTEST_QUEUE_WAIT: Final = 15.0
@@ -149,7 +152,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         """Stop, and log what a killed attempt leaves behind: the service has no cancel."""
         self._stop()
         left = self._submission.left_behind() if self._submission else ""
-        self.log.warning(
+        log.warning(
             "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
             "it. %s",
             left,
@@ -182,7 +185,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
                     if deferral is not None:
                         raise deferral from failure
                 raise
-        self.log.info("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
+        log.debug("Image task %s is %s.", image_task.id, image_task.wire_status or image_task.status)
         name = _parse_name(self.name)
         push_request(context, self, image_task.id, submission.bought_request(), name=name or None, meta=meta)
         return image_task.id
@@ -261,7 +264,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         moment = now + max(asked, _SHORTEST_QUEUE_WAIT) * (1 + random.random())
         if moment >= deadline:
             return None
-        self.log.info("%s Queueing without a slot for %.0f s.", error.message, moment - now)
+        log.info("%s Queueing without a slot for %.0f s.", error.message, moment - now)
         return TaskDeferred(
             trigger=NanoBananaTimerTrigger(moment=moment, deadline=deadline, ticket=self._ticket(context)),
             method_name="execute_queued",

@@ -7,7 +7,6 @@ them bought have no request. Links are kept without what may be secret in them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from airflow_provider_nanobanana.batch.request_facts import RequestFacts
 from airflow_provider_nanobanana.batch.requests import name_error
 from airflow_provider_nanobanana.landing.file_names import named_stem
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.redaction import bare_link, one_line
 from airflow_provider_nanobanana.toapis.response_values import storable
@@ -24,7 +24,7 @@ from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 REQUEST_KEY: Final = "nanobanana_request"
 #: Characters of a prompt that go through XCom: thousands of mapped tasks may each hand one on.

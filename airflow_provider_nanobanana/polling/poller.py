@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -23,6 +22,7 @@ from airflow_provider_nanobanana.polling.result import PollResult
 from airflow_provider_nanobanana.polling.schedule import PollQueue, first_poll_at, next_poll_at
 from airflow_provider_nanobanana.polling.status_client import RenewingStatusClient
 from airflow_provider_nanobanana.toapis.errors import AuthenticationFailed, RateLimited, ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.rate_pacer import RateLimitHeaders, RatePacer
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.subscription import Subscription
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Of the account's ``query_rate``: the rest is for what workers ask about, and for the jitter of the way. A 429 costs
 #: all waits the second that it names.

@@ -6,7 +6,6 @@ A poller lives for days: the connection is read again every five minutes, and wh
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_nanobanana.exceptions import airflow_errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from airflow_provider_nanobanana.toapis.session import open_async_client
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 OnHeaders = Callable[[Mapping[str, str]], None]
 #: Reads a connection by its id without blocking the event loop.

@@ -125,7 +125,7 @@ class Subscription:
         self._context.run(self._log_status, result)
         final = result.is_final(self.wait, self._now()) or isinstance(result.error, ResponseTooLong)
         if final:
-            self._pending.discard(result.id)
+            self._context.run(self._log_end, result)
         self._check_access(result)
         if len(self._pending) <= self._most_left:
             self.outcome = "enough" if self._pending else self.outcome
@@ -149,6 +149,14 @@ class Subscription:
                 self.error_code = result.error.code or type(result.error).__name__
                 self._end_wait()
 
+    def _log_end(self, result: PollResult) -> None:
+        """Note the end of an image task; log after each tenth of them: a line for each would bury the rest."""
+        whole, before = len(self.targets), len(self._pending)
+        self._pending.discard(result.id)
+        left = len(self._pending)
+        if 10 * left // whole < 10 * before // whole:
+            self._log.info("%d of %d image tasks have ended.", whole - left, whole)
+
     def _log_status(self, result: PollResult) -> None:
         """Log changes of status: a line per poll, or per place in the service's queue, would bury them."""
         if result.image_task is not None:
@@ -157,5 +165,5 @@ class Subscription:
         else:
             status = _NOT_SEEN.format(type(result.error).__name__)
         if self.statuses.get(result.id) != status:
-            self._log.info("Image task %s: %s", one_line(result.id), status)
+            self._log.debug("Image task %s: %s", one_line(result.id), status)
             self.statuses[result.id] = status

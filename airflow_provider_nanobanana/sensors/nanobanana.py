@@ -23,6 +23,7 @@ from airflow_provider_nanobanana.polling.outcome_error import listed_ids, listed
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.text_lines import fold
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK, StoppableOperator, take_each
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.polling.poll_tracker import PollTracker
     from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
+
+log = LineLogger(__name__)
 
 Records = list[dict[str, Any]]
 
@@ -129,7 +132,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         event = event if isinstance(event, dict) else {}
         tracker = self._new_tracker(_wait_of_event(event) or self._wait_of_attempt(context))
         records = self._conclude_or_defer(context, tracker, event)
-        self.log.info("All results of %d image tasks are final.", len(records))
+        log.info("All results of %d image tasks are final.", len(records))
         return records
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
@@ -160,7 +163,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
 
         now = NanoBananaHook.clock()
         remaining = wait.remaining(now)
-        self.log.info("Still running: %d. Waiting without a worker for %.0f s at most.", len(waiting), remaining)
+        log.info("Still running: %d. Waiting without a worker for %.0f s at most.", len(waiting), remaining)
         return TaskDeferred(
             trigger=NanoBananaTrigger(
                 image_task_ids=[result.id for result in waiting],
@@ -199,7 +202,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
             self._fail(context, tracker, error)
         incomplete = [record for record in records if record["status"] != "completed"]
         if incomplete:
-            self.log.warning(
+            log.warning(
                 "Going on without %d of %d image tasks.\n%s",
                 *(len(incomplete), len(records), "\n".join(listed_records(incomplete))),
             )

@@ -7,7 +7,6 @@ seconds of that, or not at all, and whoever would add to a chain that old waits 
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from airflow_provider_nanobanana.durable.claims import BOOKS_FOLDER, CLAIMS_FOLD
 from airflow_provider_nanobanana.durable.old_claims import next_marker, old_books, old_claims, older_markers
 from airflow_provider_nanobanana.submission.claims import CLOCK_FOLDER
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
     from airflow_provider_nanobanana.submission.claims import ClaimFolder
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds for removing, once it is known what goes; half of them at most for claims.
 _SECONDS: Final = 10.0

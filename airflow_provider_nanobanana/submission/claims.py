@@ -48,6 +48,7 @@ from airflow_provider_nanobanana.durable.old_claims import is_sweep_under_way, m
 from airflow_provider_nanobanana.durable.reconcile import Lookup
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Claims of one image that others created first, one after another, before a slice leaves it for later.
 _MOST_LOST_CREATES: Final = 5

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Seconds between the look-ups; an accepted submit may stay invisible for half a minute.
 _PAUSES: Final = (0.0, 5.0, 10.0, 20.0)

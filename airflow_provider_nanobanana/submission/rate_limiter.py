@@ -8,7 +8,6 @@ do not know of each other: ``RatePacer`` shares the account out between them.
 from __future__ import annotations
 
 import hashlib
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState, SharedState, private_folder
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.rate_pacer import LONGEST_WAIT, RatePacer
 from airflow_provider_nanobanana.toapis.retry import RequestRetry
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.errors import ToApisError
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: A wait longer than this, in seconds, is not sat out in a worker: the caller queues without a slot.
 MAX_BLOCKING_WAIT: Final = 10.0

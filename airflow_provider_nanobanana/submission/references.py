@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from airflow_provider_nanobanana.landing.storage.base import storage_failures
 from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import is_link
 from airflow_provider_nanobanana.toapis.protocol import Upload
 from airflow_provider_nanobanana.toapis.request_values import as_reference
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
 _LASTING: Final = (

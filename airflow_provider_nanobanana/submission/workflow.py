@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard
 
 from airflow_provider_nanobanana.durable.claims import BookEntry, Settled
 from airflow_provider_nanobanana.durable.reconcile import (
+    FIRST_ATTEMPT,
     Action,
     Decision,
     Lookup,
@@ -27,6 +28,7 @@ from airflow_provider_nanobanana.metrics import count
 from airflow_provider_nanobanana.submission.claims import Shared
 from airflow_provider_nanobanana.submission.client_ids import known_to_resolve, mark_supported, verify_support
 from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.protocol import submit_call
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Lost answers of one attempt, each followed by a minute and a half of look-ups; after the next one Airflow retries.
 _MOST_LOST: Final = 1
@@ -77,7 +79,8 @@ class SubmissionListener:
 
     def on_decision(self, text: str) -> None:
         """Take note of a decision, in words."""
-        log.info("Submission: %s", text)
+        # Of most submits there is nothing else to say.
+        log.log(logging.DEBUG if text.endswith(FIRST_ATTEMPT) else logging.INFO, "Submission: %s", text)
 
     def on_found(self, image_task: ImageTask) -> None:
         """Take note of an image task that was looked up, whatever its status."""

@@ -14,10 +14,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.subscription import Subscription
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
+
+log = LineLogger(__name__)
 
 #: An event is logged whole and stored; so many statuses, and bytes of them as JSON, keep it below 4 kB.
 _MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
@@ -101,7 +104,7 @@ class NanoBananaTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Log what goes on: Airflow 3.3 and later call this when a user ends or clears the deferred task."""
-        self.log.warning(
+        log.warning(
             "The wait was ended by hand. The service has no cancel: image tasks that go on and stay paid: %d (%s)",
             len(self.image_task_ids),
             ", ".join(self.image_task_ids),
@@ -119,7 +122,7 @@ class NanoBananaTrigger(BaseTrigger):
             interval=self.poll_interval,
             not_before=self.not_before,
             enough=self.enough,
-            log=self.log,
+            log=log,
         )
 
     def _event(self, subscription: Subscription) -> dict[str, Any]:

@@ -186,10 +186,10 @@ class TestBrokenBackend:
         assert broken.calls == 6, "a backend that fails once may be back at the next call"
 
     def test_it_is_said_once_and_quietly(self, broken: BrokenStats, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.DEBUG, logger=metrics.log.name)
+        caplog.set_level(logging.DEBUG, logger=metrics.__name__)
         for _ in range(3):
             metrics.count("polls")
-        (said,) = (each for each in caplog.records if each.name == metrics.log.name)
+        (said,) = (each for each in caplog.records if each.name == metrics.__name__)
         assert said.levelno == logging.DEBUG
         assert said.exc_info is not None
         assert isinstance(said.exc_info[1], OSError)

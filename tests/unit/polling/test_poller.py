@@ -254,7 +254,7 @@ def test_a_bug_is_not_taken_for_an_outcome() -> None:
 
 
 def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, LOG.name)
+    caplog.set_level(logging.DEBUG, LOG.name)
     service = ScriptedStatuses(
         default=lambda t, n: {**RUNNING, "status": "queued"} if t < 20 else RUNNING if t < 130 else COMPLETED
     )
@@ -263,7 +263,9 @@ def test_the_log_tells_changes_and_not_polls(caplog: pytest.LogCaptureFixture) -
     assert [line for line in lines if line.startswith("Image task t0")] == [
         "Image task t0: queued", "Image task t0: in_progress", "Image task t0: completed",
     ]  # fmt: skip
-    assert len(lines) == 6 and sum("polls/s" in line for line in lines) == 3
+    assert {record.levelno for record in caplog.records if "Image task" in record.getMessage()} == {logging.DEBUG}
+    assert "1 of 1 image tasks have ended." in lines
+    assert len(lines) == 7 and sum("polls/s" in line for line in lines) == 3
 
 
 def test_a_completed_answer_without_an_image_is_asked_again() -> None:
