@@ -108,6 +108,7 @@ FINAL = {
     errors.ImageTaskFailed,
     errors.ResultExpired,
     errors.UnsafeAddress,
+    errors.ImageSuspect,
 }
 
 
