@@ -81,6 +81,8 @@ def test_what_was_skipped_and_the_meta_outlive_a_killed_attempt(batch: GenerateT
     finally:
         NanoBananaGenerateOperator._run = original  # type: ignore[method-assign]
     assert run.error is None and batch.charges == 4
+    assert run.result["skipped_count"] == 1
+    assert [(row["request"], row["name"]) for row in batch.manifest["skipped"]] == [(2, "X")]
     for state in states:
         assert [(row.index, row.name) for row in state.skipped] == [(2, "X")]
         assert [(item.index, item.meta) for item in state.items] == [
