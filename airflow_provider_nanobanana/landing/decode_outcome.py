@@ -11,6 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import Final
 
+from airflow_provider_nanobanana.landing.fit_reference import FittedReference
 from airflow_provider_nanobanana.landing.image_file import MAX_PIXELS, MAX_REFERENCE_PIXELS, ImageFacts
 
 MIB: Final = 1024 * 1024
@@ -67,7 +68,7 @@ class MachineLacks:
     reason: str
 
 
-Outcome = ImageFacts | NotAnImage | TooCostly | MachineLacks
+Outcome = ImageFacts | FittedReference | NotAnImage | TooCostly | MachineLacks
 
 
 @dataclass(frozen=True)

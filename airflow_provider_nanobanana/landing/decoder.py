@@ -25,10 +25,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import airflow_provider_nanobanana
+from airflow_provider_nanobanana.landing import fit_reference as fitting
 from airflow_provider_nanobanana.landing.decode_outcome import (
     IMAGE_LIMITS,
     LARGE_REFERENCE_LIMITS,
@@ -39,8 +41,23 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     TooCostly,
     judge_ending,
 )
-from airflow_provider_nanobanana.landing.decoder_messages import FILE, LENGTH, from_json, receive
-from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, ImageFacts, inspect_bytes, inspect_reference
+from airflow_provider_nanobanana.landing.decoder_messages import (
+    CHECK,
+    CHECK_REFERENCE,
+    FILE,
+    FIT,
+    LENGTH,
+    from_json,
+    receive,
+)
+from airflow_provider_nanobanana.landing.fit_reference import MOST_BYTES, FittedReference
+from airflow_provider_nanobanana.landing.image_file import (
+    MAX_BYTES,
+    ImageFacts,
+    detect_format,
+    inspect_bytes,
+    inspect_reference,
+)
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import one_line
@@ -55,6 +72,8 @@ _END_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 1.0
 _PIECE: Final = 256 * 1024
 _LONGEST_ANSWER: Final = 64 * 1024
+#: Bytes of a content that tell its format.
+_HEAD: Final = 16
 #: What a start fails with that may succeed a moment later.
 _TEMPORARY: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 #: Of the environment, which holds connections and keys, the child gets where libraries are; and one arena of memory for
@@ -97,6 +116,16 @@ def decode_reference(data: bytes) -> ImageFacts:
     return _decoder.inspect(io.BytesIO(data), len(data), reference=True)
 
 
+def fit_reference(data: bytes) -> FittedReference:
+    """Check that the content is one complete image of up to 80 megapixels, and make it fit for the service.
+
+    :raises ImageInvalid: As :func:`inspect_reference`.
+    :raises ImageTooCostly: It takes more than 40 s of processor time or 2 GiB, or crashes the decoder.
+    :raises StorageFailed: This machine could not decode it now.
+    """
+    return _decoder.fit(data)
+
+
 class Decoder:
     """The child process of this one, started when it is needed; safe to use from several threads, one file at a time.
 
@@ -112,13 +141,22 @@ class Decoder:
 
     def inspect(self, file: BinaryIO, size: int, *, reference: bool = False) -> ImageFacts:
         """Return the facts of an image that is read from the file's beginning; errors as of :func:`decode_file`."""
+        outcome = self._outcome(file, size, CHECK_REFERENCE if reference else CHECK)
+        return outcome.facts if isinstance(outcome, FittedReference) else outcome
+
+    def fit(self, data: bytes) -> FittedReference:
+        """Return a reference image as it is to be sent; errors as of :func:`fit_reference`."""
+        outcome = self._outcome(io.BytesIO(data), len(data), FIT)
+        return outcome if isinstance(outcome, FittedReference) else FittedReference(outcome)
+
+    def _outcome(self, file: BinaryIO, size: int, wanted: int) -> ImageFacts | FittedReference:
         outcome: Outcome
         with self._lock:
             for again in (False, True):
                 child = self._running()
                 if child is None:
-                    return _inspect_here(file, reference)
-                outcome = self._ask(child, file, size, reference, again)
+                    return _inspect_here(file, wanted)
+                outcome = self._ask(child, file, size, wanted, again)
                 if not isinstance(outcome, MachineLacks):
                     break
         return _facts(outcome)
@@ -144,9 +182,9 @@ class Decoder:
         if child is not None:
             child.disown()
 
-    def _ask(self, child: _Child, file: BinaryIO, size: int, reference: bool, again: bool) -> Outcome:
+    def _ask(self, child: _Child, file: BinaryIO, size: int, wanted: int, again: bool) -> Outcome:
         try:
-            outcome = child.decode(file, size, reference=reference, again=again)
+            outcome = child.decode(file, size, wanted=wanted, again=again)
         except BaseException:
             # The task's time is over, or the file cannot be read: the child is in the middle of it.
             self._child = None
@@ -254,20 +292,21 @@ class _Child:
         lasting = lasting or status != -signal.SIGKILL
         return f"{why} (status {status}: {self.last_words or 'without a word'})", lasting
 
-    def decode(self, file: BinaryIO, size: int, *, reference: bool, again: bool) -> Outcome:
+    def decode(self, file: BinaryIO, size: int, *, wanted: int, again: bool) -> Outcome:
         """Have a file decoded; the child has ended where that says so afterwards.
 
         :param again: Whether a child before ended with this file.
         :raises OSError: The file cannot be read.
         """
-        limits = LARGE_REFERENCE_LIMITS if reference else IMAGE_LIMITS
+        limits = IMAGE_LIMITS if wanted == CHECK else LARGE_REFERENCE_LIMITS
         file.seek(0)
         try:
             # What a slow disk takes to read the file is not the decoder's time.
-            self._send(FILE.pack(size, reference), limits.wall_seconds)
+            self._send(FILE.pack(size, wanted), limits.wall_seconds)
             for piece in _pieces(file, size):
                 self._send(piece, limits.wall_seconds)
             text = self._answer(limits.wall_seconds)
+            content = self._answer(limits.wall_seconds, MOST_BYTES) if wanted == FIT else b""
         except _Overdue:
             ending = Ending(None, overdue=True, cpu_seconds=_cpu_seconds(self._process.pid), again=again)
             self.kill()
@@ -275,10 +314,10 @@ class _Child:
         except _Gone:
             return judge_ending(Ending(self.end(), again=again), limits)
         outcome = from_json(text)
-        if outcome is None:
+        if outcome is None or not _fits(outcome, content):
             self.kill()
             return TooCostly("The image's decoder gave an answer that is none")
-        return outcome
+        return replace(outcome, content=content) if isinstance(outcome, FittedReference) else outcome
 
     def is_alive(self) -> bool:
         """Say whether it runs, as far as is known."""
@@ -338,12 +377,12 @@ class _Child:
         except OSError:
             raise _Gone from None
 
-    def _answer(self, seconds: float) -> bytes:
+    def _answer(self, seconds: float, most: int = _LONGEST_ANSWER) -> bytes:
         """Return what it sends next, of which more than an answer can hold is none."""
         deadline = time.monotonic() + seconds
         try:
             (size,) = LENGTH.unpack(self._receive(LENGTH.size, deadline))
-            return self._receive(min(size, _LONGEST_ANSWER), deadline)
+            return self._receive(min(size, most), deadline)
         except TimeoutError:
             raise _Overdue from None
         except (OSError, EOFError):
@@ -396,9 +435,16 @@ def _child_command() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _BOOT, *map(os.path.dirname, paths)]
 
 
-def _facts(outcome: Outcome) -> ImageFacts:
+def _fits(outcome: Outcome, content: bytes) -> bool:
+    """Whether the content behind an outcome is what the outcome says: hostile bytes may have taken the process over."""
+    if not isinstance(outcome, FittedReference) or not outcome.changes:
+        return not content
+    return detect_format(content[:_HEAD]) == outcome.facts.format
+
+
+def _facts(outcome: Outcome) -> ImageFacts | FittedReference:
     match outcome:
-        case ImageFacts():
+        case ImageFacts() | FittedReference():
             return outcome
         case NotAnImage(reason):
             raise ImageInvalid(reason)
@@ -408,10 +454,12 @@ def _facts(outcome: Outcome) -> ImageFacts:
             raise StorageFailed(f"Could not decode the image on this worker, which says nothing of it: {reason}")
 
 
-def _inspect_here(file: BinaryIO, reference: bool) -> ImageFacts:
+def _inspect_here(file: BinaryIO, wanted: int) -> ImageFacts | FittedReference:
     """Decode in this process."""
     file.seek(0)
-    return inspect_reference(file.read()) if reference else inspect_bytes(file.read(MAX_BYTES))
+    if wanted == FIT:
+        return fitting.fit_reference(file.read())
+    return inspect_bytes(file.read(MAX_BYTES)) if wanted == CHECK else inspect_reference(file.read())
 
 
 _decoder = Decoder()

@@ -29,7 +29,8 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     limits_for,
     memory_outcome,
 )
-from airflow_provider_nanobanana.landing.decoder_messages import FILE, receive, send_answer, to_json
+from airflow_provider_nanobanana.landing.decoder_messages import CHECK, FILE, FIT, receive, send_answer, to_json
+from airflow_provider_nanobanana.landing.fit_reference import FittedReference, fit_reference
 from airflow_provider_nanobanana.landing.image_file import inspect_bytes, inspect_reference
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
 
@@ -41,8 +42,11 @@ def main() -> None:
     with socket.socket(fileno=0) as channel, contextlib.suppress(ConnectionError, EOFError):
         send_answer(channel, b"")
         while True:
-            size, reference = FILE.unpack(receive(channel, FILE.size))
-            send_answer(channel, to_json(_inspect(channel, size, reference)))
+            size, wanted = FILE.unpack(receive(channel, FILE.size))
+            outcome = _inspect(channel, size, wanted)
+            send_answer(channel, to_json(outcome))
+            if wanted == FIT:
+                send_answer(channel, outcome.content if isinstance(outcome, FittedReference) else b"")
 
 
 def _keep_apart() -> None:
@@ -72,11 +76,11 @@ def _load_decoders() -> None:
             vars(plugin)["DEFAULT_MAX_THREADS"] = 1
 
 
-def _inspect(channel: socket.socket, size: int, reference: bool) -> Outcome:
+def _inspect(channel: socket.socket, size: int, wanted: int) -> Outcome:
     """Receive a file and decode it within its limits."""
     before = _address_space()
     # A WebP says its size when its decoder has the memory for all pixels, so the larger limits come first.
-    limits = LARGE_REFERENCE_LIMITS if reference else IMAGE_LIMITS
+    limits = IMAGE_LIMITS if wanted == CHECK else LARGE_REFERENCE_LIMITS
     _limit(limits, before)
 
     def narrow(pixels: int) -> None:
@@ -91,7 +95,9 @@ def _inspect(channel: socket.socket, size: int, reference: bool) -> Outcome:
     broken = ""
     try:
         # Nobody here keeps the bytes, so that the check can let go of them.
-        return inspect_reference(held.pop(), narrow) if reference else inspect_bytes(held.pop())
+        if wanted == FIT:
+            return fit_reference(held.pop(), narrow)
+        return inspect_bytes(held.pop()) if wanted == CHECK else inspect_reference(held.pop(), narrow)
     except ImageTooCostly as costly:
         return TooCostly(costly.message)
     except ImageInvalid as invalid:

@@ -1,7 +1,7 @@
 """What the worker process and the decoder's process say to each other, over one socket.
 
 To the decoder: :data:`FILE`, then so many bytes. Back: :data:`LENGTH`, then an outcome as :func:`to_json` writes it;
-first of all an empty one, when it is ready.
+first of all an empty one, when it is ready. Behind the outcome of :data:`FIT` comes the new content, likewise.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from collections.abc import Callable
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_nanobanana.landing.decode_outcome import MachineLacks, NotAnImage, Outcome, TooCostly
+from airflow_provider_nanobanana.landing.fit_reference import CHANGES, FittedReference
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFacts
 from airflow_provider_nanobanana.landing.suspects import LOOKS
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
-#: Size of the file in bytes, and whether it is a reference image.
-FILE: Final = struct.Struct("!Q?")
+#: Size of the file in bytes, and what to do with it: one of the next three.
+FILE: Final = struct.Struct("!QB")
+#: Check an image; check a reference image; make a reference image fit, too.
+CHECK, CHECK_REFERENCE, FIT = range(3)
 #: Size of what follows.
 LENGTH: Final = struct.Struct("!I")
 _MOST_SIDE: Final = 2**31
@@ -57,6 +60,8 @@ def to_json(outcome: Outcome) -> bytes:
             value: dict[str, Any] = {"format": outcome.format, "width": outcome.width, "height": outcome.height}
             if outcome.look is not None:
                 value["look"] = outcome.look
+        case FittedReference():
+            value = {**json.loads(to_json(outcome.facts)), "changes": outcome.changes}
         case NotAnImage():
             value = {"not_an_image": outcome.reason}
         case TooCostly():
@@ -64,6 +69,12 @@ def to_json(outcome: Outcome) -> bytes:
         case MachineLacks():
             value = {"machine_lacks": outcome.reason}
     return json.dumps(value).encode()
+
+
+def _with_changes(facts: ImageFacts, changes: object) -> Outcome | None:
+    given = changes if isinstance(changes, list) else [None]
+    known = tuple(one for one in CHANGES if one in given)
+    return FittedReference(facts, known) if len(known) == len(given) else None
 
 
 def _is_side(value: object) -> TypeGuard[int]:
@@ -77,7 +88,8 @@ def from_json(text: bytes) -> Outcome | None:
             case {"format": str(name), "width": wide, "height": high, **more} if _is_side(wide) and _is_side(high):
                 known = next((one for one in SUFFIXES if one == name), None)
                 look = next((one for one in LOOKS if one == more.get("look")), None)
-                return known and ImageFacts(known, wide, high, look)
+                facts = known and ImageFacts(known, wide, high, look)
+                return _with_changes(facts, more["changes"]) if facts and "changes" in more else facts
             case {"not_an_image": str(reason)}:
                 return NotAnImage(one_line(reason))
             case {"too_costly": str(reason)}:

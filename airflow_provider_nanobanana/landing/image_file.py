@@ -29,6 +29,7 @@ from airflow_provider_nanobanana.toapis.redaction import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
 ImageFormat = Literal["png", "jpeg", "webp", "gif", "avif"]
@@ -116,6 +117,17 @@ def inspect_bytes(data: bytes) -> ImageFacts:
         return _decode(bare, found, moves=moves)
 
 
+def _inspect(data: bytes, use: Callable[[Image, ImageFormat], None] | None) -> ImageFacts:
+    """Check the content as :func:`inspect_bytes` does, and let the decoded image be used."""
+    if use is None:
+        return inspect_bytes(data)
+    found = _known_format(data)
+    with _strict_decoders():
+        if found == "jpeg":
+            return _decode_jpeg(parse_jpeg(data), use)
+        return _decode(_bare(data, found), found, moves=is_apng(data), use=use)
+
+
 def _known_format(data: bytes) -> ImageFormat:
     found = _format(data[:_HEAD])
     if found is None:
@@ -137,20 +149,45 @@ def _bare(data: bytes, image_format: ImageFormat) -> bytes:
     return data
 
 
-def _decode(data: bytes, image_format: ImageFormat, *, moves: bool) -> ImageFacts:
+def _decode(
+    data: bytes,
+    image_format: ImageFormat,
+    *,
+    moves: bool,
+    use: Callable[[Image, ImageFormat], None] | None = None,
+) -> ImageFacts:
     """Decode the image fully and return its facts."""
     with _decoder(data, image_format) as image:
         image.load()
-        return ImageFacts(image_format, *image.size, empty_look(image, moves=moves))
+        facts = ImageFacts(image_format, *image.size, empty_look(image, moves=moves))
+        if use is not None:
+            use(image, image_format)
+        return facts
 
 
-def _announced_size(data: bytes, image_format: ImageFormat) -> tuple[int, int]:
-    """Return width and height that a reference image says it has; what the decoder held for it is free again then."""
+def _announced(data: bytes, image_format: ImageFormat) -> tuple[tuple[int, int], str]:
+    """Return the size that a reference image says it has, and its mode; what the decoder held is free again then."""
     with _decoder(data, image_format, MAX_REFERENCE_PIXELS) as image:
-        return image.size
+        return image.size, image.mode
 
 
-def _decode_jpeg(jpeg: Jpeg) -> ImageFacts:
+def announced_shape(data: bytes) -> tuple[tuple[int, int], str]:
+    """Return width and height of a reference image, and its mode as Pillow names it; no pixel is decoded.
+
+    :raises ImageInvalid: As :func:`inspect_reference`.
+    """
+    found = _known_format(data)
+    return _announced(_bare_reference(data, found), found)
+
+
+def _bare_reference(data: bytes, image_format: ImageFormat) -> bytes:
+    if image_format != "jpeg":
+        return _bare(data, image_format)
+    jpeg = parse_jpeg(data)
+    return jpeg.bare + b"\xff\xd9" * jpeg.ended
+
+
+def _decode_jpeg(jpeg: Jpeg, use: Callable[[Image, ImageFormat], None] | None = None) -> ImageFacts:
     """Decode a JPEG fully, of which the decoder would fill up missing pixels silently; return its facts."""
     pictures = set()
     facts: ImageFacts | None = None
@@ -159,6 +196,9 @@ def _decode_jpeg(jpeg: Jpeg) -> ImageFacts:
             image.load()
             facts = facts or ImageFacts("jpeg", *image.size, empty_look(image))
             pictures.add(hashlib.sha256(image.tobytes()).digest())
+            if use is not None:
+                use(image, "jpeg")
+                use = None
     if len(pictures) > 1:
         end = "although it has an end marker" if jpeg.ended else "and it has no end marker"
         raise ImageInvalid(f"The jpeg image is truncated: its pixels do not reach the last row, {end}")
@@ -174,29 +214,37 @@ def _decodes_avif() -> bool:
     return bool(AvifImagePlugin.SUPPORTED)
 
 
-def inspect_reference(data: bytes, on_size: Callable[[int], None] | None = None) -> ImageFacts:
+def inspect_reference(
+    data: bytes,
+    on_size: Callable[[int], None] | None = None,
+    *,
+    use: Callable[[Image, ImageFormat], None] | None = None,
+    most_side: int | None = None,
+) -> ImageFacts:
     """Check that the content is one complete image of up to 80 megapixels and return its facts.
 
     One with more pixels than a result is read in less memory.
 
     :param on_size: Called with the number of pixels before any is decoded.
+    :param use: Called with the decoded image, which has all its pixels then, or those of ``most_side`` at least.
+    :param most_side: Pixels of the longer side that ``use`` needs, where not all.
     :raises ImageInvalid: Not an image, more than 80 megapixels, truncated or corrupt.
     :raises MemoryError: There is too little memory to decode it.
     """
     found = _known_format(data)
-    if found == "jpeg":
-        jpeg = parse_jpeg(data)
-        bare = jpeg.bare + b"\xff\xd9" * jpeg.ended
-    else:
-        bare = _bare(data, found)
-    width, height = _announced_size(bare, found)
+    bare = _bare_reference(data, found)
+    (width, height), _ = _announced(bare, found)
     if on_size is not None:
         on_size(width * height)
     if width * height <= MAX_PIXELS:
-        return inspect_bytes(data)
+        return _inspect(data, use)
+    # A JPEG is read to its end at an eighth of its size, or as large as it is needed.
+    part = 8 if use is None else max(1, max(width, height) // (most_side or max(width, height)))
     with _strict_decoders(), _decoder(bare, found, MAX_REFERENCE_PIXELS) as image:
-        image.draft("RGB", (width // 8, height // 8))  # a JPEG is read to its end at an eighth of its size
+        image.draft("RGB", (width // part, height // part))
         image.load()
+        if use is not None:
+            use(image, found)
     return ImageFacts(format=found, width=width, height=height)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final
 
-from airflow_provider_nanobanana.landing.decoder import decode_reference
-from airflow_provider_nanobanana.landing.image_file import detect_format, kind_of
+from airflow_provider_nanobanana.landing import decoder
+from airflow_provider_nanobanana.landing.fit_reference import Change, FittedReference
+from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, detect_format, kind_of
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
@@ -22,6 +25,11 @@ _IMAGE_SUFFIXES: Final = frozenset(
 _JPEG_SUFFIXES: Final = ("jpg", "jpeg", "jpe", "jfif")
 _LONGEST_NAME: Final = 80
 _HEAD: Final = 1024
+_IN_WORDS: Final[dict[Change, str]] = {
+    "upright": "turned upright (its EXIF orientation)",
+    "rgb": "converted from CMYK to RGB",
+    "smaller": "made smaller",
+}
 
 
 def check_reference(data: bytes, *, name: str = "reference image") -> str:
@@ -33,22 +41,62 @@ def check_reference(data: bytes, *, name: str = "reference image") -> str:
         megapixels, or one that takes more time or memory to decode than :func:`decode_reference` allows.
     :raises StorageFailed: This machine could not decode it now.
     """
-    head = data[:_HEAD]
-    found = detect_format(head)
-    if found not in _SENT_AS_REFERENCE:
-        what = f"a {found.upper()}" if found else kind_of(head)
-        raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
+    found = _check_kind(data, name)
     if len(data) > MAX_REFERENCE_BYTES:
         raise InvalidRequest(f"{name} has more than {MAX_REFERENCE_BYTES:,} bytes; at most 10 MB is allowed")
     if len(data) > SAFE_REFERENCE_BYTES:
         log.warning("%s has %s bytes: the service allows 10 MB and may refuse it", name, f"{len(data):,}")
+    with _refused_as(name):
+        decoder.decode_reference(data)
+    return f"image/{found}"
+
+
+def fit_reference(data: bytes, *, name: str = "reference image") -> FittedReference:
+    """Check a reference image, and make it fit for the service where it is not: upright, RGB, at most 10 MB.
+
+    :param data: The content, or its beginning: one byte more than 64 MiB is enough.
+    :param name: What message and log call it.
+    :return: Without changes: the original bytes are sent.
+    :raises InvalidRequest: As :func:`check_reference`, but of size only one of more than 64 MiB.
+    :raises StorageFailed: This machine could not decode it now.
+    """
+    _check_kind(data, name)
+    if len(data) > MAX_BYTES:
+        raise InvalidRequest(f"{name} has more than {MAX_BYTES:,} bytes, which is the most that is made smaller")
+    with _refused_as(name):
+        fitted = decoder.fit_reference(data)
+    if fitted.changes:
+        log.info("%s %s", name, changes_in_words(fitted, len(data)))
+    return fitted
+
+
+def changes_in_words(fitted: FittedReference, size: int) -> str:
+    """Return what was done to a reference image, behind its name.
+
+    :param size: Bytes of the original.
+    """
+    done = " and ".join(_IN_WORDS[change] for change in fitted.changes)
+    facts = fitted.facts
+    now = f"{facts.width}x{facts.height} {facts.format.upper()}, {len(fitted.content):,} bytes instead of {size:,}"
+    return f"was {done} before it is sent ({now})"
+
+
+def _check_kind(data: bytes, name: str) -> str:
+    found = detect_format(data[:_HEAD])
+    if found not in _SENT_AS_REFERENCE:
+        what = f"a {found.upper()}" if found else kind_of(data[:_HEAD])
+        raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
+    return found
+
+
+@contextlib.contextmanager
+def _refused_as(name: str) -> Iterator[None]:
     try:
-        decode_reference(data)
+        yield
     except ImageInvalid as invalid:
         raise InvalidRequest(
             f"{name} must be a whole JPEG, PNG or WebP: {invalid.message}. Nothing was sent and nothing charged."
         ) from invalid
-    return f"image/{found}"
 
 
 def reference_name(uri: str, mime_type: str) -> str:

@@ -1,0 +1,143 @@
+"""``fit_reference``: a reference image as the service can use it; runs in the decoder's process.
+
+The service takes up to 10 MB, and says nothing of EXIF and CMYK: photos of a phone lie on their side where a reader
+does not turn them, and pictures for print come out in wrong colours. Where none of that applies the bytes are sent as
+they are. What a request is, and whether it was bought before, is decided by the original content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from airflow_provider_nanobanana.landing.image_file import (
+    ImageFacts,
+    announced_shape,
+    inspect_reference,
+)
+from airflow_provider_nanobanana.landing.picture_metadata import colour_profile, orientation
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Change = Literal["upright", "rgb", "smaller"]
+CHANGES: Final[tuple[Change, ...]] = get_args(Change)
+
+#: Bytes that every reading of the service's "10 MB" allows.
+MOST_BYTES: Final = 10_000_000
+#: Pixels of the longer side of what is made smaller: the service itself makes no more at 4K.
+MOST_SIDE: Final = 4096
+_QUALITY: Final = 95
+_LOWER_QUALITY: Final = 90
+_SHRINK: Final = 0.7
+_MOST_TRIES: Final = 8
+
+
+@dataclass(frozen=True)
+class FittedReference:
+    """A reference image that is sent.
+
+    :param facts: Of the content.
+    :param changes: What was done; empty where the original bytes are sent.
+    :param content: The new bytes; empty without changes.
+    """
+
+    facts: ImageFacts
+    changes: tuple[Change, ...] = ()
+    content: bytes = b""
+
+
+def fit_reference(data: bytes, on_size: Callable[[int], None] | None = None) -> FittedReference:
+    """Check that the content is one complete image, and make it fit where it is not.
+
+    :param on_size: As :func:`inspect_reference` takes it; not called where the picture is made anew, which takes more.
+    :raises ImageInvalid: As :func:`inspect_reference`.
+    :raises MemoryError: There is too little memory.
+    """
+    turn = orientation(data)
+    _, mode = announced_shape(data)
+    too_large = len(data) > MOST_BYTES
+    if turn == 1 and mode != "CMYK" and not too_large:
+        return FittedReference(inspect_reference(data, on_size))
+    made: list[FittedReference] = []
+    profile = colour_profile(data)
+
+    def make(image: Image, image_format: str) -> None:
+        made.append(_made(image, image_format, turn, profile, too_large=too_large))
+
+    inspect_reference(data, use=make, most_side=MOST_SIDE if too_large else None)
+    return made[-1]
+
+
+def _made(image: Image, image_format: str, turn: int, profile: bytes | None, *, too_large: bool) -> FittedReference:
+    from PIL import Image as Images
+
+    changes: list[Change] = []
+    turns = Images.Transpose
+    # EXIF 2.32, 4.6.4: what has to be done to the stored rows and columns.
+    how = {
+        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
+        6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
+    }.get(turn)  # fmt: skip
+    if how is not None:
+        image = image.transpose(how)
+        changes.append("upright")
+    if image.mode == "CMYK":
+        image, profile = _to_rgb(image, profile), None
+        changes.append("rgb")
+    image = _plain_mode(image)
+    options: dict[str, Any] = {"icc_profile": profile} if profile else {}
+    content = b"" if too_large else _encoded(image, image_format, _QUALITY, options)
+    if not content or len(content) > MOST_BYTES:
+        changes.append("smaller")
+        image, image_format, content = _smaller(image, options)
+    facts = ImageFacts(image_format, *image.size)  # type: ignore[arg-type]
+    return FittedReference(facts, tuple(changes), content)
+
+
+def _smaller(image: Image, options: dict[str, Any]) -> tuple[Image, str, bytes]:
+    """Return the picture in at most 10 MB: JPEG, or WebP where it is see-through."""
+    image_format = "webp" if "A" in image.getbands() else "jpeg"
+    scale = min(1.0, MOST_SIDE / max(image.size))
+    for _ in range(_MOST_TRIES):
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        smaller = image if (width, height) == image.size else image.resize((width, height))
+        content = _encoded(smaller, image_format, _LOWER_QUALITY, options)
+        if len(content) <= MOST_BYTES:
+            return smaller, image_format, content
+        scale *= _SHRINK
+    raise ImageInvalid("The image could not be made smaller than 10 MB")
+
+
+def _encoded(image: Image, image_format: str, quality: int, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    lossy = {"quality": quality} if image_format != "png" else {}
+    image.save(buffer, image_format, **lossy, **options)
+    return buffer.getvalue()
+
+
+def _to_rgb(image: Image, profile: bytes | None) -> Image:
+    """Return a picture for print in the colours of a screen, by its profile where it has a readable one."""
+    if profile is not None:
+        with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
+            from PIL import ImageCms
+
+            with contextlib.suppress(ImageCms.PyCMSError):
+                target = ImageCms.createProfile("sRGB")
+                made = ImageCms.profileToProfile(image, io.BytesIO(profile), target, outputMode="RGB")
+                if made is not None:
+                    return made
+    return image.convert("RGB")
+
+
+def _plain_mode(image: Image) -> Image:
+    """Return the picture in a mode that each of the formats can hold."""
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
