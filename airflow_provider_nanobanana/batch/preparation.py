@@ -80,6 +80,7 @@ class BatchSpec:
     :param timeout: Seconds that one attempt waits for an image.
     :param adopt: Image tasks chosen by a person, by ``client_business_id``.
     :param redo: Names, positions or URIs of images to make a new version of.
+    :param prepare_references: Whether reference images are made fit for the service.
     :param template: A prompt over the columns of each row.
     :param variants: How many pictures to make of each row.
     :param skips_bad_rows: Whether rows with a fault are left out, instead of refusing all.
@@ -95,6 +96,7 @@ class BatchSpec:
     claims: ClaimMode = "auto"
     at_hand: Any = None
     redo: Sequence[str] = ()
+    prepare_references: bool = True
     template: str | None = None
     variants: int = 1
     skips_bad_rows: bool = False
@@ -148,7 +150,10 @@ class BatchPreparation:
         ledger = Ledger.load(self.store, first=first or (snapshot is not None and snapshot.first))
         content, snapshot = self._content(snapshot, ledger, first=first)
         items, former, digests = _unpack(content, self.session.settings.models)
-        references = ReferenceUploader.of(self.session, digests=digests, bound=True)
+        references = ReferenceUploader.of(
+            self.session, digests=digests, bound=True, prepare=self.spec.prepare_references
+        )
+        references.prepared.update(content.get("prepared", {}))
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
         state.skipped = _unpack_skipped(content)
         state.claims = self._claims(state.checkpoints)
@@ -237,7 +242,7 @@ class BatchPreparation:
         """Return what this round is to make, and its snapshot; the snapshot is saved now if the round begins."""
         if snapshot is not None:
             return snapshot.content, snapshot
-        references = ReferenceUploader.of(self.session, bound=True)
+        references = ReferenceUploader.of(self.session, bound=True, prepare=self.spec.prepare_references)
         skipped: list[SkippedRow] = []
         with WorkerPool(_THREADS) as pool:
             rows = read_rows(self.spec.given())
@@ -261,6 +266,7 @@ class BatchPreparation:
         items = self._with_versions(items)
         check_room(self.store, len(items))
         content = _pack(items, references.digests, self._left_over(items, ledger), skipped)
+        content["prepared"] = dict(references.prepared)
         snapshot = checkpoint.InputSnapshot(
             self.attempt.max_tries,
             first,

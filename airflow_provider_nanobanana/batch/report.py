@@ -26,6 +26,7 @@ class BatchReport:
     :param abandoned: Records of what is paid of an earlier list and is not in place.
     :param former: Records of what was landed of an earlier list.
     :param skipped: Rows that were left out.
+    :param prepared_references: What was done to reference images before they were sent, by URI.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class BatchReport:
         abandoned: Sequence[Mapping[str, Any]] = (),
         former: Sequence[Mapping[str, Any]] = (),
         skipped: Sequence[SkippedRow] = (),
+        prepared_references: Mapping[str, str] | None = None,
     ) -> None:
         ordered = _in_order(outcomes)
         self.stored = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
@@ -44,6 +46,7 @@ class BatchReport:
         self._abandoned = list(abandoned)
         self._former = list(former)
         self._skipped = [{"request": row.index, "name": row.name, "message": row.message} for row in skipped]
+        self._prepared = [{"uri": uri, "prepared": done} for uri, done in sorted((prepared_references or {}).items())]
         #: Requests whose image somebody else bought, and those whose image was in place before.
         self.shared = sum(image.shared for image in self.stored if not image.extra)
         self.reused = sum(image.reused for image in self.stored if not image.extra)
@@ -108,6 +111,7 @@ class BatchReport:
             skipped=self._skipped,
             abandoned=self._abandoned,
             former=self._former,
+            more={"prepared_references": self._prepared},
         )
 
     def error(self, *, allow_partial: bool, manifest_uri: str | None) -> errors.ToApisError | None:

@@ -115,7 +115,8 @@ def _smaller(image: Image, options: dict[str, Any]) -> tuple[Image, str, bytes]:
 
 def _encoded(image: Image, image_format: str, quality: int, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    lossy = {"quality": quality} if image_format != "png" else {}
+    # The quickest method of WebP: others took 36 s for 16 megapixels of noise, of the 40 that there are.
+    lossy = {"png": {}, "jpeg": {"quality": quality}, "webp": {"quality": quality, "method": 1}}[image_format]
     image.save(buffer, image_format, **lossy, **options)
     return buffer.getvalue()
 

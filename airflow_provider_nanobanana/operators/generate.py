@@ -114,7 +114,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param redo: Names, positions or URIs of images to make a new version of, in this run.
     :param on_suspect: What follows when an image looks empty, is the same as another prompt's or has another size
         (docs/suspects.md): ``warn``; ``fail`` with all in place; or ``quarantine``, kept apart as failed. None buys.
-    :param prepare_references: Whether reference images are made fit for the service first.
+    :param prepare_references: As for :class:`NanoBananaSubmitOperator`.
     :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
     :param on_unknown_submission: What follows when it cannot be found out whether a submit was accepted: ``resubmit``
         or ``fail``.
@@ -364,6 +364,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             claims=self.claims,
             at_hand=self._plain_requests(),
             redo=parse_redo(self.redo),
+            prepare_references=self.prepare_references,
             template=self._template(),
             variants=parse_variants(self.variants),
             skips_bad_rows=self.on_bad_row == "skip",
@@ -559,7 +560,14 @@ def _report(
     store = state.downloader.store
     manifest = TaskManifest.from_context(context, store, state.session.settings.namespace)
     former = removed_items.stored_records(state)
-    report = BatchReport(outcomes, totals, abandoned=left, former=former, skipped=state.skipped)
+    report = BatchReport(
+        outcomes,
+        totals,
+        abandoned=left,
+        former=former,
+        skipped=state.skipped,
+        prepared_references=state.references.prepared,
+    )
     result = report.result(manifest.uri)
     push_result(context, operator, result)
     now = state.session.clock()

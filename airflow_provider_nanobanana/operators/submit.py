@@ -75,6 +75,8 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
     :param adopt: Image tasks chosen by a person where the program cannot know, by the ``client_business_id`` that the
         failed attempt named. Templated: ``"{{ var.json.get('nanobanana_adopt', None) | tojson }}"`` takes it
         from an Airflow Variable.
+    :param prepare_references: Whether storage references are made fit for the service first: turned upright (EXIF),
+        converted from CMYK to RGB, made smaller than 10 MB. It changes no identity: switching it buys nothing.
     :param nanobanana_conn_id: Id of the connection.
     :raises NanoBananaFailException: No retry can help; ``charged`` says what became of the money.
     :raises NanoBananaException: A retry looks up what this attempt may have bought, then goes on.
@@ -116,6 +118,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         on_expired: OnExpired = "fail",
         timeout: float | timedelta = 900,
         adopt: Mapping[str, str] | None = None,
+        prepare_references: bool = True,
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -135,6 +138,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         self.on_expired = on_expired
         self.timeout = timeout
         self.adopt = adopt
+        self.prepare_references = prepare_references
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> str:
@@ -166,7 +170,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         from airflow_provider_nanobanana.operators.upstream_requests import push_request
 
         with airflow_errors():
-            check_choices(self, flags=("reuse_existing",))
+            check_choices(self, flags=("reuse_existing", "prepare_references"))
             adopt = parse_adopt(self.adopt)
             meta = parse_meta(self.meta)
             timeout = parse_seconds(self.timeout, "timeout")
@@ -202,7 +206,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
 
         session = hook.session
         store = SingleRecordStore(state_store_for(context))
-        references = ReferenceUploader.of(session)
+        references = ReferenceUploader.of(session, prepare=self.prepare_references)
         with airflow_errors():
             request = hook.parse_request(self._request())
             fingerprint = _fingerprint(request, references, store)

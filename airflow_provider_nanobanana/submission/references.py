@@ -7,9 +7,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from airflow_provider_nanobanana.landing.reference_image import MAX_REFERENCE_BYTES, check_reference, reference_name
+from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
+from airflow_provider_nanobanana.landing.reference_image import (
+    MAX_REFERENCE_BYTES,
+    changes_in_words,
+    check_reference,
+    fit_reference,
+    reference_name,
+)
 from airflow_provider_nanobanana.landing.storage.base import storage_failures
 from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection
@@ -86,10 +94,31 @@ class SingleFlight(Generic[V]):
         return value
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A reference image, checked.
+
+    :param upload: What is sent.
+    :param digest: SHA-256 of the content as it was read, in hex: what is done to it makes no other request of it.
+    :param prepared: What was done to it, in words behind its name; empty where it is sent as it is.
+    """
+
+    upload: Upload
+    digest: str
+    prepared: str = ""
+
+
 def read_reference(path_or_uri: str | os.PathLike[str]) -> Upload:
+    """Return a reference image as it is; errors as of :func:`load_reference`."""
+    return load_reference(path_or_uri, prepare=False).upload
+
+
+def load_reference(path_or_uri: str | os.PathLike[str], *, prepare: bool) -> Reference:
     """Return a reference image, read from a local path or any ``ObjectStoragePath`` (URI or object) and checked.
 
-    :raises InvalidRequest: not there, not readable, no whole JPEG, PNG or WebP, or above 10 MiB; nothing was sent.
+    :param prepare: Whether it is made fit where it is not: turned upright, converted to RGB, made smaller than 10 MB.
+    :raises InvalidRequest: not there, not readable, no whole JPEG, PNG or WebP, or above 10 MiB (64 MiB where it is
+        made smaller); nothing was sent.
     :raises ConfigurationError: no file system serves the scheme, or its connection is missing; nothing was sent.
     :raises TransientFailure: the storage could not be asked; nothing was sent.
     """
@@ -101,20 +130,32 @@ def read_reference(path_or_uri: str | os.PathLike[str]) -> Upload:
     shown = uri.partition("?")[0]
     try:
         with storage_failures(f"read reference image {shown!r}", Exception):
-            content = _read(uri, shown)
-            mime_type = check_reference(content, name=f"Reference image {shown!r}")
+            content = _read(uri, shown, MAX_BYTES if prepare else MAX_REFERENCE_BYTES)
+            return _checked(content, uri, prepare=prepare)
     except StorageFailed as failure:
         raise TransientFailure(
             f"{failure.message}. Nothing was sent and nothing charged for it; a retry reads it again."
         ) from failure
-    return Upload(reference_name(uri, mime_type), content, mime_type)
 
 
-def _read(uri: str, shown: str) -> bytes:
+def _checked(content: bytes, uri: str, *, prepare: bool) -> Reference:
+    name = f"Reference image {uri.partition('?')[0]!r}"
+    digest = hashlib.sha256(content).hexdigest()
+    if not prepare:
+        mime_type = check_reference(content, name=name)
+        return Reference(Upload(reference_name(uri, mime_type), content, mime_type), digest)
+    fitted = fit_reference(content, name=name)
+    mime_type = f"image/{fitted.facts.format}"
+    sent = fitted.content if fitted.changes else content
+    said = changes_in_words(fitted, len(content)) if fitted.changes else ""
+    return Reference(Upload(reference_name(uri, mime_type), sent, mime_type), digest, said)
+
+
+def _read(uri: str, shown: str, most: int) -> bytes:
     try:
         with (local_path(uri) or _stored_path(uri)).open("rb") as file:
             # One byte more than allowed tells "too large" without reading a whole film.
-            content: bytes = file.read(MAX_REFERENCE_BYTES + 1)
+            content: bytes = file.read(most + 1)
             return content
     except _LASTING as error:
         raise InvalidRequest(
@@ -141,6 +182,8 @@ class ReferenceUploader:
     :param send: Uploads one image and returns its public URL.
     :param digests: Digests known from before, as in the property.
     :param bound: Whether retries go on with these digests, too.
+    :param prepare: Whether images are made fit for the service, as :func:`load_reference` does.
+    :ivar prepared: What was done to images that this object read, in words, by URI without query.
     """
 
     def __init__(
@@ -149,8 +192,11 @@ class ReferenceUploader:
         *,
         digests: Mapping[str, str] | None = None,
         bound: bool = False,
+        prepare: bool = False,
     ) -> None:
         self._send = send
+        self._prepare = prepare
+        self.prepared: dict[str, str] = {}
         self._bound = bound
         self._digests: SingleFlight[str] = SingleFlight(digests)
         self._urls: SingleFlight[str] = SingleFlight()
@@ -174,7 +220,7 @@ class ReferenceUploader:
         if is_link(uri):
             raise ValueError("an http(s) reference is fetched by the service only")
         uri = as_reference(uri)
-        return self._digests.get(_uri_key(uri), lambda: self._keep(read_reference(uri)))
+        return self._digests.get(_uri_key(uri), lambda: self._keep(self._load(uri)))
 
     def fingerprint(self, request: ImageRequest) -> str:
         """Return the hash of a request with storage references taken by content; errors as of :meth:`digest`."""
@@ -227,20 +273,26 @@ class ReferenceUploader:
             kept = self._kept.get(digest)
         if kept is not None:
             return kept
-        upload = read_reference(uri)
-        if self._keep(upload) != digest:
+        reference = self._load(uri)
+        if self._keep(reference) != digest:
             changed = f"Reference image {uri.partition('?')[0]!r} changed since it was read first"
             free = "Nothing was sent and nothing charged for it"
             if self._bound:
                 raise InvalidRequest(f"{changed}. {free}; clear the task to take the new content.")
             raise TransientFailure(f"{changed}. {free}; a retry takes the new content.")
-        return upload
+        return reference.upload
 
-    def _keep(self, upload: Upload) -> str:
-        """Keep the bytes for a while and return their digest."""
-        digest = hashlib.sha256(upload.content).hexdigest()
+    def _load(self, uri: str) -> Reference:
+        reference = load_reference(uri, prepare=self._prepare)
+        if reference.prepared:
+            self.prepared[uri.partition("?")[0]] = reference.prepared
+        return reference
+
+    def _keep(self, reference: Reference) -> str:
+        """Keep the bytes for a while and return the digest of those that were read."""
+        digest = reference.digest
         with self._kept_lock:
-            self._kept[digest] = upload
+            self._kept[digest] = reference.upload
             self._kept.move_to_end(digest)
             while sum(len(kept.content) for kept in self._kept.values()) > _KEPT_BYTES:
                 self._kept.popitem(last=False)

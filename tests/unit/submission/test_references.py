@@ -13,7 +13,12 @@ from airflow.sdk import ObjectStoragePath
 from PIL import Image
 
 from airflow_provider_nanobanana.submission import references as reference
-from airflow_provider_nanobanana.submission.references import ReferenceUploader, SingleFlight, read_reference
+from airflow_provider_nanobanana.submission.references import (
+    ReferenceUploader,
+    SingleFlight,
+    load_reference,
+    read_reference,
+)
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.protocol import Upload
@@ -46,7 +51,7 @@ def service() -> Service:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every read of a storage, as it happens."""
     noted: list[str] = []
-    monkeypatch.setattr(reference, "read_reference", lambda uri: noted.append(uri) or read_reference(uri))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(reference, "load_reference", lambda uri, **how: noted.append(uri) or load_reference(uri, **how))  # type: ignore[func-returns-value]
     return noted
 
 
@@ -161,11 +166,11 @@ def test_a_reference_that_could_not_be_read_is_read_again(service: Service, read
 def test_many_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
     together = threading.Barrier(8)
 
-    def read(uri: str) -> Upload:
+    def read(uri: str, **how: Any) -> Any:
         together.wait(10)  # breaks, and so fails the test, unless eight arrive
-        return read_reference(uri)
+        return load_reference(uri, **how)
 
-    monkeypatch.setattr(reference, "read_reference", read)
+    monkeypatch.setattr(reference, "load_reference", read)
     uris = [saved(tmp_path, f"{number}.png", number + 1) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(ReferenceUploader(service).digest, uris))) == 8
