@@ -177,3 +177,25 @@ def test_a_failed_image_task_that_is_billed_is_not_refunded(bill: Cost, charged:
 def test_the_table_names_the_image_task_of_what_may_be_paid(charged: errors.Charged) -> None:
     table = report(replace(REMOTE, charged=charged)).failure_table()
     assert ("tsk_2" in table) == (charged != "no")
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [REFUSAL],
+        [failed(1, rebuy_expired=False)],
+        [LATE],
+        [LOST],
+        [OVER],
+        [UNSEEN, LATE, REMOTE, REFUSAL, OVER, LOST],
+        [FailedItem.from_error(item(), errors.AuthenticationFailed("The gateway answered 401. " * 9))],
+        [FailedItem.from_error(item(), errors.StorageFailed("403 AccessDenied " * 20, image_task_id="t" * 128))],
+        [failed(n, ("timeout", REFUSED, "generation_failed")[n % 3]) for n in range(2000)],
+    ],
+)
+def test_no_line_of_an_exception_is_longer_than_a_log_pane_shows(failures: list[FailedItem]) -> None:
+    """A word that is longer, as the URI of a manifest, stays whole: it is there to be copied."""
+    exception = airflow_exception(error_of(OK, *failures))
+    lines = f"{type(exception).__name__}: {exception}".splitlines()
+    assert all(len(line) <= 110 for line in lines if " " in line.strip()), max(lines, key=len)
+    assert len(lines) < 100
