@@ -93,6 +93,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         self._stop()
 
     def _land(self, context: Context) -> list[Record]:
+        from airflow_provider_nanobanana.batch.costs import format_usd
         from airflow_provider_nanobanana.batch.download_report import DownloadReport
         from airflow_provider_nanobanana.batch.suspect_report import report_suspects
         from airflow_provider_nanobanana.operators.upstream_requests import pull_requests
@@ -118,7 +119,8 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                     content = report.manifest(run=manifest.run, destination=store.uri(""), now=session.clock())
                     unwritten = manifest.write(content)
             uri = manifest.uri if unwritten is None else None
-            log.info("Landed %d of %d images: %s", len(landed), len(wanted), store.uri(""))
+            cost = "" if content["cost_usd"] is None else f", {format_usd(content['cost_usd'])}"
+            log.info("Landed %d of %d images%s: %s", len(landed), len(wanted), cost, store.uri(""))
             if uri is not None:
                 log.info("Manifest: %s", uri)
             names = {image["uri"]: str(requests.get(str(image["id"]), {}).get("name") or "") for image in landed}
