@@ -1,24 +1,19 @@
-"""A catalogue in one task: each product in its scene, true to the photo of it that lies in your object storage.
+"""A catalogue from a table: a row in, a picture with its row out.
 
-``plan`` says what to draw; ``pictures`` reads the photos, buys the pictures, waits without a worker and lands them,
-verified, with a manifest beside them. What a photo shows is part of its request: run this DAG again, and only what
-changed, a scene or a photo, is bought. The rest is found at the destination and costs nothing. What two runs at once
-both want is bought by one of them.
-
-With the default params it runs from this folder; for your own, give ``s3://my_aws_connection@my-bucket/photos``.
+The prompt is a template over the columns of the CSV. Columns that are fields of a request (``name``, ``size``,
+``reference_images``...) are used, all others come back as the picture's ``meta``. Run it again, and only rows that are
+new or whose prompt changed are bought. A picture is not what you wanted: trigger it with
+``{"redo": ["wool-scarf"]}``, which makes a new version of that one and leaves the others.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-
-HERE = Path(__file__).parent
 
 with DAG(
     "nanobanana_catalogue",
@@ -28,29 +23,24 @@ with DAG(
     doc_md=__doc__,
     default_args={"retries": 2},
     params={
-        "photos": Param((HERE / "photos").as_uri(), type="string"),
-        "size": Param("4:3", type="string"),
+        "products": Param(Path(__file__).with_name("products.csv").as_uri(), type="string"),
         "destination": Param("file:///tmp/nanobanana-catalogue", type="string"),
+        "redo": Param([], type=["array", "null"], items={"type": "string"}),
     },
 ):
-
-    @task
-    def plan(params: dict[str, str]) -> list[dict[str, Any]]:
-        products = json.loads((HERE / "products.json").read_text())
-        return [
-            {
-                "name": product["sku"],  # the file's name begins with it
-                "prompt": f"The product of the photo, {product['name']}, {product['scene']}, soft daylight",
-                "reference_images": [f"{params['photos']}/{product['photo']}"],
-            }
-            for product in products
-        ]
-
-    NanoBananaGenerateOperator(
+    pictures = NanoBananaGenerateOperator(
         task_id="pictures",
-        requests=plan(),
-        size="{{ params.size }}",
+        requests="{{ params.products }}",
+        prompt="A catalogue picture of {title}, {scene}, soft daylight",
+        size="4:3",
         destination="{{ params.destination }}",
+        redo="{{ params.redo }}",
         max_cost_usd=5.00,
         preflight_balance=True,
     )
+
+    @task
+    def pages(made: dict[str, Any]) -> list[str]:
+        return [f"{image['meta']['title']}, {image['meta']['price']}: {image['uri']}" for image in made["images"]]
+
+    pages(pictures.output)

@@ -7,7 +7,7 @@ starts the run that is due, and that run buys its pictures at once.
 
 from __future__ import annotations
 
-import json
+import csv
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from airflow.sdk import DAG, Asset, Param, task
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 
-PRODUCTS = Path(__file__).with_name("products.json")
+PRODUCTS = Path(__file__).with_name("products.csv")
 DAY = "{{ dag_run.run_after.strftime('%Y-%m-%d') }}"
 
 with DAG(
@@ -38,9 +38,10 @@ with DAG(
 
     @task
     def plan(params: dict[str, list[str] | str]) -> list[dict[str, str]]:
-        products = json.loads(PRODUCTS.read_text())
+        with PRODUCTS.open(newline="", encoding="utf-8") as file:
+            products = list(csv.DictReader(file))
         return [
-            {"prompt": f"{product['name']}, {product['scene']}, {params['season']} mood, studio light", "size": size}
+            {"prompt": f"{product['title']}, {product['scene']}, {params['season']} mood, studio light", "size": size}
             for product in products
             for size in params["formats"]
         ]
