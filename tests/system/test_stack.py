@@ -9,8 +9,12 @@ from tests.system.harness import System
 EXAMPLES = {
     "nanobanana_asset_news",
     "nanobanana_asset_refresh",
+    "nanobanana_backfill",
+    "nanobanana_best_of_three",
     "nanobanana_catalogue",
+    "nanobanana_channels",
     "nanobanana_creative_refresh",
+    "nanobanana_generate",
     "nanobanana_partial_failure",
     "nanobanana_pipeline",
     "nanobanana_products",
