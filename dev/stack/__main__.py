@@ -81,7 +81,8 @@ def _check(stack: AirflowStack, service: Service, dag_id: str, images: Path, pro
             if failed["state"] == "failed":
                 log = stack.api.log(dag_id, run_id, failed["task_id"], failed["map_index"], failed["try_number"])
                 print(f"\n{failed['task_id']} failed:", *log.splitlines()[-20:], sep="\n    ", flush=True)
-    landed = [path for path in images.rglob("*") if path.is_file() and path.suffix != ".json"]
+    files = [path for path in images.rglob("*") if path.is_file() and ".nanobanana" not in path.parts]
+    landed = [path for path in files if path.suffix != ".json"]
     ledger = service.ledger() or {}
     paid, twice = ledger["count"], len(ledger["duplicates"])
     progress.say(f"{dag_id}: {state}; {paid} image tasks paid, {twice} of them twice, {len(landed)} images landed")

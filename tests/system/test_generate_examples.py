@@ -85,7 +85,7 @@ def played(
         "mapped_generate": _start(system, "mapped_generate"),
         "nanobanana_products": system.start("nanobanana_products"),
         "nanobanana_best_of_three": _start(system, "nanobanana_best_of_three", prompts=["a chess knight", "a rook"]),
-        "nanobanana_channels": _start(system, "nanobanana_channels"),
+        "nanobanana_channels": _start(system, "nanobanana_channels", copies=(system.images / "copies").as_uri()),
     }
     stack.api.wait_for_dag(BACKFILL)
     conf = {"destination": (system.images / BACKFILL).as_uri()}

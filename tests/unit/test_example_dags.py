@@ -101,11 +101,12 @@ def test_the_channels_have_exact_pixels_and_the_original_is_not_touched(tmp_path
     example, original = load("channels"), tmp_path / "kite-v2.png"
     Image.new("RGBA", (300, 200), "red").save(original)
     before = original.read_bytes()
-    copies = example["channels"].function({"images": [{"uri": original.as_uri()}]})
-    assert example["channels"].function({"images": [{"uri": original.as_uri()}]}) == copies
+    made, params = {"images": [{"uri": original.as_uri()}]}, {"copies": (tmp_path / "copies").as_uri()}
+    copies = example["channels"].function(made, params)
+    assert example["channels"].function(made, params) == copies
     assert original.read_bytes() == before
     for copy, (channel, pixels) in zip(copies, example["CHANNELS"].items(), strict=True):
-        assert urlsplit(copy).path == str(tmp_path / channel / "kite-v2.webp")
+        assert urlsplit(copy).path == str(tmp_path / "copies" / channel / "kite-v2.webp")
         with Image.open(urlsplit(copy).path) as image:
             assert (image.format, image.size) == ("WEBP", pixels)
 
