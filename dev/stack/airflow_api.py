@@ -68,7 +68,8 @@ class AirflowApi:
 
     def unpause(self, dag_id: str) -> None:
         """Let a DAG start runs when its schedule or an asset asks for one."""
-        self._call("PATCH", f"/dags/{quote(dag_id)}", json={"is_paused": False})
+        path = f"/dags/{quote(dag_id)}"
+        self.wait_until(lambda: self._try("PATCH", path, {"is_paused": False}), f"unpausing {dag_id}", timeout=60)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run now; the DAG is unpaused first, so one with a schedule may also start the run that is due.
@@ -78,7 +79,9 @@ class AirflowApi:
         """
         self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
-        return str(self._call("POST", f"/dags/{quote(dag_id)}/dagRuns", json=body)["dag_run_id"])
+        path = f"/dags/{quote(dag_id)}/dagRuns"
+        run = self.wait_until(lambda: self._try("POST", path, body), f"a run of {dag_id}", timeout=60)
+        return str(run["dag_run_id"])
 
     def backfill(
         self, dag_id: str, first: str, last: str, conf: Mapping[str, Any] | None = None, *, max_active_runs: int = 10
@@ -192,6 +195,15 @@ class AirflowApi:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Waited {timeout:.0f} s for {what}")
             time.sleep(1.0)
+
+    def _try(self, method: str, path: str, body: Record) -> Record | None:
+        """Send a change; None where it was rolled back because SQLite was locked, as it is on a busy machine."""
+        try:
+            return self._call(method, path, json=body)
+        except ApiError as error:
+            if error.status == httpx.codes.INTERNAL_SERVER_ERROR and "Database error" in str(error):
+                return None
+            raise
 
     def _try_backfill(self, body: Record) -> Record | None:
         """Create a backfill; None where SQLite was locked, as it often is."""

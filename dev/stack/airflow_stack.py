@@ -182,6 +182,8 @@ def airflow_environment(
         "CORE__PARALLELISM": "6",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        # On a busy machine SQLite is locked for longer than the 5 s of its driver.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([_bundle(folder) for folder in dag_folders]),
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "2",
