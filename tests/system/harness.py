@@ -22,11 +22,11 @@ class Run:
     dag_id: str
     run_id: str
 
-    def wait(self, timeout: float = 120) -> str:
+    def wait(self, timeout: float = 300) -> str:
         """Wait for the end; give ``success`` or ``failed``."""
         return self.api.wait_for_run(self.dag_id, self.run_id, timeout=timeout)
 
-    def wait_for(self, task_id: str, *states: str, map_index: int = -1, timeout: float = 60) -> Record:
+    def wait_for(self, task_id: str, *states: str, map_index: int = -1, timeout: float = 120) -> Record:
         """Wait until a task instance is in one of these states."""
         return self.api.wait_for_state(
             self.dag_id, self.run_id, task_id, set(states), map_index=map_index, timeout=timeout

@@ -24,6 +24,8 @@ PROMPTS = ["a red kite over dunes", "a paper boat", "a brass lamp"]
 PARTLY = ["good one", "refused at once [[refuse]]", "good two", "failed later [[fail]]"]
 METRICS = ("submitted", "completed", "failed", "cost_micro_usd", "polls")
 CONN = {"conn_id": "nanobanana_default"}
+#: All of it is played before the first test.
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ with DAG(
     def pages() -> list[list[str]]:
         return [["mapped page one", "mapped page two"], ["mapped page three"]]
 
-    NanoBananaGenerateOperator.partial(task_id="by_prompt").expand(prompt=["mapped kite", "mapped boat"])
+    # In the worker: how they wait is not what is shown here, and each resumption is one more process.
+    NanoBananaGenerateOperator.partial(task_id="by_prompt", deferrable=False).expand(
+        prompt=["mapped kite", "mapped boat"]
+    )
     NanoBananaGenerateOperator.partial(task_id="by_kwargs", map_index_template="{{ task.size }}").expand_kwargs(
         [{"prompt": "mapped wide", "size": "16:9"}, {"prompt": "mapped tall", "size": "9:16"}]
     )
