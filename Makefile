@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $(STAMP)
 
-test: $(STAMP) ## Run all tests: unit, integration (emulator), system (real Airflow processes)
-	$(PYTEST) $(PYTEST_ARGS) tests
+test: $(STAMP) ## Run all tests: unit and integration (emulator), and beside them system (real Airflow processes)
+	@$(AIRFLOW_ENV) $(BIN)/python -m dev.run_tests $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## Run the tests that start no Airflow process
 	$(PYTEST) $(PYTEST_ARGS) -m "not system" tests
@@ -79,5 +79,5 @@ emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
-	rm -rf $(VENV) .bench .demo/airflow .demo/emulator .chaos .stack .test-airflow dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .demo/airflow .demo/emulator .chaos .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

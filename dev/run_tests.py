@@ -1,0 +1,60 @@
+"""``make test``: the system tests beside all others, since theirs is mostly waiting, for Airflow and for pictures.
+
+What the others print is shown as it comes, what the system tests printed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run both halves.
+
+    :param arguments: What pytest is given beside the folder; with a choice of marks (``-m``) it is one run.
+    :return: 0, or the exit code of a half that is not green; 130 after Ctrl-C.
+    """
+    if "-m" in arguments:
+        return _start(arguments, os.environ).wait()
+    home = Path(os.environ["AIRFLOW_HOME"])
+    with tempfile.TemporaryFile() as output:
+        # A home of its own: each writes Airflow's configuration into it.
+        environment = {**os.environ, "AIRFLOW_HOME": str(home.with_name(f"{home.name}-system"))}
+        halves = [_start([*arguments, "-m", "system"], environment, output)]
+        halves.append(_start([*arguments, "-m", "not system"], os.environ))
+        try:
+            codes = [half.wait() for half in reversed(halves)]
+        except KeyboardInterrupt:  # which the terminal sent them, too
+            for half in halves:
+                half.wait()
+            return 130
+        output.seek(0)
+        print("\n--- the system tests, run beside the others ---", flush=True)
+        sys.stdout.buffer.write(output.read())
+        sys.stdout.flush()
+    return exit_code(codes)
+
+
+def exit_code(codes: Sequence[int]) -> int:
+    """Return the exit code of all by those of the halves: one in which no test was chosen is no fault."""
+    chosen = [code for code in codes if code != pytest.ExitCode.NO_TESTS_COLLECTED]
+    return next((code for code in chosen if code), 0) if chosen else int(pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def _start(
+    arguments: Sequence[str], env: Mapping[str, str], output: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pytest", *arguments, "tests"]
+    return subprocess.Popen(command, env=env, stdout=output, stderr=None if output is None else subprocess.STDOUT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
