@@ -1,13 +1,14 @@
 """A catalogue from a table: a row in, a picture with its row out.
 
 The prompt is a template over the columns of the CSV. Columns that are fields of a request (``name``, ``size``,
-``reference_images``...) are used, all others come back as the picture's ``meta``. Run it again, and only rows that are
-new or whose prompt changed are bought. A picture is not what you wanted: trigger it with
-``{"redo": ["wool-scarf"]}``, which makes a new version of that one and leaves the others.
+``reference_images``...) are used, all others come back as the picture's ``meta``: in the result where they are few, in
+the manifest always. Run it again, and only rows that are new or whose prompt changed are bought. A picture is not
+what you wanted: trigger it with ``{"redo": ["wool-scarf"]}``, which makes a new version of it and leaves the others.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ with DAG(
 
     @task
     def pages(made: dict[str, Any]) -> list[str]:
-        return [f"{image['meta']['title']}, {image['meta']['price']}: {image['uri']}" for image in made["images"]]
+        from airflow.sdk import ObjectStoragePath
+
+        images = json.loads(ObjectStoragePath(made["manifest"]).read_text())["images"]
+        return [f"{image['meta']['title']}, {image['meta']['price']}: {image['uri']}" for image in images]
 
     pages(pictures.output)

@@ -63,12 +63,14 @@ class Redone:
     :param charges: How many pictures the service sold until the end of each.
     :param tries: How many attempts the run with ``redo`` needed.
     :param untouched: Whether the files of the first run are what they were.
+    :param pages: What the task behind ``pictures`` made of them and their rows, in the first run.
     """
 
     results: tuple[Any, Any, Any, Any]
     charges: tuple[int, int, int, int]
     tries: int
     untouched: bool
+    pages: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def _redo(system: System, first: Run) -> Redone:
     note(_start(system, CATALOGUE))
     untouched = {path: path.stat().st_mtime_ns for path in written} == written
     first_result, redo, cleared, following = results
-    return Redone((first_result, redo, cleared, following), tuple(charges), tries, untouched)  # type: ignore[arg-type]
+    return Redone((first_result, redo, cleared, following), tuple(charges), tries, untouched, first.xcom("pages"))  # type: ignore[arg-type]
 
 
 def bought(system: System, *words: str) -> list[dict[str, Any]]:
@@ -153,12 +155,22 @@ def _uris(result: Any) -> dict[str, str]:
 def test_a_catalogue_is_made_of_a_table_and_each_picture_has_its_row(played: Played) -> None:
     result = played.redone.results[0]
     assert (result["count"], result["failed"], result["cost_usd"]) == (3, [], pytest.approx(0.075))
-    assert {image["name"]: image["meta"]["price"] for image in result["images"]} == {
+    images = json.loads(_path(result["manifest"]).read_text())["images"]
+    assert {image["name"]: image["meta"]["price"] for image in images} == {
         "espresso-cup": "14.90", "wool-scarf": "49.00", "desk-lamp": "129.00"
     }  # fmt: skip
-    for image in result["images"]:
+    for image in images:
         assert pixels(_path(image["uri"])) == (1200, 896)
-        assert image["prompt"].startswith("A catalogue picture of a ")
+        assert (
+            image["prompt"]
+            == f"A catalogue picture of {image['meta']['title']}, {image['meta']['scene']}, soft daylight"
+        )
+    shown = {line.partition(":")[0]: line for line in played.redone.pages}
+    assert list(shown) == [
+        "a ceramic espresso cup, 14.90",
+        "a wool scarf in moss green, 49.00",
+        "a brass desk lamp, 129.00",
+    ]
 
 
 def test_a_picture_made_again_is_paid_once_by_retry_clear_and_next_run(played: Played) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def test_where_pictures_are_reused_their_purchases_are_claimed_and_retried(name:
         assert (buyer.reuse_existing, buyer.claims, buyer.retries) == (True, "auto", 2)
 
 
-def test_the_catalogue_is_its_table_with_what_is_no_field_as_meta(declared_dags: list[DAG]) -> None:
-    load("catalogue")
+def test_the_catalogue_is_its_table_with_what_is_no_field_as_meta(declared_dags: list[DAG], tmp_path: Path) -> None:
+    pages = load("catalogue")["pages"].function
     [buyer] = buyers_of(declared_dags[0])
     products = read_row_file(declared_dags[0].params["products"])
     items = build_items(
@@ -67,7 +68,9 @@ def test_the_catalogue_is_its_table_with_what_is_no_field_as_meta(declared_dags:
     ]
     assert items[1].request.prompt.startswith("A catalogue picture of a wool scarf in moss green, folded on a stone")
     image = {"uri": "file:///a.png", "meta": {"title": "a lamp", "price": "129.00"}}
-    assert load("catalogue")["pages"].function({"images": [image]}) == ["a lamp, 129.00: file:///a.png"]
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"images": [image]}))
+    assert pages({"manifest": manifest.as_uri()}) == ["a lamp, 129.00: file:///a.png"]
 
 
 def test_the_refresh_asks_for_each_product_with_its_photo() -> None:
