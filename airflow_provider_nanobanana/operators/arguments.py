@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -151,14 +152,11 @@ def as_list(value: Any) -> Any:
 def parse_redo(value: Any) -> list[str]:
     """Return the images to make again: of each a name, the position of its request in digits, or a URI.
 
-    :param value: One of them (a position may be a number) or a list of them; the JSON of a list as text, which is what
-        a template may render to; None, or a blank text, for none.
+    :param value: One of them (a position may be a number) or a list of them; a list as text, in JSON or as Python
+        spells it, which is what ``{{ params.redo }}`` renders to; None, the text ``None``, or a blank text, for none.
     :raises InvalidRequest: It is anything else; nothing was sent.
     """
-    entries = value
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(ValueError, RecursionError):
-            entries = json.loads(value)
+    entries = _listed_in_text(value) if isinstance(value, str) else value
     if is_blank(entries):
         return []
     one = isinstance(entries, str) or isinstance(as_text(entries), str)
@@ -168,6 +166,17 @@ def parse_redo(value: Any) -> list[str]:
     if any(not isinstance(text, str) or is_blank(text) for text in texts):
         raise _no_redo(value)
     return texts
+
+
+def _listed_in_text(text: str) -> Any:
+    """Return the list that a text spells, None for the text ``None``, else the text."""
+    if text.strip() == "None":
+        return None
+    if text.lstrip().startswith("["):
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return read(text.strip())
+    return text
 
 
 def _no_redo(value: Any) -> InvalidRequest:

@@ -165,11 +165,11 @@ def test_a_catalogue_is_made_of_a_table_and_each_picture_has_its_row(played: Pla
             image["prompt"]
             == f"A catalogue picture of {image['meta']['title']}, {image['meta']['scene']}, soft daylight"
         )
-    shown = {line.partition(":")[0]: line for line in played.redone.pages}
-    assert list(shown) == [
-        "a ceramic espresso cup, 14.90",
-        "a wool scarf in moss green, 49.00",
-        "a brass desk lamp, 129.00",
+    uris = _uris(result)
+    assert played.redone.pages == [
+        f"a ceramic espresso cup, 14.90: {uris['espresso-cup']}",
+        f"a wool scarf in moss green, 49.00: {uris['wool-scarf']}",
+        f"a brass desk lamp, 129.00: {uris['desk-lamp']}",
     ]
 
 

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +16,10 @@ from dev.stack.airflow_stack import AirflowStack
 from tests.support.images import pixels
 from tests.support.statsd import Sent, StatsdServer
 from tests.system.conftest import EXAMPLES
-from tests.system.harness import DagTester, Run, System, Tested
+from tests.system.harness import DagTester, Run, System
+
+if TYPE_CHECKING:
+    from tests.system.harness import Tested
 
 PIPELINE = "nanobanana_pipeline"
 REFRESH = "nanobanana_creative_refresh"

@@ -6,8 +6,10 @@ from datetime import date
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_nanobanana.operators.arguments import parse_adopt, parse_meta, parse_redo
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 
 CHOSEN = {"airflow-1": "tsk_img_1"}
@@ -54,10 +56,25 @@ def test_what_to_make_again(given: Any, parsed: list[str]) -> None:
     assert parse_redo(given) == parsed
 
 
-@pytest.mark.parametrize("given", [{"a": 1}, [None], [["a"]], True, [True], 1.5, b"a", object(), "[null]", "[[1]]"])
+@pytest.mark.parametrize(
+    "given", [{"a": 1}, [None], [["a"]], True, [True], 1.5, b"a", object(), "[null]", "[None]", "[[1]]"]
+)
 def test_what_cannot_be_made_again(given: Any) -> None:
     with pytest.raises(InvalidRequest, match="redo"):
         parse_redo(given)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    ("redo", "parsed"), [([], []), (None, []), (["SKU-007"], ["SKU-007"]), (["it's", 2], ["it's", "2"]), ("a", ["a"])]
+)
+def test_what_to_make_again_is_given_by_a_parameter_of_the_run(redo: Any, parsed: list[str], *, native: bool) -> None:
+    with DAG("redo", schedule=None, render_template_as_native_obj=native) as dag:
+        task = NanoBananaGenerateOperator(
+            task_id="pictures", prompt="a kite", destination="file:///tmp/pictures", redo="{{ params.redo }}"
+        )
+    task.render_template_fields({"params": {"redo": redo}}, jinja_env=dag.get_template_env())  # type: ignore[typeddict-item]
+    assert parse_redo(task.redo) == parsed
 
 
 def test_a_rows_own_data_is_plain_json_when_it_travels() -> None:
