@@ -73,7 +73,7 @@ def test_what_to_make_again_is_given_by_a_parameter_of_the_run(redo: Any, parsed
         task = NanoBananaGenerateOperator(
             task_id="pictures", prompt="a kite", destination="file:///tmp/pictures", redo="{{ params.redo }}"
         )
-    task.render_template_fields({"params": {"redo": redo}}, jinja_env=dag.get_template_env())  # type: ignore[typeddict-item]
+    task.render_template_fields({"params": {"redo": redo}}, jinja_env=dag.get_template_env())
     assert parse_redo(task.redo) == parsed
 
 
