@@ -128,8 +128,9 @@ def _cut(text: str, width: int) -> str:
 def _words(failure: FailedItem) -> str:
     """Return what stands below the row of a failure."""
     message = f"image {failure.index}: {failure.message}" if failure.extra else failure.message
-    if failure.kept is not None:
-        message += f" Its bytes are kept: {failure.kept.get('uri')}"
+    if failure.kept is not None and str(failure.kept.get("uri")) not in message:
+        # The message was cut where it said so.
+        message = f"{message.partition(' What came is kept')[0]} Its bytes are kept: {failure.kept.get('uri')}"
     paid = failure.id if failure.charged != "no" else None
     return f"image task {paid}: {message}" if paid else message
 
@@ -179,8 +180,8 @@ def _way_out(final: Sequence[FailedItem]) -> str:
 
 
 def _remedies(final: Sequence[FailedItem]) -> list[str]:
-    codes = dict.fromkeys(failure.code for failure in final if not failure.extra and failure.code != EXPIRED.code)
-    return list(dict.fromkeys(failure_code(code).remedy for code in codes))
+    own = [failure for failure in final if not failure.extra and failure.code != EXPIRED.code]
+    return list(dict.fromkeys(failure.remedy or failure_code(failure.code).remedy for failure in own))
 
 
 def _step(failure: FailedItem) -> str:

@@ -79,6 +79,7 @@ class FailedItem:
     :param answer: The service's answer to a paid image task in which no image was found.
     :param index: Which image of its image task.
     :param extra: Whether it came beside the image that was asked for, which is in place.
+    :param remedy: What a person can do about it, where that is more than its code tells.
     """
 
     item: BatchItem
@@ -94,6 +95,7 @@ class FailedItem:
     answer: str | None = None
     index: int = 0
     extra: bool = False
+    remedy: str | None = None
 
     @classmethod
     def from_poll(
@@ -132,7 +134,13 @@ class FailedItem:
         """
         code, message = words_of(error)
         retryable = rebuy_expired if isinstance(error, errors.ResultExpired) else error.retryable
-        return cls(item, error.image_task_id, code, message, error.charged, retryable, kept=error.kept)
+        # The key and the connection: their codes are the service's own.
+        remedy = _remedy(error) if isinstance(error, errors.ACCESS_ERRORS) else None
+        return cls(
+            *(item, error.image_task_id, code, message, error.charged, retryable),
+            kept=error.kept,
+            remedy=remedy,
+        )
 
     @classmethod
     def over_budget(cls, item: BatchItem, max_cost_usd: float) -> Self:
@@ -187,3 +195,9 @@ def words_of(error: errors.ToApisError) -> tuple[str, str]:
     elif isinstance(error, errors.ResultExpired):
         code = EXPIRED.code
     return truncate_json(one_line(code), 60), truncate_json(one_line(error.message))
+
+
+def _remedy(error: errors.ToApisError) -> str:
+    """Return the first step of an error as a part of a sentence, without the clear that follows."""
+    step = error.first_step.partition(", then ")[0]
+    return f"{step[0].lower()}{step[1:]}"

@@ -274,7 +274,8 @@ def _images(entry: Record) -> list[Record]:
 
 def _with_place(error: errors.ToApisError) -> str:
     """Return what happened, and where bytes are that failed a check."""
-    return error.message if error.kept is None else f"{error.message} Its bytes are kept: {error.kept.get('uri')}"
+    uri = None if error.kept is None else str(error.kept.get("uri"))
+    return error.message if uri is None or uri in error.message else f"{error.message} Its bytes are kept: {uri}"
 
 
 def _loss(lost: Sequence[Lost], landed: Sequence[object], requests: Mapping[str, Request]) -> errors.ToApisError:
@@ -293,7 +294,7 @@ def _loss(lost: Sequence[Lost], landed: Sequence[object], requests: Mapping[str,
         # Also beside a name: what is paid is found by its image task.
         paid = f"{image['id']}/{image['index']}"
         spoken = spoken_of(image, requests)
-        who = paid if spoken in paid else f"{spoken}, {paid}"
+        who = spoken if str(image["id"]) in spoken else f"{spoken}, {paid}"
         lines.append(fold(f"  {who}: {_with_place(error)}", indent="    "))
     if len(lost) > _MOST_LISTED:
         lines.append(f"  and {len(lost) - _MOST_LISTED} more")

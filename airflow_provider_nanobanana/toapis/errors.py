@@ -105,7 +105,7 @@ class AuthenticationFailed(ToApisError):
 class PermissionRefused(ToApisError):
     """The key may not do this: model, address or account is not allowed (403)."""
 
-    first_step = "Let the key do this, or take another model; then clear this task."
+    first_step = "Let the key do this or take another model, then clear this task."
 
 
 class InsufficientCredits(ToApisError):

@@ -156,7 +156,7 @@ def test_the_log_names_every_image_task_that_is_paid(
     batch = with_store
     with caplog.at_level(logging.INFO):
         batch.attempt(requests=PROMPTS, crash_on=("before land", 1))
-    lines = [record.getMessage() for record in caplog.records if " paid: " in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if " paid:" in record.getMessage()]
     assert all(image_task_id in "\n".join(lines) for image_task_id in ids_of(batch))
     assert len(lines) <= 4
 

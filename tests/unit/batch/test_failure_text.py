@@ -120,6 +120,10 @@ def test_the_advice_fits_the_failure(failure: FailedItem, words: str) -> None:
         ([REFUSAL], "Change the refused prompts, then clear this task."),
         ([REFUSAL, OVER], "Change the refused prompts, raise max_cost_usd, then clear this task."),
         ([LOST], "Clear this task."),
+        (
+            [FailedItem.from_error(item(), errors.AuthenticationFailed("401", code="unauthorized"))],
+            "Correct the API key (the connection's password), then clear this task.",
+        ),
         ([LOST, REMOTE], "Clear this task; the rest is retried."),
     ],
 )
