@@ -78,10 +78,17 @@ def played(
     stack: AirflowStack, emulator: Emulator, dag_tester: DagTester, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Played]:
     stack.processes.check()
-    system = System(stack, emulator, tmp_path_factory.mktemp("examples"))
+    try:
+        yield _play(System(stack, emulator, tmp_path_factory.mktemp("examples")), dag_tester)
+    finally:
+        emulator.reset()
+
+
+def _play(system: System, dag_tester: DagTester) -> Played:
+    api = system.stack.api
     for dag_id in (REFRESH, NEWS):
-        stack.api.wait_for_dag(dag_id)
-        stack.api.unpause(dag_id)
+        api.wait_for_dag(dag_id)
+        api.unpause(dag_id)
     catalogue = _start(system, CATALOGUE)
     runs = {
         PARTIAL: _start(system, PARTIAL, prompts=["a red kite", "refused at once [[refuse]]", "failed later [[fail]]"]),
@@ -91,15 +98,14 @@ def played(
         "nanobanana_best_of_three": _start(system, "nanobanana_best_of_three", prompts=["a chess knight", "a rook"]),
         "nanobanana_channels": _start(system, "nanobanana_channels", copies=(system.images / "copies").as_uri()),
     }
-    stack.api.wait_for_dag(BACKFILL)
+    api.wait_for_dag(BACKFILL)
     conf = {"destination": (system.images / BACKFILL).as_uri()}
-    days = [Run(stack.api, BACKFILL, day) for day in stack.api.backfill(BACKFILL, "2026-01-01", "2026-01-02", conf)]
+    days = [Run(api, BACKFILL, day) for day in api.backfill(BACKFILL, "2026-01-01", "2026-01-02", conf)]
     tested = dag_tester(EXAMPLES / f"{PARTIAL}.py", PARTIAL, destination=(system.images / "tested").as_uri())
     redone = _redo(system, catalogue)
     for run in (*runs.values(), *days):
         assert run.wait() == "success", run.states()
-    yield Played(system, runs, days, redone, tested)
-    emulator.reset()
+    return Played(system, runs, days, redone, tested)
 
 
 def _redo(system: System, first: Run) -> Redone:

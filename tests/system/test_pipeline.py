@@ -72,7 +72,14 @@ def played(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Played]:
     stack.processes.check()
-    system = System(stack, emulator, tmp_path_factory.mktemp("pipeline"))
+    try:
+        yield _play(System(stack, emulator, tmp_path_factory.mktemp("pipeline")), statsd, dag_tester)
+    finally:
+        emulator.reset()
+
+
+def _play(system: System, statsd: StatsdServer, dag_tester: DagTester) -> Played:
+    stack = system.stack
     before = {name: statsd.total(f"nanobanana.{name}", **CONN) for name in METRICS}
     seen = len(statsd.named("nanobanana.detection_delay"))
     partly = _start(system, PIPELINE, "partly", prompts=PARTLY)
@@ -96,8 +103,7 @@ def played(
     whole.clear("submit", "wait", "download")
     for run in (whole, refresh):
         assert run.wait() == "success", show(run)
-    yield Played(system, whole, partly, empty, refresh, tested, waiting, triggers, records, metrics)
-    emulator.reset()
+    return Played(system, whole, partly, empty, refresh, tested, waiting, triggers, records, metrics)
 
 
 def _start(system: System, dag_id: str, name: str, **conf: Any) -> Run:
