@@ -28,8 +28,8 @@ from airflow_provider_nanobanana.worker_threads import StoppableOperator, Worker
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_nanobanana.batch.upstream_requests import Request
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-    from airflow_provider_nanobanana.operators.upstream_requests import Request
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = LineLogger(__name__)
@@ -96,7 +96,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         from airflow_provider_nanobanana.batch.costs import format_usd
         from airflow_provider_nanobanana.batch.download_report import DownloadReport
         from airflow_provider_nanobanana.batch.suspect_report import report_suspects
-        from airflow_provider_nanobanana.operators.upstream_requests import pull_requests
+        from airflow_provider_nanobanana.batch.upstream_requests import pull_requests
 
         with airflow_errors():
             check_choices(self, flags=())
@@ -137,7 +137,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
         :param requests: What was asked for, by image task id.
         """
-        from airflow_provider_nanobanana.operators.upstream_requests import pixels_of, spoken_of, stem_of
+        from airflow_provider_nanobanana.batch.upstream_requests import pixels_of, spoken_of, stem_of
 
         landed: list[Record] = []
         lost: list[Lost] = []
@@ -171,7 +171,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
 def _with_suspicion(landed: Sequence[Record], requests: Mapping[str, Request]) -> list[Record]:
     """Return the records with what shows only beside what was asked for, also of images that were in place."""
-    from airflow_provider_nanobanana.operators.upstream_requests import pixels_of
+    from airflow_provider_nanobanana.batch.upstream_requests import pixels_of
 
     asked = {image["id"]: requests.get(str(image["id"]), {}).get("prompt") for image in landed}
     same = same_for_other_prompts((image["sha256"], asked[image["id"]]) for image in landed)
@@ -280,7 +280,7 @@ def _with_place(error: errors.ToApisError) -> str:
 
 def _loss(lost: Sequence[Lost], landed: Sequence[object], requests: Mapping[str, Request]) -> errors.ToApisError:
     """Return one error for all, which may be retried when any of them may."""
-    from airflow_provider_nanobanana.operators.upstream_requests import spoken_of
+    from airflow_provider_nanobanana.batch.upstream_requests import spoken_of
 
     known = [error for _, error in lost]
     worst = next((error for error in known if error.retryable), known[0])

@@ -167,7 +167,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
             return self._run_stoppable(lambda: self._submit_or_find(context, queue_deadline))
 
     def _submit_or_find(self, context: Context, queue_deadline: float | None) -> str:
-        from airflow_provider_nanobanana.operators.upstream_requests import push_request
+        from airflow_provider_nanobanana.batch.upstream_requests import push_request
 
         with airflow_errors():
             check_choices(self, flags=("reuse_existing", "prepare_references"))

@@ -23,10 +23,14 @@ Records = Sequence[Mapping[str, Any]]
 _MOST_LISTED: Final = 10
 
 
-def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | None:
+def error_for(
+    records: Records, *, allow_partial: bool, spoken: Mapping[str, str] | None = None
+) -> errors.ToApisError | None:
     """Return the error that final records amount to, or None for success.
 
     A remote failure outweighs a timeout. With ``allow_partial`` one completed image task is enough.
+
+    :param spoken: What people call the images, by image task id, as far as it is known.
     """
     if not records:
         return errors.InvalidRequest(
@@ -40,7 +44,7 @@ def error_for(records: Records, *, allow_partial: bool) -> errors.ToApisError | 
         return None
     paragraphs = [f"{len(completed)} of {len(records)} image tasks completed."]
     for meaning, group in groups.items():
-        paragraphs += [f"{meaning.heading} ({_amount(len(group))}). {meaning.advice}", *listed_records(group)]
+        paragraphs += [f"{meaning.heading} ({_amount(len(group))}). {meaning.advice}", *listed_records(group, spoken)]
     if completed:
         paragraphs += [
             "Paid and completed, and in this task's XCom; a download task with trigger_rule='all_done' lands them:",
@@ -60,13 +64,18 @@ def listed_ids(ids: Sequence[str]) -> str:
     return "\n".join([*lines, *_more(len(ids))])
 
 
-def listed_records(records: Records) -> list[str]:
-    """Return a line for each of the first records, and how many more there are."""
-    shown = [
-        fold(f"  {record['id']} ({record['error']['code']}: {record['error']['message']})", indent="    ")
-        for record in records[:_MOST_LISTED]
-    ]
+def listed_records(records: Records, spoken: Mapping[str, str] | None = None) -> list[str]:
+    """Return what is known of each of the first records that are not completed, and how many more there are.
+
+    :param spoken: As :func:`error_for` takes it.
+    """
+    shown = [fold(_line(record, (spoken or {}).get(record["id"])), indent="    ") for record in records[:_MOST_LISTED]]
     return [*shown, *_more(len(records))]
+
+
+def _line(record: Mapping[str, Any], spoken: str | None) -> str:
+    why = f"({record['error']['code']}: {record['error']['message']})"
+    return f"  {record['id']} {why}" if spoken is None else f"  {spoken}:\n  {record['id']} {why}"
 
 
 def _first_step(meanings: Collection[FailureCode]) -> str:

@@ -188,23 +188,25 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
 
     def _conclude(self, context: Context, tracker: PollTracker) -> Records:
         """Return the records, or raise what they amount to."""
+        from airflow_provider_nanobanana.batch.upstream_requests import spoken_of_all
         from airflow_provider_nanobanana.polling.outcome_error import error_for
 
         records = tracker.records()
         count_results(self.nanobanana_conn_id, records, tracker.models)
         waits_on = self.allow_partial == "after_retries" and any(r["status"] == "timeout" for r in records)
-        if waits_on and has_retry_left(context) and (error := error_for(records, allow_partial=False)):
+        incomplete = [record for record in records if record["status"] != "completed"]
+        spoken = spoken_of_all(self, context, [record["id"] for record in incomplete])
+        if waits_on and has_retry_left(context) and (error := error_for(records, allow_partial=False, spoken=spoken)):
             # Airflow never retries the timeout of a sensor, so it is not called one.
             words = f"{error.message} A retry of this task waits on for free."
             self._fail(context, tracker, TransientFailure(words, charged=error.charged))
-        error = error_for(records, allow_partial=bool(self.allow_partial))
+        error = error_for(records, allow_partial=bool(self.allow_partial), spoken=spoken)
         if error is not None:
             self._fail(context, tracker, error)
-        incomplete = [record for record in records if record["status"] != "completed"]
         if incomplete:
             log.warning(
                 "Going on without %d of %d image tasks.\n%s",
-                *(len(incomplete), len(records), "\n".join(listed_records(incomplete))),
+                *(len(incomplete), len(records), "\n".join(listed_records(incomplete, spoken))),
             )
         return records
 

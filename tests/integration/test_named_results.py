@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_nanobanana.batch.upstream_requests import REQUEST_KEY
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
-from airflow_provider_nanobanana.operators.upstream_requests import REQUEST_KEY
+from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from tests.support.task_runner import Run, TaskInstance, attempt, entries_of
 
 ROWS: tuple[dict[str, Any], ...] = (
@@ -118,3 +119,32 @@ def test_a_faulty_meta_is_refused_before_anything_is_bought(emulator: Emulator, 
     run = submit(0, prompt="a", meta=meta)
     assert "nothing was charged" in " ".join(str(run.error).split())
     assert emulator.ledger()["count"] == 0
+
+
+def test_a_wait_that_fails_names_the_images_and_the_rows_to_clear(emulator: Emulator) -> None:
+    emulator.configure(latency=0.1)
+    rows = ({"prompt": "a red kite", "name": "kite"}, {"prompt": "[[fail]] a hat of felt", "name": "hat"})
+    runs = [submit(index, **row) for index, row in enumerate(rows)]
+    with DAG("dag", schedule=None):
+        operator = NanoBananaSensor(
+            task_id="wait", image_task_ids=[run.result for run in runs], poke_interval=0.05, timeout=10
+        )
+        NanoBananaSubmitOperator.partial(task_id="submit").expand(prompt=["a"]) >> operator
+    run = attempt(operator, Downloading(task_id="wait", left=left_by(runs)))
+    assert f"  [1] hat ([[fail]] a hat of felt):\n  {runs[1].result} (" in str(run.error)
+    assert "kite" not in str(run.error)
+
+
+def test_a_wait_whose_submits_cannot_be_asked_names_the_ids(emulator: Emulator) -> None:
+    emulator.configure(latency=0.1)
+    bad = submit(0, prompt="[[fail]] a hat", name="hat")
+    with DAG("dag", schedule=None):
+        operator = NanoBananaSensor(task_id="wait", image_task_ids=[bad.result], poke_interval=0.05, timeout=10)
+        NanoBananaSubmitOperator.partial(task_id="submit").expand(prompt=["a"]) >> operator
+
+    class Refusing(TaskInstance):
+        def xcom_pull(self, task_ids: str, key: str, map_indexes: Any = "all") -> Any:
+            raise RuntimeError("no XCom")
+
+    run = attempt(operator, Refusing(task_id="wait"))
+    assert bad.result in str(run.error) and "RuntimeError" not in str(run.error)

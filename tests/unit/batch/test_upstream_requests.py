@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, task_group
 
-from airflow_provider_nanobanana.operators import upstream_requests
-from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
-from airflow_provider_nanobanana.operators.upstream_requests import (
+from airflow_provider_nanobanana.batch import upstream_requests
+from airflow_provider_nanobanana.batch.upstream_requests import (
     REQUEST_KEY,
     pixels_of,
     pull_requests,
@@ -19,6 +18,7 @@ from airflow_provider_nanobanana.operators.upstream_requests import (
     spoken_of,
     stem_of,
 )
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.models import ImageRequest

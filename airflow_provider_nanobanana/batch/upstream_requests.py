@@ -7,7 +7,7 @@ them bought have no request. Links are kept without what may be secret in them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.request_facts import RequestFacts
@@ -105,6 +105,27 @@ def spoken_of(image: Mapping[str, Any], requests: Mapping[str, Request]) -> str:
     if image["index"]:
         spoken = f"{spoken}/{image['index']}"
     return f"{spoken} ({prompt})" if prompt else spoken
+
+
+def spoken_of_all(operator: BaseOperator, context: Context, image_task_ids: Sequence[str]) -> dict[str, str]:
+    """Return what people call some images, with the row of a mapped submit, by image task id, as far as it is known.
+
+    Asked for a message only: trouble with it is no error.
+    """
+    if not image_task_ids:
+        return {}
+    try:
+        requests = pull_requests(operator, context)
+    except errors.ToApisError as error:
+        log.debug("What the image tasks were asked for is not known: %s", error.message)
+        return {}
+    spoken = {}
+    for id_ in image_task_ids:
+        if id_ in requests:
+            row = requests[id_].get("map_index")
+            mapped = f"[{row}] " if isinstance(row, int) and row >= 0 else ""
+            spoken[id_] = f"{mapped}{spoken_of({'id': id_, 'index': 0}, requests)}"
+    return spoken
 
 
 def pixels_of(image: Mapping[str, Any], requests: Mapping[str, Request]) -> tuple[int, int] | None:
