@@ -98,11 +98,12 @@ class ParsedRequests:
         if not self.faults:
             return
         shown = sorted(self.faults)[:_MOST_LISTED]
-        listed = "; ".join(f"{label(i, self.names.get(i))}: {self.fault(i)}" for i in shown)
-        more = f"; and {len(self.faults) - _MOST_LISTED} more" if len(self.faults) > _MOST_LISTED else ""
+        listed = [f"  {label(i, self.names.get(i))}: {self.fault(i)}" for i in shown]
+        more = [f"  and {len(self.faults) - _MOST_LISTED} more"] if len(self.faults) > _MOST_LISTED else []
+        lines = "\n".join([*listed, *more])
         raise InvalidRequest(
-            f"{len(self.faults)} of {self.total} requests cannot be accepted as they are (counted from #0): "
-            f"{listed}{more}. A request is a prompt, or a mapping of {', '.join(FIELDS)}. Nothing was sent and nothing "
+            f"{len(self.faults)} of {self.total} requests cannot be accepted as they are (counted from #0):\n"
+            f"{lines}\nA request is a prompt, or a mapping of {', '.join(FIELDS)}. Nothing was sent and nothing "
             "was charged. Fix the requests and clear the task; a retry would meet the same."
         )
 

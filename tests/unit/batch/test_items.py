@@ -118,7 +118,7 @@ def test_what_a_request_leaves_open_is_filled_by_the_operator_then_by_the_connec
 )
 def test_a_fault_names_its_request_and_what_is_allowed(entry: Any, words: str) -> None:
     message = refusal(["fine", entry])
-    assert message.startswith(f"1 of 2 requests cannot be accepted as they are (counted from #0): {words}")
+    assert message.startswith(f"1 of 2 requests cannot be accepted as they are (counted from #0):\n  {words}")
     assert f"a mapping of {', '.join(FIELDS)}" in message
     assert "Image request refused before sending" not in message
 
@@ -126,7 +126,7 @@ def test_a_fault_names_its_request_and_what_is_allowed(entry: Any, words: str) -
 def test_all_faults_are_told_at_once_the_first_ten_in_words() -> None:
     given = [{"prompt": "", "name": f"n{number}"} if number % 2 else f"fine {number}" for number in range(50)]
     message = refusal(given)
-    assert message.startswith("25 of 50 requests") and "; and 15 more." in message
+    assert message.startswith("25 of 50 requests") and "  and 15 more\n" in message
     assert "#19 'n19'" in message and "#21" not in message and len(message) < 4000
 
 
@@ -257,7 +257,7 @@ def test_a_reference_that_cannot_be_read_is_a_fault_of_each_request_that_names_i
         contents.take(["fine", bad, bad, {"prompt": ""}])
     message = caught.value.message
     assert message.startswith("3 of 4 requests") and "#3: prompt is blank" in message
-    assert message.count("Reference image 's3://k/bad' cannot be read;") == 2 and contents.reads["s3://k/bad"] == 1
+    assert message.count("Reference image 's3://k/bad' cannot be read\n") == 2 and contents.reads["s3://k/bad"] == 1
 
 
 def test_a_storage_that_does_not_answer_is_no_fault_of_a_request() -> None:
