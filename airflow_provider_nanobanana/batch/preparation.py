@@ -166,7 +166,7 @@ class BatchPreparation:
             # A process that goes on after a pause need not: none pauses before the search is over.
             verify = self.attempt.cleared and snapshot.try_number == self.attempt.try_number
             _reuse_stored(state, verify=verify, verified=self._verified)
-            _settle_quarantined(state)
+            _settle_quarantined(state, trial=self.spec.dry_run)
             self._estimate(state)
         elif state.claims is not None:
             # Other runs may have landed meanwhile what this one waits for.
@@ -497,10 +497,12 @@ def _in_quarantine(state: BatchState) -> set[str]:
     return {key for key, stem in stems.items() if stem in held}
 
 
-def _settle_quarantined(state: BatchState) -> None:
+def _settle_quarantined(state: BatchState, *, trial: bool) -> None:
     """Take note of suspect pictures in quarantine, whoever bought them: they are neither bought nor fetched again.
 
     They are put in place for free where suspect pictures are accepted by now.
+
+    :param trial: Whether they stay where they are, and only count as if they were in place.
     """
     store = state.downloader.store
     held = _in_quarantine(state)
@@ -513,12 +515,14 @@ def _settle_quarantined(state: BatchState) -> None:
         if picture is None:
             continue
         if state.downloader.on_suspect != "quarantine":
-            state.mark_accepted(item, store.accept(stem, picture), paid=paid.get(item.key))
+            accept = store.as_accepted if trial else store.accept
+            state.mark_accepted(item, accept(stem, picture), paid=paid.get(item.key))
             accepted += 1
         elif state.entry(item).status == "open":
             state.mark_quarantined(item, picture, paid=paid.get(item.key))
     if accepted:
-        log.info("Suspect pictures taken from quarantine, as they are accepted by now: %d; they cost nothing", accepted)
+        what = "A run now would take from quarantine" if trial else "Suspect pictures taken from quarantine"
+        log.info("%s, as they are accepted by now: %d; they cost nothing", what, accepted)
 
 
 def _drop_missing_extras(state: BatchState, present: Collection[str]) -> None:

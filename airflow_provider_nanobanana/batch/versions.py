@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_nanobanana.durable.claims import CLAIMS_FOLDER, MOST_BYTES, claim_name
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES
 from airflow_provider_nanobanana.landing.versions import VersionFolder, split_stem, unreadable_versions, versioned_stem
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
@@ -31,8 +32,8 @@ _MOST_LISTED: Final = 10
 def redo_keys(redo: Iterable[str], items: Sequence[BatchItem]) -> set[str]:
     """Return the keys of the items of which a new version is wanted.
 
-    :param redo: Of each a name, the position of its request (from 0) in digits, or a URI or file name of any of its
-        versions; a name comes first.
+    :param redo: Of each a name, what the log calls it (``SKU-001/2``: of a name one variant), the position of its
+        request (from 0) in digits, or a URI or file name of any of its versions; a name comes first.
     :raises InvalidRequest: An entry names no item; nothing was sent.
     """
     chosen: set[str] = set()
@@ -43,8 +44,8 @@ def redo_keys(redo: Iterable[str], items: Sequence[BatchItem]) -> set[str]:
         if not keys:
             unknown.append(entry)
     if unknown:
-        names = [item.name for item in items if item.name][:_MOST_LISTED]
-        allowed = f"names such as {', '.join(map(repr, names))}" if names else "positions, as no request has a name"
+        labels = [*dict.fromkeys(item.label for item in items if item.name)][:_MOST_LISTED]
+        allowed = f"names such as {', '.join(map(repr, labels))}" if labels else "positions, as no request has a name"
         raise InvalidRequest(
             f"redo names {', '.join(f'{entry!r:.80}' for entry in unknown[:_MOST_LISTED])}, which is none of the "
             f"{len(items):,} images of this task; allowed: {allowed}, a position from 0 to "
@@ -58,6 +59,8 @@ def _named(entry: str, items: Sequence[BatchItem]) -> set[str]:
     text = entry.strip()
     if by_name := {item.key for item in items if item.name == text}:
         return by_name
+    if by_label := {item.key for item in items if item.label == text}:
+        return by_label
     if text.isascii() and text.isdecimal():
         return {item.key for item in items if str(item.index) == text}
     name = PurePosixPath(text.partition("?")[0]).name
@@ -80,6 +83,7 @@ class VersionChoice:
     def __init__(self, store: ImageStore, run: Sequence[str], now: float, *, trial: bool = False) -> None:
         self._store = store
         self._folder = VersionFolder(store)
+        self._claims = store.reserved(CLAIMS_FOLDER)
         self._run = run
         self._now = now
         self._trial = trial
@@ -99,6 +103,14 @@ class VersionChoice:
             with WorkerPool(_THREADS) as pool:
                 numbers = dict(zip((item.key for item in plain), pool.map(self._current, plain), strict=True))
                 numbers.update(zip((item.key for item in again), pool.map(self._new, again), strict=True))
+                # Last of all: where creates exclude nobody, the later it is read the more of the lost races show.
+                numbers.update(
+                    zip(
+                        (item.key for item in again),
+                        pool.map(self._kept, again, [numbers[item.key] for item in again]),
+                        strict=True,
+                    )
+                )
         except StorageFailed as failure:
             raise unreadable_versions(failure) from failure
         if again:
@@ -134,11 +146,30 @@ class VersionChoice:
         own = self._folder.own(base, versions.registered - versions.rejected, self._run)
         if own is not None:
             return own
-        nothing_there = versions.alive == [1] and not versions.registered and not self._store.present([base])
-        nothing_there = nothing_there and not self._store.in_quarantine([base])
-        number = 1 if nothing_there else versions.next
+        number = 1 if self._was_never_wanted(base) else versions.next
         while not self._take(base, number):
             number += 1
+        return number
+
+    def _was_never_wanted(self, base: str) -> bool:
+        """Whether no picture of a request is or was here, nor being bought, so that a new one can be the first.
+
+        A claim is left of one whose file somebody deleted: under the same name its image task would bring the very
+        picture back that is not wanted.
+        """
+        versions = self._folder.of(base)
+        return (
+            versions.alive == [1]
+            and not versions.registered
+            and not self._store.present([base])
+            and not self._store.in_quarantine([base])
+            and self._claims.read(f"{claim_name(base, 0)}.json", MOST_BYTES) is None
+        )
+
+    def _kept(self, item: BatchItem, number: int) -> int:
+        """Return the version of this run, another one where somebody else has written over it meanwhile."""
+        while not (self._trial or self._folder.keeps(item.base_stem, number, self._run)):
+            number = self._new(item)
         return number
 
     def _take(self, base: str, number: int) -> bool:

@@ -224,6 +224,13 @@ class ImageStore:
         check_stem(stem)
         return self._whole_of(self._quarantine.place, self._quarantine.names(stem), image_id, index)[0]
 
+    def as_accepted(self, stem: str, held: StoredImage) -> StoredImage:
+        """Return a picture that is in quarantine as it would be in its place; nothing is moved.
+
+        :param held: As :meth:`find_in_quarantine` returns it.
+        """
+        return held.model_copy(update={"uri": self._storage.uri(stem + SUFFIXES[held.format])})
+
     def accept(self, stem: str, held: StoredImage) -> StoredImage:
         """Put a picture that is in quarantine in its place, free of charge, and return it as it is there.
 
@@ -232,8 +239,8 @@ class ImageStore:
         :param held: As :meth:`find_in_quarantine` returns it.
         :raises StorageFailed: The destination did not take it; it stays in quarantine.
         """
+        stored = self.as_accepted(stem, held)
         name = stem + SUFFIXES[held.format]
-        stored = held.model_copy(update={"uri": self._storage.uri(name)})
         with self._storage.stage(stem) as staged, self._quarantine.place.local_copy(name) as path:
             with storage_failures(f"read {held.uri}", OSError), open(path, "rb") as file:
                 shutil.copyfileobj(file, staged.file)

@@ -143,9 +143,19 @@ class VersionFolder:
         if not self._versions.missing_exclusivity():
             return self._versions.create(name, content) or self._is_of(base, number, run)
         if self._versions.read(name, _MOST_BYTES) is None:
-            # Two runs at the same moment may both write here; what was written last decides.
+            # Two runs at the same moment may both write here; what was written last decides (:meth:`keeps`).
             self._versions.write(name, content)
         return self._is_of(base, number, run)
+
+    def keeps(self, base: str, number: int, run: Sequence[str]) -> bool:
+        """Whether a number that was taken for a run is still its own; to be asked after all were taken.
+
+        Where creates do not exclude each other, another run that looked at the same moment may have written over it.
+        One that writes after this was asked is not seen: then both runs have the number.
+
+        :raises StorageFailed: That is not known; nothing was sent.
+        """
+        return not self._versions.missing_exclusivity() or self._is_of(base, number, run)
 
 
 def _names(place: Storage) -> list[str]:

@@ -183,3 +183,19 @@ def test_another_size_is_marked_also_where_it_was_in_place(
         run = batch.attempt(prompt="a mug")
         assert run.result["images"][0]["suspect"] == ["other_size"]
     assert batch.charges == 1
+
+
+@pytest.mark.parametrize("claims", ["auto", "off"])
+def test_a_dry_run_moves_nothing_out_of_quarantine(batch: GenerateTask, shown: list[bytes], claims: str) -> None:
+    batch.attempt(prompt="a mug", on_suspect="quarantine", claims=claims)
+    held = kept(batch)
+    assert held
+    for run_id in ("run", "another"):
+        if run_id != "run":
+            batch.next_run(run_id)
+        before = {path: path.stat().st_mtime_ns for path in batch.folder.rglob("*")}
+        run = batch.attempt(prompt="a mug", claims=claims, dry_run=True)
+        assert run.error is None and (run.result["in_place"], run.result["to_buy"]) == (1, 0)
+        assert {path: path.stat().st_mtime_ns for path in batch.folder.rglob("*")} == before
+    run = batch.attempt(prompt="a mug", claims=claims)
+    assert run.error is None and batch.charges == 1 and batch.files == [Path(run.result["images"][0]["uri"]).name]

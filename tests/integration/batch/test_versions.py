@@ -117,6 +117,36 @@ def test_a_redo_of_what_never_was_makes_the_first_version(batch: GenerateTask) -
     assert batch.charges == 4
 
 
+@pytest.mark.parametrize("then", ["another run", "the same run"])
+def test_a_redo_of_what_was_deleted_makes_another_picture(with_store: GenerateTask, then: str) -> None:
+    """The claim on the first one is still there, and so is the link of its image task."""
+    batch = with_store
+    first = files_of(batch.attempt(requests=CATALOGUE))
+    (batch.folder / f"{first['SKU-002']}.png").unlink()
+    batch.next_run("second") if then == "another run" else batch.clear()
+    asked = {"requests": CATALOGUE, "redo": ["SKU-002"]}
+    assert versions_of(batch.attempt(**asked)) == only("SKU-002", 2) and batch.charges == 5
+    batch.clear()
+    assert versions_of(batch.attempt(**asked)) == only("SKU-002", 2) and batch.charges == 5
+
+
+def test_what_was_deleted_comes_back_for_free_without_a_redo(with_store: GenerateTask) -> None:
+    batch = with_store
+    first = files_of(batch.attempt(requests=CATALOGUE))
+    (batch.folder / f"{first['SKU-002']}.png").unlink()
+    batch.next_run("second")
+    assert files_of(batch.attempt(requests=CATALOGUE)) == first and batch.charges == 4
+
+
+def test_one_variant_by_the_name_that_the_log_gives_it(batch: GenerateTask) -> None:
+    asked: dict[str, Any] = {"requests": CATALOGUE[:2], "variants": 3}
+    batch.attempt(**asked)
+    batch.next_run("second")
+    run = batch.attempt(**asked, redo=["SKU-001/2"])
+    made = {(image["name"], image["variant"]) for image in run.result["images"] if not image["reused"]}
+    assert made == {("SKU-001", "2")} and batch.charges == 7
+
+
 def test_by_uri_by_position_and_without_names(batch: GenerateTask) -> None:
     prompts = ["a kite", "a boat", "a kite"]
     first = batch.attempt(requests=prompts)
