@@ -124,7 +124,7 @@ def test_a_redo_of_what_was_deleted_makes_another_picture(with_store: GenerateTa
     first = files_of(batch.attempt(requests=CATALOGUE))
     (batch.folder / f"{first['SKU-002']}.png").unlink()
     batch.next_run("second") if then == "another run" else batch.clear()
-    asked = {"requests": CATALOGUE, "redo": ["SKU-002"]}
+    asked: dict[str, Any] = {"requests": CATALOGUE, "redo": ["SKU-002"]}
     assert versions_of(batch.attempt(**asked)) == only("SKU-002", 2) and batch.charges == 5
     batch.clear()
     assert versions_of(batch.attempt(**asked)) == only("SKU-002", 2) and batch.charges == 5
