@@ -127,8 +127,8 @@ def _simplified(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     kind = getattr(getattr(value, "dtype", None), "kind", "")
-    if kind and kind in "mM" and not is_blank(value):
-        return str(value) if kind == "M" and not getattr(value, "ndim", 0) else value
+    if kind and kind in "mM" and not is_blank(value) and not getattr(value, "ndim", 0):
+        return str(value) if kind == "M" else f"PT{float(value / type(value)(1, 's'))!r}S"
     if kind and hasattr(value, "tolist"):
         return value.tolist()  # a scalar or an array of numpy
     if hasattr(value, "total_seconds") and not is_blank(value):

@@ -121,6 +121,7 @@ def build_items(
     template: str | None = None,
     variants: int = 1,
     on_skipped: Callable[[SkippedRow], object] | None = None,
+    on_note: Callable[[str], object] = lambda note: None,
 ) -> list[BatchItem]:
     """Return the items of what a user gave: a prompt, a request, any iterable of both, or a table; none for no rows.
 
@@ -135,9 +136,12 @@ def build_items(
     :param template: A prompt over the columns of each row.
     :param variants: How many pictures to make of each row.
     :param on_skipped: Takes each row with a fault, which is left out then; None refuses all for the fault of one.
+    :param on_note: Takes what people may not expect of how the rows were understood, in words for the log.
     :raises InvalidRequest: with the faults of all requests, or where none is left; nothing was sent.
     """
     requests = parse_requests(given, defaults, default_model, models=models, template=template, variants=variants)
+    for note in requests.notes:
+        on_note(note)
     fingerprints = _fingerprints(requests, digest_of, each)
     if on_skipped is None or len(requests.faults) == requests.total:
         requests.check()

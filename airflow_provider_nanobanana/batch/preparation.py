@@ -257,6 +257,7 @@ class BatchPreparation:
                 template=self.spec.template,
                 variants=self.spec.variants,
                 on_skipped=skipped.append if self.spec.skips_bad_rows else None,
+                on_note=lambda note: log.warning("%s", note),
             )
         if not items:
             raise EmptyBatch("There is nothing to make: the list of requests is empty. Nothing was charged.")

@@ -6,7 +6,6 @@ Of a table the columns that are no fields are that data.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,39 +13,19 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.cells import cell_text, json_cell, read_meta
 from airflow_provider_nanobanana.batch.prompt_template import PromptTemplate
+from airflow_provider_nanobanana.batch.row_names import name_error, name_of_cell
 from airflow_provider_nanobanana.batch.rows import FIELDS, MAX_REQUESTS, NOTHING_SENT, read_rows
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.request_values import as_text, given_fields, is_blank, readable, table_fault
 
-MAX_NAME: Final = 80
-"""With ten digits of the hash and a suffix of at most 8 characters a stem has the 100 characters that landing takes."""
-
 _MOST_LISTED: Final = 10
 _MOST_COLUMNS: Final = 40
 _LONGEST_FAULT: Final = 300
-_ALLOWED: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
-#: What :meth:`BatchItem.stem` makes where there is no name.
-_GENERATED: Final = re.compile(r"[0-9a-f]{16}-\d+(-.*)?", re.IGNORECASE)
-_SUFFIX: Final = re.compile(r"\.(png|jpe?g|webp|gif|avif|json)", re.IGNORECASE)
-
-
-def name_error(name: Any) -> str | None:
-    """Return what is wrong with a name and what is allowed, or None for a good one."""
-    if not isinstance(name, str):
-        return f"name is {type(name).__name__}, not a text; {_rule()}"
-    if not _ALLOWED.fullmatch(name):
-        return f"name {name!r:.100} cannot name a file; {_rule()}"
-    if _SUFFIX.fullmatch(name[name.rfind(".") :] if "." in name else ""):
-        return f"name {name!r} ends like a file; leave the suffix out, it comes from the image"
-    if _GENERATED.fullmatch(name):
-        return f"name {name!r} looks like the names made for requests without one; choose another"
-    return None
-
-
-def _rule() -> str:
-    return f"allowed: 1 to {MAX_NAME} of A-Z a-z 0-9 _ . - beginning with a letter, a digit or _"
+#: Fields that a shop's columns may be called like by chance.
+_COMMON_COLUMNS: Final = ("model", "size", "resolution")
+_NO_NAME_IN_IT: Final = "; make another column 'name', such as the SKU, and rename this one: it is data then"
 
 
 def label(index: int, name: str | None) -> str:
@@ -70,12 +49,14 @@ class ParsedRequests:
 
     :param total: How many were given.
     :param faults: By position, from 0.
+    :param notes: What of all this people may not expect, in words for the log.
     """
 
     total: int
     parsed: list[ParsedRequest] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def noting_faults(self, index: int) -> Iterator[None]:
@@ -136,17 +117,22 @@ def parse_requests(
     for index, entry in enumerate(rows.entries):
         with requests.noting_faults(index):
             # First, so that whatever else is wrong with a row is told by its name.
-            if (name := _good_name(entry)) is not None:
+            if (name := _good_name(entry, tabular=rows.tabular)) is not None:
                 requests.names[index] = name
             entries[index] = _read_row(entry, tabular=rows.tabular)
-    prompt = None if template is None else PromptTemplate(template)
+    prompt = None if is_blank(template) else PromptTemplate(str(template))
     if prompt is None and rows.columns and "prompt" not in rows.columns:
         raise InvalidRequest(
             f"The table has no column 'prompt', and the argument prompt gives no template over its columns: "
             f"{_shown_columns(rows.columns)}. {NOTHING_SENT}"
         )
-    if prompt is not None and rows.entries:
+    if prompt is not None and entries:
         _check_template(prompt, rows.columns or dict.fromkeys(c for row in entries.values() for c in row.columns))
+        _note_unused(requests, prompt, entries.values())
+    if made := sum(row.made_name for row in entries.values()):
+        requests.notes.append(
+            f"Rows whose name cannot name a file: {made:,}; it was made one, and 'name' of their meta is what it was"
+        )
     common = given_fields(defaults)
     for index, row in entries.items():
         with requests.noting_faults(index):
@@ -160,7 +146,7 @@ def parse_requests(
                 template=prompt,
                 variants=variants,
             )
-    _check_unique(requests)
+    _check_unique(requests, tabular=rows.tabular)
     return requests
 
 
@@ -172,18 +158,28 @@ class _Row:
     :param meta: Plain JSON.
     :param columns: What a template may name.
     :param ambiguous: Columns that are in ``meta`` with another value, too.
+    :param tabular: Whether it is the row of a table, whose columns may be called like fields by chance.
+    :param made_name: Whether its name was made of a cell that could not name a file.
     """
 
     fields: Mapping[str, Any]
     meta: Mapping[str, Any] | None
     columns: Mapping[str, Any]
     ambiguous: frozenset[str] = frozenset()
+    tabular: bool = False
+    made_name: bool = False
+
+    def takes(self, template: PromptTemplate) -> bool:
+        """Whether its prompt is made of a template; one of its own replaces that, unless it is in it."""
+        return is_blank(self.fields.get("prompt")) or "prompt" in template.placeholders(self.columns.keys())
 
 
-def _good_name(entry: Any) -> str | None:
+def _good_name(entry: Any, *, tabular: bool) -> str | None:
     """Return the name that an entry gives, if it is a good one."""
     with readable("it"):
         name = as_text(entry.get("name")) if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and tabular:
+            name = name_of_cell(name)
         return name if isinstance(name, str) and name_error(name) is None else None
 
 
@@ -239,7 +235,13 @@ def _read_table_row(entry: Mapping[Any, Any]) -> _Row:
         # A struct of arrow has every field in every row.
         given["extra_body"] = given_fields(body)
     ambiguous = frozenset(key for key in more if key in fields)
-    return _Row(given, read_meta({**own, **more}) or None, {**more, **entry}, ambiguous)
+    name = as_text(given.get("name"))
+    made_name = isinstance(name, str) and name_of_cell(name) not in ("", name)
+    if made_name:
+        given["name"] = name_of_cell(name)
+        own = {"name": name, **own}
+    meta = read_meta({**own, **more})
+    return _Row(given, meta or None, {**more, **entry}, ambiguous, tabular=True, made_name=made_name)
 
 
 def own_data(meta: Any) -> Mapping[Any, Any]:
@@ -261,6 +263,25 @@ def _check_template(template: PromptTemplate, columns: Collection[str]) -> None:
             f"prompt is a template over the columns of the requests, and {shown} "
             f"{'is none' if len(unknown) == 1 else 'are none'} of them. There are: {_shown_columns(columns)}. "
             f"{NOTHING_SENT}"
+        )
+
+
+def _note_unused(requests: ParsedRequests, template: PromptTemplate, rows: Collection[_Row]) -> None:
+    """Note how many rows have a prompt of their own that replaces the template.
+
+    :raises InvalidRequest: All have: whoever gave the template would get pictures without it, and pay for them.
+    """
+    unused = sum(not row.takes(template) for row in rows)
+    if unused == len(rows):
+        raise InvalidRequest(
+            f"prompt is a template over the requests, and nothing of it would be used: each of the {unused:,} has a "
+            'prompt of its own, which replaces it. Put that into the template, as in "{prompt}, studio light", or '
+            f"leave the argument prompt out. {NOTHING_SENT}"
+        )
+    if unused:
+        requests.notes.append(
+            f"Requests with a prompt of their own, which replaces the template: {unused:,} of {len(rows):,}; "
+            "{prompt} in the template would put it there"
         )
 
 
@@ -286,12 +307,14 @@ def _parse_row(
     fields = {**common, **row.fields}
     name = as_text(fields.pop("name", None))
     if name is not None and (fault := name_error(name)):
-        raise InvalidRequest(fault)
-    if template is not None and (
-        is_blank(row.fields.get("prompt")) or "prompt" in template.placeholders(row.columns.keys())
-    ):
+        raise InvalidRequest(f"{fault}{_NO_NAME_IN_IT}" if row.tabular and name_of_cell(str(name)) == "" else fault)
+    if template is not None and row.takes(template):
         fields["prompt"] = _filled(template, row)
-    request = ImageRequest.parse(fields, default_model, frame="{faults}", models=models)
+    try:
+        request = ImageRequest.parse(fields, default_model, frame="{faults}", models=models)
+    except InvalidRequest as error:
+        by_chance = _by_chance(row, common, default_model, models) if row.tabular else ""
+        raise InvalidRequest(f"{by_chance}{error.message}") from None
     if fault := _count_fault(request.asked_images):
         raise InvalidRequest(fault)
     made = [request]
@@ -299,6 +322,25 @@ def _parse_row(
         stems = f"{request.variant}." if request.variant else ""
         made = [request.model_copy(update={"variant": f"{stems}{number}"}) for number in range(1, variants + 1)]
     requests.parsed.extend(ParsedRequest(index, each, name, row.meta) for each in made)
+
+
+def _by_chance(row: _Row, common: Mapping[str, Any], default_model: str, models: catalogue.Rows | None) -> str:
+    """Return what to do about columns that no image can be made with, such as a shop's own ``size``; empty for none."""
+    mistaken = []
+    for column in _COMMON_COLUMNS:
+        if column in row.fields:
+            fields = {**common, column: row.fields[column], "prompt": "a"}
+            fields.pop("name", None)
+            try:
+                ImageRequest.parse(fields, default_model, models=models)
+            except InvalidRequest:
+                mistaken.append(column)
+    if not mistaken:
+        return ""
+    named = " and ".join(map(repr, mistaken))
+    kind = f"column {named} is a field" if len(mistaken) == 1 else f"columns {named} are fields"
+    them = "it" if len(mistaken) == 1 else "them"
+    return f"{kind} of a request; rename {them} if it is data of your own, such as to 'product_{mistaken[0]}': "
 
 
 def _filled(template: PromptTemplate, row: _Row) -> str:
@@ -325,10 +367,12 @@ def _count_fault(count: Any) -> str | None:
     return None if count == 1 else f"extra_body asks for n={count} images; a request is one: give it {count} times"
 
 
-def _check_unique(requests: ParsedRequests) -> None:
+def _check_unique(requests: ParsedRequests, *, tabular: bool) -> None:
     """Some file systems do not tell names apart by case, so neither do we; a faulty request has its name as well."""
     owners: dict[str, int] = {}
     for index, name in requests.names.items():
         owner = owners.setdefault(name.lower(), index)
         if owner != index:
-            requests.add_fault(index, InvalidRequest(f"its name is also that of {label(owner, requests.names[owner])}"))
+            hint = "; call a column 'name' that tells them apart, such as the SKU" if tabular else ""
+            fault = f"its name is also that of {label(owner, requests.names[owner])}{hint}"
+            requests.add_fault(index, InvalidRequest(fault))

@@ -178,7 +178,9 @@ def _csv_entries(reader: Any, header: Sequence[str], what: str) -> list[Any]:
             raise InvalidRequest(_unnamed_column(unnamed, what))
         if cells[0].strip() and not header[0]:
             raise InvalidRequest(_unnamed_column(0, what))
-        entries.append({name: cell for name, cell in zip(header, cells, strict=True) if name})
+        # What a person typed for us has no blanks around it; data of the user's own stays as it is.
+        pairs = ((name, cell.strip() if name in FIELDS else cell) for name, cell in zip(header, cells, strict=True))
+        entries.append({name: cell for name, cell in pairs if name})
     return entries
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.request_facts import RequestFacts
-from airflow_provider_nanobanana.batch.requests import name_error
+from airflow_provider_nanobanana.batch.row_names import name_error
 from airflow_provider_nanobanana.landing.file_names import named_stem
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger

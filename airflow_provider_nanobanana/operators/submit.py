@@ -281,7 +281,7 @@ def _parse_name(value: Any) -> str:
 
     :raises InvalidRequest: It cannot be the name of an image's file.
     """
-    from airflow_provider_nanobanana.batch.requests import name_error
+    from airflow_provider_nanobanana.batch.row_names import name_error
 
     name = as_text(value)
     if is_blank(name):

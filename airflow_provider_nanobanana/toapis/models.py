@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -41,6 +42,9 @@ _DEEPEST = 50
 _MOST_VALUES = 10_000
 #: What Seedream may make where a request asks for images in sequence and says no number.
 _MOST_IN_SEQUENCE = 15
+#: What people put between addresses, and another one behind it.
+_SEVERAL = re.compile(r"[\s,;|][A-Za-z][A-Za-z0-9+.-]*://")
+_BLANK = re.compile(r"\s")
 _REFUSED = "Image request refused before sending: {faults}. Nothing was charged."
 
 #: Links live this long after completion (docs.toapis.com, image status, read 2026-08).
@@ -414,12 +418,20 @@ def _reference_fault(reference: str) -> str | None:
             "is a data URI, which the service refuses; give an http(s) URL, or a storage URI (s3://, gs://, file://), "
             "which is uploaded for you"
         )
-    if fault := text_fault(reference, lines=False):
+    if fault := _address_fault(reference) or text_fault(reference, lines=False):
         return fault
     try:
         urlsplit(reference)
     except ValueError:
         return f"is {reference!r:.80}, which is no URL"
+    return None
+
+
+def _address_fault(reference: str) -> str | None:
+    if _SEVERAL.search(reference):
+        return 'is several addresses in one text; give a list, in a cell of a file as JSON: ["https://...", "s3://..."]'
+    if reference.lower().startswith(("http://", "https://")) and _BLANK.search(reference):
+        return f"is {reference!r:.80}: a link holds no blank; write it as %20"
     return None
 
 

@@ -149,6 +149,22 @@ def test_a_function_that_returns_where_a_table_is_buys_no_picture_of_the_address
     assert isinstance(with_store.attempt().error, NanoBananaFailException) and with_store.posts == 0
 
 
+@pytest.mark.parametrize("returned", [["a kite", "a boat"], "a kite", pd.DataFrame({"prompt": ["a kite"]})])
+def test_a_decorator_s_template_is_never_left_out_of_what_is_bought(with_store: GenerateTask, returned: Any) -> None:
+    decorated(with_store, returned, prompt="studio light, white background")
+    run = with_store.attempt()
+    assert isinstance(run.error, NanoBananaFailException) and with_store.posts == 0
+    assert "nothing of it would be used" in " ".join(str(run.error).split())
+
+
+def test_the_log_says_how_many_rows_replace_the_template(
+    with_store: GenerateTask, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"name": "K"}, {"name": "B", "prompt": "a boat"}]
+    assert with_store.attempt(requests=rows, prompt="a kite, {name}").error is None
+    assert "replaces the template: 1 of 2" in " ".join(caplog.text.split())
+
+
 # --- dry runs -------------------------------------------------------------------------------------------------------
 
 

@@ -101,6 +101,86 @@ def test_a_name_that_stands_for_two_values_is_not_guessed() -> None:
     assert prompts(rows, "a cup") == ["a cup"]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["a kite", "a boat"],
+        [{"prompt": "a kite"}],
+        pd.DataFrame({"prompt": ["a kite", "a boat"]}),
+        "a kite",
+    ],
+)
+def test_a_template_that_no_row_would_use_is_refused(given: Any) -> None:
+    """Whoever wrote it would pay for pictures without it."""
+    message = refusal(given, "studio light", on_skipped=lambda row: None)
+    assert "nothing of it would be used" in message and '"{prompt}, studio light"' in message
+    assert prompts(given, "{prompt}, studio light")[0] == "a kite, studio light"
+    # A blank one is none.
+    assert prompts(given, " ")[0] == "a kite"
+
+
+def test_rows_that_replace_the_template_are_counted_for_the_log() -> None:
+    notes: list[str] = []
+    rows = [{"prompt": "own"}, {"name": "B"}, {"name": "C"}]
+    assert prompts(rows, "a {name}", on_skipped=lambda row: None, on_note=notes.append) == ["own", "a B", "a C"]
+    (note,) = notes
+    assert "replaces the template: 1 of 3" in note
+    notes.clear()
+    take(["a"], "{prompt}!", on_note=notes.append)
+    take(rows, None, on_skipped=lambda row: None, on_note=notes.append)
+    assert notes == []
+
+
+# --- columns of a shop ----------------------------------------------------------------------------------------------
+
+
+def test_the_name_of_a_product_becomes_the_name_of_a_file() -> None:
+    frame = pd.DataFrame({"name": ["Espresso cup", "Café crème", "MUG-1"], "colour": ["red", "blue", "green"]})
+    notes: list[str] = []
+    taken = take(frame, "{name}, {colour}", on_note=notes.append)
+    assert [item.name for item in taken] == ["Espresso-cup", "Cafe-creme", "MUG-1"]
+    assert [item.request.prompt for item in taken] == ["Espresso cup, red", "Café crème, blue", "MUG-1, green"]
+    assert [item.meta for item in taken] == [
+        {"name": "Espresso cup", "colour": "red"},
+        {"name": "Café crème", "colour": "blue"},
+        {"colour": "green"},
+    ]
+    assert notes == ["Rows whose name cannot name a file: 2; it was made one, and 'name' of their meta is what it was"]
+    # A list of mappings stays strict.
+    assert "cannot name a file" in refusal([{"name": "Espresso cup", "prompt": "a"}])
+
+
+def test_a_name_of_which_nothing_is_left_says_the_way_out() -> None:
+    message = refusal(pd.DataFrame({"name": ["茶杯"], "sku": ["7"]}), "{name}")
+    assert "name '茶杯' cannot name a file" in message and "make another column 'name', such as the SKU" in message
+
+
+def test_two_names_that_become_the_same_are_one_too_many() -> None:
+    message = refusal(pd.DataFrame({"name": ["Espresso cup", "espresso, cup"]}), "{name}")
+    assert "#1 'espresso-cup': its name is also that of #0 'Espresso-cup'" in message and "such as the SKU" in message
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"size": "XL"}, "column 'size' is a field of a request; rename it"),
+        ({"model": "Air Max 90"}, "column 'model' is a field of a request; rename it"),
+        ({"model": "Air Max 90", "size": 42}, "columns 'model' and 'size' are fields of a request; rename them"),
+        ({"resolution": "300 dpi"}, "'product_resolution': resolution '300 dpi' is not offered"),
+        ({"size": ["a", "b"]}, "column 'size' is a field"),
+    ],
+)
+def test_a_column_that_is_a_field_by_chance_is_told_how_to_be_data(columns: dict[str, Any], words: str) -> None:
+    assert words in refusal(pd.DataFrame([{"name": "K", **columns}]), "{name}")
+    strict = refusal([{"prompt": "a", **columns}])
+    assert "rename" not in strict
+
+
+def test_fields_that_are_meant_are_not_told_to_be_data() -> None:
+    message = refusal(pd.DataFrame([{"prompt": " ", "size": "16:9", "model": MODEL}]))
+    assert "rename" not in message and "prompt is blank" in message
+
+
 # --- variants -------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,16 @@ def test_a_quoted_cell_may_hold_anything(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "rows.csv", text.encode()) == [("ein Drachen", None, {"Preis, netto": "3,50"})]
 
 
+def test_blanks_around_a_field_are_none_of_it(tmp_path: Path) -> None:
+    text = "name, prompt ,size,reference_images,note\n K1 , a kite ,\t16:9 , s3://b/a.png , as it is \n"
+    (tmp_path / "rows.csv").write_text(text)
+    (item,) = build_items(
+        read_row_file(tmp_path / "rows.csv"), defaults={}, default_model=MODEL, digest_of=lambda uri: "0" * 64
+    )
+    assert (item.name, item.request.prompt, item.request.size) == ("K1", "a kite", "16:9")
+    assert item.request.reference_images == ("s3://b/a.png",) and item.meta == {"note": " as it is "}
+
+
 def test_fields_of_a_text_file_may_hold_json(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {

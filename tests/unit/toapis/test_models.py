@@ -111,6 +111,24 @@ def test_a_data_uri_is_refused_with_the_way_out(reference: str) -> None:
     assert "entry 1 is a data URI" in message and "s3://" in message
 
 
+@pytest.mark.parametrize("between", [", ", ",", "; ", ";", "|", " ", "\n", "\r\n"])
+@pytest.mark.parametrize("second", ["https://h/b.png", "s3://b/b.png"])
+def test_two_references_in_one_text_are_not_one(between: str, second: str) -> None:
+    with pytest.raises(InvalidRequest, match="several addresses in one text; give a list"):
+        ImageRequest.parse({"prompt": "a", "reference_images": [f"https://h/a.png{between}{second}"]})
+
+
+def test_a_blank_in_a_link_is_refused_and_one_in_a_key_is_not() -> None:
+    with pytest.raises(InvalidRequest, match="write it as %20"):
+        ImageRequest.parse({"prompt": "a", "reference_images": ["https://h/my kite.png"]})
+    fine = [
+        "s3://b/my kite, red; blue.png",
+        "https://h/a,b;c.png?u=https://h/d.png",
+        "https://web/2020/https://h/a.png",
+    ]
+    assert ImageRequest.parse({"prompt": "a", "reference_images": fine}).reference_images == tuple(fine)
+
+
 def test_fourteen_references_are_the_most() -> None:
     assert len(ImageRequest.parse({"prompt": "x", "reference_images": LINKS}).reference_images) == 14
     assert "has 15 entries; at most 14" in refusal(reference_images=[*LINKS, LINKS[0]])
