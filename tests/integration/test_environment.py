@@ -17,6 +17,7 @@ from airflow_provider_nanobanana.toapis.http import shared_ssl_context
 from tests.integration.test_trigger import trigger
 from tests.support.task_runner import TaskInstance, attempt, fire
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 BROKEN = {"HTTP_PROXY": "socks://user:PASSWORD@proxy:1080", "SSL_CERT_FILE": "/nonexistent/ca.pem"}
 
@@ -52,7 +53,7 @@ def test_in_a_fixed_environment_nothing_is_waited_for(
         patch.setenv(variable, BROKEN[variable])
         failed = attempt(operator(kind, folder), ti)
     assert isinstance(failed.error, NanoBananaFailException)
-    assert variable in str(failed.error) and "PASSWORD" not in str(failed.error)
+    assert variable in flat(failed.error) and "PASSWORD" not in flat(failed.error)
     assert (failed.error.charged, emulator.requests()) == ("no", [])
     fixed = attempt(operator(kind, folder), dataclasses.replace(ti, **again))
     calls = [request["method"] for request in emulator.requests() if request["kind"] == "api"]

@@ -15,6 +15,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from tests.support.task_runner import Run, TaskInstance, attempt, entries_of
+from tests.support.text import flat
 
 ROWS: tuple[dict[str, Any], ...] = (
     {"prompt": "a red kite", "name": "kite", "meta": {"sku": "SKU-1", "price": 3.5}},
@@ -131,8 +132,8 @@ def test_a_wait_that_fails_names_the_images_and_the_rows_to_clear(emulator: Emul
         )
         NanoBananaSubmitOperator.partial(task_id="submit").expand(prompt=["a"]) >> operator
     run = attempt(operator, Downloading(task_id="wait", left=left_by(runs)))
-    assert f"  [1] hat ([[fail]] a hat of felt):\n  {runs[1].result} (" in str(run.error)
-    assert "kite" not in str(run.error)
+    assert f"  [1] hat ([[fail]] a hat of felt):\n  {runs[1].result} (" in flat(run.error)
+    assert "kite" not in flat(run.error)
 
 
 def test_a_wait_whose_submits_cannot_be_asked_names_the_ids(emulator: Emulator) -> None:
@@ -147,4 +148,4 @@ def test_a_wait_whose_submits_cannot_be_asked_names_the_ids(emulator: Emulator) 
             raise RuntimeError("no XCom")
 
     run = attempt(operator, Refusing(task_id="wait"))
-    assert bad.result in str(run.error) and "RuntimeError" not in str(run.error)
+    assert bad.result in flat(run.error) and "RuntimeError" not in flat(run.error)

@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.polling import result
 from tests.support.task_runner import wait
+from tests.support.text import flat
 
 Buy = Callable[..., str]
 MODES = [{"deferrable": True}, {"deferrable": False}]
@@ -106,7 +107,7 @@ def test_and_given_up_in_the_end_with_its_id(emulator: Emulator, buy: Buy, monke
     image_task_id = buy()
     run = wait(image_task_id)
     assert isinstance(run.error, AirflowFailException)
-    assert f"{image_task_id} (result_missing" in str(run.error)
+    assert f"{image_task_id} (result_missing" in flat(run.error)
 
 
 def test_a_missing_bill_is_not_free(emulator: Emulator, buy: Buy) -> None:
@@ -121,7 +122,7 @@ def test_an_unknown_id_is_final_after_a_grace(
     monkeypatch.setattr(result, "NOT_FOUND_GRACE_SECONDS", 0.3)
     run = wait("tsk_img_nobody", **mode)
     assert isinstance(run.error, AirflowFailException)
-    assert "tsk_img_nobody (task_not_found" in str(run.error)
+    assert "tsk_img_nobody (task_not_found" in flat(run.error)
     asked = [request for request in emulator.requests() if "tsk_img_nobody" in request["path"]]
     assert len(asked) > 2, "one 404 is not believed"
 
@@ -138,8 +139,8 @@ def test_a_refusal_ends_the_wait_and_names_what_is_paid(
     assert isinstance(run.error, AirflowFailException)
     assert isinstance(run.error, NanoBananaException)
     assert run.error.charged == "yes"
-    assert all(image_task_id in str(run.error) for image_task_id in ids)
-    assert "Do not clear the submit tasks" in str(run.error)
+    assert all(image_task_id in flat(run.error) for image_task_id in ids)
+    assert "Do not clear the submit tasks" in flat(run.error)
 
 
 def test_a_refusal_while_deferred_wakes_the_worker_which_decides(emulator: Emulator, buy: Buy) -> None:
@@ -149,7 +150,7 @@ def test_a_refusal_while_deferred_wakes_the_worker_which_decides(emulator: Emula
     run = wait(image_task_id)
     assert run.events[0]["outcome"] == "refused"
     assert isinstance(run.error, NanoBananaException)
-    assert "do both see the same connection" in str(run.error)
+    assert "do both see the same connection" in flat(run.error)
     assert run.error.retryable
 
 
@@ -165,8 +166,8 @@ def test_a_timeout_is_a_sensor_timeout_that_names_what_goes_on(
     assert isinstance(run.error, AirflowSensorTimeout)
     assert isinstance(run.error, NanoBananaException)
     assert run.error.charged == "yes"
-    assert late in str(run.error)
-    assert "Clear this task to wait again" in str(run.error)
+    assert late in flat(run.error)
+    assert "Clear this task to wait again" in flat(run.error)
     assert [entry["status"] for entry in run.ti.xcoms["return_value"]] == ["completed", "timeout"]
 
 
@@ -186,4 +187,4 @@ def test_polls_that_fail_to_the_end_are_a_timeout_not_a_failure(
     emulator.fault(on="status", kind="server_error", status=500)
     run = wait(image_task_id, timeout=0.5, **mode)
     assert isinstance(run.error, AirflowSensorTimeout)
-    assert "Not seen in time" in str(run.error)
+    assert "Not seen in time" in flat(run.error)

@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadO
 from tests.integration.conftest import ServiceClock
 from tests.support.images import pixels
 from tests.support.task_runner import attempt, entries_of, land
+from tests.support.text import flat
 
 Buy = Callable[..., str]
 
@@ -78,8 +79,8 @@ def test_the_same_wrong_bytes_twice_are_final_and_kept(
     emulator.fault(on="result", kind=kind, **params)
     run = land(entries, folder)
     [kept] = (folder / ".nanobanana" / "quarantine").iterdir()
-    assert str(kept) in str(run.error)
-    assert image_task_id in str(run.error)
+    assert str(kept) in flat(run.error)
+    assert image_task_id in flat(run.error)
     assert emulator.faults()[0]["hits"] == 2
     assert pictures(folder) == []
 
@@ -109,8 +110,8 @@ def test_what_stays_bad_is_said_and_lands_nothing(
     assert run.error.retryable is retryable
     assert isinstance(run.error, AirflowFailException) is not retryable
     assert run.error.charged == "yes"
-    assert image_task_id in str(run.error)
-    assert said in str(run.error)
+    assert image_task_id in flat(run.error)
+    assert said in flat(run.error)
     assert pictures(folder) == []
     [manifest] = folder.glob("manifest-*.json")
     assert json.loads(manifest.read_text())["not_landed"][0]["id"] == image_task_id
@@ -143,8 +144,8 @@ def test_one_lost_image_does_not_keep_the_others_from_landing(emulator: Emulator
     ids = [buy("one"), buy("two [[bad-image]]"), buy("three")]
     run = land(entries_of(*ids), folder)
     assert isinstance(run.error, NanoBananaException)
-    assert "2 images landed, 1 not" in str(run.error)
-    assert ids[1] in str(run.error)
+    assert "2 images landed, 1 not" in flat(run.error)
+    assert ids[1] in flat(run.error)
     assert [record["id"] for record in run.ti.xcoms["return_value"]] == [ids[0], ids[2]]
     assert len(pictures(folder)) == 2
 
@@ -171,7 +172,7 @@ def test_an_expired_image_is_lost_and_the_message_says_how_to_replace_it(
     run = land(entries, folder)
     assert isinstance(run.error, AirflowFailException)
     for part in (image_task_id, "expired", "Clear the task that submitted it to buy it again"):
-        assert part in str(run.error)
+        assert part in flat(run.error)
 
 
 def test_the_service_failing_while_asked_again_is_retryable(emulator: Emulator, buy: Buy, folder: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_destination_that_cannot_be_written_fails_before_a_download(
     (tmp_path / "file").write_text("in the way")
     run = land(entries, tmp_path / "file")
     assert isinstance(run.error, NanoBananaFailException)
-    assert run.error.charged == "yes" and "wait at the service" in str(run.error)
+    assert run.error.charged == "yes" and "wait at the service" in flat(run.error)
     assert not any(request["kind"] == "files" for request in emulator.requests())
 
 
@@ -201,7 +202,7 @@ def test_a_destination_of_a_wrong_form_is_refused(emulator: Emulator, buy: Buy, 
     entries = entries_of(buy())
     run = attempt(NanoBananaDownloadOperator(task_id="d", images=entries, destination=destination))
     assert isinstance(run.error, AirflowFailException)
-    assert said in str(run.error)
+    assert said in flat(run.error)
 
 
 @pytest.mark.parametrize("images", ["text", 7, [{"status": "completed", "images": [{}]}]])

@@ -16,6 +16,7 @@ from tests.integration.conftest import ServiceClock
 from tests.support.ledger import kept_record
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 
 def submit(ti: TaskInstance | None = None, **options: Any) -> Run:
@@ -122,7 +123,7 @@ def test_a_lost_answer_that_cannot_be_looked_up_is_not_sent_again(emulator: Emul
     run = submit()
     assert isinstance(run.error, NanoBananaException)
     assert run.error.charged == "unknown"
-    assert "may have bought this image" in str(run.error)
+    assert "may have bought this image" in flat(run.error)
     assert (run.deferrals, emulator.ledger()["count"]) == ([], 1)
 
 
@@ -175,7 +176,7 @@ def test_what_can_never_succeed_burns_no_retry(
     run = submit()
     assert isinstance(run.error, AirflowFailException)
     assert isinstance(run.error, NanoBananaException)
-    assert said in str(run.error)
+    assert said in flat(run.error)
     assert run.error.charged == "no"
     assert (posts(emulator), emulator.ledger()["count"]) == (1, 0)
 
@@ -190,7 +191,7 @@ def test_a_service_that_is_not_there_is_retried_and_then_said(
     run = submit()
     assert isinstance(run.error, NanoBananaException)
     assert run.error.retryable
-    assert "nothing was sent" in str(run.error)
+    assert "nothing was sent" in flat(run.error)
 
 
 class TestNextAttempt:
@@ -221,7 +222,7 @@ class TestNextAttempt:
         self.first(emulator)
         run = submit(TaskInstance(try_number=2, max_tries=2), retries=2)
         assert isinstance(run.error, AirflowFailException)
-        assert "content policy" in str(run.error)
+        assert "content policy" in flat(run.error)
         assert posts(emulator) == 1
 
     def test_a_retry_that_cannot_ask_does_not_submit(self, emulator: Emulator) -> None:
@@ -261,7 +262,7 @@ class TestNextAttempt:
         for ti in (TaskInstance(try_number=2, max_tries=2), TaskInstance(try_number=3, max_tries=4)):
             run = submit(ti, retries=2)
             assert isinstance(run.error, AirflowFailException)
-            assert expired in str(run.error)
+            assert expired in flat(run.error)
         service_clock.offset = 0.0
         told = submit(TaskInstance(try_number=4, max_tries=5), retries=2, on_expired="resubmit")
         assert told.error is None
@@ -280,7 +281,7 @@ class TestNextAttempt:
         monkeypatch.setattr("airflow_provider_nanobanana.toapis.client.ToApisClient", unusable)
         run = submit(TaskInstance(try_number=1, max_tries=2, store=store), retries=2)
         assert isinstance(run.error, NanoBananaFailException)
-        assert "SSL_CERT_FILE" in str(run.error)
+        assert "SSL_CERT_FILE" in flat(run.error)
         # Nothing is written ahead: the record says for certain that nothing was sent.
         assert kept_record(store).state == "queued"
         assert (run.error.charged, emulator.ledger()["count"]) == ("no", 1)
@@ -302,13 +303,13 @@ class TestNextAttempt:
     def test_an_unknown_choice_is_refused_before_anything_is_sent(self, emulator: Emulator, choice: Any) -> None:
         run = submit(on_expired=choice)
         assert isinstance(run.error, AirflowFailException)
-        assert "on_expired" in str(run.error)
+        assert "on_expired" in flat(run.error)
         assert posts(emulator) == 0
 
     def test_fail_stops_a_retry_that_finds_nothing(self, emulator: Emulator) -> None:
         run = submit(TaskInstance(try_number=2, max_tries=2), retries=2, on_unknown_submission="fail")
         assert isinstance(run.error, AirflowFailException)
-        assert "adopt=" in str(run.error)
+        assert "adopt=" in flat(run.error)
         assert emulator.ledger()["count"] == 0
 
     def test_without_client_ids_a_retry_never_guesses(
@@ -319,7 +320,7 @@ class TestNextAttempt:
         assert self.first(emulator)
         run = submit(TaskInstance(try_number=2, max_tries=2), retries=2)
         assert isinstance(run.error, AirflowFailException)
-        assert "client_ids: false" in str(run.error)
+        assert "client_ids: false" in flat(run.error)
         assert emulator.ledger()["count"] == 1
 
     def test_another_prompt_variant_or_map_index_is_another_image(self, emulator: Emulator) -> None:

@@ -13,6 +13,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOpe
 from tests.support.ledger import kept_record
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 
 class Killed(BaseException):
@@ -68,7 +69,7 @@ def test_the_line_outlasts_the_timeout_and_says_that_nothing_was_sent(paced: Emu
     run = submit(1, timeout=5)
     assert isinstance(run.error, NanoBananaException)
     assert (run.error.charged, run.error.retryable) == ("no", True)
-    assert "Nothing was sent now" in str(run.error)
+    assert "Nothing was sent now" in flat(run.error)
     assert posts(paced) == 1, "one 429 is everybody's"
 
 

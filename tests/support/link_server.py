@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from airflow_provider_nanobanana.landing.address_policy import AddressPolicy
 from airflow_provider_nanobanana.landing.link_fetcher import LinkFetcher
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from tests.support.text import flat
 
 Send = Callable[[bytes], None]
 Responder = Callable[[str, Send], None]
@@ -59,7 +60,7 @@ def fetch_error(url: str, policy: AddressPolicy = LOOPBACK_POLICY, **options: ob
         fetch_link(url, sink, policy, **options)
     error: BaseException | None = caught.value
     while error is not None:
-        assert "s3cret" not in str(error)
+        assert "s3cret" not in flat(error)
         error = error.__cause__
     assert sink.getvalue() == b"before"
     return caught.value

@@ -57,11 +57,12 @@ def test_below_3_3_it_imports_and_says_what_it_needs() -> None:
 import sys
 sys.modules["airflow.sdk.definitions.retry_policy"] = None
 from airflow_provider_nanobanana.retry_policy import NanoBananaRetryPolicy, with_retry_policy
+from tests.support.text import flat
 assert with_retry_policy({"retries": 1}) == {"retries": 1}
 try:
     NanoBananaRetryPolicy()
 except RuntimeError as error:
-    assert "needs Airflow 3.3" in str(error)
+    assert "needs Airflow 3.3" in flat(error)
     print("said")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -23,6 +23,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateO
 from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
 from tests.support.task_runner import Run
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 
@@ -83,7 +84,7 @@ def test_a_reference_that_changed_asks_for_a_clear(with_store: GenerateTask, tmp
     batch.emulator.clear_faults()
     photo.write_bytes(picture("png", (40, 40)))
     run = batch.attempt(requests=requests, timeout=10)
-    assert isinstance(run.error, NanoBananaFailException) and "changed" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "changed" in flat(run.error)
     batch.clear()
     assert batch.attempt(requests=requests).error is None and batch.charges == 1
 

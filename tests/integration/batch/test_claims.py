@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.submission.claims import ClaimFolder
 from tests.integration.batch.harness import GenerateTask
 from tests.support.claims import claim, write_claim
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 PROMPTS = ["a red kite", "a blue kite", "a red kite"]
 
@@ -160,7 +161,7 @@ def test_a_refused_prompt_is_not_asked_again_by_others(batch: GenerateTask) -> N
     before = len(posts.image_tasks)
     second = other(batch, "second")
     run = second.attempt(requests=["one"])
-    assert run.error is not None and "dag" in str(run.error).lower()
+    assert run.error is not None and "dag" in flat(run.error).lower()
     assert len(posts.image_tasks) == before
 
 
@@ -175,7 +176,7 @@ def test_a_destination_that_cannot_hold_claims(
 ) -> None:
     monkeypatch.setattr(exclusive, "_probe", lambda _: "it has no hard links")
     refused = batch.attempt(requests=PROMPTS, claims="require")
-    assert "it has no hard links" in str(refused.error) and batch.posts == 0
+    assert "it has no hard links" in flat(refused.error) and batch.posts == 0
     run = batch.attempt(requests=PROMPTS)
     assert run.error is None and batch.charges == 3
     assert sum("cannot be claimed" in record.getMessage() for record in caplog.records) == 1
@@ -184,7 +185,7 @@ def test_a_destination_that_cannot_hold_claims(
 @pytest.mark.parametrize("wanted", ["sometimes", None, True])
 def test_another_word_is_refused_before_money(with_store: GenerateTask, wanted: Any) -> None:
     run = with_store.attempt(requests=PROMPTS, claims=wanted)
-    assert "claims is 'auto' or 'require' or 'off'" in str(run.error)
+    assert "claims is 'auto' or 'require' or 'off'" in flat(run.error)
     assert with_store.posts == 0
 
 

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.durable.state_store import TaskStateStore
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 MONTH = 30 * 86_400.0
@@ -100,7 +101,7 @@ def test_a_retry_buys_nothing_that_expired_and_announces_nothing(
     batch.clock.sleep(MONTH)
     with caplog.at_level(logging.INFO):
         run = batch.attempt(requests=PROMPTS)
-    assert "expired" in str(run.error) and batch.posts == 6
+    assert "expired" in flat(run.error) and batch.posts == 6
     assert "Estimate: 0 images to buy, $0.00" in said(caplog) and "Up to 0 of them" in said(caplog)
 
 

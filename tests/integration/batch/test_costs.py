@@ -21,6 +21,7 @@ from tests.integration.batch import harness
 from tests.integration.batch.harness import GenerateTask
 from tests.integration.batch.test_clears import ids_of, said
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(40)]
 
@@ -47,7 +48,7 @@ def test_the_limit_holds_though_the_service_bills_more(
     bill(monkeypatch, usd)
     run = batch.attempt(requests=PROMPTS, max_cost_usd=limit)
     value = run.ti.xcoms["return_value"]
-    assert "max_cost_usd" in str(run.error)
+    assert "max_cost_usd" in flat(run.error)
     assert limit - usd < batch.posts * usd <= limit and value["cost_usd"] == pytest.approx(batch.posts * usd)
     batch.attempt(requests=PROMPTS, max_cost_usd=limit)
     assert batch.posts * usd <= limit, "a retry knows the bills"
@@ -139,7 +140,7 @@ def test_a_killed_batch_stops_buying_at_once(
         run = batch.attempt(requests=PROMPTS, deferrable=deferrable)
     threads = max(submitter._FEWEST_THREADS, math.ceil(rate * (submitter._SLOW_SUBMIT + submitter._SLOW_CLAIM)))
     assert 6 <= batch.posts <= 6 + threads and len(operators) == 1, "only what was under way left"
-    assert type(run.error) is NanoBananaException and "Airflow ended this attempt" in str(run.error)
+    assert type(run.error) is NanoBananaException and "Airflow ended this attempt" in flat(run.error)
     assert all(image_task_id in said(caplog) for image_task_id in ids_of(batch))
     monkeypatch.setattr(batch.crash_points, "reach", point)
     again = batch.attempt(requests=PROMPTS)
@@ -179,7 +180,7 @@ def test_a_service_whose_clock_is_off_makes_nobody_wait_longer(
     batch.emulator.fault(on="submit", kind="latency", seconds=10**9)
     began = batch.clock.now
     run = batch.attempt(requests=["one"], timeout=900)
-    assert "timeout" in str(run.error) and batch.clock.now - began < 1200
+    assert "timeout" in flat(run.error) and batch.clock.now - began < 1200
 
 
 @pytest.mark.parametrize("kept", [20_000, 45_000])
@@ -195,8 +196,8 @@ def test_a_store_that_keeps_too_little_is_found_out_before_anything_is_bought(
 
     monkeypatch.setattr(MemoryTaskStateStore, "set", small)
     run = batch.attempt(requests=[f"picture {number}" for number in range(150)])
-    assert batch.posts == 0 and "Nothing was sent and nothing was charged" in str(run.error)
-    assert "max_value_storage_bytes" in str(run.error)
+    assert batch.posts == 0 and "Nothing was sent and nothing was charged" in flat(run.error)
+    assert "max_value_storage_bytes" in flat(run.error)
     assert batch.attempt(requests=PROMPTS[:6]).error is None, "a few fit"
 
 
@@ -220,5 +221,5 @@ def test_a_timeout_while_the_batch_is_prepared_is_remembered(
 
     monkeypatch.setattr(submitter.BatchSubmitter, "_write_group_ahead", watched)
     run = batch.attempt(requests=PROMPTS)
-    assert "Airflow ended this attempt" in str(run.error) and batch.posts == 0
+    assert "Airflow ended this attempt" in flat(run.error) and batch.posts == 0
     assert not groups

@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 
 def generate(folder: Path, ti: TaskInstance | None = None, **options: Any) -> Run:
@@ -48,7 +49,7 @@ def test_many_with_failures(emulator: Emulator, tmp_path: Path) -> None:
     ti = instance(max_tries=2)
     run = generate(tmp_path, ti, requests=requests, timeout=2)
     assert len(files(tmp_path)) == 18
-    assert "18 of 20" in str(run.error)
+    assert "18 of 20" in flat(run.error)
     value = ti.xcoms["return_value"]
     assert value["count"] == 18 and [failed["request"] for failed in value["failed"]] == [18, 19]
     before = charges(emulator)

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.toapis.errors import StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(12)]
 
@@ -24,7 +25,7 @@ def test_one_items_trouble_stops_no_other(batch: GenerateTask) -> None:
     batch.emulator.fault(on="submit", kind="unavailable", match="picture 3")
     run = batch.attempt(requests=PROMPTS, timeout=60)
     assert len(batch.files) == 11
-    assert type(run.error) is NanoBananaException and "11 of 12" in str(run.error)
+    assert type(run.error) is NanoBananaException and "11 of 12" in flat(run.error)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert (failed["request"], failed["charged"]) == (3, "no")
     batch.emulator.clear_faults()
@@ -52,7 +53,7 @@ def test_a_limit_that_never_ends_ends_with_the_timeout(with_store: GenerateTask)
     batch = with_store
     batch.emulator.fault(on="submit", kind="rate_limit", retry_after=40)
     run = batch.attempt(requests=PROMPTS, timeout=100)
-    assert type(run.error) is NanoBananaException and "0 of 12" in str(run.error)
+    assert type(run.error) is NanoBananaException and "0 of 12" in flat(run.error)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
 
 
@@ -81,7 +82,7 @@ def test_a_destination_that_fails_in_the_middle_loses_nothing(
     monkeypatch.setattr(ImageDownloader, "land", breaking)
     run = batch.attempt(requests=PROMPTS)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
-    assert "5 of 12" in str(run.error) and "goes on with 7 that are paid" in str(run.error)
+    assert "5 of 12" in flat(run.error) and "goes on with 7 that are paid" in flat(run.error)
     monkeypatch.setattr(ImageDownloader, "land", land)
     again = batch.attempt(requests=PROMPTS)
     assert again.error is None and batch.posts == 12
@@ -163,19 +164,19 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(with_store: Generat
     run = with_store.attempt(**{"requests": PROMPTS, **options})
     assert isinstance(run.error, NanoBananaFailException)
     assert with_store.posts == 0
-    assert "othing was " in str(run.error) or "destination" in options
+    assert "othing was " in flat(run.error) or "destination" in options
 
 
 def test_an_empty_list_is_skipped(with_store: GenerateTask) -> None:
     """As a task mapped over nothing is: a night without news is no failure."""
     run = with_store.attempt(requests=iter(()))
-    assert type(run.error) is AirflowSkipException and "othing was charged" in str(run.error)
+    assert type(run.error) is AirflowSkipException and "othing was charged" in flat(run.error)
     assert with_store.posts == 0 and not with_store.files
 
 
 def test_a_limit_may_come_out_of_a_template(with_store: GenerateTask) -> None:
     run = with_store.attempt(requests=PROMPTS, max_cost_usd="0.05")
-    assert "max_cost_usd" in str(run.error) and with_store.charges == 2
+    assert "max_cost_usd" in flat(run.error) and with_store.charges == 2
 
 
 def test_references_that_can_be_read_once_are_for_each_request(with_store: GenerateTask, tmp_path: Path) -> None:

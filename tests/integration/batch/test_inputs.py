@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from tests.integration.batch.harness import GenerateTask
+from tests.support.text import flat
 
 
 class Frame:
@@ -42,7 +43,7 @@ class Frame:
 )
 def test_a_mistake_is_refused_before_anything_is_sent(with_store: GenerateTask, options: dict[str, Any]) -> None:
     run = with_store.attempt(**options)
-    assert isinstance(run.error, NanoBananaFailException) and "othing was " in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "othing was " in flat(run.error)
     assert with_store.posts == 0
 
 

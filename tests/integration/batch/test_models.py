@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.toapis.catalogue import MODELS, list_price
 from airflow_provider_nanobanana.toapis.model_row import ModelRow
 from tests.integration.batch.harness import GenerateTask
+from tests.support.text import flat
 
 PRO = "doubao-seedream-5-0-pro"
 
@@ -57,7 +58,7 @@ def test_an_unknown_model_is_refused_before_money_with_the_row_to_write(
 ) -> None:
     error = with_store.attempt(requests=["a kite", {"prompt": "a boat", "model": "nano_banana_3"}], **limit).error
     assert isinstance(error, NanoBananaFailException) and with_store.posts == 0
-    assert '{"models":{"nano_banana_3":{"dialect":"reference"}}}' in str(error)
+    assert '{"models":{"nano_banana_3":{"dialect":"reference"}}}' in flat(error)
 
 
 def test_a_model_of_the_connection_is_bought(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from tests.integration.batch.harness import GenerateTask
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 
@@ -51,5 +52,5 @@ def test_without_any_picture_it_fails_after_the_last_try(batch: GenerateTask) ->
 @pytest.mark.parametrize("value", ["after", "True", 2, None])
 def test_another_value_is_refused_before_money(with_store: GenerateTask, value: Any) -> None:
     run = with_store.attempt(requests=PROMPTS, allow_partial=value)
-    assert isinstance(run.error, NanoBananaFailException) and "after_retries" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "after_retries" in flat(run.error)
     assert with_store.posts == 0

@@ -115,7 +115,7 @@ def test_a_further_image_that_is_not_landed_is_told_of_and_takes_nothing_with_it
     run = batch.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is kind and (xcom(run)["count"], xcom(run)["extra_count"]) == (4, 1)
     (failed,) = xcom(run)["failed"]
-    assert failed["request"] == 1 and failed["charged"] == "yes" and failed["id"] in str(run.error)
+    assert failed["request"] == 1 and failed["charged"] == "yes" and failed["id"] in flat(run.error)
     assert xcom(run)["cost_usd"] == pytest.approx(0.1)
     monkeypatch.setattr(ImageDownloader, "land", land)
     if kind is NanoBananaFailException:
@@ -193,7 +193,7 @@ def test_bytes_in_quarantine_fail_their_request(
     (failed,) = value["failed"]
     assert (failed["code"], failed["charged"]) == ("image_invalid", "yes")
     if run.error is not None:
-        assert KEPT["uri"] in str(run.error) and type(run.error) is NanoBananaException
+        assert KEPT["uri"] in flat(run.error) and type(run.error) is NanoBananaException
 
 
 def test_quarantine_is_told_of_also_after_a_pause(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_whatever_landing_raises_ends_that_image_alone(
     requests = [*({"prompt": f"x{n}", "name": f"bad-{n}"} for n in range(9)), *PROMPTS]
     run = batch.attempt(requests=requests, timeout=60)
     assert type(run.error) is NanoBananaException and (xcom(run)["count"], xcom(run)["failed_count"]) == (4, 9)
-    assert {failed["charged"] for failed in xcom(run)["failed"]} == {"yes"} and "Traceback" not in str(run.error)
+    assert {failed["charged"] for failed in xcom(run)["failed"]} == {"yes"} and "Traceback" not in flat(run.error)
     assert told(caplog).count("Unexpected ZeroDivisionError: a bug") == 1, "once, not for each"
     assert "in landing" in told(caplog), "with the lines it came from"
     monkeypatch.setattr(ImageDownloader, "land", land)
@@ -241,7 +241,7 @@ def test_whatever_a_poll_raises_is_a_failed_poll(with_store: GenerateTask, monke
     monkeypatch.setattr(session, "status_call", poisoned)
     run = with_store.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
-    assert asked[0] in str(run.error)
+    assert asked[0] in flat(run.error)
     monkeypatch.setattr(session, "status_call", status_call)
     assert with_store.attempt(requests=PROMPTS).error is None and with_store.posts == 4
 
@@ -261,7 +261,7 @@ def test_a_bill_that_cannot_be_counted_takes_no_other_image_with_it(
     monkeypatch.setattr(CostTracker, "observe", counting)
     run = with_store.attempt(requests=PROMPTS, timeout=60)
     assert type(run.error) is NanoBananaException and xcom(run)["count"] == 3
-    assert "OverflowError" in str(run.error) and with_store.manifest["count"] == 3
+    assert "OverflowError" in flat(run.error) and with_store.manifest["count"] == 3
 
 
 def test_what_ends_a_task_passes(with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     refuse_manifests(monkeypatch, error)
     run = batch.attempt(requests=PROMPTS, allow_partial=allow_partial)
     assert type(run.error) is NanoBananaException and run.error.charged == "yes"
-    assert "Images in place: 4, all paid" in str(run.error) and "buys nothing again" in str(run.error)
+    assert "Images in place: 4, all paid" in flat(run.error) and "buys nothing again" in flat(run.error)
     assert (xcom(run)["count"], xcom(run)["manifest"]) == (4, None)
     monkeypatch.setattr(ImageStore, "write_manifest", write)
     again = batch.attempt(requests=PROMPTS, allow_partial=allow_partial)
@@ -308,7 +308,7 @@ def test_where_images_are_missing_too_it_is_a_sentence_and_the_ids_are_named(
     said = flat(run.error)
     assert "The manifest could not be written: 403 AccessDenied" in said and "$0.10" in said
     assert "goes on with 4 that are paid, without buying them again" in said
-    assert sum(id_ in str(run.error) for id_ in ids) == 2 and all(id_ in told(caplog) for id_ in ids)
+    assert sum(id_ in flat(run.error) for id_ in ids) == 2 and all(id_ in told(caplog) for id_ in ids)
     assert {failed["id"] for failed in xcom(run)["failed"]} == set(ids) and xcom(run)["manifest"] is None
 
 

@@ -13,6 +13,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from tests.integration.batch.harness import GenerateTask
 from tests.support.task_runner import Run
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 
@@ -25,7 +26,7 @@ def codes(run: Run) -> dict[int, str]:
 def test_a_remote_failure_is_bought_again_by_a_retry_only(batch: GenerateTask) -> None:
     batch.emulator.fault(on="submit", kind="failed", times=1, match="picture 2")
     run = batch.attempt(requests=PROMPTS)
-    assert "5 of 6" in str(run.error) and codes(run) == {2: "generation_failed"}
+    assert "5 of 6" in flat(run.error) and codes(run) == {2: "generation_failed"}
     assert batch.posts == 6 and batch.charges == 5
     again = batch.attempt(requests=PROMPTS)
     assert again.error is None and again.result["count"] == 6
@@ -38,7 +39,7 @@ def test_a_failure_of_the_service_is_refunded_whatever_its_code(batch: GenerateT
     run = batch.attempt(requests=PROMPTS)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert (failed["code"], failed["charged"]) == (f"service_{code}", "no")
-    assert "submits 1 again" in str(run.error)
+    assert "submits 1 again" in flat(run.error)
     assert batch.attempt(requests=PROMPTS).error is None and batch.charges == 6
 
 
@@ -61,7 +62,7 @@ def test_what_is_late_is_waited_for_by_the_retry(batch: GenerateTask) -> None:
     batch.emulator.fault(on="submit", kind="latency", seconds=100, match="picture 5")
     run = batch.attempt(requests=PROMPTS, timeout=60)
     assert codes(run) == {5: "timeout"} and len(batch.files) == 5
-    assert "goes on with 1" in str(run.error)
+    assert "goes on with 1" in flat(run.error)
     again = batch.attempt(requests=PROMPTS, timeout=60)
     assert again.error is None and again.result["count"] == 6
     assert batch.posts == 6
@@ -73,7 +74,7 @@ def test_an_account_that_runs_dry_lands_what_runs(batch: GenerateTask) -> None:
     run = batch.attempt(requests=PROMPTS)
     assert isinstance(run.error, NanoBananaFailException)
     assert batch.charges == len(batch.files) == 3
-    assert "3 of 6" in str(run.error) and "top up the account" in str(run.error)
+    assert "3 of 6" in flat(run.error) and "top up the account" in flat(run.error)
     assert set(codes(run).values()) == {"insufficient_credits"}
     assert run.ti.xcoms["return_value"]["cost_usd"] == pytest.approx(0.075)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
@@ -158,7 +159,7 @@ def test_a_poor_account_buys_nothing(real: GenerateTask) -> None:
     batch.emulator.configure(credits=20.0)
     run = batch.attempt(requests=PROMPTS, preflight_balance=True)
     assert isinstance(run.error, NanoBananaFailException) and batch.posts == 0
-    assert "$0.15" in str(run.error) and "$0.10" in str(run.error)
+    assert "$0.15" in flat(run.error) and "$0.10" in flat(run.error)
     batch.emulator.configure(credits=1000.0)
 
 
@@ -299,7 +300,7 @@ def test_all_failed_is_failed(batch: GenerateTask) -> None:
     run = batch.attempt(requests=["[[refuse-late]] one", "[[refuse]] two"], allow_partial=True)
     assert isinstance(run.error, NanoBananaFailException)
     assert run.ti.xcoms["return_value"]["count"] == 0
-    assert "refunded" in str(run.error) and "not charged" in str(run.error)
+    assert "refunded" in flat(run.error) and "not charged" in flat(run.error)
 
 
 def test_above_the_bound_the_lists_are_in_the_manifest_only(

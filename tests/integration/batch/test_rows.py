@@ -15,6 +15,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from tests.integration.batch.harness import GenerateTask
 from tests.support.pages import quoted, snippets, table
+from tests.support.text import flat
 
 TABLE = {"name": ["K", "B", "X"], "colour": ["red", "blue", None], "price": [1.5, 2.5, 3.5]}
 TEMPLATE = "{name} in {colour}"
@@ -55,7 +56,7 @@ def test_a_table_becomes_pictures(with_store: GenerateTask, tmp_path: Path, sour
 
 def test_one_bad_row_refuses_all_before_money(with_store: GenerateTask) -> None:
     run = with_store.attempt(requests=pd.DataFrame(TABLE), prompt=TEMPLATE)
-    assert isinstance(run.error, NanoBananaFailException) and "cell 'colour' is blank" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "cell 'colour' is blank" in flat(run.error)
     assert with_store.posts == 0
 
 

@@ -14,6 +14,7 @@ from tests.integration.batch.harness import GenerateTask
 from tests.integration.submission.crash_points import Crash
 from tests.support.supervisor_lock import ask_under
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(6)]
 
@@ -143,7 +144,7 @@ def test_a_key_refused_for_polls_says_what_is_paid(with_store: GenerateTask) -> 
     batch.emulator.fault(on="status", kind="unauthorized", skip=1)
     run = batch.attempt(requests=PROMPTS)
     assert isinstance(run.error, NanoBananaFailException) and run.error.charged == "yes"
-    assert "Image tasks under way: 6; they cannot be polled" in str(run.error)
+    assert "Image tasks under way: 6; they cannot be polled" in flat(run.error)
     batch.emulator.clear_faults()
     batch.clear()
     assert batch.attempt(requests=PROMPTS).error is None and batch.posts == 6

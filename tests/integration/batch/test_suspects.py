@@ -14,6 +14,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
+from tests.support.text import flat
 
 #: Links are dead by then.
 DAYS = 3 * 86_400.0
@@ -78,7 +79,7 @@ def test_what_is_in_quarantine_is_neither_bought_nor_downloaded_again(
 ) -> None:
     asked: dict[str, Any] = {"prompt": "a mug", "on_suspect": "quarantine", "claims": claims}
     run = batch.attempt(**asked)
-    assert isinstance(run.error, NanoBananaFailException) and "all of one colour" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "all of one colour" in flat(run.error)
     assert batch.charges == 1 and batch.files == [] and len(shown) == 19
     (name,) = kept(batch)
     for _ in range(2):
@@ -112,7 +113,7 @@ def test_a_batch_that_fails_for_a_suspect_keeps_it_and_buys_none(
 ) -> None:
     for _ in range(2):
         run = batch.attempt(prompt="a mug", on_suspect="fail")
-        assert isinstance(run.error, NanoBananaFailException) and 'on_suspect="warn"' in str(run.error)
+        assert isinstance(run.error, NanoBananaFailException) and 'on_suspect="warn"' in flat(run.error)
         assert batch.charges == 1 and len(batch.files) == 1 and len(shown) == 19
         assert batch.xcoms["return_value"]["images"][0]["suspect"] == ["one_colour"]
         then(batch)

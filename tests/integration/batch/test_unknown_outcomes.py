@@ -13,6 +13,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
 from tests.integration.batch.harness import GenerateTask
+from tests.support.text import flat
 
 
 def many(count: int) -> list[str]:
@@ -44,7 +45,7 @@ def test_the_limit_holds_after_a_kill_while_submits_are_invisible(small_groups: 
     batch.attempt(**options, crash_on=("submit under way", 20))
     run = batch.attempt(**options)
     batch.emulator.configure(lookup_delay=0)
-    assert "max_cost_usd" in str(run.error)
+    assert "max_cost_usd" in flat(run.error)
     assert batch.charges == len(batch.files) == 25
 
 
@@ -84,7 +85,7 @@ def test_the_limit_counts_what_may_be_paid_of_the_list_before_a_clear(
     batch.clear()
     others = [f"another {number}" for number in range(20)]
     run = batch.attempt(requests=others, **limit)
-    assert batch.charges <= 25 and "max_cost_usd" in str(run.error)
+    assert batch.charges <= 25 and "max_cost_usd" in flat(run.error)
     batch.clock.sleep(200.0)
     batch.attempt(requests=others, **limit)
     batch.emulator.configure(lookup_delay=0)
@@ -159,7 +160,7 @@ def test_preflight_of_a_retry_lands_what_is_paid_before_it_fails(with_store: Gen
     batch.emulator.configure(credits=0.0)
     run = batch.attempt(requests=prompts, timeout=60, preflight_balance=True)
     batch.emulator.configure(credits=None)
-    assert isinstance(run.error, NanoBananaFailException) and "too little" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "too little" in flat(run.error)
     assert len(batch.files) == 5 and batch.manifest["count"] == 5
     assert run.ti.xcoms["return_value"]["failed_count"] == 1
 

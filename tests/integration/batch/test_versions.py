@@ -12,6 +12,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaFailException
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.versions import reject, split_stem
 from tests.integration.batch.harness import GenerateTask
+from tests.support.text import flat
 
 CATALOGUE = [{"prompt": f"a mug, number {number}", "name": f"SKU-00{number}"} for number in range(4)]
 
@@ -165,7 +166,7 @@ def test_by_uri_by_position_and_without_names(batch: GenerateTask) -> None:
 @pytest.mark.parametrize("redo", [["SKU-009"], [9], ["s3://bucket/SKU-009.png"], {"SKU-001": 1}, [None], True, 1.5])
 def test_what_names_nothing_is_refused_before_money(batch: GenerateTask, redo: Any) -> None:
     run = batch.attempt(requests=CATALOGUE, redo=redo)
-    assert isinstance(run.error, NanoBananaFailException) and "redo" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "redo" in flat(run.error)
     assert batch.posts == 0
 
 

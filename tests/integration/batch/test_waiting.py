@@ -21,6 +21,7 @@ from tests.integration.batch import harness
 from tests.integration.batch.harness import GenerateTask
 from tests.integration.batch.test_unknown_outcomes import many
 from tests.support.images import picture
+from tests.support.text import flat
 
 
 def seconds_held(monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -57,7 +58,7 @@ def test_an_outage_of_submits_ends_with_the_timeout(with_store: GenerateTask, mo
     monkeypatch.setattr(harness, "MOST_PAUSES", 40)
     batch.emulator.fault(on="submit", kind="server_error", skip=1)
     run = batch.attempt(requests=many(4), timeout=60)
-    assert type(run.error) is NanoBananaException and "1 of 4" in str(run.error)
+    assert type(run.error) is NanoBananaException and "1 of 4" in flat(run.error)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"unknown"}
     batch.emulator.clear_faults()
     assert batch.attempt(requests=many(4)).result["count"] == batch.charges == 4
@@ -73,7 +74,7 @@ def test_a_model_that_is_refused_is_not_tried_ten_thousand_times(
     monkeypatch.setattr(submitter, "_MOST_THREADS", 4)
     batch.emulator.fault(on="submit", kind="model_not_found")
     run = batch.attempt(requests=many(100))
-    assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in str(run.error)
+    assert isinstance(run.error, NanoBananaFailException) and "0 of 100" in flat(run.error)
     assert batch.emulator.faults()[0]["hits"] <= 4
     failed = run.ti.xcoms["return_value"]["failed"]
     assert len(failed) == 100 and {failure["charged"] for failure in failed} == {"no"}
@@ -121,7 +122,7 @@ def test_nothing_more_is_bought_while_nothing_can_be_landed(
     monkeypatch.setattr(ImageDownloader, "land", denied)
     run = batch.attempt(requests=many(200))
     bought = batch.posts
-    assert bought < 100 and "AccessDenied" in str(run.error) and type(run.error) is NanoBananaException
+    assert bought < 100 and "AccessDenied" in flat(run.error) and type(run.error) is NanoBananaException
     batch.attempt(requests=many(200))
     assert batch.posts == bought, "a retry tries the destination first"
     monkeypatch.setattr(ImageDownloader, "land", land)
@@ -160,7 +161,7 @@ def test_nothing_is_bought_for_a_refund_while_nothing_can_be_landed(
     batch.emulator.clear_faults()
     assert batch.charges == 12
     run = batch.attempt(requests=requests)
-    assert batch.charges == 12 and "AccessDenied" in str(run.error)
+    assert batch.charges == 12 and "AccessDenied" in flat(run.error)
 
 
 def test_a_blip_of_the_destination_does_not_wait_for_the_slowest(
@@ -402,7 +403,7 @@ def test_totals_and_manifest_are_there_also_when_the_key_is_refused(with_store: 
 
     batch.on_pause = revoke
     run = batch.attempt(requests=many(4))
-    assert run.error is not None and "nothing is bought twice" in str(run.error)
+    assert run.error is not None and "nothing is bought twice" in flat(run.error)
     assert run.ti.xcoms["return_value"]["count"] == 3 and batch.manifest["cost_usd"] == pytest.approx(0.1)
     (failed,) = run.ti.xcoms["return_value"]["failed"]
     assert failed["charged"] == "yes"

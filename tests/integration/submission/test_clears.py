@@ -10,6 +10,7 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from tests.integration.submission.harness import SubmitTask
 from tests.support.images import picture
+from tests.support.text import flat
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_reference_image_that_is_not_there_is_named_before_anything_is_sent(ta
     task.options = {"reference_images": [photo.as_uri()]}
     photo.unlink()
     run = task.attempt()
-    assert isinstance(getattr(run.error, "error", None), InvalidRequest) and "photo.png" in str(run.error)
+    assert isinstance(getattr(run.error, "error", None), InvalidRequest) and "photo.png" in flat(run.error)
     assert task.accepted == 0
 
 
@@ -168,8 +169,8 @@ def test_r41_a_task_whose_result_has_expired(task: SubmitTask, told: dict[str, o
         error = task.attempt().error
         assert isinstance(error, NanoBananaException)
         assert (error.charged, error.image_task_id) == ("yes", bought[0])
-        assert "on_expired='resubmit'" in str(error)
-        assert "reuse_existing=False" in str(error)
+        assert "on_expired='resubmit'" in flat(error)
+        assert "reuse_existing=False" in flat(error)
     assert task.charges == bought
     task.options = told
     task.clear()
@@ -209,7 +210,7 @@ def test_r44_a_task_whose_request_failed_again_and_again(task: SubmitTask) -> No
         task.attempt()
     error = task.attempt().error
     assert isinstance(error, NanoBananaException)
-    assert "clear this task" in str(error)
+    assert "clear this task" in flat(error)
     assert task.accepted == MAX_GENERATIONS
     task.harness.emulator.clear_faults()
     task.clear()

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from tests.integration.submission.harness import SubmitTask
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 DAY = 86_400.0
 
@@ -19,7 +20,7 @@ def stopped(task: SubmitTask, said: str, charged: str) -> NanoBananaException:
     error = task.attempt().error
     assert isinstance(error, AirflowFailException)
     assert isinstance(error, NanoBananaException)
-    assert said in str(error)
+    assert said in flat(error)
     assert error.charged == charged
     return error
 
@@ -135,7 +136,7 @@ def test_r27_the_service_does_not_resolve_client_ids(task: SubmitTask) -> None:
     task.harness.emulator.fault(on="submit", kind="drop", times=1, committed=True)
     run = another.attempt_in_same_process()
     assert isinstance(run.error, AirflowFailException)
-    assert "console" in str(run.error)
+    assert "console" in flat(run.error)
     assert task.charges[0] == first
     assert len(task.charges) == 2, "one for each image; the second is paid and waits to be adopted"
 

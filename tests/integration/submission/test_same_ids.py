@@ -16,6 +16,7 @@ from tests.integration.submission.crash_points import CrashHarness
 from tests.integration.submission.harness import SubmitTask
 from tests.support.task_runner import RUN_STARTED
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.text import flat
 
 DAY = 86_400.0
 #: What tells two schedulers that start the same run "at once" apart.
@@ -168,7 +169,7 @@ def test_r51_a_run_with_names_is_deleted_and_made_again(staging: SubmitTask, pro
     error = once_more.attempt().error
     assert isinstance(error, NanoBananaException)
     assert (error.charged, error.image_task_id) == ("yes", bought)
-    assert "on_expired='resubmit'" in str(error)
+    assert "on_expired='resubmit'" in flat(error)
     assert before.charges == [bought]
 
 
@@ -194,7 +195,7 @@ def test_a_name_that_is_given_or_left_out_later_buys_nothing(recorded: SubmitTas
 def test_a_name_that_is_none_is_refused_before_anything_is_sent(task: SubmitTask, name: object) -> None:
     task.options = {"name": name}
     error = task.attempt().error
-    assert "Nothing was sent and nothing was charged" in str(error)
+    assert "Nothing was sent and nothing was charged" in flat(error)
     assert task.accepted == 0
 
 
