@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,6 +27,8 @@ _LONGEST_CODE: Final = 26
 #: Answers without an image that an error quotes, and bytes of JSON of each.
 _MOST_QUOTED: Final = 3
 _LONGEST_QUOTE: Final = 400
+#: How a message begins to say where the bytes are.
+_KEPT_AS: Final = re.compile(r" (?:What came|It) is kept as ")
 
 
 class BatchIncomplete(errors.ImageTaskFailed):
@@ -46,7 +49,7 @@ def batch_error(
     :param totals: From ``CostTracker.totals``.
     :param manifest_uri: None where nothing can be said of a manifest.
     """
-    where = [f"Listed in {manifest_uri}"] if manifest_uri and stored else []
+    where = [f"Listed in {manifest_uri}"] if manifest_uri else []
     in_place = f"{len(stored):,} of {len(stored) + len(failed):,} images are in place. {_money(totals)}"
     paragraphs = [in_place, *where, *_next_steps(failed), failure_table(failed)]
     codes = {failure.code for failure in failed}
@@ -130,7 +133,7 @@ def _words(failure: FailedItem) -> str:
     message = f"image {failure.index}: {failure.message}" if failure.extra else failure.message
     if failure.kept is not None and str(failure.kept.get("uri")) not in message:
         # The message was cut where it said so.
-        message = f"{message.partition(' What came is kept')[0]} Its bytes are kept: {failure.kept.get('uri')}"
+        message = f"{_KEPT_AS.split(message)[0]} Its bytes are kept: {failure.kept.get('uri')}"
     paid = failure.id if failure.charged != "no" else None
     return f"image task {paid}: {message}" if paid else message
 
@@ -164,19 +167,18 @@ def _next_steps(failed: Sequence[FailedItem]) -> list[str]:
         sentences.append(f"A retry, or a clear, keeps what is in place and {parts}.")
     if final:
         who = "any of them" if len(final) == len(failed) else f"{len(final):,} of them"
-        sentences.append(f"No retry changes {who}: {_way_out(final)}.")
+        sentences.append(f"No retry changes {who}; a clear {_after_clear(final)}.")
     return sentences
 
 
-def _way_out(final: Sequence[FailedItem]) -> str:
-    """Say what a person can do about what no retry changes; a clear alone buys again what expired."""
-    clear = "clear the task, which keeps what is in place"
+def _after_clear(final: Sequence[FailedItem]) -> str:
+    """Say what a clear does about what no retry changes."""
+    does = ["keeps what is in place"]
     if any(failure.code == EXPIRED.code for failure in final if not failure.extra):
-        clear += " and buys again what expired"
+        does.append("buys again what expired")
     if any(failure.extra for failure in final):
-        clear += " and goes on without the further images that are lost"
-    remedies = _remedies(final)
-    return f"{', '.join(remedies)}, then {clear}" if remedies else clear
+        does.append("goes on without the further images that are lost")
+    return " and ".join(does)
 
 
 def _remedies(final: Sequence[FailedItem]) -> list[str]:

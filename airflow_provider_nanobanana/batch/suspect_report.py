@@ -46,7 +46,6 @@ def report_suspects(
         return None
     lines = "\n".join(_listed(suspects, names, words=True))
     return ImageSuspect(
-        f'Look at the pictures: to accept them set on_suspect="warn" and clear the task; to make others, redo them.\n'
         f"{len(suspects):,} pictures are suspect ({kinds}). They are paid and in place; a retry or a clear buys "
         f"nothing.\n{lines}",
         code=SUSPECT.code,

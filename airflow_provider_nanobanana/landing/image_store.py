@@ -199,13 +199,12 @@ class ImageStore:
         if found and found.sha256 != stored.sha256:
             return self._in_place(found, on_in_place)
         self._remove_broken(broken, stored)
-        if expected_pixels and "other_size" in stored.suspect:
-            log.warning(
-                "%s is %sx%s pixels, asked for %sx%s", stored.uri, stored.width, stored.height, *expected_pixels
-            )
-        if other := [code for code in stored.suspect if code != "other_size"]:
+        if stored.suspect:
             # Whoever puts the results together says it once, by name.
-            log.debug("%s is suspect: %s", stored.uri, in_words(other))
+            size = f"{stored.width}x{stored.height} pixels"
+            log.debug(
+                "%s is suspect: %s (%s, asked for %s)", stored.uri, in_words(stored.suspect), size, expected_pixels
+            )
         return stored
 
     def in_quarantine(self, stems: Collection[str]) -> set[str]:

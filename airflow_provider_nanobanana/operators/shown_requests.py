@@ -38,14 +38,15 @@ class _RowName(str):
 
 
 def shown_requests(requests: Any) -> Any:
-    """Return what is shown of requests as they were given: themselves where they are few, else their beginning.
+    """Return what is shown of requests as they were given: all where they are few, else their beginning.
 
-    What may be read only once, or asks Airflow for each of its entries, is not touched.
+    Links are shown without what may be secret in them. What may be read only once, or asks Airflow for each of its
+    entries, is not touched.
     """
     if isinstance(requests, (list, tuple)):
-        return requests if _fits(requests) else _beginning(map(_shortened, requests), len(requests))
-    if isinstance(requests, Mapping) and not _fits([requests]):
-        return _shortened(requests)
+        return _bare(requests) if _fits(requests) else _beginning(map(_shortened, requests), len(requests))
+    if isinstance(requests, Mapping):
+        return _bare(requests) if _fits([requests]) else _shortened(requests)
     if table_fault(requests):
         return f"a table ({type(requests).__name__}); its requests are shown here once it has been read"
     return requests
@@ -149,7 +150,17 @@ def _first(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         yield pair
 
 
+def _bare(value: Any) -> Any:
+    """Return plain data with each link in it without query and user."""
+    if isinstance(value, Mapping):
+        return {key: _bare(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_bare(inner) for inner in value]
+    return bare_link(value) if isinstance(value, str) else value
+
+
 def _short(value: Any) -> Any:
+    value = _bare(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = value if isinstance(value, str) else f"{value}"
@@ -159,7 +170,7 @@ def _short(value: Any) -> Any:
 def _shown_item(item: BatchItem) -> dict[str, Any]:
     given = item.request.model_dump(mode="json", exclude_defaults=True, include=set(_FIELDS))
     if references := given.get("reference_images"):
-        given["reference_images"] = ", ".join(map(bare_link, references))
+        given["reference_images"] = ", ".join(_bare(references))
     fields = {"name": item.name, "prompt": item.request.prompt, **given}
     shown = {key: _short(value) for key, value in fields.items() if value}
     return {**shown, "meta": _short(dict(item.meta))} if item.meta else shown

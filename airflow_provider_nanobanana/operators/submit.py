@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -23,6 +24,7 @@ from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.toapis.redaction import one_line
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
@@ -40,6 +42,8 @@ log = LineLogger(__name__)
 
 #: Seconds before which no queued submit wakes: Airflow up to 3.3 fails some tasks that resume soon after deferring.
 _SHORTEST_QUEUE_WAIT: Final = 15.0
+#: Characters of a prompt in an error.
+_SPOKEN_PROMPT: Final = 60
 #: The longest wait for one ``Retry-After``, in seconds; an absurd header must not use up the whole timeout.
 _LONGEST_QUEUE_WAIT: Final = 60.0
 
@@ -180,7 +184,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
                 queue_deadline = session.clock() + timeout
             submission = self._submission = self._open(context, hook, adopt)
             try:
-                with airflow_errors():
+                with airflow_errors(), self._naming_the_image():
                     image_task = submission.run()
                     submission.mark_done()
             except NanoBananaException as failure:
@@ -193,6 +197,17 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         name = _parse_name(self.name)
         push_request(context, self, image_task.id, submission.bought_request(), name=name or None, meta=meta)
         return image_task.id
+
+    @contextlib.contextmanager
+    def _naming_the_image(self) -> Iterator[None]:
+        """Say in an error which image it is about: hundreds of mapped submits may each have one."""
+        try:
+            yield
+        except errors.ToApisError as error:
+            prompt = one_line(self.prompt, limit=_SPOKEN_PROMPT)
+            name = as_text(self.name)
+            spoken = prompt if is_blank(name) else f"{name} ({prompt})"
+            raise error.reworded(f"{error.message}\nThe image: {spoken}") from None
 
     def _open(self, context: Context, hook: NanoBananaHook, adopt: Mapping[str, str]) -> Submission:
         from airflow_provider_nanobanana.durable.attempt import TaskAttempt, salt_of

@@ -113,7 +113,7 @@ def test_a_batch_that_fails_for_a_suspect_keeps_it_and_buys_none(
 ) -> None:
     for _ in range(2):
         run = batch.attempt(prompt="a mug", on_suspect="fail")
-        assert isinstance(run.error, NanoBananaFailException) and 'on_suspect="warn"' in flat(run.error)
+        assert isinstance(run.error, NanoBananaFailException) and "on_suspect='warn'" in flat(run.error)
         assert batch.charges == 1 and len(batch.files) == 1 and len(shown) == 19
         assert batch.xcoms["return_value"]["images"][0]["suspect"] == ["one_colour"]
         then(batch)

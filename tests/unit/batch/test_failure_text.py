@@ -80,7 +80,7 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
         f"Listed in {URI}",
         "A retry, or a clear, keeps what is in place and submits 1 again for which nothing is paid, goes on with 1 "
         "that are paid, without buying them again.",
-        "No retry changes 1 of them: change the refused prompts, then clear the task, which keeps what is in place.",
+        "No retry changes 1 of them; a clear keeps what is in place.",
         "request  prompt     code                      money",
         "#1       picture 1  content_policy_violation  refunded",
         "  words of 1",
@@ -95,21 +95,21 @@ def test_the_message_says_what_is_there_what_it_cost_and_what_a_retry_repeats() 
 @pytest.mark.parametrize(
     ("failure", "words"),
     [
-        (REFUSAL, "No retry changes any of them: change the refused prompts, then clear the task"),
-        (OVER, "No retry changes any of them: raise max_cost_usd, then clear the task"),
-        (LOST, "any of them: clear the task, which keeps what is in place and buys again what expired."),
+        (REFUSAL, "Change the refused prompts, then clear this task."),
+        (OVER, "Raise max_cost_usd, then clear this task."),
+        (LOST, "No retry changes any of them; a clear keeps what is in place and buys again what expired."),
         (failed(1, "expired", rebuy_expired=True, cost=Cost(0.025)), "buys 1 again whose paid results are lost"),
         (UNSEEN, "finds out about 1 before it submits anything for them"),
-        (FailedItem.from_error(item(), errors.InsufficientCredits("empty")), "top up the account"),
+        (FailedItem.from_error(item(), errors.InsufficientCredits("empty")), "Top up the account"),
         (
             FailedItem.from_error(item(), errors.InvalidRequest("size")),
-            "fix what the table names, then clear the task",
+            "Fix what the table names, then clear this task",
         ),
     ],
 )
 def test_the_advice_fits_the_failure(failure: FailedItem, words: str) -> None:
     error = error_of(OK, failure)
-    assert words in error.message
+    assert words in f"{error.first_step}\n{error.message}"
     assert ("A retry" in error.message) == failure.retryable == error.retryable
 
 

@@ -25,10 +25,22 @@ MANY: list[Any] = [{"prompt": f"picture {number} " + "word " * 100, "name": f"n{
 
 @pytest.mark.parametrize(
     "given",
-    [None, "s3://bucket/rows.csv", [], ["a", "b"], [{"prompt": "a", "meta": {"sku": 1}}], {"prompt": "a"}, ("a",)],
+    [None, "s3://bucket/rows.csv", [], ["a", "b"], [{"prompt": "a", "meta": {"sku": 1}}], {"prompt": "a"}],
 )
 def test_a_few_requests_are_shown_as_they_were_given(given: Any) -> None:
-    assert shown_requests(given) is given
+    assert shown_requests(given) == given
+
+
+SIGNED = "https://bucket.s3.amazonaws.com/cup.png?X-Amz-Signature=SECRET"
+
+
+@pytest.mark.parametrize("many", [1, 600])
+def test_no_signature_of_a_link_is_shown(many: int) -> None:
+    request = {"prompt": "a cup", "reference_images": [SIGNED], "meta": {"photo": SIGNED, "more": [SIGNED]}}
+    for given in (request, [request] * many, tuple([request] * many), [SIGNED]):
+        shown = str(shown_requests(given))
+        assert "SECRET" not in shown and "cup.png" in shown
+    assert "SECRET" in str(request), "what is sent is not changed"
 
 
 @pytest.mark.parametrize(
