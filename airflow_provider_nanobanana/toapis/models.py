@@ -418,7 +418,7 @@ def _reference_fault(reference: str) -> str | None:
             "is a data URI, which the service refuses; give an http(s) URL, or a storage URI (s3://, gs://, file://), "
             "which is uploaded for you"
         )
-    if fault := _address_fault(reference) or text_fault(reference, lines=False):
+    if fault := _address_fault(reference):
         return fault
     try:
         urlsplit(reference)
@@ -430,6 +430,8 @@ def _reference_fault(reference: str) -> str | None:
 def _address_fault(reference: str) -> str | None:
     if _SEVERAL.search(reference):
         return 'is several addresses in one text; give a list, in a cell of a file as JSON: ["https://...", "s3://..."]'
+    if fault := text_fault(reference, lines=False):
+        return fault
     if reference.lower().startswith(("http://", "https://")) and _BLANK.search(reference):
         return f"is {reference!r:.80}: a link holds no blank; write it as %20"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,52 @@ def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, fo
     assert cells(shown) == cells(output) and len(cells(shown)) == 4
     old = query.replace(SHOWN, str(folder)).replace("written_at > now()", "written_at < now()")
     assert duckdb.execute(old).fetchall() == []
+
+
+LINE = {
+    **{"uri": "file:///x/a.png", "name": "A", "variant": "", "version": 1, "prompt": "a running shoe", "meta": None},
+    **{"width": 1, "height": 1, "reused": False, "sha256": "ab", "cost_usd": 0.025},
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "row"),
+    [
+        ({"meta": {"price": 1}}, {"meta": {"price": 1.5}}, ("A", "", 1.5)),
+        ({"variant": "2026-11-26"}, {"variant": "autumn"}, ("A", "autumn", None)),
+        ({"name": "2026-11-26"}, {"name": "SKU"}, ("SKU", "", None)),
+        ({"meta": {"price": 1}}, {"meta": {"price": "n/a"}}, ("A", "", None)),
+        ({"meta": {"colour": "red"}}, {"meta": {"price": "12.50"}}, ("A", "", 12.5)),
+        ({}, {"meta": {"price": 2.5}}, ("A", "", 2.5)),
+        ({"name": None}, {}, ("A", "", None)),
+        ({"prompt": "2026"}, {}, ("A", "", None)),
+        ({"meta": {f"k{number}": number for number in range(300)}}, {"meta": {"price": 3}}, ("A", "", 3.0)),
+    ],
+)
+def test_the_query_answers_right_when_runs_have_grown_different(
+    folder: Path, first: dict[str, Any], then: dict[str, Any], row: tuple[Any, ...]
+) -> None:
+    """Of many files a guess of the types looks at the first 32 alone."""
+    import duckdb
+
+    index = folder / ".nanobanana" / "index"
+    index.mkdir(parents=True)
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    for number, fields in enumerate([*[first] * 40, then]):
+        (index / f"m{number:03}.jsonl").write_text(json.dumps({**LINE, "written_at": now, **fields}) + "\n")
+    (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
+    found = duckdb.sql(query.replace(SHOWN, str(folder))).fetchall()
+    assert row in [each[:3] for each in found]
+
+
+def test_the_query_of_runs_that_made_nothing_finds_nothing(folder: Path) -> None:
+    import duckdb
+
+    index = folder / ".nanobanana" / "index"
+    index.mkdir(parents=True)
+    (index / "m.jsonl").write_text("")
+    (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
+    assert duckdb.sql(query.replace(SHOWN, str(folder))).fetchall() == []
 
 
 def test_the_index_is_named_as_its_manifest_and_written_anew_with_it(emulator: Emulator, folder: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_every_link_leads_somewhere(path: Any) -> None:
         target = (path.parent / file).resolve() if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_table_says_the_same_thing_twice(path: Any) -> None:
+    """Two rows for one code, parameter or key are two answers to one question."""
+    for block in re.findall(r"(?:^\|.*\n)+", prose(path.read_text()), re.MULTILINE):
+        firsts = [row.strip("|").split("|")[0].strip() for row in block.splitlines()[2:]]
+        twice = [first for first, times in Counter(firsts).items() if times > 1 and first.startswith("`")]
+        assert twice == []
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
