@@ -100,7 +100,7 @@ def test_the_query_answers_right_when_runs_have_grown_different(
     for number, fields in enumerate([*[first] * 40, then]):
         (index / f"m{number:03}.jsonl").write_text(json.dumps({**LINE, "written_at": now, **fields}) + "\n")
     (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
-    found = duckdb.sql(query.replace(SHOWN, str(folder))).fetchall()
+    found = duckdb.execute(query.replace(SHOWN, str(folder))).fetchall()
     assert row in [each[:3] for each in found]
 
 
@@ -111,7 +111,7 @@ def test_the_query_of_runs_that_made_nothing_finds_nothing(folder: Path) -> None
     index.mkdir(parents=True)
     (index / "m.jsonl").write_text("")
     (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
-    assert duckdb.sql(query.replace(SHOWN, str(folder))).fetchall() == []
+    assert duckdb.execute(query.replace(SHOWN, str(folder))).fetchall() == []
 
 
 def test_the_index_is_named_as_its_manifest_and_written_anew_with_it(emulator: Emulator, folder: Path) -> None:
