@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -53,10 +53,13 @@ class RequestOperator(BaseOperator):
         # No public method does for this one: on 3.0.6 to 3.3.2 a mapped task is rendered by this method of its
         # unmapped operator and never by render_template_fields(), and render_template() is not told the field.
         others: list[str] = []
+        literal = _fields_from_upstream(self, context) if parent is self else frozenset()
         for name in template_fields:
             value = getattr(parent, name, None)
+            if name in literal:
+                continue
             is_file = isinstance(value, str) and value.endswith(tuple(self.template_ext))
-            # What came through XCom is no template (its id is among those seen).
+            # What came through XCom by ``expand`` is no template (its id is among those seen).
             if name not in self.text_fields or not isinstance(value, str) or is_file or id(value) in seen_oids:
                 others.append(name)
             else:
@@ -69,6 +72,29 @@ class RequestOperator(BaseOperator):
         """Name the row of a mapped task instance in the grid; called when everything is rendered."""
         called = row_name(getattr(self, "name", None), getattr(self, "prompt", None), getattr(self, "variant", None))
         name_row(self, context, called)
+
+
+def _fields_from_upstream(operator: RequestOperator, context: Context) -> frozenset[str]:
+    """Return the fields whose values came through ``expand_kwargs`` from another task, which are no templates.
+
+    Airflow leaves those of ``expand`` alone, and renders these (3.0.6 to 3.3.2): ``{{ conn.shop.password }}`` in a
+    supplier's text would be sent to the service, and be read in the manifest.
+    """
+    mapped: Any = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
+    expanded = getattr(mapped, "expand_input", None)
+    entries = getattr(expanded, "value", None)
+    if getattr(expanded, "EXPAND_INPUT_TYPE", None) != "list-of-dicts":
+        return frozenset()
+    if isinstance(entries, Sequence) and isinstance(entries[context["ti"].map_index], Mapping):
+        return frozenset()  # written in the DAG file
+    written = list(mapped.partial_kwargs.values())
+    given = ((name, getattr(operator, name, None)) for name in operator.template_fields)
+    return frozenset(name for name, value in given if not any(_is_written(value, one) for one in written))
+
+
+def _is_written(value: Any, written: Any) -> bool:
+    """Whether a value is one that the DAG file gives all instances of a mapped task."""
+    return value is written or (isinstance(value, str) and isinstance(written, str) and value == written)
 
 
 def _render(template: jinja2.Template, context: Context) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
 from airflow_provider_nanobanana.operators.arguments import one_prompt, parse_usd
@@ -96,6 +96,49 @@ def test_what_comes_through_xcom_is_no_template(make: Any) -> None:
     environment = operator.get_template_env()
     operator._do_render_template_fields(operator, ["prompt"], {}, environment, {id(operator.prompt)})
     assert operator.prompt == "{{ params.p }} %}"
+
+
+SECRET = "mug {{ conn.shop.password }} {% raw %} {# x"
+
+
+@pytest.mark.parametrize("mapped", ["output", "listed output"])
+def test_what_expand_kwargs_brings_from_another_task_is_no_template(native: bool, mapped: str) -> None:
+    """A supplier's text must neither be run as a template nor read a connection; what the DAG says beside it is one."""
+    with DAG("dag", schedule=None, render_template_as_native_obj=native) as dag:
+
+        @task
+        def feed() -> list[dict[str, Any]]:
+            return []
+
+        given: Any = feed() if mapped == "output" else [feed()]
+        NanoBananaSubmitOperator.partial(
+            task_id="submit", variant="{{ params.p }}", reference_images=["{{ params.p }}"]
+        ).expand_kwargs(given)
+    brought = {"prompt": SECRET, "name": "1984", "meta": {"note": SECRET, "list": "['z']"}, "size": "{{ nowhere }}"}
+    operator = render_mapped(dag, brought)
+    assert (operator.prompt, operator.name, operator.size) == (SECRET, "1984", "{{ nowhere }}")
+    assert operator.meta == brought["meta"]
+    assert (operator.variant, operator.reference_images) == ("autumn", ["autumn"])
+    with pytest.raises(jinja2.TemplateError):
+        render_mapped(dag, {"prompt": "a kite"}, variant="{{ nowhere.at.all }}")
+
+
+def test_what_expand_kwargs_is_given_in_the_dag_is_a_template() -> None:
+    with DAG("dag", schedule=None) as dag:
+        NanoBananaSubmitOperator.partial(task_id="submit").expand_kwargs([{"prompt": "a {{ params.p }} kite"}])
+    assert render_mapped(dag, {"prompt": "a {{ params.p }} kite"}).prompt == "a autumn kite"
+
+
+def render_mapped(dag: DAG, brought: dict[str, Any], **written: Any) -> Any:
+    """Return the operator of the first mapped task instance, rendered as Airflow does it."""
+    mapped: Any = dag.task_dict["submit"]
+    mapped.partial_kwargs.update(written)
+    operator = mapped.unmap(brought)
+    context: Any = {"params": {"p": "autumn"}, "ti": SimpleNamespace(map_index=0)}
+    environment = operator.get_template_env()
+    # With the ids that Airflow gives: it takes what expand_kwargs brings for written in the DAG.
+    operator._do_render_template_fields(operator, mapped.template_fields, context, environment, set())
+    return operator
 
 
 def test_the_decorator_renders_alike() -> None:
