@@ -85,7 +85,8 @@ def _fields_from_upstream(operator: RequestOperator, context: Context) -> frozen
     entries = getattr(expanded, "value", None)
     if getattr(expanded, "EXPAND_INPUT_TYPE", None) != "list-of-dicts":
         return frozenset()
-    if isinstance(entries, Sequence) and isinstance(entries[context["ti"].map_index], Mapping):
+    map_index: Any = context["ti"].map_index
+    if isinstance(entries, Sequence) and isinstance(entries[map_index], Mapping):
         return frozenset()  # written in the DAG file
     written = list(mapped.partial_kwargs.values())
     given = ((name, getattr(operator, name, None)) for name in operator.template_fields)
