@@ -25,7 +25,7 @@ MONTH = 30 * 86_400.0
 def said(caplog: pytest.LogCaptureFixture) -> str:
     """Return what the provider told a person."""
     ours = (record for record in caplog.records if record.name.startswith("airflow_provider"))
-    return "\n".join(record.getMessage() for record in ours)
+    return "\n".join(flat(record.getMessage()) for record in ours)
 
 
 def remove_all(batch: GenerateTask) -> None:

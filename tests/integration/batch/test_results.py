@@ -55,7 +55,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, trouble: Spoil, land: Any = ImageDown
 
 
 def told(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("airflow_provider"))
+    return "\n".join(
+        flat(record.getMessage()) for record in caplog.records if record.name.startswith("airflow_provider")
+    )
 
 
 def xcom(run: Any) -> dict[str, Any]:
