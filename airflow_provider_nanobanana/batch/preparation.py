@@ -140,9 +140,7 @@ class BatchPreparation:
         """
         last = checkpoint.load_checkpoint(self.store)
         snapshot = checkpoint.load_input(self.store, self.attempt.max_tries, self.retries)
-        resumed = (
-            self.resumed and snapshot is not None and last is not None and last.try_number == self.attempt.try_number
-        )
+        resumed = self._goes_on(snapshot, last)
         # A pause that lost its records follows a slice that may have sent anything.
         first = not self.resumed and (
             not (self.attempt.retry or self.attempt.cleared) or checkpoint.followed_dry_run(self.store, self.attempt)
@@ -182,6 +180,18 @@ class BatchPreparation:
         # says that nothing was sent.
         _ = self.session.client
         return state
+
+    def is_under_way(self) -> bool:
+        """Whether this process goes on with a batch that this very try began.
+
+        :raises TransientFailure: That could not be read; nothing was sent.
+        """
+        snapshot = checkpoint.load_input(self.store, self.attempt.max_tries, self.retries)
+        return self._goes_on(snapshot, checkpoint.load_checkpoint(self.store))
+
+    def _goes_on(self, snapshot: checkpoint.InputSnapshot | None, last: checkpoint.AttemptCheckpoint | None) -> bool:
+        is_of_this_try = last is not None and last.try_number == self.attempt.try_number
+        return self.resumed and snapshot is not None and is_of_this_try
 
     def rehearse(self) -> BatchState:
         """Return what :meth:`prepare` would, of a batch that is not to be worked on; nothing is kept of it.

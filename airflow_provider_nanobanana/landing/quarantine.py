@@ -39,6 +39,8 @@ _MOST_SAID: Final = 600
 _HEAD: Final = 1024
 #: What is said of a kept file beside the reason.
 _KEPT: Final = ("uri", "id", "index", "sha256", "bytes")
+#: Hexadecimal digits of the content's hash behind a name.
+_DIGITS: Final = 12
 _SUFFIXES: Final = tuple(SUFFIXES.values())
 
 
@@ -82,12 +84,20 @@ class Quarantine:
         :param why: What makes it suspect, as a part of a sentence.
         :raises StorageFailed: It was not kept; nothing is left behind.
         """
-        name = stem + SUFFIXES[image_format]
-        self._place().publish(staged, name, f"image/{image_format}")
+        suffix, place = SUFFIXES[image_format], self._place()
+        name, mime_type = stem + suffix, f"image/{image_format}"
+        try:
+            if name in self.names(stem):
+                raise FileExistsError(name)
+            place.publish(staged, name, mime_type, replace=False)
+        except FileExistsError:
+            # Of another purchase that came meanwhile; each is paid, and that one may have been told of already.
+            name = f"{stem}.{str(record['sha256'])[:_DIGITS]}{suffix}"
+            place.publish(staged, name, mime_type)
         with self._lock:
             if self._stems is not None:
                 self._stems.add(stem)
-        return suspect_error({**record, "uri": self._place().uri(name)}, why)
+        return suspect_error({**record, "uri": place.uri(name)}, why)
 
     def drop(self, stem: str, name: str) -> None:
         """Remove a picture that is in place by now; where that is not allowed it stays."""
@@ -113,7 +123,7 @@ class Quarantine:
                     file.seek(0)
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
             # Named by its content: other bytes get another name, and the same are kept once.
-            name = f"{stem}.{digest[:12]}{suffix_for(head)}"
+            name = f"{stem}.{digest[:_DIGITS]}{suffix_for(head)}"
             self._place().publish(staged, name, "application/octet-stream")
         except ToApisError as failure:
             return error.reworded(f"{error.message}. What came could not be kept: {failure.message}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.batch.upstream_requests import Request
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
+    from airflow_provider_nanobanana.landing.image_store import ImageStore
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
 log = LineLogger(__name__)
@@ -137,16 +138,17 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
         :param requests: What was asked for, by image task id.
         """
-        from airflow_provider_nanobanana.batch.upstream_requests import pixels_of, spoken_of, stem_of
+        from airflow_provider_nanobanana.batch.upstream_requests import pixels_of, spoken_of
 
         landed: list[Record] = []
         lost: list[Lost] = []
         prompts = PromptsByBytes()
+        stems = _stems(downloader.store, wanted, requests)
 
         def land(image: Record) -> Record | errors.ToApisError:
             try:
                 with wrap_unexpected_errors("The image was not landed", image_task_id=str(image["id"])):
-                    stem = stem_of(image, requests)
+                    stem = stems.get((image["id"], image["index"]))
                     prompt = requests.get(str(image["id"]), {}).get("prompt")
                     stored = downloader.land(
                         *(image, pixels_of(image, requests)),
@@ -182,6 +184,25 @@ def _with_suspicion(landed: Sequence[Record], requests: Mapping[str, Request]) -
             codes.append("other_size")
         marked.append({**image, "suspect": list(in_order(codes))})
     return marked
+
+
+def _stems(store: ImageStore, wanted: Sequence[Record], requests: Mapping[str, Request]) -> dict[tuple[str, int], str]:
+    """Return the names without suffix of the images that are named by their requests; the others have their ids'.
+
+    What is there under its id stays there: it was landed before its request had a name, or was known, and may be the
+    only copy of what is paid.
+    """
+    from airflow_provider_nanobanana.batch.upstream_requests import stem_of
+    from airflow_provider_nanobanana.landing.file_names import stem_for
+
+    stems = {(image["id"], image["index"]): stem for image in wanted if (stem := stem_of(image, requests))}
+    by_id = {key: stem_for(*key) for key in stems}
+    if not by_id:
+        return {}
+    named, unnamed = [*stems.values()], [*by_id.values()]
+    there = store.present(unnamed) | store.in_quarantine(unnamed)
+    there_by_name = store.present(named) if there else set()
+    return {key: stem for key, stem in stems.items() if by_id[key] not in there or stem in there_by_name}
 
 
 def _open_downloader(session: ToApisSession, destination: str, on_suspect: OnSuspect) -> ImageDownloader:

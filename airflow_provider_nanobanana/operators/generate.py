@@ -273,9 +273,13 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 began = session.clock()
                 with ImageDownloader(session, self.destination, on_suspect=self.on_suspect) as downloader:
                     try:
-                        if parse_flag(self.is_dry_run, "dry_run") and not resumed:
-                            return self._dry_run(context, session, downloader, spec)
-                        self._state = state = self._prepare(context, session, downloader, spec, resumed=resumed)
+                        asked = context, session, downloader, spec
+                        # A dry run never waits: what is resumed is a batch, or a mistake of Airflow (its issue 62845).
+                        if parse_flag(self.is_dry_run, "dry_run") and not (
+                            resumed and self._preparation(*asked, resumed=True).is_under_way()
+                        ):
+                            return self._dry_run(*asked, resumed=resumed)
+                        self._state = state = self._prepare(*asked, resumed=resumed)
                     except EmptyBatch as empty:
                         raise AirflowSkipException(empty.message) from empty
                     self._show_what_was_read(context, state.items)
@@ -450,7 +454,13 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         )
 
     def _dry_run(
-        self, context: Context, session: ToApisSession, downloader: ImageDownloader, spec: BatchSpec
+        self,
+        context: Context,
+        session: ToApisSession,
+        downloader: ImageDownloader,
+        spec: BatchSpec,
+        *,
+        resumed: bool,
     ) -> dict[str, Any]:
         """Return what a run would do; nothing is bought, written or taken for it."""
         from airflow_provider_nanobanana import metrics
@@ -460,7 +470,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         spec = replace(spec, claims="off", preflight_balance=False, dry_run=True)
         self.outlets = []
         with metrics.muted():
-            preparation = self._preparation(context, session, downloader, spec, resumed=False)
+            # Where a wait lost its records, a slice before it may have sent anything.
+            preparation = self._preparation(context, session, downloader, spec, resumed=resumed)
             result = dry_run_result(preparation.rehearse())
         log.info("%s", dry_run_line(result))
         return result

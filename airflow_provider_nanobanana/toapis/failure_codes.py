@@ -95,7 +95,7 @@ SUSPECT: Final = FailureCode(
     retryable=False,
     heading="Paid, and in quarantine: suspect pictures",
     advice='Look at them; to accept them set on_suspect="warn" and clear the task, which puts them in place for free.',
-    remedy='look at the suspect pictures, then redo them or accept them with on_suspect="warn"',
+    remedy='look at the suspect pictures, then redo them in another run, or accept them with on_suspect="warn"',
 )
 OVER_BUDGET: Final = FailureCode("max_cost_usd", "no", retryable=False, remedy="raise max_cost_usd")
 NO_CREDITS: Final = FailureCode("insufficient_credits", "no", retryable=False, remedy="top up the account")

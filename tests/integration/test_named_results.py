@@ -12,6 +12,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_nanobanana.batch.upstream_requests import REQUEST_KEY
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from tests.support.task_runner import Run, TaskInstance, attempt, entries_of
@@ -104,6 +105,34 @@ def test_images_of_a_submit_that_left_nothing_are_landed_by_their_ids(bought: li
     [record] = land(entries, folder, []).result
     assert (record["name"], record["prompt"]) == (None, None)
     assert record["id"] == bought[0].result
+
+
+@pytest.mark.parametrize("is_link_dead", [False, True])
+def test_what_was_landed_by_its_id_stays_there_when_its_request_gets_a_name(
+    bought: list[Run], folder: Path, monkeypatch: pytest.MonkeyPatch, is_link_dead: bool
+) -> None:
+    """As of a run from before names, or one whose submit could not hand its request on at first."""
+    entries = entries_of(bought[0].result, bought[3].result)
+    first = land(entries, folder, []).result
+    before = files(folder)
+    if is_link_dead:
+        monkeypatch.setattr(ImageDownloader, "_write", refuse_to_download)
+    run = land(entries, folder, left_by(bought))
+    assert run.error is None and [record["name"] for record in run.result] == ["kite", "kite"]
+    assert [record["uri"] for record in run.result] == [record["uri"] for record in first]
+    assert files(folder) == before
+
+
+def test_what_is_in_place_under_both_names_keeps_the_one_of_its_request(bought: list[Run], folder: Path) -> None:
+    entries, left = entries_of(bought[0].result), left_by(bought)
+    [named] = land(entries, folder, left).result
+    [by_id] = land(entries, folder, []).result
+    assert named["uri"] != by_id["uri"]
+    assert land(entries, folder, left).result[0]["uri"] == named["uri"]
+
+
+def refuse_to_download(*_: Any, **__: Any) -> bool:
+    raise AssertionError("downloaded again")
 
 
 def test_a_retry_of_submit_says_the_same_and_buys_nothing(emulator: Emulator) -> None:

@@ -205,6 +205,29 @@ def test_the_run_after_a_dry_run_is_a_first_one(with_store: GenerateTask, caplog
     assert "Estimate: 2 images to buy" in caplog.text and "May have been bought" not in caplog.text
 
 
+def test_a_dry_run_that_airflow_resumes_by_mistake_is_one_all_the_same(batch: GenerateTask) -> None:
+    """Airflow's issue 62845: the wait of an earlier try leaks into one that never waited."""
+    run = batch.attempt(requests=["a", "b"], dry_run=True, leaked=True)
+    assert run.error is None and run.result["to_buy"] + run.result["perhaps_paid"] == 2 and batch.posts == 0
+    batch.clear()
+    batch.attempt(requests=["a"], crash_on=("land", 1))
+    assert batch.charges == 1
+    batch.clear()
+    run = batch.attempt(requests=["a", "b"], dry_run=True, leaked=True)
+    assert run.error is None and run.result["dry_run"] is True and batch.posts == 1
+    batch.clear()
+    assert batch.attempt(requests=["a", "b"]).error is None and batch.charges == 2
+
+
+def test_a_batch_that_waits_goes_on_when_dry_run_is_switched_on(
+    batch: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it bought is landed: a dry run would leave it behind."""
+    monkeypatch.setattr(batch, "on_pause", lambda: batch.options.update(dry_run=True))
+    run = batch.attempt(requests=["a", "b"])
+    assert batch.pauses and "dry_run" not in run.result and run.result["count"] == 2 and batch.charges == 2
+
+
 @pytest.mark.parametrize("crash_at", range(1, 30, 3))
 def test_a_dry_run_between_two_tries_buys_and_forgets_nothing(batch: GenerateTask, crash_at: int) -> None:
     batch.attempt(crash_at=crash_at, requests=["a", "b"])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from airflow_provider_nanobanana.landing import image_store
 from airflow_provider_nanobanana.landing.decoder import decode_file
@@ -22,6 +26,7 @@ from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.toapis.errors import (
     DownloadFailed,
     ImageInvalid,
+    ImageSuspect,
     ImageTooCostly,
     InvalidRequest,
     ResultMissing,
@@ -325,3 +330,28 @@ def test_any_text_in_place_of_a_link_ends_in_the_tree(tmp_path: Path, url: str) 
             with pytest.raises((UnsafeAddress, DownloadFailed, ResultMissing)) as caught:
                 one.land(given)
             assert isinstance(caught.value, ToApisError)
+
+
+# --- suspect pictures ------------------------------------------------------------------------------------------------
+
+
+def test_of_two_suspect_pictures_of_an_image_both_are_kept(tmp_path: Path) -> None:
+    """Two runs at once, each with a purchase of its own: neither has seen the other's."""
+    stores = [ImageStore(str(tmp_path)), ImageStore(str(tmp_path))]
+    assert [store.in_quarantine([STEM]) for store in stores] == [set(), set()]
+    for store, picture_of_one in zip(stores, map(plain, ("white", "black")), strict=True):
+        source = io.BytesIO(picture_of_one)
+        with pytest.raises(ImageSuspect) as caught:
+            store.land(STEM, ID, 0, partial(shutil.copyfileobj, source), on_suspect="quarantine")
+        kept = caught.value.kept
+        assert kept is not None
+        content = Path(str(kept["uri"]).removeprefix("file://")).read_bytes()
+        assert content == picture_of_one and hashlib.sha256(content).hexdigest() == kept["sha256"]
+    assert len(kept_in(tmp_path)) == 2
+    assert ImageStore(str(tmp_path)).in_quarantine([STEM]) == {STEM}
+
+
+def plain(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(buffer, "png")
+    return buffer.getvalue()
