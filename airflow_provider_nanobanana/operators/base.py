@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -53,13 +53,10 @@ class RequestOperator(BaseOperator):
         # No public method does for this one: on 3.0.6 to 3.3.2 a mapped task is rendered by this method of its
         # unmapped operator and never by render_template_fields(), and render_template() is not told the field.
         others: list[str] = []
-        literal = _fields_from_upstream(self, context) if parent is self else frozenset()
-        for name in template_fields:
+        for name in _templates(self, template_fields):
             value = getattr(parent, name, None)
-            if name in literal:
-                continue
             is_file = isinstance(value, str) and value.endswith(tuple(self.template_ext))
-            # What came through XCom by ``expand`` is no template (its id is among those seen).
+            # What came through XCom is no template (its id is among those seen, but for .expand_kwargs()).
             if name not in self.text_fields or not isinstance(value, str) or is_file or id(value) in seen_oids:
                 others.append(name)
             else:
@@ -74,28 +71,23 @@ class RequestOperator(BaseOperator):
         name_row(self, context, called)
 
 
-def _fields_from_upstream(operator: RequestOperator, context: Context) -> frozenset[str]:
-    """Return the fields whose values came through ``expand_kwargs`` from another task, which are no templates.
+def _templates(operator: BaseOperator, template_fields: Iterable[str]) -> Iterator[str]:
+    """Yield the fields that may hold templates: none that ``.expand_kwargs()`` takes from a task before.
 
-    Airflow leaves those of ``expand`` alone, and renders these (3.0.6 to 3.3.2): ``{{ conn.shop.password }}`` in a
-    supplier's text would be sent to the service, and be read in the manifest.
+    Airflow renders those (3.0.6 to 3.3.2, ``ListOfDictsExpandInput.resolve``), while it leaves what ``.expand()`` takes
+    as it is: a text out of a product feed would be read as a template, and could ask for connections.
     """
+    # The operator that is rendered is the unmapped one, which does not know what it was mapped over.
     mapped: Any = operator.dag.task_dict.get(operator.task_id) if operator.has_dag() else None
-    expanded = getattr(mapped, "expand_input", None)
-    entries = getattr(expanded, "value", None)
-    if getattr(expanded, "EXPAND_INPUT_TYPE", None) != "list-of-dicts":
-        return frozenset()
-    map_index: Any = context["ti"].map_index
-    if isinstance(entries, Sequence) and isinstance(entries[map_index], Mapping):
-        return frozenset()  # written in the DAG file
-    written = list(mapped.partial_kwargs.values())
-    given = ((name, getattr(operator, name, None)) for name in operator.template_fields)
-    return frozenset(name for name, value in given if not any(_is_written(value, one) for one in written))
-
-
-def _is_written(value: Any, written: Any) -> bool:
-    """Whether a value is one that the DAG file gives all instances of a mapped task."""
-    return value is written or (isinstance(value, str) and isinstance(written, str) and value == written)
+    rows = getattr(mapped, "expand_input", None)
+    given = getattr(rows, "value", None)
+    is_feed = getattr(rows, "EXPAND_INPUT_TYPE", "") == "list-of-dicts" and (
+        not isinstance(given, (list, tuple)) or not all(isinstance(row, Mapping) for row in given)
+    )
+    written = getattr(mapped, "partial_kwargs", {})
+    for name in template_fields:
+        if not is_feed or name in written or name.removeprefix("is_") in written:
+            yield name
 
 
 def _render(template: jinja2.Template, context: Context) -> Any:

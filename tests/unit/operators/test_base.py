@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 import pytest
+from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, task
 
 from airflow_provider_nanobanana.decorators.nanobanana import nanobanana_task
@@ -166,3 +167,33 @@ def test_a_prompt_may_be_a_number_or_missing(value: Any, text: str | None) -> No
 def test_a_limit_that_renders_to_no_number_is_an_error(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"max_cost_usd rendered to the text .* for no limit leave it out"):
         parse_usd(text)
+
+
+FEED = [{"prompt": "mug {{ conn.shop.password }}", "variant": "{% raw %} {# x", "size": "16:9"}]
+
+
+@pytest.mark.parametrize("make_of", [NanoBananaSubmitOperator, NanoBananaGenerateOperator])
+@pytest.mark.parametrize("from_a_task", [True, False])
+def test_what_expand_kwargs_takes_from_a_task_is_no_template(
+    monkeypatch: pytest.MonkeyPatch, native: bool, make_of: Any, from_a_task: bool
+) -> None:
+    fixed = {"destination": "file:///tmp/{{ 'x' }}"} if make_of is NanoBananaGenerateOperator else {}
+    with DAG("dag", schedule=None, render_template_as_native_obj=native) as dag:
+        feed = PythonOperator(task_id="feed", python_callable=lambda: FEED)
+        rows: Any = feed.output if from_a_task else FEED
+        task: Any = make_of.partial(task_id="make", model="{{ 'm' }}", **fixed).expand_kwargs(rows)
+    monkeypatch.setattr(type(task.expand_input), "resolve", lambda self, context: (FEED[0], set()))
+    context: Any = {
+        "ti": SimpleNamespace(map_index=0, task=task),
+        "task": task,
+        "dag": dag,
+        "dag_run": SimpleNamespace(conf={}),
+    }
+    if not from_a_task:
+        with pytest.raises(jinja2.TemplateError):
+            task.render_template_fields(context)
+        return
+    task.render_template_fields(context)
+    made = context["task"]
+    assert (made.prompt, made.variant, made.model) == (FEED[0]["prompt"], FEED[0]["variant"], "m")
+    assert not fixed or made.destination == "file:///tmp/x"
