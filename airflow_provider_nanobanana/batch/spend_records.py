@@ -82,8 +82,8 @@ def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None
     :param at: Epoch seconds of about the purchase.
     :param base: Has the destination and the task instance.
     """
-    model_id, resolution, references = (*model.split(" "), "", "")[:3]
-    paid = listed_price(model_id, resolution, int(references) if references.isdecimal() else 0)
+    model_id, resolution, references = _billed_as(model)
+    paid = listed_price(model_id, resolution, references)
     return replace(
         base,
         outcome="booked",
@@ -94,6 +94,17 @@ def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None
         paid=paid,
         listed=paid or 0,
     )
+
+
+def _billed_as(told: str) -> tuple[str, str, int]:
+    """Return model, resolution and number of references as a book has them; a model's id may hold blanks."""
+    model, _, last = told.rpartition(" ")
+    if not model:
+        return last, "", 0
+    before, _, resolution = model.rpartition(" ")
+    if before and last.isdecimal():
+        return before, resolution, int(last)
+    return model, last, 0
 
 
 def listed_price(model: str, resolution: str, references: int = 0) -> int | None:
@@ -216,27 +227,30 @@ class _Entries:
         )
 
     def of_download(self) -> Iterator[SpendRecord]:
-        """Yield a record for each image task: of their requests nothing is known but the model and the pixels."""
-        pixels = {
-            _text(image.get("id")): (image.get("width"), image.get("height")) for image in self._entries("images")
-        }
+        """Yield a record for each image task, priced by its request, else by the model and the pixels."""
+        landed = {_text(image.get("id")): image for image in self._entries("images")}
+        failed = {_text(failure.get("id")): failure for failure in self._entries("failed")}
         for entry in self._entries("image_tasks"):
-            yield self._image_task(entry, pixels.get(_text(entry.get("id"))))
+            image_task_id = _text(entry.get("id"))
+            image = landed.get(image_task_id)
+            known = image or failed.get(image_task_id) or {}
+            yield self._image_task(entry, known, landed=image is not None)
 
-    def _image_task(self, entry: Mapping[str, Any], pixels: tuple[Any, Any] | None) -> SpendRecord:
+    def _image_task(self, entry: Mapping[str, Any], known: Mapping[str, Any], *, landed: bool) -> SpendRecord:
         """Return the record of an image task.
 
-        :param pixels: Of an image of it that is in place; None where none is.
+        :param known: What the manifest says of an image or a failure of it.
+        :param landed: Whether an image of it is in place.
         """
         model = _text(entry.get("model"))
         error = entry.get("error")
         expired = isinstance(error, dict) and error.get("code") == EXPIRED.code
         paid, listed = _micros(entry.get("cost_usd")), 0
-        outcome: Outcome = "missing" if pixels is None else "bought"
+        outcome: Outcome = "bought" if landed else "missing"
         if entry.get("status") == "failed" and not paid and not expired:
             outcome, paid = "refunded", 0
         elif paid is None:
-            paid = listed_price(model, _resolution(model, pixels))
+            paid = _listed_price(model, known)
             listed = paid or 0
         day = _day(entry.get("created_at")) or _day(entry.get("completed_at"))
         return SpendRecord(outcome, _text(entry.get("id")), *self._who, day, model, "", paid, listed)
@@ -268,11 +282,26 @@ def _stem(entry: Mapping[str, Any]) -> str:
     return _text(entry.get("uri")).rpartition("/")[2].rpartition(".")[0]
 
 
-def _resolution(model: str, pixels: tuple[Any, Any] | None) -> str:
+def _listed_price(model: str, known: Mapping[str, Any]) -> int | None:
+    """Return the list price of an image by its request, of which the submit task told; else by its pixels.
+
+    :param known: What the manifest says of the image, or of the failure.
+    """
+    asked = known.get("fields")
+    asked = asked if isinstance(asked, Mapping) else {}
+    references = asked.get("reference_images")
+    return listed_price(
+        model,
+        _text(asked.get("resolution")) or _resolution(model, known.get("width"), known.get("height")),
+        len(references) if isinstance(references, list) else 0,
+    )
+
+
+def _resolution(model: str, width: Any, height: Any) -> str:
     """Return the resolution of a model's image of so many pixels, empty where it is not known."""
-    if pixels is None or not all(isinstance(side, int) for side in pixels):
+    if not isinstance(width, int) or not isinstance(height, int):
         return ""
-    return catalogue.resolution_of(model, *pixels) or ""
+    return catalogue.resolution_of(model, width, height) or ""
 
 
 def _day(at: Any) -> str:

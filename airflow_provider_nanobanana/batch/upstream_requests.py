@@ -59,7 +59,8 @@ def push_request(
             "prompt": request.prompt[:_LONGEST_PROMPT],
             "model": request.model,
             "size": request.size,
-            "resolution": request.resolution,
+            # As it was sent: by it an image is priced.
+            "resolution": request.sent_resolution,
             "reference_images": [bare_link(reference) for reference in request.reference_images],
             "pixels": request.expected_pixels(),
         }

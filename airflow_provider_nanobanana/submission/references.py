@@ -301,9 +301,9 @@ class ReferenceUploader:
 
 def _warn_of_many(request: ImageRequest) -> None:
     documented = None if request.row is None else request.row.warn_references
-    if documented is not None and len(request.reference_images) > documented:
+    if documented is not None and request.sent_references > documented:
         said = "%d reference images; newer docs speak of at most %d for this model."
-        log.warning(said, len(request.reference_images), documented)
+        log.warning(said, request.sent_references, documented)
 
 
 def _uri_key(uri: str) -> str:

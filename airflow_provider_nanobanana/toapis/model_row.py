@@ -23,8 +23,12 @@ _PLACE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z_][A-Za-z0-9_]
 _TAKEN: Final = ("model", "prompt", "size", "n", "response_format", "client_business_id", "callback_url")
 _RATIO: Final = re.compile(r"[1-9][0-9]{0,3}:[1-9][0-9]{0,3}")
 _PIXELS: Final = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-#: The resolution of a request that says none; a model that takes no resolution takes it for that.
-_UNSAID: Final = "1K"
+#: What a request has that says no size or no resolution. A task's argument has them, too, so that nobody can tell
+#: whether they were said.
+UNSAID_SIZE: Final = "1:1"
+UNSAID_RESOLUTION: Final = "1K"
+#: Where some documented dialect puts reference images: ``extra_body`` may hold them at any of these.
+_REFERENCE_FIELDS: Final = ("reference_images", "image_urls")
 
 ImageFormat = Literal["jpeg", "png", "webp"]
 Pixels = tuple[int, int]
@@ -87,6 +91,11 @@ class Dialect(BaseModel):
             return None
         return str(said).upper() if self.resolution_case == "lower" else str(said)
 
+    def count_references(self, body: Mapping[str, Any]) -> int:
+        """Return how many reference images a body holds, wherever ``extra_body`` put them."""
+        held = (_get(body, place) for place in {*_REFERENCE_FIELDS, self.references})
+        return sum(len(links) if isinstance(links, list) else 1 for links in held if links)
+
 
 #: Dialects by a name of their own, for the rows; what each is documented for: ``docs/toapis.md``, "Models and sizes".
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -105,7 +114,8 @@ class ModelRow(BaseModel):
     :param dialect: One of :data:`DIALECTS` by name, or a mapping of the fields of :class:`Dialect`.
     :param sizes: The values of ``size``, ratios and words; None where any is sent and the service decides.
     :param pixel_sizes: Whether ``size`` may be pixels, too, such as ``1536x1024``.
-    :param resolutions: The values of ``resolution``; None where any is sent, empty where the model takes none.
+    :param resolutions: The values of ``resolution``; None where any is sent, empty where the model takes none. The
+        first is sent for a request that says none, where 1K is not among them.
     :param pixels: Width and height by size and resolution, where they are known; only those are compared with images.
     :param max_references: The most reference images.
     :param warn_references: Above so many a warning is logged, since sources differ; None for none.
@@ -194,10 +204,14 @@ class ModelRow(BaseModel):
         if size is not None and self.sizes is not None and not self._takes_size(size):
             allowed = ", ".join((*self.sizes, *(("pixels such as 1536x1024",) if self.pixel_sizes else ())))
             what = "ratio" if self.ratios == self.sizes and not self.pixel_sizes else "size"
-            faults.append(f"size {size!r:.40} is no {what} of {model_id}; allowed: {allowed}")
+            unsaid = " (the default)" if size == UNSAID_SIZE else ""
+            faults.append(f"size {size!r:.40}{unsaid} is no {what} of {model_id}; allowed: {allowed}")
         if resolution is not None and not self._takes_resolution(resolution):
             allowed = ", ".join(self.resolutions or ()) or "none, leave it out"
             faults.append(f"resolution {resolution!r:.40} is not offered by {model_id}; allowed: {allowed}")
+        if faults:
+            # It may have been sent before there were rows, and with another request everything is bought again.
+            faults[-1] += '. Keep what was made of it before: docs/requests.md, "A model of your own"'
         if references > self.max_references:
             faults.append(
                 f"reference_images has {references} entries; at most {self.max_references} are taken by {model_id}"
@@ -208,9 +222,18 @@ class ModelRow(BaseModel):
         return size in (self.sizes or ()) or (self.pixel_sizes and _PIXELS.fullmatch(size) is not None)
 
     def _takes_resolution(self, resolution: str) -> bool:
-        if self.dialect.resolution is None:
-            return resolution == _UNSAID
-        return self.resolutions is None or resolution in self.resolutions
+        if resolution == UNSAID_RESOLUTION:
+            return True
+        return self.dialect.resolution is not None and (self.resolutions is None or resolution in self.resolutions)
+
+    def sent_resolution(self, resolution: str) -> str:
+        """Return the resolution that is sent: the model's first one where none was said and it has no 1K.
+
+        The request stays what it is, and so does what was bought for it.
+        """
+        if resolution == UNSAID_RESOLUTION and self.resolutions and resolution not in self.resolutions:
+            return self.resolutions[0]
+        return resolution
 
     def pixel_size(self, size: str, resolution: str) -> Pixels | None:
         """Return the pixels (width, height) of a size at a resolution, or None where they are not known."""

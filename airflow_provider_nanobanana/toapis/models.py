@@ -23,7 +23,12 @@ from pydantic import (
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.fingerprint import canonical, unsigned
-from airflow_provider_nanobanana.toapis.model_row import MAX_REFERENCE_IMAGES, ModelRow
+from airflow_provider_nanobanana.toapis.model_row import (
+    MAX_REFERENCE_IMAGES,
+    UNSAID_RESOLUTION,
+    UNSAID_SIZE,
+    ModelRow,
+)
 from airflow_provider_nanobanana.toapis.request_values import (
     as_reference,
     as_text,
@@ -61,6 +66,7 @@ class ImageRequest(BaseModel):
     :param prompt: What the picture shows; not blank.
     :param size: Aspect ratio such as ``16:9``; pixels or words for some models (docs/requests.md).
     :param resolution: ``0.5K``, ``1K``, ``2K``, ``3K`` or ``4K``, in capitals for every model; each takes some of them.
+        ``1K`` is also what a request has that says none: where the model has no 1K, its first one is sent.
     :param reference_images: http(s) URLs, storage URIs or path objects, as many as the model takes; never data URIs.
     :param model: Model id; None stands for the connection's default.
     :param response_format: ``url`` or ``b64_json``.
@@ -71,8 +77,8 @@ class ImageRequest(BaseModel):
     model_config = _FROZEN
 
     prompt: str
-    size: str = "1:1"
-    resolution: str = "1K"
+    size: str = UNSAID_SIZE
+    resolution: str = UNSAID_RESOLUTION
     reference_images: tuple[str, ...] = ()
     model: str | None = None
     response_format: Literal["url", "b64_json"] = "url"
@@ -210,7 +216,7 @@ class ImageRequest(BaseModel):
             model,
             None if "size" in self.extra_body else self.size,
             None if _sets(self.extra_body, "resolution") else self.resolution,
-            len(self.reference_images),
+            self.sent_references,
         )
 
     def to_body(self, client_business_id: str | None = None) -> dict[str, Any]:
@@ -222,7 +228,8 @@ class ImageRequest(BaseModel):
         model = self.model or catalogue.DEFAULT_MODEL
         body: dict[str, Any] = {"model": model, "prompt": self.prompt, "size": self.size}
         if self.row is not None:
-            self.row.dialect.write(body, self.resolution, self.reference_images, self.response_format)
+            resolution = self.row.sent_resolution(self.resolution)
+            self.row.dialect.write(body, resolution, self.reference_images, self.response_format)
         if client_business_id is not None:
             body["client_business_id"] = client_business_id
         return self._with_extra(body)
@@ -237,6 +244,13 @@ class ImageRequest(BaseModel):
     def sent_resolution(self) -> str:
         """The resolution as it is sent, which ``extra_body`` may set; spelled in capitals, as in a request."""
         return self._sent_shape()[1]
+
+    @property
+    def sent_references(self) -> int:
+        """How many reference images are sent, those in ``extra_body`` included."""
+        if not self.extra_body or self.row is None:
+            return len(self.reference_images)
+        return self.row.dialect.count_references(self.to_body())
 
     @property
     def asked_images(self) -> Any:
@@ -255,13 +269,13 @@ class ImageRequest(BaseModel):
     @property
     def billed_references(self) -> int:
         """How many of its reference images the model's price list bills."""
-        return 0 if self.row is None else self.row.billed_references(len(self.reference_images))
+        return 0 if self.row is None else self.row.billed_references(self.sent_references)
 
     @property
     def billed_as(self) -> str:
         """What decides its price, for books: model id, resolution and, if any is billed, how many reference images."""
         words = [self.model or catalogue.DEFAULT_MODEL, self.sent_resolution]
-        return " ".join([*words, *([str(len(self.reference_images))] if self.billed_references else [])])
+        return " ".join([*words, *([str(self.sent_references)] if self.billed_references else [])])
 
     def list_price(self, overrides: catalogue.Prices | None = None) -> float | None:
         """Return the list price of its image in USD, reference images included; None where none is known.
@@ -270,8 +284,7 @@ class ImageRequest(BaseModel):
         """
         model = self.model or catalogue.DEFAULT_MODEL
         own = {model: self._own_row} if self._own_row else None
-        references = len(self.reference_images)
-        return catalogue.list_price(model, self.sent_resolution, overrides, own=own, references=references)
+        return catalogue.list_price(model, self.sent_resolution, overrides, own=own, references=self.sent_references)
 
     def expected_pixels(self) -> tuple[int, int] | None:
         """Return the width and height that the request as it is sent stands for, or None where they are not known."""

@@ -230,6 +230,27 @@ def test_what_a_download_says_of_money(image_task: dict[str, Any], expected: dic
     assert totals(content) == expected
 
 
+@pytest.mark.parametrize("listed", ["images", "failed"])
+@pytest.mark.parametrize(
+    ("model", "fields", "micro_usd"),
+    [
+        # Its table has no pixels of these.
+        ("gpt-image-2.5-flare", {"resolution": "2K"}, 20_000),
+        ("gpt-image-2.5-flare", {}, 15_000),
+        ("gpt-image-2.5-flare", None, 15_000),
+        ("gpt-image-2.5-flare", {"resolution": 2, "reference_images": "x"}, 15_000),
+        ("qwen-image-3.0", {"resolution": "1K", "reference_images": ["https://h/a.png"] * 2}, 36_000),
+    ],
+)
+def test_an_image_task_is_priced_by_its_request_where_the_submit_told_it(
+    listed: str, model: str, fields: Any, micro_usd: int
+) -> None:
+    image_task = {"id": "tsk_1", "status": "completed", "cost_usd": None, "model": model}
+    entry = {"id": "tsk_1", "index": 0, "width": 2048, "height": 2048, "fields": fields}
+    (record,) = records({**RUN, listed: [entry], "image_tasks": [image_task]})
+    assert (record.outcome, record.paid) == ("bought" if listed == "images" else "missing", micro_usd)
+
+
 def test_only_what_a_manifest_says_it_did_not_pay_is_remembered_as_in_place() -> None:
     reused = {**IMAGE, "reused": True, "id": None, "paid_usd": 0.0}
     found = manifest_records(manifest(reused, {**IMAGE, "request": 1, "reused": True}), PLACE)
@@ -256,6 +277,8 @@ def test_a_purchase_in_a_book_counts_at_list_price() -> None:
         {"prompt": "x", "reference_images": ["https://h/a.png"] * 2}, "qwen-image-3.0"
     ).billed_as
     assert billed == "qwen-image-3.0 1K 2"
+    spaced = booked_record("tsk_1", "hero", "my qwen 1K 2", at=None, base=base)
+    assert (spaced.model, booked_record("tsk_1", "hero", "my qwen 1K", at=None, base=base).model) == ("my qwen",) * 2
     assert booked_record("tsk_1", "hero", billed, at=None, base=base).paid == 36_000
     assert ImageRequest.parse({"prompt": "x", "reference_images": ["https://h/a.png"]}).billed_as == "nano_banana_2 1K"
 

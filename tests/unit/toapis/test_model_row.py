@@ -99,6 +99,11 @@ def test_what_a_row_leaves_out_is_not_judged_and_not_known() -> None:
         ({"size": "7:5"}, "size '7:5' is no ratio of mine; allowed: 1:1"),
         ({"resolution": "2K"}, "resolution '2K' is not offered by mine; allowed: none, leave it out"),
         ({"reference_images": [LINK, LINK]}, "has 2 entries; at most 1 are taken by mine"),
+        ({"extra_body": {"image_urls": [LINK, LINK]}}, "has 2 entries; at most 1 are taken by mine"),
+        (
+            {"reference_images": [LINK], "extra_body": {"reference_images": [LINK]}},
+            "has 2 entries; at most 1 are taken by mine",
+        ),
     ],
 )
 def test_what_a_row_says_is_kept_before_money(fields: dict[str, Any], said: str) -> None:
@@ -107,6 +112,42 @@ def test_what_a_row_says_is_kept_before_money(fields: dict[str, Any], said: str)
         body(own, **fields)
     assert said in caught.value.message and "Nothing was charged" in caught.value.message
     assert body(own)["size"] == "1:1"
+
+
+def test_a_default_that_a_row_does_not_allow_is_called_the_default() -> None:
+    with pytest.raises(InvalidRequest, match=r"size '1:1' \(the default\) is no ratio of mine; allowed: 16:9"):
+        body(row(sizes=["16:9"]))
+
+
+def test_the_first_resolution_of_a_row_without_1k_is_sent_where_none_is_said() -> None:
+    assert body(row(resolutions=["4K", "2K"]))["metadata"] == {"resolution": "4K"}
+    assert body(row(resolutions=["2K", "1K"]))["metadata"] == {"resolution": "1K"}
+    assert body(row())["metadata"] == {"resolution": "1K"}
+
+
+@pytest.mark.parametrize(
+    ("references", "extra_body", "number"),
+    [
+        ([LINK], {}, 1),
+        ([], {"image_urls": [LINK] * 4}, 4),
+        ([LINK], {"image_urls": [LINK] * 4}, 4),
+        ([LINK], {"reference_images": [LINK] * 2}, 3),
+        ([], {"image_urls": LINK}, 1),
+        ([LINK], {"image_urls": []}, 0),
+        ([LINK], {"image_urls": None}, 0),
+        ([LINK], {"metadata": {"watermark": False}}, 1),
+        ([], {"own": {"links": [{"url": LINK}] * 2}}, 2),
+    ],
+)
+def test_reference_images_count_wherever_they_are(
+    references: list[str], extra_body: dict[str, Any], number: int
+) -> None:
+    place = "own.links" if "own" in extra_body else "image_urls"
+    own = row(dialect={"references": place}, prices=0.03, reference_price=0.003)
+    asked = {"prompt": "x", "reference_images": references, "extra_body": extra_body}
+    request = ImageRequest.parse(asked, "mine", models={"mine": own})
+    assert (request.sent_references, request.list_price()) == (number, pytest.approx(0.03 + 0.003 * number))
+    assert request.billed_as == (f"mine 1K {number}" if number else "mine 1K")
 
 
 def test_a_stored_request_is_written_as_the_connection_says_by_now() -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, ImageTask
+from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus, parse_status
 
 GEMINI = "gemini-3.1-flash-image-preview"
@@ -68,6 +69,48 @@ def test_ratios_follow_the_model(model: str, size: str, allowed: bool) -> None:
         assert ImageRequest.parse({"prompt": "x", "size": size, "model": model}).size == size
     else:
         assert model in refusal(size=size, model=model)
+
+
+#: What 33a6c5a, before there were rows, made of these: names of files are from them.
+@pytest.mark.parametrize(
+    ("model", "fingerprint", "sent"),
+    [
+        ("doubao-seedream-4-5", "b804918f", "2K"),
+        ("doubao-seedream-5-0", "6146c25f", "2K"),
+        ("gpt-image-2", "ceba98ed", "1K"),
+        ("nano-banana-2", "6888f36f", "1K"),
+    ],
+)
+def test_a_request_that_says_no_resolution_is_what_it_was_with_any_model(
+    model: str, fingerprint: str, sent: str
+) -> None:
+    said_by_the_task = ImageRequest.parse({"prompt": "x", "model": model, "resolution": "1K"})
+    request = ImageRequest.parse({"prompt": "x", "model": model})
+    assert request == said_by_the_task
+    assert (request.fingerprint()[:8], request.sent_resolution) == (fingerprint, sent)
+    assert request.billed_as == f"{model} {sent}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "row", "fingerprint"),
+    [
+        (
+            {"model": "flux-kontext-pro", "resolution": "2K"},
+            {"dialect": "reference", "resolutions": None},
+            "1869b832",
+        ),
+        ({"model": "nano-banana", "resolution": "2K"}, {"resolutions": None}, "8eb70325"),
+        ({"model": "gemini-3-pro-image-preview", "size": "1:4"}, {"sizes": None}, "0af9e7fd"),
+        ({"model": "my-own"}, {"dialect": "guide"}, "8305d5dd"),
+    ],
+)
+def test_a_row_keeps_what_was_made_before_there_were_rows(
+    fields: dict[str, Any], row: dict[str, Any], fingerprint: str
+) -> None:
+    assert "docs/requests.md" in refusal(**fields)
+    settings = ToApisSettings(api_key="k", base_url="https://x.example", models={fields["model"]: row})
+    request = ImageRequest.parse({"prompt": "x", **fields}, models=settings.models)
+    assert request.fingerprint()[:8] == fingerprint
 
 
 @pytest.mark.parametrize(
