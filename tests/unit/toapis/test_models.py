@@ -108,7 +108,9 @@ def test_a_row_keeps_what_was_made_before_there_were_rows(
     fields: dict[str, Any], row: dict[str, Any], fingerprint: str
 ) -> None:
     assert "docs/requests.md" in refusal(**fields)
-    settings = ToApisSettings(api_key="k", base_url="https://x.example", models={fields["model"]: row})
+    settings = ToApisSettings.model_validate(
+        {"api_key": "k", "base_url": "https://x.example", "models": {fields["model"]: row}}
+    )
     request = ImageRequest.parse({"prompt": "x", **fields}, models=settings.models)
     assert request.fingerprint()[:8] == fingerprint
 
