@@ -433,10 +433,18 @@ def _plain(item: BatchItem) -> list[Any]:
 def _unpack(content: Any, models: catalogue.Rows) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
     """Return the items, those that an earlier list left over, and the digests of their references."""
     try:
-        items, former = ([_restored(*row, models=models) for row in content[name]] for name in ("items", "former"))
+        items, former = (
+            [_restored(*_with_position(position, row), models=models) for position, row in enumerate(content[name])]
+            for name in ("items", "former")
+        )
         return items, former, dict(content["digests"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
+
+
+def _with_position(position: int, row: list[Any]) -> list[Any]:
+    """Return a row as :func:`_plain` has it, also one of a batch that began before rows had data and versions."""
+    return [position, *row] if isinstance(row[0], Mapping) else row
 
 
 def _restored(index: int, request: Any, *rest: Any, models: catalogue.Rows) -> BatchItem:
@@ -447,8 +455,8 @@ def _restored(index: int, request: Any, *rest: Any, models: catalogue.Rows) -> B
 def _unpack_skipped(content: Any) -> list[SkippedRow]:
     """Return the rows that were left out of the list."""
     try:
-        return [SkippedRow(*row) for row in content["skipped"]]
-    except (KeyError, TypeError) as error:
+        return [SkippedRow(*row) for row in content.get("skipped", ())]
+    except (AttributeError, TypeError) as error:
         raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
 
 
