@@ -28,30 +28,47 @@ _PLAIN: Final = frozenset((str, int, float, bool, type(None)))
 _TAKEN: Final = "texts, numbers, true and false, dates and times, lists and mappings of them"
 
 
-def read_meta(values: Mapping[Any, Any]) -> dict[str, Any]:
+def read_meta(values: Mapping[Any, Any], left_out: list[str] | None = None) -> dict[str, Any]:
     """Return a row's own data as plain JSON of at most 2,048 bytes; what is not a number becomes None.
 
     Dates, times and durations become their ISO text, ``Decimal`` and ``UUID`` their text, scalars and arrays of numpy
     the Python values, an enum its value.
 
+    :param left_out: Takes the names of cells that are left out because they do not fit, as a table's long descriptions
+        and bytes do not; None refuses the row for them.
     :raises InvalidRequest: A key is no text, a value cannot be JSON, or it is too much; the cell is named.
     """
     meta = {}
     for key, value in values.items():
         if not isinstance(key, str):
             raise InvalidRequest(f"meta has the key {key!r:.40} ({type(key).__name__}); its keys are texts")
-        with readable(f"cell {key!r:.40}"):
-            meta[str.__str__(key)] = plain_cell(value, f"cell {key!r:.40}")
         if fault := text_fault(key):
             raise InvalidRequest(f"the name of cell {key!r:.40} {fault}")
+        try:
+            with readable(f"cell {key!r:.40}"):
+                meta[str.__str__(key)] = plain_cell(value, f"cell {key!r:.40}")
+        except InvalidRequest:
+            if left_out is None:
+                raise
+            left_out.append(key)
     if (size := len(json.dumps(meta))) > MAX_META:
         sizes = {key: len(json.dumps({key: value})) for key, value in meta.items()}
         largest = max(sizes, key=sizes.__getitem__)
-        raise InvalidRequest(
-            f"meta has {size:,} bytes of JSON, at most {MAX_META:,} are allowed; the largest cell is {largest!r:.40} "
-            f"({sizes[largest]:,})"
-        )
+        if left_out is None:
+            raise InvalidRequest(
+                f"meta has {size:,} bytes of JSON, at most {MAX_META:,} are allowed; the largest cell is "
+                f"{largest!r:.40} ({sizes[largest]:,})"
+            )
+        _leave_out_largest(meta, sizes, left_out)
     return meta
+
+
+def _leave_out_largest(meta: dict[str, Any], sizes: Mapping[str, int], left_out: list[str]) -> None:
+    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if len(json.dumps(meta)) <= MAX_META:
+            return
+        del meta[key]
+        left_out.append(key)
 
 
 def plain_cell(value: Any, what: str, depth: int = 0) -> Any:

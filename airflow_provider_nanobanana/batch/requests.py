@@ -6,13 +6,15 @@ Of a table the columns that are no fields are that data.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.cells import cell_text, json_cell, read_meta
+from airflow_provider_nanobanana.batch.cells import MAX_META, cell_text, json_cell, read_meta
 from airflow_provider_nanobanana.batch.prompt_template import PromptTemplate
+from airflow_provider_nanobanana.batch.row_locations import check_prompt
 from airflow_provider_nanobanana.batch.row_names import name_error, name_of_cell
 from airflow_provider_nanobanana.batch.rows import FIELDS, MAX_REQUESTS, NOTHING_SENT, read_rows
 from airflow_provider_nanobanana.toapis import catalogue
@@ -133,6 +135,13 @@ def parse_requests(
         requests.notes.append(
             f"Rows whose name cannot name a file: {made:,}; it was made one, and 'name' of their meta is what it was"
         )
+    if left_out := Counter(column for row in entries.values() for column in row.left_out):
+        listed = ", ".join(
+            f"{column:.40} (of {number:,} rows)" for column, number in left_out.most_common(_MOST_LISTED)
+        )
+        requests.notes.append(
+            f"Columns that meta leaves out, as it is plain JSON of at most {MAX_META:,} bytes a row: {listed}"
+        )
     common = given_fields(defaults)
     for index, row in entries.items():
         with requests.noting_faults(index):
@@ -160,6 +169,7 @@ class _Row:
     :param ambiguous: Columns that are in ``meta`` with another value, too.
     :param tabular: Whether it is the row of a table, whose columns may be called like fields by chance.
     :param made_name: Whether its name was made of a cell that could not name a file.
+    :param left_out: Columns that do not fit into its meta.
     """
 
     fields: Mapping[str, Any]
@@ -168,6 +178,7 @@ class _Row:
     ambiguous: frozenset[str] = frozenset()
     tabular: bool = False
     made_name: bool = False
+    left_out: tuple[str, ...] = ()
 
     def takes(self, template: PromptTemplate) -> bool:
         """Whether its prompt is made of a template; one of its own replaces that, unless it is in it."""
@@ -188,6 +199,7 @@ def _read_row(entry: Any, *, tabular: bool) -> _Row:
     if isinstance(entry, InvalidRequest):
         raise entry
     if isinstance(entry, str):
+        check_prompt(entry)
         return _Row({"prompt": entry}, None, {"prompt": entry})
     if isinstance(entry, ImageRequest):
         fields = entry.model_dump(exclude_unset=True)
@@ -236,12 +248,14 @@ def _read_table_row(entry: Mapping[Any, Any]) -> _Row:
         given["extra_body"] = given_fields(body)
     ambiguous = frozenset(key for key in more if key in fields)
     name = as_text(given.get("name"))
+    left_out: list[str] = []
     made_name = isinstance(name, str) and name_of_cell(name) not in ("", name)
     if made_name:
         given["name"] = name_of_cell(name)
         own = {"name": name, **own}
-    meta = read_meta({**own, **more})
-    return _Row(given, meta or None, {**more, **entry}, ambiguous, tabular=True, made_name=made_name)
+    meta = read_meta({**own, **more}, left_out)
+    columns = {**more, **entry}
+    return _Row(given, meta or None, columns, ambiguous, tabular=True, made_name=made_name, left_out=tuple(left_out))
 
 
 def own_data(meta: Any) -> Mapping[Any, Any]:

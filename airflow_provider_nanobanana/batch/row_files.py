@@ -13,9 +13,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Final
 
+from airflow_provider_nanobanana.batch.row_locations import allowed_files, suffix_of
 from airflow_provider_nanobanana.batch.rows import (
     FIELDS,
     MAX_REQUESTS,
@@ -51,38 +51,19 @@ _LASTING: Final = (
 _MOST_BYTES: Final = 256 * 1024 * 1024
 _LONGEST_LINE: Final = 1024 * 1024
 _CHUNK: Final = 64 * 1024
-_ROWS_AT_ONCE: Final = 1000
+#: Few: what a row takes unpacked is known when it is.
+_ROWS_AT_ONCE: Final = 100
 _BOMS: Final = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x03\x04": "a ZIP (Excel?)", b"\x1f\x8b": "gzip"}
 _UTF8_BOM: Final = b"\xef\xbb\xbf"
 _DELIMITERS: Final = (",", ";", "\t", "|")
 #: Excel's own first line.
 _SEPARATOR_LINE: Final = re.compile(r"sep=(.)\s*", re.IGNORECASE)
-#: A text that is nothing but the URI of a file, or an absolute path.
-_LOCATION: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[^\r\n]+")
-#: What people give for a table all the same.
-_OTHER_TABLES: Final = re.compile(r"\.(gz|bz2|xz|zip|zst|tsv|json|xlsx?|ods|orc|avro|arrow|feather)")
-
-
-def names_path(value: Any) -> bool:
-    """Whether a value is a path object (``pathlib.Path``, ``ObjectStoragePath``)."""
-    return not isinstance(value, (str, bytes)) and isinstance(as_reference(value), str)
-
-
-def names_row_file(text: str, *, bare: bool = False) -> bool:
-    """Whether a text is the URI or the path of a file of rows, and no prompt.
-
-    :param bare: Whether a relative path is one, too.
-    :raises InvalidRequest: It names a table in a format that is not read.
-    """
-    if not (bare or _LOCATION.fullmatch(text.strip())) or len(text.splitlines()) != 1:
-        return False
-    suffix = _suffix(text)
-    if _OTHER_TABLES.fullmatch(suffix):
-        raise InvalidRequest(
-            f"{shown(text.strip())!r:.200} is no file of rows that can be read ({suffix}): give {_allowed()}, "
-            f"unpacked. {NOTHING_SENT}"
-        )
-    return suffix in _READERS
+#: What an export writes where there is no value, as pandas reads it; NA is left: it is Namibia, too.
+_NO_VALUE: Final = frozenset({"NULL", "null", "NaN", "nan", "N/A", "n/a", "<NA>"})
+#: What a spreadsheet writes where a formula failed.
+_FORMULA_ERRORS: Final = frozenset(
+    {"#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "#SPILL!", "#CALC!"}
+)
 
 
 def read_row_file(path_or_uri: str | os.PathLike[str]) -> Rows:
@@ -94,9 +75,9 @@ def read_row_file(path_or_uri: str | os.PathLike[str]) -> Rows:
     """
     uri = str(as_reference(path_or_uri))
     what = f"{shown(uri)!r:.200}"
-    reader = _READERS.get(_suffix(uri))
+    reader = _READERS.get(suffix_of(uri))
     if reader is None:
-        raise InvalidRequest(f"{what} is no file of rows: give {_allowed()}. {NOTHING_SENT}")
+        raise InvalidRequest(f"{what} is no file of rows: give {allowed_files()}. {NOTHING_SENT}")
     if uri.lower().startswith(("http://", "https://")):
         raise InvalidRequest(f"{what} is a link: give rows in a storage, or read them in a task before. {NOTHING_SENT}")
     try:
@@ -124,14 +105,6 @@ def _opened(uri: str) -> Any:
     path = object_path(uri)
     require_connection(path, shown(uri))
     return file_system(path, shown(uri)).open(str(path.path), "rb")
-
-
-def _suffix(uri: str) -> str:
-    return PurePosixPath(uri.strip().partition("?")[0]).suffix.lower()
-
-
-def _allowed() -> str:
-    return f"CSV, JSON lines or Parquet ({', '.join(_READERS)})"
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
@@ -178,10 +151,23 @@ def _csv_entries(reader: Any, header: Sequence[str], what: str) -> list[Any]:
             raise InvalidRequest(_unnamed_column(unnamed, what))
         if cells[0].strip() and not header[0]:
             raise InvalidRequest(_unnamed_column(0, what))
-        # What a person typed for us has no blanks around it; data of the user's own stays as it is.
-        pairs = ((name, cell.strip() if name in FIELDS else cell) for name, cell in zip(header, cells, strict=True))
-        entries.append({name: cell for name, cell in pairs if name})
+        row = {name: _csv_cell(cell, is_field=name in FIELDS) for name, cell in zip(header, cells, strict=True) if name}
+        wrong = next((name for name in row if name in FIELDS and row[name] in _FORMULA_ERRORS), None)
+        entries.append(
+            row if wrong is None else InvalidRequest(f"cell {wrong!r} is {row[wrong]}: a formula of the table failed")
+        )
     return entries
+
+
+def _csv_cell(cell: str, *, is_field: bool) -> str | None:
+    """Return a cell, None for what an export writes where there is no value.
+
+    What is typed for us has no blanks around it; data of the user's own stays as it is.
+    """
+    bare = cell.strip()
+    if bare in _NO_VALUE or (bare in _FORMULA_ERRORS and not is_field):
+        return None
+    return bare if is_field else cell
 
 
 def _unnamed_column(position: int, what: str) -> str:
@@ -215,6 +201,11 @@ def _read_json_lines(file: BinaryIO, what: str) -> Rows:
             continue
         if len(entries) > MAX_REQUESTS:
             break
+        if not entries and line.lstrip().startswith(b"["):
+            raise InvalidRequest(
+                f"{what} begins with a list, and JSON lines have one object a line: write each row on a line of its "
+                f'own, without commas between (pandas: to_json(..., orient="records", lines=True)). {NOTHING_SENT}'
+            )
         entries.append(_json_entry(line, number))
     return Rows(not_too_many(entries), tabular=True)
 
@@ -251,11 +242,16 @@ def _read_parquet(file: BinaryIO, what: str) -> Rows:
     if sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups)) > _MOST_BYTES:
         raise _too_large(what)
     names = opened.schema_arrow.names
-    return table_rows(names, _parquet_rows(opened))
+    return table_rows(names, _parquet_rows(opened, what))
 
 
-def _parquet_rows(opened: Any) -> Iterator[Sequence[Any]]:
+def _parquet_rows(opened: Any, what: str) -> Iterator[Sequence[Any]]:
+    """Yield the rows; texts that repeat take little in the file, and each its own room here."""
+    size = 0
     for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE):
+        size += batch.nbytes
+        if size > _MOST_BYTES:
+            raise _too_large(what)
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 

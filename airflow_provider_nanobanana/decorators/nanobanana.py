@@ -75,7 +75,8 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
         return template
 
     def _read_requests(self, context: Context) -> Any:
-        from airflow_provider_nanobanana.batch.row_files import names_path, names_row_file, read_row_file
+        from airflow_provider_nanobanana.batch.row_files import read_row_file
+        from airflow_provider_nanobanana.batch.row_locations import names_path, names_row_file
 
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         given = self.python_callable(*self.op_args, **kwargs)

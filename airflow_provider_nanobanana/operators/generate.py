@@ -390,7 +390,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         :raises InvalidRequest: Nothing is given, or requests is a text that names no file of rows.
         """
         from airflow_provider_nanobanana.batch.items import EmptyBatch
-        from airflow_provider_nanobanana.batch.row_files import names_path, names_row_file, read_row_file
+        from airflow_provider_nanobanana.batch.row_files import read_row_file
+        from airflow_provider_nanobanana.batch.row_locations import check_prompt, names_path, names_row_file
 
         prompt = one_prompt(self.prompt)
         given = self._all_requests()
@@ -405,6 +406,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 "nothing. Nothing was sent and nothing was charged; a retry would meet the same."
             )
         if given is None:
+            check_prompt(prompt)
             return prompt
         if names_path(given) or (isinstance(given, str) and names_row_file(given, bare=True)):
             return read_row_file(given)

@@ -113,6 +113,7 @@ def test_a_changed_price_buys_nothing_and_another_variant_does(with_store: Gener
         ({"requests": "file:///nowhere/rows.csv"}, "cannot be read (FileNotFoundError"),
         ({"requests": "a kite"}, "names no file of rows"),
         ({"requests": "s3://bucket/rows.xlsx"}, "no file of rows that can be read"),
+        ({"prompt": "s3://bucket/rows.csv", "requests": None}, "file of rows and no prompt"),
         ({"requests": ["a"], "variants": 0}, "variants is a whole number from 1 to 100"),
         ({"requests": ["a"], "variants": "three"}, "variants is a whole number from 1 to 100"),
         ({"requests": ["a"], "variants": True}, "variants is a whole number from 1 to 100"),
@@ -141,7 +142,11 @@ def test_requests_that_turn_out_to_be_nothing_do_not_make_the_template_a_prompt(
 
 
 @pytest.mark.parametrize(
-    "text", ["s3://bucket/rows.xlsx", "/data/rows.csv.gz", "file:///nowhere/rows.csv", "https://host/rows.csv"]
+    "text",
+    [
+        *("s3://bucket/rows.xlsx", "/data/rows.csv.gz", "file:///nowhere/rows.csv", "https://host/rows.csv"),
+        *("data/products.csv", "products.xlsx"),
+    ],
 )
 def test_a_function_that_returns_where_a_table_is_buys_no_picture_of_the_address(
     with_store: GenerateTask, text: str

@@ -142,3 +142,10 @@ def test_what_is_no_single_text_is_a_fault_of_the_cell(value: Any, words: str) -
     with pytest.raises(InvalidRequest) as caught:
         cell_text(value, "colour")
     assert caught.value.message.startswith(f"cell 'colour' {words}")
+
+
+def test_what_does_not_fit_is_left_out_where_it_may_be() -> None:
+    left_out: list[str] = []
+    values = {"sku": 7, "image": b"xx", "html": "x" * 3000, "text": "y" * 1500, "more": "z" * 1000}
+    assert read_meta(values, left_out) == {"sku": 7, "more": "z" * 1000}
+    assert left_out == ["image", "html", "text"]

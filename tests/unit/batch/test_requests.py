@@ -51,6 +51,16 @@ def test_too_much_meta_is_a_fault_of_row_and_cell() -> None:
     assert "#0 'K'" in message and "largest cell is 'text'" in message
 
 
+def test_a_table_s_long_descriptions_are_left_out_of_meta_and_can_be_in_the_prompt() -> None:
+    frame = pd.DataFrame({"name": ["K", "B"], "text": ["x " * 1300, "short"], "photo": [b"1", b"2"], "price": [1, 2]})
+    notes: list[str] = []
+    taken = take(frame, "{text}, studio", on_note=notes.append)
+    assert [item.meta for item in taken] == [{"price": 1}, {"text": "short", "price": 2}]
+    assert len(taken[0].request.prompt) == 2608
+    (note,) = notes
+    assert note.endswith("at most 2,048 bytes a row: photo (of 2 rows), text (of 1 rows)")
+
+
 # --- templates ------------------------------------------------------------------------------------------------------
 
 
@@ -117,6 +127,11 @@ def test_a_template_that_no_row_would_use_is_refused(given: Any) -> None:
     assert prompts(given, "{prompt}, studio light")[0] == "a kite, studio light"
     # A blank one is none.
     assert prompts(given, " ")[0] == "a kite"
+
+
+@pytest.mark.parametrize("text", ["rows.csv", "s3://bucket/rows.parquet", "https://host/rows.jsonl"])
+def test_a_file_among_prompts_is_the_fault_of_its_entry(text: str) -> None:
+    assert "is a file of rows and no prompt" in refusal(["a kite", text]) and "#1" in refusal(["a kite", text])
 
 
 def test_rows_that_replace_the_template_are_counted_for_the_log() -> None:

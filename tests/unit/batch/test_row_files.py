@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from airflow_provider_nanobanana.batch.items import build_items
-from airflow_provider_nanobanana.batch.row_files import names_path, names_row_file, read_row_file
+from airflow_provider_nanobanana.batch.row_files import read_row_file
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from tests.support.batch import MODEL, items, no_storage
 
@@ -68,6 +68,38 @@ def test_blanks_around_a_field_are_none_of_it(tmp_path: Path) -> None:
     )
     assert (item.name, item.request.prompt, item.request.size) == ("K1", "a kite", "16:9")
     assert item.request.reference_images == ("s3://b/a.png",) and item.meta == {"note": " as it is "}
+
+
+def test_what_an_export_writes_for_no_value_is_none(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("name,prompt,size,colour\nK,a,NULL,nan\nnull,b, NaN ,#REF!\nNA,c,N/A,None\n")
+    taken = items(read_row_file(tmp_path / "rows.csv"))
+    assert [(item.name, item.request.size, item.meta) for item in taken] == [
+        ("K", "1:1", None),
+        (None, "1:1", None),
+        ("NA", "1:1", {"colour": "None"}),
+    ]
+    for cell in ("NULL", "N/A", "nan", "null"):
+        assert "#0: prompt is blank" in refusal(tmp_path / "rows.csv", f"name,prompt\n,{cell}\n".encode()).replace(
+            "prompt Field required", "prompt is blank"
+        )
+    assert "#0: cell 'prompt' is #REF!" in refusal(tmp_path / "rows.csv", b"name,prompt\n,#REF!\n")
+
+
+def test_a_list_is_not_taken_for_json_lines(tmp_path: Path) -> None:
+    content = b'[\n{"prompt": "a"},\n{"prompt": "b"}\n]\n'
+    assert "begins with a list, and JSON lines have one object a line" in refusal(tmp_path / "rows.jsonl", content)
+
+
+def test_parquet_is_bounded_by_what_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that repeats is in the file once."""
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"prompt": ["a"] * 5000, "html": ["x" * 20_000] * 5000})
+    parquet.write_table(table, path)
+    assert path.stat().st_size < 200_000
+    monkeypatch.setattr("airflow_provider_nanobanana.batch.row_files._MOST_BYTES", 50_000_000)
+    assert "has more than 50,000,000 bytes" in refusal(path)
+    monkeypatch.setattr("airflow_provider_nanobanana.batch.row_files._MOST_BYTES", 110_000_000)
+    assert len(rows_of(path)) == 5000
 
 
 def test_fields_of_a_text_file_may_hold_json(tmp_path: Path) -> None:
@@ -200,32 +232,3 @@ def test_what_cannot_be_read_is_said_without_secrets(uri: str, words: str) -> No
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").mkdir()
     assert "IsADirectoryError" in refusal(tmp_path / "rows.csv")
-
-
-@pytest.mark.parametrize(
-    ("text", "names", "bare"),
-    [
-        ("a kite", False, False),
-        ("s3://conn@bucket/rows.csv", True, True),
-        ("s3://bucket/rows.CSV?versionId=1", True, True),
-        ("/data/my rows.parquet", True, True),
-        (" /data/rows.jsonl\n", True, True),
-        ("rows.csv", False, True),
-        ("draw s3://bucket/rows.csv", False, True),
-        ("s3://bucket/rows.csv\nas a picture", False, False),
-        ("s3://bucket/picture.png", False, False),
-        ("", False, False),
-    ],
-)
-def test_a_location_is_told_from_a_prompt(text: str, names: bool, bare: bool) -> None:
-    assert (names_row_file(text), names_row_file(text, bare=True)) == (names, bare)
-
-
-@pytest.mark.parametrize("suffix", ["xlsx", "csv.gz", "tsv", "json", "feather"])
-def test_a_table_in_another_format_is_no_prompt(suffix: str) -> None:
-    with pytest.raises(InvalidRequest, match="no file of rows that can be read"):
-        names_row_file(f"s3://bucket/rows.{suffix}")
-
-
-def test_a_path_object_is_told_from_a_text(tmp_path: Path) -> None:
-    assert names_path(tmp_path) and not names_path(str(tmp_path)) and not names_path(b"/tmp") and not names_path(["a"])
