@@ -274,7 +274,7 @@ class BatchPreparation:
         if self.policy.reuse_existing:
             in_place = find_numbered(self.downloader.store, count_unnamed(items))
             items = take_numbers(items, in_place, still_expected(ledger, self.session.clock()))
-        items = self._with_versions(items)
+        items = self._with_versions(items, skipped)
         check_room(self.store, len(items))
         content = _pack(items, references.digests, self._left_over(items, ledger), skipped)
         content["prepared"] = dict(references.prepared)
@@ -289,9 +289,9 @@ class BatchPreparation:
         checkpoint.save_input(self.store, snapshot)
         return content, snapshot
 
-    def _with_versions(self, items: list[BatchItem]) -> list[BatchItem]:
+    def _with_versions(self, items: list[BatchItem], skipped: Sequence[SkippedRow]) -> list[BatchItem]:
         """Return the items with the version of each that this round is to have."""
-        redo = redo_keys(self.spec.redo, items)
+        redo = redo_keys(self.spec.redo, items, skipped)
         if self.policy.reuse_existing:
             # The run's, not the task instance's: whatever task of it makes the same image shares it.
             run = self.attempt.scope[:-2]

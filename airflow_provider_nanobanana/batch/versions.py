@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
-    from airflow_provider_nanobanana.batch.items import BatchItem
+    from airflow_provider_nanobanana.batch.items import BatchItem, SkippedRow
     from airflow_provider_nanobanana.landing.image_store import ImageStore, StoredImage
 
 log = LineLogger(__name__)
@@ -29,11 +29,12 @@ _THREADS: Final = 8
 _MOST_LISTED: Final = 10
 
 
-def redo_keys(redo: Iterable[str], items: Sequence[BatchItem]) -> set[str]:
+def redo_keys(redo: Iterable[str], items: Sequence[BatchItem], skipped: Sequence[SkippedRow] = ()) -> set[str]:
     """Return the keys of the items of which a new version is wanted.
 
     :param redo: Of each a name, what the log calls it (``SKU-001/2``: of a name one variant), the position of its
         request (from 0) in digits, or a URI or file name of any of its versions; a name comes first.
+    :param skipped: The rows that were left out of the list.
     :raises InvalidRequest: An entry names no item; nothing was sent.
     """
     chosen: set[str] = set()
@@ -46,10 +47,12 @@ def redo_keys(redo: Iterable[str], items: Sequence[BatchItem]) -> set[str]:
     if unknown:
         labels = [*dict.fromkeys(item.label for item in items if item.name)][:_MOST_LISTED]
         allowed = f"names such as {', '.join(map(repr, labels))}" if labels else "positions, as no request has a name"
+        left_out = [row for row in skipped if {row.name, str(row.index)} & {entry.strip() for entry in unknown}]
+        why = "".join(f" Row {row.label} was skipped: {row.message.rstrip('.')}." for row in left_out[:_MOST_LISTED])
         raise InvalidRequest(
             f"redo names {', '.join(f'{entry!r:.80}' for entry in unknown[:_MOST_LISTED])}, which is none of the "
             f"{len(items):,} images of this task; allowed: {allowed}, a position from 0 to "
-            f"{max(item.index for item in items)}, or the URI of an image that is in place. Nothing was sent and "
+            f"{max(item.index for item in items)}, or the URI of an image that is in place.{why} Nothing was sent and "
             "nothing was charged. Fix redo and clear the task (or trigger a run); a retry would meet the same."
         )
     return chosen

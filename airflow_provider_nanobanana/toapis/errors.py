@@ -238,7 +238,7 @@ class ImageSuspect(ToApisError):
     """The image is whole and paid, and most likely not what was asked for: empty, another's bytes, another size."""
 
     charged: Charged = "yes"
-    first_step = "Look at the pictures below: redo them, or set on_suspect='warn'; clear."
+    first_step = "Look at the pictures: redo in a new run, or set on_suspect='warn' and clear."
 
 
 class StorageFailed(ToApisError):

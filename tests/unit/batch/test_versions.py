@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.batch.items import BatchItem, build_items
+from airflow_provider_nanobanana.batch.items import BatchItem, SkippedRow, build_items
 from airflow_provider_nanobanana.batch.versions import VersionChoice, redo_keys
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
@@ -66,6 +66,12 @@ def test_what_is_allowed_is_listed_once_and_can_be_taken() -> None:
     with pytest.raises(InvalidRequest) as refused:
         redo_keys(["cup/3"], VARIANTS)
     assert "names such as 'cup/2026-11-26.1', 'cup/2026-11-26.2', a position" in refused.value.message
+
+
+@pytest.mark.parametrize("entry", ["jug", "7"])
+def test_a_row_that_was_skipped_is_said_to_be(entry: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"Row #7 'jug' was skipped: the prompt is empty\. Nothing"):
+        redo_keys(["cup", entry], ITEMS, [SkippedRow(7, "jug", "the prompt is empty"), SkippedRow(8, None, "no")])
 
 
 def test_a_race_that_was_lost_is_not_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
