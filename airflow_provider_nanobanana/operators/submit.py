@@ -26,6 +26,7 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import one_line
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank
+from airflow_provider_nanobanana.toapis.text_lines import fold
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
 
@@ -160,11 +161,8 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         """Stop, and log what a killed attempt leaves behind: the service has no cancel."""
         self._stop()
         left = self._submission.left_behind() if self._submission else ""
-        log.warning(
-            "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear of this task, finds "
-            "it. %s",
-            left,
-        )
+        said = "Killed. A submit that has left goes on and stays paid; the next attempt, or a clear, finds it."
+        self.log.warning(fold(f"{said}\n{left}" if left else said))
 
     def _submit(self, context: Context, queue_deadline: float | None = None) -> str:
         with airflow_errors():
