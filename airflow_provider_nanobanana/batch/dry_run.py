@@ -54,11 +54,10 @@ def dry_run_result(state: BatchState) -> dict[str, Any]:
             "in_place": counts["in_place"],
             "to_buy": counts["to_buy"],
             "perhaps_paid": counts["perhaps_paid"],
-            "failed": counts["failed"],
             "estimate_usd": round(estimate.total_usd, 6),
             "without_price": estimate.unknown,
             "within_max_cost": estimate.within_images,
-            "skipped_count": len(state.skipped),
+            **_keys_of_a_run(state, counts),
             "skipped": [
                 {"request": row.index, "name": row.name, "message": row.message} for row in state.skipped[:MOST_LISTED]
             ],
@@ -68,13 +67,39 @@ def dry_run_result(state: BatchState) -> dict[str, Any]:
     return value
 
 
+def _keys_of_a_run(state: BatchState, counts: Counter[str]) -> dict[str, Any]:
+    """Return what the tasks behind look for in the result of a run, as far as there is anything of it."""
+    return {
+        "failed": [],
+        "quarantined": [],
+        "abandoned": [],
+        "count": counts["in_place"],
+        "failed_count": counts["failed"],
+        "extra_count": 0,
+        "skipped_count": len(state.skipped),
+        "cost_usd": 0.0,
+        "paid_usd": 0.0,
+        "lost_race": 0.0,
+        "shared": 0,
+        "reused": counts["in_place"],
+        "manifest": None,
+        "truncated": len(state.items) > MOST_LISTED,
+    }
+
+
 def dry_run_line(result: dict[str, Any]) -> str:
     """Return a dry run in words, for the log."""
-    parts = {"in place": "in_place", "to buy": "to_buy", "perhaps paid": "perhaps_paid", "failed before": "failed"}
+    parts = {
+        "in place": "in_place",
+        "to buy": "to_buy",
+        "perhaps paid": "perhaps_paid",
+        "failed before": "failed_count",
+    }
     counts = ", ".join(f"{result[key]:,} {words}" for words, key in parts.items() if result[key])
     skipped = f"; rows skipped: {result['skipped_count']:,}" if result["skipped_count"] else ""
+    images = "1 image" if result["requests"] == 1 else f"{result['requests']:,} images"
     return (
-        f"Dry run: of {result['requests']:,} images {counts}; a run now would pay about "
+        f"Dry run: of {images} {counts}; a run now would pay about "
         f"{format_usd(result['estimate_usd'])}{skipped}. Nothing was bought."
     )
 

@@ -135,7 +135,8 @@ class BatchReport:
         parts = ", ".join(f"{words}: {number:,}" for words, number in others.items() if number)
         place = f"{len(self.stored):,} ({parts})" if parts else f"{len(self.stored):,}"
         money = failure_text.money_in_words(self._totals)
-        return f"Images in place: {place}, missing: {len(self.failed):,}; {money}"
+        skipped = f"; rows skipped: {len(self._skipped):,}" if self._skipped else ""
+        return f"Images in place: {place}, missing: {len(self.failed):,}{skipped}; {money}"
 
 
 def _in_order(outcomes: Iterable[Outcome]) -> list[Outcome]:

@@ -60,6 +60,7 @@ def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, fo
     # The first is in place, and listed again.
     again = generate(folder, "tuesday", [ROWS[0], {"prompt": "a Running Shoe, poster"}], size="3:4", variant="autumn")
     assert again.result["reused"] == 1
+    generate(folder, "wednesday", [ROWS[1]], size="3:4", variant="autumn")
     (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
     (output,) = [each.text for each in snippets("text") if each.page == "results.md"]
     shown = str(duckdb.sql(query.replace(SHOWN, str(folder))))
@@ -69,7 +70,7 @@ def test_one_query_finds_last_week_s_pictures_of_a_prompt(emulator: Emulator, fo
 
 
 LINE = {
-    **{"uri": "file:///x/a.png", "name": "A", "variant": "", "version": 1, "prompt": "a running shoe", "meta": None},
+    **{"name": "A", "variant": "", "version": 1, "prompt": "a running shoe", "meta": None},
     **{"width": 1, "height": 1, "reused": False, "sha256": "ab", "cost_usd": 0.025},
 }
 
@@ -98,10 +99,27 @@ def test_the_query_answers_right_when_runs_have_grown_different(
     index.mkdir(parents=True)
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     for number, fields in enumerate([*[first] * 40, then]):
-        (index / f"m{number:03}.jsonl").write_text(json.dumps({**LINE, "written_at": now, **fields}) + "\n")
+        line = {**LINE, "uri": f"file:///x/{number}.png", "written_at": now, **fields}
+        (index / f"m{number:03}.jsonl").write_text(json.dumps(line) + "\n")
     (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
     found = duckdb.execute(query.replace(SHOWN, str(folder))).fetchall()
     assert row in [each[:3] for each in found]
+
+
+def test_the_query_takes_the_newest_version(emulator: Emulator, folder: Path) -> None:
+    import duckdb
+
+    generate(folder, "monday", [*ROWS, "a running shoe", "a running shoe"])
+    generate(folder, "tuesday", ROWS, redo="SKU-007")
+    generate(folder, "wednesday", ROWS)
+    (query,) = [each.text for each in snippets("sql") if each.page == "results.md"]
+    found = duckdb.execute(query.replace(SHOWN, str(folder))).fetchall()
+    assert [(row[0], "-v2." in row[-1]) for row in found] == [
+        ("SKU-007", True),
+        ("SKU-008", False),
+        (None, False),
+        (None, False),
+    ]
 
 
 def test_the_query_of_runs_that_made_nothing_finds_nothing(folder: Path) -> None:

@@ -239,7 +239,7 @@ def test_a_dry_run_between_two_tries_buys_and_forgets_nothing(batch: GenerateTas
     paid = batch.charges
     dry = batch.attempt(requests=["a", "b"], dry_run=True)
     assert dry.error is None and batch.charges == paid
-    assert dry.result["in_place"] + dry.result["to_buy"] + dry.result["perhaps_paid"] + dry.result["failed"] == 2
+    assert dry.result["in_place"] + dry.result["to_buy"] + dry.result["perhaps_paid"] + dry.result["failed_count"] == 2
     assert batch.attempt(requests=["a", "b"]).error is None
     assert batch.charges == 2
 
@@ -275,7 +275,19 @@ def test_the_table_of_the_docs_becomes_what_the_docs_show(with_store: GenerateTa
     assert made == table("tables.md", "# From a table to pictures")
 
 
-def test_the_keys_of_a_dry_run_are_those_of_the_docs(with_store: GenerateTask) -> None:
+def test_the_keys_of_a_dry_run_are_those_of_the_docs_and_of_a_run(with_store: GenerateTask) -> None:
     result = with_store.attempt(requests=["a"], dry_run=True).result
+    with_store.clear()
+    of_a_run = with_store.attempt(requests=["a"]).result
     described = {key for row in table("tables.md", "## Dry run") for key in quoted(row[0])}
-    assert described == set(result)
+    assert described | set(of_a_run) == set(result)
+    kinds = {key: type(value) for key, value in of_a_run.items() if key != "manifest"}
+    assert {key: type(result[key]) for key in kinds} == kinds and result["manifest"] is None
+
+
+def test_the_last_line_says_how_many_rows_were_skipped(
+    with_store: GenerateTask, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert with_store.attempt(requests=["a", "", ""], on_bad_row="skip").error is None
+    assert "Images in place: 1, missing: 0; rows skipped: 2; the batch has cost $0.025" in caplog.text
