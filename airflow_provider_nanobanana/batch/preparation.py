@@ -326,6 +326,9 @@ class BatchPreparation:
                 "that try, so that nothing is bought twice. Clear the task once more to take the new list.",
                 snapshot.try_number,
             )
+        elif self.attempt.try_number > snapshot.try_number:
+            # What a file or a function gives by now is not asked for again.
+            log.info("Requests: as try %d read them; a clear reads them anew", snapshot.try_number)
 
     def _build_state(
         self,

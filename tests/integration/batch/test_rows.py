@@ -171,6 +171,21 @@ def test_the_log_says_how_many_rows_replace_the_template(
     assert "replaces the template: 1 of 2" in " ".join(caplog.text.split())
 
 
+def test_a_retry_says_that_it_goes_on_with_the_file_as_it_was_read(
+    with_store: GenerateTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("name,prompt\nK,a kite\nB,[[fail]] a boat\n")
+    with_store.attempt(requests=rows.as_uri())
+    assert "as try" not in caplog.text
+    rows.write_text("name,prompt\nK,a kite\nB,a boat\n")
+    with_store.attempt(requests=rows.as_uri())
+    assert "Requests: as try 1 read them; a clear reads them anew" in caplog.text
+    with_store.clear()
+    assert with_store.attempt(requests=rows.as_uri()).error is None and with_store.charges == 2
+
+
 # --- dry runs -------------------------------------------------------------------------------------------------------
 
 
