@@ -152,6 +152,7 @@ class BatchPreparation:
             self.session, digests=digests, bound=True, prepare=self.spec.prepare_references
         )
         references.prepared.update(content.get("prepared", {}))
+        references.expect(item.request for item in (*items, *former))
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
         state.skipped = _unpack_skipped(content)
         state.claims = self._claims(state.checkpoints)
@@ -264,6 +265,7 @@ class BatchPreparation:
                 models=self.session.settings.models,
                 digest_of=references.digest,
                 each=pool.map,
+                references=references,
                 template=self.spec.template,
                 variants=self.spec.variants,
                 on_skipped=skipped.append if self.spec.skips_bad_rows else None,

@@ -120,6 +120,16 @@ class BatchState:
         """Return what the ledger knows of an item."""
         return self.ledger.get(item.key)
 
+    def prepared_references(self) -> dict[str, str]:
+        """Return what was done to the reference images that this task instance sent, in words, by URI without query."""
+        own = (item for item in (*self.items, *self.former_items) if self._is_sent_here(item))
+        sent = {uri.partition("?")[0] for item in own for uri in item.request.reference_images}
+        return {uri: done for uri, done in self.references.prepared.items() if uri in sent}
+
+    def _is_sent_here(self, item: BatchItem) -> bool:
+        entry = self.entry(item)
+        return not entry.shared and (entry.record is not None or entry.status == "landed")
+
     def pending(self) -> list[BatchItem]:
         """Return the items that this attempt has no image task for yet, in the order of the requests."""
         return [item for item in self.items if self._stage(item) == "pending"]

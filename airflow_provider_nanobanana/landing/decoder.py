@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -47,6 +47,8 @@ from airflow_provider_nanobanana.landing.decoder_messages import (
     FILE,
     FIT,
     LENGTH,
+    fit_for,
+    formats_of,
     from_json,
     receive,
 )
@@ -116,14 +118,15 @@ def decode_reference(data: bytes) -> ImageFacts:
     return _decoder.inspect(io.BytesIO(data), len(data), reference=True)
 
 
-def fit_reference(data: bytes) -> FittedReference:
+def fit_reference(data: bytes, formats: Collection[str] = fitting.FORMATS) -> FittedReference:
     """Check that the content is one complete image of up to 80 megapixels, and make it fit for the service.
 
+    :param formats: Those that its model takes.
     :raises ImageInvalid: As :func:`inspect_reference`.
     :raises ImageTooCostly: It takes more than 40 s of processor time or 2 GiB, or crashes the decoder.
     :raises StorageFailed: This machine could not decode it now.
     """
-    return _decoder.fit(data)
+    return _decoder.fit(data, formats)
 
 
 class Decoder:
@@ -144,9 +147,9 @@ class Decoder:
         outcome = self._outcome(file, size, CHECK_REFERENCE if reference else CHECK)
         return outcome.facts if isinstance(outcome, FittedReference) else outcome
 
-    def fit(self, data: bytes) -> FittedReference:
+    def fit(self, data: bytes, formats: Collection[str] = fitting.FORMATS) -> FittedReference:
         """Return a reference image as it is to be sent; errors as of :func:`fit_reference`."""
-        outcome = self._outcome(io.BytesIO(data), len(data), FIT)
+        outcome = self._outcome(io.BytesIO(data), len(data), fit_for(formats))
         return outcome if isinstance(outcome, FittedReference) else FittedReference(outcome)
 
     def _outcome(self, file: BinaryIO, size: int, wanted: int) -> ImageFacts | FittedReference:
@@ -306,7 +309,7 @@ class _Child:
             for piece in _pieces(file, size):
                 self._send(piece, limits.wall_seconds)
             text = self._answer(limits.wall_seconds)
-            content = self._answer(limits.wall_seconds, MOST_BYTES) if wanted == FIT else b""
+            content = self._answer(limits.wall_seconds, MOST_BYTES) if wanted & FIT else b""
         except _Overdue:
             ending = Ending(None, overdue=True, cpu_seconds=_cpu_seconds(self._process.pid), again=again)
             self.kill()
@@ -457,8 +460,8 @@ def _facts(outcome: Outcome) -> ImageFacts | FittedReference:
 def _inspect_here(file: BinaryIO, wanted: int) -> ImageFacts | FittedReference:
     """Decode in this process."""
     file.seek(0)
-    if wanted == FIT:
-        return fitting.fit_reference(file.read())
+    if wanted & FIT:
+        return fitting.fit_reference(file.read(), formats=formats_of(wanted))
     return inspect_bytes(file.read(MAX_BYTES)) if wanted == CHECK else inspect_reference(file.read())
 
 

@@ -29,7 +29,15 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     limits_for,
     memory_outcome,
 )
-from airflow_provider_nanobanana.landing.decoder_messages import CHECK, FILE, FIT, receive, send_answer, to_json
+from airflow_provider_nanobanana.landing.decoder_messages import (
+    CHECK,
+    FILE,
+    FIT,
+    formats_of,
+    receive,
+    send_answer,
+    to_json,
+)
 from airflow_provider_nanobanana.landing.fit_reference import FittedReference, fit_reference
 from airflow_provider_nanobanana.landing.image_file import inspect_bytes, inspect_reference
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
@@ -45,7 +53,7 @@ def main() -> None:
             size, wanted = FILE.unpack(receive(channel, FILE.size))
             outcome = _inspect(channel, size, wanted)
             send_answer(channel, to_json(outcome))
-            if wanted == FIT:
+            if wanted & FIT:
                 send_answer(channel, outcome.content if isinstance(outcome, FittedReference) else b"")
 
 
@@ -95,8 +103,8 @@ def _inspect(channel: socket.socket, size: int, wanted: int) -> Outcome:
     broken = ""
     try:
         # Nobody here keeps the bytes, so that the check can let go of them.
-        if wanted == FIT:
-            return fit_reference(held.pop(), narrow)
+        if wanted & FIT:
+            return fit_reference(held.pop(), narrow, formats=formats_of(wanted))
         return inspect_bytes(held.pop()) if wanted == CHECK else inspect_reference(held.pop(), narrow)
     except ImageTooCostly as costly:
         return TooCostly(costly.message)

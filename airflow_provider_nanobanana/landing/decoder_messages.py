@@ -9,22 +9,33 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_nanobanana.landing.decode_outcome import MachineLacks, NotAnImage, Outcome, TooCostly
-from airflow_provider_nanobanana.landing.fit_reference import CHANGES, FittedReference
+from airflow_provider_nanobanana.landing.fit_reference import CHANGES, FORMATS, FittedReference
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFacts
 from airflow_provider_nanobanana.landing.suspects import LOOKS
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
 #: Size of the file in bytes, and what to do with it: one of the next three.
 FILE: Final = struct.Struct("!QB")
-#: Check an image; check a reference image; make a reference image fit, too.
+#: Check an image; check a reference image; make a reference image fit, too, for what :func:`fit_for` adds.
 CHECK, CHECK_REFERENCE, FIT = range(3)
+_BITS: Final = {one: FIT << number for number, one in enumerate(FORMATS, start=1)}
 #: Size of what follows.
 LENGTH: Final = struct.Struct("!I")
 _MOST_SIDE: Final = 2**31
+
+
+def fit_for(formats: Collection[str]) -> int:
+    """Return what :data:`FILE` holds where a reference image is made fit for a model that takes these formats."""
+    return FIT + sum(bit for one, bit in _BITS.items() if one in formats)
+
+
+def formats_of(wanted: int) -> tuple[str, ...]:
+    """Return the formats that :func:`fit_for` was given."""
+    return tuple(one for one, bit in _BITS.items() if wanted & bit)
 
 
 def receive(channel: socket.socket, size: int, before_wait: Callable[[], None] = lambda: None) -> bytes:

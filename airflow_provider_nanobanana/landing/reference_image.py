@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from airflow_provider_nanobanana.landing import decoder
-from airflow_provider_nanobanana.landing.fit_reference import Change, FittedReference
+from airflow_provider_nanobanana.landing.fit_reference import FORMATS, Change, FittedReference
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, detect_format, kind_of
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, InvalidRequest
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
@@ -18,7 +18,6 @@ log = LineLogger(__name__)
 MAX_REFERENCE_BYTES: Final = 10 * 1024 * 1024
 #: Above this a reference image may still be refused: the service does not say which megabyte it means.
 SAFE_REFERENCE_BYTES: Final = 10_000_000
-_SENT_AS_REFERENCE: Final = ("png", "jpeg", "webp")
 _IMAGE_SUFFIXES: Final = frozenset(
     ("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "avif", "heic", "heif", "bmp", "tif", "tiff")
 )
@@ -28,6 +27,7 @@ _HEAD: Final = 1024
 _IN_WORDS: Final[dict[Change, str]] = {
     "upright": "turned upright (its EXIF orientation)",
     "rgb": "converted from CMYK to RGB",
+    "format": "converted to a format that its model takes",
     "smaller": "made smaller",
 }
 
@@ -51,11 +51,12 @@ def check_reference(data: bytes, *, name: str = "reference image") -> str:
     return f"image/{found}"
 
 
-def fit_reference(data: bytes, *, name: str = "reference image") -> FittedReference:
+def fit_reference(data: bytes, *, name: str = "reference image", formats: Collection[str] = FORMATS) -> FittedReference:
     """Check a reference image, and make it fit for the service where it is not: upright, RGB, at most 10 MB.
 
     :param data: The content, or its beginning: one byte more than 64 MiB is enough.
     :param name: What message and log call it.
+    :param formats: Those that its model takes.
     :return: Without changes: the original bytes are sent.
     :raises InvalidRequest: As :func:`check_reference`, but of size only one of more than 64 MiB.
     :raises StorageFailed: This machine could not decode it now.
@@ -64,7 +65,7 @@ def fit_reference(data: bytes, *, name: str = "reference image") -> FittedRefere
     if len(data) > MAX_BYTES:
         raise InvalidRequest(f"{name} has more than {MAX_BYTES:,} bytes, which is the most that is made smaller")
     with _refused_as(name):
-        fitted = decoder.fit_reference(data)
+        fitted = decoder.fit_reference(data, formats)
     if fitted.changes:
         log.info("%s %s", name, changes_in_words(fitted, len(data)))
     return fitted
@@ -83,7 +84,7 @@ def changes_in_words(fitted: FittedReference, size: int) -> str:
 
 def _check_kind(data: bytes, name: str) -> str:
     found = detect_format(data[:_HEAD])
-    if found not in _SENT_AS_REFERENCE:
+    if found not in FORMATS:
         what = f"a {found.upper()}" if found else kind_of(data[:_HEAD])
         raise InvalidRequest(f"{name} must be JPEG, PNG or WebP of at most 10 MB; it is {what}")
     return found

@@ -579,7 +579,7 @@ def _report(
         abandoned=left,
         former=former,
         skipped=state.skipped,
-        prepared_references=state.references.prepared,
+        prepared_references=state.prepared_references(),
     )
     result = report.result(manifest.uri)
     push_result(context, operator, result)

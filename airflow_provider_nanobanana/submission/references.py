@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from airflow_provider_nanobanana.landing.fit_reference import FORMATS
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES
 from airflow_provider_nanobanana.landing.reference_image import (
     MAX_REFERENCE_BYTES,
@@ -49,6 +50,8 @@ _LASTING: Final = (
     ImportError,
 )
 _KEPT_BYTES: Final = 24 * 1024 * 1024
+#: One reference image that is too large to be sent is in memory at a time, whoever reads how many others.
+_LARGE_ONE: Final = threading.Lock()
 
 
 class SingleFlight(Generic[V]):
@@ -107,16 +110,25 @@ class Reference:
     digest: str
     prepared: str = ""
 
+    @property
+    def format(self) -> str:
+        """What is sent: ``jpeg``, ``png`` or ``webp``."""
+        return _format_of(self.upload)
+
 
 def read_reference(path_or_uri: str | os.PathLike[str]) -> Upload:
     """Return a reference image as it is; errors as of :func:`load_reference`."""
     return load_reference(path_or_uri, prepare=False).upload
 
 
-def load_reference(path_or_uri: str | os.PathLike[str], *, prepare: bool) -> Reference:
+def load_reference(
+    path_or_uri: str | os.PathLike[str], *, prepare: bool, formats: Collection[str] = FORMATS
+) -> Reference:
     """Return a reference image, read from a local path or any ``ObjectStoragePath`` (URI or object) and checked.
 
-    :param prepare: Whether it is made fit where it is not: turned upright, converted to RGB, made smaller than 10 MB.
+    :param prepare: Whether it is made fit where it is not: turned upright, converted to RGB, made smaller than 10 MB,
+        converted to one of the formats.
+    :param formats: Those that its model takes.
     :raises InvalidRequest: not there, not readable, no whole JPEG, PNG or WebP, or above 10 MiB (64 MiB where it is
         made smaller); nothing was sent.
     :raises ConfigurationError: no file system serves the scheme, or its connection is missing; nothing was sent.
@@ -130,25 +142,41 @@ def load_reference(path_or_uri: str | os.PathLike[str], *, prepare: bool) -> Ref
     shown = uri.partition("?")[0]
     try:
         with storage_failures(f"read reference image {shown!r}", Exception):
-            content = _read(uri, shown, MAX_BYTES if prepare else MAX_REFERENCE_BYTES)
-            return _checked(content, uri, prepare=prepare)
+            content = _read(uri, shown, MAX_REFERENCE_BYTES)
+            if not prepare:
+                return _checked(content, uri)
+            if len(content) <= MAX_REFERENCE_BYTES:
+                return _fitted(content, uri, formats)
+            del content
+            with _LARGE_ONE:
+                return _fitted(_read(uri, shown, MAX_BYTES), uri, formats)
     except StorageFailed as failure:
         raise TransientFailure(
             f"{failure.message}. Nothing was sent and nothing charged for it; a retry reads it again."
         ) from failure
 
 
-def _checked(content: bytes, uri: str, *, prepare: bool) -> Reference:
-    name = f"Reference image {uri.partition('?')[0]!r}"
+def _checked(content: bytes, uri: str) -> Reference:
+    mime_type = check_reference(content, name=_spoken(uri))
+    upload = Upload(reference_name(uri, mime_type), content, mime_type)
+    return Reference(upload, hashlib.sha256(content).hexdigest())
+
+
+def _fitted(content: bytes, uri: str, formats: Collection[str]) -> Reference:
     digest = hashlib.sha256(content).hexdigest()
-    if not prepare:
-        mime_type = check_reference(content, name=name)
-        return Reference(Upload(reference_name(uri, mime_type), content, mime_type), digest)
-    fitted = fit_reference(content, name=name)
+    fitted = fit_reference(content, name=_spoken(uri), formats=formats)
     mime_type = f"image/{fitted.facts.format}"
     sent = fitted.content if fitted.changes else content
     said = changes_in_words(fitted, len(content)) if fitted.changes else ""
     return Reference(Upload(reference_name(uri, mime_type), sent, mime_type), digest, said)
+
+
+def _spoken(uri: str) -> str:
+    return f"Reference image {uri.partition('?')[0]!r}"
+
+
+def _format_of(upload: Upload) -> str:
+    return upload.mime_type.removeprefix("image/")
 
 
 def _read(uri: str, shown: str, most: int) -> bytes:
@@ -200,8 +228,9 @@ class ReferenceUploader:
         self._bound = bound
         self._digests: SingleFlight[str] = SingleFlight(digests)
         self._urls: SingleFlight[str] = SingleFlight()
-        #: What was uploaded, by digest: ``jpeg``, ``png`` or ``webp``.
+        #: What was read, and what the models take that it is for, by the key of its URI.
         self._formats: dict[str, str] = {}
+        self._taken: dict[str, tuple[str, ...]] = {}
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._kept_lock = threading.Lock()
 
@@ -222,8 +251,37 @@ class ReferenceUploader:
         uri = as_reference(uri)
         return self._digests.get(_uri_key(uri), lambda: self._keep(self._load(uri)))
 
+    def expect(self, requests: Iterable[ImageRequest]) -> None:
+        """Take note of what the models of these requests take: what is prepared becomes one of that.
+
+        Told before any of them is read, one upload serves all.
+        """
+        with self._kept_lock:
+            for request in requests:
+                for uri in _stored(request):
+                    key = _uri_key(as_reference(uri))
+                    taken = tuple(one for one in self._taken.get(key, FORMATS) if one in _taken_by(request))
+                    self._taken[key] = taken or _taken_by(request)
+
+    def check(self, request: ImageRequest) -> None:
+        """Make sure that its model takes what was read and is sent as it is.
+
+        Of links only the service knows what they are, and what is prepared is of a format that is taken.
+
+        :raises InvalidRequest: It does not. Uploads are free, and nothing else was sent.
+        """
+        for uri in () if self._prepare else _stored(request):
+            found = self._formats.get(_uri_key(as_reference(uri)), "")
+            if found and found not in _taken_by(request):
+                raise InvalidRequest(
+                    f"{_spoken(uri)} is {found.upper()}, and {request.model} takes "
+                    f"{' or '.join(one.upper() for one in _taken_by(request))}. Convert it, or have it "
+                    "converted: prepare_references=True. Nothing was bought and nothing charged."
+                )
+
     def fingerprint(self, request: ImageRequest) -> str:
         """Return the hash of a request with storage references taken by content; errors as of :meth:`digest`."""
+        self.expect([request])
         return request.fingerprint({uri: self.digest(uri) for uri in request.reference_images if not is_link(uri)})
 
     def url(self, uri: str) -> str:
@@ -234,44 +292,27 @@ class ReferenceUploader:
         """
         if is_link(uri):
             return uri
+        uri = as_reference(uri)
         digest = self.digest(uri)
-        return self._urls.get(digest, lambda: self._upload(as_reference(uri), digest))
+        key = " ".join((digest, *self._formats_for(uri)))
+        return self._urls.get(key, lambda: self._send(self._content(uri, digest)))
 
     def uploaded(self, request: ImageRequest) -> ImageRequest:
         """Return the request with public URLs only; all references are checked before the first is uploaded."""
-        references = request.reference_images
         _warn_of_many(request)
-        for uri in references:
-            if not is_link(uri):
-                self.digest(uri)
-        sent = request.model_copy(update={"reference_images": tuple(map(self.url, references))})
-        self._check_formats(request)
+        self.expect([request])
+        for uri in _stored(request):
+            self.digest(uri)
+        self.check(request)
+        sent = request.model_copy(update={"reference_images": tuple(map(self.url, request.reference_images))})
+        # Where a process before this one knew the digests, they were read just now.
+        self.check(request)
         return sent
-
-    def _check_formats(self, request: ImageRequest) -> None:
-        """Make sure that the model takes what was uploaded; of links only the service knows what they are.
-
-        :raises InvalidRequest: It does not; uploads are free, and nothing else was sent.
-        """
-        taken = None if request.row is None else request.row.reference_formats
-        for uri in request.reference_images:
-            found = "" if is_link(uri) else self._formats.get(self.digest(uri), "")
-            if taken is not None and found and found not in taken:
-                name, allowed = repr(uri.partition("?")[0]), " or ".join(one.upper() for one in taken)
-                raise InvalidRequest(
-                    f"Reference image {name} is {found.upper()}, and {request.model} takes {allowed}. "
-                    "Nothing was bought and nothing charged."
-                )
-
-    def _upload(self, uri: str, digest: str) -> str:
-        upload = self._content(uri, digest)
-        self._formats[digest] = upload.mime_type.removeprefix("image/")
-        return self._send(upload)
 
     def _content(self, uri: str, digest: str) -> Upload:
         with self._kept_lock:
             kept = self._kept.get(digest)
-        if kept is not None:
+        if kept is not None and (not self._prepare or _format_of(kept) in self._formats_for(uri)):
             return kept
         reference = self._load(uri)
         if self._keep(reference) != digest:
@@ -282,8 +323,12 @@ class ReferenceUploader:
             raise TransientFailure(f"{changed}. {free}; a retry takes the new content.")
         return reference.upload
 
+    def _formats_for(self, uri: str) -> tuple[str, ...]:
+        return self._taken.get(_uri_key(uri), FORMATS)
+
     def _load(self, uri: str) -> Reference:
-        reference = load_reference(uri, prepare=self._prepare)
+        reference = load_reference(uri, prepare=self._prepare, formats=self._formats_for(uri))
+        self._formats[_uri_key(uri)] = reference.format
         if reference.prepared:
             self.prepared[uri.partition("?")[0]] = reference.prepared
         return reference
@@ -297,6 +342,14 @@ class ReferenceUploader:
             while sum(len(kept.content) for kept in self._kept.values()) > _KEPT_BYTES:
                 self._kept.popitem(last=False)
         return digest
+
+
+def _stored(request: ImageRequest) -> list[str]:
+    return [uri for uri in request.reference_images if not is_link(uri)]
+
+
+def _taken_by(request: ImageRequest) -> tuple[str, ...]:
+    return FORMATS if request.row is None else request.row.reference_formats
 
 
 def _warn_of_many(request: ImageRequest) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from airflow_provider_nanobanana.emulator.catalogue import MODELS as MODELS_OF_EMULATOR
 from airflow_provider_nanobanana.exceptions import NanoBananaFailException
@@ -68,8 +70,65 @@ def test_a_model_of_the_connection_is_bought(with_store: GenerateTask, monkeypat
     run = batch.attempt(prompt="a kite", size="4:3", resolution="2K", model="nano-banana-2", max_cost_usd=0.05)
     assert run.error is None and batch.emulator.ledger()["image_tasks"][0]["resolution"] == "2K"
     batch.next_run("second")
-    assert batch.attempt(prompt="a boat", resolution="1K", model="nano-banana-2").error is not None
+    assert batch.attempt(prompt="a boat", resolution="4K", model="nano-banana-2").error is not None
     assert batch.posts == 1
+    # 1K is what a task has that says nothing.
+    assert batch.attempt(prompt="a boat", model="nano-banana-2").error is None
+    assert [task["resolution"] for task in batch.emulator.ledger()["image_tasks"]] == ["2K", "2K"]
+
+
+def test_a_task_that_says_no_resolution_is_no_fault_with_a_model_without_1k(with_store: GenerateTask) -> None:
+    batch = with_store
+    run = batch.attempt(requests=["a kite", {"prompt": "a boat", "resolution": "1K"}], model="doubao-seedream-4-5")
+    assert run.error is None and batch.charges == 2
+    assert {task["resolution"] for task in batch.emulator.ledger()["image_tasks"]} == {"2K"}
+    batch.next_run("second")
+    assert batch.attempt(prompt="a kite", model="doubao-seedream-4-5").result["reused"] == 1
+    assert batch.charges == 2
+
+
+def test_reference_images_in_extra_body_are_in_the_bill(with_store: GenerateTask) -> None:
+    links = [f"https://example.com/{number}.png" for number in range(3)]
+    asked = {"prompt": "a kite", "model": "qwen-image-3.0", "extra_body": {"image_urls": links}}
+    assert with_store.attempt(requests=[asked], dry_run=True).result["estimate_usd"] == pytest.approx(0.039)
+    over = {**asked, "extra_body": {"image_urls": [*links, links[0]]}}
+    assert "at most 3 are taken by qwen-image-3.0" in flat(with_store.attempt(requests=[over]).error)
+    assert with_store.posts == 0
+
+
+def test_a_reference_that_a_model_does_not_take_is_a_fault_of_its_row_before_money(
+    with_store: GenerateTask, tmp_path: Path
+) -> None:
+    batch = with_store
+    Image.new("RGB", (8, 8)).save(tmp_path / "hat.webp")
+    requests = [
+        {"prompt": "a kite"},
+        {"prompt": "a boat", "reference_images": [f"file://{tmp_path}/hat.webp"]},
+        {"prompt": "a hat", "reference_images": [f"file://{tmp_path}/hat.webp"], "model": "doubao-seedream-4-0"},
+    ]
+    error = batch.attempt(requests=requests, prepare_references=False).error
+    assert "1 of 3 requests" in flat(error) and "#2: Reference image" in flat(error)
+    assert "is WEBP, and doubao-seedream-4-0 takes JPEG or PNG" in flat(error) and batch.posts == 0
+    batch.next_run("second")
+    run = batch.attempt(requests=requests, prepare_references=False, on_bad_row="skip")
+    assert run.error is None and run.result["skipped_count"] == 1 and batch.charges == 2
+
+
+def test_references_are_told_as_prepared_by_the_run_that_sent_them(with_store: GenerateTask, tmp_path: Path) -> None:
+    batch = with_store
+    Image.new("CMYK", (8, 8)).save(tmp_path / "hat.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "hat.webp")
+    uris = [f"file://{tmp_path}/hat.{suffix}" for suffix in ("jpg", "webp")]
+    requests = [
+        {"prompt": "a kite", "reference_images": uris},
+        {"prompt": "a boat", "reference_images": uris[1:], "model": "doubao-seedream-4-0"},
+    ]
+    assert batch.attempt(requests=requests).error is None
+    told = {one["uri"]: one["prepared"] for one in batch.manifest["prepared_references"]}
+    assert list(told) == uris and "CMYK to RGB" in told[uris[0]] and "8x8 JPEG" in told[uris[1]]
+    batch.next_run("second")
+    assert batch.attempt(requests=requests).result["reused"] == 2
+    assert batch.manifest["prepared_references"] == [] and batch.charges == 2
 
 
 def test_a_row_that_is_gone_at_a_retry_costs_no_paid_image(real: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +201,7 @@ def test_layers_are_stored_beside_the_picture_and_paid_once(with_store: Generate
     [
         {"model": "flux-kontext-pro", "reference_images": ["https://example.com/a.png"] * 2},
         {"model": "qwen-image-3.0", "reference_images": ["https://example.com/a.png"] * 4},
-        {"model": "doubao-seedream-5-0"},
+        {"model": "doubao-seedream-5-0", "resolution": "4K"},
         {"model": "gpt-image-2", "size": "1:8"},
         {"model": "flux-kontext-pro", "resolution": "2K"},
         {"model": PRO, "extra_body": {"metadata": {"sequential_image_generation": "auto"}}},

@@ -80,6 +80,47 @@ def test_what_has_too_many_bytes_is_made_smaller(mode: str, sent: str) -> None:
         assert ("A" in found.getbands()) == (mode == "RGBA")
 
 
+@pytest.mark.parametrize(
+    ("mode", "formats", "sent"),
+    [
+        ("RGBA", ("jpeg", "png"), "png"),
+        ("RGBA", ("jpeg",), "jpeg"),
+        ("RGB", ("png",), "png"),
+        ("RGB", ("webp", "png"), "webp"),
+    ],
+)
+def test_what_is_made_smaller_is_in_a_format_that_the_model_takes(
+    mode: str, formats: tuple[str, ...], sent: str
+) -> None:
+    image = Image.effect_noise((2400, 2400), 100).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    fitted = decoder.fit_reference(saved(image, "png", compress_level=0), formats)
+    assert fitted.facts.format == sent and 0 < len(fitted.content) <= MOST_BYTES
+    assert "smaller" in fitted.changes
+
+
+@pytest.mark.parametrize(
+    ("mode", "formats", "sent"),
+    [
+        ("RGB", ("jpeg", "png"), "jpeg"),
+        ("RGBA", ("jpeg", "png"), "png"),
+        ("RGBA", ("jpeg",), "jpeg"),
+        ("RGB", ("png",), "png"),
+    ],
+)
+def test_a_format_that_the_model_does_not_take_is_converted(mode: str, formats: tuple[str, ...], sent: str) -> None:
+    image = corners().convert(mode)
+    if mode == "RGBA":
+        image.paste((0, 0, 0, 0), (40, 30, 64, 48))
+    fitted = decoder.fit_reference(saved(image, "webp", lossless=True), formats)
+    assert (fitted.changes, fitted.facts.format) == (("format",), sent)
+    with Image.open(io.BytesIO(fitted.content)) as found:
+        hidden = found.convert("RGBA").getpixel((50, 40))
+        assert hidden == ((0, 0, 0, 0) if sent == "png" and mode == "RGBA" else (255, 255, 255, 255))
+    assert fit_reference(saved(image, "webp"), formats=("webp",)).changes == ()
+
+
 def test_half_an_image_is_refused_though_it_would_be_turned() -> None:
     data = saved(corners(), "jpeg", exif=turned(6))
     with pytest.raises(ImageInvalid):

@@ -122,6 +122,69 @@ def test_a_format_that_the_model_does_not_take_is_refused(
             assert references.uploaded(request).reference_images == ("https://files.example/1.png",)
 
 
+def asks(uri: str, model: str) -> ImageRequest:
+    return ImageRequest.parse({"prompt": "a hat", "reference_images": [uri]}, model)
+
+
+SEEDREAM = "doubao-seedream-4-0"
+
+
+@pytest.mark.parametrize(("mode", "sent"), [("RGB", "image/jpeg"), ("RGBA", "image/png")])
+def test_what_is_prepared_is_in_a_format_that_the_model_takes(
+    tmp_path: Path, service: Service, mode: str, sent: str
+) -> None:
+    Image.new(mode, (8, 8)).save(tmp_path / "a.webp")
+    uri = f"file://{tmp_path}/a.webp"
+    references = ReferenceUploader(service, prepare=True)
+    both = [asks(uri, "nano_banana_2"), asks(uri, SEEDREAM)]
+    references.expect(both)
+    digest = references.digest(uri)
+    for request in both:
+        references.check(request)
+        references.uploaded(request)
+    # The identity is the original's, and what both take is uploaded once.
+    assert digest == hashlib.sha256((tmp_path / "a.webp").read_bytes()).hexdigest()
+    assert [upload.mime_type for upload in service.uploads] == [sent]
+    assert "converted" in references.prepared[uri]
+
+
+def test_a_model_that_nobody_told_of_gets_a_format_of_its_own(tmp_path: Path, service: Service) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.webp")
+    Image.new("RGB", (8, 8)).save(tmp_path / "same.webp")
+    uri = f"file://{tmp_path}/a.webp"
+    references = ReferenceUploader(service, prepare=True)
+    references.uploaded(asks(uri, "nano_banana_2"))
+    references.uploaded(asks(f"file://{tmp_path}/same.webp", SEEDREAM))
+    references.uploaded(asks(uri, SEEDREAM))
+    assert [upload.mime_type for upload in service.uploads] == ["image/webp", "image/jpeg"]
+    later = ReferenceUploader(service, prepare=True, digests=references.digests)
+    later.uploaded(asks(uri, SEEDREAM))
+    assert service.uploads[-1].mime_type == "image/jpeg"
+
+
+def test_of_large_ones_one_at_a_time_is_in_memory(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    most: list[int] = []
+    fit = reference.fit_reference
+
+    def watched(data: bytes, **how: Any) -> Any:
+        held.append(len(data))
+        most.append(len(held))
+        try:
+            return fit(data, **how)
+        finally:
+            held.pop()
+
+    monkeypatch.setattr(reference, "fit_reference", watched)
+    monkeypatch.setattr(reference, "MAX_REFERENCE_BYTES", 10)
+    uris = [saved(tmp_path, f"{number}.png", number + 1) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(ReferenceUploader(service, prepare=True).digest, uris))) == 8
+    assert most == [1] * 8
+
+
 @pytest.mark.parametrize(("model", "warned"), [("nano_banana_2", True), ("gpt-image-2", False)])
 def test_many_references_are_told_where_the_sources_differ(
     service: Service, caplog: pytest.LogCaptureFixture, model: str, warned: bool
