@@ -12,15 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from airflow_provider_nanobanana.batch.requests import ParsedRequest, ParsedRequests, label, parse_requests
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, InvalidRequest
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
-
-if TYPE_CHECKING:
-    from airflow_provider_nanobanana.submission.references import ReferenceUploader
 
 #: Hexadecimal digits of the hash in the name of a file whose request has no name.
 _HEAD_DIGITS: Final = 16
@@ -32,6 +29,16 @@ _SUFFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,8}")
 Content = str | InvalidRequest
 #: How contents are asked for: one after another as the built-in ``map``, or side by side as an executor's ``map``.
 Each = Callable[[Callable[[str], Content], Iterable[str]], Iterable[Content]]
+
+
+class ReferenceFormats(Protocol):
+    """What is known of the formats of storage references: a ``ReferenceUploader``."""
+
+    def expect(self, requests: Iterable[ImageRequest]) -> None:
+        """Take note of what the models of these requests take."""
+
+    def check(self, request: ImageRequest) -> None:
+        """Raise ``InvalidRequest`` where the model does not take what was read."""
 
 
 class EmptyBatch(InvalidRequest):
@@ -121,7 +128,7 @@ def build_items(
     models: catalogue.Rows | None = None,
     digest_of: Callable[[str], str],
     each: Each = map,
-    references: ReferenceUploader | None = None,
+    formats: ReferenceFormats | None = None,
     template: str | None = None,
     variants: int = 1,
     on_skipped: Callable[[SkippedRow], object] | None = None,
@@ -137,7 +144,7 @@ def build_items(
     :param digest_of: Returns the content digest of a storage reference (64 hex digits); asked once for each distinct
         URI. Its ``InvalidRequest`` is one fault among the others; anything else it raises ends the matter.
     :param each: Asks for the digests; an executor's ``map`` reads references side by side.
-    :param references: Is told before what the models take, and asked afterwards whether they take what was read.
+    :param formats: Is told before what the models take, and asked afterwards whether they take what was read.
     :param template: A prompt over the columns of each row.
     :param variants: How many pictures to make of each row.
     :param on_skipped: Takes each row with a fault, which is left out then; None refuses all for the fault of one.
@@ -147,13 +154,13 @@ def build_items(
     requests = parse_requests(given, defaults, default_model, models=models, template=template, variants=variants)
     for note in requests.notes:
         on_note(note)
-    if references is not None:
-        references.expect(parsed.request for parsed in requests.parsed)
+    if formats is not None:
+        formats.expect(parsed.request for parsed in requests.parsed)
     fingerprints = _fingerprints(requests, digest_of, each)
-    if references is not None:
+    if formats is not None:
         for parsed in requests.parsed:
             with requests.noting_faults(parsed.index):
-                references.check(parsed.request)
+                formats.check(parsed.request)
     if on_skipped is None or len(requests.faults) == requests.total:
         requests.check()
     else:

@@ -265,7 +265,7 @@ class BatchPreparation:
                 models=self.session.settings.models,
                 digest_of=references.digest,
                 each=pool.map,
-                references=references,
+                formats=references,
                 template=self.spec.template,
                 variants=self.spec.variants,
                 on_skipped=skipped.append if self.spec.skips_bad_rows else None,

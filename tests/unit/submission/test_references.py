@@ -12,6 +12,7 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 from PIL import Image
 
+from airflow_provider_nanobanana.landing.reference_image import fit_reference
 from airflow_provider_nanobanana.submission import references as reference
 from airflow_provider_nanobanana.submission.references import (
     ReferenceUploader,
@@ -167,13 +168,12 @@ def test_of_large_ones_one_at_a_time_is_in_memory(
 ) -> None:
     held: list[int] = []
     most: list[int] = []
-    fit = reference.fit_reference
 
     def watched(data: bytes, **how: Any) -> Any:
         held.append(len(data))
         most.append(len(held))
         try:
-            return fit(data, **how)
+            return fit_reference(data, **how)
         finally:
             held.pop()
 
