@@ -47,12 +47,13 @@ def redo_keys(redo: Iterable[str], items: Sequence[BatchItem], skipped: Sequence
     if unknown:
         labels = [*dict.fromkeys(item.label for item in items if item.name)][:_MOST_LISTED]
         allowed = f"names such as {', '.join(map(repr, labels))}" if labels else "positions, as no request has a name"
+        last = max(item.index for item in items)
+        positions = f"a position from 0 to {last}" if last else "the position 0"
         left_out = [row for row in skipped if {row.name, str(row.index)} & {entry.strip() for entry in unknown}]
         why = "".join(f" Row {row.label} was skipped: {row.message.rstrip('.')}." for row in left_out[:_MOST_LISTED])
         raise InvalidRequest(
             f"redo names {', '.join(f'{entry!r:.80}' for entry in unknown[:_MOST_LISTED])}, which is none of the "
-            f"{len(items):,} images of this task; allowed: {allowed}, a position from 0 to "
-            f"{max(item.index for item in items)}, or the URI of an image that is in place.{why} Nothing was sent and "
+            f"{len(items):,} images of this task; allowed: {allowed}, {positions}, or the URI of an image that is in place.{why} Nothing was sent and "
             "nothing was charged. Fix redo and clear the task (or trigger a run); a retry would meet the same."
         )
     return chosen

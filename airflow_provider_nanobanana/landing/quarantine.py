@@ -87,7 +87,7 @@ class Quarantine:
         suffix, place = SUFFIXES[image_format], self._place()
         name, mime_type = stem + suffix, f"image/{image_format}"
         try:
-            if name in self.names(stem):
+            if self._is_taken(stem, name):
                 raise FileExistsError(name)
             place.publish(staged, name, mime_type, replace=False)
         except FileExistsError:
@@ -98,6 +98,15 @@ class Quarantine:
             if self._stems is not None:
                 self._stems.add(stem)
         return suspect_error({**record, "uri": place.uri(name)}, why)
+
+    def _is_taken(self, stem: str, name: str) -> bool:
+        """Whether a file is there; where this account may not look, that shows only if the storage excludes creates."""
+        try:
+            return name in self.names(stem)
+        except StorageFailed as failure:
+            if not lacks_rights(failure.__cause__):
+                raise
+            return False
 
     def drop(self, stem: str, name: str) -> None:
         """Remove a picture that is in place by now; where that is not allowed it stays."""

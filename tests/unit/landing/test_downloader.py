@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.file_names import stem_for
 from airflow_provider_nanobanana.landing.image_file import ImageFacts
 from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.quarantine import Quarantine
 from airflow_provider_nanobanana.landing.reuse import find_existing
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.toapis.errors import (
@@ -355,3 +356,17 @@ def plain(colour: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), colour).save(buffer, "png")
     return buffer.getvalue()
+
+
+def test_a_suspect_picture_is_kept_where_this_account_may_not_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ImageStore(str(tmp_path))
+
+    def refuse(*_: object) -> list[str]:
+        raise StorageFailed("no rights") from PermissionError("list")
+
+    monkeypatch.setattr(Quarantine, "names", refuse)
+    with pytest.raises(ImageSuspect):
+        store.land(STEM, ID, 0, lambda sink: sink.write(plain("white")), on_suspect="quarantine")
+    assert len(kept_in(tmp_path)) == 1
