@@ -53,8 +53,9 @@ def redo_keys(redo: Iterable[str], items: Sequence[BatchItem], skipped: Sequence
         why = "".join(f" Row {row.label} was skipped: {row.message.rstrip('.')}." for row in left_out[:_MOST_LISTED])
         raise InvalidRequest(
             f"redo names {', '.join(f'{entry!r:.80}' for entry in unknown[:_MOST_LISTED])}, which is none of the "
-            f"{len(items):,} images of this task; allowed: {allowed}, {positions}, or the URI of an image that is in place.{why} Nothing was sent and "
-            "nothing was charged. Fix redo and clear the task (or trigger a run); a retry would meet the same."
+            f"{len(items):,} images of this task; allowed: {allowed}, {positions}, or the URI of an image that is in "
+            f"place.{why} Nothing was sent and nothing was charged. Fix redo and clear the task (or trigger a run); a "
+            "retry would meet the same."
         )
     return chosen
 
