@@ -240,11 +240,18 @@ class ImageStore:
         """
         stored = self.as_accepted(stem, held)
         name = stem + SUFFIXES[held.format]
-        with self._storage.stage(stem) as staged, self._quarantine.place.local_copy(name) as path:
-            with storage_failures(f"read {held.uri}", OSError), open(path, "rb") as file:
-                shutil.copyfileobj(file, staged.file)
-                staged.file.flush()
-            found, _ = self._publish(staged, stored, stem, set())
+        try:
+            with self._storage.stage(stem) as staged, self._quarantine.place.local_copy(name) as path:
+                with storage_failures(f"read {held.uri}", OSError), open(path, "rb") as file:
+                    shutil.copyfileobj(file, staged.file)
+                    staged.file.flush()
+                found, _ = self._publish(staged, stored, stem, set())
+        except StorageFailed:
+            # Another task may have accepted it since it was looked at.
+            found, _ = self._find(stem, held.id, held.index)
+            if found is None:
+                raise
+            return found
         if found and found.sha256 != stored.sha256:
             return found
         self._quarantine.drop(stem, name)

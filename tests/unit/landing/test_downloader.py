@@ -370,3 +370,16 @@ def test_a_suspect_picture_is_kept_where_this_account_may_not_look(
     with pytest.raises(ImageSuspect):
         store.land(STEM, ID, 0, lambda sink: sink.write(plain("white")), on_suspect="quarantine")
     assert len(kept_in(tmp_path)) == 1
+
+
+def test_of_two_tasks_that_accept_a_picture_at_once_both_have_it(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    with pytest.raises(ImageSuspect):
+        store.land(STEM, ID, 0, lambda sink: sink.write(plain("white")), on_suspect="quarantine")
+    held = store.find_in_quarantine(STEM)
+    assert held is not None
+    first, second = store.accept(STEM, held), ImageStore(str(tmp_path)).accept(STEM, held)
+    assert first.uri == second.uri == (tmp_path / f"{STEM}.png").as_uri() and first.sha256 == second.sha256
+    Path(first.uri.removeprefix("file://")).unlink()
+    with pytest.raises(StorageFailed):
+        store.accept(STEM, held)
