@@ -139,7 +139,9 @@ class Budget:
 def _unknown_price(item: BatchItem, prices: catalogue.Prices) -> str:
     """Return in words which price is not known, and how the connection says it."""
     of = price_class_of(item)
-    if item.request.model_copy(update={"reference_images": ()}).list_price(prices) is not None:
+    if item.request.row is None:
+        return f"none is known for request {item.label}: {catalogue.no_row(of.model)}"
+    if item.request.list_price(prices, references=0) is not None:
         return (
             f"that of {of.references} of the reference images of request {item.label} is not known (model {of.model}). "
             f'Say it in the connection\'s extra "models", such as {{"{of.model}": {{"reference_price": 0.002}}}}'

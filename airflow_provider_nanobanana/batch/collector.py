@@ -51,6 +51,8 @@ class ResultCollector:
         self._state = state
         self._polled_at: dict[str, float] = {}
         self._latencies = LatencyEstimator()
+        #: Models of which it was said that they bring more files than their rows know.
+        self._more_files: set[str] = set()
 
     def collect_due(self, enough: Callable[[], bool]) -> bool:
         """Poll what may be ready by now and was not polled lately, and say whether all of that was polled.
@@ -165,7 +167,16 @@ class ResultCollector:
             state.mark_lost_race(item, image_task.id, stored, in_place_of=winner)
             return
         extras, lost = self._land_further(item, image_task.id, further, PurePosixPath(stored.uri).stem)
+        self._warn_of_more_files(item, 1 + len(further))
         state.mark_stored(item, stored, extras, lost)
+
+    def _warn_of_more_files(self, item: BatchItem, number: int) -> None:
+        """Say once a model that an image task brought more than its row knows: they may have been charged, too."""
+        row, model = item.request.row, item.request.model or ""
+        if row is not None and number > row.files and model not in self._more_files:
+            self._more_files.add(model)
+            said = "%s brought %d files, and %s is known to bring at most %d: all are landed; compare its bill."
+            log.warning(said, item.label, number, model, row.files)
 
     def _winner(self, item: BatchItem) -> str | None:
         """Return whose purchase the image is that was in place before ours came, in words; None where it is ours.

@@ -120,7 +120,7 @@ class ModelRow(BaseModel):
     :param max_references: The most reference images.
     :param warn_references: Above so many a warning is logged, since sources differ; None for none.
     :param reference_formats: What reference images may be.
-    :param files: The most files that one image task brings, layers included.
+    :param files: The most files that one image task brings, layers included; more are landed all the same, and told.
     :param prices: USD an image, by resolution or for all; empty where none is known.
     :param reference_price: USD for each reference image that is not free; None where it is billed, and not known.
     :param free_references: How many reference images cost nothing.

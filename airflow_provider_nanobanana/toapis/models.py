@@ -277,14 +277,16 @@ class ImageRequest(BaseModel):
         words = [self.model or catalogue.DEFAULT_MODEL, self.sent_resolution]
         return " ".join([*words, *([str(self.sent_references)] if self.billed_references else [])])
 
-    def list_price(self, overrides: catalogue.Prices | None = None) -> float | None:
+    def list_price(self, overrides: catalogue.Prices | None = None, *, references: int | None = None) -> float | None:
         """Return the list price of its image in USD, reference images included; None where none is known.
 
         :param overrides: The connection's own prices.
+        :param references: How many there are to be; None for those of the request.
         """
         model = self.model or catalogue.DEFAULT_MODEL
         own = {model: self._own_row} if self._own_row else None
-        return catalogue.list_price(model, self.sent_resolution, overrides, own=own, references=self.sent_references)
+        number = self.sent_references if references is None else references
+        return catalogue.list_price(model, self.sent_resolution, overrides, own=own, references=number)
 
     def expected_pixels(self) -> tuple[int, int] | None:
         """Return the width and height that the request as it is sent stands for, or None where they are not known."""

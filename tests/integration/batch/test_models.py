@@ -168,13 +168,15 @@ def test_each_image_with_billed_references_counts_against_the_limit(
     assert tight.result["count"] == 2, "the third would pass 0.1 with its references, and not without"
 
 
+@pytest.mark.parametrize("in_extra_body", [False, True])
 def test_references_at_an_unknown_price_are_asked_for(
-    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, in_extra_body: bool
 ) -> None:
     batch = with_store
     links = ["https://example.com/1.png", "https://example.com/2.png"]
+    given = {"extra_body": {"image_urls": links}} if in_extra_body else {"reference_images": links}
     asked: dict[str, Any] = {
-        "requests": [{"prompt": "a kite", "reference_images": links}],
+        "requests": [{"prompt": "a kite", **given}],
         "model": PRO,
         "max_cost_usd": 1,
     }
@@ -187,13 +189,18 @@ def test_references_at_an_unknown_price_are_asked_for(
     assert run.error is None and run.result["cost_usd"] == 0.03
 
 
-def test_layers_are_stored_beside_the_picture_and_paid_once(with_store: GenerateTask) -> None:
+@pytest.mark.parametrize("files", [1, 16])
+def test_layers_are_stored_beside_the_picture_and_paid_once(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, files: int
+) -> None:
     batch = with_store
+    connect(batch, monkeypatch, models={PRO: {"files": files}})
     asked = {"prompt": "take it apart", "reference_images": ["https://example.com/desk.png"]}
     layered = {"layer_decomposition": True, "size": "2K"}
     run = batch.attempt(requests=[asked], model=PRO, resolution="2K", extra_body=layered)
     assert run.error is None and batch.charges == 1 and len(batch.files) == 4
     assert batch.emulator.ledger()["charged_usd"] == 0.03
+    assert (f"#0 brought 4 files, and {PRO} is known to bring at most 1" in caplog.text) == (files == 1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -81,6 +82,14 @@ def test_with_a_limit_an_unknown_price_is_refused_and_the_cure_named() -> None:
         assert "#1" in caught.value.message and "0.5K" in caught.value.message
         assert "nothing charged" in caught.value.message
     assert Budget(5, {"0.5K": 0.01}).estimate(wanted).total_usd == 0.035
+
+
+def test_of_a_model_whose_row_is_gone_the_row_is_asked_for_and_not_its_price() -> None:
+    (bought,) = items(["a"])
+    stored = replace(bought, request=bought.request.model_copy(update={"model": "mine"}).with_models(None))
+    with pytest.raises(errors.InvalidRequest, match=r'"models":\{"mine"') as caught:
+        Budget(5).estimate([stored])
+    assert 'extra "prices"' not in caught.value.message
 
 
 def test_the_estimate_in_words() -> None:
