@@ -340,15 +340,22 @@ def _parse_row(
 
 def _by_chance(row: _Row, common: Mapping[str, Any], default_model: str, models: catalogue.Rows | None) -> str:
     """Return what to do about columns that no image can be made with, such as a shop's own ``size``; empty for none."""
+    given = {column: row.fields[column] for column in _COMMON_COLUMNS if column in row.fields}
+    accepted: dict[str, Any] = {"prompt": "a", "model": common.get("model")}
+
+    def is_taken(fields: Mapping[str, Any]) -> bool:
+        try:
+            ImageRequest.parse({**accepted, **fields}, default_model, models=models)
+        except InvalidRequest:
+            return False
+        return True
+
     mistaken = []
-    for column in _COMMON_COLUMNS:
-        if column in row.fields:
-            fields = {**common, column: row.fields[column], "prompt": "a"}
-            fields.pop("name", None)
-            try:
-                ImageRequest.parse(fields, default_model, models=models)
-            except InvalidRequest:
-                mistaken.append(column)
+    for column, value in () if is_taken(given) else given.items():
+        if is_taken({column: value}):
+            accepted[column] = value
+        else:
+            mistaken.append(column)
     if not mistaken:
         return ""
     named = " and ".join(map(repr, mistaken))

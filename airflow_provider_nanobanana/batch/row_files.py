@@ -121,7 +121,7 @@ def _read_csv(file: BinaryIO, what: str) -> Rows:
         first = next(lines, "")
     # ``strict``: a quote that is never closed must not make one cell of the rest of the file.
     reader = csv.reader(
-        chain([first], lines), delimiter=told[1] if told else _delimiter(first), strict=True, skipinitialspace=False
+        chain([first], lines), delimiter=told[1] if told else _delimiter(first), strict=True, skipinitialspace=True
     )
     try:
         header = [name.strip() for name in next(reader, [])]

@@ -13,8 +13,8 @@ from airflow_provider_nanobanana.toapis.request_values import as_reference
 
 #: Endings of the files that are read.
 ROW_SUFFIXES: Final = (".csv", ".jsonl", ".ndjson", ".parquet")
-#: A text that is nothing but the URI of a file, an absolute path, or one word: no prompt ends in ``.csv``.
-_LOCATION: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[^\r\n]+|\S+")
+#: A text that is nothing but the URI of a file, an absolute path, or one word of ASCII: no prompt is just ``a.csv``.
+_LOCATION: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://|/)[^\r\n]+|[!-~]+")
 #: What people give for a table all the same.
 _OTHER_TABLES: Final = re.compile(r"\.(gz|bz2|xz|zip|zst|tsv|json|xlsx?|ods|orc|avro|arrow|feather)")
 

@@ -191,6 +191,15 @@ def test_a_column_that_is_a_field_by_chance_is_told_how_to_be_data(columns: dict
     assert "rename" not in strict
 
 
+def test_the_fault_of_another_is_not_put_on_a_column() -> None:
+    frame = pd.DataFrame([{"name": "K", "model": MODEL, "resolution": "2K"}])
+    with pytest.raises(InvalidRequest) as caught:
+        build_items(frame, defaults={"size": "7:3"}, default_model=MODEL, digest_of=no_storage, template="{name}")
+    assert "size '7:3' is no ratio" in caught.value.message and "rename" not in caught.value.message
+    for fields in ({"model": "gpt-image-2", "size": "3:2"}, {"model": "doubao-seedream-4-5", "resolution": "2K"}):
+        assert "rename" not in refusal(pd.DataFrame([{"name": "K", "prompt": " ", **fields}]))
+
+
 def test_fields_that_are_meant_are_not_told_to_be_data() -> None:
     message = refusal(pd.DataFrame([{"prompt": " ", "size": "16:9", "model": MODEL}]))
     assert "rename" not in message and "prompt is blank" in message

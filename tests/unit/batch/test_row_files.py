@@ -67,7 +67,12 @@ def test_blanks_around_a_field_are_none_of_it(tmp_path: Path) -> None:
         read_row_file(tmp_path / "rows.csv"), defaults={}, default_model=MODEL, digest_of=lambda uri: "0" * 64
     )
     assert (item.name, item.request.prompt, item.request.size) == ("K1", "a kite", "16:9")
-    assert item.request.reference_images == ("s3://b/a.png",) and item.meta == {"note": " as it is "}
+    assert item.request.reference_images == ("s3://b/a.png",) and item.meta == {"note": "as it is "}
+
+
+def test_a_quoted_cell_behind_a_blank_is_quoted_all_the_same(tmp_path: Path) -> None:
+    text = 'name, prompt\nA, "a kite, red"\nB, "a boat"\n'
+    assert rows_of(tmp_path / "rows.csv", text.encode()) == [("a kite, red", "A", None), ("a boat", "B", None)]
 
 
 def test_what_an_export_writes_for_no_value_is_none(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_where_rows_are_is_no_prompt(text: str) -> None:
         ("rows.csv", True, True),
         ("data/rows.parquet", True, True),
         ("my rows.csv", False, True),
+        ("\u6807\u724c\u4e0a\u5199\u7740data.csv", False, True),
         ("draw s3://bucket/rows.csv", False, True),
         ("s3://bucket/rows.csv\nas a picture", False, False),
         ("s3://bucket/picture.png", False, False),
