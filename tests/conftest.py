@@ -59,7 +59,7 @@ def everything_closed() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def every_manifest_is_valid(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def every_manifest_is_valid(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test writes a manifest that its schema refuses, be it by a process of its own in the test's folder."""
     from airflow_provider_nanobanana.landing.image_store import ImageStore
     from tests.support.manifests import manifest_faults
@@ -73,8 +73,10 @@ def every_manifest_is_valid(request: pytest.FixtureRequest, monkeypatch: pytest.
             faults.extend(manifest_faults(data))
         return write(self, name, data)
 
-    monkeypatch.setattr(ImageStore, "write_manifest", checked)
-    yield
+    # Not the test's own: what that one replaces (a folder's listing, say) is back in place when the folder is read.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageStore, "write_manifest", checked)
+        yield
     folder = request.node.funcargs.get("tmp_path")
     for path in folder.rglob("manifest-*.json") if folder is not None else ():
         content = _json(path)

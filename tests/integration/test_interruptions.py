@@ -147,10 +147,10 @@ class TestDownload:
         entries = entries_of(*ids)
         real, link = downloader.ImageDownloader.land, "https://files.example/secret-link"
 
-        def land_or_break(self: Any, image: Any, *rest: Any) -> Any:
+        def land_or_break(self: Any, image: Any, *rest: Any, **options: Any) -> Any:
             if image["id"] == ids[1]:
                 raise KeyError(link)
-            return real(self, image, *rest)
+            return real(self, image, *rest, **options)
 
         monkeypatch.setattr(downloader.ImageDownloader, "land", land_or_break)
         ti = TaskInstance(task_id="download")
