@@ -251,7 +251,7 @@ def _parquet_rows(opened: Any, what: str) -> Iterator[Sequence[Any]]:
     for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE):
         size += batch.nbytes
         if size > _MOST_BYTES:
-            raise _too_large(what)
+            raise _too_large(f"Unpacked, {what}")
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
@@ -296,7 +296,9 @@ def _lines(file: BinaryIO, what: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _too_large(what: str) -> ToApisError:
-    return InvalidRequest(f"{what} has more than {_MOST_BYTES:,} bytes. {NOTHING_SENT}")
+    return InvalidRequest(
+        f"{what} has more than {_MOST_BYTES:,} bytes: leave out what no prompt needs, or split it. {NOTHING_SENT}"
+    )
 
 
 _READERS: Final[dict[str, Callable[[Any, str], Rows]]] = {
