@@ -26,7 +26,6 @@ from airflow_provider_nanobanana.batch.rows import (
     table_rows,
 )
 from airflow_provider_nanobanana.landing.storage.base import storage_failures
-from airflow_provider_nanobanana.landing.storage.destination import shown
 from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection
 from airflow_provider_nanobanana.toapis.errors import (
@@ -37,6 +36,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     TransientFailure,
 )
 from airflow_provider_nanobanana.toapis.request_values import as_reference
+from airflow_provider_nanobanana.toapis.storage_uris import shown
 
 #: What no repeat can help: wrong path, no rights, no library, another format. All else a storage raises may pass.
 _LASTING: Final = (

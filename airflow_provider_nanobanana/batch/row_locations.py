@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.rows import NOTHING_SENT
-from airflow_provider_nanobanana.landing.storage.destination import shown
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
 from airflow_provider_nanobanana.toapis.request_values import as_reference
+from airflow_provider_nanobanana.toapis.storage_uris import shown
 
 #: Endings of the files that are read.
 ROW_SUFFIXES: Final = (".csv", ".jsonl", ".ndjson", ".parquet")

@@ -28,7 +28,7 @@ from airflow_provider_nanobanana.landing.storage.base import (
     stems_present,
     storage_failures,
 )
-from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination, shown
+from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
 from airflow_provider_nanobanana.landing.suspects import OnSuspect, SuspectCode, in_order, in_words, is_other_size
 from airflow_provider_nanobanana.toapis.errors import (
@@ -38,6 +38,7 @@ from airflow_provider_nanobanana.toapis.errors import (
     StorageFailed,
 )
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.toapis.storage_uris import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

@@ -9,6 +9,7 @@ import unicodedata
 from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
+from airflow_provider_nanobanana.toapis.storage_uris import CREDENTIALS, QUERY, shown
 
 #: Longest destination, in bytes of JSON: each image's URI travels through XCom in a record of at most 600 bytes.
 MAX_DESTINATION: Final = 256
@@ -20,9 +21,6 @@ _NOT_STORES: Final = frozenset({"http", "https", "data"})
 _WITH_BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "wasb"})
 #: What Amazon's own client takes at most; an access point is named by its ARN. Azure's are not checked beyond that.
 _BUCKET: Final = re.compile(r"[A-Za-z0-9$](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?|arn:.+")
-#: ``user:password@``, also where the password holds a slash; a port is none.
-_CREDENTIALS: Final = re.compile(r"://(?!arn:)(?![^/@]*:[0-9]*(?:/|$))[^/@]*:[^@]*@")
-_QUERY: Final = re.compile(r"\?[^/?]*=.*")
 
 
 def parse_destination(destination: Any) -> str:
@@ -53,16 +51,11 @@ def refuse_credentials(uri: str) -> None:
 
     :raises InvalidRequest: It holds ``user:password@``, which is not repeated.
     """
-    if _CREDENTIALS.search(uri):
+    if CREDENTIALS.search(uri):
         raise InvalidRequest(
             f"{shown(uri)!r} holds a user and a password: put them into an Airflow connection and name that "
             "(scheme://conn_id@bucket/folder)"
         )
-
-
-def shown(text: str) -> str:
-    """Return a URI for a message or a log: without password and query."""
-    return _QUERY.sub("?…", _CREDENTIALS.sub("://…@", text))
 
 
 def _text_of(destination: Any) -> str:
@@ -85,7 +78,7 @@ def _check_uri(text: str, scheme: str, rest: str) -> None:
     if scheme.lower() in ("file", "local"):
         return
     refuse_credentials(text)
-    if _QUERY.search(text):
+    if QUERY.search(text):
         raise InvalidRequest(
             f"destination {shown(text)!r} has a query: what it says belongs into the extra of an Airflow connection "
             "(scheme://conn_id@bucket/folder)"
