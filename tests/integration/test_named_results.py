@@ -161,7 +161,7 @@ def test_a_wait_that_fails_names_the_images_and_the_rows_to_clear(emulator: Emul
         )
         NanoBananaSubmitOperator.partial(task_id="submit").expand(prompt=["a"]) >> operator
     run = attempt(operator, Downloading(task_id="wait", left=left_by(runs)))
-    assert f"  [1] hat ([[fail]] a hat of felt):\n  {runs[1].result} (" in flat(run.error)
+    assert f"[1] hat ([[fail]] a hat of felt): {runs[1].result} (" in flat(run.error)
     assert "kite" not in flat(run.error)
 
 
