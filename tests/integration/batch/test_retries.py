@@ -74,7 +74,7 @@ def test_an_account_that_runs_dry_lands_what_runs(batch: GenerateTask) -> None:
     run = batch.attempt(requests=PROMPTS)
     assert isinstance(run.error, NanoBananaFailException)
     assert batch.charges == len(batch.files) == 3
-    assert "3 of 6" in flat(run.error) and "top up the account" in flat(run.error)
+    assert "3 of 6" in flat(run.error) and "Top up the account" in flat(run.error)
     assert set(codes(run).values()) == {"insufficient_credits"}
     assert run.ti.xcoms["return_value"]["cost_usd"] == pytest.approx(0.075)
     assert {failed["charged"] for failed in run.ti.xcoms["return_value"]["failed"]} == {"no"}
