@@ -27,7 +27,14 @@ def products() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-with DAG("nanobanana_products", schedule=None, catchup=False, tags=["nanobanana"], doc_md=__doc__):
+with DAG(
+    "nanobanana_products",
+    schedule=None,
+    catchup=False,
+    tags=["nanobanana"],
+    doc_md=__doc__,
+    default_args={"retries": 2},
+):
 
     @task(outlets=[PRODUCTS])
     def new_list() -> int:
@@ -61,7 +68,14 @@ with DAG(
 
     pictures()
 
-with DAG("nanobanana_asset_news", schedule=[PICTURES], catchup=False, tags=["nanobanana"], doc_md=__doc__):
+with DAG(
+    "nanobanana_asset_news",
+    schedule=[PICTURES],
+    catchup=False,
+    tags=["nanobanana"],
+    doc_md=__doc__,
+    default_args={"retries": 2},
+):
 
     @task(inlets=[PICTURES])
     def announce(inlet_events: Any) -> str:
