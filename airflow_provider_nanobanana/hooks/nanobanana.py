@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_nanobanana import worker_threads
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.responses import Balance
     from airflow_provider_nanobanana.toapis.session import ToApisSession
     from airflow_provider_nanobanana.toapis.settings import ToApisSettings
+
+log = LineLogger(__name__)
 
 
 class NanoBananaHook(BaseHook):
@@ -257,8 +260,8 @@ class NanoBananaHook(BaseHook):
         :param image: A :class:`GeneratedImage`, or a mapping with ``id``, ``index`` and ``url``; without a usable link
             the service is asked for it again.
         :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
-        :param request: What was asked for; an image of another pixel size is landed with a warning, and none of its own
-            references is taken for a result.
+        :param request: What was asked for; an image of another pixel size is landed with a warning, as is one that
+            looks empty, and none of its own references is taken for a result.
         :raises NanoBananaFailException: The link has expired for good (24 hours, docs/toapis.md, "Result links"), or
             the bytes are no image.
         :raises NanoBananaException: The image could not be fetched or stored now; a retry is free.
@@ -268,7 +271,14 @@ class NanoBananaHook(BaseHook):
         asked = None if request is None else self.parse_request(request)
         pixels, sent = (None, None) if asked is None else (asked.expected_pixels(), asked.sent_links())
         with airflow_errors(), ImageDownloader(self.session, destination) as downloader:
-            return downloader.land(image, pixels, sent=sent)
+            stored = downloader.land(image, pixels, sent=sent)
+        if stored.suspect:
+            from airflow_provider_nanobanana.landing.suspects import in_words
+
+            size = f"{stored.width}x{stored.height} pixels"
+            wanted = f"{size}, asked for {pixels[0]}x{pixels[1]}" if pixels else size
+            log.warning("%s is suspect: %s (%s)", stored.uri, in_words(stored.suspect), wanted)
+        return stored
 
     # --- account ---------------------------------------------------------------------------------------------------
 
