@@ -180,20 +180,22 @@ class SubmitRateLimiter:
         :param wait_for_slot: Whether to wait however long it takes.
         :raises RateLimited: It takes too long to be sat out; nothing was sent.
         """
-        began = clock()
+        began, has_waited = clock(), False
         while True:
             # Sent to the end of the queue again and again, it has sat long enough.
-            late = not wait_for_slot and clock() > began + MAX_BLOCKING_WAIT
+            late = has_waited and not wait_for_slot and clock() > began + MAX_BLOCKING_WAIT
             slot = None if late else self.reserve(clock())
             if slot is not None and slot.wait == 0:
                 return
             if slot is not None:
                 sleep(slot.wait)
+                has_waited = True
                 if self.still_valid(slot, clock()):
                     return
             elif wait_for_slot:
                 sleep(min(self.next_free_in(clock()), MAX_BLOCKING_WAIT))
-            else:
+            # A thread may stand still for long before its turn: what was far away then need not be so now.
+            elif late or self.next_free_in(clock()) > MAX_BLOCKING_WAIT:
                 raise self._too_far(clock())
 
     def _too_far(self, now: float) -> RateLimited:

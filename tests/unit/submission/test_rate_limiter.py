@@ -225,6 +225,29 @@ def test_a_slot_is_sat_out_once() -> None:
     assert clock.waits == pytest.approx([5.0, 5.0], abs=1e-4)
 
 
+@pytest.mark.parametrize("standstill", [1, 2])
+def test_a_thread_that_stood_still_is_judged_by_the_time_that_it_is_now(standstill: int) -> None:
+    """Others reserved, and went, meanwhile; by the clock that it read before, the next free slot is far away.
+
+    :param standstill: Behind which of its first readings it stands still.
+    """
+    clock, limiter = Clock(), SubmitRateLimiter(5, ProcessState())
+    while limiter.reserve(clock.now + 20.0):
+        pass
+    readings = 0
+
+    def read() -> float:
+        nonlocal readings
+        readings += 1
+        seen = clock.now
+        if readings == standstill:
+            clock.now += 25.0
+        return seen
+
+    limiter.acquire(read, clock.sleep, wait_for_slot=False)
+    assert clock.waits and sum(clock.waits) <= MAX_BLOCKING_WAIT
+
+
 def test_whoever_waits_when_a_429_comes_gets_in_line_again() -> None:
     shared, clock = ProcessState(), Clock()
     waiting, refused = SubmitRateLimiter(0.5, shared), SubmitRateLimiter(0.5, shared)
