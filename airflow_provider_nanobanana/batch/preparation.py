@@ -187,6 +187,8 @@ class BatchPreparation:
 
         :raises TransientFailure: That could not be read; nothing was sent.
         """
+        if not self.resumed:
+            return False
         snapshot = checkpoint.load_input(self.store, self.attempt.max_tries, self.retries)
         return self._goes_on(snapshot, checkpoint.load_checkpoint(self.store))
 

@@ -273,13 +273,12 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 began = session.clock()
                 with ImageDownloader(session, self.destination, on_suspect=self.on_suspect) as downloader:
                     try:
-                        asked = context, session, downloader, spec
+                        is_dry_run = parse_flag(self.is_dry_run, "dry_run")
+                        preparation = self._preparation(context, session, downloader, spec, resumed=resumed)
                         # A dry run never waits: what is resumed is a batch, or a mistake of Airflow (its issue 62845).
-                        if parse_flag(self.is_dry_run, "dry_run") and not (
-                            resumed and self._preparation(*asked, resumed=True).is_under_way()
-                        ):
-                            return self._dry_run(*asked, resumed=resumed)
-                        self._state = state = self._prepare(*asked, resumed=resumed)
+                        if is_dry_run and not preparation.is_under_way():
+                            return self._dry_run(preparation)
+                        self._state = state = self._prepare(preparation)
                     except EmptyBatch as empty:
                         raise AirflowSkipException(empty.message) from empty
                     self._show_what_was_read(context, state.items)
@@ -418,8 +417,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             )
         return given
 
-    def _prepare(self, *args: Any, **how: Any) -> BatchState:
-        return self._preparation(*args, **how).prepare()
+    def _prepare(self, preparation: BatchPreparation) -> BatchState:
+        return preparation.prepare()
 
     def _preparation(
         self,
@@ -455,26 +454,17 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             resumed=resumed,
         )
 
-    def _dry_run(
-        self,
-        context: Context,
-        session: ToApisSession,
-        downloader: ImageDownloader,
-        spec: BatchSpec,
-        *,
-        resumed: bool,
-    ) -> dict[str, Any]:
+    def _dry_run(self, preparation: BatchPreparation) -> dict[str, Any]:
         """Return what a run would do; nothing is bought, written or taken for it."""
         from airflow_provider_nanobanana import metrics
         from airflow_provider_nanobanana.batch.dry_run import dry_run_line, dry_run_result
 
         # Claims are files, and only read to be written; Airflow would send the events of the assets by itself.
-        spec = replace(spec, claims="off", preflight_balance=False, dry_run=True)
+        spec = replace(preparation.spec, claims="off", preflight_balance=False, dry_run=True)
         self.outlets = []
         with metrics.muted():
             # Where a wait lost its records, a slice before it may have sent anything.
-            preparation = self._preparation(context, session, downloader, spec, resumed=resumed)
-            result = dry_run_result(preparation.rehearse())
+            result = dry_run_result(replace(preparation, spec=spec).rehearse())
         log.info("%s", dry_run_line(result))
         return result
 
