@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from airflow_provider_nanobanana.batch.items import BatchItem
 from airflow_provider_nanobanana.toapis.fingerprint import unsigned
 from airflow_provider_nanobanana.toapis.models import ImageRequest, is_link
-from airflow_provider_nanobanana.toapis.redaction import bare_link
+from airflow_provider_nanobanana.toapis.redaction import bare_links
 
 #: Characters of a prompt that go through XCom.
 PROMPT_BEGINNING: Final = 80
@@ -133,13 +133,4 @@ def _unsigned(value: Any) -> Any:
 
 
 def _bare_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _bare(value) if key in _WITH_LINKS else value for key, value in fields.items()}
-
-
-def _bare(value: Any) -> Any:
-    """Return a value with every link in it stripped of what may be secret: query, fragment and user."""
-    if isinstance(value, dict):
-        return {key: _bare(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_bare(inner) for inner in value]
-    return bare_link(value) if isinstance(value, str) else value
+    return {key: bare_links(value) if key in _WITH_LINKS else value for key, value in fields.items()}

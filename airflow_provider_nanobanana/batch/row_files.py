@@ -25,7 +25,7 @@ from airflow_provider_nanobanana.batch.rows import (
     not_too_many,
     table_rows,
 )
-from airflow_provider_nanobanana.landing.storage.base import storage_failures
+from airflow_provider_nanobanana.landing.storage.base import LASTING_ERRORS, storage_failures
 from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection
 from airflow_provider_nanobanana.toapis.errors import (
@@ -38,15 +38,6 @@ from airflow_provider_nanobanana.toapis.errors import (
 from airflow_provider_nanobanana.toapis.request_values import as_reference
 from airflow_provider_nanobanana.toapis.storage_uris import shown
 
-#: What no repeat can help: wrong path, no rights, no library, another format. All else a storage raises may pass.
-_LASTING: Final = (
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    ValueError,
-    ImportError,
-)
 #: Bytes of one file, of Parquet unpacked.
 _MOST_BYTES: Final = 256 * 1024 * 1024
 _LONGEST_LINE: Final = 1024 * 1024
@@ -93,7 +84,7 @@ def _read(uri: str, what: str, reader: Callable[[Any, str], Rows]) -> Rows:
     try:
         with _opened(uri) as file:
             return reader(file, what)
-    except _LASTING as error:
+    except LASTING_ERRORS as error:
         words = " ".join(str(error).split())
         raise InvalidRequest(f"{what} cannot be read ({type(error).__name__}: {words:.200}). {NOTHING_SENT}") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.toapis.redaction import bare_link, one_line
+from airflow_provider_nanobanana.toapis.redaction import bare_links, one_line
 from airflow_provider_nanobanana.toapis.request_values import as_text, is_blank, table_fault
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def shown_requests(requests: Any) -> Any:
     entries, is not touched.
     """
     if isinstance(requests, (list, tuple)):
-        return _bare(requests) if _fits(requests) else _beginning(map(_shortened, requests), len(requests))
+        return bare_links(requests) if _fits(requests) else _beginning(map(_shortened, requests), len(requests))
     if isinstance(requests, Mapping):
-        return _bare(requests) if _fits([requests]) else _shortened(requests)
+        return bare_links(requests) if _fits([requests]) else _shortened(requests)
     if table_fault(requests):
         return f"a table ({type(requests).__name__}); its requests are shown here once it has been read"
     return requests
@@ -150,17 +150,8 @@ def _first(pairs: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         yield pair
 
 
-def _bare(value: Any) -> Any:
-    """Return plain data with each link in it without query and user."""
-    if isinstance(value, Mapping):
-        return {key: _bare(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_bare(inner) for inner in value]
-    return bare_link(value) if isinstance(value, str) else value
-
-
 def _short(value: Any) -> Any:
-    value = _bare(value)
+    value = bare_links(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = value if isinstance(value, str) else f"{value}"
@@ -170,7 +161,7 @@ def _short(value: Any) -> Any:
 def _shown_item(item: BatchItem) -> dict[str, Any]:
     given = item.request.model_dump(mode="json", exclude_defaults=True, include=set(_FIELDS))
     if references := given.get("reference_images"):
-        given["reference_images"] = ", ".join(_bare(references))
+        given["reference_images"] = ", ".join(bare_links(references))
     fields = {"name": item.name, "prompt": item.request.prompt, **given}
     shown = {key: _short(value) for key, value in fields.items() if value}
     return {**shown, "meta": _short(dict(item.meta))} if item.meta else shown

@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.landing.reference_image import (
     fit_reference,
     reference_name,
 )
-from airflow_provider_nanobanana.landing.storage.base import storage_failures
+from airflow_provider_nanobanana.landing.storage.base import LASTING_ERRORS, storage_failures
 from airflow_provider_nanobanana.landing.storage.local import local_path
 from airflow_provider_nanobanana.landing.storage.object_store import file_system, object_path, require_connection
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed, TransientFailure
@@ -40,15 +40,6 @@ V = TypeVar("V")
 
 log = LineLogger(__name__)
 
-#: What no repeat can help: wrong path, no rights, no library. Everything else a storage raises may pass.
-_LASTING: Final = (
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    ValueError,
-    ImportError,
-)
 _KEPT_BYTES: Final = 24 * 1024 * 1024
 #: One reference image that is too large to be sent is in memory at a time, whoever reads how many others.
 _LARGE_ONE: Final = threading.Lock()
@@ -185,7 +176,7 @@ def _read(uri: str, shown: str, most: int) -> bytes:
             # One byte more than allowed tells "too large" without reading a whole film.
             content: bytes = file.read(most + 1)
             return content
-    except _LASTING as error:
+    except LASTING_ERRORS as error:
         raise InvalidRequest(
             f"Reference image {shown!r} cannot be read ({type(error).__name__}: {error}). Give an http(s) URL, a local "
             "path or a storage URI that this worker can read; nothing was sent and nothing charged."

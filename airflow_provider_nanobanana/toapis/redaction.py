@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -60,6 +61,15 @@ def bare_link(reference: str) -> str:
     """Return an http(s) link without what may be secret in it: user, query and fragment; any other text as it is."""
     link = _HTTP.fullmatch(reference)
     return f"{link[1]}{link[2]}" if link else reference
+
+
+def bare_links(value: Any) -> Any:
+    """Return plain data with each http(s) link in it as :func:`bare_link` returns it; a tuple becomes a list."""
+    if isinstance(value, Mapping):
+        return {key: bare_links(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bare_links(inner) for inner in value]
+    return bare_link(value) if isinstance(value, str) else value
 
 
 def truncate_json(message: str, budget: int = 160) -> str:

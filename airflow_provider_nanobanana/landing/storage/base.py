@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 _FEW: Final = 16
 _MOST_PREFIXES: Final = 256
 _THREADS: Final = 8
+#: What no repeat can help where a user's own file is read: wrong path, no rights, no library, another format.
+LASTING_ERRORS: Final = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    ImportError,
+)
 #: Where names are asked for one by one, so many numbers behind those that are wanted.
 _SPARE_NUMBERS: Final = 8
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,5}")
