@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFormat, suffix_for
-from airflow_provider_nanobanana.landing.storage.base import storage_failures
+from airflow_provider_nanobanana.landing.storage.base import readable_names, storage_failures
 from airflow_provider_nanobanana.landing.storage.client_errors import lacks_rights
 from airflow_provider_nanobanana.toapis.errors import (
     ImageInvalid,
@@ -62,7 +62,8 @@ class Quarantine:
         """
         with self._lock:
             if self._stems is None:
-                split = (name.rpartition(".") for name in _names(self._place()))
+                names = readable_names(self._place(), "suspect pictures in it are not found again")
+                split = (name.rpartition(".") for name in names)
                 self._stems = {stem for stem, dot, suffix in split if dot + suffix in _SUFFIXES}
             return set(self._stems)
 
@@ -142,19 +143,6 @@ class Quarantine:
         record = {"uri": uri, "id": image_id, "index": index, "sha256": digest, "bytes": size}
         final.kept = _with_reason(record, error.message)
         return final
-
-
-def _names(place: Storage) -> list[str]:
-    """Return what is in there; nothing where this account may not look, as it could write nothing there."""
-    try:
-        return list(place.names())
-    except StorageFailed as failure:
-        if isinstance(failure.__cause__, NotADirectoryError):
-            return []
-        if not lacks_rights(failure.__cause__):
-            raise
-        log.warning("No rights to read %s: suspect pictures in it are not found again.", place.uri(""))
-        return []
 
 
 def suspect_error(held: Mapping[str, Any], why: str) -> ImageSuspect:

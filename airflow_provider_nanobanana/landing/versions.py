@@ -18,13 +18,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.landing.file_names import check_stem
-from airflow_provider_nanobanana.landing.storage.client_errors import lacks_rights
+from airflow_provider_nanobanana.landing.storage.base import readable_names
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import ImageStore
-    from airflow_provider_nanobanana.landing.storage.base import Storage
 
 log = LineLogger(__name__)
 
@@ -34,6 +33,7 @@ REJECTIONS_FOLDER: Final = "rejections"
 MOST_VERSIONS: Final = 999
 #: Bytes of a file that is read; ours have some 300.
 _MOST_BYTES: Final = 4_096
+_WITHOUT_RIGHTS: Final = "of each image the first version counts, rejected or not"
 _VERSION: Final = re.compile(r"(.+)-v([1-9][0-9]{0,2})")
 
 
@@ -87,11 +87,11 @@ class VersionFolder:
     @cached_property
     def _all(self) -> Mapping[str, Versions]:
         registered: defaultdict[str, set[int]] = defaultdict(set)
-        for name in _names(self._versions):
+        for name in readable_names(self._versions, _WITHOUT_RIGHTS):
             if parts := _VERSION.fullmatch(name.removesuffix(".json")):
                 registered[parts[1]].add(int(parts[2]))
         rejected: defaultdict[str, set[int]] = defaultdict(set)
-        for name in _names(self._rejections):
+        for name in readable_names(self._rejections, _WITHOUT_RIGHTS):
             base, number = split_stem(name.removesuffix(".json"))
             rejected[base].add(number)
         return {
@@ -156,17 +156,6 @@ class VersionFolder:
         :raises StorageFailed: That is not known; nothing was sent.
         """
         return not self._versions.missing_exclusivity() or self._is_of(base, number, run)
-
-
-def _names(place: Storage) -> list[str]:
-    """Return what is in a folder of ours; nothing where this account may not look, as it could write nothing there."""
-    try:
-        return list(place.names())
-    except StorageFailed as failure:
-        if not lacks_rights(failure.__cause__):
-            raise
-        log.warning("No rights to read %s: of each image the first version counts, rejected or not.", place.uri(""))
-        return []
 
 
 def reject(store: ImageStore, stem: str, *, by: str, comment: str, now: float) -> None:

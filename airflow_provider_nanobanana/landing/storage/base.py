@@ -7,15 +7,19 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_nanobanana.landing.storage.client_errors import lacks_rights
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.storage.exclusive import NotExclusive, missing_exclusivity
 from airflow_provider_nanobanana.landing.storage.staging import StagedFile
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
+
+log = LineLogger(__name__)
 
 #: Up to so many stems are asked for one by one: a folder may hold a million other files.
 _FEW: Final = 16
@@ -167,6 +171,25 @@ def storage_failures(what: str, *caught: type[Exception]) -> Iterator[None]:
         raise
     except caught as error:
         raise StorageFailed(f"Could not {what}: {type(error).__name__}: {error}") from error
+
+
+def readable_names(place: Storage, without: str) -> list[str]:
+    """Return what is in a folder of ours; nothing where this account could write nothing either.
+
+    That is where it has no rights to look, and where what stands there is no folder.
+
+    :param without: What follows from having no rights, for the log.
+    :raises StorageFailed: It could not be asked now.
+    """
+    try:
+        return list(place.names())
+    except StorageFailed as failure:
+        if isinstance(failure.__cause__, NotADirectoryError):
+            return []
+        if not lacks_rights(failure.__cause__):
+            raise
+        log.warning("No rights to read %s: %s.", place.uri(""), without)
+        return []
 
 
 def stems_present(storage: Storage, stems: Collection[str], suffixes: tuple[str, ...]) -> set[str]:

@@ -217,3 +217,13 @@ def test_the_file_of_a_version_says_whose_it_is(batch: GenerateTask) -> None:
     run = batch.attempt(requests=CATALOGUE, redo=["SKU-002"])
     path = batch.folder / ".nanobanana" / "versions" / f"{files_of(run)['SKU-002']}.json"
     assert json.loads(path.read_text())["run"][-1] == "second"
+
+
+def test_a_file_in_place_of_our_folder_stops_no_batch(batch: GenerateTask) -> None:
+    """Nothing of ours can be kept there: neither claims nor versions; pictures can."""
+    batch.folder.mkdir()
+    (batch.folder / ".nanobanana").touch()
+    assert batch.attempt(requests=CATALOGUE).error is None and batch.charges == 4
+    batch.next_run("second")
+    run = batch.attempt(requests=CATALOGUE, redo=["SKU-001"])
+    assert run.error is not None and batch.charges == 4

@@ -130,3 +130,8 @@ def test_a_rejection_by_hand_needs_no_content(tmp_path: Path) -> None:
 def test_what_names_no_file_is_not_rejected(tmp_path: Path, stem: str) -> None:
     with pytest.raises(InvalidRequest):
         reject(ImageStore(str(tmp_path)), stem, by="ada", comment="", now=0.0)
+
+
+def test_where_a_file_stands_in_place_of_our_folder_there_are_no_versions(tmp_path: Path) -> None:
+    (tmp_path / ".nanobanana").touch()
+    assert folder(tmp_path).of("cup") == Versions()
