@@ -123,13 +123,22 @@ class SubmitRateLimiter:
         """Return the seconds until the next free moment, without reserving it."""
         return self._peek(now).pacer.wait(now)
 
-    def check_near(self, now: float) -> None:
+    def check_near(self, clock: Callable[[], float]) -> None:
         """Find out whether a slot can be had soon, without reserving it.
 
         :raises RateLimited: It takes too long to be sat out; nothing was sent.
         """
-        if self.next_free_in(now) > MAX_BLOCKING_WAIT:
-            raise self._too_far(now)
+        if self._is_far(clock):
+            raise self._too_far(clock())
+
+    def _is_far(self, clock: Callable[[], float]) -> bool:
+        """Whether the next free moment is too far away by the time that it is when that moment is known.
+
+        A thread may stand still for long behind its reading of the clock: what was far away then need not be so now.
+        """
+        asked = clock()
+        free_at = asked + self.next_free_in(asked)
+        return free_at > clock() + MAX_BLOCKING_WAIT
 
     def still_valid(self, slot: Slot, now: float) -> bool:
         """Whether a slot still holds: a 429 after it was reserved sends all who wait to the end of the queue."""
@@ -194,8 +203,7 @@ class SubmitRateLimiter:
                     return
             elif wait_for_slot:
                 sleep(min(self.next_free_in(clock()), MAX_BLOCKING_WAIT))
-            # A thread may stand still for long before its turn: what was far away then need not be so now.
-            elif late or self.next_free_in(clock()) > MAX_BLOCKING_WAIT:
+            elif late or self._is_far(clock):
                 raise self._too_far(clock())
 
     def _too_far(self, now: float) -> RateLimited:

@@ -367,7 +367,7 @@ class Submission:
         if self._claims is None:
             return self._post(facts, generation, request, None)
         # A claim is made when all that may take long, or say no, is over: its right to POST is short.
-        self._rate_limiter.check_near(self._session.clock())
+        self._rate_limiter.check_near(self._session.clock)
         acquired = self._claims.acquire(self._look_up_claimed, self._settled(facts))
         if isinstance(acquired, Shared):
             return self._use_shared(facts, acquired)

@@ -8,7 +8,9 @@ import logging
 import math
 import multiprocessing
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -225,27 +227,45 @@ def test_a_slot_is_sat_out_once() -> None:
     assert clock.waits == pytest.approx([5.0, 5.0], abs=1e-4)
 
 
-@pytest.mark.parametrize("standstill", [1, 2])
+def leaping(clock: Clock, standstill: int, seconds: float = 25.0) -> Callable[[], float]:
+    """Return a clock whose reader stands still behind one of its readings."""
+    readings = count(1)
+
+    def read() -> float:
+        seen = clock.now
+        if next(readings) == standstill:
+            clock.now += seconds
+        return seen
+
+    return read
+
+
+def filled_up(now: float) -> SubmitRateLimiter:
+    """Return a limiter whose next free slot is too far away by the clock of that moment."""
+    limiter = SubmitRateLimiter(5, ProcessState())
+    while limiter.reserve(now + 20.0):
+        pass
+    return limiter
+
+
+@pytest.mark.parametrize("standstill", [1, 2, 3])
 def test_a_thread_that_stood_still_is_judged_by_the_time_that_it_is_now(standstill: int) -> None:
     """Others reserved, and went, meanwhile; by the clock that it read before, the next free slot is far away.
 
     :param standstill: Behind which of its first readings it stands still.
     """
-    clock, limiter = Clock(), SubmitRateLimiter(5, ProcessState())
-    while limiter.reserve(clock.now + 20.0):
-        pass
-    readings = 0
-
-    def read() -> float:
-        nonlocal readings
-        readings += 1
-        seen = clock.now
-        if readings == standstill:
-            clock.now += 25.0
-        return seen
-
-    limiter.acquire(read, clock.sleep, wait_for_slot=False)
+    clock = Clock()
+    limiter = filled_up(clock.now)
+    limiter.acquire(leaping(clock, standstill), clock.sleep, wait_for_slot=False)
     assert clock.waits and sum(clock.waits) <= MAX_BLOCKING_WAIT
+
+
+def test_before_a_claim_too_the_time_counts_that_it_is_when_the_next_slot_is_known() -> None:
+    clock = Clock()
+    limiter = filled_up(clock.now)
+    with pytest.raises(RateLimited):
+        limiter.check_near(clock)
+    limiter.check_near(leaping(clock, 1))
 
 
 def test_whoever_waits_when_a_429_comes_gets_in_line_again() -> None:
