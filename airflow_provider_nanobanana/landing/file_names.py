@@ -15,6 +15,8 @@ _STEM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,102}")
 MAX_SLUG: Final = 48
 #: Hexadecimal digits of the hash of an image task's id behind a name.
 _ID_DIGITS: Final = 8
+#: Hexadecimal digits of an image's key.
+_KEY_DIGITS: Final = 24
 
 
 def safe_name(text: str) -> str:
@@ -57,3 +59,11 @@ def check_stem(stem: str) -> None:
     """Refuse a stem that no file can have; raises ``InvalidRequest``."""
     if not _STEM.fullmatch(stem):
         raise InvalidRequest(f"{stem!r} cannot name a file: letters, digits, '_', '-' and '.' are allowed")
+
+
+def image_key(uri: str) -> str:
+    """Return what stands for an image in links and forms, 24 hexadecimal digits: nothing can be read through it alone.
+
+    :param uri: Of the file, as results and manifests have it.
+    """
+    return hashlib.sha256(uri.encode("utf-8", "surrogatepass")).hexdigest()[:_KEY_DIGITS]
