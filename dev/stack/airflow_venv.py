@@ -25,8 +25,8 @@ def known_versions() -> list[str]:
 def make_venv(version: str, say: Callable[[str], None]) -> Path:
     """Make ``.stack/<version>/venv``, or make it again where the constraints or ``pyproject.toml`` have changed.
 
-    It holds what the constraint file of that version says, the extra ``dev`` and the provider as it stands in this
-    checkout (editable), for the Python that runs this.
+    It holds what the constraint file of that version says, the extra ``dev``, the extra ``fab`` where that file has
+    pins for it, and the provider as it stands in this checkout (editable), for the Python that runs this.
 
     :return: Its Python.
     :raises subprocess.CalledProcessError: The installation failed; what pip or uv says is on standard error.
@@ -43,7 +43,8 @@ def make_venv(version: str, say: Callable[[str], None]) -> Path:
     _run(sys.executable, "-m", "venv", "--clear", str(venv))
     _run(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(constraints), "uv")
     install = ("-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--compile-bytecode")
-    _run(str(python), *install, "-c", str(constraints), "-e", f"{REPO}[dev]")
+    extras = "dev,fab" if "apache-airflow-providers-fab==" in constraints.read_text() else "dev"
+    _run(str(python), *install, "-c", str(constraints), "-e", f"{REPO}[{extras}]")
     stamp.write_text(wanted)
     return python
 
