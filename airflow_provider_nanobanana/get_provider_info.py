@@ -36,6 +36,8 @@ def get_provider_info() -> dict[str, Any]:
         "task-decorators": [
             {"name": "nanobanana", "class-name": f"{_PACKAGE}.decorators.nanobanana.nanobanana_task"},
         ],
+        "plugins": [{"name": "nanobanana", "plugin-class": f"{_PACKAGE}.ui.plugin.GalleryPlugin"}],
+        "config": {"nanobanana": _CONFIG},
         "connection-types": [
             {
                 "connection-type": "nanobanana",
@@ -55,6 +57,30 @@ def get_provider_info() -> dict[str, Any]:
 def _modules(*names: str) -> list[dict[str, Any]]:
     return [{"integration-name": _INTEGRATION, "python-modules": [f"{_PACKAGE}.{name}" for name in names]}]
 
+
+_CONFIG: Final[dict[str, Any]] = {
+    "description": "What this provider shows in Airflow's own interface.",
+    "options": {
+        "gallery": {
+            "description": "Whether there are tabs, pages and links for pictures, and the routes behind them.\n",
+            "version_added": "0.1.0",
+            "type": "boolean",
+            "example": None,
+            "default": "True",
+        },
+        "gallery_roots": {
+            "description": (
+                "Folders, as URIs and with commas between them, whose pictures the api-server may show beside those "
+                "below the destination that the task itself rendered. Pictures in a local folder (``file://``) are "
+                "shown only if it lies below one of these.\n"
+            ),
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": "file:///data/pictures, s3://media@our-bucket/pictures",
+            "default": "",
+        },
+    },
+}
 
 _PRICE: Final = {"type": "number", "minimum": 0}
 _PRICE_OR_PRICES: Final = {**_PRICE, "type": ["number", "object"], "additionalProperties": _PRICE}
