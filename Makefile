@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv test test-fast lint format types wheel demo stack overlap chaos bench emulator clean
+.PHONY: help venv test test-fast test-browser lint format types wheel demo stack overlap chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ test: $(STAMP) ## Run all tests: unit and integration (emulator), and beside the
 
 test-fast: $(STAMP) ## Run the tests that start no Airflow process
 	$(PYTEST) $(PYTEST_ARGS) -m "not system" tests
+
+test-browser: $(STAMP) ## Look at the gallery, the review and the spend page in a real Airflow with the system's Chromium
+	$(PYTEST) $(PYTEST_ARGS) -m browser tests/browser
 
 lint: $(STAMP) ## Check style, format and layers
 	$(BIN)/python -m ruff check .

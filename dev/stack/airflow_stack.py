@@ -37,6 +37,7 @@ class AirflowStack:
     :param home: Becomes AIRFLOW_HOME; the logs of the processes are in ``home/logs``.
     :param dag_folders: Each becomes a DAG bundle.
     :param env: Added to the environment of every process, for example ``AIRFLOW_CONN_NANOBANANA_DEFAULT``.
+    :param users: Further users by name with their role, ``viewer``, ``user`` or ``op``; the password is one for all.
     :param say: Called with one line of progress at a time.
     """
 
@@ -46,6 +47,7 @@ class AirflowStack:
         dag_folders: Sequence[Path],
         *,
         env: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
         say: Say = lambda line: None,
         processes: Processes | None = None,
     ) -> None:
@@ -55,7 +57,7 @@ class AirflowStack:
         ports = Ports(*free_ports(3))
         self.url = f"http://127.0.0.1:{ports.api}"
         self.env = airflow_environment(
-            self.home, [folder.resolve() for folder in dag_folders], ports, self.password, env or {}
+            self.home, [folder.resolve() for folder in dag_folders], ports, self.password, env or {}, users=users
         )
         self.processes = processes or Processes()
         self.api = AirflowApi(self.url, USER, self.password)
@@ -81,7 +83,7 @@ class AirflowStack:
         try:
             self._say("starting the api-server and creating the database")
             self.processes.start(self._component("api-server"))  # the slowest to import
-            self.processes.run(self._command("migrate", "db", "migrate"), timeout=deadline - time.monotonic())
+            self.run("migrate", "db", "migrate", timeout=deadline - time.monotonic())
             self._say("starting scheduler, dag-processor and triggerer")
             for component in COMPONENTS[1:]:
                 self.processes.start(self._component(component))
@@ -91,6 +93,34 @@ class AirflowStack:
         except BaseException:
             self.stop()
             raise
+
+    def start_api_server(
+        self, name: str, *, path: str = "", env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> str:
+        """Start one more api-server on the same database and wait until it answers.
+
+        :param name: Its name among the processes.
+        :param path: Path below which it is served, for example ``/af``.
+        :param env: Added to its environment, for example another auth manager.
+        :return: Its base URL.
+        """
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{port}{path}"
+        own = {"AIRFLOW__API__BASE_URL": url, "AIRFLOW__API__PORT": str(port), **(env or {})}
+        self.processes.start(self._command(name, "api-server", env=own))
+        api = AirflowApi(url, USER, self.password)
+        try:
+            api.wait_until(lambda: self._answers(api), f"{name} at {url}", timeout)
+        finally:
+            api.close()
+        return url
+
+    def run(self, name: str, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 120) -> None:
+        """Run one of Airflow's commands to its end, for example ``run("migrate", "db", "migrate")``.
+
+        :raises ProcessDied: It failed.
+        """
+        self.processes.run(self._command(name, *arguments, env=env), timeout)
 
     def stop(self) -> None:
         """End everything that was started here; safe to call twice."""
@@ -138,6 +168,14 @@ class AirflowStack:
         ready = {name for key, name in _HEALTH_NAMES.items() if (states.get(key) or {}).get("status") == "healthy"}
         return ready | {"api-server"}
 
+    def _answers(self, api: AirflowApi) -> bool | None:
+        self.processes.check()
+        try:
+            api.health()
+        except ApiError:
+            return None
+        return True
+
     def _component(self, name: str) -> Command:
         # The log servers would listen on every interface; all logs are on this machine anyway.
         options = ("--skip-serve-logs",) if name in ("scheduler", "triggerer") else ()
@@ -150,7 +188,13 @@ class AirflowStack:
 
 
 def airflow_environment(
-    home: Path, dag_folders: Sequence[Path], ports: Ports, password: str, extra: Mapping[str, str]
+    home: Path,
+    dag_folders: Sequence[Path],
+    ports: Ports,
+    password: str,
+    extra: Mapping[str, str],
+    *,
+    users: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Give the environment of every process of a stack.
 
@@ -159,9 +203,11 @@ def airflow_environment(
 
     :param dag_folders: Each becomes a bundle of its own.
     :param extra: Added last, for example ``AIRFLOW_CONN_NANOBANANA_DEFAULT``.
+    :param users: Further users by name with their role.
     """
+    roles = {USER: "admin", **(users or {})}
     passwords = home / "passwords.json"
-    passwords.write_text(json.dumps({USER: password}))
+    passwords.write_text(json.dumps(dict.fromkeys(roles, password)))
     passwords.chmod(0o600)
     url = f"http://127.0.0.1:{ports.api}"
     options = {
@@ -181,7 +227,7 @@ def airflow_environment(
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__PARALLELISM": "6",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in roles.items()),
         # On a busy machine SQLite is locked for longer than the 5 s of its driver.
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([_bundle(folder) for folder in dag_folders]),
