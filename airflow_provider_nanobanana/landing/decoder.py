@@ -47,9 +47,13 @@ from airflow_provider_nanobanana.landing.decoder_messages import (
     FILE,
     FIT,
     LENGTH,
+    THUMBNAIL,
+    THUMBNAIL_ALONE,
     fit_for,
     formats_of,
     from_json,
+    has_thumbnail,
+    is_reference,
     receive,
 )
 from airflow_provider_nanobanana.landing.fit_reference import MOST_BYTES, FittedReference
@@ -60,6 +64,8 @@ from airflow_provider_nanobanana.landing.image_file import (
     inspect_bytes,
     inspect_reference,
 )
+from airflow_provider_nanobanana.landing.shrink_picture import MOST_BYTES as MOST_THUMBNAIL
+from airflow_provider_nanobanana.landing.shrink_picture import SmallPicture
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import one_line
@@ -72,6 +78,8 @@ _START_SECONDS: Final = 30.0
 _END_SECONDS: Final = 5.0
 #: Seconds that the end of this process waits for a file that is being decoded.
 _CLOSE_SECONDS: Final = 1.0
+#: Seconds that are waited for a thumbnail when the image is known to be good; some milliseconds are usual.
+_THUMBNAIL_SECONDS: Final = 10.0
 _PIECE: Final = 256 * 1024
 _LONGEST_ANSWER: Final = 64 * 1024
 #: Bytes of a content that tell its format.
@@ -92,10 +100,11 @@ child.main()
 """
 
 
-def decode_file(path: str | os.PathLike[str]) -> ImageFacts:
+def decode_file(path: str | os.PathLike[str], *, thumbnail: bool = False) -> ImageFacts:
     """Check that a file is one complete image and return its facts.
 
     :param path: A local file; it is only read.
+    :param thumbnail: Whether to make one, too, of the same decoding; what goes wrong with it only leaves it empty.
     :raises ImageInvalid: As :func:`inspect_bytes`, and a file of more than 64 MiB.
     :raises ImageTooCostly: It takes more than 10 s of processor time or 512 MiB to decode, or crashes the decoder.
     :raises StorageFailed: This machine could not decode it now.
@@ -105,7 +114,7 @@ def decode_file(path: str | os.PathLike[str]) -> ImageFacts:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise ImageInvalid(f"The file has {size:,} bytes; at most {MAX_BYTES:,} are taken")
-        return _decoder.inspect(file, size)
+        return _decoder.inspect(file, size, thumbnail=thumbnail)
 
 
 def decode_reference(data: bytes) -> ImageFacts:
@@ -129,6 +138,18 @@ def fit_reference(data: bytes, formats: Collection[str] = fitting.FORMATS) -> Fi
     return _decoder.fit(data, formats)
 
 
+def decode_thumbnail(data: bytes) -> bytes:
+    """Return the picture as a small WebP; whether it is complete is not found out, but where it shows.
+
+    Never in this process: where no child can be started, there is no thumbnail.
+
+    :raises ImageInvalid: As :func:`inspect_bytes`, or nothing small can be made of it.
+    :raises ImageTooCostly: As :func:`decode_file`.
+    :raises StorageFailed: This machine could not decode it now.
+    """
+    return _decoder.thumbnail(data)
+
+
 class Decoder:
     """The child process of this one, started when it is needed; safe to use from several threads, one file at a time.
 
@@ -142,10 +163,18 @@ class Decoder:
         self._worked = False
         self._unavailable = False
 
-    def inspect(self, file: BinaryIO, size: int, *, reference: bool = False) -> ImageFacts:
+    def inspect(self, file: BinaryIO, size: int, *, reference: bool = False, thumbnail: bool = False) -> ImageFacts:
         """Return the facts of an image that is read from the file's beginning; errors as of :func:`decode_file`."""
-        outcome = self._outcome(file, size, CHECK_REFERENCE if reference else CHECK)
+        check = CHECK | THUMBNAIL if thumbnail else CHECK
+        outcome = self._outcome(file, size, CHECK_REFERENCE if reference else check)
         return outcome.facts if isinstance(outcome, FittedReference) else outcome
+
+    def thumbnail(self, data: bytes) -> bytes:
+        """Return the picture as a small WebP; errors as of :func:`decode_thumbnail`."""
+        outcome = self._outcome(io.BytesIO(data), len(data), THUMBNAIL_ALONE)
+        if not isinstance(outcome, ImageFacts) or not outcome.thumbnail:
+            raise ImageInvalid("The image could not be made small")
+        return outcome.thumbnail
 
     def fit(self, data: bytes, formats: Collection[str] = fitting.FORMATS) -> FittedReference:
         """Return a reference image as it is to be sent; errors as of :func:`fit_reference`."""
@@ -159,7 +188,8 @@ class Decoder:
                 child = self._running()
                 if child is None:
                     return _inspect_here(file, wanted)
-                outcome = self._ask(child, file, size, wanted, again)
+                # What ended with a thumbnail may have been ended by that.
+                outcome = self._ask(child, file, size, wanted & ~THUMBNAIL if again else wanted, again)
                 if not isinstance(outcome, MachineLacks):
                     break
         return _facts(outcome)
@@ -301,7 +331,7 @@ class _Child:
         :param again: Whether a child before ended with this file.
         :raises OSError: The file cannot be read.
         """
-        limits = IMAGE_LIMITS if wanted == CHECK else LARGE_REFERENCE_LIMITS
+        limits = LARGE_REFERENCE_LIMITS if is_reference(wanted) else IMAGE_LIMITS
         file.seek(0)
         try:
             # What a slow disk takes to read the file is not the decoder's time.
@@ -320,7 +350,25 @@ class _Child:
         if outcome is None or not _fits(outcome, content):
             self.kill()
             return TooCostly("The image's decoder gave an answer that is none")
+        if has_thumbnail(wanted):
+            small = self._thumbnail()
+            return replace(outcome, thumbnail=small) if isinstance(outcome, ImageFacts) else outcome
         return replace(outcome, content=content) if isinstance(outcome, FittedReference) else outcome
+
+    def _thumbnail(self) -> bytes:
+        """Return what it sends behind an outcome, which stands by then; nothing where no thumbnail comes."""
+        try:
+            small = self._answer(_THUMBNAIL_SECONDS, MOST_THUMBNAIL + 1)
+        except _Overdue:
+            self.kill()
+        except _Gone:
+            self.end()
+        else:
+            if detect_format(small[:_HEAD]) == "webp" and len(small) <= MOST_THUMBNAIL:
+                return small
+            if small:
+                self.kill()
+        return b""
 
     def is_alive(self) -> bool:
         """Say whether it runs, as far as is known."""
@@ -462,7 +510,17 @@ def _inspect_here(file: BinaryIO, wanted: int) -> ImageFacts | FittedReference:
     file.seek(0)
     if wanted & FIT:
         return fitting.fit_reference(file.read(), formats=formats_of(wanted))
-    return inspect_bytes(file.read(MAX_BYTES)) if wanted == CHECK else inspect_reference(file.read())
+    if wanted & CHECK_REFERENCE:
+        return inspect_reference(file.read())
+    if wanted & THUMBNAIL_ALONE:
+        raise StorageFailed("No process that makes thumbnails can be started on this machine")
+    data = file.read(MAX_BYTES)
+    if not wanted & THUMBNAIL:
+        return inspect_bytes(data)
+    small = SmallPicture()
+    small.read_metadata(data)
+    facts = inspect_bytes(data, small.take)
+    return replace(facts, thumbnail=small.content())
 
 
 _decoder = Decoder()

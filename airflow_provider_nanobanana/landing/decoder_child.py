@@ -17,11 +17,13 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 from airflow_provider_nanobanana.landing.decode_outcome import (
     IMAGE_LIMITS,
     LARGE_REFERENCE_LIMITS,
     NO_MEMORY_STATUS,
+    THUMBNAIL_CPU_SECONDS,
     DecodeLimits,
     NotAnImage,
     Outcome,
@@ -30,16 +32,25 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     memory_outcome,
 )
 from airflow_provider_nanobanana.landing.decoder_messages import (
-    CHECK,
+    CHECK_REFERENCE,
     FILE,
     FIT,
+    THUMBNAIL_ALONE,
     formats_of,
+    has_thumbnail,
+    is_reference,
     receive,
     send_answer,
     to_json,
 )
 from airflow_provider_nanobanana.landing.fit_reference import FittedReference, fit_reference
-from airflow_provider_nanobanana.landing.image_file import inspect_bytes, inspect_reference
+from airflow_provider_nanobanana.landing.image_file import (
+    ImageFacts,
+    decode_small,
+    inspect_bytes,
+    inspect_reference,
+)
+from airflow_provider_nanobanana.landing.shrink_picture import SIDE, SmallPicture
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
 
 
@@ -51,10 +62,13 @@ def main() -> None:
         send_answer(channel, b"")
         while True:
             size, wanted = FILE.unpack(receive(channel, FILE.size))
-            outcome = _inspect(channel, size, wanted)
+            small = SmallPicture() if has_thumbnail(wanted) else None
+            outcome = _inspect(channel, size, wanted, small)
             send_answer(channel, to_json(outcome))
             if wanted & FIT:
                 send_answer(channel, outcome.content if isinstance(outcome, FittedReference) else b"")
+            if small is not None:
+                send_answer(channel, small.content())
 
 
 def _keep_apart() -> None:
@@ -84,12 +98,16 @@ def _load_decoders() -> None:
             vars(plugin)["DEFAULT_MAX_THREADS"] = 1
 
 
-def _inspect(channel: socket.socket, size: int, wanted: int) -> Outcome:
-    """Receive a file and decode it within its limits."""
+def _inspect(channel: socket.socket, size: int, wanted: int, small: SmallPicture | None) -> Outcome:
+    """Receive a file and decode it within its limits.
+
+    :param small: Takes the decoded picture. That is not the image's fault: it has its own processor time, and gives
+        way where there is too little memory.
+    """
     before = _address_space()
     # A WebP says its size when its decoder has the memory for all pixels, so the larger limits come first.
-    limits = IMAGE_LIMITS if wanted == CHECK else LARGE_REFERENCE_LIMITS
-    _limit(limits, before)
+    limits = LARGE_REFERENCE_LIMITS if is_reference(wanted) else IMAGE_LIMITS
+    _limit(limits, before, 0 if small is None else THUMBNAIL_CPU_SECONDS)
 
     def narrow(pixels: int) -> None:
         nonlocal limits
@@ -101,11 +119,10 @@ def _inspect(channel: socket.socket, size: int, wanted: int) -> Outcome:
     except MemoryError:
         sys.exit(NO_MEMORY_STATUS)
     broken = ""
+    if small is not None:
+        small.read_metadata(held[0])
     try:
-        # Nobody here keeps the bytes, so that the check can let go of them.
-        if wanted & FIT:
-            return fit_reference(held.pop(), narrow, formats=formats_of(wanted))
-        return inspect_bytes(held.pop()) if wanted == CHECK else inspect_reference(held.pop(), narrow)
+        return _decoded(held, wanted, narrow, small)
     except ImageTooCostly as costly:
         return TooCostly(costly.message)
     except ImageInvalid as invalid:
@@ -121,9 +138,24 @@ def _inspect(channel: socket.socket, size: int, wanted: int) -> Outcome:
     return memory_outcome(limits, granted=granted)
 
 
-def _limit(limits: DecodeLimits, before: int | None) -> None:
+def _decoded(
+    held: list[bytes], wanted: int, narrow: Callable[[int], None], small: SmallPicture | None
+) -> ImageFacts | FittedReference:
+    """Decode the one file that is held; nobody here keeps its bytes, so that the check can let go of them."""
+    if wanted & FIT:
+        return fit_reference(held.pop(), narrow, formats=formats_of(wanted))
+    if wanted & CHECK_REFERENCE:
+        return inspect_reference(held.pop(), narrow)
+    if small is None:
+        return inspect_bytes(held.pop())
+    if wanted & THUMBNAIL_ALONE:
+        return decode_small(held.pop(), small.take, SIDE)
+    return inspect_bytes(held.pop(), small.take)
+
+
+def _limit(limits: DecodeLimits, before: int | None, more_cpu_seconds: int = 0) -> None:
     """Move this process's own limits on, by what the next file may take."""
-    _soft(resource.RLIMIT_CPU, math.ceil(time.process_time()) + limits.cpu_seconds)
+    _soft(resource.RLIMIT_CPU, math.ceil(time.process_time()) + limits.cpu_seconds + more_cpu_seconds)
     if before is not None:
         _soft(resource.RLIMIT_AS, before + limits.memory)
 

@@ -1,7 +1,8 @@
 """What the worker process and the decoder's process say to each other, over one socket.
 
 To the decoder: :data:`FILE`, then so many bytes. Back: :data:`LENGTH`, then an outcome as :func:`to_json` writes it;
-first of all an empty one, when it is ready. Behind the outcome of :data:`FIT` comes the new content, likewise.
+first of all an empty one, when it is ready. Behind the outcome of :data:`FIT` comes the new content, likewise, and
+behind that of :data:`THUMBNAIL` and :data:`THUMBNAIL_ALONE` the thumbnail, empty where there is none.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from airflow_provider_nanobanana.landing.image_file import SUFFIXES, ImageFacts
 from airflow_provider_nanobanana.landing.suspects import LOOKS
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
-#: Size of the file in bytes, and what to do with it: one of the next three.
+#: Size of the file in bytes, and what to do with it: one of those that follow.
 FILE: Final = struct.Struct("!QB")
 #: Check an image; check a reference image; make a reference image fit, too, for what :func:`fit_for` adds.
 CHECK, CHECK_REFERENCE, FIT = range(3)
+#: Beside :data:`CHECK`: make a thumbnail, too. And instead of it: make a thumbnail of a picture that is not checked.
+THUMBNAIL, THUMBNAIL_ALONE = 32, 64
 _BITS: Final = {one: FIT << number for number, one in enumerate(FORMATS, start=1)}
 #: Size of what follows.
 LENGTH: Final = struct.Struct("!I")
@@ -31,6 +34,16 @@ _MOST_SIDE: Final = 2**31
 def fit_for(formats: Collection[str]) -> int:
     """Return what :data:`FILE` holds where a reference image is made fit for a model that takes these formats."""
     return FIT + sum(bit for one, bit in _BITS.items() if one in formats)
+
+
+def is_reference(wanted: int) -> bool:
+    """Say whether it is a reference image, which may be larger."""
+    return bool(wanted & (CHECK_REFERENCE | FIT))
+
+
+def has_thumbnail(wanted: int) -> bool:
+    """Say whether a thumbnail comes behind the outcome."""
+    return bool(wanted & (THUMBNAIL | THUMBNAIL_ALONE))
 
 
 def formats_of(wanted: int) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ request is, and whether it was bought before, is decided by the original content
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from airflow_provider_nanobanana.landing.image_file import (
     inspect_reference,
 )
 from airflow_provider_nanobanana.landing.picture_metadata import colour_profile, orientation
+from airflow_provider_nanobanana.landing.picture_modes import plain_mode, screen_colours, upright
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid
 
 if TYPE_CHECKING:
@@ -84,22 +84,14 @@ def fit_reference(
 def _made(
     image: Image, image_format: str, turn: int, profile: bytes | None, *, too_large: bool, formats: Collection[str]
 ) -> FittedReference:
-    from PIL import Image as Images
-
     changes: list[Change] = []
-    turns = Images.Transpose
-    # EXIF 2.32, 4.6.4: what has to be done to the stored rows and columns.
-    how = {
-        2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE,
-        6: turns.ROTATE_270, 7: turns.TRANSVERSE, 8: turns.ROTATE_90,
-    }.get(turn)  # fmt: skip
-    if how is not None:
-        image = image.transpose(how)
+    if turn != 1:
+        image = upright(image, turn)
         changes.append("upright")
     if image.mode == "CMYK":
-        image, profile = _to_rgb(image, profile), None
+        image, profile = screen_colours(image, profile), None
         changes.append("rgb")
-    image = _plain_mode(image)
+    image = plain_mode(image)
     options: dict[str, Any] = {"icc_profile": profile} if profile else {}
     content = b""
     if not too_large:
@@ -152,26 +144,3 @@ def _on_white(image: Image) -> Image:
     page = Images.new("RGB", image.size, "white")
     page.paste(image, mask=image.getchannel("A"))
     return page
-
-
-def _to_rgb(image: Image, profile: bytes | None) -> Image:
-    """Return a picture for print in the colours of a screen, by its profile where it has a readable one."""
-    if profile is not None:
-        with contextlib.suppress(ImportError, OSError, ValueError, TypeError):
-            from PIL import ImageCms
-
-            with contextlib.suppress(ImageCms.PyCMSError):
-                target = ImageCms.createProfile("sRGB")
-                made = ImageCms.profileToProfile(image, io.BytesIO(profile), target, outputMode="RGB")
-                if made is not None:
-                    return made
-    return image.convert("RGB")
-
-
-def _plain_mode(image: Image) -> Image:
-    """Return the picture in a mode that each of the formats can hold."""
-    if image.mode.startswith("I"):
-        return image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return image.convert("RGBA")
-    return image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")

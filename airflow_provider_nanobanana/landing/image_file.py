@@ -16,7 +16,7 @@ import hashlib
 import io
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from airflow_provider_nanobanana.landing.file_signatures import image_of_another_kind, is_avif, is_text, suffix_of
@@ -69,12 +69,16 @@ _HEAD = 1024
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the bytes say: the format, the size in pixels, and whether the picture looks empty."""
+    """What the bytes say: the format, the size in pixels, and whether the picture looks empty.
+
+    :param thumbnail: The picture as a small WebP, where that was asked for and could be made.
+    """
 
     format: ImageFormat
     width: int
     height: int
     look: Look | None = None
+    thumbnail: bytes = field(default=b"", compare=False, repr=False)
 
 
 def detect_format(head: bytes) -> ImageFormat | None:
@@ -101,9 +105,10 @@ def _format(head: bytes) -> ImageFormat | None:
     return "avif" if is_avif(head) else detect_format(head)
 
 
-def inspect_bytes(data: bytes) -> ImageFacts:
+def inspect_bytes(data: bytes, use: Callable[[Image, ImageFormat], None] | None = None) -> ImageFacts:
     """Check that the content is one complete image and return its facts.
 
+    :param use: Called with the decoded image, of which not everything may be checked yet.
     :raises ImageInvalid: Not an image, more than 20 megapixels (before any pixel is decoded), truncated or corrupt.
     :raises ImageTooCostly: It is made of more parts than any encoder writes.
     :raises MemoryError: There is too little memory to decode it.
@@ -111,21 +116,30 @@ def inspect_bytes(data: bytes) -> ImageFacts:
     found = _known_format(data)
     with _strict_decoders():
         if found == "jpeg":
-            return _decode_jpeg(parse_jpeg(data))
+            return _decode_jpeg(parse_jpeg(data), use)
         bare, moves = _bare(data, found), is_apng(data)
         del data  # whoever gave it away has that much more memory for the decoder
-        return _decode(bare, found, moves=moves)
+        return _decode(bare, found, moves=moves, use=use)
 
 
-def _inspect(data: bytes, use: Callable[[Image, ImageFormat], None] | None) -> ImageFacts:
-    """Check the content as :func:`inspect_bytes` does, and let the decoded image be used."""
-    if use is None:
-        return inspect_bytes(data)
+def decode_small(data: bytes, use: Callable[[Image, ImageFormat], None], least_side: int) -> ImageFacts:
+    """Decode a picture without finding out whether it is complete, and return its facts.
+
+    :param use: Called with the decoded image, of which a JPEG's may be smaller.
+    :param least_side: Pixels of the longer side that ``use`` needs.
+    :raises ImageInvalid: As :func:`inspect_bytes`, where it is seen.
+    :raises MemoryError: There is too little memory to decode it.
+    """
     found = _known_format(data)
-    with _strict_decoders():
-        if found == "jpeg":
-            return _decode_jpeg(parse_jpeg(data), use)
-        return _decode(_bare(data, found), found, moves=is_apng(data), use=use)
+    bare = _bare_reference(data, found)
+    del data
+    with _strict_decoders(), _decoder(bare, found) as image:
+        facts = ImageFacts(found, *image.size)
+        part = max(1, max(image.size) // least_side)
+        image.draft(None, (max(1, facts.width // part), max(1, facts.height // part)))
+        image.load()
+        use(image, found)
+        return facts
 
 
 def _known_format(data: bytes) -> ImageFormat:
@@ -237,7 +251,7 @@ def inspect_reference(
     if on_size is not None:
         on_size(width * height)
     if width * height <= MAX_PIXELS:
-        return _inspect(data, use)
+        return inspect_bytes(data, use)
     # A JPEG is read to its end at an eighth of its size, or as large as it is needed.
     part = 8 if use is None else max(1, max(width, height) // (most_side or max(width, height)))
     with _strict_decoders(), _decoder(bare, found, MAX_REFERENCE_PIXELS) as image:

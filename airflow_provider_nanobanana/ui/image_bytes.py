@@ -1,0 +1,242 @@
+"""The bytes of a picture for the api-server: the original as it is, and its thumbnail.
+
+What is read is bounded, and shown only if its first bytes are those of a PNG, JPEG or WebP. A thumbnail that no worker
+made is made in the decoder's child process, and kept in memory alone: the api-server writes nothing. Whatever goes
+wrong is said in one of a few fixed texts; the storage's own words may hold credentials, and go to the log.
+
+Which file a user may read was decided before; here no more is made of a name than one file below its destination, and
+no link of a file system is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import stat
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, detect_format
+from airflow_provider_nanobanana.landing.shrink_picture import MOST_BYTES as MOST_THUMBNAIL
+from airflow_provider_nanobanana.landing.storage.destination import RESERVED
+from airflow_provider_nanobanana.landing.storage.local import LocalStorage
+from airflow_provider_nanobanana.landing.thumbnails import (
+    MIME_TYPE,
+    THUMBNAILS_FOLDER,
+    make_thumbnail,
+    thumbnail_name,
+)
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed, ToApisError
+
+if TYPE_CHECKING:
+    from airflow_provider_nanobanana.landing.storage.base import Storage
+
+log = logging.getLogger(__name__)
+
+#: Bytes of a file that tell what it is.
+_HEAD: Final = 16
+_SHOWN: Final = frozenset({"png", "jpeg", "webp"})
+#: Thumbnails in memory at most, and their bytes; usual ones take 12 kB.
+_MOST_KEPT: Final = 2_000
+_MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
+_SEPARATORS: Final = ("\\", "\0")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is sent to a browser, and its media type."""
+
+    content: bytes
+    media_type: str
+
+
+class NotShown(Exception):
+    """A picture cannot be shown.
+
+    :param status: HTTP status: 404 there is none, 413 it is too large, 415 it is no picture that browsers are given,
+        502 the storage or this machine does not serve it now.
+    :param words: A sentence for a person; it names no place.
+    """
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.words = words
+
+
+def gone() -> NotShown:
+    """Return the error of a file that is not there."""
+    return NotShown(404, "The picture is not there any more.")
+
+
+def too_large() -> NotShown:
+    """Return the error of a file that has too many bytes, or takes too much to decode."""
+    return NotShown(413, "The picture is too large to be shown.")
+
+
+def no_picture() -> NotShown:
+    """Return the error of bytes that are not shown."""
+    return NotShown(415, "The file is no PNG, JPEG or WebP picture that can be shown.")
+
+
+def unreadable() -> NotShown:
+    """Return the error of a storage that cannot be asked."""
+    return NotShown(502, "The api-server cannot read this store.")
+
+
+def not_made() -> NotShown:
+    """Return the error of a thumbnail that this machine cannot make now."""
+    return NotShown(502, "The api-server cannot make this thumbnail now.")
+
+
+def read_original(storage: Storage, name: str) -> Picture:
+    """Return a picture as it was landed.
+
+    :param storage: The destination, or a folder below it.
+    :param name: Of the file in it; it may lead into folders below.
+    :raises NotShown: With the status and the words of the answer.
+    """
+    content = _content(storage, name)
+    found = detect_format(content[:_HEAD])
+    if found not in _SHOWN:
+        raise no_picture()
+    return Picture(content, f"image/{found}")
+
+
+def read_thumbnail(storage: Storage, name: str, sha256: str | None) -> Picture:
+    """Return a picture's thumbnail: from memory, from the storage, or made now.
+
+    :param storage: As :func:`read_original` takes it, and ``name``.
+    :param sha256: Of the picture, as its record says; None where that is not known.
+    :raises NotShown: As :func:`read_original`; also of a GIF or AVIF a thumbnail is shown.
+    """
+    original = None
+    if sha256 is None:
+        original = _content(storage, name)
+        sha256 = hashlib.sha256(original).hexdigest()
+    try:
+        thumbnail = thumbnail_name(sha256)
+    except ValueError:
+        raise gone() from None
+    # Two destinations share nothing: a record may claim a hash that is another's.
+    key = (storage.uri(name), sha256)
+    kept = _kept.get(key)
+    if kept is None:
+        kept = _stored(storage, thumbnail) or _made(original or _content(storage, name))
+        _kept.put(key, kept)
+    if isinstance(kept, NotShown):
+        raise NotShown(kept.status, kept.words)
+    return Picture(kept, MIME_TYPE)
+
+
+def read_confined(storage: Storage, name: str, most: int) -> bytes | None:
+    """Return the content of a file as :meth:`Storage.read`, but follow no link of a file system below the destination.
+
+    :param name: Of the file; it may lead into folders below, never above.
+    :raises StorageFailed: It could not be read, or a link leads to it.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or any(one in part for one in _SEPARATORS) for part in parts):
+        return None
+    destination = storage.destination
+    if isinstance(storage, LocalStorage) and isinstance(destination, LocalStorage):
+        below = storage.folder.relative_to(destination.folder)
+        return _read_without_links(str(destination.folder), (*below.parts, *parts), most)
+    *folders, last = parts
+    return (storage.below("/".join(folders)) if folders else storage).read(last, most)
+
+
+def _read_without_links(folder: str, parts: tuple[str, ...], most: int) -> bytes | None:
+    """Return the content of a file below a folder, opened part by part, so that no link can be put in between."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        with contextlib.ExitStack() as stack:
+            at = os.open(folder, flags | os.O_DIRECTORY)
+            stack.callback(os.close, at)
+            for part in parts:
+                at = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
+                stack.callback(os.close, at)
+            if not stat.S_ISREG(os.fstat(at).st_mode):
+                raise OSError(errno.EINVAL, "is no file")
+            with os.fdopen(os.dup(at), "rb") as file:
+                return file.read(most + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StorageFailed(f"Could not read {parts[-1]}: {type(error).__name__}: {error}") from error
+
+
+def _content(storage: Storage, name: str) -> bytes:
+    try:
+        content = read_confined(storage, name, MAX_BYTES)
+    except ToApisError as error:
+        log.warning("A picture cannot be read in the api-server: %s", error.message)
+        raise unreadable() from None
+    if content is None:
+        raise gone()
+    if len(content) > MAX_BYTES:
+        raise too_large()
+    return content
+
+
+def _stored(storage: Storage, thumbnail: str) -> bytes | None:
+    """Return the thumbnail that a worker made; None where there is none that can be read."""
+    try:
+        content = read_confined(storage.destination, f"{RESERVED}/{THUMBNAILS_FOLDER}/{thumbnail}", MOST_THUMBNAIL)
+    except ToApisError as error:
+        log.debug("A thumbnail cannot be read: %s", error.message)
+        return None
+    if content is None or len(content) > MOST_THUMBNAIL or detect_format(content[:_HEAD]) != "webp":
+        return None
+    return content
+
+
+def _made(original: bytes) -> bytes | NotShown:
+    """Return a thumbnail that is made now, or why there will never be one of these bytes.
+
+    :raises NotShown: There is none now.
+    """
+    try:
+        return make_thumbnail(original)
+    except ImageTooCostly:
+        return too_large()
+    except ImageInvalid:
+        return no_picture()
+    except StorageFailed as error:
+        log.warning("A thumbnail cannot be made in the api-server: %s", error.message)
+        raise not_made() from None
+
+
+class _Kept:
+    """The thumbnails last asked for, and what cannot have one; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[tuple[str, str], bytes | NotShown] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[str, str]) -> bytes | NotShown | None:
+        with self._lock:
+            found = self._entries.get(key)
+            if found is not None:
+                self._entries.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[str, str], value: bytes | NotShown) -> None:
+        with self._lock:
+            self._bytes += _size(value) - _size(self._entries.pop(key, b""))
+            self._entries[key] = value
+            while len(self._entries) > _MOST_KEPT or self._bytes > _MOST_KEPT_BYTES:
+                self._bytes -= _size(self._entries.popitem(last=False)[1])
+
+
+def _size(value: bytes | NotShown) -> int:
+    return len(value) if isinstance(value, bytes) else 0
+
+
+_kept: Final = _Kept()
