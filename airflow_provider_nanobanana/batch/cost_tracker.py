@@ -106,6 +106,29 @@ class CostTracker:
         with self._lock:
             return self._spent.get(item.key, Spent())
 
+    def spent_so_far(self, item: BatchItem, image_task_id: str | None, *, shared: bool) -> Spent:
+        """Return what an item has cost by now, without what is being bought for it.
+
+        :param image_task_id: Its image task, if it has one: counts at the list price before its cost is observed.
+        :param shared: Whether somebody else bought that.
+        """
+        with self._lock:
+            charges = _without_pending(self._charges.get(item.key, {}))
+        if image_task_id is not None and image_task_id not in charges:
+            price = Cost(self._budget.price(item), listed=True)
+            charges[image_task_id] = Charge(price, "shared" if shared else "ours")
+        return Spent.on(charges.values())
+
+    def totals_so_far(self, spent: Mapping[str, Spent]) -> dict[str, Any]:
+        """Return the sums of :meth:`totals` while others are bought.
+
+        :param spent: What :meth:`spent_so_far` said, by item key; of other items what is known of them counts.
+        """
+        with self._lock:
+            charges = [charges for key, charges in self._charges.items() if key not in spent]
+        others = [Spent.on(_without_pending(one).values()) for one in charges]
+        return totals([*spent.values(), *others])
+
     def ledger_fields(self, item: BatchItem, image_task_id: str | None) -> dict[str, Any]:
         """Return the ledger's fields of money for an item whose image task now is this one."""
         with self._lock:

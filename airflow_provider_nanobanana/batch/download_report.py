@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_nanobanana.batch.manifest import failed_entry, image_entry, manifest_content, utc_text
+from airflow_provider_nanobanana.batch.manifest import (
+    failed_entry,
+    image_entry,
+    manifest_content,
+    under_way_entry,
+    utc_text,
+)
 from airflow_provider_nanobanana.batch.outcome import words_of
 from airflow_provider_nanobanana.batch.request_facts import RequestFacts
 from airflow_provider_nanobanana.batch.xcom_record import fit_record
@@ -30,6 +36,7 @@ class DownloadReport:
     :param facts: ``model``, ``created_at``, ``completed_at`` and ``client_business_id`` by id, as far as the service
         says; moments in epoch seconds.
     :param requests: What submit tasks have handed on under the XCom key ``nanobanana_request``, by id.
+    :param under_way: Images that are still to be landed: ``id`` and ``index``.
     """
 
     def __init__(
@@ -40,10 +47,12 @@ class DownloadReport:
         *,
         facts: Mapping[str, Record],
         requests: Mapping[str, Any] | None = None,
+        under_way: Sequence[Record] = (),
     ) -> None:
         self._entries = list(entries)
         self._landed = list(landed)
         self._lost = list(lost)
+        self._under_way = list(under_way)
         self._facts = facts
         self._requests = requests or {}
         self._costs = {_id(entry): parse_number(entry.get("cost_usd")) for entry in entries}
@@ -68,7 +77,9 @@ class DownloadReport:
             for image in self._landed
         ]
 
-    def manifest(self, *, run: Mapping[str, Any], destination: str, now: float) -> dict[str, Any]:
+    def manifest(
+        self, *, run: Mapping[str, Any], destination: str, now: float, finished: bool = True
+    ) -> dict[str, Any]:
         """Return the manifest as plain JSON; links are left out: they are secrets and expire.
 
         Whether the images were bought for this run is not known, so what was paid, reused and shared is null.
@@ -76,6 +87,7 @@ class DownloadReport:
         :param run: ``dag_id``, ``run_id``, ``task_id``, ``map_index`` and whatever else names the task instance.
         :param destination: URI of the folder that the images are in.
         :param now: Epoch seconds.
+        :param finished: Whether all was landed that can be landed.
         """
         costs = [cost for cost in self._costs.values() if cost is not None]
         further = sum(image["index"] > 0 for image in self._landed)
@@ -99,6 +111,8 @@ class DownloadReport:
                 *(self._failed(entry) for entry in self._entries if entry.get("status") in ("failed", "timeout")),
                 *(self._not_landed(image, error) for image, error in self._lost),
             ],
+            under_way=[self._still_to_land(image) for image in self._under_way],
+            finished=finished,
             quarantined=[error.kept for _, error in self._lost if error.kept is not None],
             more={
                 "image_tasks": [self._image_task(entry) for entry in self._entries],
@@ -113,6 +127,14 @@ class DownloadReport:
         facts = self._facts.get(str(image["id"]), {})
         times = {"submitted_at": facts.get("created_at"), "completed_at": facts.get("completed_at")}
         return image_entry(image, self.request(image["id"]), self._money(image["id"], image["index"]), times=times)
+
+    def _still_to_land(self, image: Record) -> Record:
+        return under_way_entry(
+            {"id": _text(image["id"]), "index": image["index"]},
+            self.request(image["id"]),
+            self._money(image["id"], image["index"]),
+            submitted_at=self._facts.get(str(image["id"]), {}).get("created_at"),
+        )
 
     def _failed(self, entry: Record) -> Record:
         """Return what the manifest says of an image task that brought nothing, by what the sensor says of it."""

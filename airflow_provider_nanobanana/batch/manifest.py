@@ -1,7 +1,8 @@
 """The manifest of one task instance, and the lines of its index: one shape for generate and download.
 
 The shape is ``manifest.schema.json`` in this package, version 2; ``docs/results.md`` describes it. Both forms have the
-same keys: what a download cannot know is null. A moment is a text in UTC, ``2026-11-26T08:00:00.000Z``.
+same keys: what a download cannot know is null. A moment is a text in UTC, ``2026-11-26T08:00:00.000Z``. A manifest
+grows while its task works: each one is whole, and true as of when it was written.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _COUNTS: Final = ("count", "extra_count", "shared", "reused", "unfinished")
 _OF_IMAGE: Final = ("uri", "id", "index", "sha256", "bytes", "format", "width", "height")
 _TIMES: Final = ("submitted_at", "completed_at")
 _OF_FAILURE: Final = ("id", "index", "code", "message", "charged", "retry_may_help", "shared")
+_OF_UNDER_WAY: Final = ("id", "index", "shared")
 _OF_QUARANTINED: Final = ("uri", "id", "index", "sha256", "bytes", "reason", "request")
 _OF_RUN: Final = ("dag_id", "run_id", "task_id", "map_index")
 #: Of a line of the index beside what names request and run.
@@ -115,6 +117,23 @@ def failed_entry(
     }
 
 
+def under_way_entry(
+    image: Mapping[str, Any], request: RequestFacts, money: Mapping[str, Any], *, submitted_at: float | None
+) -> Entry:
+    """Return what the manifest says of an image that is bought and not in place yet.
+
+    :param image: ``id`` of its image task, ``index`` in it, and ``shared``: whether somebody else bought it.
+    :param money: As for :func:`image_entry`.
+    :param submitted_at: Epoch seconds.
+    """
+    return {
+        **{key: image.get(key) for key in _OF_UNDER_WAY},
+        **request.whole(),
+        **{key: money.get(key) for key in _MONEY},
+        "submitted_at": utc_text(submitted_at),
+    }
+
+
 def manifest_content(
     form: Form,
     run: Mapping[str, Any],
@@ -129,6 +148,9 @@ def manifest_content(
     skipped: Sequence[Mapping[str, Any]] = (),
     abandoned: Sequence[Mapping[str, Any]] = (),
     former: Sequence[Mapping[str, Any]] = (),
+    under_way: Sequence[Entry] = (),
+    waiting: int = 0,
+    finished: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a manifest as plain JSON.
@@ -144,6 +166,9 @@ def manifest_content(
     :param skipped: Rows that were left out: ``request``, ``name``, ``message``.
     :param abandoned: What is paid of an earlier list and not in place; ``expires_at`` in epoch seconds.
     :param former: What was landed of an earlier list, likewise.
+    :param under_way: From :func:`under_way_entry`.
+    :param waiting: How many requests have no image task yet.
+    :param finished: Whether the task's work was over; a retry or clear may begin again.
     :param more: What this form alone has.
     """
     content: dict[str, Any] = storable(
@@ -152,13 +177,16 @@ def manifest_content(
             "form": form,
             **run,
             "written_at": utc_text(now),
+            "finished": finished,
             "destination": destination,
             **{key: totals.get(key) for key in _TOTALS},
             **{key: counts.get(key) for key in _COUNTS},
             "failed_count": len(failed),
             "skipped_count": len(skipped),
+            "waiting": waiting,
             "images": list(images),
             "failed": list(failed),
+            "under_way": list(under_way),
             "quarantined": [{key: record.get(key) for key in _OF_QUARANTINED} for record in quarantined],
             "skipped": [dict(row) for row in skipped],
             "abandoned": [_left_over(record) for record in abandoned],

@@ -1,4 +1,7 @@
-"""StoredItem and FailedItem: how an item of a batch ended, what became of the money, and what a retry does."""
+"""StoredItem and FailedItem: how an item of a batch ended, what became of the money, and what a retry does.
+
+And ``UnderWayItem``: one that is bought and has not ended.
+"""
 
 from __future__ import annotations
 
@@ -181,6 +184,28 @@ class FailedItem:
 
 
 Outcome = StoredItem | FailedItem
+
+
+@dataclass(frozen=True)
+class UnderWayItem:
+    """An item with an image task, whose image is not in place yet.
+
+    :param id: The image task.
+    :param spent: What the item has cost by now, its image task at least at the list price.
+    :param shared: Whether somebody else bought the image task, and pays.
+    :param submitted_at: Epoch seconds; None while it is taken up again.
+    """
+
+    item: BatchItem
+    id: str
+    spent: Spent = field(default_factory=Spent)
+    shared: bool = False
+    submitted_at: float | None = None
+
+    @property
+    def request(self) -> RequestFacts:
+        """What is known of its request."""
+        return RequestFacts.of_item(self.item)
 
 
 def words_of(error: errors.ToApisError) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""BatchReport: what a finished batch amounts to, as result in XCom, as manifest, and as success or one error."""
+"""BatchReport: what a batch amounts to, as result in XCom, as manifest, and as success or one error.
+
+Of a batch that is still at work (:mod:`~.interim_report`) it makes the manifest alone.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import Any, Final
 from airflow_provider_nanobanana.batch import failure_text
 from airflow_provider_nanobanana.batch.costs import Spent
 from airflow_provider_nanobanana.batch.items import SkippedRow
-from airflow_provider_nanobanana.batch.manifest import failed_entry, image_entry, manifest_content
-from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
+from airflow_provider_nanobanana.batch.manifest import failed_entry, image_entry, manifest_content, under_way_entry
+from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem, UnderWayItem
 from airflow_provider_nanobanana.batch.xcom_record import fit_record
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.response_values import storable
@@ -27,6 +30,8 @@ class BatchReport:
     :param former: Records of what was landed of an earlier list.
     :param skipped: Rows that were left out.
     :param prepared_references: What was done to reference images before they were sent, by URI.
+    :param under_way: What is bought and not in place yet, of a batch that has not ended.
+    :param waiting: How many of its requests have no image task yet.
     """
 
     def __init__(
@@ -38,6 +43,8 @@ class BatchReport:
         former: Sequence[Mapping[str, Any]] = (),
         skipped: Sequence[SkippedRow] = (),
         prepared_references: Mapping[str, str] | None = None,
+        under_way: Sequence[UnderWayItem] = (),
+        waiting: int = 0,
     ) -> None:
         ordered = _in_order(outcomes)
         self.stored = [outcome for outcome in ordered if isinstance(outcome, StoredItem)]
@@ -47,6 +54,8 @@ class BatchReport:
         self._former = list(former)
         self._skipped = [{"request": row.index, "name": row.name, "message": row.message} for row in skipped]
         self._prepared = [{"uri": uri, "prepared": done} for uri, done in sorted((prepared_references or {}).items())]
+        self._under_way = under_way
+        self._waiting = waiting
         #: Requests whose image somebody else bought, and those whose image was in place before.
         self.shared = sum(image.shared for image in self.stored if not image.extra)
         self.reused = sum(image.reused for image in self.stored if not image.extra)
@@ -84,12 +93,15 @@ class BatchReport:
         )
         return value
 
-    def manifest(self, *, run: Mapping[str, Any], destination: str, now: float) -> dict[str, Any]:
+    def manifest(
+        self, *, run: Mapping[str, Any], destination: str, now: float, finished: bool = True
+    ) -> dict[str, Any]:
         """Return the manifest as plain JSON.
 
         :param run: ``dag_id``, ``run_id``, ``task_id``, ``map_index`` and whatever else names the task instance.
         :param destination: URI of the folder that the images are in.
         :param now: Epoch seconds.
+        :param finished: Whether the work on the batch is over.
         """
         extras = sum(image.extra for image in self.stored)
         return manifest_content(
@@ -111,6 +123,9 @@ class BatchReport:
             skipped=self._skipped,
             abandoned=self._abandoned,
             former=self._former,
+            under_way=[_under_way(one) for one in self._under_way],
+            waiting=self._waiting,
+            finished=finished,
             more={"prepared_references": self._prepared},
         )
 
@@ -162,6 +177,11 @@ def _image(image: StoredItem) -> dict[str, Any]:
 def _failure(failure: FailedItem) -> dict[str, Any]:
     known = {"index": failure.index, "retry_may_help": failure.retryable, "shared": failure.shared}
     return failed_entry({**failure.record(), **known}, failure.request, _money(failure.spent), answer=failure.answer)
+
+
+def _under_way(one: UnderWayItem) -> dict[str, Any]:
+    image = {"id": one.id, "index": 0, "shared": one.shared}
+    return under_way_entry(image, one.request, _money(one.spent), submitted_at=one.submitted_at)
 
 
 def _money(spent: Spent) -> dict[str, Any]:

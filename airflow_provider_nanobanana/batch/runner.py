@@ -8,7 +8,7 @@ next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -60,10 +60,14 @@ class WaitSpec:
 
 
 class BatchRunner:
-    """Runs the slices of one process."""
+    """Runs the slices of one process.
 
-    def __init__(self, state: BatchState) -> None:
+    :param on_progress: Called between two rounds of landing.
+    """
+
+    def __init__(self, state: BatchState, on_progress: Callable[[], object] = lambda: None) -> None:
         self._state = state
+        self._on_progress = on_progress
         self._collector = ResultCollector(state)
         self._progress = ProgressLog(state.session.clock(), state.progress(), state.session.settings.submit_rate)
         self._stuck = self._ready_not_landed = self._cut_short = False
@@ -172,6 +176,7 @@ class BatchRunner:
     def _is_over(self, moment: float) -> bool:
         """Whether a moment has come; said between two rounds of landing, with how far the batch has come."""
         self.log_progress()
+        self._on_progress()
         return self._state.session.clock() >= moment
 
     def sweep_claims(self) -> None:
@@ -234,6 +239,7 @@ class BatchRunner:
                 while not over.wait(_BETWEEN_ROUNDS):
                     self._collector.collect_due(over.is_set)
                     self.log_progress()
+                    self._on_progress()
         except errors.ToApisError as error:
             # Nothing more is bought while nobody lands it.
             self._state.stops.account_error = error

@@ -41,6 +41,7 @@ class _Place:
     :param books: Names of all books.
     :param manifests: Names of all manifests.
     :param by_task_instance: Those that were read.
+    :param growing: Names of those whose task has not finished its work.
     :param reused: Hashes of task instance and stem: what manifests say was in place, and not paid by them.
     """
 
@@ -48,6 +49,7 @@ class _Place:
     books: list[str]
     manifests: list[str]
     by_task_instance: dict[TaskInstance, str] = field(default_factory=dict)
+    growing: set[str] = field(default_factory=set)
     reused: set[int] = field(default_factory=set)
 
     @property
@@ -121,6 +123,8 @@ class SpendReader:
         self._shared.add(found.shared)
         if place.books:
             place.by_task_instance[found.task_instance] = name
+            if not found.finished:
+                place.growing.add(name)
             place.reused.update(hash((found.task_instance, stem)) for stem in found.reused)
 
     def _of_books(self, place: _Place) -> Iterator[SpendRecord]:
@@ -165,8 +169,12 @@ class SpendReader:
         if name is None:
             return False
         summed_up_at = self._modified(place.storage, name)
-        # Without a time: a purchase that is left out is better than one that counts twice.
-        return written_at is None or summed_up_at is None or written_at <= summed_up_at
+        if written_at is None or summed_up_at is None:
+            # A purchase that is left out is better than one that counts twice.
+            return True
+        # While a task works, no book is written with a manifest: where a store tells the same time of both, as its
+        # clock has no finer one, the manifest names what of the book it sums up.
+        return written_at < summed_up_at or (written_at == summed_up_at and name not in place.growing)
 
     def _modified(self, storage: Storage, name: str) -> float | None:
         try:

@@ -31,6 +31,9 @@ _MOST_MAPPED: Final = 1 << 31
 #: Outcomes of records that pay for no image task of their own.
 _WITHOUT_ID: Final = frozenset({"shared", "reused", "further", "failed"})
 
+#: Lists of what a download has not landed, or not yet.
+_NOT_IN_PLACE: Final = ("under_way", "failed")
+
 #: DAG, run, task and map index.
 TaskInstance = tuple[str, str, str, int]
 
@@ -47,6 +50,7 @@ class ManifestRecords:
     :param reused: The stems of files that it found in place and says it paid nothing for.
     :param shared: Ids of image tasks that somebody else bought.
     :param damaged: How many entries could not be understood.
+    :param finished: Whether its task's work was over: otherwise its task may have bought more since.
     """
 
     records: list[SpendRecord]
@@ -54,6 +58,7 @@ class ManifestRecords:
     reused: frozenset[str]
     shared: frozenset[str]
     damaged: int
+    finished: bool = True
 
 
 def manifest_records(content: Any, destination: str) -> ManifestRecords:
@@ -72,7 +77,8 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
     latest = max((record.day for record in records), default="")
     records = [record if record.day or not latest else replace(record, day=latest) for record in records]
     reused, shared = frozenset(entries.reused), frozenset(entries.shared)
-    return ManifestRecords(records, entries.task_instance, reused, shared, entries.damaged)
+    finished = content.get("finished") is not False
+    return ManifestRecords(records, entries.task_instance, reused, shared, entries.damaged, finished)
 
 
 def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:
@@ -165,6 +171,12 @@ class _Entries:
             yield self._left_over(entry, "bought")
         for entry in self._entries("abandoned"):
             yield self._left_over(entry, "missing")
+        for entry in self._entries("under_way"):
+            paid = self._paid(entry)
+            if entry.get("shared") is True:
+                self.shared.add(_text(entry.get("id")))
+            if paid or entry.get("shared") is not True:
+                yield self._record("missing", entry, paid, _day(entry.get("submitted_at")))
 
     def _image(self, entry: Mapping[str, Any], *, further: bool) -> SpendRecord:
         """Return the record of an image in place.
@@ -229,7 +241,7 @@ class _Entries:
     def of_download(self) -> Iterator[SpendRecord]:
         """Yield a record for each image task, priced by its request, else by the model and the pixels."""
         landed = {_text(image.get("id")): image for image in self._entries("images")}
-        failed = {_text(failure.get("id")): failure for failure in self._entries("failed")}
+        failed = {_text(failure.get("id")): failure for name in _NOT_IN_PLACE for failure in self._entries(name)}
         for entry in self._entries("image_tasks"):
             image_task_id = _text(entry.get("id"))
             image = landed.get(image_task_id)

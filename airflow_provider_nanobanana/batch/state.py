@@ -82,6 +82,7 @@ class BatchState:
     :param claims: Where purchases are claimed; None where they are not.
     :param skipped: Rows that no item was made of, for their faults.
     :ivar last_errors: What kept an item from being submitted or landed for now, by its key.
+    :ivar looked_up: Keys of items of which this process found out what earlier attempts had bought.
     :ivar never_sent: Keys of former items that turned out not to have been submitted at all.
     """
 
@@ -107,6 +108,7 @@ class BatchState:
 
     def __post_init__(self) -> None:
         self.last_errors: dict[str, ToApisError] = {}
+        self.looked_up: set[str] = set()
         self.never_sent: set[str] = set()
         self._to_rebuy: set[str] = set()
         self._former = {item.key for item in self.former_items}
@@ -191,6 +193,12 @@ class BatchState:
             # The store may be some seconds behind an earlier try; a claim beside the file would tell that.
             return self.claims is None and record.try_number != self.attempt.try_number
         return True
+
+    def is_in_doubt(self, item: BatchItem) -> bool:
+        """Whether an earlier attempt may have bought what is unsent, and that was not looked up by now."""
+        record = self.entry(item).record
+        own = record is not None and record.try_number == self.attempt.try_number
+        return item.key not in self.looked_up and not own and self.needs_lookup(item)
 
     def will_be_bought(self, item: BatchItem) -> bool:
         """Whether an unsent item will be bought, as far as anyone can tell."""
@@ -441,9 +449,13 @@ class BatchState:
         self.stops.killed = Killed("Airflow ends this attempt; nothing was sent for this request.", charged="no")
         return [image_task_id for item in self.running() if (image_task_id := self.image_task_id(item))]
 
-    def outcomes(self) -> list[Outcome]:
-        """Return how each item ended; those that were never submitted ended with what kept them from it."""
-        return _with_same_bytes([outcome for item in self.items for outcome in _outcomes_of(self, item)])
+    def outcomes(self, items: Iterable[BatchItem] | None = None) -> list[Outcome]:
+        """Return how each item ended; those that were never submitted ended with what kept them from it.
+
+        :param items: Some of them; None for all.
+        """
+        wanted = self.items if items is None else items
+        return _with_same_bytes([outcome for item in wanted for outcome in _outcomes_of(self, item)])
 
 
 def name_ids(ids: Iterable[str]) -> str:

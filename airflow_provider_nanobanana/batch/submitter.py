@@ -347,6 +347,11 @@ class BatchSubmitter:
                 if not self._books[one.book]:
                     pool.submit(one.book.close)
 
+    def _settle(self, item: BatchItem) -> None:
+        """Take note that it is known what earlier attempts bought of an item."""
+        self._unsettled.discard(item.key)
+        self._state.looked_up.add(item.key)
+
     def _conclude(self, one: _UnderWay, future: Future[float | ImageTask | None]) -> bool:
         """Take note of what an item came to, and say whether its submission is over."""
         state = self._state
@@ -354,7 +359,7 @@ class BatchSubmitter:
         try:
             result = future.result()
         except InPlace as found:
-            self._unsettled.discard(item.key)
+            self._settle(item)
             self._admission.on_found()
             state.costs.release(item)
             state.mark_reused(item, found.image)
@@ -364,12 +369,12 @@ class BatchSubmitter:
             return True
         except errors.ToApisError as error:
             if self._admission.on_error(item, error):
-                self._unsettled.discard(item.key)
+                self._settle(item)
             return True
         if isinstance(result, float):
             heapq.heappush(self._sleeping, (state.session.clock() + result, next(self._numbers), one))
             return False
-        self._unsettled.discard(item.key)
+        self._settle(item)
         if result is None:
             state.costs.release(item)
             self._unsent.append(item)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
@@ -17,7 +18,12 @@ from airflow_provider_nanobanana.landing.suspects import (
     same_for_other_prompts,
 )
 from airflow_provider_nanobanana.operators.arguments import OnSuspect, check_choices
-from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
+from airflow_provider_nanobanana.operators.manifest import (
+    GrowingManifest,
+    TaskManifest,
+    push_result,
+    with_manifest_error,
+)
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
@@ -28,6 +34,7 @@ from airflow_provider_nanobanana.worker_threads import StoppableOperator, Worker
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_nanobanana.batch.download_report import DownloadReport
     from airflow_provider_nanobanana.batch.upstream_requests import Request
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.landing.image_store import ImageStore
@@ -95,7 +102,6 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
     def _land(self, context: Context) -> list[Record]:
         from airflow_provider_nanobanana.batch.costs import format_usd
-        from airflow_provider_nanobanana.batch.download_report import DownloadReport
         from airflow_provider_nanobanana.batch.suspect_report import report_suspects
         from airflow_provider_nanobanana.batch.upstream_requests import pull_requests
 
@@ -110,15 +116,17 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                 entries, facts = _poll_again(session, entries)
                 wanted = _wanted(entries)
                 with _open_downloader(session, self.destination, self.on_suspect) as downloader:
-                    landed, lost = self._land_all(downloader, wanted, requests)
-                    landed = _with_suspicion(landed, requests)
-                    report = DownloadReport(entries, landed, lost, facts=facts, requests=requests)
-                    records = report.result()
-                    push_result(context, self, records)
                     store = downloader.store
                     manifest = TaskManifest.from_context(context, store, hook.settings.namespace)
-                    content = report.manifest(run=manifest.run, destination=store.uri(""), now=session.clock())
+                    manifest.announce(context)
+                    landing = _Landing(manifest, session.clock, entries, wanted, facts, requests)
+                    self._land_all(downloader, landing)
+                    report = landing.report()
+                    records = report.result()
+                    push_result(context, self, records)
+                    content = landing.content_of(report, finished=True)
                     unwritten = manifest.write(content)
+            landed, lost = landing.marked(), landing.lost
             uri = manifest.uri if unwritten is None else None
             cost = "" if content["cost_usd"] is None else f", {format_usd(content['cost_usd'])}"
             log.info("Landed %d of %d images%s: %s", len(landed), len(wanted), cost, store.uri(""))
@@ -131,19 +139,14 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                 raise error
         return records
 
-    def _land_all(
-        self, downloader: ImageDownloader, wanted: Sequence[Record], requests: Mapping[str, Request]
-    ) -> tuple[list[Record], list[Lost]]:
-        """Land what can be landed; whatever happens to one image is no reason to lose the others.
-
-        :param requests: What was asked for, by image task id.
-        """
+    def _land_all(self, downloader: ImageDownloader, landing: _Landing) -> None:
+        """Land what can be landed; whatever happens to one image is no reason to lose the others."""
         from airflow_provider_nanobanana.batch.upstream_requests import pixels_of, spoken_of
 
-        landed: list[Record] = []
-        lost: list[Lost] = []
+        wanted, requests = landing.wanted, landing.requests
         prompts = PromptsByBytes()
         stems = _stems(downloader.store, wanted, requests)
+        growing = GrowingManifest(landing.manifest, landing.content, landing.progress)
 
         def land(image: Record) -> Record | errors.ToApisError:
             try:
@@ -162,13 +165,64 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
 
         with WorkerPool(min(_THREADS, len(wanted))) as pool:
             for image, ended in zip(wanted, pool.map(land, wanted), strict=True):
-                if isinstance(ended, errors.ToApisError):
-                    lost.append((image, ended))
-                    continue
-                landed.append(ended)
-                if len(landed) % 100 == 0:
-                    log.info("%d of %d images landed", len(landed), len(wanted))
-        return landed, lost
+                landing.take(image, ended)
+                growing.write_when_due()
+
+
+@dataclass
+class _Landing:
+    """What became of the images of one download by now; they end one after another, in the order of the wanted ones.
+
+    :param entries: As the sensor returned them.
+    :param facts: What the service says of each image task, by id.
+    :param requests: What was asked for, by image task id.
+    """
+
+    manifest: TaskManifest
+    clock: Callable[[], float]
+    entries: Sequence[Record]
+    wanted: Sequence[Record]
+    facts: Facts
+    requests: Mapping[str, Request]
+    landed: list[Record] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+
+    def take(self, image: Record, ended: Record | errors.ToApisError) -> None:
+        """Take note of what became of the next image."""
+        if isinstance(ended, errors.ToApisError):
+            self.lost.append((image, ended))
+            return
+        self.landed.append(ended)
+        if len(self.landed) % 100 == 0:
+            log.info("%d of %d images landed", len(self.landed), len(self.wanted))
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many are in place, and how many are lost."""
+        return len(self.landed), len(self.lost)
+
+    def marked(self) -> list[Record]:
+        """Return the records of what is in place, with what makes each suspect."""
+        return _with_suspicion(self.landed, self.requests)
+
+    def report(self) -> DownloadReport:
+        """Return what the download comes to so far."""
+        from airflow_provider_nanobanana.batch.download_report import DownloadReport
+
+        return DownloadReport(
+            *(self.entries, self.marked(), self.lost),
+            facts=self.facts,
+            requests=self.requests,
+            under_way=self.wanted[sum(self.progress()) :],
+        )
+
+    def content(self) -> Record:
+        """Return the manifest as of now."""
+        return self.content_of(self.report(), finished=False)
+
+    def content_of(self, report: DownloadReport, *, finished: bool) -> Record:
+        """Return the manifest of a report."""
+        place = self.manifest.store.uri("")
+        return report.manifest(run=self.manifest.run, destination=place, now=self.clock(), finished=finished)
 
 
 def _with_suspicion(landed: Sequence[Record], requests: Mapping[str, Request]) -> list[Record]:

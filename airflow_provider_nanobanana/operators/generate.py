@@ -29,7 +29,12 @@ from airflow_provider_nanobanana.operators.arguments import (
     parse_variants,
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
-from airflow_provider_nanobanana.operators.manifest import TaskManifest, push_result, with_manifest_error
+from airflow_provider_nanobanana.operators.manifest import (
+    GrowingManifest,
+    TaskManifest,
+    push_result,
+    with_manifest_error,
+)
 from airflow_provider_nanobanana.operators.shown_requests import (
     name_row,
     row_name_of,
@@ -278,22 +283,27 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                         # A dry run never waits: what is resumed is a batch, or a mistake of Airflow (its issue 62845).
                         if is_dry_run and not preparation.is_under_way():
                             return self._dry_run(preparation)
+                        TaskManifest.from_context(context, downloader.store, session.settings.namespace).announce(
+                            context
+                        )
                         self._state = state = self._prepare(preparation)
                     except EmptyBatch as empty:
                         raise AirflowSkipException(empty.message) from empty
                     self._show_what_was_read(context, state.items)
                     if self._killed:
                         state.kill()
-                    return self._run(context, state, began)
+                    return self._run(context, state, began, resumed=resumed)
 
-    def _run(self, context: Context, state: BatchState, began: float) -> Any:
+    def _run(self, context: Context, state: BatchState, began: float, *, resumed: bool) -> Any:
         """Work in slices until nothing is left to wait for, then report; or defer between two slices.
 
         :param began: When this process began to work on the task, in epoch seconds.
+        :param resumed: Whether it goes on after a pause.
         """
         from airflow_provider_nanobanana.batch.runner import BatchRunner
 
-        runner = BatchRunner(state)
+        growing = _growing_manifest(context, state, resumed=resumed)
+        runner = BatchRunner(state, growing.write_when_due)
         before = state.progress()
         while True:
             try:
@@ -302,14 +312,18 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                 if not error.retryable:
                     with suppress(errors.ToApisError):
                         _report(context, self, state)
+                elif not self._killed:
+                    growing.write()
                 _log_progress(state)
                 raise
             if runner.can_go_on() and self._has_time_for_another(state.session.clock() - began):
+                growing.write_when_due()
                 continue
             wait = runner.next_wait()
             if wait is None:
                 break
             runner.log_progress(last=self.deferrable)
+            growing.write()
             if self.deferrable:
                 for_nothing = self._woken_by_long_answers and state.progress() == before
                 raise self._deferral(state, wait, for_nothing=for_nothing)
@@ -542,6 +556,27 @@ def trigger_for(wait: WaitSpec, *, conn_id: str, poll_interval: float, now: floa
         not_before=not_before,
         enough=wait.enough,
     )
+
+
+def _growing_manifest(context: Context, state: BatchState, *, resumed: bool) -> GrowingManifest:
+    """Return what writes the manifest while the batch is at work."""
+    from contextlib import nullcontext
+
+    from airflow_provider_nanobanana.batch.interim_report import interim_report
+
+    store = state.downloader.store
+    manifest = TaskManifest.from_context(context, store, state.session.settings.namespace)
+
+    def content() -> Mapping[str, Any] | None:
+        report = None if state.stops.killed else interim_report(state)
+        if report is None:
+            return None
+        now = state.session.clock()
+        return report.manifest(run=manifest.run, destination=store.uri(""), now=now, finished=False)
+
+    no_book_written = nullcontext if state.claims is None else state.claims.no_book_written
+    written = state.progress() if resumed else None
+    return GrowingManifest(manifest, content, state.progress, written=written, no_book_written=no_book_written)
 
 
 def _report(

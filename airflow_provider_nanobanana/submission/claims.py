@@ -165,6 +165,7 @@ class ClaimFolder:
         self._own: dict[str, PurchaseBook] = {}
         self._read: dict[str, Mapping[str, BookEntry]] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
 
     def open_book(self) -> PurchaseBook:
         """Return a new book for a group of claims."""
@@ -180,10 +181,17 @@ class ClaimFolder:
         for book in books:
             book.close()
 
+    @contextmanager
+    def no_book_written(self) -> Iterator[None]:
+        """Let books that are to be written wait: so a manifest that is newer than a book sums up all that is in it."""
+        with self._writing:
+            yield
+
     def write_book(self, name: str, content: bytes) -> None:
         """Write a book; a failure costs others a wait only."""
         try:
-            self._books.write(f"{name}.json", content)
+            with self._writing:
+                self._books.write(f"{name}.json", content)
         except StorageFailed as failure:
             log.warning("What became of claims could not be written beside them (others wait longer): %s", failure)
 

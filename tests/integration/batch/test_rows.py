@@ -71,9 +71,9 @@ def test_what_was_skipped_and_the_meta_outlive_a_killed_attempt(batch: GenerateT
     states = []
     original = NanoBananaGenerateOperator._run
 
-    def spy(self: Any, context: Any, state: Any, began: float) -> Any:
+    def spy(self: Any, context: Any, state: Any, began: float, *, resumed: bool) -> Any:
         states.append(state)
-        return original(self, context, state, began)
+        return original(self, context, state, began, resumed=resumed)
 
     NanoBananaGenerateOperator._run = spy  # type: ignore[method-assign]
     try:
