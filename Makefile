@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv test test-fast test-browser lint format types wheel demo stack overlap chaos bench emulator clean
+.PHONY: help venv test test-fast test-browser lint format types wheel demo stack screenshots overlap chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave i
 
 stack: $(STAMP) ## Start a real Airflow with the examples and the emulator (AIRFLOW=3.1.8: that version, CHECK=1: run one)
 	@exec $(BIN)/python -m dev.stack $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(if $(CHECK),--check)
+
+screenshots: $(STAMP) ## Take each view of the gallery, light, dark and narrow, on each Airflow (AIRFLOW=3.1.8: that one, TO=folder)
+	@exec $(BIN)/python -m dev.screenshots $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(if $(TO),--to $(TO))
 
 overlap: $(STAMP) ## Let real runs ask for the same pictures at one place, in one Airflow and two (AIRFLOW=3.1.8, OVERLAP="mapped")
 	@exec $(BIN)/python -m tests.overlap $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(OVERLAP)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from dev.demo.report import Line, lines_of_generate, lines_of_three_tasks, problems, sheet, table
 from dev.stack.airflow_api import AirflowApi
@@ -118,22 +119,23 @@ def _demo(processes: Processes, progress: Progress, form: Form, *, keep: bool) -
         most = " at most (what an earlier demo bought is used)" if form.reuses else ""
         progress.say(f"TOAPIS_API_KEY is set: {len(PROMPTS)} images will cost ${list_price(len(PROMPTS)):.3f}{most}")
         service = real
-    stack = AirflowStack(
-        folders.airflow, [REPO / "example_dags"], env=service.environment, say=progress.say, processes=processes
-    )
+    env = {**service.environment, "AIRFLOW__NANOBANANA__GALLERY_ROOTS": folders.images.as_uri()}
+    stack = AirflowStack(folders.airflow, [REPO / "example_dags"], env=env, say=progress.say, processes=processes)
     stack.start()
     progress.say(f"Airflow is up: {stack.url} (user {USER}, password {stack.password})")
-    lines = _make_images(stack.api, progress, form, folders.images)
+    run_id, lines = _make_images(stack.api, progress, form, folders.images)
     _show(lines, service, form, folders.images)
     if keep:
         progress.say(f"still up: {stack.url} (user {USER}, password {stack.password}); Ctrl-C ends it")
+        tab = f"dags/{form.dag_id}/runs/{quote(run_id, safe='')}/plugin/nanobanana-run"
+        progress.say(f"its gallery: {stack.url}/{tab}")
         while True:
             processes.check()
             time.sleep(1)
     return 0 if all(line.path for line in lines) else 1
 
 
-def _make_images(api: AirflowApi, progress: Progress, form: Form, images: Path) -> list[Line]:
+def _make_images(api: AirflowApi, progress: Progress, form: Form, images: Path) -> tuple[str, list[Line]]:
     api.wait_for_dag(form.dag_id)
     run_id = api.trigger(form.dag_id, {"prompts": list(PROMPTS), "destination": images.as_uri()})
     progress.say(f"run {run_id} of {form.dag_id}: {len(PROMPTS)} images")
@@ -141,7 +143,7 @@ def _make_images(api: AirflowApi, progress: Progress, form: Form, images: Path) 
     progress.say(f"the run ended: {state}")
     if state != "success":
         _show_failures(api, form.dag_id, run_id)
-    return form.gather(api, form.dag_id, run_id, PROMPTS)
+    return run_id, form.gather(api, form.dag_id, run_id, PROMPTS)
 
 
 def _show_failures(api: AirflowApi, dag_id: str, run_id: str) -> None:

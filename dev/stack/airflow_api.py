@@ -49,6 +49,10 @@ class AirflowApi:
         """Read any path below ``/api/v2``."""
         return self._call("GET", path, params=params)
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Record:
+        """Change what is at any path below ``/api/v2``."""
+        return self._call("PATCH", path, json=dict(body))
+
     # --- DAGs and runs ----------------------------------------------------------------------------------------
 
     def wait_for_dag(self, dag_id: str, timeout: float = 90) -> None:
