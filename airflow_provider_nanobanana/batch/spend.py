@@ -35,6 +35,8 @@ DIMENSIONS: Final[Mapping[Dimension, tuple[str, ...]]] = {
     "request": ("request",),
     "destination": ("destination",),
 }
+#: What tells the finest groups apart: all tables are made of them, but the one by request.
+FINEST: Final = ("destination", "dag", "run", "model", "day")
 #: Their groups stand in the order of time.
 IN_TIME: Final[frozenset[Dimension]] = frozenset({"day", "month"})
 
@@ -115,6 +117,16 @@ _PLACES: Final = tuple(_FIELDS.index(outcome) for outcome in OUTCOMES)
 _DROPPED: Final = len(OUTCOMES)
 #: Into how many parts a million values are split to be sorted.
 _PARTS: Final = 8
+_Key = tuple[str, ...]
+#: The group of each dimension that one of the finest belongs to.
+_KEYS: Final[Mapping[Dimension, Callable[[_Key], _Key]]] = {
+    "destination": lambda key: key[:1],
+    "dag": lambda key: key[1:2],
+    "run": lambda key: key[1:3],
+    "model": lambda key: key[3:4],
+    "day": lambda key: key[4:],
+    "month": lambda key: (key[4][:7],),
+}
 #: In place of a sum that nobody knows.
 _UNPRICED: Final = -1
 
@@ -123,7 +135,7 @@ _UNPRICED: Final = -1
 class SpendGroup:
     """What one day, DAG, run, ... comes to.
 
-    :param key: As :data:`DIMENSIONS` names its parts; an empty text stands for what is not known.
+    :param key: As :data:`DIMENSIONS`, or :data:`FINEST`, names its parts; an empty text stands for what is not known.
     """
 
     key: tuple[str, ...]
@@ -162,18 +174,34 @@ def summarise(records: Iterable[SpendRecord], by: Iterable[Dimension] = (), *, m
     :param most: How many groups of each table are wanted, at least 1; None for all of them.
     """
     wanted = tuple(dict.fromkeys(by))
-    rows = _Rows(with_requests="request" in wanted)
-    for record in records:
-        rows.add(record)
-    rows.settle()
-    cells = rows.cells()
-    totals = _summed_by(cells, lambda cell: ()).get((), [0] * len(_FIELDS))
+    rows = _Rows(records, with_requests="request" in wanted)
+    summary = summarise_groups(rows.groups(), [dimension for dimension in wanted if dimension != "request"], most=most)
+    tables = dict(summary.tables)
+    if "request" in wanted:
+        tables["request"] = _table(rows.by_request(), "request", most)
+    return SpendSummary(summary.totals, {dimension: tables[dimension] for dimension in wanted})
+
+
+def finest_groups(records: Iterable[SpendRecord]) -> list[SpendGroup]:
+    """Return what records come to by all parts of :data:`FINEST` together: a choice of groups can be summarised."""
+    return _Rows(records, with_requests=False).groups()
+
+
+def summarise_groups(
+    groups: Iterable[SpendGroup], by: Iterable[Dimension] = (), *, most: int | None = None
+) -> SpendSummary:
+    """Return what groups of :func:`finest_groups` come to, as :func:`summarise` would of the records in them.
+
+    :param by: Any dimension but ``request``.
+    """
+    every = list(groups)
     tables: dict[Dimension, SpendTable] = {}
-    for dimension in wanted:
-        sums = rows.by_request() if dimension == "request" else _summed_by(cells, rows.key_of(dimension)).items()
-        groups = (SpendGroup(key, SpendTotals(*values)) for key, values in sums)
-        tables[dimension] = _table(groups, dimension, most)
-    return SpendSummary(SpendTotals(*totals), tables)
+    for dimension in by:
+        parts: dict[_Key, list[SpendGroup]] = {}
+        for group in every:
+            parts.setdefault(_KEYS[dimension](group.key), []).append(group)
+        tables[dimension] = _table((SpendGroup(key, _added(some)) for key, some in parts.items()), dimension, most)
+    return SpendSummary(_added(every), tables)
 
 
 def _table(groups: Iterable[SpendGroup], dimension: Dimension, most: int | None) -> SpendTable:
@@ -206,15 +234,10 @@ def _added(groups: Iterable[SpendGroup]) -> SpendTotals:
     return SpendTotals(*map(sum, columns))
 
 
-#: Task instance, day and model of a record, by their numbers.
-_Cell = tuple[int, int, int]
-_Key = tuple[str, ...]
-
-
 class _Rows:
-    """Records in columns: a million of them would take half a gigabyte as objects."""
+    """Records in columns, each image task counted once: a million of them would take half a gigabyte as objects."""
 
-    def __init__(self, *, with_requests: bool) -> None:
+    def __init__(self, records: Iterable[SpendRecord], *, with_requests: bool) -> None:
         #: Hashes: of a million ids, two different ones meet once in forty million times.
         self._ids = array("q")
         self._task_instances = array("i")
@@ -228,9 +251,11 @@ class _Rows:
         #: The same by number, once all are there.
         self._names: list[list[Any]] = [[], [], []]
         self._requests = _Texts() if with_requests else None
+        for record in records:
+            self._add(record)
+        self._settle()
 
-    def add(self, record: SpendRecord) -> None:
-        """Append a record."""
+    def _add(self, record: SpendRecord) -> None:
         self._ids.append(hash(record.image_task_id) if record.image_task_id else 0)
         task_instance = (record.destination, record.dag_id, record.run_id, record.task_id, record.map_index)
         self._task_instances.append(self._number("task instance", task_instance))
@@ -243,7 +268,7 @@ class _Rows:
         if self._requests is not None:
             self._requests.append(record.request)
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Let each image task count once; nothing is added afterwards."""
         self._names = [list(numbers) for numbers in self._numbers.values()]
         for alike in _alike(self._ids):
@@ -275,19 +300,21 @@ class _Rows:
             "" if self._requests is None else self._requests[row],
         )
 
-    def cells(self) -> Mapping[_Cell, Sequence[int]]:
-        """Return the sums by task instance, day and model."""
-        sums: dict[_Cell, list[int]] = {}
-        for row, cell in enumerate(zip(self._task_instances, self._days, self._models, strict=True)):
+    def groups(self) -> list[SpendGroup]:
+        """Return the sums by all parts of :data:`FINEST`."""
+        task_instances, days, models = self._names
+        sums: dict[_Key, list[int]] = {}
+        for row, number in enumerate(self._task_instances):
             if self._outcomes[row] == _DROPPED:
                 continue
-            into = sums.get(cell)
+            key = (*task_instances[number][:3], models[self._models[row]], days[self._days[row]])
+            into = sums.get(key)
             if into is None:
-                into = sums[cell] = [0] * len(_FIELDS)
+                into = sums[key] = [0] * len(_FIELDS)
             self._add_to(into, row)
-        return sums
+        return [SpendGroup(key, SpendTotals(*values)) for key, values in sums.items()]
 
-    def by_request(self) -> Iterator[tuple[_Key, Sequence[int]]]:
+    def by_request(self) -> Iterator[SpendGroup]:
         """Yield the sums by request; of a million requests no more than one is in memory at a time."""
         requests = self._requests
         assert requests is not None
@@ -297,7 +324,7 @@ class _Rows:
             for row in rows:
                 self._add_to(sums, row)
             if rows:
-                yield (requests[rows[0]],), sums
+                yield SpendGroup((requests[rows[0]],), SpendTotals(*sums))
 
     def _add_to(self, sums: list[int], row: int) -> None:
         place = _PLACES[self._outcomes[row]]
@@ -312,19 +339,6 @@ class _Rows:
         sums[_LOST_RACE] += self._lost_race[row]
         if place == _EARLIER:
             sums[_EARLIER] += paid
-
-    def key_of(self, dimension: Dimension) -> Callable[[_Cell], _Key]:
-        """Return how to tell the group of a cell."""
-        who, days, models = self._names
-        keys: dict[Dimension, Callable[[_Cell], _Key]] = {
-            "day": lambda cell: (days[cell[1]],),
-            "month": lambda cell: (days[cell[1]][:7],),
-            "dag": lambda cell: (who[cell[0]][1],),
-            "run": lambda cell: (who[cell[0]][1], who[cell[0]][2]),
-            "model": lambda cell: (models[cell[2]],),
-            "destination": lambda cell: (who[cell[0]][0],),
-        }
-        return keys[dimension]
 
     def _number(self, what: str, value: Any) -> int:
         numbers = self._numbers[what]
@@ -356,13 +370,3 @@ def _alike(values: Sequence[int]) -> Iterator[list[int]]:
         positions.sort(key=values.__getitem__)
         for _, alike in groupby(positions, key=values.__getitem__):
             yield list(alike)
-
-
-def _summed_by(cells: Mapping[_Cell, Sequence[int]], key_of: Callable[[_Cell], _Key]) -> dict[_Key, list[int]]:
-    """Return the sums of cells by the keys of their groups."""
-    sums: dict[_Key, list[int]] = {}
-    for cell, values in cells.items():
-        into = sums.setdefault(key_of(cell), [0] * len(_FIELDS))
-        for place, value in enumerate(values):
-            into[place] += value
-    return sums

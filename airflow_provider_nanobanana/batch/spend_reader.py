@@ -1,6 +1,7 @@
 """``SpendReader``: spend records of whole destinations, out of their manifests and books; nothing else is asked.
 
-One manifest is in memory at a time; of an object store, a few. What cannot be read is named and left out.
+One manifest is in memory at a time; of an object store, a few; more where a cache is given. What cannot be read is
+named and left out.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.batch.manifest import MANIFEST_PREFIX
+from airflow_provider_nanobanana.batch.manifest_cache import ManifestCache, ReadManifest
 from airflow_provider_nanobanana.batch.spend import SpendRecord
 from airflow_provider_nanobanana.batch.spend_records import (
     ManifestRecords,
@@ -35,19 +37,18 @@ _MOST_BYTES: Final = 1 << 29
 
 
 @dataclass
-class _Place:
+class Place:
     """One destination, as far as it was read.
 
-    :param books: Names of all books.
-    :param manifests: Names of all manifests.
+    :param books: When each book was written, by name, as the storage says it; manifests likewise.
     :param by_task_instance: Those that were read.
     :param growing: Names of those whose task has not finished its work.
     :param reused: Hashes of task instance and stem: what manifests say was in place, and not paid by them.
     """
 
     storage: Storage
-    books: list[str]
-    manifests: list[str]
+    books: Mapping[str, float | None]
+    manifests: Mapping[str, float | None]
     by_task_instance: dict[TaskInstance, str] = field(default_factory=dict)
     growing: set[str] = field(default_factory=set)
     reused: set[int] = field(default_factory=set)
@@ -58,26 +59,58 @@ class _Place:
 
     @property
     def book_folder(self) -> Storage:
-        return self.storage.below(f"{RESERVED}/{BOOKS_FOLDER}")
+        return _book_folder(self.storage)
+
+
+def list_place(storage: Storage, since: float | None = None) -> Place:
+    """Return what there is to be read at a destination.
+
+    Books are listed before manifests: one that is written in between is of a task whose manifest may come later.
+
+    :param since: Epoch seconds; what was last written before is left out, where the storage tells when that was, and
+        so is what is no file. Nothing is left out without it, and a cache is of no use then.
+    :raises StorageFailed: The destination could not be listed.
+    :raises ConfigurationError: Nothing installed serves it, or its connection is missing.
+    """
+
+    def listed(folder: Storage, prefix: str = "") -> dict[str, float | None]:
+        if since is None:
+            return {name: None for name in sorted(folder.names(prefix)) if name.endswith(".json")}
+        entries = sorted((name, at) for name, at in folder.entries(prefix) if name.endswith(".json"))
+        return {name: at for name, at in entries if at is None or at >= since}
+
+    books = listed(_book_folder(storage))
+    return Place(storage, books, listed(storage, MANIFEST_PREFIX))
+
+
+def _book_folder(storage: Storage) -> Storage:
+    return storage.below(f"{RESERVED}/{BOOKS_FOLDER}")
 
 
 class SpendReader:
     """Reads destinations once.
 
-    :param storages: The destinations.
+    :param places: From :func:`list_place`, each read by one reader only.
     :param skip: Called with the URI of each file that is left out, and with why, in words.
     :param progress: Called with the number of files that were read, and of all there are.
+    :param cache: Manifests in it are not read again.
+    :param may_read: Asked before each file that is; after a no, those that are left are skipped.
     """
 
     def __init__(
         self,
-        storages: Iterable[Storage],
+        places: Iterable[Place],
         skip: Callable[[str, str], object],
         progress: Callable[[int, int], object] = lambda done, of: None,
+        *,
+        cache: ManifestCache | None = None,
+        may_read: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._storages = list(storages)
+        self._places = places
         self._skip = skip
         self._progress = progress
+        self._cache = cache or ManifestCache(0)
+        self._may_read = may_read
         #: Image tasks that manifests count, and those that manifests say somebody else paid.
         self._known, self._shared = _Ids(), _Ids()
         self._digests: set[bytes] = set()
@@ -91,25 +124,22 @@ class SpendReader:
         :raises StorageFailed: A destination could not be listed.
         :raises ConfigurationError: Nothing installed serves it, or its connection is missing.
         """
-        places = [_list(storage) for storage in self._storages]
+        places = list(self._places)
         self._of = sum(len(place.manifests) + len(place.books) for place in places)
         for place in places:
             yield from self._of_manifests(place)
         for place in places:
             yield from self._of_books(place)
 
-    def _of_manifests(self, place: _Place) -> Iterator[SpendRecord]:
-        for name, content in read_files(place.storage, self._counted(place.manifests), _MOST_BYTES, self._skip):
-            uri = place.storage.uri(name)
-            digest = hashlib.sha256(content).digest()
-            if digest in self._digests:
+    def _of_manifests(self, place: Place) -> Iterator[SpendRecord]:
+        for name, manifest in self._read(place):
+            uri, found = place.storage.uri(name), manifest.found
+            if manifest.digest in self._digests:
                 self._skip(uri, "it is a copy of another manifest, which was counted")
                 continue
-            self._digests.add(digest)
-            try:
-                found = manifest_records(_json(content), place.uri)
-            except ValueError as error:
-                self._skip(uri, str(error) if isinstance(error, NoManifest) else f"it is no JSON: {error}")
+            self._digests.add(manifest.digest)
+            if found is None:
+                self._skip(uri, manifest.why)
                 continue
             self.manifests += 1
             if found.damaged:
@@ -117,7 +147,22 @@ class SpendReader:
             self._remember(place, name, found)
             yield from found.records
 
-    def _remember(self, place: _Place, name: str, found: ManifestRecords) -> None:
+    def _read(self, place: Place) -> Iterator[tuple[str, ReadManifest]]:
+        """Yield the manifests of a place, by name; those first that are read already."""
+        unread = []
+        for name, modified in place.manifests.items():
+            kept = self._cache.get(place.storage.uri(name), modified)
+            if kept is None:
+                unread.append(name)
+            else:
+                yield name, kept
+                self._count()
+        for name, content in read_files(place.storage, self._counted(place.storage, unread), _MOST_BYTES, self._skip):
+            manifest = _parsed(content, place.uri)
+            self._cache.put(place.storage.uri(name), place.manifests[name], manifest)
+            yield name, manifest
+
+    def _remember(self, place: Place, name: str, found: ManifestRecords) -> None:
         """Remember what tells whether a purchase that is in a book is in a manifest, too."""
         self._known.add(record.image_task_id for record in found.records if record.image_task_id)
         self._shared.add(found.shared)
@@ -127,9 +172,9 @@ class SpendReader:
                 place.growing.add(name)
             place.reused.update(hash((found.task_instance, stem)) for stem in found.reused)
 
-    def _of_books(self, place: _Place) -> Iterator[SpendRecord]:
+    def _of_books(self, place: Place) -> Iterator[SpendRecord]:
         folder = place.book_folder
-        for name, content in read_files(folder, self._counted(place.books), MOST_BOOK_BYTES, self._skip):
+        for name, content in read_files(folder, self._counted(folder, place.books), MOST_BOOK_BYTES, self._skip):
             book = read_book(content)
             if book is None:
                 self._skip(folder.uri(name), "it is no book of this provider, or damaged")
@@ -143,7 +188,7 @@ class SpendReader:
             if bought:
                 yield from self._unreported(place, name, book, bought)
 
-    def _unreported(self, place: _Place, name: str, book: Book, bought: Mapping[str, str]) -> Iterator[SpendRecord]:
+    def _unreported(self, place: Place, name: str, book: Book, bought: Mapping[str, str]) -> Iterator[SpendRecord]:
         """Yield those purchases of a book that are in no manifest's sum.
 
         A task instance's manifest sums up all that it had paid by then, also for image tasks that it does not name.
@@ -163,7 +208,7 @@ class SpendReader:
             if forgotten or not summed_up:
                 yield booked_record(image_task_id, stem, book.models.get(claim, ""), at=written_at, base=base)
 
-    def _has_summed_up(self, place: _Place, task_instance: TaskInstance, written_at: float | None) -> bool:
+    def _has_summed_up(self, place: Place, task_instance: TaskInstance, written_at: float | None) -> bool:
         """Whether a task instance has written its manifest since a moment by the store's clock."""
         name = place.by_task_instance.get(task_instance)
         if name is None:
@@ -183,11 +228,17 @@ class SpendReader:
             self._skip(storage.uri(name), f"when it was written could not be asked: {failure.message}")
             return None
 
-    def _counted(self, names: Iterable[str]) -> Iterator[str]:
+    def _counted(self, folder: Storage, names: Iterable[str]) -> Iterator[str]:
         for name in names:
-            yield name
-            self._done += 1
-            self._progress(self._done, self._of)
+            if self._may_read():
+                yield name
+            else:
+                self._skip(folder.uri(name), "there was no time to read it")
+            self._count()
+
+    def _count(self) -> None:
+        self._done += 1
+        self._progress(self._done, self._of)
 
 
 class _Ids:
@@ -210,20 +261,13 @@ class _Ids:
         return place < len(self._hashes) and self._hashes[place] == wanted
 
 
-def _list(storage: Storage) -> _Place:
-    """List books before manifests: one that is written in between is of a task whose manifest may come later."""
-    books = storage.below(f"{RESERVED}/{BOOKS_FOLDER}").names()
-    listed = sorted(name for name in books if name.endswith(".json"))
-    manifests = sorted(name for name in storage.names(MANIFEST_PREFIX) if name.endswith(".json"))
-    return _Place(storage, listed, manifests)
-
-
-def _json(content: bytes) -> Any:
-    """Return the JSON that a file holds.
-
-    :raises ValueError: It holds none.
-    """
+def _parsed(content: bytes, destination: str) -> ReadManifest:
+    """Return what a manifest tells."""
+    digest = hashlib.sha256(content).digest()
     try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        return ReadManifest(digest, manifest_records(json.loads(content), destination))
+    except RecursionError:
+        return ReadManifest(digest, None, "it is no JSON: it is nested too deeply")
+    except ValueError as error:
+        why = str(error) if isinstance(error, NoManifest) else f"it is no JSON: {error}"
+        return ReadManifest(digest, None, why)

@@ -74,8 +74,9 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
         raise NoManifest(f"it is of version {content.get('version')!s:.20}, and this reads versions 1 to {VERSION}")
     entries = _Entries(content, destination)
     records = list(entries.of_download() if isinstance(content.get("image_tasks"), list) else entries.of_generate())
-    latest = max((record.day for record in records), default="")
-    records = [record if record.day or not latest else replace(record, day=latest) for record in records]
+    # Of what has no time of its own, the day is about that of the others, else that on which it was told.
+    latest = max((record.day for record in records), default="") or _day(content.get("written_at"))
+    records = [record if record.day else replace(record, day=latest) for record in records]
     reused, shared = frozenset(entries.reused), frozenset(entries.shared)
     finished = content.get("finished") is not False
     return ManifestRecords(records, entries.task_instance, reused, shared, entries.damaged, finished)

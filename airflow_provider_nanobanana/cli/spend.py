@@ -56,6 +56,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read the destinations and print what they come to; return the exit status."""
+    from airflow_provider_nanobanana.batch.spend_csv import cleaned
     from airflow_provider_nanobanana.cli import spend_report
     from airflow_provider_nanobanana.toapis.errors import ToApisError
     from airflow_provider_nanobanana.toapis.redaction import one_line
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         # Whoever read it has seen enough; without this the interpreter complains at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for uri, why in report.skipped:
-        print(f"spend: {spend_report.cleaned('uri', uri)}: {one_line(why)}", file=sys.stderr)
+        print(f"spend: {cleaned('uri', uri)}: {one_line(why)}", file=sys.stderr)
     return 1 if report.skipped else 0
 
 
@@ -92,7 +93,7 @@ def _read(options: argparse.Namespace) -> SpendReport:
     """
     from airflow_provider_nanobanana.batch.open_claims import read_open_claims
     from airflow_provider_nanobanana.batch.spend import summarise
-    from airflow_provider_nanobanana.batch.spend_reader import SpendReader
+    from airflow_provider_nanobanana.batch.spend_reader import SpendReader, list_place
     from airflow_provider_nanobanana.cli.spend_report import SpendReport
 
     storages = _storages(options.destinations)
@@ -102,7 +103,7 @@ def _read(options: argparse.Namespace) -> SpendReport:
         skipped.append((uri, why))
 
     progress = _Progress()
-    reader = SpendReader([] if options.claims else storages, skip, progress)
+    reader = SpendReader([] if options.claims else map(list_place, storages), skip, progress)
     most = options.top if options.top or options.form else _MOST_PRINTED
     by: Sequence[Dimension] = options.by or _DEFAULT_DIMENSIONS
     try:

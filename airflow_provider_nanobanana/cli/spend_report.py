@@ -1,7 +1,6 @@
 """``SpendReport``: a summary of money and the open claims, as text for a terminal, as JSON or as CSV.
 
-Every text of a file is cleaned before it is written: control characters are gone, keys and queries of links are
-blanked, lengths are bounded, and no cell of CSV is a formula.
+Every text of a file is cleaned before it is written (``batch.spend_csv``).
 """
 
 from __future__ import annotations
@@ -21,19 +20,14 @@ from airflow_provider_nanobanana.batch.spend import (
     Dimension,
     SpendSummary,
     SpendTable,
-    SpendTotals,
 )
+from airflow_provider_nanobanana.batch.spend_csv import COLUMNS, LONGEST, cleaned, csv_cell, summary_rows
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
-#: Characters of a cell on a terminal, and of any text elsewhere.
+#: Characters of a cell on a terminal.
 _WIDEST: Final = 60
-_LONGEST: Final = 500
 #: Columns to which sentences are folded.
 _WIDTH: Final = 110
-#: What holds URIs of destinations as they were given: the connection's id is part of them, and no secret.
-_URIS: Final = frozenset({"destination", "destinations", "uri"})
-#: What a spreadsheet takes for the beginning of a formula, in each of its widths.
-_FORMULA: Final = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _UNKNOWN: Final = "unknown"
 _MONEY: Final = {"paid": "paid", "listed": "estimated", "lost_race": "lost race", "earlier": "earlier requests"}
 #: What the numbers count, in the words of a head line.
@@ -90,20 +84,10 @@ def write_csv(report: SpendReport, out: TextIO, *, claims_only: bool) -> None:
     if claims_only:
         names = list(report.claims[0]) if report.claims else ["destination", "stem"]
         writer.writerow(names)
-        writer.writerows([_cell(name, claim[name]) for name in names] for claim in report.claims)
+        writer.writerows([csv_cell(name, claim[name]) for name in names] for claim in report.claims)
         return
-    writer.writerow(["by", "name", "dag", *SpendTotals().plain()])
-    for by, name, dag, totals in _csv_rows(report.summary):
-        writer.writerow([by, _cell(by, name), _cell("dag", dag), *totals.plain().values()])
-
-
-def _csv_rows(summary: SpendSummary) -> Iterator[tuple[str, str, str, SpendTotals]]:
-    yield "total", "", "", summary.totals
-    for dimension, table in summary.tables.items():
-        for group in table.groups:
-            yield dimension, group.key[-1], group.key[0] if dimension in ("run", "dag") else "", group.totals
-        if table.left_out:
-            yield dimension, f"({table.left_out} more)", "", table.others
+    writer.writerow(COLUMNS)
+    writer.writerows(summary_rows(report.summary))
 
 
 def write_text(report: SpendReport, out: TextIO, *, claims_only: bool) -> None:
@@ -210,7 +194,7 @@ def _claim(claim: Mapping[str, Any], *, several: bool) -> Iterator[str]:
     age = claim["age_seconds"]
     old = "of unknown age" if age is None else f"{_duration(age)} old"
     where = f" at {cleaned('destination', claim['destination'])}" if several else ""
-    yield f"{one_line(claim['stem'], limit=_LONGEST)}{where}: generation {claim['generation']}, {old}"
+    yield f"{one_line(claim['stem'], limit=LONGEST)}{where}: generation {claim['generation']}, {old}"
     lines = {
         "by": _who(claim),
         "damaged": claim["damaged"],
@@ -222,7 +206,7 @@ def _claim(claim: Mapping[str, Any], *, several: bool) -> Iterator[str]:
     for name, text in lines.items():
         if text:
             begin = f"  {name:<11}"
-            line = one_line(text, limit=_LONGEST)
+            line = one_line(text, limit=LONGEST)
             yield textwrap.fill(line, _WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin))
 
 
@@ -244,17 +228,6 @@ def _duration(seconds: int) -> str:
     return f"{seconds // size} {unit}{more}"
 
 
-def cleaned(name: str, text: str, limit: int = _LONGEST) -> str:
-    """Return a text of a file as one printable line.
-
-    :param name: What it is; URIs of destinations keep the id of their connection.
-    """
-    if name not in _URIS:
-        return one_line(text, limit=limit)
-    printable = "".join(character for character in text if character.isprintable())
-    return printable if len(printable) <= limit else f"{printable[: limit - 1]}…"
-
-
 def _clean(name: str, value: Any) -> Any:
     """Return plain JSON with every text cleaned."""
     if isinstance(value, str):
@@ -262,11 +235,3 @@ def _clean(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _clean(key, inner) for key, inner in value.items()}
     return [_clean(name, inner) for inner in value] if isinstance(value, list) else value
-
-
-def _cell(name: str, value: Any) -> Any:
-    """Return a value as a cell of CSV: a text that a spreadsheet would calculate is quoted."""
-    if not isinstance(value, str):
-        return value
-    text = cleaned(name, value)
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -147,8 +147,8 @@ class Storage(ABC):
         """Yield what is directly in here and begins so, in any order; nothing where there is no such folder yet."""
 
     @abstractmethod
-    def entries(self) -> Iterator[tuple[str, float | None]]:
-        """Yield the name of each file directly in here, and when it was last written as :meth:`modified` says it.
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, float | None]]:
+        """Yield each file directly in here that begins so, and when it was last written as :meth:`modified` says it.
 
         One listing, in any order; the time is None where listings of this storage tell none.
         """

@@ -165,9 +165,11 @@ class LocalStorage(Storage):
     def names(self, prefix: str = "") -> Iterator[str]:
         yield from (entry.name for entry in self._scan() if entry.name.startswith(prefix))
 
-    def entries(self) -> Iterator[tuple[str, float | None]]:
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, float | None]]:
         with storage_failures(f"read {self.folder}", *_FAILURES):
             for entry in self._scan():
+                if not entry.name.startswith(prefix):
+                    continue
                 with contextlib.suppress(FileNotFoundError):  # it is gone since
                     found = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(found.st_mode):

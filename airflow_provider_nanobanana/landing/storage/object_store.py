@@ -228,17 +228,22 @@ class ObjectStorage(Storage):
         found = (path.rstrip("/").rpartition("/")[2] for path in paths)
         yield from (name for name in found if name.startswith(prefix))
 
-    def entries(self) -> Iterator[tuple[str, float | None]]:
+    def entries(self, prefix: str = "") -> Iterator[tuple[str, float | None]]:
         fs, folder = self._fs, str(self._root.path)
         with storage_failures(f"list {self._given}", Exception):
             fs.invalidate_cache(folder)
             try:
-                files = [one for one in fs.ls(folder, detail=True) if one["type"] == "file"]
+                if self.lists_by_prefix and prefix:
+                    told = _find_directly(fs, folder, prefix, detail=True)
+                else:
+                    told = {one["name"]: one for one in fs.ls(folder, detail=True)}
             except FileNotFoundError:  # stores have no empty folders
                 return
-            for one in files:
-                times = (one[key] for key in _MODIFIED if key in one)
-                yield str(one["name"]).rpartition("/")[2], _epoch_seconds(next(times, None))
+            for path, one in told.items():
+                name = str(path).rpartition("/")[2]
+                if one["type"] == "file" and name.startswith(prefix):
+                    times = (one[key] for key in _MODIFIED if key in one)
+                    yield name, _epoch_seconds(next(times, None))
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
@@ -276,14 +281,18 @@ def _is_file(fs: Any, path: str) -> bool:
         return False
 
 
-def _find_directly(fs: Any, folder: str, prefix: str) -> list[str]:
-    """List by prefix, not into the folders below; an s3fs before 2026 cannot leave those out by itself."""
+def _find_directly(fs: Any, folder: str, prefix: str, *, detail: bool = False) -> dict[str, Any]:
+    """List by prefix, not into the folders below; an s3fs before 2026 cannot leave those out by itself.
+
+    Return what is told of each path, if details are wanted.
+    """
     try:
-        paths = fs.find(folder, maxdepth=1, prefix=prefix)
+        found = fs.find(folder, maxdepth=1, prefix=prefix, detail=detail)
     except ValueError:
-        paths = fs.find(folder, prefix=prefix)
+        found = fs.find(folder, prefix=prefix, detail=detail)
     depth = folder.strip("/").count("/") + 1
-    return [path for path in paths if path.strip("/").count("/") == depth]
+    told = found if detail else dict.fromkeys(found)
+    return {path: one for path, one in told.items() if path.strip("/").count("/") == depth}
 
 
 def _list(fs: Any, folder: str) -> list[str]:

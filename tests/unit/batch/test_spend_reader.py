@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch.spend import SpendRecord, summarise
-from airflow_provider_nanobanana.batch.spend_reader import SpendReader
+from airflow_provider_nanobanana.batch.spend_reader import SpendReader, list_place
 from airflow_provider_nanobanana.durable.claims import BookEntry, Buyer
 from airflow_provider_nanobanana.landing.image_store import open_storage
 from tests.support.claims import BUYER, write, write_book
@@ -36,7 +36,8 @@ def write_manifest(folder: Path, *images: Any, name: str = "manifest-kites", **r
 
 def read(*folders: Path) -> tuple[list[SpendRecord], list[str]]:
     skipped: list[str] = []
-    reader = SpendReader(map(open_storage, folders), lambda uri, why: skipped.append(f"{Path(uri).name}: {why}"))
+    places = (list_place(open_storage(folder)) for folder in folders)
+    reader = SpendReader(places, lambda uri, why: skipped.append(f"{Path(uri).name}: {why}"))
     return list(reader.records()), skipped
 
 
@@ -188,7 +189,7 @@ def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
         write_manifest(tmp_path, image(f"tsk_{number}"), name=f"manifest-{number}")
     write_book(tmp_path, {CLAIM: BookEntry("bought", "tsk_1")}, buyer=Buyer(dag_id="x"))
     told: list[tuple[int, int]] = []
-    reader = SpendReader([open_storage(tmp_path)], print, lambda done, of: told.append((done, of)))
+    reader = SpendReader([list_place(open_storage(tmp_path))], print, lambda done, of: told.append((done, of)))
     assert len(list(reader.records())) == 3
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert (reader.manifests, reader.books) == (3, 1)
