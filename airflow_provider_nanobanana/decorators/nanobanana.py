@@ -123,6 +123,7 @@ def nanobanana_task(
     dry_run: bool | str = ...,
     redo: Any = ...,
     on_suspect: OnSuspect = ...,
+    thumbnails: bool = ...,
     prepare_references: bool = ...,
     reuse_existing: bool = ...,
     on_unknown_submission: OnUnknownSubmission = ...,

@@ -39,13 +39,16 @@ class ImageDownloader:
     :param session: Asks for fresh links; its API key goes to the gateway only.
     :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
     :param on_suspect: What becomes of suspect pictures, as :meth:`ImageStore.land` takes it.
+    :param thumbnails: As :class:`ImageStore` takes it.
     """
 
-    def __init__(self, session: ToApisSession, destination: str, *, on_suspect: OnSuspect = "warn") -> None:
+    def __init__(
+        self, session: ToApisSession, destination: str, *, on_suspect: OnSuspect = "warn", thumbnails: bool = False
+    ) -> None:
         self._session = session
         self.on_suspect = on_suspect
         #: The destination itself: what is in place there, and the manifest.
-        self.store = ImageStore(destination)
+        self.store = ImageStore(destination, thumbnails=thumbnails)
         self.store.check_writable()
         policy = address_policy_for(session.settings.base_url, system_resolve)
         self._fetchers = LendingPool(

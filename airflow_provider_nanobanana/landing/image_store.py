@@ -31,6 +31,7 @@ from airflow_provider_nanobanana.landing.storage.base import (
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED, parse_destination
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage, local_path
 from airflow_provider_nanobanana.landing.suspects import OnSuspect, SuspectCode, in_order, in_words, is_other_size
+from airflow_provider_nanobanana.landing.thumbnails import THUMBNAILS_FOLDER, ThumbnailFolder
 from airflow_provider_nanobanana.toapis.errors import (
     ImageInvalid,
     ImageTooCostly,
@@ -78,14 +79,16 @@ class ImageStore:
     """Lands images in one destination.
 
     :param destination: An ``ObjectStoragePath`` URI (``file:///...``, ``s3://conn_id@bucket/...``) or an absolute path.
+    :param thumbnails: Whether one is written of each image that is landed.
     :raises InvalidRequest: The destination is empty, relative, too long or not a place for files.
     :raises ConfigurationError: Its scheme is unknown.
     """
 
-    def __init__(self, destination: Any) -> None:
+    def __init__(self, destination: Any, *, thumbnails: bool = False) -> None:
         self._storage: Storage = open_storage(destination)
         self._reserved: dict[str, Storage] = {}
         self._quarantine = Quarantine(lambda: self.reserved(QUARANTINE_FOLDER))
+        self._thumbnails = ThumbnailFolder(lambda: self.reserved(THUMBNAILS_FOLDER), wanted=thumbnails)
 
     def reserved(self, folder: str) -> Storage:
         """Return the place for what this provider keeps beside the images, where nothing looks for any.
@@ -186,19 +189,22 @@ class ImageStore:
                 with storage_failures("write the image", OSError):
                     sure = fetch(staged.file)
                     staged.file.flush()
-                stored = self._measure(staged.path, image_id, index, stem=stem)
+                small = self._thumbnails.wanted
+                stored, thumbnail = self._measure(staged.path, image_id, index, stem=stem, thumbnail=small)
             except ImageInvalid as error:
                 if sure is False:
                     error = error.reworded(f"{error.message}; where it ends was not said, so it may be cut")
                 raise self._quarantine.keep_broken(staged, stem, image_id, index, error) from error
             stored = _with_suspicion(stored, expected_pixels, judge)
             if stored.suspect and on_suspect == "quarantine":
-                raise self._quarantine.keep_suspect(
-                    staged, stem, stored.format, stored.record(), in_words(stored.suspect)
-                )
+                why = in_words(stored.suspect)
+                kept = self._quarantine.keep_suspect(staged, stem, stored.format, stored.record(), why)
+                self._thumbnails.write(stored.sha256, thumbnail)
+                raise kept
             found, broken = self._publish(staged, stored, stem, broken)
         if found and found.sha256 != stored.sha256:
             return self._in_place(found, on_in_place)
+        self._thumbnails.write(stored.sha256, thumbnail)
         self._remove_broken(broken, stored)
         if stored.suspect:
             # Whoever puts the results together says it once, by name.
@@ -247,6 +253,8 @@ class ImageStore:
                     shutil.copyfileobj(file, staged.file)
                     staged.file.flush()
                 found, _ = self._publish(staged, stored, stem, set())
+                if found is None:
+                    self._thumbnails.write_missing(stored.sha256, path)
         except StorageFailed:
             # Another task may have accepted it since it was looked at.
             found, _ = self._find(stem, held.id, held.index)
@@ -324,7 +332,7 @@ class ImageStore:
         for name in names:
             with place.local_copy(name) as path:
                 try:
-                    return self._measure(path, image_id, index, place.uri(name)), broken
+                    return self._measure(path, image_id, index, place.uri(name))[0], broken
                 except ImageTooCostly as error:
                     what = f"{place.uri(name)} is there and could not be checked: {error.message}."
                     unchecked = StorageFailed(f"{what} If it is no whole image, move it away.")
@@ -335,16 +343,21 @@ class ImageStore:
             raise unchecked
         return None, broken
 
-    def _measure(self, path: Path, image_id: str, index: int, uri: str = "", *, stem: str = "") -> StoredImage:
-        """Check the local file fully and describe it under its URI, or the stem with the suffix of its bytes."""
+    def _measure(
+        self, path: Path, image_id: str, index: int, uri: str = "", *, stem: str = "", thumbnail: bool = False
+    ) -> tuple[StoredImage, bytes]:
+        """Check the local file fully and describe it under its URI, or the stem with the suffix of its bytes.
+
+        :return: And its thumbnail, where that was asked for and could be made.
+        """
         try:
-            facts = decode_file(path)
+            facts = decode_file(path, thumbnail=thumbnail)
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 size = file.tell()
         except (OSError, MemoryError) as error:  # of the machine, not of the image
             raise StorageFailed(f"Could not read back the image: {type(error).__name__}: {error}") from error
-        return StoredImage(
+        stored = StoredImage(
             uri=uri or self._storage.uri(stem + SUFFIXES[facts.format]),
             id=image_id,
             index=index,
@@ -355,6 +368,7 @@ class ImageStore:
             height=facts.height,
             suspect=(facts.look,) if facts.look else (),
         )
+        return stored, facts.thumbnail
 
 
 def _with_suspicion(

@@ -7,13 +7,24 @@ image's content, so that a name is right for ever; whoever misses one makes it a
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.landing.decoder import decode_thumbnail
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_provider_nanobanana.landing.storage.base import Storage
+
+log = LineLogger(__name__)
 
 #: The folder below the provider's own.
 THUMBNAILS_FOLDER: Final = "thumbs"
 MIME_TYPE: Final = "image/webp"
+_SUFFIX: Final = ".webp"
 #: Hexadecimal digits of the image's hash in the name.
 _DIGITS: Final = 24
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -27,7 +38,7 @@ def thumbnail_name(sha256: str) -> str:
     """
     if not _SHA256.fullmatch(sha256):
         raise ValueError("no SHA-256")
-    return f"{sha256[:_DIGITS]}.webp"
+    return sha256[:_DIGITS] + _SUFFIX
 
 
 def make_thumbnail(data: bytes) -> bytes:
@@ -40,3 +51,48 @@ def make_thumbnail(data: bytes) -> bytes:
     :raises StorageFailed: This machine could not decode it now.
     """
     return decode_thumbnail(data)
+
+
+class ThumbnailFolder:
+    """The thumbnails of one destination, of which none is worth an error: whoever misses one makes it again.
+
+    :param place: Returns it; it is not asked for before the first is written.
+    :param wanted: Whether any are made.
+    """
+
+    def __init__(self, place: Callable[[], Storage], *, wanted: bool) -> None:
+        self._place = place
+        #: Whether any are made: no more after one could not be written, as the images themselves are waited for.
+        self.wanted = wanted
+
+    def write(self, sha256: str, content: bytes) -> None:
+        """Write the thumbnail of an image that is in its place; nothing where none could be made."""
+        if not self.wanted or not content:
+            return
+        try:
+            self._place().write(thumbnail_name(sha256), content, MIME_TYPE)
+        except ToApisError as failure:
+            self._give_up(failure)
+
+    def write_missing(self, sha256: str, path: Path) -> None:
+        """Write the thumbnail of an image that was kept apart before, unless it was written then.
+
+        :param path: The image.
+        """
+        if not self.wanted:
+            return
+        try:
+            if self._place().existing(thumbnail_name(sha256).removesuffix(_SUFFIX), (_SUFFIX,)):
+                return
+            self.write(sha256, make_thumbnail(path.read_bytes()))
+        except ImageInvalid as error:
+            log.debug("No thumbnail of %s: %s", path.name, error.message)
+        except (ToApisError, OSError, MemoryError) as failure:
+            self._give_up(failure)
+
+    def _give_up(self, failure: Exception) -> None:
+        self.wanted = False
+        log.warning(
+            "No further thumbnails are written here, which the gallery makes itself where it can: %s",
+            failure.message if isinstance(failure, ToApisError) else f"{type(failure).__name__}: {failure}",
+        )

@@ -68,6 +68,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
     :param destination: Any ``ObjectStoragePath`` URI of a folder, or a local path.
     :param on_suspect: What follows when an image looks empty or is the same as another prompt's (docs/suspects.md):
         ``warn``; ``fail`` with all in place; or ``quarantine``, kept apart as lost.
+    :param thumbnails: Whether a small picture of each image that is landed is written, for the gallery in Airflow.
     :param nanobanana_conn_id: Id of the connection, to ask for links that are missing, refused or expired.
     :raises NanoBananaFailException: Nothing completed, the destination cannot work, or paid images are lost for good.
     :raises NanoBananaException: Images are missing that a retry may land, free of charge.
@@ -82,6 +83,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         images: Any,
         destination: str,
         on_suspect: OnSuspect = "warn",
+        thumbnails: bool = True,
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -89,6 +91,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         self.images = images
         self.destination = destination
         self.on_suspect = on_suspect
+        self.thumbnails = thumbnails
         self.nanobanana_conn_id = nanobanana_conn_id
 
     def execute(self, context: Context) -> list[Record]:
@@ -106,7 +109,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
         from airflow_provider_nanobanana.batch.upstream_requests import pull_requests
 
         with airflow_errors():
-            check_choices(self, flags=())
+            check_choices(self, flags=("thumbnails",))
             entries = list(_entries(self.images))
             if not entries and was_skipped(self, context):
                 raise AirflowSkipException("There is nothing to land: the tasks before were skipped.")
@@ -115,7 +118,7 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                 session = hook.session
                 entries, facts = _poll_again(session, entries)
                 wanted = _wanted(entries)
-                with _open_downloader(session, self.destination, self.on_suspect) as downloader:
+                with _open_downloader(session, self) as downloader:
                     store = downloader.store
                     manifest = TaskManifest.from_context(context, store, hook.settings.namespace)
                     manifest.announce(context)
@@ -259,12 +262,14 @@ def _stems(store: ImageStore, wanted: Sequence[Record], requests: Mapping[str, R
     return {key: stem for key, stem in stems.items() if by_id[key] not in there or stem in there_by_name}
 
 
-def _open_downloader(session: ToApisSession, destination: str, on_suspect: OnSuspect) -> ImageDownloader:
+def _open_downloader(session: ToApisSession, operator: NanoBananaDownloadOperator) -> ImageDownloader:
     """Open the destination; where it cannot work, say what becomes of the images."""
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
     try:
-        return ImageDownloader(session, destination, on_suspect=on_suspect)
+        return ImageDownloader(
+            session, operator.destination, on_suspect=operator.on_suspect, thumbnails=operator.thumbnails
+        )
     except (errors.InvalidRequest, errors.ConfigurationError) as error:
         waiting = "The images are paid and wait at the service until their links expire; fix the destination and clear"
         raise error.reworded(

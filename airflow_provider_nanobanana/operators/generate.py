@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 log = LineLogger(__name__)
 
 #: The arguments that are true or false.
-_FLAGS: Final = ("reuse_existing", "preflight_balance", "deferrable", "prepare_references")
+_FLAGS: Final = ("reuse_existing", "preflight_balance", "deferrable", "prepare_references", "thumbnails")
 #: Ids of image tasks in one line of the log.
 _IDS_IN_A_LINE: Final = 50
 #: Seconds; in a shorter slice hardly anything is submitted, and Airflow starts one worker after another.
@@ -119,6 +119,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param redo: Names, positions or URIs of images to make a new version of, in this run.
     :param on_suspect: What follows when an image looks empty, is the same as another prompt's or has another size
         (docs/suspects.md): ``warn``; ``fail`` with all in place; or ``quarantine``, kept apart as failed. None buys.
+    :param thumbnails: Whether a small picture of each image that is landed is written, for the gallery in Airflow.
     :param prepare_references: As for :class:`NanoBananaSubmitOperator`.
     :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
     :param on_unknown_submission: What follows when it cannot be found out whether a submit was accepted: ``resubmit``
@@ -193,6 +194,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         dry_run: bool | str = False,
         redo: Any = None,
         on_suspect: OnSuspect = "warn",
+        thumbnails: bool = True,
         prepare_references: bool = True,
         reuse_existing: bool = True,
         on_unknown_submission: OnUnknownSubmission = "resubmit",
@@ -226,6 +228,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         self.is_dry_run = dry_run
         self.redo = redo
         self.on_suspect = on_suspect
+        self.thumbnails = thumbnails
         self.prepare_references = prepare_references
         self.reuse_existing = reuse_existing
         self.on_unknown_submission = on_unknown_submission
@@ -276,7 +279,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             with NanoBananaHook(self.nanobanana_conn_id) as hook:
                 session = hook.session
                 began = session.clock()
-                with ImageDownloader(session, self.destination, on_suspect=self.on_suspect) as downloader:
+                with ImageDownloader(
+                    session, self.destination, on_suspect=self.on_suspect, thumbnails=self.thumbnails
+                ) as downloader:
                     try:
                         is_dry_run = parse_flag(self.is_dry_run, "dry_run")
                         preparation = self._preparation(context, session, downloader, spec, resumed=resumed)

@@ -146,7 +146,7 @@ def test_too_little_memory_is_no_fault_of_the_image(tmp_path: Path, monkeypatch:
     landing = ImageStore(str(tmp_path))
     landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     for failure in (MemoryError(), OSError(5, "read"), StorageFailed("its process ended: SIGKILL")):
-        monkeypatch.setattr(image_store, "decode_file", lambda path, failure=failure: (_ for _ in ()).throw(failure))
+        monkeypatch.setattr(image_store, "decode_file", lambda path, failure=failure, **_: (_ for _ in ()).throw(failure))
         with pytest.raises(StorageFailed, match=r"MemoryError|read|SIGKILL"):
             landing.find(STEM)  # not "broken", which would be bought again
     assert not (tmp_path / RESERVED).exists()
@@ -205,10 +205,10 @@ def test_the_same_bytes_twice_are_final(tmp_path: Path, bodies: Bodies) -> None:
 def too_costly_below(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every file of fewer bytes take too much time."""
 
-    def decode(path: Path) -> ImageFacts:
+    def decode(path: Path, *, thumbnail: bool) -> ImageFacts:
         if path.stat().st_size < most:
             raise ImageTooCostly("Decoding the image takes more than 10 s of processor time, the limit for one file")
-        return decode_file(path)
+        return decode_file(path, thumbnail=thumbnail)
 
     monkeypatch.setattr(image_store, "decode_file", decode)
 

@@ -149,11 +149,11 @@ def test_a_broken_file_stays_until_there_is_a_better_one(folder: Path) -> None:
     assert files_in(folder) == [f"{STEM}.jpg"]
 
 
-def too_costly(path: Path) -> object:
+def too_costly(path: Path, *, thumbnail: bool) -> object:
     """Decode as a machine does whose decoder of JPEGs crashes."""
     if path.suffix == ".jpg":
         raise ImageTooCostly("The image's decoder crashed twice (SIGILL)")
-    return decode_file(path)
+    return decode_file(path, thumbnail=thumbnail)
 
 
 def test_an_image_that_this_machine_cannot_check_is_never_not_there(

@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_read_is_not_broken(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_decoded_here_is_not_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(path: object) -> None:
+    def crash(path: object, **_: object) -> None:
         raise ImageTooCostly("The image's decoder crashed twice (SIGILL)")
 
     (tmp_path / "a.png").write_bytes(PNG)
