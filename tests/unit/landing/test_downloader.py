@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -146,7 +147,7 @@ def test_too_little_memory_is_no_fault_of_the_image(tmp_path: Path, monkeypatch:
     landing = ImageStore(str(tmp_path))
     landing.land(STEM, ID, 0, lambda sink: sink.write(PNG))
     for failure in (MemoryError(), OSError(5, "read"), StorageFailed("its process ended: SIGKILL")):
-        monkeypatch.setattr(image_store, "decode_file", lambda path, failure=failure, **_: (_ for _ in ()).throw(failure))
+        monkeypatch.setattr(image_store, "decode_file", Mock(side_effect=failure))
         with pytest.raises(StorageFailed, match=r"MemoryError|read|SIGKILL"):
             landing.find(STEM)  # not "broken", which would be bought again
     assert not (tmp_path / RESERVED).exists()
