@@ -83,7 +83,7 @@ class CostTracker:
                 self._observe_bill(item, None if entry.is_list_price else entry.cost, tested=_cost_was_seen(entry))
                 for race in entry.lost_races:
                     self._observe_bill(item, None if race.is_list_price else race.usd, tested=True)
-            if charges := _charges_of(entry):
+            if charges := charges_of(entry):
                 self._set(key, charges)
 
     @property
@@ -311,7 +311,7 @@ class _RunningSum:
         self._by_key[key] = amount
 
 
-def _charges_of(entry: LedgerEntry) -> dict[str, Charge]:
+def charges_of(entry: LedgerEntry) -> dict[str, Charge]:
     """Return the charges of an item as the ledger has them, by image task."""
     charges = {_SUNK: Charge(Cost(entry.sunk_cost, entry.sunk_is_list_price))} if entry.sunk_cost else {}
     if entry.cost is not None or entry.is_list_price:

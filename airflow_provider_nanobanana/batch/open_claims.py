@@ -11,6 +11,7 @@ from airflow_provider_nanobanana.durable.claim_outlook import outlook
 from airflow_provider_nanobanana.durable.claims import (
     BOOKS_FOLDER,
     CLAIMS_FOLDER,
+    DEAD_SECONDS,
     MOST_BOOK_BYTES,
     MOST_BYTES,
     BookEntry,
@@ -21,6 +22,7 @@ from airflow_provider_nanobanana.durable.claims import (
     parse_claim,
 )
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
+from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.landing.storage.read_ahead import read_files
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
 
@@ -40,6 +42,7 @@ class OpenClaim:
     :param n: The generation, from 0.
     :param book: What the claim's book says of it; None where it says nothing.
     :param written_at: Epoch seconds by the store's clock; None where that is unknown.
+    :param is_local: Whether that clock may be set: the one of a local disk is this machine's.
     """
 
     destination: str
@@ -48,6 +51,12 @@ class OpenClaim:
     claim: Claim | Damaged
     book: BookEntry | None
     written_at: float | None
+    is_local: bool = False
+
+    @property
+    def image_task_id(self) -> str | None:
+        """What was bought under it, by the word of its book."""
+        return self.book.detail if self.book and self.book.outcome == "bought" else None
 
     def age(self, now: float) -> float | None:
         """Return its age in seconds, or None where that is not known; clocks of store and machine may differ.
@@ -57,6 +66,14 @@ class OpenClaim:
         at = self.written_at or (self.claim.at if isinstance(self.claim, Claim) else None)
         return max(0.0, now - at) if at else None
 
+    def task_age(self, now: float) -> float:
+        """Return the age that a task goes by at its first sight of the claim, in seconds, at least.
+
+        :param now: Epoch seconds.
+        """
+        age = self.age(now) or 0.0
+        return age if age > DEAD_SECONDS or not self.is_local else 0.0
+
     def plain(self, now: float) -> dict[str, Any]:
         """Return plain JSON: what is known of it, and what a retry and a clear of its task would do.
 
@@ -64,13 +81,13 @@ class OpenClaim:
         """
         claim = self.claim if isinstance(self.claim, Claim) else None
         age = self.age(now)
-        words = outlook(self.claim, self.book, age=age, now=now)
+        words = outlook(self.claim, self.book, age=self.task_age(now), now=now)
         return {
             "destination": self.destination,
             "stem": self.stem,
             "generation": self.n,
             "client_business_id": claim and claim.client_business_id,
-            "image_task_id": self.book.detail if self.book and self.book.outcome == "bought" else None,
+            "image_task_id": self.image_task_id,
             "age_seconds": age if age is None else round(age),
             "because": claim and claim.because,
             "namespace": claim and claim.by.namespace,
@@ -81,8 +98,8 @@ class OpenClaim:
             "try_number": claim and claim.by.try_number,
             "book": self.book and " ".join(filter(None, (self.book.outcome, self.book.detail))),
             "damaged": self.claim.why if isinstance(self.claim, Damaged) else None,
-            "retry": words.retry,
-            "clear": words.clear,
+            "retry": words.retry.words,
+            "clear": words.clear.words,
         }
 
 
@@ -106,7 +123,8 @@ def read_open_claims(storage: Storage, skip: Skip) -> Iterator[OpenClaim]:
         stem, n = names[name]
         claim = parse_claim(content, stem=stem, digest=None, n=n)
         book = books.entry(claim) if isinstance(claim, Claim) else None
-        yield OpenClaim(destination, stem, n, claim, book, _modified(folder, name, skip))
+        is_local = isinstance(folder, LocalStorage)
+        yield OpenClaim(destination, stem, n, claim, book, _modified(folder, name, skip), is_local)
 
 
 def _newest(folder: Storage, skip: Skip) -> dict[str, int]:

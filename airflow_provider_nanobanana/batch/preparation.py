@@ -15,6 +15,7 @@ from airflow_provider_nanobanana.batch.budget import Budget, check_balance
 from airflow_provider_nanobanana.batch.cost_tracker import CostTracker
 from airflow_provider_nanobanana.batch.costs import Cost, format_usd
 from airflow_provider_nanobanana.batch.dry_run import TrialStore
+from airflow_provider_nanobanana.batch.input_content import pack, unpack, unpack_skipped
 from airflow_provider_nanobanana.batch.items import (
     BatchItem,
     EmptyBatch,
@@ -34,11 +35,10 @@ from airflow_provider_nanobanana.durable.checkpoint import CheckpointStore
 from airflow_provider_nanobanana.durable.claims import CLAIMS_FOLDER, Buyer
 from airflow_provider_nanobanana.durable.ledger import Ledger, check_room
 from airflow_provider_nanobanana.durable.record import RecordState
-from airflow_provider_nanobanana.durable.state_store import unreadable
+from airflow_provider_nanobanana.durable.taking_up import is_wanted_again, is_worth_another_attempt
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.submission.claims import ClaimFolder, MachineClock, unreadable_claims
 from airflow_provider_nanobanana.submission.references import ReferenceUploader
-from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.errors import (
     ConfigurationError,
     InsufficientCredits,
@@ -47,14 +47,12 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
-from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.result_links import MOST_IMAGES
 from airflow_provider_nanobanana.worker_threads import WorkerPool
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
     from airflow_provider_nanobanana.durable.claims import ClaimMode
-    from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
     from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
     from airflow_provider_nanobanana.durable.state_store import StateStore
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
@@ -147,14 +145,14 @@ class BatchPreparation:
         )
         ledger = Ledger.load(self.store, first=first or (snapshot is not None and snapshot.first))
         content, snapshot = self._content(snapshot, ledger, first=first)
-        items, former, digests = _unpack(content, self.session.settings.models)
+        items, former, digests = unpack(content, self.session.settings.models)
         references = ReferenceUploader.of(
             self.session, digests=digests, bound=True, prepare=self.spec.prepare_references
         )
         references.prepared.update(content.get("prepared", {}))
         references.expect(item.request for item in (*items, *former))
         state = self._build_state(items, references, ledger, last, resumed=resumed, former=former)
-        state.skipped = _unpack_skipped(content)
+        state.skipped = unpack_skipped(content)
         state.claims = self._claims(state.checkpoints)
         _hold_costs(state)
         if not resumed:
@@ -280,7 +278,7 @@ class BatchPreparation:
             items = take_numbers(items, in_place, still_expected(ledger, self.session.clock()))
         items = self._with_versions(items, skipped)
         check_room(self.store, len(items))
-        content = _pack(items, references.digests, self._left_over(items, ledger), skipped)
+        content = pack(items, references.digests, self._left_over(items, ledger), skipped)
         content["prepared"] = dict(references.prepared)
         snapshot = checkpoint.InputSnapshot(
             self.attempt.max_tries,
@@ -315,7 +313,7 @@ class BatchPreparation:
         if earlier is None:
             return []
         try:
-            before, older, _ = _unpack(earlier.content, self.session.settings.models)
+            before, older, _ = unpack(earlier.content, self.session.settings.models)
         except TransientFailure as unreadable:
             log.warning("%s What it holds is listed by its ids.", unreadable.message)
             return []
@@ -414,59 +412,6 @@ class BatchPreparation:
         check_balance(self.session.balance(), state.budget.estimate(to_buy, state.costs.counted_usd, state.costs.bills))
 
 
-def _pack(
-    items: list[BatchItem], digests: Mapping[str, str], former: list[BatchItem], skipped: list[SkippedRow]
-) -> dict[str, Any]:
-    return {
-        "items": [_plain(item) for item in items],
-        "digests": dict(digests),
-        "former": [*map(_plain, former)],
-        "skipped": [[row.index, row.name, row.message] for row in skipped],
-    }
-
-
-def _plain(item: BatchItem) -> list[Any]:
-    return [
-        item.index,
-        item.request.model_dump(mode="json", exclude_defaults=True),
-        item.name,
-        item.occurrence,
-        item.fingerprint,
-        item.meta,
-        item.version,
-    ]
-
-
-def _unpack(content: Any, models: catalogue.Rows) -> tuple[list[BatchItem], list[BatchItem], dict[str, str]]:
-    """Return the items, those that an earlier list left over, and the digests of their references."""
-    try:
-        items, former = (
-            [_restored(*_with_position(position, row), models=models) for position, row in enumerate(content[name])]
-            for name in ("items", "former")
-        )
-        return items, former, dict(content["digests"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
-
-
-def _with_position(position: int, row: list[Any]) -> list[Any]:
-    """Return a row as :func:`_plain` has it, also one of a batch that began before rows had data and versions."""
-    return [position, *row] if isinstance(row[0], Mapping) else row
-
-
-def _restored(index: int, request: Any, *rest: Any, models: catalogue.Rows) -> BatchItem:
-    """Return an item as :func:`_plain` has it; how its request is written is what the connection says by now."""
-    return BatchItem(index, ImageRequest.model_validate(request).with_models(models), *rest)
-
-
-def _unpack_skipped(content: Any) -> list[SkippedRow]:
-    """Return the rows that were left out of the list."""
-    try:
-        return [SkippedRow(*row) for row in content.get("skipped", ())]
-    except (AttributeError, TypeError) as error:
-        raise unreadable(checkpoint.INPUT_NAME, type(error).__name__) from error
-
-
 def _log_rows(rows: Rows, template: str | None) -> None:
     """Say how a table was understood, and what of the template looks like a placeholder and is none."""
     if rows.tabular:
@@ -503,13 +448,14 @@ def _reopen_items(state: BatchState) -> None:
     for item in state.items:
         entry = state.entry(item)
         rebuy = state.will_be_rebought(item)
+        wanted_again = is_wanted_again(entry, state.attempt, state.policy)
         if item.key in held and entry.status == "failed":
             continue
-        if entry.status == "failed" and _is_worth_another_attempt(state, entry):
+        if entry.status == "failed" and is_worth_another_attempt(entry, state.attempt):
             expired = entry.error is not None and entry.error.code == EXPIRED.code
             state.reopen(item, rebuy=rebuy or entry.refunded or expired)
-        elif entry.stored is not None and (item.key in lost or _wanted_again(state, entry)):
-            state.reopen(item, rebuy=rebuy or entry.record is None or _wanted_again(state, entry))
+        elif entry.stored is not None and (item.key in lost or wanted_again):
+            state.reopen(item, rebuy=rebuy or entry.record is None or wanted_again)
         elif entry.status == "open" and entry.submitted_at is not None:
             state.reopen(item, rebuy=rebuy)
     _log_lost(state, gone, "gone from the destination")
@@ -578,23 +524,6 @@ def _log_lost(state: BatchState, lost: Sequence[BatchItem], how: str) -> None:
             "again: %d.",
             *(how, len(lost), rebuy),
         )
-
-
-def _is_worth_another_attempt(state: BatchState, entry: LedgerEntry) -> bool:
-    """Whether a failure may be worth another attempt: a look-up is free, and a clear asks for it once."""
-    cleared = state.attempt.cleared and _before_clear(state, entry)
-    return entry.error is None or entry.error.retryable or entry.error.charged == "unknown" or cleared
-
-
-def _wanted_again(state: BatchState, entry: LedgerEntry) -> bool:
-    """Whether the user cleared the task for another picture of the same request, and this is not it yet."""
-    made_for = entry.record.clear_number if entry.record else 0
-    # What was bought before the clear and landed after it serves, too.
-    return not state.policy.reuse_existing and made_for != state.clear_number and _before_clear(state, entry)
-
-
-def _before_clear(state: BatchState, entry: LedgerEntry) -> bool:
-    return entry.record is None or state.attempt.seems_cleared_since(entry.record)
 
 
 def _reuse_stored(state: BatchState, *, verify: bool, verified: Mapping[str, StoredImage]) -> None:

@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_usd
 from airflow_provider_nanobanana.batch.outcome import FailedItem, Outcome, StoredItem
 from airflow_provider_nanobanana.batch.progress import BatchProgress
 from airflow_provider_nanobanana.batch.stop_conditions import Killed, StopConditions
+from airflow_provider_nanobanana.durable import taking_up
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, Lost, StoredFile
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.landing.quarantine import suspect_error
@@ -142,9 +143,7 @@ class BatchState:
 
     def untouched(self, item: BatchItem) -> bool:
         """Whether nothing was sent for an item as far as the ledger knows, and nothing is in place."""
-        entry = self.entry(item)
-        unsent = entry.record is None or entry.record.state is RecordState.QUEUED
-        return unsent and entry.status == "open"
+        return taking_up.is_untouched(self.entry(item))
 
     def image_task_id(self, item: BatchItem) -> str | None:
         """Return the image task of an item, if it has one."""
@@ -186,13 +185,8 @@ class BatchState:
 
     def needs_lookup(self, item: BatchItem) -> bool:
         """Whether an earlier attempt may have bought what is unsent by this one: it is looked up before any POST."""
-        record = self.entry(item).record
-        if record is None:
-            return not self.ledger.complete and (self.attempt.retry or self.attempt.cleared)
-        if record.state is RecordState.QUEUED:
-            # The store may be some seconds behind an earlier try; a claim beside the file would tell that.
-            return self.claims is None and record.try_number != self.attempt.try_number
-        return True
+        complete, claimed = self.ledger.complete, self.claims is not None
+        return taking_up.needs_lookup(self.entry(item), self.attempt, complete=complete, claimed=claimed)
 
     def is_in_doubt(self, item: BatchItem) -> bool:
         """Whether an earlier attempt may have bought what is unsent, and that was not looked up by now."""

@@ -119,6 +119,15 @@ def load_earlier_input(store: StateStore, max_tries: int, retries: int) -> Input
         return None
 
 
+def load_last_input(store: StateStore) -> InputSnapshot | None:
+    """Return what was saved last, of whatever round; None where there certainly is nothing.
+
+    :raises TransientFailure: It could not be read, is damaged, or was written by another version.
+    """
+    snapshot, names = _index(store)
+    return None if snapshot is None else replace(snapshot, content=decode(INPUT_NAME, _joined(store, names)))
+
+
 def _index(store: StateStore) -> tuple[InputSnapshot | None, list[str]]:
     """Return what was saved last, without its content, and the names under which the content is stored."""
     index = _value(store, INPUT_NAME)

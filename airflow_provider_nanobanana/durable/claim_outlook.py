@@ -7,7 +7,6 @@ nothing is sent, and nothing is known better than by the task itself. Pure: no I
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.claims import (
@@ -20,27 +19,27 @@ from airflow_provider_nanobanana.durable.claims import (
     decide_claim,
     settle_seconds,
 )
-from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, Lookup, SubmissionPolicy
-from airflow_provider_nanobanana.toapis import errors
-from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS, ImageTask
-from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
-
-#: What generate does unless its arguments say otherwise.
-DEFAULT_POLICY: Final = SubmissionPolicy(clear_rebuys=True)
-_STOPS: Final[tuple[tuple[type[errors.ToApisError], str], ...]] = (
-    (errors.ContentRefused, "fails: the service has refused the content"),
-    (errors.ResultExpired, "fails: it is paid, and its link has expired"),
-    (errors.ImageTaskNotFound, "fails: this account does not know what was bought"),
-    (errors.SubmissionUnfindable, "fails: whether it was bought cannot be found out"),
+from airflow_provider_nanobanana.durable.course import (
+    BUYS,
+    BUYS_AGAIN,
+    DEFAULT_POLICY,
+    USES,
+    Course,
+    after,
+    answers,
+    asks,
+    fails_with,
+    with_choices,
 )
+from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, SubmissionPolicy
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What each would do, as the predicate of a sentence, such as ``buys it``."""
+    """What each would do."""
 
-    retry: str
-    clear: str
+    retry: Course
+    clear: Course
 
 
 def outlook(
@@ -71,65 +70,50 @@ def outlook(
         )
         return ClaimFacts(claim, buyer, attempt, policy, book=book, age=age or 0.0)
 
-    return Outlook(retry=_words(facts(clear=False), now), clear=_words(facts(clear=True), now))
+    return Outlook(retry=claim_course(facts(clear=False), now), clear=claim_course(facts(clear=True), now))
 
 
-def _words(facts: ClaimFacts, now: float) -> str:
+def claim_course(facts: ClaimFacts, now: float) -> Course:
+    """Return what an attempt does about an image whose claims it goes by; what has to be asked is not known yet.
+
+    :param facts: As the attempt finds them when it begins.
+    :param now: Epoch seconds.
+    """
     decision = decide_claim(facts, now)
     if decision.action is not ClaimAction.LOOK_UP:
-        return _does(facts, now)
-    answers = [
-        f"{condition}, {_does(replace(facts, lookup=lookup), now)}"
-        for condition, lookup in _answers(facts, decision.target, now).items()
-    ]
-    return f"asks the service: {'; '.join(answers)}"
-
-
-def _answers(facts: ClaimFacts, target: str, now: float) -> dict[str, Lookup]:
-    """Return the answers that the service might give, by their conditions in words."""
-    submitted_at = facts.top.at if isinstance(facts.top, Claim) else now
-    known = ImageTask(id="-", status=ImageTaskStatus.RUNNING, created_at=submitted_at)
-    there = known
-    if facts.age > LINK_LIFETIME_SECONDS:
-        completed = {"status": ImageTaskStatus.COMPLETED, "completed_at": now - facts.age}
-        there = known.model_copy(update=completed)
-    failed = known.model_copy(update={"status": ImageTaskStatus.FAILED})
-    return {
-        "if it is there": Lookup(target, there),
-        "if it failed": Lookup(target, failed),
-        "if it is not there": Lookup(target),
+        return _ends(facts, now)
+    top = facts.top
+    submitted_at = min(top.at or now, now - facts.age) if isinstance(top, Claim) else now
+    courses = {
+        condition: _ends(replace(facts, lookup=lookup), now)
+        for condition, lookup in answers(decision.target, submitted_at, now).items()
     }
+    return asks(courses, "" if facts.own or not isinstance(top, Claim) else str(top.by))
 
 
-def _does(facts: ClaimFacts, now: float) -> str:
+def _ends(facts: ClaimFacts, now: float) -> Course:
     """Return what is done when all of this is known."""
+    if decide_claim(facts, now).action is ClaimAction.HOLD:
+        return _ends_after_a_wait(facts, now)
+    return with_choices(facts.policy, lambda policy: _does(replace(facts, policy=policy), now))
+
+
+def _does(facts: ClaimFacts, now: float) -> Course:
     decision = decide_claim(facts, now)
-    match decision.action:
-        case ClaimAction.SHARE:
-            return "uses it and buys nothing"
-        case ClaimAction.CREATE:
-            return "buys it again" if facts.lookup is not None and facts.lookup.image_task is not None else "buys it"
-        case ClaimAction.FAIL:
-            return next((words for kind, words in _STOPS if isinstance(decision.error, kind)), "fails")
-        case ClaimAction.HOLD:
-            return _does_after_a_wait(facts, now)
-        case ClaimAction.LOOK_UP:
-            return "asks the service"
+    if decision.action is ClaimAction.SHARE:
+        return USES
+    if decision.action is ClaimAction.CREATE:
+        lost = facts.settled is not None or (facts.lookup is not None and facts.lookup.image_task is not None)
+        return BUYS_AGAIN if lost and decision.because != "released" else BUYS
+    return fails_with(decision.error)
 
 
-def _does_after_a_wait(facts: ClaimFacts, now: float) -> str:
+def _ends_after_a_wait(facts: ClaimFacts, now: float) -> Course:
     """Return how long is waited, if nothing changes, and what follows."""
     assert facts.top is not None
     seconds = settle_seconds(facts.top, facts.policy)
     settled = replace(facts, age=max(seconds, facts.age), looks=MIN_LOOKUPS)
     if decide_claim(settled, now).action is not ClaimAction.HOLD:
         waits = "looks a few times more" if facts.age >= seconds else f"waits for up to {seconds - facts.age:.0f} s"
-        return f"{waits}, then {_does(settled, now)}{_unless_strict(settled, now)}"
-    return f"waits for the file until its timeout, then {_does(replace(settled, waited_out=True), now)}"
-
-
-def _unless_strict(facts: ClaimFacts, now: float) -> str:
-    """Say where the argument ``on_unknown_submission`` makes the difference."""
-    strict = replace(facts, policy=replace(facts.policy, on_unknown_submission="fail"))
-    differs = decide_claim(facts, now).action is not decide_claim(strict, now).action
-    return ' (with on_unknown_submission="fail" it fails)' if differs else ""
+        return after(waits, _ends(settled, now))
+    return after("waits for the file until its timeout", _ends(replace(settled, waited_out=True), now))

@@ -30,6 +30,7 @@ from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
+    from airflow_provider_nanobanana.durable.record import SubmissionRecord
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
 VERSION: Final = 1
@@ -289,6 +290,18 @@ class Settled:
 
     claim: str
     because: Because
+
+
+def settled_by(record: SubmissionRecord | None, found: ImageTask | None) -> Settled | None:
+    """Return the claim of which a record tells that what it bought is lost or refunded; None where it does not tell.
+
+    :param record: Of an image task that is not used any more.
+    :param found: What the service showed of that.
+    """
+    if record is None or record.client_business_id is None or (found is None and record.image_task_id is None):
+        return None
+    failed = found is not None and found.status is ImageTaskStatus.FAILED and not found.expired_at_service
+    return Settled(record.client_business_id, "failed" if failed else "expired")
 
 
 @dataclass(frozen=True)

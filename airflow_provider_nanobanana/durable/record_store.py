@@ -23,7 +23,8 @@ log = LineLogger(__name__)
 
 #: Where the one item is stored: the place of a ledger's first chunk, so that whoever reads a ledger reads this as well.
 NAME: Final = f"{ledger.NAME}_0"
-_KEY: Final = "submit"
+#: The key of its one item.
+KEY: Final = "submit"
 
 
 class RecordStore(Protocol):
@@ -58,7 +59,7 @@ class SingleRecordStore:
         if text is None:
             return None
         writer, entries = decode_entries(NAME, text)
-        record = entries[_KEY].record if entries.keys() == {_KEY} else None
+        record = entries[KEY].record if entries.keys() == {KEY} else None
         if record is None:
             raise unreadable(NAME, "it is not the record of one submit")
         return replace(record, writer=writer)
@@ -69,7 +70,7 @@ class SingleRecordStore:
         :raises TransientFailure: It is not known to be kept.
         """
         try:
-            self._store.write(NAME, encode_entries(record.writer, {_KEY: LedgerEntry(record)}))
+            self._store.write(NAME, encode_entries(record.writer, {KEY: LedgerEntry(record)}))
         except TransientFailure as failure:
             failure.image_task_id = record.image_task_id
             raise failure.reworded(failure.message, charged="yes" if record.image_task_id else "unknown") from failure

@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-from airflow_provider_nanobanana.durable.claims import BookEntry, Settled
+from airflow_provider_nanobanana.durable.claims import BookEntry, Settled, settled_by
 from airflow_provider_nanobanana.durable.reconcile import (
     FIRST_ATTEMPT,
     Action,
@@ -31,7 +31,6 @@ from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.protocol import submit_call
 from airflow_provider_nanobanana.toapis.retry import NO_RETRY
-from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.attempt import TaskAttempt
@@ -448,11 +447,10 @@ class Submission:
         record = facts.record
         if record is None or record.client_business_id is None:
             return self._last_settled
-        found = facts.lookup.image_task if facts.lookup else None
-        if found is None and record.image_task_id is None:
-            return Settled(record.client_business_id, "unseen") if self._is_unseen(facts, record) else None
-        failed = found is not None and found.status is ImageTaskStatus.FAILED and not found.expired_at_service
-        return Settled(record.client_business_id, "failed" if failed else "expired")
+        known = settled_by(record, facts.lookup.image_task if facts.lookup else None)
+        if known is None and self._is_unseen(facts, record):
+            return Settled(record.client_business_id, "unseen")
+        return known
 
     def _is_unseen(self, facts: ReconcileInput, record: SubmissionRecord) -> bool:
         """Whether what this process POSTed would show by now, by a clock that nobody sets."""

@@ -16,16 +16,20 @@ from tests.support.responses import NOW
 #: Seconds: within the first minutes; after a link's life; after everything that a claim stands for.
 YOUNG, SETTLED, YESTERDAY, OLD = 100.0, 3_600.0, 90_000.0, 100_000.0
 BOUGHT = BookEntry("bought", "tsk_1")
-SHARES = "if it is there, uses it and buys nothing; if it failed, buys it again"
+USES = "if it is there, uses it and buys nothing"
+REFUSED = "fails: the service has refused the content"
+SHARES = f"{USES}; if it failed, buys it again; if it was refused, {REFUSED}"
+CLEAR_SHARES = f"{USES}; if it failed or was refused, buys it again"
 ASKS = "asks the service: "
 STRICT = ' (with on_unknown_submission="fail" it fails)'
+EXPIRED = "fails: it is paid, and its link has expired"
 UNKNOWN = "fails: whether it was bought cannot be found out"
 
 
 def of(made: Any, book: BookEntry | None = None, age: float | None = YOUNG, **choices: Any) -> tuple[str, str]:
     policy = SubmissionPolicy(clear_rebuys=True, **choices)
     words = outlook(made, book, age=age, now=NOW, policy=policy)
-    return words.retry, words.clear
+    return words.retry.words, words.clear.words
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def of(made: Any, book: BookEntry | None = None, age: float | None = YOUNG, **ch
 def test_a_claim_of_unknown_outcome_is_looked_for_and_then_bought(age: float | None, waits: str) -> None:
     retry, clear = of(claim(), age=age)
     assert retry == f"{ASKS}{SHARES}; if it is not there, {waits}, then buys it{STRICT}"
-    assert clear == f"{ASKS}{SHARES}; if it is not there, {waits}, then buys it"
+    assert clear == f"{ASKS}{CLEAR_SHARES}; if it is not there, {waits}, then buys it"
 
 
 def test_with_fail_only_a_clear_buys_what_is_not_there() -> None:
@@ -50,14 +54,14 @@ def test_what_was_given_up_is_bought() -> None:
 
 def test_what_was_refused_is_bought_by_a_clear_alone() -> None:
     retry, clear = of(claim(), BookEntry("refused", "content_policy"))
-    assert (retry, clear) == ("fails: the service has refused the content", "buys it")
+    assert (retry, clear) == (REFUSED, "buys it")
 
 
 def test_what_is_paid_and_expired_is_bought_by_a_clear_or_where_that_is_allowed() -> None:
     retry, clear = of(claim(), BOUGHT, YESTERDAY)
-    assert "if it is there, fails: it is paid, and its link has expired" in retry
-    assert "if it is there, buys it again" in clear
-    assert "if it is there, buys it again" in of(claim(), BOUGHT, YESTERDAY, on_expired="resubmit")[0]
+    assert f'if it has expired, {EXPIRED} (with on_expired="resubmit" it buys it again)' in retry
+    assert "if it has expired or failed or was refused, buys it again; if it is there, uses it" in clear
+    assert "if it has expired or failed, buys it again" in of(claim(), BOUGHT, YESTERDAY, on_expired="resubmit")[0]
 
 
 def test_what_another_account_bought_is_waited_for_and_bought_by_a_clear() -> None:
@@ -95,7 +99,7 @@ def test_the_words_agree_with_what_the_task_decides_first(made: Any, book: BookE
             ClaimAction.HOLD: "waits",
             ClaimAction.SHARE: "uses",
         }[decide_claim(facts, NOW).action]
-        assert said.startswith(begins)
+        assert said.words.startswith(begins)
 
 
 def test_what_another_process_shows_later_is_waited_for_as_long_as_its_claim_says() -> None:
