@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.batch import preparation
+from airflow_provider_nanobanana.batch.input_content import pack
 from tests.integration.batch.harness import GenerateTask
 
 
@@ -14,7 +15,7 @@ def test_what_is_under_way_goes_on_and_nothing_is_bought_again(
     with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As commit 33a6c5a stored its list: rows of four without data of their own, and no rows that were left out."""
-    batch, pack = with_store, preparation.pack
+    batch = with_store
     requests = ["a kite", {"prompt": "a hat", "name": "hat"}, "a kite"]
 
     def packed(*args: Any) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt
-from airflow_provider_nanobanana.durable.claim_outlook import DEFAULT_POLICY, outlook
+from airflow_provider_nanobanana.durable.claim_outlook import outlook
 from airflow_provider_nanobanana.durable.claims import BookEntry, ClaimAction, ClaimFacts, Damaged, decide_claim
+from airflow_provider_nanobanana.durable.course import DEFAULT_POLICY
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from tests.support.claims import claim
 from tests.support.responses import NOW
