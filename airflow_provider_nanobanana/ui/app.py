@@ -13,17 +13,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import anyio.to_thread
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.utils.session import create_session
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
+from airflow_provider_nanobanana.ui.image_bytes import NotShown, gone
 from airflow_provider_nanobanana.ui.links import PREFIX
+from airflow_provider_nanobanana.ui.manifests import gallery_pointers
 from airflow_provider_nanobanana.ui.page import PAGE_HEADERS, page
+from airflow_provider_nanobanana.ui.run_gallery import NamedPicture, picture_of, record_of, window_of_run
+from airflow_provider_nanobanana.ui.spend import spend_csv, spend_json
+from airflow_provider_nanobanana.ui.task_records import TaskRecord, read_tasks, run_state
 
 T = TypeVar("T")
 
@@ -62,7 +66,23 @@ def _map_index(map_index: str = "-1") -> int:
         return -1
 
 
+class _Asked(NamedTuple):
+    """The task instance that a request is about."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+
 MapIndex = Annotated[int, Depends(_map_index)]
+
+
+def _asked(dag_id: str, run_id: str, task_id: str, map_index: MapIndex) -> _Asked:
+    return _Asked(dag_id, run_id, task_id, map_index)
+
+
+Asked = Annotated[_Asked, Depends(_asked)]
 Version = Annotated[int | None, Query(ge=1, le=999)]
 Key = Annotated[str, Query(pattern="^[0-9a-f]{24}$")]
 
@@ -80,59 +100,53 @@ async def gallery(
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1)] = MOST_CARDS,
 ) -> Response:
-    """Answer with the pictures of a run, or of one task instance of it."""
-    totals = dict.fromkeys(
-        ("images", "shared", "reused", "failed", "quarantined", "under_way", "waiting", "suspect"), 0
-    )
-    return _json(
-        {"dag_id": dag_id, "run_id": run_id, "run_state": None, "active": False, "offset": offset, "limit": limit}
-        | {"totals": totals | {"paid_usd": None, "cost_usd": None}, "card_count": 0, "tasks": []}
-    )
+    """Answer with the pictures of a run, or of one of its tasks."""
+
+    def read() -> dict[str, Any]:
+        with create_session(scoped=False) as session:
+            state = run_state(session, dag_id, run_id)
+            # Of a mapped task without an index all of them.
+            tasks = read_tasks(session, dag_id, run_id, task_id, None if map_index < 0 else map_index)
+        return window_of_run(tasks, offset, min(limit, MOST_CARDS)) | {
+            "dag_id": dag_id,
+            "run_id": run_id,
+            "run_state": state,
+            "active": state in ("queued", "running") and not all(task.has_ended for task in tasks),
+        }
+
+    return _json(await _in_thread("data", read))
 
 
 @of_dag.get("/api/thumb/{dag_id}")
-async def thumbnail(
-    *,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    map_index: MapIndex,
-    key: Key,
-    version: Version = None,
-) -> Response:
+async def thumbnail(asked: Asked, key: Key, version: Version = None, v: str | None = None) -> Response:
     """Answer with a small picture of an image."""
-    raise HTTPException(404, "There is no such image.")
+    found = await _in_thread("pictures", lambda: picture_of(_task(asked), key, version, thumbnail=True))
+    return _picture(found, for_long=v is not None)
 
 
 @of_dag.get("/api/image/{dag_id}")
 async def image(
-    *,
-    dag_id: str,
-    run_id: str,
-    task_id: str,
-    map_index: MapIndex,
-    key: Key,
-    version: Version = None,
-    download: bool = False,
+    asked: Asked, key: Key, version: Version = None, v: str | None = None, download: bool = False
 ) -> Response:
     """Answer with the file of an image, as it is."""
-    raise HTTPException(404, "There is no such image.")
+    found = await _in_thread("pictures", lambda: picture_of(_task(asked), key, version, thumbnail=False))
+    return _picture(found, for_long=v is not None, download=download)
 
 
 @of_dag.get("/api/record/{dag_id}")
-async def record(dag_id: str, run_id: str, task_id: str, map_index: MapIndex, key: Key) -> Response:
+async def record(asked: Asked, key: Key) -> Response:
     """Answer with all that the manifest says of an image, and which versions of it there are."""
-    raise HTTPException(404, "There is no such image.")
+    return _json(await _in_thread("data", lambda: record_of(_task(asked), key)))
 
 
 @of_dag.get("/api/ledger/{dag_id}")
-async def ledger(dag_id: str, run_id: str, task_id: str, map_index: MapIndex) -> Response:
+async def ledger(asked: Asked) -> Response:
     """Answer with the ledger of a task instance in words."""
     ledger_json = _later("ledger").ledger_json
 
     def read() -> Any:
         with create_session(scoped=False) as session:
-            return ledger_json(session, dag_id, run_id, task_id, map_index)
+            return ledger_json(session, *asked)
 
     return _json(await _in_thread("data", read))
 
@@ -140,19 +154,29 @@ async def ledger(dag_id: str, run_id: str, task_id: str, map_index: MapIndex) ->
 @app.get("/api/spend")
 async def spend(request: Request, user: GetUserDep) -> Response:
     """Answer with what was paid, for those DAGs that the user may read."""
-    spend_json = _later("spend").spend_json
-
-    return _json(await _in_thread("spend", lambda: spend_json(_readable_by(request, user), time.time())))
+    readable = _readable_by(request, user)
+    return _json(await _in_thread("spend", lambda: spend_json(gallery_pointers, readable, time.time())))
 
 
 @app.get("/api/spend.csv")
 async def spend_table(request: Request, user: GetUserDep) -> Response:
-    """Answer with what was paid as a table, a line for each image."""
-    spend_csv = _later("spend").spend_csv
-
-    lines = spend_csv(_readable_by(request, user), time.time())
+    """Answer with the same as a table."""
+    readable = _readable_by(request, user)
+    lines = await _in_thread("spend", lambda: "".join(spend_csv(gallery_pointers, readable, time.time())))
     headers = {**_JSON_HEADERS, "Content-Disposition": 'attachment; filename="image-spend.csv"'}
-    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=headers)
+    return Response(lines.encode("utf-8", "replace"), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _task(asked: _Asked) -> TaskRecord:
+    """Return what Airflow knows of a task instance of ours.
+
+    :raises NotShown: It is none.
+    """
+    with create_session(scoped=False) as session:
+        found = read_tasks(session, *asked)
+    if not found:
+        raise gone()
+    return found[0]
 
 
 def _later(name: str) -> Any:
@@ -215,12 +239,26 @@ def _limiter(kind: str) -> anyio.CapacityLimiter:
 
 
 async def _in_thread(kind: str, function: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(function, limiter=_limiter(kind))
+    try:
+        return await anyio.to_thread.run_sync(function, limiter=_limiter(kind))
+    except NotShown as error:
+        raise HTTPException(error.status, error.words) from None
 
 
 def _base_path(request: Request) -> str:
     """Return Airflow's own path, which the application is mounted below."""
     return str(request.scope.get("root_path", "")).rstrip("/").removesuffix(PREFIX)
+
+
+def _picture(found: NamedPicture, *, for_long: bool, download: bool = False) -> Response:
+    """Answer with a picture; with its hash in the address it is the same for ever."""
+    headers = {
+        **_PICTURE_HEADERS,
+        "Cache-Control": "private, max-age=86400, immutable" if for_long else "private, max-age=60",
+        # The name has letters, digits, dots and dashes alone.
+        "Content-Disposition": f'{"attachment" if download else "inline"}; filename="{found.name}"',
+    }
+    return Response(found.picture.content, media_type=found.picture.media_type, headers=headers)
 
 
 def _page(content: str) -> Response:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Below which path of the api-server the web application is mounted.
 PREFIX: Final = "/nanobanana"
+#: What Airflow calls the operators whose task instances have pictures (``TaskInstance.operator_name``).
+OPERATOR_NAMES: Final = ("NanoBananaGenerateOperator", "NanoBananaDownloadOperator", "@task.nanobanana")
 
 
 def gallery_path(dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1) -> str:
