@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from dev.stack.airflow_venv import HOME, REPO, known_versions, run_in_venv
 
 if TYPE_CHECKING:
-    from dev.screenshots.views import Look, View
+    from playwright.sync_api import ConsoleMessage, Page
+
+    from dev.screenshots.views import View
     from dev.stack.airflow_stack import AirflowStack
-    from dev.stack.browser import Site
     from dev.stack.console import Progress
     from dev.stack.processes import Processes
 
@@ -85,38 +86,47 @@ def _take_all(processes: Processes, progress: Progress, folder: Path, only: list
     progress.say(f"there is something to see: {stack.url}")
     known = tuple(int(part) for part in airflow.split(".")[:2])
     chosen = [view for view in views(shown, _asset(stack)) if view.since <= known and (not only or view.name in only)]
+    missed = 0
     with started_browser() as browser:
         site = Site(browser, stack.url, stack.password)
-        missed = [
-            name
-            for view in chosen
-            for look in LOOKS
-            if not _taken(site, view, look, folder / (name := f"{airflow}-{view.name}-{look.name}.png"), progress)
-        ]
-    progress.say(f"{len(chosen) * len(LOOKS) - len(missed)} pictures in {folder}, {len(missed)} could not be taken")
+        for look in LOOKS:
+            with site.visit(dark=look.dark, width=look.width, height=look.height) as page:
+                files = {view: folder / f"{airflow}-{view.name}-{look.name}.png" for view in chosen}
+                missed += sum(not _taken(page, view, file, progress) for view, file in files.items())
+    progress.say(f"{len(chosen) * len(LOOKS) - missed} pictures in {folder}, {missed} could not be taken")
     return 1 if missed else 0
 
 
-def _taken(site: Site, view: View, look: Look, file: Path, progress: Progress) -> bool:
+def _taken(page: Page, view: View, file: Path, progress: Progress) -> bool:
+    """Take one picture, and say what the browser complains about meanwhile."""
     from playwright.sync_api import Error
 
     from dev.screenshots.views import excess_width, take
 
-    with site.visit(dark=look.dark, width=look.width, height=look.height) as page:
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        try:
-            take(page, view, str(file))
-            if excess := excess_width(page):
-                complaints.append(f"it is {excess} pixels wider than its window")
-        except Error as error:
-            progress.say(f"{file.name}: {error.message.splitlines()[0]}")
-            page.screenshot(path=str(file.with_name(f"MISSED-{file.name}")))
-            return False
-        finally:
-            for complaint in dict.fromkeys(complaints):
-                progress.say(f"{file.name}: {complaint[:300]}")
+    complaints: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            complaints.append(message.text)
+
+    def on_error(error: Exception) -> None:
+        complaints.append(str(error))
+
+    page.on("console", on_console)
+    page.on("pageerror", on_error)
+    try:
+        take(page, view, file)
+        if excess := excess_width(page):
+            complaints.append(f"it is {excess} pixels wider than its window")
+    except Error as error:
+        complaints.append(f"not taken: {error.message.splitlines()[0]}")
+        page.screenshot(path=file.with_name(f"MISSED-{file.name}"))
+        return False
+    finally:
+        page.remove_listener("console", on_console)
+        page.remove_listener("pageerror", on_error)
+        for complaint in dict.fromkeys(complaints):
+            progress.say(f"{file.name}: {complaint[:300]}")
     return True
 
 

@@ -45,10 +45,6 @@ _BANNERS = (
 )
 
 _CITIES = ("Lisbon", "Oslo", "Kyoto", "Lima", "Dakar")
-_NEW = (
-    ("garden-hose", "A garden hose as a calligraphic line on a lawn", "Garden", "24.00"),
-    ("ice-lolly", "An ice lolly melting on blue tiles", "Kitchen", "3.50"),
-)
 
 
 @dataclass(frozen=True)
@@ -94,28 +90,31 @@ def play(api: AirflowApi, folder: Path) -> Shown:
         {"name": "not-allowed", "prompt": "A famous mouse [[refuse-late]]"},
         {"name": "no-answer", "prompt": "A lighthouse in fog [[lost]]"},
     ]
+    # Few at a time: on SQLite they wait for each other.
     first = start("summer_catalogue", "2026-07-01", rows=rows(_CATALOGUE))
-    mapped = start("posters", "2026-07-04", prompts=[f"A poster of {city}, three colours" for city in _CITIES])
-    three = start("nanobanana_pipeline", "2026-07-05", prompts=[prompt for _, prompt in _BANNERS[:4]], size="1:1")
-    failed = start("winter_launch", "2026-07-06", rows=failing)
     pending = start("autumn_banners", "2026-07-07", rows=banners)
-    answered = start("autumn_banners", "2026-07-08", rows=banners)
     end("summer_catalogue", first)
-    finished = end("summer_catalogue", start("summer_catalogue", "2026-07-02", rows=rows(_CATALOGUE[:8] + _LATER)))
+    finished = start("summer_catalogue", "2026-07-02", rows=rows(_CATALOGUE[:8] + _LATER))
+    failed = start("winter_launch", "2026-07-06", rows=failing)
+    end("summer_catalogue", finished)
+    answered = start("autumn_banners", "2026-07-08", rows=banners)
     versions = start("summer_catalogue", "2026-07-03", rows=rows(_CATALOGUE), redo=["straw-hat", "silk-scarf"])
     end("summer_catalogue", versions)
-    slow = [{"name": f"slow-{number}", "prompt": f"A long exposure, {number} [[slow=900]]"} for number in range(1, 5)]
-    running = start("summer_catalogue", "2026-07-09", rows=[*rows(_CATALOGUE[:3]), *slow, *rows(_NEW)])
+    mapped = start("posters", "2026-07-04", prompts=[f"A poster of {city}, three colours" for city in _CITIES])
     end("posters", mapped)
+    three = start("nanobanana_pipeline", "2026-07-05", prompts=[prompt for _, prompt in _BANNERS[:4]], size="1:1")
     end("nanobanana_pipeline", three)
     end("winter_launch", failed)
+    slow = [{"name": f"slow-{number}", "prompt": f"A long exposure, {number} [[slow=900]]"} for number in range(1, 5)]
+    # In a folder of its own: where nothing is in place yet, the first that is ready is stored at once.
+    live = folder / "live"
+    running = start("summer_catalogue", "2026-07-09", rows=[*rows(_CATALOGUE), *slow], destination=live.as_uri())
     for run_id in (pending, answered):
         api.wait_for_state("autumn_banners", run_id, "review", {"deferred", "awaiting_input"}, timeout=180)
     _answer(api, "autumn_banners", answered)
     end("autumn_banners", answered)
     _repeat_earlier(folder / "summer_catalogue")
-    new = [str(request["name"]) for request in rows(_NEW)]
-    api.wait_until(lambda: _landed(folder / "summer_catalogue", new), f"the images {new}", timeout=120)
+    api.wait_until(lambda: len(list(live.glob("*.png"))) == len(_CATALOGUE) or None, "the first images", timeout=240)
     api.wait_for_state("summer_catalogue", running, "pictures", {"deferred"})
     return Shown(finished, versions, running, mapped, three, failed, pending, answered)
 
@@ -126,10 +125,6 @@ def _answer(api: AirflowApi, dag_id: str, run_id: str) -> None:
     keys = api.get(path)["params"]["approved"]["schema"]["examples"]
     answer = {"approved": keys[:-2], "comment": "The last two are too dark."}
     api.patch(path, {"chosen_options": ["Approve selected"], "params_input": answer})
-
-
-def _landed(destination: Path, names: Sequence[str]) -> bool | None:
-    return all(any(destination.glob(f"{name}*")) for name in names) or None
 
 
 def _repeat_earlier(destination: Path) -> None:

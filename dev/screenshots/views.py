@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import Page
 
     from dev.screenshots.scenario import Shown
@@ -49,7 +51,6 @@ LOOKS = (
     Look("light", dark=False, width=1360, height=900),
     Look("dark", dark=True, width=1360, height=900),
     Look("narrow", dark=False, width=390, height=844),
-    Look("narrow-dark", dark=True, width=390, height=844),
 )
 
 
@@ -81,7 +82,7 @@ def views(shown: Shown, asset_id: int | None) -> list[View]:
     ]
 
 
-def take(page: Page, view: View, file: str) -> None:
+def take(page: Page, view: View, file: Path) -> None:
     """Open a view, do what is done on it, and write its picture."""
     page.set_default_timeout(_PATIENCE)
     page.goto(view.path)

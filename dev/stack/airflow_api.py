@@ -30,7 +30,7 @@ class AirflowApi:
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
         self._login = {"username": user, "password": password}
 
     def close(self) -> None:
