@@ -7,6 +7,7 @@ the next number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = LineLogger(__name__)
 
 _THREADS: Final = 8
+#: The number of such an image in the name of its file.
+_FURTHER: Final = re.compile(r"[1-9][0-9]{0,3}")
 _MOST_LISTED: Final = 10
 
 
@@ -73,6 +76,11 @@ def _named(entry: str, items: Sequence[BatchItem]) -> set[str]:
     if dot + suffix.lower() not in SUFFIXES.values():
         stem = name
     base = split_stem(stem)[0]
+    if by_file := {item.key for item in items if item.base_stem == base}:
+        return by_file
+    # Of an image beside the first of its image task the picture that was asked for is made again.
+    first, _, number = stem.rpartition(".")
+    base = split_stem(first)[0] if _FURTHER.fullmatch(number) else base
     return {item.key for item in items if item.base_stem == base}
 
 

@@ -172,6 +172,24 @@ def reject(store: ImageStore, stem: str, *, by: str, comment: str, now: float) -
     store.reserved(REJECTIONS_FOLDER).write(f"{stem}.json", _plain(record))
 
 
+def take_back(store: ImageStore, stem: str) -> None:
+    """Take the rejection of a picture back; there may be none.
+
+    :param stem: Its file name without extension.
+    :raises StorageFailed: It could not be removed.
+    """
+    store.reserved(REJECTIONS_FOLDER).delete(f"{stem}.json")
+
+
+def rejected_stems(store: ImageStore) -> set[str]:
+    """Return the stems of all pictures that are rejected; none where this account may not look.
+
+    :raises StorageFailed: The destination could not be asked.
+    """
+    names = readable_names(store.reserved(REJECTIONS_FOLDER), _WITHOUT_RIGHTS)
+    return {name.removesuffix(".json") for name in names}
+
+
 def unreadable_versions(failure: StorageFailed) -> StorageFailed:
     """Return the error of versions that could not be read or taken, which says what became of the money: nothing."""
     return StorageFailed(

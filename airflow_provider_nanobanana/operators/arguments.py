@@ -152,17 +152,19 @@ def as_list(value: Any) -> Any:
 def parse_redo(value: Any) -> list[str]:
     """Return the images to make again: of each a name, the position of its request in digits, or a URI.
 
-    :param value: One of them (a position may be a number) or a list of them; a list as text, in JSON or as Python
-        spells it, which is what ``{{ params.redo }}`` renders to; None, the text ``None``, or a blank text, for none.
+    :param value: One of them (a position may be a number), the record of an image (a mapping with its ``uri``, as in
+        what a review returned), or a list of these; a list as text, in JSON or as Python spells it, which is what
+        ``{{ params.redo }}`` renders to; None, the text ``None``, or a blank text, for none.
     :raises InvalidRequest: It is anything else; nothing was sent.
     """
     entries = _listed_in_text(value) if isinstance(value, str) else value
     if is_blank(entries):
         return []
-    one = isinstance(entries, str) or isinstance(as_text(entries), str)
-    if not one and (isinstance(entries, (bytes, Mapping)) or not isinstance(entries, Iterable) or table_fault(entries)):
+    one = isinstance(entries, (str, Mapping)) or isinstance(as_text(entries), str)
+    if not one and (isinstance(entries, bytes) or not isinstance(entries, Iterable) or table_fault(entries)):
         raise _no_redo(value)
-    texts = [as_text(entry) for entry in ([entries] if one else listed(entries, _MOST_REDONE, "redo"))]
+    given = [entries] if one else listed(entries, _MOST_REDONE, "redo")
+    texts = [as_text(entry.get("uri") if isinstance(entry, Mapping) else entry) for entry in given]
     if any(not isinstance(text, str) or is_blank(text) for text in texts):
         raise _no_redo(value)
     return texts
@@ -172,7 +174,7 @@ def _listed_in_text(text: str) -> Any:
     """Return the list that a text spells, None for the text ``None``, else the text."""
     if text.strip() == "None":
         return None
-    if text.lstrip().startswith("["):
+    if text.lstrip().startswith(("[", "{")):
         for read in (json.loads, ast.literal_eval):
             with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
                 return read(text.strip())
@@ -181,7 +183,7 @@ def _listed_in_text(text: str) -> Any:
 
 def _no_redo(value: Any) -> InvalidRequest:
     return InvalidRequest(
-        "redo is a list of names, positions (from 0) or URIs of images, in a template {{ params.redo }}, not "
+        "redo is a list of names, positions (from 0), URIs or records of images, in a template {{ params.redo }}, not "
         f"{value!r:.80}. Nothing was sent and nothing was charged; a retry would meet the same."
     )
 

@@ -185,6 +185,29 @@ class AirflowApi:
         """Set the state of a task instance, as the button in the interface does."""
         self._call("PATCH", _instance(dag_id, run_id, task_id, map_index), json={"new_state": state})
 
+    # --- what people are asked --------------------------------------------------------------------------------
+
+    def questions(self, dag_id: str, run_id: str) -> list[Record]:
+        """List what a run asks people, answered or not, each with ``task_instance``, ``body``, ``params``..."""
+        return list(self.get(f"{_run(dag_id, run_id)}/hitlDetails")["hitl_details"])
+
+    def answer(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        option: str,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        map_index: int = -1,
+    ) -> Record:
+        """Answer what a task asks, as the form in the interface does.
+
+        :raises ApiError: With the status 409 where it was answered before.
+        """
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/{map_index}/hitlDetails"
+        return self._call("PATCH", path, json={"chosen_options": [option], "params_input": dict(fields or {})})
+
     # --- calls ------------------------------------------------------------------------------------------------
 
     def wait_until(self, look: Callable[[], T | None], what: str, timeout: float) -> T:

@@ -12,13 +12,18 @@ import inspect
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
-from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator, NanoBananaSubmitOperator
+from airflow_provider_nanobanana.operators.nanobanana import (
+    NanoBananaGenerateOperator,
+    NanoBananaReviewOperator,
+    NanoBananaSubmitOperator,
+)
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
@@ -34,6 +39,7 @@ CLASSES = {
         "NanoBananaSubmitOperator",
         "NanoBananaDownloadOperator",
         "NanoBananaGenerateOperator",
+        "NanoBananaReviewOperator",
     ],
     "sensors.nanobanana": ["NanoBananaSensor"],
     "triggers.nanobanana": ["NanoBananaTrigger"],
@@ -107,6 +113,7 @@ def test_the_same_arguments_are_templates() -> None:
             ("operators.nanobanana", "NanoBananaSubmitOperator"),
             ("operators.nanobanana", "NanoBananaDownloadOperator"),
             ("operators.nanobanana", "NanoBananaGenerateOperator"),
+            ("operators.nanobanana", "NanoBananaReviewOperator"),
             ("sensors.nanobanana", "NanoBananaSensor"),
         )
     }
@@ -159,6 +166,21 @@ def test_three_tasks_hand_on_the_same_shapes(emulator: Emulator, folder: Path) -
     assert shape(landed.result) == PROMISED["download"]
     (manifest,) = folder.glob("manifest-*.json")
     assert shape(json.loads(manifest.read_text())) == PROMISED["download_manifest"]
+
+
+def test_a_review_hands_on_the_same_shape() -> None:
+    ti = TaskInstance(task_id="review")
+    context: Any = {"ti": ti, "task_instance": ti}
+    event = {
+        "chosen_options": ["Approve all"],
+        "params_input": {"approved": [], "comment": "fine"},
+        "responded_at": datetime(2026, 11, 26, tzinfo=UTC),
+        "responded_by_user": {"id": "7", "name": "uma"},
+    }
+    operator = NanoBananaReviewOperator(task_id="review", images=[{"uri": "file:///x/cup.png"}])
+    result = operator.execute_complete(context, event)
+    assert shape(result) == PROMISED["review"]
+    assert {key: ti.xcoms[key] for key in result} == result
 
 
 def test_a_trigger_wakes_with_the_same_event(emulator: Emulator) -> None:

@@ -18,6 +18,7 @@ EXAMPLES = {
     "nanobanana_partial_failure",
     "nanobanana_pipeline",
     "nanobanana_products",
+    "nanobanana_review",
 }
 
 

@@ -45,7 +45,7 @@ def test_the_name_of_a_mapped_task_fits_whatever_the_prompt() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["generate", "catalogue", "partial_failure", "asset_refresh", "best_of_three", "backfill", "channels"],
+    ["generate", "catalogue", "partial_failure", "asset_refresh", "best_of_three", "backfill", "channels", "review"],
 )
 def test_where_pictures_are_reused_their_purchases_are_claimed_and_retried(name: str, declared_dags: list[DAG]) -> None:
     load(name)

@@ -30,7 +30,13 @@ def test_by_name_or_position_and_a_name_comes_first(entry: str, index: int) -> N
     assert chosen(entry) == [index]
 
 
-@pytest.mark.parametrize("form", ["{}", "{}.png", "{}-v2.jpg", "{}-v17.webp", "s3://c@b/a b/{}-v3.png", "/x/{}.PNG"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("{}", "{}.png", "{}-v2.jpg", "{}-v17.webp", "s3://c@b/a b/{}-v3.png", "/x/{}.PNG"),
+        *("file:///x/{}.1.png", "{}-v2.12.webp"),
+    ],
+)
 def test_by_any_version_of_the_file(form: str) -> None:
     for item in ITEMS:
         assert chosen(form.format(item.base_stem)) == [item.index]

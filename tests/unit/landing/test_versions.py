@@ -15,7 +15,9 @@ from airflow_provider_nanobanana.landing.versions import (
     VersionFolder,
     Versions,
     reject,
+    rejected_stems,
     split_stem,
+    take_back,
     versioned_stem,
 )
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest
@@ -117,6 +119,17 @@ def test_a_rejection_says_who_and_why(tmp_path: Path) -> None:
         "comment": "der Henkel 🫖",
         "rejected_at": "2026-09-21T14:13:20Z",
     }
+
+
+def test_a_rejection_is_taken_back(tmp_path: Path) -> None:
+    store = ImageStore(str(tmp_path))
+    reject(store, "cup-v3", by="ada", comment="", now=0.0)
+    reject(store, "cup", by="ada", comment="", now=0.0)
+    assert rejected_stems(store) == {"cup", "cup-v3"}
+    take_back(store, "cup-v3")
+    take_back(store, "never")
+    assert rejected_stems(store) == {"cup"}
+    assert folder(tmp_path).of("cup").rejected == {1}
 
 
 def test_a_rejection_by_hand_needs_no_content(tmp_path: Path) -> None:

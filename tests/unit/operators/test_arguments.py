@@ -50,6 +50,11 @@ def test_anything_else_is_refused_and_the_error_shows_how_a_template_says_it(giv
         ([7, "SKU-7", 3.0], ["7", "SKU-7", "3"]),
         (("a", "b"), ["a", "b"]),
         ((name for name in "ab"), ["a", "b"]),
+        ({"uri": "file:///x/a.png", "name": "a"}, ["file:///x/a.png"]),
+        ([{"uri": "file:///x/a.png"}, "b"], ["file:///x/a.png", "b"]),
+        ("[{'uri': 'file:///x/a.png', 'meta': None}]", ["file:///x/a.png"]),
+        ('{"uri": "file:///x/a.png"}', ["file:///x/a.png"]),
+        ("{name}", ["{name}"]),
     ],
 )
 def test_what_to_make_again(given: Any, parsed: list[str]) -> None:
@@ -57,7 +62,11 @@ def test_what_to_make_again(given: Any, parsed: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"a": 1}, [None], [["a"]], True, [True], 1.5, b"a", object(), "[null]", "[None]", "[[1]]"]
+    "given",
+    [
+        *({"a": 1}, [None], [["a"]], True, [True], 1.5, b"a", object(), "[null]", "[None]", "[[1]]"),
+        *({}, [{}], {"uri": None}, [{"uri": ""}], [{"name": "a", "code": "refused"}], {"uri": ["a"]}, '{"a": 1}'),
+    ],
 )
 def test_what_cannot_be_made_again(given: Any) -> None:
     with pytest.raises(InvalidRequest, match="redo"):

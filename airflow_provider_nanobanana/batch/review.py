@@ -1,0 +1,175 @@
+"""The review of images by a person: what the form shows, and what an answer decides for each image; no I/O.
+
+An image stands in the form under its key (``file_names.image_key``). What was not asked about is not decided: a task
+that made other pictures while the form waited changes nothing of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_nanobanana.batch.gallery_paths import gallery_path, thumbnail_path
+from airflow_provider_nanobanana.landing.file_names import image_key
+from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from airflow_provider_nanobanana.toapis.redaction import one_line
+
+#: One image: ``uri``, and what else its task said of it; plain JSON.
+Record = dict[str, Any]
+
+APPROVE_SELECTED: Final = "Approve selected"
+APPROVE_ALL: Final = "Approve all"
+REJECT_ALL: Final = "Reject all"
+#: Three: of four options Airflow 3.1.8 offers none.
+OPTIONS: Final = (APPROVE_SELECTED, APPROVE_ALL, REJECT_ALL)
+#: The fields of the form: a list of keys, and a text.
+APPROVED: Final = "approved"
+COMMENT: Final = "comment"
+
+#: Pictures in the form itself.
+_MOST_SHOWN: Final = 6
+#: Characters of a prompt beside its picture.
+_LONGEST_PROMPT: Final = 80
+#: Each may be escaped by a backslash (CommonMark 0.31, section 2.4).
+_PUNCTUATION: Final = re.compile(r"([!-/:-@\[-`{-~])")
+_AGAIN: Final = "Nothing was decided, and nothing was bought. The next attempt asks again."
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided, plain data.
+
+    :param approved: Keys of the images.
+    :param by: Who decided; None where the time limit did.
+    """
+
+    approved: frozenset[str]
+    by: str | None
+    comment: str | None
+
+    @classmethod
+    def of_answer(cls, answer: Mapping[str, Any], keys: Collection[str]) -> Decision:
+        """Return what an answer decides.
+
+        :param answer: ``chosen_options``, ``params_input`` and ``responded_by_user``, as Airflow gives them.
+        :param keys: Of the images that were asked about; what else is ticked decides nothing.
+        :raises TransientFailure: It decides nothing; Airflow before 3.3 accepts any answer.
+        """
+        chosen = answer.get("chosen_options")
+        option = chosen[0] if isinstance(chosen, (list, tuple)) and len(chosen) == 1 else chosen
+        if option not in OPTIONS:
+            raise TransientFailure(
+                f"The answer is {option!r:.80}, which is none of {', '.join(map(repr, OPTIONS))}. {_AGAIN}",
+                charged="no",
+            )
+        fields = answer.get("params_input") or {}
+        ticked = _ticked(fields.get(APPROVED)) & frozenset(keys) if option == APPROVE_SELECTED else frozenset()
+        if option == APPROVE_SELECTED and not ticked:
+            raise TransientFailure(
+                f"{APPROVE_SELECTED!r} was chosen and none of the {len(keys):,} images was selected; {REJECT_ALL!r} "
+                f"rejects all of them. {_AGAIN}",
+                charged="no",
+            )
+        approved = frozenset(keys) if option == APPROVE_ALL else ticked
+        comment = fields.get(COMMENT)
+        return cls(approved, _person(answer), comment if isinstance(comment, str) and comment.strip() else None)
+
+
+def _ticked(value: Any) -> frozenset[str]:
+    """Return the keys that are ticked.
+
+    :raises TransientFailure: It is no list of texts.
+    """
+    given = [] if value is None else value
+    if isinstance(given, (list, tuple)) and all(isinstance(key, str) for key in given):
+        return frozenset(given)
+    raise TransientFailure(
+        f"{APPROVED} is a list of the keys of images, not {value!r:.80}. {_AGAIN}",
+        charged="no",
+    )
+
+
+def _person(answer: Mapping[str, Any]) -> str | None:
+    user = answer.get("responded_by_user")
+    if isinstance(user, Mapping):
+        return str(user.get("name") or user.get("id") or "") or None
+    return None
+
+
+def labels(images: Sequence[Record]) -> dict[str, str]:
+    """Return what people call each image, by key: name, variant, version and the beginning of the prompt.
+
+    Two that would be called the same have their file's name too.
+    """
+    called = {image_key(image["uri"]): _label(image) for image in images}
+    times = Counter(called.values())
+    for image in images:
+        key = image_key(image["uri"])
+        if times[called[key]] > 1:
+            called[key] = f"{called[key]} ({_file(image)})"
+    return called
+
+
+def _label(image: Record) -> str:
+    request, version = image.get("request"), image.get("version")
+    name = image.get("name") or (_file(image) if request is None else f"#{request}")
+    parts = [
+        f"{name}/{image['variant']}" if image.get("variant") else f"{name}",
+        f"version {version}" if isinstance(version, int) and version > 1 else "",
+        one_line(image.get("prompt"), limit=_LONGEST_PROMPT),
+        f"suspect: {', '.join(map(str, image['suspect']))}" if image.get("suspect") else "",
+    ]
+    return one_line(" · ".join(filter(None, parts)), limit=2 * _LONGEST_PROMPT)
+
+
+def _file(image: Record) -> str:
+    return str(image["uri"]).rpartition("/")[2]
+
+
+def shown_first(images: Sequence[Record]) -> list[Record]:
+    """Return the images whose pictures are in the form itself."""
+    return [*images[:_MOST_SHOWN]]
+
+
+def form_text(
+    intro: str | None,
+    images: Sequence[Record],
+    called: Mapping[str, str],
+    *,
+    run: Mapping[str, Any],
+    places: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Return the text of the form, in Markdown.
+
+    :param intro: What the DAG's author says, Markdown as it is written.
+    :param called: From :func:`labels`.
+    :param run: ``dag_id`` and ``run_id`` of the review.
+    :param places: For each URI the task instance whose manifest has the image, as ``thumbnail_path`` takes it; of one
+        that is missing there is no picture.
+    """
+    shown = shown_first(images)
+    gallery = gallery_path(run["dag_id"], run["run_id"])
+    many = "1 image" if len(images) == 1 else f"{len(images):,} images"
+    lines = [
+        f"**{many}** to review. [Open the gallery]({gallery}) to see and tick all of them there, or select them below.",
+        f"With “{APPROVE_SELECTED}” the others are rejected. A rejected picture is not used again.",
+    ]
+    pictures, names = [], []
+    for image in shown:
+        label = escape_markdown(called[image_key(image["uri"])])
+        names.append(f"* {label}")
+        if place := places.get(image["uri"]):
+            address = thumbnail_path(place, image["uri"], image.get("sha256"))
+            pictures.append(f"[![{label}]({address})]({gallery})")
+    more = len(images) - len(shown)
+    if more:
+        names.append(f"* and {more:,} more, in the gallery")
+    return "\n\n".join(filter(None, [intro, "\n".join(lines), " ".join(pictures), "\n".join(names)]))
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))

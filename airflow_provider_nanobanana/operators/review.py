@@ -1,0 +1,337 @@
+"""The operator that asks a person about images: pictures in Airflow's own form, one decision for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import (
+    AirflowOptionalProviderFeatureException,
+    BaseOperator,
+    TaskDeferred,
+)
+from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
+
+from airflow_provider_nanobanana.exceptions import airflow_errors
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.operators.manifest import push_result
+from airflow_provider_nanobanana.retry_policy import with_retry_policy
+from airflow_provider_nanobanana.toapis import errors
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.triggers.deferral import defer_timeout
+from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
+from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    from airflow_provider_nanobanana.batch.result_images import Record, ResultImages
+    from airflow_provider_nanobanana.batch.review import Decision
+else:
+    try:
+        from airflow.providers.standard.operators.hitl import HITLOperator
+    except (ImportError, AirflowOptionalProviderFeatureException):  # Airflow 3.0
+        HITLOperator = BaseOperator
+
+log = LineLogger(__name__)
+
+#: XCom of the task itself: the keys of the images that were asked about. Airflow keeps it until a new try begins.
+ASKED_KEY: Final = "nanobanana_review"
+#: The gallery shows so many in one window; each is a line of the form, and a record in XCom.
+MOST_IMAGES: Final = 2_000
+#: Manifests that are read for the pictures in the form.
+_MOST_MANIFESTS: Final = 12
+#: Seconds between two attempts to write rejections, and after which no further one is made.
+_PAUSE: Final = 60.0
+_LONGEST_TROUBLE: Final = 3_600.0
+#: Rejected pictures that an error names.
+_MOST_LISTED: Final = 10
+_TIME_LIMIT: Final = "nobody: the time limit passed"
+
+
+class NanoBananaReviewOperator(HITLOperator):
+    """Ask a person which images to use; the answer comes from Airflow's form, its API, or the gallery (docs/review.md).
+
+    The form shows the first six pictures with a link to the gallery of the run, where each is ticked. It waits without
+    a worker. Rejections are written beside the images (``.nanobanana/rejections``), so that no run uses these pictures
+    again; approving a picture takes an earlier rejection of it back. Where nothing is to be reviewed, nobody is asked.
+
+    Returns ``{"approved", "rejected", "by", "comment"}``: records of images as they were given, the name of who decided
+    (None: the time limit did, or nobody was asked) and the comment, or None. Each is an XCom of its own, too:
+    ``redo=review.output["rejected"]`` of a generate operator makes these again.
+
+    Needs Airflow 3.1 or newer. Arguments of ``HITLOperator`` beside those below: ``body`` (Markdown above the
+    pictures), ``assigned_users``, ``notifiers``, ``response_timeout``, and ``defaults``, which is taken when that time
+    is over: ``"Approve all"`` or ``"Reject all"``; without it the task fails then.
+
+    :param images: What a generate or a download operator returned (its ``output``), mapped or not; records out of it;
+        lists of these. At most 2,000 images.
+    :param subject: Headline of the form.
+    :raises NanoBananaFailException: ``images`` is no result, or rejections could not be written for an hour: the
+        decision is in XCom then.
+    :raises NanoBananaException: The answer decides nothing; a retry asks again.
+    """
+
+    template_fields: Sequence[str] = ("subject", "body", "images")
+    ui_color = "#d7c9f0"
+
+    def __init__(self, *, images: Any, subject: str = "Review the images", **kwargs: Any) -> None:
+        from airflow_provider_nanobanana.batch.review import APPROVE_SELECTED, OPTIONS
+
+        if HITLOperator is BaseOperator:
+            raise RuntimeError(
+                "NanoBananaReviewOperator needs Airflow 3.1 and the HITLOperator of apache-airflow-providers-standard."
+            )
+        for name in ("options", "multiple"):
+            if name in kwargs:
+                raise ValueError(f"{name} of NanoBananaReviewOperator cannot be chosen: the options are {OPTIONS}.")
+        # Airflow puts the DAG's params here; those of the form are its own.
+        kwargs["params"] = _form_params([], {})
+        # An XCom for each key besides: so output["rejected"] is what redo takes.
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(subject=subject, options=[*OPTIONS], **with_retry_policy(kwargs))
+        if self.defaults == [APPROVE_SELECTED]:
+            raise ValueError(f"defaults cannot be {APPROVE_SELECTED!r}: when the time is over, nobody selects.")
+        self.images = images
+
+    def execute(self, context: Context) -> Any:
+        """Ask, unless there is nothing to ask about."""
+        with airflow_errors():
+            given = self._given()
+            if not given.images:
+                log.info("There is nothing to review: no images came from the tasks before. Nobody is asked.")
+                return {"approved": [], "rejected": [], "by": None, "comment": None}
+            self._fill_form(context, given)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Take the answer: write the rejections, then return what was decided."""
+        from airflow_provider_nanobanana.batch.review import APPROVED, COMMENT, Decision
+
+        # Those of a form without the DAG's params, of which older versions expect an answer too.
+        self.params = ParamsDict(_form_params([], {}))
+        if "error" in event:
+            return super().execute_complete(context, event)
+        with airflow_errors():
+            asked = self._asked(context, self._given().images)
+            decision = Decision.of_answer(event, asked)
+            fields = {APPROVED: sorted(decision.approved), COMMENT: decision.comment}
+            super().execute_complete(context, {**event, "params_input": fields})
+            return self._remember(context, asked, decision, NanoBananaHook.clock() + _LONGEST_TROUBLE)
+
+    def execute_decided(
+        self,
+        context: Context,
+        event: Mapping[str, Any] | None = None,
+        decision: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Write the rejections after a wait; what was decided comes with the deferral."""
+        from airflow_provider_nanobanana.batch.review import Decision
+
+        # Airflow leaks events into later attempts (its issue 62845): then this is a start like any other.
+        if not (isinstance(event, Mapping) and event.get("ticket") == _ticket(context) and decision):
+            return self.execute(context)
+        with airflow_errors():
+            asked = self._asked(context, self._given().images)
+            taken = Decision(frozenset(decision["approved"]), decision["by"], decision["comment"])
+            return self._remember(context, asked, taken, event["deadline"])
+
+    def _given(self) -> ResultImages:
+        """Return what is to be reviewed.
+
+        :raises ToApisError: It cannot be understood, or not be read.
+        """
+        from airflow_provider_nanobanana.batch.result_images import result_images
+
+        given = result_images(self.images)
+        if len(given.images) > MOST_IMAGES:
+            raise errors.InvalidRequest(
+                f"There are {len(given.images):,} images to review; one task asks about {MOST_IMAGES:,} at most. Give "
+                "each of several review tasks a part of them. Nobody was asked, and nothing was charged."
+            )
+        return given
+
+    def _fill_form(self, context: Context, given: ResultImages) -> None:
+        """Put the images into the form, and keep which ones are asked about."""
+        from airflow_provider_nanobanana.batch.review import form_text, labels
+
+        called = labels(given.images)
+        ti: Any = context["ti"]
+        with SUPERVISOR_LOCK:
+            ti.xcom_push(key=ASKED_KEY, value={"keys": [*called]})
+        self.params = ParamsDict(_form_params([*called], called))
+        self.body = form_text(
+            self.body,
+            given.images,
+            called,
+            run={"dag_id": ti.dag_id, "run_id": ti.run_id},
+            places=self._places(context, given),
+        )
+        log.info("Asking about %s: %s", f"{len(called):,} images", ", ".join([*called.values()][:_MOST_LISTED]))
+
+    def _places(self, context: Context, given: ResultImages) -> dict[str, Mapping[str, Any]]:
+        """Return the task instances that made the pictures in the form, by URI, as far as manifests tell.
+
+        A picture that is not found is missing in the form alone: trouble with it is no error.
+        """
+        from airflow_provider_nanobanana.batch.result_images import read_manifest
+        from airflow_provider_nanobanana.batch.review import shown_first
+
+        wanted = {image["uri"] for image in shown_first(given.images)}
+        places: dict[str, Mapping[str, Any]] = {}
+        manifests = dict.fromkeys(chain(given.manifests, _manifests_before(self, context)))
+        for uri in islice(manifests, _MOST_MANIFESTS):
+            try:
+                with wrap_unexpected_errors("The manifest could not be read"):
+                    manifest = read_manifest(uri)
+                    run = {name: manifest[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
+                    places.update({image["uri"]: run for image in manifest["images"] if image["uri"] in wanted})
+            except errors.ToApisError as error:
+                log.debug("No pictures of %s are shown in the form: %s", uri, error.message)
+            if places.keys() >= wanted:
+                break
+        return places
+
+    def _asked(self, context: Context, images: Sequence[Record]) -> dict[str, Record]:
+        """Return the images that the form was about, by key.
+
+        While it waited, a task before may have run again and have other images now: of these nobody decided anything.
+        """
+        from airflow_provider_nanobanana.landing.file_names import image_key
+
+        ti: Any = context["ti"]
+        with SUPERVISOR_LOCK:
+            kept = ti.xcom_pull(task_ids=ti.task_id, key=ASKED_KEY, map_indexes=ti.map_index)
+        now = {image_key(image["uri"]): image for image in images}
+        keys = kept["keys"] if isinstance(kept, Mapping) else [*now]
+        if gone := [key for key in keys if key not in now]:
+            log.warning(
+                "%s of the images that were asked about are not among those of the tasks before any more, which ran "
+                "again meanwhile; they are left out.",
+                f"{len(gone):,}",
+            )
+        if new := now.keys() - set(keys):
+            log.warning("%s images were not asked about; they are left out.", f"{len(new):,}")
+        return {key: now[key] for key in keys if key in now}
+
+    def _remember(self, context: Context, asked: Mapping[str, Record], decision: Decision, deadline: float) -> Any:
+        """Write the rejections and return the result; where it cannot be done now, wait without a worker.
+
+        :param deadline: Epoch seconds after which no further attempt is made.
+        """
+        from airflow_provider_nanobanana.batch.rejections import take_back_rejections, write_rejections
+
+        approved = [image for key, image in asked.items() if key in decision.approved]
+        rejected = [image for key, image in asked.items() if key not in decision.approved]
+        result = {"approved": approved, "rejected": rejected, "by": decision.by, "comment": decision.comment}
+        log.info(
+            "Decided by %s: %d approved, %d rejected%s",
+            decision.by or _TIME_LIMIT,
+            len(approved),
+            len(rejected),
+            f": {decision.comment}" if decision.comment else "",
+        )
+        # Whatever follows, the decision is there; a new try alone removes it.
+        push_result(context, self, result)
+        for key in result if self.multiple_outputs and self.do_xcom_push else ():
+            with SUPERVISOR_LOCK:
+                context["ti"].xcom_push(key=key, value=result[key])
+        now = NanoBananaHook.clock()
+        by, comment = decision.by or _TIME_LIMIT, decision.comment or ""
+        unwritten = write_rejections(_uris(rejected), by=by, comment=comment, now=now)
+        if unwritten:
+            wait = all(error.retryable for error in unwritten.values()) and now + _PAUSE < deadline
+            raise _deferral(context, decision, now, deadline, unwritten) if wait else _lost(decision, unwritten)
+        # A person's word goes before an earlier one; a time limit's does not.
+        for uri, error in (take_back_rejections(_uris(approved)) if decision.by else {}).items():
+            log.warning(
+                "%s is approved, and still rejected by an earlier decision, so that the next run makes a new version "
+                "of it; delete its file below .nanobanana/rejections. It could not be removed: %s",
+                uri,
+                error.message,
+            )
+        return result
+
+
+def _form_params(keys: Collection[str], called: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of the form: which images are approved, and a comment.
+
+    The keys are examples and no ``enum``: when the answer comes, its schema is that of a task that has not asked yet.
+    """
+    from airflow_provider_nanobanana.batch.review import APPROVED, COMMENT
+
+    schema: dict[str, Any] = {"type": ["array", "null"], "items": {"type": "string"}, "title": "Approved images"}
+    if keys:
+        schema |= {"examples": [*keys], "values_display": dict(called)}
+    return {
+        APPROVED: Param([], **schema),
+        COMMENT: Param("", type=["string", "null"], title="Comment"),
+    }
+
+
+def _manifests_before(operator: BaseOperator, context: Context) -> Iterator[str]:
+    """Yield the manifests of the tasks anywhere before a task that land images; asked for the form's pictures only."""
+    from airflow_provider_nanobanana.operators.download import NanoBananaDownloadOperator
+    from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
+
+    ti: Any = context["ti"]
+    for task in operator.get_flat_relatives(upstream=True) if operator.has_dag() else ():
+        task_class = getattr(task, "operator_class", type(task))
+        if not issubclass(task_class, (NanoBananaDownloadOperator, NanoBananaGenerateOperator)):
+            continue
+        try:
+            with SUPERVISOR_LOCK, wrap_unexpected_errors("XCom could not be read"):
+                pulled = ti.xcom_pull(task_ids=task.task_id, key="nanobanana_gallery")
+                values = [pulled] if isinstance(pulled, Mapping) else list(pulled or ())
+        except errors.ToApisError as error:
+            log.debug("Where %s has its manifest is not known: %s", task.task_id, error.message)
+            continue
+        for value in values:
+            if isinstance(value, Mapping) and isinstance(value.get("manifest"), str):
+                yield value["manifest"]
+
+
+def _uris(images: Sequence[Record]) -> list[str]:
+    return [image["uri"] for image in images]
+
+
+def _ticket(context: Context) -> str:
+    """Return what tells this task instance's own timer events from those of others."""
+    ti: Any = context["ti"]
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
+
+
+def _deferral(
+    context: Context, decision: Decision, now: float, deadline: float, unwritten: Mapping[str, errors.ToApisError]
+) -> TaskDeferred:
+    """Return a wait without a worker that carries the decision: a retry of the task would ask the person again."""
+    from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+
+    why = next(iter(unwritten.values())).message
+    log.warning("%d rejections could not be written: %s Trying again in %.0f s.", len(unwritten), why, _PAUSE)
+    plain = {"approved": sorted(decision.approved), "by": decision.by, "comment": decision.comment}
+    return TaskDeferred(
+        trigger=NanoBananaTimerTrigger(moment=now + _PAUSE, deadline=deadline, ticket=_ticket(context)),
+        method_name="execute_decided",
+        kwargs={"decision": plain},
+        timeout=defer_timeout(_PAUSE),
+    )
+
+
+def _lost(decision: Decision, unwritten: Mapping[str, errors.ToApisError]) -> errors.ToApisError:
+    """Return the error of rejections that cannot be written; no retry follows, which would ask again."""
+    uris = [*unwritten]
+    for uri in uris:
+        log.error("Rejected, and not written down: %s", uri)
+    named = " ".join(uris[:_MOST_LISTED])
+    more = f" (and {len(uris) - _MOST_LISTED:,} more, in the log)" if len(uris) > _MOST_LISTED else ""
+    return errors.InvalidRequest(
+        f"{decision.by or _TIME_LIMIT} approved {len(decision.approved):,} images; {len(uris):,} rejections could not "
+        f"be written: {unwritten[uris[0]].message} The decision is this task's result in XCom. Either write them with "
+        f"`python -m airflow_provider_nanobanana reject --by NAME {named}`{more} and mark this task as success, and "
+        "the tasks behind go on; or clear it, and it asks again. Nothing was bought.",
+        first_step="Write the rejections and mark this task as success; or clear it.",
+    )

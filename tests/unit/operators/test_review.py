@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
+from airflow.providers.standard.exceptions import HITLTimeoutError
+from airflow.providers.standard.operators import hitl
+from airflow.sdk import DAG
+
+from airflow_provider_nanobanana.batch import rejections
+from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.landing import versions
+from airflow_provider_nanobanana.landing.file_names import image_key
+from airflow_provider_nanobanana.operators import nanobanana, review
+from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaReviewOperator
+from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
+from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
+from tests.support.task_runner import TaskInstance
+
+#: What ends a process that asked: from Airflow 3.3 on a state of its own.
+WAITS: Any = (TaskDeferred, getattr(hitl, "TaskAwaitingInput", TaskDeferred))
+UMA = {"id": "7", "name": "uma"}
+ALL, NONE, SOME = "Approve all", "Reject all", "Approve selected"
+
+
+class Folder:
+    """Three pictures at one destination, as a generate task left them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images = [
+            {"uri": f"{path.as_uri()}/{name}-1.png", "request": number, "name": name, "prompt": f"a {name}"}
+            for number, name in enumerate(("cup", "kite", "boat"))
+        ]
+        self.keys = [image_key(str(image["uri"])) for image in self.images]
+        run = {"dag_id": "dag", "run_id": "run", "task_id": "make", "map_index": -1}
+        self.manifest = path / "manifest-dag-run-make-0.json"
+        path.mkdir(parents=True, exist_ok=True)
+        self.manifest.write_text(json.dumps({**run, "images": self.images}))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return {"images": self.images, "manifest": self.manifest.as_uri(), "truncated": False, "count": 3}
+
+    @property
+    def rejected(self) -> list[str]:
+        return sorted(path.stem for path in (self.path / ".nanobanana" / "rejections").glob("*.json"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "images")
+
+
+class Review:
+    """A review task instance between its processes: each has an operator of its own, as in Airflow."""
+
+    def __init__(self, images: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        self.images, self.options = images, options
+        self.ti = TaskInstance(task_id="review")
+        self.ti.id = "ti"  # type: ignore[attr-defined]
+        self.forms: list[dict[str, Any]] = []
+        monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **form: self.forms.append(form))
+        self.context: Any = {"ti": self.ti, "task_instance": self.ti}
+
+    def operator(self) -> NanoBananaReviewOperator:
+        return NanoBananaReviewOperator(task_id="review", images=self.images, **self.options)
+
+    def ask(self) -> dict[str, Any]:
+        """Let it ask; give the form."""
+        with pytest.raises(WAITS):
+            self.operator().execute(self.context)
+        return self.forms[-1]
+
+    def answer(self, option: Any, approved: Any = None, comment: Any = None, user: Any = UMA, **more: Any) -> Any:
+        """Answer it; give the result."""
+        event = {
+            "chosen_options": option if isinstance(option, list) else [option],
+            "params_input": {"approved": approved, "comment": comment} | more,
+            "responded_at": datetime(2026, 11, 26, tzinfo=UTC),
+            "responded_by_user": user,
+        }
+        return self.operator().execute_complete(self.context, event)
+
+
+@pytest.fixture
+def asked(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Review:
+    one = Review(folder.result, monkeypatch)
+    one.ask()
+    return one
+
+
+# --- asking --------------------------------------------------------------------------------------------------------
+
+
+def test_the_form_has_pictures_choices_and_a_comment(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = Review(folder.result, monkeypatch, body="Look!", subject="Banners").ask()
+    assert (form["subject"], form["options"], form["multiple"]) == ("Banners", [SOME, ALL, NONE], False)
+    assert form["body"].startswith("Look!\n\n**3 images**")
+    assert form["body"].count("nanobanana/api/thumb/dag?run_id=run&task_id=make&map_index=-1&key=") == 3
+    approved = form["params"]["approved"]["schema"]
+    assert approved["examples"] == folder.keys == [*approved["values_display"]]
+    assert [*approved["values_display"].values()] == ["cup · a cup", "kite · a kite", "boat · a boat"]
+    assert [*form["params"]] == ["approved", "comment"]
+
+
+def test_the_params_of_the_dag_are_no_fields_of_the_form(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Review(folder.result, monkeypatch)
+    with DAG("shop", schedule=None, params={"season": "autumn", "comment": "mine"}):
+        operator = one.operator()
+    with pytest.raises(WAITS):
+        operator.execute(one.context)
+    assert [*one.forms[0]["params"]] == ["approved", "comment"]
+
+
+def test_a_manifest_that_is_gone_costs_the_form_its_pictures_alone(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.manifest.unlink()
+    form = Review(folder.result, monkeypatch).ask()
+    assert "![" not in form["body"] and "kite" in form["body"]
+
+
+@pytest.mark.parametrize("content", [{"images": [{}]}, {"images": [3], "dag_id": "d"}, {"images": []}])
+def test_a_manifest_that_is_damaged_too(folder: Folder, monkeypatch: pytest.MonkeyPatch, content: Any) -> None:
+    folder.manifest.write_text(json.dumps(content))
+    assert "![" not in Review(folder.result, monkeypatch).ask()["body"]
+
+
+def test_a_download_says_in_xcom_where_its_manifest_is(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Review(folder.images, monkeypatch)
+    pointer = {"version": 1, "manifest": folder.manifest.as_uri(), "destination": folder.path.as_uri()}
+    pulled: list[tuple[str, str]] = []
+
+    def pull(task_ids: str, key: str, **rest: Any) -> Any:
+        pulled.append((task_ids, key))
+        return [pointer, None, {}]
+
+    monkeypatch.setattr(one.ti, "xcom_pull", pull)
+    with DAG("dag", schedule=None):
+        made = NanoBananaGenerateOperator(task_id="make", prompt="a", destination="file:///x")
+        operator = one.operator()
+        made >> operator
+    with pytest.raises(WAITS):
+        operator.execute(one.context)
+    assert one.forms[0]["body"].count("![") == 3
+    assert pulled == [("make", "nanobanana_gallery")]
+
+
+@pytest.mark.parametrize("images", [None, [], [None], {"images": [], "truncated": False}, {"dry_run": True}])
+def test_where_there_is_nothing_nobody_is_asked(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Review(images, monkeypatch)
+    nothing: dict[str, Any] = {"approved": [], "rejected": [], "by": None, "comment": None}
+    assert one.operator().execute(one.context) == nothing
+    assert (one.forms, one.ti.xcoms) == ([], {})
+
+
+@pytest.mark.parametrize("images", ["{'images': []}", [{"code": "refused"}], 7])
+def test_what_holds_no_images_fails_at_once(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Review(images, monkeypatch)
+    with pytest.raises(NanoBananaFailException, match="give what a generate"):
+        one.operator().execute(one.context)
+    assert one.forms == []
+
+
+def test_more_than_a_person_can_review_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Review([{"uri": f"file:///x/{number}.png"} for number in range(2_001)], monkeypatch)
+    with pytest.raises(NanoBananaFailException, match="2,001 images to review"):
+        one.operator().execute(one.context)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"options": ["A"]}, {"multiple": True}, {"defaults": SOME}, {"defaults": [SOME]}, {"defaults": "Approve"}],
+)
+def test_what_cannot_be_chosen(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"cannot be|subset"):
+        NanoBananaReviewOperator(task_id="review", images=[], **options)
+
+
+def test_it_waits_as_the_form_of_airflow_does(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = timedelta(hours=8)
+    notes: list[Any] = []
+    form = Review(
+        folder.result,
+        monkeypatch,
+        assigned_users=[UMA],
+        response_timeout=limit,
+        defaults=ALL,
+        notifiers=[notes.append],
+    ).ask()
+    assert (form["assigned_users"], form["defaults"], len(notes)) == ([UMA], [ALL], 1)
+
+
+def test_it_can_be_mapped() -> None:
+    with DAG("shop", schedule=None):
+        mapped = NanoBananaReviewOperator.partial(task_id="review", defaults=ALL).expand(images=[[], []])
+    assert mapped.operator_class is NanoBananaReviewOperator
+
+
+# --- answers -------------------------------------------------------------------------------------------------------
+
+
+def test_each_image_is_approved_or_rejected_whole(folder: Folder, asked: Review) -> None:
+    result = asked.answer(SOME, [folder.keys[0], folder.keys[2]], "too dark")
+    cup, kite, boat = folder.images
+    assert result == {"approved": [cup, boat], "rejected": [kite], "by": "uma", "comment": "too dark"}
+    assert folder.rejected == ["kite-1"]
+    record = json.loads((folder.path / ".nanobanana" / "rejections" / "kite-1.json").read_text())
+    assert (record["by"], record["comment"]) == ("uma", "too dark")
+    assert {key: asked.ti.xcoms[key] for key in result} == result, "an XCom each, for redo=review.output['rejected']"
+
+
+@pytest.mark.parametrize(
+    ("option", "approved", "rejected"),
+    [
+        (ALL, None, []),
+        (ALL, [], []),
+        (NONE, None, ["boat-1", "cup-1", "kite-1"]),
+    ],
+)
+def test_all_or_none(folder: Folder, asked: Review, option: str, approved: Any, rejected: list[str]) -> None:
+    result = asked.answer(option, approved)
+    assert folder.rejected == rejected
+    assert len(result["approved"]) == 3 - len(rejected)
+
+
+def test_a_key_that_was_not_asked_about_and_one_twice_change_nothing(folder: Folder, asked: Review) -> None:
+    result = asked.answer(SOME, [folder.keys[0], folder.keys[0], "ffff"], unknown="field")
+    assert result["approved"] == folder.images[:1]
+
+
+@pytest.mark.parametrize(
+    ("option", "approved"), [("Nonsense", None), ([ALL, NONE], None), (SOME, []), (SOME, ["ffff"]), (SOME, "cup")]
+)
+def test_an_answer_that_decides_nothing_is_asked_again(
+    folder: Folder, asked: Review, option: Any, approved: Any
+) -> None:
+    with pytest.raises(NanoBananaException, match="asks again") as refused:
+        asked.answer(option, approved)
+    assert refused.value.retryable
+    assert folder.rejected == [] and "return_value" not in asked.ti.xcoms
+
+
+def test_an_answer_through_the_api_may_lack_the_fields(folder: Folder, asked: Review) -> None:
+    event = {"chosen_options": [ALL], "params_input": None, "responded_at": datetime.now(UTC), "responded_by_user": UMA}
+    assert len(asked.operator().execute_complete(asked.context, event)["approved"]) == 3
+
+
+def test_when_the_time_is_over_the_default_decides_and_nobody_is_named(folder: Folder, asked: Review) -> None:
+    result = asked.answer(NONE, user=None)
+    assert (result["by"], len(result["rejected"])) == (None, 3)
+    record = json.loads((folder.path / ".nanobanana" / "rejections" / "cup-1.json").read_text())
+    assert record["by"] == "nobody: the time limit passed"
+
+
+def test_without_a_default_the_task_fails(asked: Review) -> None:
+    with pytest.raises(HITLTimeoutError):
+        asked.operator().execute_complete(asked.context, {"error": "The timeout has passed", "error_type": "timeout"})
+
+
+def test_what_is_approved_now_is_rejected_no_more_but_not_by_a_time_limit(folder: Folder, asked: Review) -> None:
+    asked.answer(NONE)
+    asked.answer(ALL, user=None)
+    assert len(folder.rejected) == 3
+    asked.answer(SOME, folder.keys[:1])
+    assert folder.rejected == ["boat-1", "kite-1"]
+
+
+def test_pictures_that_nobody_was_asked_about_are_not_approved(
+    folder: Folder, asked: Review, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = {"uri": f"{folder.path.as_uri()}/cup-1-v2.png", "name": "cup"}
+    asked.images = [other, *folder.images[1:]]
+    result = asked.answer(ALL)
+    assert result["approved"] == folder.images[1:] and result["rejected"] == []
+    assert "1 of the images that were asked about" in caplog.text and "1 images were not asked about" in caplog.text
+
+
+# --- rejections that cannot be written -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A destination that takes no rejection as long as there is an error in here."""
+    state: dict[str, Any] = {"error": StorageFailed("The store is away.", charged="no")}
+    reject = versions.reject
+
+    def refuse(*args: Any, **options: Any) -> None:
+        if state["error"] is not None:
+            raise state["error"]
+        reject(*args, **options)
+
+    monkeypatch.setattr(rejections, "reject", refuse)
+    return state
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    time = SimpleNamespace(now=1_790_000_000.0)
+    monkeypatch.setattr(NanoBananaHook, "clock", staticmethod(lambda: time.now))
+    return time
+
+
+def wait(one: Review, begin: Any) -> Any:
+    """Let a process wait; give the deferral."""
+    with pytest.raises(TaskDeferred) as deferred:
+        begin()
+    assert deferred.value.method_name == "execute_decided"
+    assert isinstance(deferred.value.trigger, NanoBananaTimerTrigger)
+    return deferred.value
+
+
+def go_on(one: Review, deferral: Any) -> Any:
+    trigger = deferral.trigger
+    event = {"deadline": trigger.deadline, "ticket": trigger.ticket}
+    kwargs = json.loads(json.dumps(deferral.kwargs))
+    return one.operator().execute_decided(one.context, event=event, **kwargs)
+
+
+def test_a_store_that_is_away_loses_no_decision(
+    folder: Folder, asked: Review, full: dict[str, Any], clock: SimpleNamespace
+) -> None:
+    deferral = wait(asked, lambda: asked.answer(SOME, folder.keys[:1], "too dark"))
+    assert len(asked.ti.xcoms["rejected"]) == 2, "it is in XCom already"
+    clock.now += 61
+    deferral = wait(asked, lambda: go_on(asked, deferral))
+    full["error"] = None
+    result = go_on(asked, deferral)
+    assert (len(result["approved"]), result["by"], result["comment"]) == (1, "uma", "too dark")
+    assert folder.rejected == ["boat-1", "kite-1"]
+    assert len(asked.forms) == 1, "nobody was asked again"
+
+
+def test_after_an_hour_it_says_what_was_decided_and_how_to_keep_it(
+    folder: Folder, asked: Review, full: dict[str, Any], clock: SimpleNamespace
+) -> None:
+    deferral = wait(asked, lambda: asked.answer(SOME, folder.keys[:1]))
+    for _ in range(60):
+        clock.now += 60
+        try:
+            deferral = wait(asked, lambda: go_on(asked, deferral))  # noqa: B023
+        except NanoBananaFailException as failure:
+            text = " ".join(str(failure).split())
+            break
+    assert "uma approved 1 images; 2 rejections could not be written: The store is away." in text
+    assert f"reject --by NAME {folder.images[1]['uri']} {folder.images[2]['uri']}" in text
+    assert "mark this task as success" in text and "asks again" in text
+
+
+def test_what_no_repeat_can_help_fails_at_once(
+    folder: Folder, asked: Review, full: dict[str, Any], clock: SimpleNamespace
+) -> None:
+    full["error"] = InvalidRequest("No such place.")
+    with pytest.raises(NanoBananaFailException, match="No such place"):
+        asked.answer(NONE)
+    assert asked.ti.xcoms["return_value"]["by"] == "uma"
+
+
+def test_the_wait_of_an_earlier_try_is_a_start_like_any_other(
+    folder: Folder, asked: Review, full: dict[str, Any], clock: SimpleNamespace
+) -> None:
+    deferral = wait(asked, lambda: asked.answer(NONE))
+    asked.ti.try_number = 2
+    with pytest.raises(WAITS):
+        go_on(asked, deferral)
+    assert len(asked.forms) == 2
+
+
+def test_a_rejection_that_cannot_be_taken_back_is_a_warning(
+    folder: Folder, asked: Review, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked.answer(NONE)
+
+    def keep(*_: Any) -> None:
+        raise StorageFailed("No right to delete.")
+
+    monkeypatch.setattr(rejections, "take_back", keep)
+    assert len(asked.answer(ALL)["approved"]) == 3
+    assert "No right to delete." in caplog.text and "makes a new version" in caplog.text
+
+
+# --- where there is no form ----------------------------------------------------------------------------------------
+
+
+def test_before_airflow_3_1_it_can_be_imported_and_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert nanobanana.NanoBananaReviewOperator is NanoBananaReviewOperator
+    monkeypatch.setattr(review, "HITLOperator", BaseOperator)
+    with pytest.raises(RuntimeError, match=r"needs Airflow 3\.1"):
+        NanoBananaReviewOperator(task_id="review", images=[])
+
+
+def test_there_is_nothing_else_to_import() -> None:
+    with pytest.raises(AttributeError, match="Nonsense"):
+        _ = nanobanana.Nonsense
