@@ -29,6 +29,9 @@ OPTIONS: Final = (APPROVE_SELECTED, APPROVE_ALL, REJECT_ALL)
 APPROVED: Final = "approved"
 COMMENT: Final = "comment"
 
+#: Who decided where nobody did.
+TIME_LIMIT: Final = "nobody, the time limit passed"
+
 #: Pictures in the form itself.
 _MOST_SHOWN: Final = 6
 #: Characters of a prompt beside its picture.
@@ -40,13 +43,15 @@ _AGAIN: Final = "Nothing was decided, and nothing was bought. The next attempt a
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, plain data.
+    """What was decided.
 
-    :param approved: Keys of the images.
+    :param approved: Keys of the images; no key is in both.
+    :param rejected: Likewise.
     :param by: Who decided; None where the time limit did.
     """
 
     approved: frozenset[str]
+    rejected: frozenset[str]
     by: str | None
     comment: str | None
 
@@ -75,7 +80,23 @@ class Decision:
             )
         approved = frozenset(keys) if option == APPROVE_ALL else ticked
         comment = fields.get(COMMENT)
-        return cls(approved, _person(answer), comment if isinstance(comment, str) and comment.strip() else None)
+        comment = comment if isinstance(comment, str) and comment.strip() else None
+        return cls(approved, frozenset(keys) - approved, _person(answer), comment)
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Decision:
+        """Return a decision as :meth:`plain` returned it."""
+        return cls(frozenset(plain["approved"]), frozenset(plain["rejected"]), plain["by"], plain["comment"])
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain JSON, for a deferral."""
+        keys = {"approved": sorted(self.approved), "rejected": sorted(self.rejected)}
+        return {**keys, "by": self.by, "comment": self.comment}
+
+    def in_words(self) -> str:
+        """Return who decided what, for log and errors."""
+        comment = f" ({one_line(self.comment)})" if self.comment else ""
+        return f"{self.by or TIME_LIMIT}: {len(self.approved):,} approved, {len(self.rejected):,} rejected{comment}"
 
 
 def _ticked(value: Any) -> frozenset[str]:

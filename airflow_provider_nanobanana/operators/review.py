@@ -20,7 +20,6 @@ from airflow_provider_nanobanana.operators.manifest import push_result
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
-from airflow_provider_nanobanana.triggers.deferral import defer_timeout
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
@@ -47,9 +46,8 @@ _MOST_MANIFESTS: Final = 12
 #: Seconds between two attempts to write rejections, and after which no further one is made.
 _PAUSE: Final = 60.0
 _LONGEST_TROUBLE: Final = 3_600.0
-#: Rejected pictures that an error names.
+#: Pictures that a line or an error names.
 _MOST_LISTED: Final = 10
-_TIME_LIMIT: Final = "nobody: the time limit passed"
 
 
 class NanoBananaReviewOperator(HITLOperator):
@@ -116,11 +114,11 @@ class NanoBananaReviewOperator(HITLOperator):
         if "error" in event:
             return super().execute_complete(context, event)
         with airflow_errors():
-            asked = self._asked(context, self._given().images)
-            decision = Decision.of_answer(event, asked)
+            decision = Decision.of_answer(event, _keys_asked(context))
+            log.info("Decided by %s", decision.in_words())
             fields = {APPROVED: sorted(decision.approved), COMMENT: decision.comment}
             super().execute_complete(context, {**event, "params_input": fields})
-            return self._remember(context, asked, decision, NanoBananaHook.clock() + _LONGEST_TROUBLE)
+            return self._carry_out(context, decision, NanoBananaHook.clock() + _LONGEST_TROUBLE)
 
     def execute_decided(
         self,
@@ -135,9 +133,7 @@ class NanoBananaReviewOperator(HITLOperator):
         if not (isinstance(event, Mapping) and event.get("ticket") == _ticket(context) and decision):
             return self.execute(context)
         with airflow_errors():
-            asked = self._asked(context, self._given().images)
-            taken = Decision(frozenset(decision["approved"]), decision["by"], decision["comment"])
-            return self._remember(context, asked, taken, event["deadline"])
+            return self._carry_out(context, Decision.of_plain(decision), event["deadline"])
 
     def _given(self) -> ResultImages:
         """Return what is to be reviewed.
@@ -195,63 +191,40 @@ class NanoBananaReviewOperator(HITLOperator):
                 break
         return places
 
-    def _asked(self, context: Context, images: Sequence[Record]) -> dict[str, Record]:
-        """Return the images that the form was about, by key.
-
-        While it waited, a task before may have run again and have other images now: of these nobody decided anything.
-        """
-        from airflow_provider_nanobanana.landing.file_names import image_key
-
-        ti: Any = context["ti"]
-        with SUPERVISOR_LOCK:
-            kept = ti.xcom_pull(task_ids=ti.task_id, key=ASKED_KEY, map_indexes=ti.map_index)
-        now = {image_key(image["uri"]): image for image in images}
-        keys = kept["keys"] if isinstance(kept, Mapping) else [*now]
-        if gone := [key for key in keys if key not in now]:
-            log.warning(
-                "%s of the images that were asked about are not among those of the tasks before any more, which ran "
-                "again meanwhile; they are left out.",
-                f"{len(gone):,}",
-            )
-        if new := now.keys() - set(keys):
-            log.warning("%s images were not asked about; they are left out.", f"{len(new):,}")
-        return {key: now[key] for key in keys if key in now}
-
-    def _remember(self, context: Context, asked: Mapping[str, Record], decision: Decision, deadline: float) -> Any:
-        """Write the rejections and return the result; where it cannot be done now, wait without a worker.
+    def _carry_out(self, context: Context, decision: Decision, deadline: float) -> Any:
+        """Write the rejections and return the result; where that cannot be done now, wait without a worker.
 
         :param deadline: Epoch seconds after which no further attempt is made.
         """
         from airflow_provider_nanobanana.batch.rejections import take_back_rejections, write_rejections
+        from airflow_provider_nanobanana.batch.review import TIME_LIMIT
 
-        approved = [image for key, image in asked.items() if key in decision.approved]
-        rejected = [image for key, image in asked.items() if key not in decision.approved]
-        result = {"approved": approved, "rejected": rejected, "by": decision.by, "comment": decision.comment}
-        log.info(
-            "Decided by %s: %d approved, %d rejected%s",
-            decision.by or _TIME_LIMIT,
-            len(approved),
-            len(rejected),
-            f": {decision.comment}" if decision.comment else "",
-        )
-        # Whatever follows, the decision is there; a new try alone removes it.
-        push_result(context, self, result)
-        for key in result if self.multiple_outputs and self.do_xcom_push else ():
-            with SUPERVISOR_LOCK:
-                context["ti"].xcom_push(key=key, value=result[key])
         now = NanoBananaHook.clock()
-        by, comment = decision.by or _TIME_LIMIT, decision.comment or ""
-        unwritten = write_rejections(_uris(rejected), by=by, comment=comment, now=now)
-        if unwritten:
-            wait = all(error.retryable for error in unwritten.values()) and now + _PAUSE < deadline
-            raise _deferral(context, decision, now, deadline, unwritten) if wait else _lost(decision, unwritten)
+        try:
+            asked = _asked(self._given().images, decision)
+            approved = [image for key, image in asked.items() if key in decision.approved]
+            rejected = [image for key, image in asked.items() if key in decision.rejected]
+            result = {"approved": approved, "rejected": rejected, "by": decision.by, "comment": decision.comment}
+            # Whatever follows, the decision is there; a new try alone removes it.
+            push_result(context, self, result)
+            for key in result if self.multiple_outputs and self.do_xcom_push else ():
+                with SUPERVISOR_LOCK:
+                    context["ti"].xcom_push(key=key, value=result[key])
+            by, comment = decision.by or TIME_LIMIT, decision.comment or ""
+            if unwritten := write_rejections(_uris(rejected), by=by, comment=comment, now=now):
+                raise _unwritten(decision, unwritten)
+        except errors.ToApisError as error:
+            if not error.retryable or now + _PAUSE >= deadline:
+                raise _not_carried_out(decision, error) from error
+            log.warning("%s Trying again in %.0f s.", error.message, _PAUSE)
+            raise _deferral(context, decision, now + _PAUSE, deadline) from error
         # A person's word goes before an earlier one; a time limit's does not.
-        for uri, error in (take_back_rejections(_uris(approved)) if decision.by else {}).items():
+        for uri, kept in (take_back_rejections(_uris(approved)) if decision.by else {}).items():
             log.warning(
                 "%s is approved, and still rejected by an earlier decision, so that the next run makes a new version "
                 "of it; delete its file below .nanobanana/rejections. It could not be removed: %s",
                 uri,
-                error.message,
+                kept.message,
             )
         return result
 
@@ -304,34 +277,75 @@ def _ticket(context: Context) -> str:
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
 
 
-def _deferral(
-    context: Context, decision: Decision, now: float, deadline: float, unwritten: Mapping[str, errors.ToApisError]
-) -> TaskDeferred:
-    """Return a wait without a worker that carries the decision: a retry of the task would ask the person again."""
+def _keys_asked(context: Context) -> list[str]:
+    """Return the keys of the images that the form was about.
+
+    :raises TransientFailure: They are not known.
+    """
+    ti: Any = context["ti"]
+    with SUPERVISOR_LOCK:
+        kept = ti.xcom_pull(task_ids=ti.task_id, key=ASKED_KEY, map_indexes=ti.map_index)
+    keys = kept.get("keys") if isinstance(kept, Mapping) else None
+    if not isinstance(keys, list):
+        raise errors.TransientFailure(
+            f"Which images the form was about is not in XCom ({ASKED_KEY}) any more: somebody has removed it. Nothing "
+            "was decided, and nothing was bought. The next attempt asks again."
+        )
+    return keys
+
+
+def _asked(images: Sequence[Record], decision: Decision) -> dict[str, Record]:
+    """Return the images that were decided about, by key.
+
+    While the form waited, a task before may have run again and have other images now: these nobody has seen.
+    """
+    from airflow_provider_nanobanana.landing.file_names import image_key
+
+    now = {image_key(image["uri"]): image for image in images}
+    decided = decision.approved | decision.rejected
+    if gone := len(decided - now.keys()):
+        log.warning(
+            "%s of the images that were asked about are not among those of the tasks before any more, which ran again "
+            "meanwhile; they are left out.",
+            f"{gone:,}",
+        )
+    if new := len(now.keys() - decided):
+        log.warning("%s images were not asked about; they are left out.", f"{new:,}")
+    return {key: image for key, image in now.items() if key in decided}
+
+
+def _deferral(context: Context, decision: Decision, moment: float, deadline: float) -> TaskDeferred:
+    """Return a wait without a worker that carries the decision: a retry of the task would ask the person again.
+
+    It has no time limit of its own: while the triggerer is away it lasts.
+    """
     from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
-    why = next(iter(unwritten.values())).message
-    log.warning("%d rejections could not be written: %s Trying again in %.0f s.", len(unwritten), why, _PAUSE)
-    plain = {"approved": sorted(decision.approved), "by": decision.by, "comment": decision.comment}
     return TaskDeferred(
-        trigger=NanoBananaTimerTrigger(moment=now + _PAUSE, deadline=deadline, ticket=_ticket(context)),
+        trigger=NanoBananaTimerTrigger(moment=moment, deadline=deadline, ticket=_ticket(context)),
         method_name="execute_decided",
-        kwargs={"decision": plain},
-        timeout=defer_timeout(_PAUSE),
+        kwargs={"decision": decision.plain()},
     )
 
 
-def _lost(decision: Decision, unwritten: Mapping[str, errors.ToApisError]) -> errors.ToApisError:
-    """Return the error of rejections that cannot be written; no retry follows, which would ask again."""
+def _unwritten(decision: Decision, unwritten: Mapping[str, errors.ToApisError]) -> errors.ToApisError:
+    """Return the error of rejections that could not be written, by URI; a repeat helps where it helps each of them."""
     uris = [*unwritten]
-    for uri in uris:
-        log.error("Rejected, and not written down: %s", uri)
+    first = min(unwritten.values(), key=lambda error: error.retryable)
     named = " ".join(uris[:_MOST_LISTED])
-    more = f" (and {len(uris) - _MOST_LISTED:,} more, in the log)" if len(uris) > _MOST_LISTED else ""
+    more = f" (and {len(uris) - _MOST_LISTED:,} more: the others of `rejected`)" if len(uris) > _MOST_LISTED else ""
+    return first.reworded(
+        f"Of {len(decision.rejected):,} rejections {len(uris):,} could not be written: {first.message} By hand: "
+        f"`python -m airflow_provider_nanobanana reject --by NAME {named}`{more}.",
+        charged="no",
+    )
+
+
+def _not_carried_out(decision: Decision, error: errors.ToApisError) -> errors.ToApisError:
+    """Return the error of a decision that is not carried out; no retry follows, which would ask the person again."""
     return errors.InvalidRequest(
-        f"{decision.by or _TIME_LIMIT} approved {len(decision.approved):,} images; {len(uris):,} rejections could not "
-        f"be written: {unwritten[uris[0]].message} The decision is this task's result in XCom. Either write them with "
-        f"`python -m airflow_provider_nanobanana reject --by NAME {named}`{more} and mark this task as success, and "
-        "the tasks behind go on; or clear it, and it asks again. Nothing was bought.",
+        f"Decided by {decision.in_words()}. {error.message} What is decided is in this task's XCom as its result, as "
+        "far as its images could be read, and in its required action. Either write the rejections by hand and mark "
+        "this task as success, and the tasks behind it go on; or clear it, and it asks again. Nothing was bought.",
         first_step="Write the rejections and mark this task as success; or clear it.",
     )

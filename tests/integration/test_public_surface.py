@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.landing.file_names import image_key
 from airflow_provider_nanobanana.operators.nanobanana import (
     NanoBananaGenerateOperator,
     NanoBananaReviewOperator,
@@ -177,7 +178,9 @@ def test_a_review_hands_on_the_same_shape() -> None:
         "responded_at": datetime(2026, 11, 26, tzinfo=UTC),
         "responded_by_user": {"id": "7", "name": "uma"},
     }
-    operator = NanoBananaReviewOperator(task_id="review", images=[{"uri": "file:///x/cup.png"}])
+    image = {"uri": "file:///x/cup.png"}
+    ti.xcom_push("nanobanana_review", {"keys": [image_key(image["uri"])]})
+    operator = NanoBananaReviewOperator(task_id="review", images=[image])
     result = operator.execute_complete(context, event)
     assert shape(result) == PROMISED["review"]
     assert {key: ti.xcoms[key] for key in result} == result

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -44,7 +45,11 @@ def decide(option: Any, fields: Any = None, user: Any = None) -> Decision:
     ],
 )
 def test_what_is_approved(option: str, fields: Any, approved: list[str]) -> None:
-    assert decide(option, fields).approved == set(approved)
+    decision = decide(option, fields, {"name": "uma"})
+    assert decision.approved == set(approved)
+    assert decision.rejected == set(KEYS) - set(approved)
+    assert Decision.of_plain(json.loads(json.dumps(decision.plain()))) == decision
+    assert decision.in_words().startswith(f"uma: {len(approved)} approved, {3 - len(approved)} rejected")
 
 
 @pytest.mark.parametrize(

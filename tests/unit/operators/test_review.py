@@ -258,7 +258,7 @@ def test_when_the_time_is_over_the_default_decides_and_nobody_is_named(folder: F
     result = asked.answer(NONE, user=None)
     assert (result["by"], len(result["rejected"])) == (None, 3)
     record = json.loads((folder.path / ".nanobanana" / "rejections" / "cup-1.json").read_text())
-    assert record["by"] == "nobody: the time limit passed"
+    assert record["by"] == "nobody, the time limit passed"
 
 
 def test_without_a_default_the_task_fails(asked: Review) -> None:
@@ -350,7 +350,8 @@ def test_after_an_hour_it_says_what_was_decided_and_how_to_keep_it(
         except NanoBananaFailException as failure:
             text = " ".join(str(failure).split())
             break
-    assert "uma approved 1 images; 2 rejections could not be written: The store is away." in text
+    assert "uma: 1 approved, 2 rejected" in text
+    assert "Of 2 rejections 2 could not be written: The store is away." in text
     assert f"reject --by NAME {folder.images[1]['uri']} {folder.images[2]['uri']}" in text
     assert "mark this task as success" in text and "asks again" in text
 
@@ -362,6 +363,26 @@ def test_what_no_repeat_can_help_fails_at_once(
     with pytest.raises(NanoBananaFailException, match="No such place"):
         asked.answer(NONE)
     assert asked.ti.xcoms["return_value"]["by"] == "uma"
+
+
+def test_a_manifest_that_is_away_loses_no_decision_either(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace
+) -> None:
+    one = Review({**folder.result, "images": [], "truncated": True}, monkeypatch)
+    one.ask()
+    content = folder.manifest.read_text()
+    folder.manifest.unlink()
+    deferral = wait(one, lambda: one.answer(SOME, folder.keys[:1]))
+    assert deferral.timeout is None, "it lasts while the triggerer is away"
+    folder.manifest.write_text(content)
+    assert [image["name"] for image in go_on(one, deferral)["rejected"]] == ["kite", "boat"]
+
+
+def test_a_form_of_which_nobody_knows_what_it_was_about_decides_nothing(folder: Folder, asked: Review) -> None:
+    del asked.ti.xcoms[review.ASKED_KEY]
+    with pytest.raises(NanoBananaException, match="asks again"):
+        asked.answer(ALL)
+    assert folder.rejected == []
 
 
 def test_the_wait_of_an_earlier_try_is_a_start_like_any_other(
