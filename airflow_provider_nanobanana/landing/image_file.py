@@ -23,7 +23,7 @@ from airflow_provider_nanobanana.landing.file_signatures import image_of_another
 from airflow_provider_nanobanana.landing.jpeg import Jpeg, parse_jpeg
 from airflow_provider_nanobanana.landing.strip_metadata import bare_gif, bare_png, bare_webp, is_apng
 from airflow_provider_nanobanana.landing.suspects import Look, empty_look
-from airflow_provider_nanobanana.toapis.errors import ImageInvalid
+from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def inspect_bytes(data: bytes, use: Callable[[Image, ImageFormat], None] | None 
     :raises MemoryError: There is too little memory to decode it.
     """
     found = _known_format(data)
-    with _strict_decoders():
+    with _decoders():
         if found == "jpeg":
             return _decode_jpeg(parse_jpeg(data), use)
         bare, moves = _bare(data, found), is_apng(data)
@@ -123,17 +123,22 @@ def inspect_bytes(data: bytes, use: Callable[[Image, ImageFormat], None] | None 
 
 
 def decode_small(data: bytes, use: Callable[[Image, ImageFormat], None], least_side: int) -> ImageFacts:
-    """Decode a picture without finding out whether it is complete, and return its facts.
+    """Decode what there is of a picture, complete or not, and return its facts.
 
     :param use: Called with the decoded image, of which a JPEG's may be smaller.
     :param least_side: Pixels of the longer side that ``use`` needs.
-    :raises ImageInvalid: As :func:`inspect_bytes`, where it is seen.
+    :raises ImageInvalid: Not an image, more than 20 megapixels, or so broken that nothing can be seen.
+    :raises ImageTooCostly: As :func:`inspect_bytes`.
     :raises MemoryError: There is too little memory to decode it.
     """
     found = _known_format(data)
-    bare = _bare_reference(data, found)
-    del data
-    with _strict_decoders(), _decoder(bare, found) as image:
+    try:
+        data = _bare_reference(data, found)
+    except ImageTooCostly:
+        raise
+    except ImageInvalid:
+        pass  # cut, or with parts that are none: Pillow may see something all the same
+    with _decoders(strict=False), _decoder(data, found) as image:
         facts = ImageFacts(found, *image.size)
         part = max(1, max(image.size) // least_side)
         image.draft(None, (max(1, facts.width // part), max(1, facts.height // part)))
@@ -254,7 +259,7 @@ def inspect_reference(
         return inspect_bytes(data, use)
     # A JPEG is read to its end at an eighth of its size, or as large as it is needed.
     part = 8 if use is None else max(1, max(width, height) // (most_side or max(width, height)))
-    with _strict_decoders(), _decoder(bare, found, MAX_REFERENCE_PIXELS) as image:
+    with _decoders(), _decoder(bare, found, MAX_REFERENCE_PIXELS) as image:
         image.draft("RGB", (width // part, height // part))
         image.load()
         if use is not None:
@@ -283,13 +288,16 @@ def _decoder(data: bytes, image_format: ImageFormat, most: int = MAX_PIXELS) -> 
 
 
 @contextlib.contextmanager
-def _strict_decoders() -> Iterator[None]:
-    """Decode one image at a time, as if no DAG file had told Pillow to fill up truncated images."""
+def _decoders(*, strict: bool = True) -> Iterator[None]:
+    """Decode one image at a time, whatever a DAG file told Pillow of truncated images.
+
+    :param strict: Whether they are refused; otherwise they are filled up.
+    """
     from PIL import ImageFile
 
     with _DECODING:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        ImageFile.LOAD_TRUNCATED_IMAGES = not strict
         try:
             yield
         finally:

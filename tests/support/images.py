@@ -9,10 +9,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageCms, features
 
 FORMATS = ("png", "jpeg", "webp", "gif")
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "gif": ".gif"}
+_SRGB = ImageCms.createProfile("sRGB")
 JUMBF = b"jumb c2pa manifest store"
 
 
@@ -54,3 +55,71 @@ def jpeg_with_provenance() -> bytes:
     jpeg = picture("jpeg")
     segment = b"JP\x00\x01\x00\x00\x00\x01" + JUMBF
     return jpeg[:2] + b"\xff\xeb" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+def corners(size: tuple[int, int] = (64, 48), mode: str = "RGB") -> Image.Image:
+    """A picture of which every turn differs: red, lime and blue in three of its quarters, white in the fourth."""
+    image = Image.new("RGB", size, "white")
+    middle, centre = size[0] // 2, size[1] // 2
+    image.paste("red", (0, 0, middle, centre))
+    image.paste("lime", (middle, 0, size[0], centre))
+    image.paste("blue", (0, centre, middle, size[1]))
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    """The file of a picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    """The EXIF of a picture that is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def odd_pictures(size: tuple[int, int] = (640, 480)) -> dict[str, bytes]:
+    """Files of the same picture (:func:`corners`) in every mode and kind that a decoder may meet, by name."""
+    image = corners(size)
+    see_through = image.convert("RGBA")
+    see_through.putalpha(Image.new("L", size, 255))
+    palette = image.quantize(8)
+    other = Image.new("RGB", size, "black")
+    frames = {"save_all": True, "append_images": [other], "duration": 100}
+    return {
+        "png-rgb": saved(image, "png"),
+        "png-rgba": saved(see_through, "png"),
+        "png-palette": saved(palette, "png"),
+        "png-palette-transparency": saved(palette, "png", transparency=7),
+        "png-rgb-transparency": saved(image, "png", transparency=(1, 2, 3)),
+        "png-profile": saved(image, "png", icc_profile=ImageCms.ImageCmsProfile(_SRGB).tobytes()),
+        "png-animated": saved(image, "png", **frames),
+        "jpeg-rgb": saved(image, "jpeg", quality=95),
+        "jpeg-cmyk": saved(image.convert("CMYK"), "jpeg", quality=95),
+        "jpeg-progressive": saved(image, "jpeg", quality=95, progressive=True),
+        "webp-lossy": saved(image, "webp", quality=95),
+        "webp-lossless-rgba": saved(see_through, "webp", lossless=True),
+        "webp-animated": saved(image, "webp", quality=95, **frames),
+        "gif": saved(image, "gif"),
+        "gif-animated": saved(image, "gif", **frames),
+        **({"avif": saved(image, "avif", quality=90)} if features.check("avif") else {}),
+    }
+
+
+def grey_pictures(size: tuple[int, int] = (640, 480)) -> dict[str, bytes]:
+    """Files whose left half is black and whose right half is white, in every mode without colours, by name."""
+    half = Image.new("L", size, 0)
+    half.paste(255, (size[0] // 2, 0, *size))
+    with_alpha = half.convert("LA")
+    deep = Image.new("I;16", size)
+    deep.paste(65535, (size[0] // 2, 0, *size))
+    return {
+        "png-1bit": saved(half.convert("1"), "png"),
+        "png-grey": saved(half, "png"),
+        "png-grey-alpha": saved(with_alpha, "png"),
+        "png-grey-16bit": saved(deep, "png"),
+        "jpeg-grey": saved(half, "jpeg"),
+    }
