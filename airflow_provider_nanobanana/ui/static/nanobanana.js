@@ -344,7 +344,7 @@
       const { totals } = this.windows[0];
       const loaded = this.windows.length * WINDOW >= this.windows[0].card_count;
       const tile = (name, words, number) =>
-        button(words, () => this.filter(name, this.text), { class: "nb-tile", "data-show": name, disabled: !number },
+        button(`${words}: ${count(number)}`, () => this.filter(name, this.text), { class: "nb-tile", "data-show": name, disabled: !number },
           h("b", null, count(number)), h("span", null, words));
       const numbers = STATES.map(([name, words, key, test]) =>
         [name, words, key && !(loaded && key === "images") ? totals[key] : this.order.filter(({ card }) => test(card)).length]);
@@ -552,7 +552,7 @@
         class: "nb nb-lightbox", "aria-label": "Image", onkeydown: (event) => this.onKey(event), onclose: () => this.onClose(),
       }, h("div", { class: "nb-viewer" }, this.stage,
         h("div", { class: "nb-controls" }, this.counter, this.comparer, this.zoomer,
-          button("Close (Escape)", () => this.dialog.close(), {}, icon("cross"))),
+          button("Close (Escape)", () => this.dialog.close(), { autofocus: true }, icon("cross"))),
         button("Previous image", step(-1), { class: "nb-step nb-previous" }, icon("left")),
         button("Next image", step(1), { class: "nb-step nb-next" }, icon("right"))), this.panel);
       gallery.root.append(this.dialog);
@@ -857,9 +857,9 @@
       const { key } = record.card;
       const tick = this.ticks.get(key);
       const [approved, words] = this.decided.get(key) || [];
-      if (place.closest(".nb-card")) record.node.dataset.tick = tick ?? approved ?? "";
+      if (place.closest(".nb-card")) [record.node.dataset.tick, record.node.dataset.decided] = [tick ?? "", approved ?? ""];
       if (!this.keys.has(key)) {
-        place.replaceChildren(...(words ? [h("p", { class: "nb-decided", "data-approved": approved }, icon(approved ? "check" : "cross"), words)] : []));
+        place.replaceChildren(...(words ? [h("p", { class: "nb-decided", "data-approved": String(approved) }, icon(approved ? "check" : "cross"), words)] : []));
         return;
       }
       if (!place.querySelector("button")) {
@@ -1094,7 +1094,7 @@
         shown.map((row) => {
           const bar = h("i", { class: "nb-meter" });
           bar.style.width = `${most ? (100 * row.paid_usd) / most : 0}%`;
-          return [h("th", { scope: "row" }, this.name(head, row.key)), h("td", { class: "nb-number" }, money(row.paid_usd), bar),
+          return [h("th", { scope: "row" }, row.groups ? `${count(row.groups)} others` : this.name(head, row.key)), h("td", { class: "nb-number" }, money(row.paid_usd), bar),
             ...SPEND_COLUMNS.map(([key]) => h("td", { class: "nb-number" }, row[key] ? count(row[key]) : "–"))];
         }), { class: "nb-sums" }));
       if (shown.length < rows.length) {

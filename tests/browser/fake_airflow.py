@@ -164,7 +164,7 @@ def review(keys: list[str], **changes: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Site:
+class FakeAirflow:
     """What the fake answers; a test changes it while the page is open. ``answers`` are the reviews sent so far."""
 
     tasks: list[dict[str, Any]] = field(default_factory=list)
@@ -243,9 +243,9 @@ def _refused(status: int, words: str) -> JSONResponse:
 
 @dataclass(frozen=True)
 class _Routes:
-    """The endpoints over one :class:`Site`."""
+    """The endpoints over one :class:`FakeAirflow`."""
 
-    site: Site
+    site: FakeAirflow
 
     def page(self, request: Request) -> Response:
         """Answer with the shell of a page, as strict about scripts as the real one."""
@@ -307,7 +307,7 @@ class _Routes:
         return JSONResponse(body)
 
 
-def make_app(site: Site) -> Starlette:
+def make_app(site: FakeAirflow) -> Starlette:
     """Build the application; all of it lies below ``site.base``."""
     ends = _Routes(site)
     run = "/api/v2/dags/{dag_id}/dagRuns/{run_id:path}"
@@ -325,7 +325,7 @@ def make_app(site: Site) -> Starlette:
 
 
 @contextmanager
-def serving(site: Site, port: int = 0) -> Iterator[Site]:
+def serving(site: FakeAirflow, port: int = 0) -> Iterator[FakeAirflow]:
     """Serve it on a free port of the loopback until the block ends; ``site.url`` is where, with the base path."""
     server = uvicorn.Server(uvicorn.Config(make_app(site), host="127.0.0.1", port=port, log_level="warning"))
     started = threading.Event()
