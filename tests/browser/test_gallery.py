@@ -321,7 +321,7 @@ def test_the_spend_page(airflow: FakeAirflow, visit: Visit) -> None:
 def test_a_narrow_screen_shows_all_of_it_and_colours_can_be_read(
     airflow: FakeAirflow, visit: Visit, dark: bool
 ) -> None:
-    long = {"label": "x" * 300, "prompt": "y" * 3000, "file": "z" * 200, "model": "m" * 80}
+    long: dict[str, Any] = {"label": "x" * 300, "prompt": "y" * 3000, "file": "z" * 200, "model": "m" * 80}
     airflow.tasks = [
         task("p" * 200, [card(0, **long), failed(1, message="e" * 400), under_way(2), card(3, cost_usd=None)])
     ]
