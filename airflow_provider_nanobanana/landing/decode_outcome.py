@@ -33,8 +33,6 @@ class DecodeLimits:
 
 #: Measured at 20 megapixels: 3.2 s (CMYK, progressive), 490 MiB (lossless WebP of noise, 57 MiB).
 IMAGE_LIMITS: Final = DecodeLimits(cpu_seconds=10, memory=512 * MIB, wall_seconds=60.0)
-#: Beside those of the image: what is made of it for its thumbnail takes 0.3 s at 20 megapixels.
-THUMBNAIL_CPU_SECONDS: Final = 2
 _MORE: Final = MAX_REFERENCE_PIXELS // MAX_PIXELS
 #: Of a reference image of more than 20 megapixels. Measured at 80: 1.25 GiB (WebP).
 LARGE_REFERENCE_LIMITS: Final = DecodeLimits(

@@ -183,14 +183,16 @@ class Decoder:
 
     def _outcome(self, file: BinaryIO, size: int, wanted: int) -> ImageFacts | FittedReference:
         outcome: Outcome
+        again = False
         with self._lock:
-            for again in (False, True):
+            # What is said against an image is said without its thumbnail, which may have been what went wrong.
+            for tried in (wanted, wanted & ~THUMBNAIL):
                 child = self._running()
                 if child is None:
-                    return _inspect_here(file, wanted)
-                # What ended with a thumbnail may have been ended by that.
-                outcome = self._ask(child, file, size, wanted & ~THUMBNAIL if again else wanted, again)
-                if not isinstance(outcome, MachineLacks):
+                    return _inspect_here(file, tried)
+                outcome = self._ask(child, file, size, tried, again=again)
+                again = isinstance(outcome, MachineLacks)
+                if isinstance(outcome, ImageFacts) or not (again or tried & THUMBNAIL):
                     break
         return _facts(outcome)
 
@@ -215,7 +217,7 @@ class Decoder:
         if child is not None:
             child.disown()
 
-    def _ask(self, child: _Child, file: BinaryIO, size: int, wanted: int, again: bool) -> Outcome:
+    def _ask(self, child: _Child, file: BinaryIO, size: int, wanted: int, *, again: bool) -> Outcome:
         try:
             outcome = child.decode(file, size, wanted=wanted, again=again)
         except BaseException:
@@ -518,9 +520,11 @@ def _inspect_here(file: BinaryIO, wanted: int) -> ImageFacts | FittedReference:
     if not wanted & THUMBNAIL:
         return inspect_bytes(data)
     small = SmallPicture()
-    small.read_metadata(data)
-    facts = inspect_bytes(data, small.take)
-    return replace(facts, thumbnail=small.content())
+    with contextlib.suppress(ImageInvalid):
+        small.read_metadata(data)
+        facts = inspect_bytes(data, small.take)
+        return replace(facts, thumbnail=small.content())
+    return inspect_bytes(data)
 
 
 _decoder = Decoder()

@@ -23,7 +23,6 @@ from airflow_provider_nanobanana.landing.decode_outcome import (
     IMAGE_LIMITS,
     LARGE_REFERENCE_LIMITS,
     NO_MEMORY_STATUS,
-    THUMBNAIL_CPU_SECONDS,
     DecodeLimits,
     NotAnImage,
     Outcome,
@@ -101,13 +100,12 @@ def _load_decoders() -> None:
 def _inspect(channel: socket.socket, size: int, wanted: int, small: SmallPicture | None) -> Outcome:
     """Receive a file and decode it within its limits.
 
-    :param small: Takes the decoded picture. That is not the image's fault: it has its own processor time, and gives
-        way where there is too little memory.
+    :param small: Takes the decoded picture, within the same limits; a fault that is found then may be its own.
     """
     before = _address_space()
     # A WebP says its size when its decoder has the memory for all pixels, so the larger limits come first.
     limits = LARGE_REFERENCE_LIMITS if is_reference(wanted) else IMAGE_LIMITS
-    _limit(limits, before, 0 if small is None else THUMBNAIL_CPU_SECONDS)
+    _limit(limits, before)
 
     def narrow(pixels: int) -> None:
         nonlocal limits
@@ -153,9 +151,9 @@ def _decoded(
     return inspect_bytes(held.pop(), small.take)
 
 
-def _limit(limits: DecodeLimits, before: int | None, more_cpu_seconds: int = 0) -> None:
+def _limit(limits: DecodeLimits, before: int | None) -> None:
     """Move this process's own limits on, by what the next file may take."""
-    _soft(resource.RLIMIT_CPU, math.ceil(time.process_time()) + limits.cpu_seconds + more_cpu_seconds)
+    _soft(resource.RLIMIT_CPU, math.ceil(time.process_time()) + limits.cpu_seconds)
     if before is not None:
         _soft(resource.RLIMIT_AS, before + limits.memory)
 

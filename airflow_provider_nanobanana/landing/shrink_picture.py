@@ -1,14 +1,12 @@
 """``SmallPicture``: a decoded picture at the size of a thumbnail; runs in the decoder's process.
 
-It is taken from a picture while that is being checked, so that nothing is decoded twice. Trouble with it leaves it
-empty, and says nothing of the picture.
+It is taken from a picture while that is being checked, so that nothing is decoded twice. Nothing is caught here: what
+goes wrong with it would look like a fault of the picture, so :mod:`decoder` has any fault confirmed without one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import struct
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.landing.picture_metadata import colour_profile, orientation
@@ -29,20 +27,6 @@ _GAP: Final = 2
 #: A colour profile of more bytes is left out: the profiles of screens have some hundred.
 _LONGEST_PROFILE: Final = 4096
 _WITH_PALETTE: Final = {"P": "RGB", "PA": "RGBA", "1": "L"}
-#: What Pillow raises of pictures it cannot convert; the rest ends the process, and the picture is then checked alone.
-_TROUBLE: Final = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 
 class SmallPicture:
@@ -55,32 +39,28 @@ class SmallPicture:
 
     def read_metadata(self, data: bytes) -> None:
         """Take down how the pixels of the file are meant."""
-        with contextlib.suppress(*_TROUBLE):
-            self._turn = orientation(data)
-            self._profile = colour_profile(data)
+        self._turn = orientation(data)
+        self._profile = colour_profile(data)
 
     def take(self, image: Image, image_format: str) -> None:
         """Take the decoded picture at its small size; it stays as it is."""
-        with contextlib.suppress(*_TROUBLE):
-            small = _shrunk(image)
-            if small.mode == "CMYK":
-                small = screen_colours(small, self._profile)
-                self._profile = None
-            # Pillow says the turn of an AVIF, which is no metadata there, as an orientation.
-            turn = image.getexif().get(0x0112, 1) if image_format == "avif" else self._turn
-            self._image = upright(plain_mode(small), turn)
+        small = _shrunk(image)
+        if small.mode == "CMYK":
+            small = screen_colours(small, self._profile)
+            self._profile = None
+        # Pillow says the turn of an AVIF, which is no metadata there, as an orientation.
+        turn = image.getexif().get(0x0112, 1) if image_format == "avif" else self._turn
+        self._image = upright(plain_mode(small), turn)
 
     def content(self) -> bytes:
         """Return it as WebP; nothing where there is none."""
-        with contextlib.suppress(*_TROUBLE):
-            if self._image is not None:
-                buffer = io.BytesIO()
-                profile = self._profile if self._profile and len(self._profile) <= _LONGEST_PROFILE else None
-                options = {"icc_profile": profile} if profile else {}
-                self._image.save(buffer, "webp", quality=_QUALITY, method=_METHOD, **options)
-                if buffer.tell() <= MOST_BYTES:
-                    return buffer.getvalue()
-        return b""
+        if self._image is None:
+            return b""
+        buffer = io.BytesIO()
+        profile = self._profile if self._profile and len(self._profile) <= _LONGEST_PROFILE else None
+        options = {"icc_profile": profile} if profile else {}
+        self._image.save(buffer, "webp", quality=_QUALITY, method=_METHOD, **options)
+        return buffer.getvalue() if buffer.tell() <= MOST_BYTES else b""
 
 
 def _shrunk(image: Image) -> Image:

@@ -30,13 +30,18 @@ _DIGITS: Final = 24
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
+def is_sha256(text: str) -> bool:
+    """Say whether it is a SHA-256 as records have it: 64 hexadecimal digits in lower case."""
+    return _SHA256.fullmatch(text) is not None
+
+
 def thumbnail_name(sha256: str) -> str:
     """Return the file name of an image's thumbnail.
 
-    :param sha256: Of the image, 64 hexadecimal digits in lower case.
+    :param sha256: Of the image.
     :raises ValueError: It is none.
     """
-    if not _SHA256.fullmatch(sha256):
+    if not is_sha256(sha256):
         raise ValueError("no SHA-256")
     return sha256[:_DIGITS] + _SUFFIX
 

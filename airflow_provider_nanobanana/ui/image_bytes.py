@@ -28,6 +28,7 @@ from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.landing.thumbnails import (
     MIME_TYPE,
     THUMBNAILS_FOLDER,
+    is_sha256,
     make_thumbnail,
     thumbnail_name,
 )
@@ -112,22 +113,18 @@ def read_thumbnail(storage: Storage, name: str, sha256: str | None) -> Picture:
     """Return a picture's thumbnail: from memory, from the storage, or made now.
 
     :param storage: As :func:`read_original` takes it, and ``name``.
-    :param sha256: Of the picture, as its record says; None where that is not known.
+    :param sha256: Of the picture, as its record says; without one the picture itself is read each time.
     :raises NotShown: As :func:`read_original`; also of a GIF or AVIF a thumbnail is shown.
     """
     original = None
-    if sha256 is None:
+    if sha256 is None or not is_sha256(sha256):
         original = _content(storage, name)
         sha256 = hashlib.sha256(original).hexdigest()
-    try:
-        thumbnail = thumbnail_name(sha256)
-    except ValueError:
-        raise gone() from None
     # Two destinations share nothing: a record may claim a hash that is another's.
     key = (storage.uri(name), sha256)
     kept = _kept.get(key)
     if kept is None:
-        kept = _stored(storage, thumbnail) or _made(original or _content(storage, name))
+        kept = _stored(storage, thumbnail_name(sha256)) or _made(original or _content(storage, name))
         _kept.put(key, kept)
     if isinstance(kept, NotShown):
         raise NotShown(kept.status, kept.words)

@@ -26,6 +26,7 @@ from airflow_provider_nanobanana.landing import decoder as decoder_module
 from airflow_provider_nanobanana.landing.decode_outcome import IMAGE_LIMITS, MIB, DecodeLimits
 from airflow_provider_nanobanana.landing.decoder import Decoder, decode_file
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, ImageFacts, inspect_bytes
+from airflow_provider_nanobanana.landing.shrink_picture import SmallPicture
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed
 from tests.support.images import FORMATS, picture
 
@@ -589,3 +590,125 @@ def test_nothing_that_a_site_loads_at_start_is_loaded(tmp_path: Path) -> None:
     )
     run(STARTED, PYTHONPATH=f"{tmp_path}{os.pathsep}{REPO}")
     assert len((tmp_path / "seen").read_text().split()) == 1
+
+
+# --- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+def with_thumbnail(decoder: Decoder, data: bytes) -> ImageFacts:
+    return decoder.inspect(io.BytesIO(data), len(data), thumbnail=True)
+
+
+def is_webp(content: bytes) -> bool:
+    return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
+
+
+def test_a_thumbnail_comes_with_the_facts_of_one_decoding(decoder: Decoder) -> None:
+    for image_format in FORMATS:
+        facts = with_thumbnail(decoder, picture(image_format))
+        assert facts == ImageFacts(image_format, 64, 48)  # type: ignore[arg-type]
+        assert is_webp(facts.thumbnail)
+    assert inspect(decoder, PNG).thumbnail == b""
+    assert is_webp(decoder.thumbnail(PNG))
+
+
+def test_what_is_no_image_has_none_and_the_child_stays(decoder: Decoder) -> None:
+    assert inspect(decoder, PNG) == FACTS
+    first = pid(decoder)
+    for data in (b"<html>", PNG[:-50], picture("jpeg")[:-50], b""):
+        with pytest.raises(ImageInvalid):
+            with_thumbnail(decoder, data)
+    with pytest.raises(ImageInvalid):
+        decoder.thumbnail(b"<html>")
+    assert with_thumbnail(decoder, PNG) == FACTS
+    assert pid(decoder) == first
+
+
+TROUBLE = {
+    "dies while it takes it": "child.SmallPicture.take = lambda self, image, kind: os.kill(os.getpid(), 11)",
+    "fails as nobody foresaw": "child.SmallPicture.take = lambda self, image, kind: {}[Exception]()",
+    "dies behind the facts": "child.SmallPicture.content = lambda self: os.kill(os.getpid(), 11)",
+    "ends behind the facts": "child.SmallPicture.content = lambda self: sys.exit(3)",
+    "sends what is none": "child.SmallPicture.content = lambda self: b'<script>' * 9",
+    "sends too much": "child.SmallPicture.content = lambda self: b'RIFF\\0\\0\\0\\0WEBP' + bytes(1 << 20)",
+    "runs out of memory": "child.SmallPicture.take = lambda self, image, kind: (_ for _ in ()).throw(MemoryError())",
+    "stands still": "child.SmallPicture.content = lambda self: time.sleep(600)",
+    "takes for ever": "child.SmallPicture.content = lambda self: [None for _ in iter(int, 1)]",
+}
+
+
+@pytest.mark.parametrize("code", TROUBLE.values(), ids=TROUBLE)
+def test_trouble_with_a_thumbnail_is_none_of_the_image(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, "_THUMBNAIL_SECONDS", 1.0)
+    decoder = Decoder(child(code))
+    try:
+        facts = with_thumbnail(decoder, PNG)
+        assert (facts, facts.thumbnail) == (FACTS, b"")
+        assert inspect(decoder, picture("jpeg")) == ImageFacts("jpeg", 64, 48)
+        facts = with_thumbnail(decoder, PNG)
+        assert (facts, facts.thumbnail) == (FACTS, b"")
+    finally:
+        decoder.close()
+
+
+@LINUX
+def test_a_thumbnail_gives_way_where_there_is_too_little_memory_for_both() -> None:
+    """The picture fits below the limit, and its copy in another mode does not."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(buffer, "png", transparency=(1, 2, 3))
+    data = buffer.getvalue()
+    decoder = Decoder(child("child.IMAGE_LIMITS = DecodeLimits(10, 110 << 20, 60)"))
+    try:
+        facts = with_thumbnail(decoder, data)
+        assert (facts.width, facts.thumbnail) == (4000, b"")
+        assert is_webp(with_thumbnail(decoder, PNG).thumbnail)
+    finally:
+        decoder.close()
+
+
+def test_a_check_that_has_no_time_for_a_thumbnail_is_made_without() -> None:
+    burn = """
+    child.IMAGE_LIMITS = DecodeLimits(1, 512 << 20, 60)
+    real = child.SmallPicture.take
+    def take(self, image, kind):
+        end = time.process_time() + 2.5
+        while time.process_time() < end:
+            pass
+        real(self, image, kind)
+    child.SmallPicture.take = take
+    """
+    decoder = Decoder(child(burn))
+    try:
+        facts = with_thumbnail(decoder, PNG)
+        assert (facts, facts.thumbnail) == (FACTS, b"")
+    finally:
+        decoder.close()
+
+
+def test_what_goes_wrong_with_a_thumbnail_in_this_process_is_none_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise SystemError("tile cannot extend outside image")
+
+    monkeypatch.setattr(SmallPicture, "take", fails)
+    facts = with_thumbnail(Decoder(["/nowhere/python"]), PNG)
+    assert (facts, facts.thumbnail) == (FACTS, b"")
+
+
+def test_a_thumbnail_alone_is_never_made_in_this_process() -> None:
+    decoder = Decoder(["/nowhere/python"])
+    with pytest.raises(StorageFailed, match="makes thumbnails"):
+        decoder.thumbnail(PNG)
+    facts = with_thumbnail(decoder, PNG)
+    assert facts == FACTS and is_webp(facts.thumbnail)
+
+
+def test_a_thumbnail_alone_has_the_limits_of_an_image() -> None:
+    decoder = Decoder(child("child.IMAGE_LIMITS = DecodeLimits(10, 30 << 20, 60)"))
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(buffer, "png")
+    try:
+        with pytest.raises(ImageTooCostly):
+            decoder.thumbnail(buffer.getvalue())
+        assert is_webp(decoder.thumbnail(PNG))
+    finally:
+        decoder.close()
