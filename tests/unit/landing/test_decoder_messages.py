@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.landing.decode_outcome import MachineLacks, NotAnImage, Outcome, TooCostly
-from airflow_provider_nanobanana.landing.decoder_messages import from_json, receive, to_json
+from airflow_provider_nanobanana.landing.decoder_messages import (
+    CHECK,
+    CHECK_REFERENCE,
+    FILE,
+    THUMBNAIL,
+    THUMBNAIL_ALONE,
+    fit_for,
+    formats_of,
+    from_json,
+    has_thumbnail,
+    is_reference,
+    receive,
+    to_json,
+)
+from airflow_provider_nanobanana.landing.fit_reference import FORMATS
 from airflow_provider_nanobanana.landing.image_file import ImageFacts
 
 
@@ -75,3 +89,12 @@ def test_exactly_so_many_bytes_are_received_however_they_come() -> None:
         with pytest.raises(EOFError):
             receive(ours, 1)
         thread.join()
+
+
+def test_what_is_wanted_has_its_own_bits() -> None:
+    with_all = fit_for(FORMATS)
+    assert formats_of(with_all) == FORMATS and is_reference(with_all) and not has_thumbnail(with_all)
+    for wanted in (CHECK | THUMBNAIL, THUMBNAIL_ALONE):
+        assert has_thumbnail(wanted) and not is_reference(wanted) and formats_of(wanted) == ()
+        assert FILE.unpack(FILE.pack(1, wanted)) == (1, wanted)
+    assert is_reference(CHECK_REFERENCE) and not is_reference(CHECK)
