@@ -22,7 +22,7 @@ from airflow_provider_nanobanana.durable.claims import BookEntry, encode_book
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
-from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.image_store import ImageStore, open_storage
 from airflow_provider_nanobanana.landing.reuse import find_existing, find_numbered
 from airflow_provider_nanobanana.landing.storage.base import Storage
 from airflow_provider_nanobanana.landing.storage.object_store import ObjectStorage
@@ -39,6 +39,7 @@ from airflow_provider_nanobanana.toapis.errors import (
 )
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from airflow_provider_nanobanana.toapis.protocol import status_call
+from airflow_provider_nanobanana.ui.image_bytes import NotShown, read_original, read_thumbnail
 from tests.support.claims import BUYER, claim
 from tests.support.create_race import assert_created_once
 from tests.support.images import jpeg_with_provenance, picture
@@ -448,6 +449,36 @@ def test_generate_from_store_to_store_and_a_next_run_that_pays_for_one_change(
     second = generate("second", ["a boat", "a kite", hat])
     assert second.error is None and emulator.ledger()["count"] == 4, "the hat looks different now"
     assert [image["reused"] for image in second.result["images"]] == [True, True, False]
+
+
+@pytest.mark.parametrize("thumbnails", [True, False])
+def test_thumbnails_lie_in_the_store_and_what_is_missing_is_made_of_the_picture(
+    bucket: Bucket, emulator: Emulator, thumbnails: bool
+) -> None:
+    run = generate("first", ["a kite"], thumbnails=thumbnails)
+    (image,) = run.result["images"]
+    key = f"out/.nanobanana/thumbs/{image['sha256'][:24]}.webp"
+    assert bucket.keys().count(key) == int(thumbnails)
+    storage = open_storage(f"s3://store@{BUCKET}/out")
+    name = image["uri"].rpartition("/")[2]
+    small = read_thumbnail(storage, name, image["sha256"])
+    assert small.content[8:12] == b"WEBP"
+    if thumbnails:
+        assert small.content == bucket.get(key) and bucket.content_type(key) == "image/webp"
+    assert hashlib.sha256(read_original(storage, name).content).hexdigest() == image["sha256"]
+    for missing in ("nothing.png", "../out/" + name, ".nanobanana/quarantine/nothing.png"):
+        with pytest.raises(NotShown) as error:
+            read_original(storage, missing)
+        assert error.value.status == 404
+
+
+@pytest.mark.parametrize(
+    "destination", [f"s3://nobody@{BUCKET}/out", "s3://store@no-such-bucket/out", "gs://pictures/out"]
+)
+def test_a_store_that_the_api_server_cannot_read_is_said_in_fixed_words(bucket: Bucket, destination: str) -> None:
+    with pytest.raises(NotShown) as error:
+        read_original(open_storage(destination), "a.png")
+    assert (error.value.status, error.value.words) == (502, "The api-server cannot read this store.")
 
 
 def test_a_new_version_lies_beside_the_first_in_a_store(bucket: Bucket, emulator: Emulator) -> None:

@@ -15,7 +15,6 @@ import fsspec
 import pytest
 from PIL import Image
 
-from airflow_provider_nanobanana.landing import thumbnails
 from airflow_provider_nanobanana.landing.image_store import ImageStore, open_storage
 from airflow_provider_nanobanana.landing.shrink_picture import MOST_BYTES
 from airflow_provider_nanobanana.landing.storage.base import Storage
@@ -145,8 +144,8 @@ def secret(tmp_path: Path) -> Path:
     [
         "", ".", "..", "../secret/a.png", "sub/../../secret/a.png", "/secret/a.png", "//secret/a.png", "sub//a.png",
         "./../secret/a.png", "..\\secret\\a.png", "a.png\0", "../secret/a.png\0.png", "sub/", "sub",
-        "%2e%2e/secret/a.png", ".nanobanana/../../secret/a.png", "sub/./a.png", "\n", "x" * 300, "a/" * 3000 + "a.png", "\udc80.png",
-        "~/a.png",
+        "%2e%2e/secret/a.png", ".nanobanana/../../secret/a.png", "sub/./a.png", "\n", "x" * 300, "a/" * 3000 + "a.png",
+        "\udc80.png", "~/a.png",
     ],
 )  # fmt: skip
 def test_no_name_leads_out_of_the_destination(tmp_path: Path, secret: Path, name: str) -> None:
@@ -349,8 +348,3 @@ def test_what_is_kept_is_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyP
     assert there() == ["a", "b", "e"]
     kept.put(("a", ""), bytes(101))
     assert there() == []
-
-
-def test_they_are_made_in_the_child_process_alone() -> None:
-    assert image_bytes.make_thumbnail is thumbnails.make_thumbnail
-    assert not hasattr(image_bytes, "Image")
