@@ -10,7 +10,7 @@ from typing import Final
 
 #: Each is a module of ``cli`` with ``PURPOSE`` (a line of help), ``add_arguments(parser)`` and ``run(options)``, which
 #: returns the exit status. They import nothing heavy at their top: all of them are loaded for ``--help``.
-COMMANDS: Final = ("check", "reject", "spend")
+COMMANDS: Final = ("check", "ledger", "reject", "spend")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -68,6 +68,7 @@ class TaskLedger:
     :param state: Airflow's word for where the task instance stands; None for none.
     :param survives: Whether the records outlive a try (Airflow 3.3 and later).
     :param stop_reason: Why the last attempt bought nothing more; empty where it did.
+    :param unreadable: Whether there are records that cannot be understood: then nothing is known.
     :param skipped: What could not be read, in words.
     """
 
@@ -79,6 +80,7 @@ class TaskLedger:
     state: str | None = None
     survives: bool = True
     stop_reason: str = ""
+    unreadable: bool = False
     skipped: Sequence[str] = field(default_factory=tuple)
 
 
@@ -188,6 +190,8 @@ def _open_state(row: LedgerRow, now: float) -> tuple[str, str]:
     """Return where an image stands that neither landed nor failed."""
     record = row.entry.record
     if record is not None and record.image_task_id is not None:
+        if row.image is not None and row.image.single:
+            return "bought", "bought; the tasks behind this one wait for it and land it"
         by = ", bought by somebody else" if row.entry.shared else ""
         old = now - (row.entry.submitted_at or record.may_have_left_at) > LINK_LIFETIME_SECONDS
         return "under way", f"under way{by}{'; its link may have expired' if old else ''}"
@@ -195,8 +199,7 @@ def _open_state(row: LedgerRow, now: float) -> tuple[str, str]:
         return "may be bought", "may be bought: a submit may have left, and no answer to it is on record"
     seen = row.image.claim if row.image is not None else None
     if seen is not None and isinstance(seen.claim, Claim):
-        own = row.image is not None and seen.claim.by.is_same_task_instance(row.image.buyer)
-        return "claimed", f"not submitted as far as is known; claimed by {'this task' if own else seen.claim.by}"
+        return "claimed", f"not submitted as far as is known; claimed by {seen.whose or 'this task'}"
     return "not submitted", "not submitted"
 
 
@@ -237,6 +240,12 @@ def _summary(ledger: TaskLedger, told: Sequence[_Told]) -> Iterator[str]:
     state = f" It is {ledger.state}." if ledger.state else ""
     tries = f"Try {counts.try_number:,} was the last one; Airflow retries up to try {counts.max_tries + 1:,}."
     yield f"{'It has not run yet.' if not counts.try_number else tries}{state}"
+    if ledger.unreadable:
+        yield (
+            "Its records are there and cannot be understood, so nothing is known of what was bought. A retry, or a "
+            "clear, fails before it buys anything."
+        )
+        return
     if not told:
         yield "Nothing is on record: no image task was bought, as far as is known."
         return

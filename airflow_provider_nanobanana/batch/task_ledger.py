@@ -36,6 +36,7 @@ class TaskFacts:
     :param try_number: Of the try that is at work, or was last; 0 before the first.
     :param retries: The task's own; None where they are not known.
     :param survives: Whether its records outlive a try (Airflow 3.3 and later).
+    :param names_others: Whether tasks of other DAGs may be named to whoever reads this.
     """
 
     dag_id: str
@@ -47,6 +48,7 @@ class TaskFacts:
     retries: int | None = None
     state: str | None = None
     survives: bool = True
+    names_others: bool = True
 
 
 @dataclass
@@ -83,7 +85,7 @@ def read_task_ledger(
         items, former, _ = unpack(snapshot.content, None) if snapshot is not None else ([], [], {})
     except TransientFailure as failure:
         counts = TryCounts(task.try_number, task.max_tries, task.max_tries if task.retries is None else task.retries)
-        return TaskLedger(source, "generate", counts, state=task.state, skipped=[failure.message])
+        return TaskLedger(source, "generate", counts, state=task.state, unreadable=True, skipped=[failure.message])
     retries = task.retries if task.retries is not None else snapshot.retries if snapshot else task.max_tries
     counts = TryCounts(task.try_number, task.max_tries, retries)
     whole = TaskLedger(source, "generate", counts, state=task.state, survives=task.survives)
@@ -149,15 +151,20 @@ def _wanted(image: WantedImage, item: BatchItem, task: TaskFacts, there: _Destin
         image,
         identity=SubmissionIdentity((), item.fingerprint, item.key),
         entry=found,
-        claim=None if claim is None else _seen(claim, now),
+        claim=None if claim is None else _seen(claim, task, now),
         in_place=None if there.present is None else stem in there.present,
         in_quarantine=item.stem() in there.held,
         buyer=_buyer(claim, task),
     )
 
 
-def _seen(claim: OpenClaim, now: float) -> ClaimSeen:
-    return ClaimSeen(claim.claim, claim.book, claim.task_age(now))
+def _seen(claim: OpenClaim, task: TaskFacts, now: float) -> ClaimSeen:
+    made = claim.claim
+    whose = "somebody"
+    if isinstance(made, Claim):
+        own = made.by.is_same_task_instance(_buyer(claim, task))
+        whose = "" if own else str(made.by) if task.names_others else "another task"
+    return ClaimSeen(made, claim.book, claim.task_age(now), whose)
 
 
 def _buyer(claim: OpenClaim | None, task: TaskFacts) -> Buyer:
@@ -177,7 +184,7 @@ def _loose_claims(claims: Mapping[str, OpenClaim], known: set[str], task: TaskFa
     """Return the open claims of the task instance on files that its ledger does not know."""
     return [
         LooseClaim(
-            stem, _seen(claim, now), claim.book.detail if claim.book and claim.book.outcome == "bought" else None
+            stem, _seen(claim, task, now), claim.book.detail if claim.book and claim.book.outcome == "bought" else None
         )
         for stem, claim in claims.items()
         if stem not in known

@@ -73,11 +73,12 @@ def outlook(
     return Outlook(retry=claim_course(facts(clear=False), now), clear=claim_course(facts(clear=True), now))
 
 
-def claim_course(facts: ClaimFacts, now: float) -> Course:
+def claim_course(facts: ClaimFacts, now: float, whose: str = "") -> Course:
     """Return what an attempt does about an image whose claims it goes by; what has to be asked is not known yet.
 
     :param facts: As the attempt finds them when it begins.
     :param now: Epoch seconds.
+    :param whose: Who made the claim, in words, where that is somebody else.
     """
     decision = decide_claim(facts, now)
     if decision.action is not ClaimAction.LOOK_UP:
@@ -88,7 +89,7 @@ def claim_course(facts: ClaimFacts, now: float) -> Course:
         condition: _ends(replace(facts, lookup=lookup), now)
         for condition, lookup in answers(decision.target, submitted_at, now).items()
     }
-    return asks(courses, "" if facts.own or not isinstance(top, Claim) else str(top.by))
+    return asks(courses, whose)
 
 
 def _ends(facts: ClaimFacts, now: float) -> Course:

@@ -85,11 +85,13 @@ class ClaimSeen:
     """The newest claim on a file, as it was found beside it.
 
     :param age: Seconds for which a task takes it to have been there.
+    :param whose: Who made it, in words; empty where that is the task instance itself.
     """
 
     claim: Claim | Damaged
     book: BookEntry | None = None
     age: float = 0.0
+    whose: str = ""
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ class _Way:
             lookup=looked_up if looked_up is not None and looked_up.image_task is None else None,
             ids_resolve=image.ids_resolve,
         )
-        return claim_course(claim, self.now)
+        return claim_course(claim, self.now, seen.whose)
 
 
 def _found(facts: ReconcileInput) -> ImageTask | None:

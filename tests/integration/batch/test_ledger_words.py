@@ -12,7 +12,6 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
