@@ -1,4 +1,4 @@
-"""What the ledger says of a retry and a clear is what a retry and a clear then do, whatever was killed or failed before.
+"""What the ledger says of a retry and a clear is what they then do, whatever was killed or failed before.
 
 Random histories of one task instance, some beside another run that wants the same files; then its ledger is put into
 words, and the next attempt is made. Each image is bought, used or left as its words said.
@@ -67,7 +67,7 @@ class World:
         self.attempt()
         for _ in range(self.dice.randrange(4)):
             acts = [self.attempt, self.fail, self.refuse, self.wait, self.lose_file, self.clear, self.other, self.slow]
-            self.dice.choice(acts)()
+            self.dice.choice([*acts, self.see_the_end])()
 
     def note(self, what: str) -> None:
         self.happened.append(what)
@@ -77,6 +77,13 @@ class World:
         run = (batch or self.batch).attempt(requests=REQUESTS, crash_at=crash)
         self.date_claims()
         self.note(f"attempt of {(batch or self.batch).run_id}, crash at {crash}: {run.error or 'no error'}"[:160])
+
+    def see_the_end(self) -> None:
+        """Something ends at the service, and an attempt sees how."""
+        self.dice.choice([self.fail, self.refuse, self.wait])()
+        run = self.batch.attempt(requests=REQUESTS)
+        self.note(f"a whole attempt: {run.error or 'no error'}"[:160])
+        self.date_claims()
 
     def date_claims(self) -> None:
         """Let what was claimed be as old as the clock of the test says."""
@@ -179,6 +186,24 @@ def test_the_words_come_true(quick: GenerateTask, monkeypatch: pytest.MonkeyPatc
     seed = random.randrange(1_000_000)
     for number in range(HISTORIES):
         check_one_history(batch, random.Random(f"{seed}/{number}"), f"{seed}/{number}", late)
+
+
+def test_what_is_in_quarantine_stays_there(quick: GenerateTask) -> None:
+    """The pictures here are smaller than was asked for."""
+    batch = quick
+    batch.options = {"on_suspect": "quarantine"}
+    batch.attempt(requests=REQUESTS)
+    assert batch.charges == len(REQUESTS)
+    for row in ledger_words(read(batch), batch.clock.now)["rows"]:
+        assert row["state"].startswith("in quarantine"), row
+        assert row["retry"] == row["clear"] and row["retry"].startswith("leaves it in quarantine and buys nothing")
+    batch.attempt(requests=REQUESTS)
+    batch.clear()
+    batch.attempt(requests=REQUESTS)
+    assert (batch.charges, batch.files) == (len(REQUESTS), [])
+    batch.options = {"on_suspect": "warn"}
+    batch.attempt(requests=REQUESTS)
+    assert (batch.charges, len(batch.files)) == (len(REQUESTS), len(REQUESTS))
 
 
 def check_one_history(batch: GenerateTask, dice: random.Random, seed: str, late: int) -> None:
