@@ -24,7 +24,17 @@ from airflow_provider_nanobanana.batch.spend_records import (
     booked_record,
     manifest_records,
 )
-from airflow_provider_nanobanana.durable.claims import BOOKS_FOLDER, MOST_BOOK_BYTES, Book, read_book
+from airflow_provider_nanobanana.durable.claims import (
+    BOOKS_FOLDER,
+    CLAIMS_FOLDER,
+    MOST_BOOK_BYTES,
+    Book,
+    Claim,
+    claim_name,
+    parse_claim,
+    read_book,
+)
+from airflow_provider_nanobanana.durable.claims import MOST_BYTES as MOST_CLAIM_BYTES
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.storage.read_ahead import read_files
 from airflow_provider_nanobanana.toapis.errors import StorageFailed
@@ -42,16 +52,20 @@ class Place:
 
     :param books: When each book was written, by name, as the storage says it; manifests likewise.
     :param by_task_instance: Those that were read.
+    :param only_try: The number of the try that a manifest is of, by task instance, where it sums up no other.
     :param growing: Names of those whose task has not finished its work.
     :param reused: Hashes of task instance and stem: what manifests say was in place, and not paid by them.
+    :param remembered: The same of what they paid for, and name no image task of.
     """
 
     storage: Storage
     books: Mapping[str, float | None]
     manifests: Mapping[str, float | None]
     by_task_instance: dict[TaskInstance, str] = field(default_factory=dict)
+    only_try: dict[TaskInstance, int] = field(default_factory=dict)
     growing: set[str] = field(default_factory=set)
     reused: set[int] = field(default_factory=set)
+    remembered: set[int] = field(default_factory=set)
 
     @property
     def uri(self) -> str:
@@ -168,9 +182,12 @@ class SpendReader:
         self._shared.add(found.shared)
         if place.books:
             place.by_task_instance[found.task_instance] = name
+            if found.only_try is not None:
+                place.only_try[found.task_instance] = found.only_try
             if not found.finished:
                 place.growing.add(name)
             place.reused.update(hash((found.task_instance, stem)) for stem in found.reused)
+            place.remembered.update(hash((found.task_instance, stem)) for stem in found.remembered)
 
     def _of_books(self, place: Place) -> Iterator[SpendRecord]:
         folder = place.book_folder
@@ -191,7 +208,8 @@ class SpendReader:
     def _unreported(self, place: Place, name: str, book: Book, bought: Mapping[str, str]) -> Iterator[SpendRecord]:
         """Yield those purchases of a book that are in no manifest's sum.
 
-        A task instance's manifest sums up all that it had paid by then, also for image tasks that it does not name.
+        A task instance's manifest sums up all that it had paid by then, also for image tasks that it does not name; one
+        that remembers no earlier try sums up of those what it found in place.
 
         :param bought: Image task ids by claim, of which no manifest names any.
         """
@@ -199,14 +217,31 @@ class SpendReader:
         task_instance = (by.dag_id, by.run_id, by.task_id, by.map_index)
         written_at = self._modified(place.book_folder, name)
         summed_up = self._has_summed_up(place, task_instance, written_at)
+        of_earlier_try = by.try_number < place.only_try.get(task_instance, 0)
         base = SpendRecord("booked", "", place.uri, *task_instance)
         for claim, image_task_id in bought.items():
             stem = claim.rpartition(".g")[0]
             # A run that was made again writes the manifest anew, and knows nothing of what it paid before; one of
             # another installation may have the same names, and so the same manifest.
-            forgotten = hash((task_instance, stem)) in place.reused or image_task_id in self._shared
-            if forgotten or not summed_up:
+            file = hash((task_instance, stem))
+            forgotten = file not in place.remembered and (file in place.reused or image_task_id in self._shared)
+            left_out = of_earlier_try and file not in place.remembered and not self._was_refunded(place, claim)
+            if forgotten or not summed_up or left_out:
                 yield booked_record(image_task_id, stem, book.models.get(claim, ""), at=written_at, base=base)
+
+    def _was_refunded(self, place: Place, claim: str) -> bool:
+        """Whether what a claim bought was refunded, by the word of the claim that follows it."""
+        stem, _, number = claim.rpartition(".g")
+        folder = place.storage.below(f"{RESERVED}/{CLAIMS_FOLDER}")
+        following = int(number) + 1 if number.isdecimal() and len(number) < 7 else 0
+        name = f"{claim_name(stem, following)}.json"
+        try:
+            content = folder.read(name, MOST_CLAIM_BYTES)
+        except StorageFailed as failure:
+            self._skip(folder.uri(name), failure.message)
+            return False
+        next_claim = None if content is None else parse_claim(content, stem=stem, digest=None, n=following)
+        return isinstance(next_claim, Claim) and next_claim.because == "failed"
 
     def _has_summed_up(self, place: Place, task_instance: TaskInstance, written_at: float | None) -> bool:
         """Whether a task instance has written its manifest since a moment by the store's clock."""

@@ -48,16 +48,22 @@ class ManifestRecords:
 
     :param records: Of every entry that could be understood.
     :param reused: The stems of files that it found in place and says it paid nothing for.
+    :param remembered: The stems of files that it paid for in an earlier try, of which it knows no more than that: it
+        names no image task (before Airflow 3.3).
     :param shared: Ids of image tasks that somebody else bought.
     :param damaged: How many entries could not be understood.
+    :param only_try: The number of the try whose purchases alone it sums up, beside images in place (before Airflow
+        3.3, from the second try on); None where it sums up those of all tries.
     :param finished: Whether its task's work was over: otherwise its task may have bought more since.
     """
 
     records: list[SpendRecord]
     task_instance: TaskInstance
     reused: frozenset[str]
+    remembered: frozenset[str]
     shared: frozenset[str]
     damaged: int
+    only_try: int | None = None
     finished: bool = True
 
 
@@ -77,9 +83,21 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
     # Of what has no time of its own, the day is about that of the others, else that on which it was told.
     latest = max((record.day for record in records), default="") or _day(content.get("written_at"))
     records = [record if record.day else replace(record, day=latest) for record in records]
-    reused, shared = frozenset(entries.reused), frozenset(entries.shared)
-    finished = content.get("finished") is not False
-    return ManifestRecords(records, entries.task_instance, reused, shared, entries.damaged, finished)
+    return ManifestRecords(
+        records,
+        entries.task_instance,
+        reused=frozenset(entries.reused),
+        remembered=frozenset(entries.remembered),
+        shared=frozenset(entries.shared),
+        damaged=entries.damaged,
+        only_try=_only_try(content),
+        finished=content.get("finished") is not False,
+    )
+
+
+def _only_try(content: Mapping[str, Any]) -> int | None:
+    number = content.get("try_number")
+    return number if content.get("all_tries") is False and isinstance(number, int) else None
 
 
 def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:
@@ -138,6 +156,7 @@ class _Entries:
         #: The fields that all records of the manifest have in common.
         self._who = (destination, *self.task_instance)
         self.reused: set[str] = set()
+        self.remembered: set[str] = set()
         self.shared: set[str] = set()
         self.damaged = 0
 
@@ -196,6 +215,8 @@ class _Entries:
         elif entry.get("shared") is True:
             outcome = "shared"
             self.shared.add(_text(entry.get("id")))
+        elif not entry.get("id") and self._paid(entry):
+            self.remembered.add(_stem(entry))
         return self._record(outcome, entry, self._paid(entry), day)
 
     def _failure(self, entry: Mapping[str, Any]) -> SpendRecord:

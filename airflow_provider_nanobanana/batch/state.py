@@ -112,6 +112,8 @@ class BatchState:
         self.looked_up: set[str] = set()
         self.never_sent: set[str] = set()
         self._to_rebuy: set[str] = set()
+        #: Image tasks that are paid and in no metric yet, by item key: they count when their image lands, or is lost.
+        self._uncounted: dict[str, str] = {}
         self._former = {item.key for item in self.former_items}
         self._failures_logged = 0
         records = (entry.record for _, entry in self.ledger.items() if entry.shared)
@@ -275,6 +277,9 @@ class BatchState:
         """
         self.costs.observe(item, image_task.id, image_task, "shared" if shared else "ours")
         self.costs.release(item)
+        former = self._uncounted.pop(item.key, image_task.id)
+        if former != image_task.id:
+            _count_paid(self, item, self.costs.ledger_fields(item, former)["cost"])
         if shared and image_task.id not in self._known_shared:
             self._known_shared.add(image_task.id)
             metrics.count("shared", **_tags(self, item))
@@ -436,6 +441,9 @@ class BatchState:
         """
         if rebuy:
             self._to_rebuy.add(item.key)
+        entry, image_task_id = self.entry(item), self.image_task_id(item)
+        if image_task_id is not None and entry.stored is None and not entry.shared and not _is_counted(entry.error):
+            self._uncounted[item.key] = image_task_id
         self.ledger.update(item.key, status="open", stored=None, error=None, submitted_at=None)
 
     def kill(self) -> list[str]:
@@ -605,11 +613,26 @@ def _count_ended(state: BatchState, item: BatchItem) -> None:
         return
     else:
         metrics.count("failed", **tags, code=metrics.code_tag(entry.error.code))
-        if entry.error.retryable and entry.error.code != EXPIRED.code:
+        if not _is_counted(entry.error):
             return
-    _count_micros("cost_micro_usd", entry.cost, tags)
-    if not entry.shared:
-        _count_micros("paid_micro_usd", entry.cost, tags)
+    if entry.shared:
+        _count_micros("cost_micro_usd", entry.cost, tags)
+    else:
+        _count_paid(state, item, entry.cost)
+
+
+def _is_counted(error: ItemError | None) -> bool:
+    """Whether what an item has cost is counted when it ends so; None stands for one that has not ended."""
+    if error is None or error.code in NOT_READY_CODES:
+        return False
+    return not error.retryable or error.code == EXPIRED.code
+
+
+def _count_paid(state: BatchState, item: BatchItem, usd: float | None) -> None:
+    """Count what this task instance has paid for an image of an item."""
+    tags = _tags(state, item)
+    _count_micros("cost_micro_usd", usd, tags)
+    _count_micros("paid_micro_usd", usd, tags)
 
 
 def _count_suspect(state: BatchState, item: BatchItem, codes: Iterable[str]) -> None:

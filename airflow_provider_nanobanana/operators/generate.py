@@ -577,7 +577,7 @@ def _growing_manifest(context: Context, state: BatchState, *, resumed: bool) -> 
         if report is None:
             return None
         now = state.session.clock()
-        return report.manifest(run=manifest.run, destination=store.uri(""), now=now, finished=False)
+        return report.manifest(run=_run_names(manifest, state), destination=store.uri(""), now=now, finished=False)
 
     no_book_written = nullcontext if state.claims is None else state.claims.no_book_written
     written = state.progress() if resumed else None
@@ -614,7 +614,7 @@ def _report(
     result = report.result(manifest.uri)
     push_result(context, operator, result)
     now = state.session.clock()
-    unwritten = manifest.write(report.manifest(run=manifest.run, destination=store.uri(""), now=now))
+    unwritten = manifest.write(report.manifest(run=_run_names(manifest, state), destination=store.uri(""), now=now))
     if unwritten is not None:
         result = {**result, "manifest": None}
         push_result(context, operator, result)
@@ -633,6 +633,11 @@ def _report(
     if error is None and report.failed:
         log.warning("Going on without:\n%s", report.failure_table())
     return result, with_manifest_error(error, unwritten, f"Images in place: {result['count']:,}")
+
+
+def _run_names(manifest: TaskManifest, state: BatchState) -> dict[str, Any]:
+    """Return what names the task instance in its manifest, the try, and whether the sums are of all tries."""
+    return {**manifest.run, "try_number": state.attempt.try_number, "all_tries": state.ledger.complete}
 
 
 def _is_partial_enough(allow_partial: AllowPartial, error: errors.ToApisError, context: Context) -> bool:

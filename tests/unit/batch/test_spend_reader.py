@@ -13,7 +13,7 @@ from airflow_provider_nanobanana.batch.spend import SpendRecord, summarise
 from airflow_provider_nanobanana.batch.spend_reader import SpendReader, list_place
 from airflow_provider_nanobanana.durable.claims import BookEntry, Buyer
 from airflow_provider_nanobanana.landing.image_store import open_storage
-from tests.support.claims import BUYER, write, write_book
+from tests.support.claims import BUYER, claim, write, write_book, write_claim
 
 STEM = "hero-5f0c6e9a1b"
 CLAIM = f"{STEM}.g0"
@@ -197,3 +197,41 @@ def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
 
 def test_a_place_where_nothing_is_has_no_records(tmp_path: Path) -> None:
     assert read(tmp_path / "nowhere") == ([], [])
+
+
+# --- before Airflow 3.3: a try remembers no earlier one ------------------------------------------------------------
+
+OTHER = "boat-5f0c6e9a1b"
+
+
+def second_try(folder: Path, *images: Any) -> None:
+    """Write the manifest of a second try that has no memory of the first."""
+    os.utime(write_manifest(folder, *images, try_number=2, all_tries=False), AFTER)
+
+
+def test_what_an_earlier_try_bought_and_the_last_one_does_not_name_counts_by_its_book(tmp_path: Path) -> None:
+    """The task was cleared with another list."""
+    os.utime(write_book(tmp_path, {f"{OTHER}.g0": BookEntry("bought", "tsk_0")}), BEFORE)
+    second_try(tmp_path, image("tsk_1"))
+    both = {"paid_usd": 0.05, "of_which_listed_usd": 0.025, "bought": 1, "booked": 1}
+    assert totals(tmp_path) == both
+    of_this_try = Buyer(**{**BUYER.model_dump(by_alias=True), "try": 2})
+    os.utime(write_book(tmp_path, {f"{OTHER}.g1": BookEntry("bought", "tsk_2")}, "d" * 32, of_this_try), BEFORE)
+    assert totals(tmp_path) == both, "a try sums up all that it paid itself"
+
+
+def test_an_image_in_place_that_an_earlier_try_paid_for_counts_once(tmp_path: Path) -> None:
+    os.utime(write_book(tmp_path, {CLAIM: BookEntry("bought", "tsk_0")}), BEFORE)
+    second_try(tmp_path, image(None))
+    assert totals(tmp_path) == ONE
+    other = image("tsk_0", 0.0, shared=True)
+    write_manifest(tmp_path, other, name="manifest-other", run_id="tuesday")
+    assert totals(tmp_path) == {**ONE, "shared": 1}, "also when another run shares it"
+
+
+@pytest.mark.parametrize(("because", "booked"), [("failed", 0), ("expired", 1)])
+def test_what_an_earlier_try_bought_and_was_refunded_costs_nothing(tmp_path: Path, because: str, booked: int) -> None:
+    os.utime(write_book(tmp_path, {CLAIM: BookEntry("bought", "tsk_0")}), BEFORE)
+    write_claim(tmp_path, claim(n=1, because=because))
+    second_try(tmp_path, image("tsk_1"))
+    assert totals(tmp_path).get("booked", 0) == booked
