@@ -24,8 +24,6 @@
     return node;
   };
   const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-  const svg = (tag, attributes, ...children) =>
-    fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
   const ICONS = {
     check: "M4 12.5 9.5 18 20 6.5",
     cross: "M6 6 18 18M18 6 6 18",
@@ -36,8 +34,10 @@
     warning: "M12 4 21 20H3ZM12 10V14.5M12 17V17.5",
     search: "M10.5 4A6.5 6.5 0 1 1 10.5 17 6.5 6.5 0 0 1 10.5 4M15.5 15.5 20 20",
   };
-  const icon = (name) =>
-    svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true", class: "nb-icon" }, svg("path", { d: ICONS[name] }));
+  const icon = (name) => {
+    const [drawing, path] = ["svg", "path"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+    return fill(drawing, { viewBox: "0 0 24 24", "aria-hidden": "true", class: "nb-icon" }, [fill(path, { d: ICONS[name] }, [])]);
+  };
   const button = (words, onclick, attributes, ...children) => {
     const label = children.length ? words : null;
     return h("button", { type: "button", "aria-label": label, onclick, ...attributes }, label ? children : words);
@@ -113,24 +113,6 @@
     };
   };
 
-  /** What all views have: a root, an Airflow, and requests that end with it. */
-  class View {
-    constructor(root, props) {
-      this.root = root;
-      this.props = props;
-      this.site = props.site;
-      this.aborter = new AbortController();
-    }
-
-    ask(url) {
-      return ask(url, { signal: this.aborter.signal });
-    }
-
-    close() {
-      this.aborter.abort();
-    }
-  }
-
   // --- cards --------------------------------------------------------------------------------------------------------
 
   const KINDS = {
@@ -202,15 +184,16 @@
       h("p", { class: "nb-name" }, h("span", { dir: "auto" }, title(card)), record.mapped && h("span", { class: "nb-muted" }, record.mapped)),
       h("p", { class: "nb-prompt", dir: "auto" }, card.prompt),
       h("p", { class: "nb-facts" }, h("span", null, [pixels(card), card.model].filter(Boolean).join(" · ")), h("b", null, price(card))),
-      card.kind === "quarantined" && h("p", { class: "nb-why", dir: "auto" }, `In quarantine: ${card.message || card.code || ""}`),
+      card.kind === "quarantined" && card.key && h("p", { class: "nb-why", dir: "auto" }, `In quarantine: ${card.message || card.code || ""}`),
       flagList(card));
   };
 
   // --- gallery ------------------------------------------------------------------------------------------------------
 
-  class Gallery extends View {
+  class Gallery {
     constructor(root, props) {
-      super(root, props);
+      [this.root, this.props, this.site] = [root, props, props.site];
+      this.aborter = new AbortController(); // ends what is asked for when the gallery is closed
       this.scope = props.taskId ? { task_id: props.taskId, map_index: mapIndexOf(props.mapIndex) } : {};
       this.windows = []; // answers, one after the other
       this.records = new Map(); // by uid: a card, its task, its node
@@ -247,8 +230,12 @@
       document.addEventListener("visibilitychange", onVisible, { signal: this.aborter.signal });
     }
 
+    ask(url) {
+      return ask(url, { signal: this.aborter.signal });
+    }
+
     close() {
-      super.close();
+      this.aborter.abort();
       clearTimeout(this.timer);
       this.watcher.disconnect();
     }
@@ -441,8 +428,7 @@
       this.heading = h("div", { class: "nb-heading" });
       this.notes = h("div");
       this.grid = h("ul", { class: "nb-grid", role: "list", "aria-label": `Images of ${taskId}. Arrow keys move, Enter opens.` });
-      this.ledger = new Ledger(gallery, taskId);
-      this.node = h("section", { class: "nb-section" }, this.heading, this.notes, this.grid, this.ledger.node);
+      this.node = h("section", { class: "nb-section" }, this.heading, this.notes, this.grid);
       gallery.list.append(this.node);
     }
 
@@ -469,8 +455,8 @@
       }
       while (grid.children.length > records.length) grid.lastChild.remove();
       grid.style.setProperty("--nb-frame", usualRatio(records));
-      this.ledger.mapIndex = first;
-      this.ledger.node.hidden = tasks.length > 1; // the page of a mapped instance has its own
+      this.ledger ??= this.node.appendChild(ledger(gallery, taskId, first));
+      this.ledger.hidden = tasks.length > 1; // the page of a mapped instance has its own
     }
 
     /** The record of a card, with the node that it had if nothing of it changed. */
@@ -895,21 +881,13 @@
 
   const LEDGER_HEADS = ["Image", "State", "Image task", "Paid", "Money", "A retry", "A clear"];
 
-  /** The ledger of a task instance in words, fetched when it is opened. */
-  class Ledger {
-    constructor(gallery, taskId) {
-      this.gallery = gallery;
-      this.taskId = taskId;
-      this.content = h("div");
-      this.node = h("details", { class: "nb-ledger", ontoggle: () => this.node.open && this.load() },
-        h("summary", null, "Ledger: what is paid, what a retry and a clear would do"), this.content);
-    }
-
-    async load() {
-      const { gallery: { site, props }, taskId, content } = this;
-      const asked = { run_id: props.runId, task_id: taskId, map_index: this.mapIndex };
+  /** The ledger of a task instance in words, fetched whenever it is opened. */
+  const ledger = (gallery, taskId, mapIndex) => {
+    const content = h("div");
+    const load = async () => {
+      const asked = { run_id: gallery.props.runId, task_id: taskId, map_index: mapIndex };
       try {
-        const { summary, rows, source: read, skipped } = await this.gallery.ask(site.own("ledger", asked, props.dagId));
+        const { summary, rows, source: read, skipped } = await gallery.ask(gallery.site.own("ledger", asked, gallery.props.dagId));
         const cells = rows.map((row) => [
           rowHead(row.label), row.state, h("td", null, h("code", null, row.image_task_id)),
           number(typeof row.paid_usd === "number" && money(row.paid_usd)), row.money, row.retry, row.clear,
@@ -920,8 +898,10 @@
       } catch (error) {
         content.replaceChildren(failure(error.message));
       }
-    }
-  }
+    };
+    return h("details", { class: "nb-ledger", ontoggle: ({ target }) => target.open && load() },
+      h("summary", null, "Ledger: what is paid, what a retry and a clear would do"), content);
+  };
 
   // --- spend --------------------------------------------------------------------------------------------------------
 
@@ -929,105 +909,86 @@
   const MORE_COUNTS = [["missing", "Not in place"], ["booked", "In no manifest yet"], ["unpriced", "Price not known"]];
   const SPEND_TABLES = [["dag", "DAG"], ["model", "Model"], ["run", "DAG run"], ["day", "Day"]];
 
-  class Spend extends View {
-    constructor(root, props) {
-      super(root, props);
-      this.load();
+  const showSpend = async (root, { site }) => {
+    root.replaceChildren(h("h1", null, "Image spend"), h("p", { class: "nb-status", role: "status" }, "Adding up …"));
+    try {
+      const data = await ask(site.own("spend", {}));
+      showMonth(root, site, data, data.months[0]);
+    } catch (error) {
+      root.lastChild.replaceWith(failure(error.message));
     }
+    root.dataset.ready = "spend";
+  };
 
-    async load() {
-      this.root.replaceChildren(h("h1", null, "Image spend"), h("p", { class: "nb-status", role: "status" }, "Adding up …"));
-      try {
-        this.data = await this.ask(this.site.own("spend", {}));
-        this.show(this.data.months[0]);
-      } catch (error) {
-        this.root.lastChild.replaceWith(failure(error.message));
-      }
-      this.root.dataset.ready = "spend";
-    }
+  const showMonth = (root, site, data, month) => {
+    const { totals, tables } = data.month[month];
+    const go = (name) => {
+      showMonth(root, site, data, name);
+      root.querySelector("[aria-pressed=true]").focus();
+    };
+    const words = (name) => new Date(`${name}-15`).toLocaleString("en", { month: "long", year: "numeric", timeZone: "UTC" });
+    const tile = (value, name, more) => h("div", { class: `nb-tile ${more || ""}` }, h("b", null, value), h("span", null, name));
+    const counts = [...SPEND_COUNTS, ...MORE_COUNTS.filter(([key]) => totals[key])];
+    const listed = totals.of_which_listed_usd > 0 && muted(`${money(totals.of_which_listed_usd)} of it is estimated, at list price: no bill was seen.`);
+    const notes = ["Days and months are those of the submit, in UTC.", `Read from ${plural(data.destinations, "destination")}, for the DAGs that you may read.`,
+      data.written_at && `As of ${when(data.written_at)}.`, ...(data.skipped || [])];
+    root.replaceChildren(
+      h("header", { class: "nb-header nb-spend" }, h("h1", null, "Image spend"),
+        h("div", { class: "nb-months", role: "group", "aria-label": "Month" }, data.months.map((name) =>
+          button(words(name), () => go(name), { "aria-pressed": String(name === month) }))),
+        h("a", { class: "nb-button", href: site.own("spend.csv", {}), download: "image-spend.csv" }, "CSV")),
+      h("div", { class: "nb-totals" }, tile(money(totals.paid_usd), `Paid in ${words(month)}`, "nb-paid"),
+        counts.map(([key, name]) => tile(count(totals[key]), name))),
+      listed || "", dayBars(month, tables.day || []),
+      ...SPEND_TABLES.map(([name, head]) => spendTable(site, name, head, tables[name] || [])), muted(notes.filter(Boolean).join(" ")));
+  };
 
-    show(month) {
-      const { months, month: { [month]: { totals, tables } }, destinations, written_at: written, skipped } = this.data;
-      const words = (name) => new Date(`${name}-15`).toLocaleString("en", { month: "long", year: "numeric", timeZone: "UTC" });
-      const tile = (value, name, more) => h("div", { class: `nb-tile ${more || ""}` }, h("b", null, value), h("span", null, name));
-      const counts = [...SPEND_COUNTS, ...MORE_COUNTS.filter(([key]) => totals[key])];
-      const listed = totals.of_which_listed_usd > 0 && muted(`${money(totals.of_which_listed_usd)} of it is estimated, at list price: no bill was seen.`);
-      const notes = ["Days and months are those of the submit, in UTC.", `Read from ${plural(destinations, "destination")}, for the DAGs that you may read.`,
-        written && `As of ${when(written)}.`, ...(skipped || [])];
-      this.root.replaceChildren(
-        h("header", { class: "nb-header nb-spend" }, h("h1", null, "Image spend"),
-          h("div", { class: "nb-months", role: "group", "aria-label": "Month" }, months.map((name) =>
-            button(words(name), () => this.show(name), { "aria-pressed": String(name === month) }))),
-          h("a", { class: "nb-button", href: this.site.own("spend.csv", {}), download: "image-spend.csv" }, "CSV")),
-        h("div", { class: "nb-totals" }, tile(money(totals.paid_usd), `Paid in ${words(month)}`, "nb-paid"),
-          counts.map(([key, name]) => tile(count(totals[key]), name))),
-        listed || "", this.days(month, tables.day || []),
-        ...SPEND_TABLES.map(([name, head]) => this.table(name, head, tables[name] || [])), muted(notes.filter(Boolean).join(" ")));
-    }
+  /** A bar for each day of the month; the table of days says the same in numbers. */
+  const dayBars = (month, rows) => {
+    const paid = new Map(rows.map(({ key, paid_usd: usd }) => [key[0], usd]));
+    const most = Math.max(...paid.values(), 0) || 1;
+    const [year, ordinal] = month.split("-").map(Number);
+    return h("div", { class: "nb-days", "aria-hidden": "true" }, Array.from({ length: new Date(year, ordinal, 0).getDate() }, (_, at) => {
+      const day = `${month}-${String(at + 1).padStart(2, "0")}`;
+      const bar = h("i");
+      bar.style.height = `${(100 * (paid.get(day) || 0)) / most}%`;
+      return h("span", { title: `${day}: ${money(paid.get(day) || 0)}` }, bar, h("small", null, at % 7 === 0 && at + 1));
+    }));
+  };
 
-    /** A bar for each day of the month; the table of days says the same in numbers. */
-    days(month, rows) {
-      const paid = new Map(rows.map(({ key, paid_usd: usd }) => [key[0], usd]));
-      const most = Math.max(...paid.values(), 0) || 1;
-      const [year, ordinal] = month.split("-").map(Number);
-      return h("div", { class: "nb-days", "aria-hidden": "true" }, Array.from({ length: new Date(year, ordinal, 0).getDate() }, (_, at) => {
-        const day = `${month}-${String(at + 1).padStart(2, "0")}`;
-        const bar = h("i");
-        bar.style.height = `${(100 * (paid.get(day) || 0)) / most}%`;
-        return h("span", { title: `${day}: ${money(paid.get(day) || 0)}` }, bar, h("small", null, at % 7 === 0 && at + 1));
-      }));
-    }
-
-    table(name, head, rows) {
-      const most = Math.max(...rows.map(({ paid_usd: usd }) => usd), 0) || 1;
-      const cells = rows.map((row) => {
-        const bar = h("i", { class: "nb-meter" });
-        bar.style.width = `${(100 * row.paid_usd) / most}%`;
-        const words = row.groups ? `${count(row.groups)} others` : row.key.filter(Boolean).join(" · ") || "not known";
-        const link = name === "run" && !row.groups && row.key[1] && h("a", { href: this.site.view(...row.key) }, words);
-        return [rowHead(link || words), number(money(row.paid_usd), bar), ...SPEND_COUNTS.map(([key]) => number(row[key] ? count(row[key]) : "–"))];
-      });
-      const heads = [head, "Paid", ...SPEND_COUNTS.map(([, words]) => words)];
-      return h("section", { class: "nb-section" }, h("h2", null, `By ${head}`),
-        rows.length ? table(heads, cells, { class: "nb-sums" }) : muted("Nothing in this month."));
-    }
-  }
+  const spendTable = (site, name, head, rows) => {
+    const most = Math.max(...rows.map(({ paid_usd: usd }) => usd), 0) || 1;
+    const cells = rows.map((row) => {
+      const bar = h("i", { class: "nb-meter" });
+      bar.style.width = `${(100 * row.paid_usd) / most}%`;
+      const words = row.groups ? `${count(row.groups)} others` : row.key.filter(Boolean).join(" · ") || "not known";
+      const link = name === "run" && !row.groups && row.key[1] && h("a", { href: site.view(...row.key) }, words);
+      return [rowHead(link || words), number(money(row.paid_usd), bar), ...SPEND_COUNTS.map(([key]) => number(row[key] ? count(row[key]) : "–"))];
+    });
+    const heads = [head, "Paid", ...SPEND_COUNTS.map(([, words]) => words)];
+    return h("section", { class: "nb-section" }, h("h2", null, `By ${head}`),
+      rows.length ? table(heads, cells, { class: "nb-sums" }) : muted("Nothing in this month."));
+  };
 
   // --- asset --------------------------------------------------------------------------------------------------------
 
   /** The galleries of what last made an asset; Airflow's own rights on the producing DAG decide about each. */
-  class AssetGalleries extends View {
-    constructor(root, props) {
-      super(root, props);
-      this.galleries = [];
-      this.load();
-    }
-
-    close() {
-      super.close();
-      for (const gallery of this.galleries) gallery.close();
-    }
-
-    async load() {
-      const asked = query({ asset_id: this.props.assetId, order_by: "-timestamp", limit: EVENTS });
-      try {
-        const answer = await this.ask(`${this.site.root}/api/v2/assets/events?${asked}`);
-        const events = answer.asset_events.filter((event) => event.source_run_id); // others were made by no task
-        this.galleries = events.map((event) => this.show(event));
-        if (!events.length) this.root.append(h("p", { class: "nb-status" }, "No task has written this asset yet."));
-      } catch (error) {
-        this.root.append(failure(error.message));
-      }
-      this.root.dataset.ready = "asset";
-    }
-
-    show(event) {
-      const { source_dag_id: dagId, source_run_id: runId, source_task_id: taskId, source_map_index: mapIndex } = event;
+  const showAsset = async (root, { site, assetId }, galleries) => {
+    const show = ({ timestamp, source_dag_id: dagId, source_run_id: runId, source_task_id: taskId, source_map_index: mapIndex }) => {
       const content = h("div", { class: "nb-event" });
-      this.root.append(h("h2", null, when(event.timestamp)), muted(`${dagId} · ${runId}`), content);
-      return new Gallery(content, { site: this.site, dagId, runId, taskId, mapIndex, embedded: true });
+      root.append(h("h2", null, when(timestamp)), muted(`${dagId} · ${runId}`), content);
+      galleries.push(new Gallery(content, { site, dagId, runId, taskId, mapIndex, embedded: true }));
+    };
+    try {
+      const url = `${site.root}/api/v2/assets/events?${query({ asset_id: assetId, order_by: "-timestamp", limit: EVENTS })}`;
+      const events = (await ask(url)).asset_events.filter((event) => event.source_run_id); // others were made by no task
+      if (root.isConnected) events.forEach(show);
+      if (!events.length) root.append(h("p", { class: "nb-status" }, "No task has written this asset yet."));
+    } catch (error) {
+      root.append(failure(error.message));
     }
-  }
+    root.dataset.ready = "asset";
+  };
 
   // --- mounting -----------------------------------------------------------------------------------------------------
 
@@ -1039,11 +1000,14 @@
     }
     const root = h("div", { class: "nb" });
     element.replaceChildren(root);
-    const Shown = props.dagId && props.runId ? Gallery : props.assetId ? AssetGalleries : Spend;
-    const view = new Shown(root, { ...props, site });
+    const galleries = [];
+    const shown = { ...props, site };
+    if (props.dagId && props.runId) galleries.push(new Gallery(root, shown));
+    else if (props.assetId) showAsset(root, shown, galleries);
+    else showSpend(root, shown);
     return () => {
-      view.close();
       root.remove();
+      for (const gallery of galleries) gallery.close();
     };
   };
 
