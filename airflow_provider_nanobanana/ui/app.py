@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlencode
 
 import anyio.to_thread
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
 from airflow.utils.session import create_session
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
 
+from airflow_provider_nanobanana.batch.gallery_paths import PREFIX
 from airflow_provider_nanobanana.ui.image_bytes import NotShown, gone
-from airflow_provider_nanobanana.ui.links import PREFIX
 from airflow_provider_nanobanana.ui.manifests import gallery_pointers
-from airflow_provider_nanobanana.ui.page import PAGE_HEADERS, page
+from airflow_provider_nanobanana.ui.page import PAGE_HEADERS, login_page, page
 from airflow_provider_nanobanana.ui.run_gallery import NamedPicture, picture_of, record_of, window_of_run
 from airflow_provider_nanobanana.ui.spend import spend_csv, spend_json
 from airflow_provider_nanobanana.ui.task_records import TaskRecord, read_tasks, run_state
@@ -233,6 +235,16 @@ async def static(name: str) -> Response:
 app.include_router(of_dag)
 
 
+@app.exception_handler(401)
+async def log_in(request: Request, error: HTTPException) -> Response:
+    """Say that nobody is logged in; on a page, which a mail may link to, with the way there."""
+    base_path = _base_path(request)
+    if request.url.path.startswith(f"{base_path}{PREFIX}/api/"):
+        return JSONResponse({"detail": error.detail}, 401, _JSON_HEADERS)
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return _page(login_page(f"{base_path}/api/v2/auth/login?{urlencode({'next': here})}"), 401)
+
+
 @cache
 def _limiter(kind: str) -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(_THREADS[kind])
@@ -261,8 +273,8 @@ def _picture(found: NamedPicture, *, for_long: bool, download: bool = False) -> 
     return Response(found.picture.content, media_type=found.picture.media_type, headers=headers)
 
 
-def _page(content: str) -> Response:
-    return Response(content, media_type="text/html; charset=utf-8", headers=dict(PAGE_HEADERS))
+def _page(content: str, status: int = 200) -> Response:
+    return Response(content, status, media_type="text/html; charset=utf-8", headers=dict(PAGE_HEADERS))
 
 
 def _json(content: Any) -> Response:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from airflow_provider_nanobanana import __version__
-from airflow_provider_nanobanana.ui.links import PREFIX
+from airflow_provider_nanobanana.batch.gallery_paths import PREFIX
 
 #: Of both pages. Pictures and data come from Airflow itself; it may show the page in a frame, nobody else may.
 PAGE_HEADERS: Final[Mapping[str, str]] = {
@@ -50,5 +50,18 @@ def page(view: Literal["gallery", "spend"], title: str, base_path: str, names: M
 <div data-nanobanana="{view}" data-base="{escape(base_path)}"{data}></div>
 <noscript>This page needs JavaScript.</noscript>
 </body>
+</html>
+"""
+
+
+def login_page(login: str) -> str:
+    """Return the HTML for somebody who is not logged in.
+
+    :param login: Where they may do so.
+    """
+    return f"""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Log in</title></head>
+<body><p>You are not logged in to Airflow. <a href="{escape(login)}">Log in</a></p></body>
 </html>
 """

@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
 from airflow_provider_nanobanana import __version__
-from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, PREFIX, GalleryLink
+from airflow_provider_nanobanana.batch.gallery_paths import PREFIX
+from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, GalleryLink
 
 #: The first Airflow whose pages have a session cookie, and the first that knows the later destinations.
 _FIRST: Final = (3, 1, 1)

@@ -69,7 +69,7 @@ def site(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     names = {
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-        "AIRFLOW__API_AUTH__JWT_SECRET": "of the tests alone; its algorithm wants some 64 bytes of it",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "of the tests alone; " * 4,
     }
     with environment(names):
         parent = FastAPI()

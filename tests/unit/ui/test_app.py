@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from PIL import Image
@@ -266,6 +267,17 @@ def test_1_every_route_but_static_files_refuses_nobody(site: Site) -> None:
             client = site.client(None)
             client.cookies.set("_token", cookie)
             assert client.get(f"/nanobanana{path}").status_code in (401, 403), path
+
+
+@pytest.mark.parametrize("base", ["", "/af"])
+def test_1_a_page_says_where_to_log_in_and_nothing_else(site: Site, base: str) -> None:
+    answer = get(site, "/view/shop/a%2Fb?task_id=t&x=%3Cscript%3E", role=None, base=base)
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    next_page = f"{base}/nanobanana/view/shop/a%2Fb?task_id=t&x=%3Cscript%3E".replace("%2F", "/")
+    assert f'href="{base}/api/v2/auth/login?next={quote_plus(next_page)}"' in answer.text.replace("%252F", "%2F")
+    assert "<script" not in answer.text
+    assert "shop" not in get(site, "/api/gallery/shop?run_id=r", role=None).text
 
 
 def test_1_a_user_without_the_dag_is_refused(site: Site, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
