@@ -178,8 +178,8 @@ class NanoBananaReviewOperator(HITLOperator):
 
         wanted = {image["uri"] for image in shown_first(given.images)}
         places: dict[str, Mapping[str, Any]] = {}
-        manifests = dict.fromkeys(chain(given.manifests, _manifests_before(self, context)))
-        for uri in islice(manifests, _MOST_MANIFESTS):
+        # Lazily: XCom is asked only for what the results themselves do not tell.
+        for uri in islice(chain(given.manifests, _manifests_before(self, context)), _MOST_MANIFESTS):
             try:
                 with wrap_unexpected_errors("The manifest could not be read"):
                     manifest = read_manifest(uri)
