@@ -67,11 +67,11 @@ def every_manifest_is_valid(request: pytest.FixtureRequest) -> Iterator[None]:
     faults: list[str] = []
     write = ImageStore.write_manifest
 
-    def checked(self: ImageStore, name: str, data: Any) -> str:
+    def checked(self: ImageStore, name: str, data: Any, **how: Any) -> str:
         # Tests of the store itself write what is no manifest, under other names.
         if name.startswith("manifest-"):
             faults.extend(manifest_faults(data))
-        return write(self, name, data)
+        return write(self, name, data, **how)
 
     # Not the test's own: what that one replaces (a folder's listing, say) is back in place when the folder is read.
     with pytest.MonkeyPatch.context() as patch:

@@ -13,11 +13,14 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_nanobanana import unexpected_errors
 from airflow_provider_nanobanana.__main__ import main
+from airflow_provider_nanobanana.batch.spend import summarise
+from airflow_provider_nanobanana.batch.spend_records import manifest_records
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBananaFailException
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.operators.manifest import GALLERY_KEY
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
@@ -99,7 +102,7 @@ def test_a_manifest_that_cannot_be_written_loses_nothing(
     ids = [buy("one"), buy("two")]
     spoil(monkeypatch, ids[:bad], errors.DownloadFailed("503"))
 
-    def refused(*_: Any) -> str:
+    def refused(*_: Any, **how: Any) -> str:
         raise error
 
     monkeypatch.setattr(ImageStore, "write_manifest", refused)
@@ -222,3 +225,35 @@ def test_an_image_that_two_tasks_download_is_paid_once(
         **{"bought": 2, "shared": 2, "refunded": 2},
     }
     assert [row["paid_usd"] for row in content["by"]["destination"]] == [0.065, 0.0]
+
+
+def test_while_it_lands_its_manifest_grows(
+    emulator: Emulator, buy: Buy, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_nanobanana.operators.manifest._FIRST_AFTER", 0.0)
+    monkeypatch.setattr("airflow_provider_nanobanana.operators.manifest._LEAST_PAUSE", 0.0)
+    monkeypatch.setattr("airflow_provider_nanobanana.operators.manifest._PAUSE_FACTOR", 0.0)
+    written: list[dict[str, Any]] = []
+    write = ImageStore.write_manifest
+
+    def kept(self: ImageStore, name: str, content: Any, **how: Any) -> str:
+        written.append(content)
+        return write(self, name, content, **how)
+
+    monkeypatch.setattr(ImageStore, "write_manifest", kept)
+    ids = [buy(f"picture {number}") for number in range(4)]
+    spoil(monkeypatch, ids[1:2], MemoryError())
+    run = land(entries_of(*ids), folder)
+    *interim, last = written
+    assert [len(content["under_way"]) for content in interim] == [3, 2, 1, 0]
+    for content in written:
+        landed = [image["id"] for image in content["images"]]
+        left = [entry["id"] for entry in content["under_way"]]
+        lost = [entry["id"] for entry in content["failed"]]
+        assert sorted([*landed, *lost, *left]) == sorted(ids)
+        # Each image task once, whichever list names it.
+        records = manifest_records(content, folder.as_uri()).records
+        assert sorted(record.image_task_id for record in records) == sorted(ids)
+        assert summarise(records).totals.paid == 100_000
+    assert not any(content["finished"] for content in interim) and last["finished"]
+    assert run.ti.xcoms[GALLERY_KEY]["manifest"] == folder.as_uri() + "/" + next(folder.glob("manifest-*")).name

@@ -18,10 +18,11 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.operators import generate
+from airflow_provider_nanobanana.operators.manifest import GALLERY_KEY
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.integration.batch.harness import GenerateTask
-from tests.support.task_runner import KEPT
+from tests.support.task_runner import KEPT, TaskInstance
 from tests.support.text import flat
 
 PROMPTS = [f"picture {number}" for number in range(4)]
@@ -276,7 +277,7 @@ def test_what_ends_a_task_passes(with_store: GenerateTask, monkeypatch: pytest.M
 
 
 def refuse_manifests(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def refused(*_: Any) -> str:
+    def refused(*_: Any, **how: Any) -> str:
         raise error
 
     monkeypatch.setattr(ImageStore, "write_manifest", refused)
@@ -319,9 +320,10 @@ def test_the_result_is_in_xcom_before_the_manifest_is_written(
 ) -> None:
     write, before = ImageStore.write_manifest, []
 
-    def written(self: ImageStore, name: str, content: Any) -> str:
-        before.append(json.loads(json.dumps(with_store.xcoms["return_value"])))
-        return write(self, name, content)
+    def written(self: ImageStore, name: str, content: Any, **how: Any) -> str:
+        if content["finished"]:
+            before.append(json.loads(json.dumps(with_store.xcoms["return_value"])))
+        return write(self, name, content, **how)
 
     monkeypatch.setattr(ImageStore, "write_manifest", written)
     run = with_store.attempt(requests=PROMPTS)
@@ -331,6 +333,55 @@ def test_the_result_is_in_xcom_before_the_manifest_is_written(
 def test_a_task_that_keeps_no_xcom_keeps_none(with_store: GenerateTask) -> None:
     run = with_store.attempt(requests=PROMPTS, do_xcom_push=False)
     assert run.error is None and run.result["count"] == 4 and "return_value" not in run.ti.xcoms
+    assert run.ti.xcoms[GALLERY_KEY]["manifest"] == run.result["manifest"]
+
+
+# --- while it works -------------------------------------------------------------------------------------------------
+
+
+def test_before_it_waits_its_manifest_and_where_it_is_are_there(batch: GenerateTask) -> None:
+    seen: list[tuple[Any, dict[str, Any]]] = []
+    batch.on_pause = lambda: seen.append((dict(batch.xcoms[GALLERY_KEY]), batch.manifest))
+    run = batch.attempt(requests=PROMPTS)
+    told, first = seen[0]
+    assert told == {"version": 1, "manifest": run.result["manifest"], "destination": batch.folder.as_uri()}
+    assert not first["finished"] and first["count"] + len(first["under_way"]) + first["waiting"] == 4
+    assert {entry["id"] for entry in first["under_way"]} <= {
+        task["id"] for task in batch.emulator.ledger()["image_tasks"]
+    }
+    last = batch.manifest
+    assert (last["finished"], last["under_way"], last["waiting"], last["count"]) == (True, [], 0, 4)
+
+
+def test_a_dry_run_tells_of_no_gallery(batch: GenerateTask) -> None:
+    run = batch.attempt(requests=PROMPTS, dry_run=True)
+    assert run.error is None and GALLERY_KEY not in run.ti.xcoms and not batch.folder.exists()
+
+
+def test_what_airflow_does_not_take_of_it_fails_nothing(
+    with_store: GenerateTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push = TaskInstance.xcom_push
+
+    def refused(self: TaskInstance, key: str, value: Any) -> None:
+        if key == GALLERY_KEY:
+            raise RuntimeError("no XCom today")
+        push(self, key, value)
+
+    monkeypatch.setattr(TaskInstance, "xcom_push", refused)
+    run = with_store.attempt(requests=PROMPTS)
+    assert run.error is None and run.result["count"] == 4 and GALLERY_KEY not in run.ti.xcoms
+
+
+def test_a_killed_attempt_leaves_a_manifest_that_was_true_and_the_next_one_goes_on_from_it(
+    with_store: GenerateTask,
+) -> None:
+    with_store.attempt(requests=PROMPTS, crash_on=("before land", 2))
+    left = with_store.manifest
+    bought = {task["id"] for task in with_store.emulator.ledger()["image_tasks"]}
+    assert not left["finished"] and {entry["id"] for entry in left["under_way"]} == bought
+    assert with_store.attempt(requests=PROMPTS).error is None
+    assert with_store.manifest["finished"] and with_store.posts == 4
 
 
 # --- events and words -----------------------------------------------------------------------------------------------

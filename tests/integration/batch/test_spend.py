@@ -107,7 +107,8 @@ def test_a_killed_run_is_counted_by_its_books_until_it_writes_its_manifest(
 ) -> None:
     batch = with_store
     requests = ["a kite", {"prompt": "a boat", "resolution": "4K"}]
-    batch.attempt(requests=requests, crash_on=("before land", 1))
+    # One each: until it is known that the service finds what was bought.
+    batch.attempt(requests=requests, crash_on=("before manifest", 1))
     shown = Shown(capsys, batch)
     assert shown.paid == bank(batch.emulator) == 0.065
     assert shown.totals == {"paid_usd": 0.065, "of_which_listed_usd": 0.065, "booked": 2}
@@ -117,6 +118,33 @@ def test_a_killed_run_is_counted_by_its_books_until_it_writes_its_manifest(
     shown = Shown(capsys, batch)
     assert shown.paid == bank(batch.emulator) == 0.065
     assert shown.totals == {"paid_usd": 0.065, "bought": 2} and shown.claims == []
+
+
+def test_a_run_at_work_is_counted_by_the_manifest_that_grows(
+    with_store: GenerateTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch, at_work = with_store, []
+    batch.on_pause = lambda: at_work.append((Shown(capsys, batch), bank(batch.emulator), batch.manifest["finished"]))
+    for clear in (False, True):
+        batch.attempt(requests=["a kite", {"prompt": "a boat", "resolution": "4K"}, "a shoe" if clear else "a hat"])
+        batch.clear()
+    assert at_work and not any(finished for _, _, finished in at_work)
+    assert [shown.paid for shown, _, _ in at_work] == [charged for _, charged, _ in at_work]
+    assert all("booked" not in shown.totals for shown, _, _ in at_work)
+    assert Shown(capsys, batch).paid == bank(batch.emulator) == 0.115
+
+
+@pytest.mark.parametrize("crash_at", range(1, 60, 4))
+def test_a_run_that_was_killed_is_never_counted_twice(
+    quick: GenerateTask, capsys: pytest.CaptureFixture[str], crash_at: int
+) -> None:
+    batch = quick
+    for attempt in range(3):
+        batch.attempt(requests=["a kite", "a boat", "a hat"], crash_at=crash_at + attempt)
+        if any(batch.folder.glob("manifest-*")) or any(batch.folder.glob(".nanobanana/books/*")):
+            assert Shown(capsys, batch).totals.get("paid_usd", 0) <= bank(batch.emulator)
+    assert batch.attempt(requests=["a kite", "a boat", "a hat"]).error is None
+    assert Shown(capsys, batch).paid == bank(batch.emulator) == 0.075
 
 
 def test_a_run_that_is_made_again_pays_nothing_and_what_the_first_one_paid_is_not_forgotten(

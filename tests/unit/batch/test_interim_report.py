@@ -23,7 +23,8 @@ RUN = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1}
 
 
 class _References:
-    prepared: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.prepared: dict[str, str] = {}
 
 
 def state_of(number: int, **options: Any) -> BatchState:

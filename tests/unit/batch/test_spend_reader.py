@@ -235,3 +235,33 @@ def test_what_an_earlier_try_bought_and_was_refunded_costs_nothing(tmp_path: Pat
     write_claim(tmp_path, claim(n=1, because=because))
     second_try(tmp_path, image("tsk_1"))
     assert totals(tmp_path).get("booked", 0) == booked
+
+
+def under_way(image_task_id: str, paid: float = 0.025, **changes: Any) -> dict[str, Any]:
+    entry = {"id": image_task_id, "index": 0, "request": 1, "name": "boat", "model": "nano_banana_2"}
+    return {**entry, "shared": False, "cost_usd": paid, "paid_usd": paid, "submitted_at": None, **changes}
+
+
+def grow(folder: Path, *entries: Any) -> Path:
+    paid = sum(entry["paid_usd"] for entry in entries)
+    return write_manifest(folder, finished=False, under_way=list(entries), waiting=3, paid_usd=paid)
+
+
+def test_what_a_task_at_work_has_under_way_counts_once(tmp_path: Path) -> None:
+    os.utime(write_book(tmp_path, {"boat.g0": BookEntry("bought", "tsk_1")}), BEFORE)
+    os.utime(grow(tmp_path, under_way("tsk_1"), under_way("tsk_2", 0.0, shared=True)), AFTER)
+    assert totals(tmp_path) == {"paid_usd": 0.025, "missing": 1}
+
+
+def test_what_is_booked_since_counts_beside_the_manifest_of_a_task_at_work(tmp_path: Path) -> None:
+    # At one time by the store's clock: the book came later, as the manifest names what of it was before.
+    os.utime(grow(tmp_path, under_way("tsk_1")), AFTER)
+    os.utime(write_book(tmp_path, {"hat.g0": BookEntry("bought", "tsk_2")}), AFTER)
+    assert totals(tmp_path) == {"paid_usd": 0.05, "of_which_listed_usd": 0.025, "missing": 1, "booked": 1}
+
+
+def test_what_is_booked_before_is_in_the_sum_of_a_task_at_work(tmp_path: Path) -> None:
+    # Such as an image task that was lost, and is named no more.
+    os.utime(write_book(tmp_path, {"boat.g0": BookEntry("bought", "tsk_0")}), BEFORE)
+    os.utime(grow(tmp_path, under_way("tsk_1", 0.05)), AFTER)
+    assert totals(tmp_path) == {"paid_usd": 0.05, "missing": 1}
