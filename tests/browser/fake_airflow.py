@@ -90,7 +90,7 @@ def failed(number: int, **changes: Any) -> dict[str, Any]:
         "file": None,
         "code": "content_policy",
         "message": "The service refused the prompt: it may show a person who exists.",
-        "charged": False,
+        "charged": "no",
         "retry_may_help": False,
         "advice": "Change the prompt of this row and clear the task.",
     }

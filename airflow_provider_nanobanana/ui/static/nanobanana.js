@@ -7,6 +7,7 @@
 (() => {
   const POLL_MS = 5000; // while something is under way
   const SLOW_POLL_MS = 15000; // while the run goes on, or a review waits
+  const SETTLE_MS = 6000; // from a question to its answer
   const WINDOW = 2000; // cards of one answer
   const EVENTS = 3; // of an asset
   const [APPROVE_SOME, APPROVE_ALL, REJECT_ALL] = ["Approve selected", "Approve all", "Reject all"];
@@ -145,7 +146,7 @@
   const pixels = ({ width, height, size, resolution }) =>
     (width ? `${width} × ${height}` : [size, resolution].filter(Boolean).join(" · "));
   const price = (card) => {
-    const usd = card.kind === "image" ? card.cost_usd : card.charged && card.paid_usd;
+    const usd = card.kind === "image" ? card.cost_usd : card.paid_usd || null;
     if (typeof usd !== "number" || (!usd && (card.reused || card.shared))) return "";
     return (card.cost_is_listed ? "≈ " : "") + money(usd);
   };
@@ -178,10 +179,11 @@
   const buildCard = (gallery, record) => {
     const { card } = record;
     const open = () => gallery.lightbox.open(record);
+    const isNamedByInstance = record.mapped && !card.name && !card.request; // "[3]" says more than "#0 [3]"
     return h("li", { class: "nb-card", "data-kind": card.kind, "data-rejected": card.rejected },
       button(spoken(record), open, { class: "nb-frame", tabindex: -1 }, frame(gallery.site, record)),
       h("div", { class: "nb-verdict" }),
-      h("p", { class: "nb-name" }, h("span", { dir: "auto" }, title(card)), record.mapped && h("span", { class: "nb-muted" }, record.mapped)),
+      h("p", { class: "nb-name" }, !isNamedByInstance && h("span", { dir: "auto" }, title(card)), h("span", { class: "nb-muted" }, record.mapped)),
       h("p", { class: "nb-prompt", dir: "auto" }, card.prompt),
       h("p", { class: "nb-facts" }, h("span", null, [pixels(card), card.model].filter(Boolean).join(" · ")), h("b", null, price(card))),
       card.kind === "quarantined" && card.key && h("p", { class: "nb-why", dir: "auto" }, `In quarantine: ${card.message || card.code || ""}`),
@@ -647,7 +649,7 @@
         h("h2", { dir: "auto" }, title(card)), flagList(card), this.verdict,
         card.prompt && h("p", { class: "nb-full", dir: "auto" }, card.prompt),
         ["failed", "quarantined", "skipped"].includes(card.kind) && failure([h("b", null, KINDS[card.kind], card.code && `: ${card.code}`),
-          card.message && h("span", { dir: "auto" }, card.message), h("span", null, charge(card))]),
+          card.message && h("span", { dir: "auto" }, card.message), h("span", null, [CHARGED[card.charged], RETRY[card.retry_may_help]].filter(Boolean).join(" "))]),
         h("p", { class: "nb-links" },
           hasPicture(card) && link("Original", source(gallery.site, "image", record), { target: "_blank", rel: "noopener" }),
           hasPicture(card) && link("Download", source(gallery.site, "image", record, { download: 1 }), { download: card.file || "" }),
@@ -663,10 +665,8 @@
     }
   }
 
-  const charge = (card) => [
-    card.charged === true && "It was paid.", card.charged === false && "It was not paid.",
-    card.retry_may_help === true && "A retry may help.", card.retry_may_help === false && "A retry will not help.",
-  ].filter(Boolean).join(" ");
+  const CHARGED = { yes: "It was paid.", no: "It was not paid.", unknown: "Nobody knows yet whether it was paid." };
+  const RETRY = { true: "A retry may help.", false: "A retry will not help." };
 
   /** What a person can do about one card, and what each way costs. */
   const advice = ({ card, task }) => {
@@ -752,6 +752,7 @@
       const name = detail ? nameOf(detail) : "";
       if (name === this.name) return;
       this.name = name;
+      this.since = performance.now();
       const draft = kept(() => JSON.parse(sessionStorage.getItem(`nanobanana ${name}`)));
       this.ticks = new Map(draft?.ticks);
       this.comment.value = draft?.comment || "";
@@ -850,6 +851,7 @@
       this.sending = this.confirming.hidden = true;
       this.showBar();
       try {
+        await this.settled();
         await ask(url, { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
         this.tell(`Sent: ${approved.length} approved, ${keys.size - approved.length} rejected. The run goes on.`, "good");
       } catch (error) {
@@ -858,6 +860,12 @@
       this.sending = false;
       this.showBar();
       await gallery.refresh();
+    }
+
+    /** Airflow up to 3.3 loses an answer that comes while the task is still going to sleep (apache/airflow#71580). */
+    settled() {
+      const isOld = Date.now() - Date.parse(this.detail.created_at) > 60000; // clocks differ by less
+      return new Promise((go) => setTimeout(go, isOld ? 0 : SETTLE_MS - (performance.now() - this.since)));
     }
 
     async refusal(error) {
