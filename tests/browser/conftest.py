@@ -81,13 +81,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(emulator: Emulator, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
-    """The four processes of Airflow, started once; DAGs of ``example_dags`` and ``tests/browser/dags``."""
+    """The four processes of Airflow, started once; the DAGs of ``example_dags``."""
     env = {
         "AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json(),
         "AIRFLOW__NANOBANANA__GALLERY_ROOTS": images.as_uri(),
     }
     home = tmp_path_factory.mktemp("airflow")
-    with AirflowStack(home, [EXAMPLES, HERE / "dags"], env=env, users=USERS) as stack:
+    with AirflowStack(home, [EXAMPLES], env=env, users=USERS) as stack:
         yield stack
 
 
