@@ -144,8 +144,8 @@ def read_confined(storage: Storage, name: str, most: int) -> bytes | None:
     if isinstance(storage, LocalStorage) and isinstance(destination, LocalStorage):
         below = storage.folder.relative_to(destination.folder)
         return _read_without_links(str(destination.folder), (*below.parts, *parts), most)
-    *folders, last = parts
-    return (storage.below("/".join(folders)) if folders else storage).read(last, most)
+    # Not through a storage of the folder below, which would ask Airflow for its connection anew.
+    return storage.read(name, most)
 
 
 def _read_without_links(folder: str, parts: tuple[str, ...], most: int) -> bytes | None:

@@ -84,9 +84,14 @@ def test_the_original_is_given_as_it_is_and_its_bytes_say_what_it_is(
     assert read_original(put(tmp_path, name, data), name) == Picture(data, f"image/{image_format}")
 
 
-def test_of_a_store_too(memory: Storage) -> None:
+def test_of_a_store_too_without_asking_for_its_connection_again(
+    memory: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory.write("a.png", PNG, "image/png")
     memory.below(HELD).write("b.png", PNG, "image/png")
+    memory.below(THUMBS).write(f"{SHA[:24]}.webp", b"RIFF\0\0\0\0WEBP made by the worker", "image/webp")
+    monkeypatch.setattr(type(memory), "below", never)
+    assert read_thumbnail(memory, f"{HELD}/b.png", SHA).content.endswith(b"made by the worker")
     assert read_original(memory, "a.png") == read_original(memory, f"{HELD}/b.png") == Picture(PNG, "image/png")
     assert refused(memory, "c.png") == 404
 
