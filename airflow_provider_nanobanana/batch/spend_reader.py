@@ -10,6 +10,7 @@ import hashlib
 import json
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -131,6 +132,8 @@ class SpendReader:
         self._done = self._of = 0
         #: How many manifests and books were counted.
         self.manifests = self.books = 0
+        #: How many manifests sum up one try only, by DAG.
+        self.of_one_try: Counter[str] = Counter()
 
     def records(self) -> Iterator[SpendRecord]:
         """Yield what every manifest tells of, then what books tell of and no manifest.
@@ -180,6 +183,7 @@ class SpendReader:
         """Remember what tells whether a purchase that is in a book is in a manifest, too."""
         self._known.add(record.image_task_id for record in found.records if record.image_task_id)
         self._shared.add(found.shared)
+        self.of_one_try[found.task_instance[0]] += found.only_try is not None
         if place.books:
             place.by_task_instance[found.task_instance] = name
             if found.only_try is not None:

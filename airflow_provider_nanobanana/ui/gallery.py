@@ -13,6 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.batch.costs import MILLION
+from airflow_provider_nanobanana.batch.spend import summarise
+from airflow_provider_nanobanana.batch.spend_records import NoManifest, manifest_records
 from airflow_provider_nanobanana.landing.file_names import image_key
 from airflow_provider_nanobanana.landing.versions import split_stem
 from airflow_provider_nanobanana.ui.confinement import Folder, PicturePlace, picture_place
@@ -111,7 +114,8 @@ def read_gallery(content: Mapping[str, Any], folder: Folder) -> Gallery:
             "shared": _count(content.get("shared")) or 0,
             "reused": _count(content.get("reused")) or 0,
             "suspect": sum("suspect" in card for card in cards),
-            **{name: _amount(content.get(name)) for name in _MONEY},
+            "cost_usd": _amount(content.get("cost_usd")),
+            "paid_usd": _paid_usd(content),
         },
     )
 
@@ -168,6 +172,17 @@ def task_json(task: TaskRecord, gallery: Gallery, cards: Sequence[Card]) -> dict
         "totals": gallery.totals,
         "cards": cards,
     }
+
+
+def _paid_usd(content: Mapping[str, Any]) -> float | None:
+    """Return what was paid: as the manifest sums it up, else, where tasks before it bought, as ``spend`` does."""
+    paid = _amount(content.get("paid_usd"))
+    if paid is not None:
+        return paid
+    try:
+        return summarise(manifest_records(content, "").records).totals.paid / MILLION
+    except NoManifest:
+        return None
 
 
 def sum_totals(galleries: Sequence[Gallery]) -> dict[str, Any]:

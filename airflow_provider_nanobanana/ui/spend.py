@@ -43,6 +43,11 @@ TABLES: Final[tuple[Dimension, ...]] = ("dag", "run", "model", "day")
 _MOST_ROWS: Final = 500
 #: Seconds for which a sum is shown as it is, and for which reading may take; what was read is kept for the next time.
 _FRESH, _PATIENCE = 60.0, 20.0
+#: Said where a manifest remembers no earlier try.
+_OF_ONE_TRY: Final = (
+    "Before Airflow 3.3 a task that is retried or cleared does not know what its earlier tries paid: that is counted "
+    "by the books beside the images, at list price, which may be gone after a week, and not at all with claims off"
+)
 #: A manifest that was last written before the last month tells of no day in it; clocks may differ by so much.
 _MARGIN: Final = timedelta(days=2)
 
@@ -146,6 +151,8 @@ class SpendPage:
 
         reader = SpendReader(places.values(), skip, cache=self._cache, may_read=may_read)
         groups = tuple(finest_groups(reader.records()))
+        for dag_id, number in reader.of_one_try.items():
+            problems += [(frozenset([dag_id]), _OF_ONE_TRY)] * (number > 0)
         for uri, number in sorted(unread.items()):
             why = "copies, damaged, of another version, or not read yet"
             problems.append((frozenset(dags_of[uri]), f"{_name(uri)}: files that were left out ({why}): {number:,}"))

@@ -19,6 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from airflow_provider_nanobanana.batch.costs import MILLION, Cost
 from airflow_provider_nanobanana.batch.outcome import FailedItem
 from airflow_provider_nanobanana.batch.report import BatchReport
+from airflow_provider_nanobanana.batch.spend import summarise
+from airflow_provider_nanobanana.batch.spend_records import manifest_records
 from airflow_provider_nanobanana.batch.state import BatchState
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis import errors
@@ -237,13 +239,19 @@ class Money(RuleBasedStateMachine):
     def the_manifest_adds_up(self) -> None:
         for state in self.states:
             whole = BatchReport(state.outcomes(), state.costs.totals()).manifest(
-                run={}, destination="s3://bucket", now=NOW
+                run={"dag_id": "dag"}, destination="s3://bucket", now=NOW
             )
             every = [*whole["images"], *whole["failed"]]
             for name in ("cost_usd", "paid_usd", "lost_race"):
                 assert round(sum(each[name] for each in every) * MILLION) == round(whole[name] * MILLION)
             for image in whole["images"]:
                 assert not (image["shared"] and image["reused"])
+            # What the result says is what ``spend`` and the page make of the manifest.
+            sums = summarise(manifest_records(whole, "s3://bucket").records).totals
+            assert sums.plain()["paid_usd"] == whole["paid_usd"] and sums.plain()["lost_race_usd"] == whole["lost_race"]
+            assert (sums.shared, sums.reused, sums.earlier) == (whole["shared"], whole["reused"], 0)
+            assert sums.bought + sums.shared + sums.reused == whole["count"]
+            assert sums.missing + sums.refunded + sums.failed == whole["failed_count"]
 
     @invariant()
     def the_limit_counts_what_is_paid(self) -> None:

@@ -156,6 +156,13 @@ def test_a_store_that_cannot_be_read_hides_no_other(world: World) -> None:
     assert paid(shown) == 0.025 and shown["skipped"] == ["a-folder: the api-server cannot read this store"]
 
 
+def test_where_a_try_remembers_no_earlier_one_it_is_said(world: World) -> None:
+    world.manifest("kites", ("t1", "2026-11-02", 0.025), try_number=2, all_tries=False)
+    world.manifest("boats", ("t2", "2026-11-02", 0.025), try_number=2, all_tries=True)
+    assert world.shown("boats")["skipped"] == []
+    assert [words.partition(" a task")[0] for words in world.shown()["skipped"]] == ["Before Airflow 3.3"]
+
+
 def test_it_is_the_sum_of_the_command(world: World) -> None:
     world.manifest("kites", ("t1", "2026-11-02", 0.025), ("t2", "2026-10-31", 0.04), ("t3", "2026-09-30", 5.0))
     buyer = Buyer(dag_id="boats", run_id="killed", task_id="generate", try_number=1)
