@@ -132,7 +132,9 @@ def _repeat_earlier(destination: Path) -> None:
     manifests = sorted(destination.glob("manifest*.json"), key=lambda path: path.stat().st_mtime)
     model = json.loads(manifests[0].read_text())
     for before, count in enumerate(reversed(_EARLIER), start=1):
-        copy = {**model, "images": model["images"][:count], "run_id": f"scheduled__{before}"}
+        images = model["images"][:count]
+        sums = {name: round(sum(image[name] for image in images), 6) for name in ("cost_usd", "paid_usd")}
+        copy = {**model, **sums, "count": len(images), "images": images, "run_id": f"scheduled__{before}"}
         if count:
             text = _days_earlier(json.dumps(copy), before)
             (destination / f"manifest-earlier-{before}.json").write_text(text)
