@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 #: Below it there is no gallery.
 _FIRST = "3.1"
+#: The pictures of README and docs, by view and look; those of the Airflow that make installs.
+_IN_DOCS = {
+    "run-finished-light": "gallery.webp",
+    "lightbox-dark": "gallery-lightbox.webp",
+    "review-pending-light": "gallery-review.webp",
+}
+_DOCS_AIRFLOW = "3.3.2"
+_DOCS_WIDTH = 1100
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     :return: 0; 1 if a view could not be taken; 2 if an Airflow could not be installed or started.
     """
     options = _options(arguments)
+    if options.docs:
+        return _renew_docs(options.to)
     chosen = ["--to", str(options.to.resolve()), *(f"--view={name}" for name in options.view)]
     if options.airflow == "this":
         from dev.stack.console import run_program
@@ -57,7 +67,19 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--to", type=Path, default=HOME / "screenshots", help="the folder (%(default)s)")
     parser.add_argument("--view", action="append", default=[], help="this one only; may be given several times")
+    parser.add_argument("--docs", action="store_true", help="take nothing: put the best of that folder into docs/")
     return parser.parse_args(arguments)
+
+
+def _renew_docs(folder: Path) -> int:
+    from PIL import Image
+
+    for name, target in _IN_DOCS.items():
+        with Image.open(folder / f"{_DOCS_AIRFLOW}-{name}.png") as opened:
+            height = opened.height * _DOCS_WIDTH // opened.width
+            small = opened.convert("RGB").resize((_DOCS_WIDTH, height), Image.Resampling.LANCZOS)
+        small.save(REPO / "docs" / target, quality=82, method=6)
+    return 0
 
 
 def _take_all(processes: Processes, progress: Progress, folder: Path, only: list[str]) -> int:

@@ -30,7 +30,8 @@ class AirflowApi:
     """
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
+        # Longer than SQLite may be locked (60 s, see the stack's environment), after which a call may be repeated.
+        self._http = httpx.Client(base_url=url, timeout=90, trust_env=False)
         self._login = {"username": user, "password": password}
 
     def close(self) -> None:

@@ -70,12 +70,15 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     }
 
 
-def test_the_picture_of_the_readme_is_one_and_small() -> None:
-    (sheet,) = (REPO / link for link in links(page("README.md")) if link.endswith(".webp"))
-    with Image.open(sheet) as opened:
-        opened.load()
-        assert opened.width > opened.height > 500
-    assert sheet.stat().st_size < 300_000
+def test_the_pictures_of_the_pages_are_small_and_described() -> None:
+    shown = [(path, *found) for path in PAGES for found in re.findall(r"!\[(.*)\]\((\S+\.webp)\)", path.read_text())]
+    assert len(shown) >= 4
+    for path, words, link in shown:
+        with Image.open(path.parent / link) as opened:
+            opened.load()
+            assert opened.width > opened.height > 500, link
+        assert (path.parent / link).stat().st_size < 150_000, link
+        assert len(words) > 30, link
 
 
 # --- snippets ------------------------------------------------------------------------------------------------------
