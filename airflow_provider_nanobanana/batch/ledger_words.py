@@ -212,7 +212,7 @@ def _money(entry: LedgerEntry, spent: Spent) -> str:
     elif spent.paid.usd is None:
         parts.append("paid, at a price that is not known")
     elif spent.paid.usd:
-        parts.append(f"{_usd(spent.paid)} paid")
+        parts.append(f"{format_usd(spent.paid.usd)} paid{', at list price' if spent.paid.listed else ''}")
     elif error is not None and error.charged != "no":
         parts.append("paid, or perhaps paid" if error.charged == "unknown" else "paid")
     elif entry.record is not None and entry.record.image_task_id is not None and error is not None:
@@ -255,10 +255,11 @@ def _summary(ledger: TaskLedger, told: Sequence[_Told]) -> Iterator[str]:
     wanted = [one for one in told if one.outlook.retry is not _NOT_WANTED]
     left = "" if counts.try_number <= counts.max_tries else " (none is left; if there were one)"
     yield f"A retry{left} {_amounts_to(one.outlook.retry for one in wanted)}."
-    yield f"A clear {_amounts_to(one.outlook.clear for one in wanted)}; it reads the requests anew, and verifies files."
+    anew = "; it reads the requests anew, and verifies the files" if ledger.form == "generate" else ""
+    yield f"A clear {_amounts_to(one.outlook.clear for one in wanted)}{anew}."
     yield (
-        "That is by default; the arguments on_expired, on_unknown_submission, on_suspect and max_cost_usd may change "
-        "it, and with reuse_existing=False a clear buys all of them again."
+        "That is by default: the task's arguments (on_expired, on_unknown_submission, on_suspect, max_cost_usd) may "
+        "change it, and with reuse_existing=False a clear buys all of it again."
     )
     if ledger.stop_reason:
         yield f"The last attempt bought nothing more: {one_line(ledger.stop_reason, limit=_LONGEST)}"
@@ -280,14 +281,13 @@ def _amounts_to(courses: Iterable[Course]) -> str:
     """Return what attempts amount to over all images, as a predicate."""
     every = list(courses)
     buys = Counter(course.buys for course in every)
-    fails = sum(course.fails == "yes" for course in every)
-    parts = [
-        f"buys {buys['yes']:,}" if buys["yes"] else "buys nothing for certain" if buys["perhaps"] else "buys nothing"
-    ]
-    if buys["perhaps"]:
-        parts.append(f"may buy {buys['perhaps']:,}, which are looked up first")
-    if uses := sum(course.buys == "no" and course.fails == "no" for course in every):
-        parts.append(f"uses {uses:,}")
-    if fails:
-        parts.append(f"leaves {fails:,} without an image")
-    return ", ".join(parts)
+    uses = sum(course.buys == "no" and course.fails == "no" for course in every)
+    fails = sum(course.buys == "no" and course.fails == "yes" for course in every)
+    parts = {
+        f"buys {buys['yes']:,}": buys["yes"],
+        f"may buy {buys['perhaps']:,}, which are looked up first": buys["perhaps"],
+        f"uses {uses:,}": uses,
+        f"leaves {fails:,} without an image": fails,
+    }
+    nothing = [] if buys["yes"] or buys["perhaps"] else ["buys nothing"]
+    return ", ".join([*nothing, *(words for words, number in parts.items() if number)])

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 _QUARANTINED: Final = Course(
     'leaves it in quarantine and buys nothing (with on_suspect="warn" it puts it in place)', fails="yes"
 )
+#: Seconds that are no wait worth a word.
+_A_FEW_LOOKS: Final = 30.0
 _LEFT: Final = Course("leaves it as it failed and buys nothing", fails="yes")
 
 
@@ -245,9 +247,8 @@ class _Way:
             looked = facts.lookup.attempts + 1 if facts.lookup else 1
             facts = replace(facts, lookup=Lookup(decision.target, attempts=looked))
             decision = reconcile(facts, self.now + passed)
-        return after(
-            f"looks for it for up to {passed:.0f} s", replace(self, now=self.now + passed)._follow(facts, settled)
-        )
+        looks = f"looks for it for up to {passed:.0f} s" if passed > _A_FEW_LOOKS else "looks a few times more"
+        return after(looks, replace(self, now=self.now + passed)._follow(facts, settled))
 
     def _bought(self, facts: ReconcileInput, settled: Settled | None) -> Course:
         """Return what becomes of a purchase that the record leaves open: the claims beside the file decide."""

@@ -67,7 +67,7 @@ class World:
         self.attempt()
         for _ in range(self.dice.randrange(4)):
             acts = [self.attempt, self.fail, self.refuse, self.wait, self.lose_file, self.clear, self.other, self.slow]
-            self.dice.choice([*acts, self.see_the_end])()
+            self.dice.choice([*acts, self.see_the_end, self.forget])()
 
     def note(self, what: str) -> None:
         self.happened.append(what)
@@ -77,6 +77,16 @@ class World:
         run = (batch or self.batch).attempt(requests=REQUESTS, crash_at=crash)
         self.date_claims()
         self.note(f"attempt of {(batch or self.batch).run_id}, crash at {crash}: {run.error or 'no error'}"[:160])
+
+    def forget(self) -> None:
+        """The connection leads to another account by now, or the service has forgotten."""
+        ledger = self.batch.emulator.service.ledger
+        for task in self.tasks():
+            if self.dice.random() < 0.3:
+                self.note(f"{task.prompt} is forgotten")
+                ledger.image_tasks.pop(task.id, None)
+                for same in ledger.by_client_id.values():
+                    same[:] = [one for one in same if one is not task]
 
     def see_the_end(self) -> None:
         """Something ends at the service, and an attempt sees how."""

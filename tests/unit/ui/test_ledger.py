@@ -99,7 +99,7 @@ def test_each_image_task_with_state_id_and_money(task: tuple[str, list[Any]], tm
     ]
     assert rows == [
         ("#0", "in place", "tsk_1", "$0.025 paid"),
-        ("hat", "under way", "tsk_2", "$0.025, at list price paid"),
+        ("hat", "under way", "tsk_2", "$0.025 paid, at list price"),
         ("#2", "failed", "tsk_3", "nothing: refunded"),
         ("#3", "may be bought", None, "perhaps paid: that is looked up"),
     ]
