@@ -49,6 +49,7 @@ def main() -> None:
         content: dict[str, Any] = {}
         _timed("manifest", lambda: content.update(report.manifest(run=run, destination=store.uri(""), now=_NOW)))
         _timed("written", lambda: store.write_manifest("manifest-x", content))
+        _timed("written while it works", lambda: store.write_manifest("manifest-y", content, compact=True))
         index = store.reserved("index")
         _timed("index", lambda: index.write("x.jsonl", "".join(index_lines(content)).encode()))
         for path in (Path(scratch) / "manifest-x.json", Path(scratch) / ".nanobanana" / "index" / "x.jsonl"):
