@@ -136,11 +136,13 @@ def labels(images: Sequence[Record]) -> dict[str, str]:
 
 def _label(image: Record) -> str:
     request, version = image.get("request"), image.get("version")
-    name = image.get("name") or (_file(image) if request is None else f"#{request}")
+    prompt = one_line(image.get("prompt"), limit=_LONGEST_PROMPT)
+    # A download knows no row, and its files may be named by ids.
+    unnamed = f"#{request}" if request is not None else "" if prompt else _file(image)
     parts = [
-        f"{name}/{image['variant']}" if image.get("variant") else f"{name}",
+        "/".join(str(part) for part in (image.get("name") or unnamed, image.get("variant")) if part),
         f"version {version}" if isinstance(version, int) and version > 1 else "",
-        one_line(image.get("prompt"), limit=_LONGEST_PROMPT),
+        prompt,
         f"suspect: {', '.join(map(str, image['suspect']))}" if image.get("suspect") else "",
     ]
     return one_line(" · ".join(filter(None, parts)), limit=2 * _LONGEST_PROMPT)

@@ -124,6 +124,7 @@ def image(**more: Any) -> dict[str, Any]:
         (image(name=None), "#0 · a cup"),
         (image(suspect=["blank"]), "cup · a cup · suspect: blank"),
         ({"uri": "file:///x/cup-1.png"}, "cup-1.png"),
+        ({"uri": "file:///x/tsk_1-0.png", "name": None, "prompt": "a cup"}, "a cup"),
         (image(prompt="a\nb  c"), "cup · a b c"),
     ],
 )
