@@ -484,7 +484,7 @@
   /** The shape that all pictures share, within limits, so that none is cropped and the grid stays calm; else a square. */
   const usualRatio = (records) => {
     const pictures = records.filter(({ card }) => card.width && card.height);
-    const ratios = new Set(pictures.map(({ card }) => Math.min(16 / 9, Math.max(3 / 4, card.width / card.height)).toFixed(2)));
+    const ratios = new Set(pictures.map(({ card }) => Math.min(16 / 9, Math.max(9 / 16, card.width / card.height)).toFixed(2)));
     return ratios.size === 1 ? [...ratios][0] : "1";
   };
 
@@ -796,6 +796,7 @@
       const [approved, words] = this.decided.get(key) || [];
       const asked = this.keys.has(key);
       [node.dataset.tick, node.dataset.decided] = [tick ?? "", asked ? "" : approved ?? ""];
+      place.classList.toggle("nb-ticks", asked);
       if (!asked) {
         const verdict = h("p", { class: "nb-decided", "data-approved": String(approved) }, icon(approved ? "check" : "cross"), words);
         place.replaceChildren(words ? verdict : "");
