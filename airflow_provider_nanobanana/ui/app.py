@@ -25,6 +25,7 @@ from fastapi.responses import JSONResponse
 
 from airflow_provider_nanobanana.batch.gallery_paths import PREFIX
 from airflow_provider_nanobanana.ui.image_bytes import NotShown, gone
+from airflow_provider_nanobanana.ui.ledger import ledger_json
 from airflow_provider_nanobanana.ui.manifests import gallery_pointers
 from airflow_provider_nanobanana.ui.page import PAGE_HEADERS, login_page, page
 from airflow_provider_nanobanana.ui.run_gallery import NamedPicture, picture_of, record_of, window_of_run
@@ -144,7 +145,6 @@ async def record(asked: Asked, key: Key) -> Response:
 @of_dag.get("/api/ledger/{dag_id}")
 async def ledger(asked: Asked) -> Response:
     """Answer with the ledger of a task instance in words."""
-    ledger_json = _later("ledger").ledger_json
 
     def read() -> Any:
         with create_session(scoped=False) as session:
@@ -179,15 +179,6 @@ def _task(asked: _Asked) -> TaskRecord:
     if not found:
         raise gone()
     return found[0]
-
-
-def _later(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"airflow_provider_nanobanana.ui.{name}")
-    except ModuleNotFoundError as error:
-        raise HTTPException(501, "This is still being built.") from error
 
 
 def _readable_by(request: Request, user: Any) -> Callable[[Iterable[str]], set[str]]:

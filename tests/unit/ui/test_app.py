@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -463,3 +467,48 @@ def test_a_task_instance_of_another_operator_has_no_gallery(site: Site, batch: B
     add_task("shop", batch.run_id, "pictures", operator="BashOperator", rendered={"destination": batch.destination})
     assert get(site, "/api/gallery/shop", run_id=batch.run_id).json()["tasks"] == []
     assert get(site, "/api/image/shop", **of(batch, key=key_of(batch))).status_code == 404
+
+
+def test_the_ledger_in_words(site: Site, batch: Batch) -> None:
+    batch.write()
+    batch.add_to_airflow()
+    found = get(site, "/api/ledger/shop", **of(batch)).json()
+    assert {"summary", "source", "rows", "skipped"} <= set(found)
+    assert "://" not in json.dumps(found)
+
+
+def test_behind_fab_one_sees_what_ones_role_may(tmp_path: Path) -> None:
+    """In a process of its own, below ``/af``: FAB's tables and caches are no other test's."""
+    if importlib.util.find_spec("airflow.providers.fab") is None:
+        pytest.skip("FAB is not installed (the extra fab)")
+    settings = {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path / 'airflow.db'}",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__NANOBANANA__GALLERY_ROOTS": f"file://{tmp_path / 'media'}",
+        "AIRFLOW__API_AUTH__JWT_SECRET": "of the tests alone; " * 4,
+    }
+    command = [sys.executable, "-m", "tests.support.fab_site", str(tmp_path)]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        command, cwd=root, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    statuses = found["statuses"]
+    of_shop = [f"{kind}/shop" for kind in ("gallery", "image", "thumb", "view")]
+    of_mine = [f"{kind}/mine" for kind in ("gallery", "image", "thumb", "view")]
+    for role in ("Admin", "Op", "User", "Viewer"):
+        assert {statuses[role][name] for name in (*of_shop, *of_mine, "spend")} == {200}, role
+        assert statuses[role]["wildcard"] == 404
+    assert {statuses["OneDag"][name] for name in of_mine} == {200}
+    assert {statuses["OneDag"][name] for name in (*of_shop, "unknown")} == {403}
+    # Airflow's own check takes it for any DAG.
+    assert statuses["OneDag"]["wildcard"] == 404
+    assert {status for name, status in statuses["Public"].items() if name != "spend"} == {403}
+    assert set(statuses["anonymous"].values()) == {401}
+    every = ["mine", "shop"]
+    assert found["spend"] == {
+        **{"Admin": every, "Op": every, "User": every, "Viewer": every},
+        **{"OneDag": ["mine"], "Public": [], "anonymous": []},
+    }
