@@ -21,10 +21,11 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.operators.manifest import GALLERY_KEY
+from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator
 from airflow_provider_nanobanana.polling.poll_tracker import poll_once
 from airflow_provider_nanobanana.toapis import errors, session
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from tests.support.task_runner import KEPT, Run, entries_of, land, wait
+from tests.support.task_runner import KEPT, Run, attempt, entries_of, land, wait
 from tests.support.text import flat
 
 Buy = Callable[..., str]
@@ -55,6 +56,21 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 
 def landed_ids(run: Run) -> list[str]:
     return [record["id"] for record in run.ti.xcoms["return_value"]]
+
+
+@pytest.mark.parametrize(("thumbnails", "words"), [(True, ""), (False, ""), ("small", "thumbnails is True or False")])
+def test_each_image_that_is_landed_has_a_thumbnail_where_it_is_wanted(
+    emulator: Emulator, buy: Buy, folder: Path, thumbnails: Any, words: str
+) -> None:
+    destination = f"file://{folder}"
+    images = entries_of(buy("a kite"))
+    run = attempt(
+        NanoBananaDownloadOperator(task_id="download", images=images, destination=destination, thumbnails=thumbnails)
+    )
+    assert words in flat(run.error) if words else run.error is None
+    written = [path.name for path in (folder / ".nanobanana" / "thumbs").glob("*")]
+    wanted = [f"{record['sha256'][:24]}.webp" for record in run.ti.xcoms["return_value"]] if run.error is None else []
+    assert written == (wanted if thumbnails is True else [])
 
 
 @pytest.mark.parametrize("error", [UnicodeError("idna"), OverflowError("inf"), MemoryError(), KeyError("x")])
