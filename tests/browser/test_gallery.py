@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -201,6 +202,21 @@ def test_a_second_answer_is_refused_in_words(airflow: FakeAirflow, visit: Visit)
         other.get_by_role("button", name="Submit review").click()
         other.get_by_text("Not sent: answered already, by anna. Yours changed nothing.").wait_for()
         assert len(airflow.answers) == 1
+
+
+def test_an_answer_that_comes_too_late_while_it_waits_is_refused_in_words(airflow: FakeAirflow, visit: Visit) -> None:
+    asked_now = datetime.now(tz=UTC).isoformat()  # so that the answer waits until the task is asleep
+    airflow.reviews = [review(KEYS, created_at=asked_now)]
+    with visit(airflow) as page:
+        page.get_by_role("button", name="Approve 4 shown").click()
+        page.get_by_role("button", name="Submit review").click()
+        anna = {"id": "anna", "name": "anna"}
+        airflow.reviews[0].update(response_received=True, chosen_options=["Reject all"], responded_by_user=anna)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # which asks anew
+        page.get_by_text("Rejected by anna").first.wait_for()
+        page.clock.fast_forward(6_000)
+        page.get_by_text("Not sent: answered already, by anna.").wait_for()
+        assert airflow.answers == []
 
 
 def test_who_is_not_asked_reads_who_is(airflow: FakeAirflow, visit: Visit) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.browser.conftest import ONE_DAG
 from tests.system.harness import System
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ def test_a_review_from_the_first_picture_to_the_last(system: System, site: Site,
     assert len(json.loads((published / "published.json").read_text())) == 3
 
 
-def test_behind_fab_a_viewer_sees_the_pictures_on_the_page(system: System, fab: Site) -> None:
+def test_behind_fab_the_page_of_another_dag_is_refused(system: System, fab: Site) -> None:
     system.stack.api.wait_for_dag(REVIEW)
-    with fab.visit("dora") as page:  # she may read another DAG alone
-        page.goto(f"nanobanana/view/{REVIEW}/none")
-        page.get_by_text("Your role may not read this").wait_for()
-        assert page.locator(".nb-card").count() == 0
+    with fab.visit("dora") as page:  # she may read one DAG alone
+        answer = page.goto(f"nanobanana/view/{REVIEW}/none")
+        assert answer is not None
+        assert answer.status == 403
+        page.goto(f"nanobanana/view/{ONE_DAG}/none")
+        page.get_by_text("No images here.").wait_for()

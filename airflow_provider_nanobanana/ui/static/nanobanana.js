@@ -844,7 +844,8 @@
 
     /** Give the answer to Airflow, which knows who may and whether somebody was faster. */
     async send() {
-      const { gallery, keys, detail: { task_instance: task } } = this;
+      const { gallery, keys, detail } = this; // a poll may choose another one meanwhile
+      const task = detail.task_instance;
       const approved = [...keys].filter((key) => this.ticks.get(key) === true);
       const option = !approved.length ? REJECT_ALL : approved.length === keys.size ? APPROVE_ALL : APPROVE_SOME;
       const body = { chosen_options: [option], params_input: { approved, comment: this.comment.value.trim() || null } };
@@ -852,11 +853,11 @@
       this.sending = this.confirming.hidden = true;
       this.showBar();
       try {
-        await this.settled();
+        await this.settled(detail);
         await ask(url, { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
         this.tell(`Sent: ${approved.length} approved, ${keys.size - approved.length} rejected. The run goes on.`, "good");
       } catch (error) {
-        this.tell(`Not sent: ${await this.refusal(error)}`, "bad");
+        this.tell(`Not sent: ${await this.refusal(error, detail)}`, "bad");
       }
       this.sending = false;
       this.showBar();
@@ -864,19 +865,18 @@
     }
 
     /** Airflow up to 3.3 loses an answer that comes while the task is still going to sleep (apache/airflow#71580). */
-    settled() {
-      const isOld = Date.now() - Date.parse(this.detail.created_at) > 60000; // clocks differ by less
+    settled(detail) {
+      const isOld = Date.now() - Date.parse(detail.created_at) > 60000; // clocks differ by less
       return new Promise((go) => setTimeout(go, isOld ? 0 : SETTLE_MS - (performance.now() - this.since)));
     }
 
-    async refusal(error) {
-      const { detail, name } = this;
+    async refusal(error, detail) {
       const asked = (detail.assigned_users || []).map((user) => user.name || user.id).join(", ");
       if (error.status === 403) return `you are not asked. ${asked ? `This review asks ${asked}.` : "Your role may not answer it."}`;
       if (error.status === 404) return "the task asks no longer (it was cleared, or has ended).";
       if (error.status !== 409) return error.message;
       await this.load();
-      const [, words] = [...this.decided.values()].find(([, , review]) => review === name) || [];
+      const [, words] = [...this.decided.values()].find(([, , review]) => review === nameOf(detail)) || [];
       return `answered already${words ? `, ${words.replace(/^\w+ /, "")}` : ""}. Yours changed nothing.`;
     }
 
