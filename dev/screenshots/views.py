@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -99,15 +100,22 @@ def excess_width(page: Page) -> int:
 
 
 def _settle(page: Page) -> None:
-    """Wait until the pictures in sight are there; one that cannot be read is there, too."""
+    """Wait until the pictures in sight are there; one that cannot be read is there, too.
+
+    For a few seconds: what a frame cuts off is not loaded, and not seen either.
+    """
+    from playwright.sync_api import TimeoutError as NotInTime
+
     page.wait_for_timeout(400)
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('.nb img')].every((image) => {
-            const box = image.getBoundingClientRect();
-            const seen = box.width > 0 && box.bottom > 0 && box.top < innerHeight;
-            return !seen || image.complete;
-        })"""
-    )
+    with contextlib.suppress(NotInTime):
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('.nb img')].every((image) => {
+                const box = image.getBoundingClientRect();
+                const seen = box.width > 0 && box.bottom > 0 && box.top < innerHeight;
+                return !seen || image.complete;
+            })""",
+            timeout=5_000,
+        )
     page.wait_for_timeout(200)
 
 
