@@ -113,9 +113,10 @@ def _take_all(processes: Processes, progress: Progress, folder: Path, only: list
         site = Site(browser, stack.url, stack.password)
         for look in LOOKS:
             with site.visit(dark=look.dark, width=look.width, height=look.height) as page:
-                files = {view: folder / f"{airflow}-{view.name}-{look.name}.png" for view in chosen}
+                fitting = [view for view in chosen if view.fits(look)]
+                files = {view: folder / f"{airflow}-{view.name}-{look.name}.png" for view in fitting}
                 missed += sum(not _taken(page, view, file, progress) for view, file in files.items())
-    progress.say(f"{len(chosen) * len(LOOKS) - missed} pictures in {folder}, {missed} could not be taken")
+    progress.say(f"the pictures are in {folder}; {missed} could not be taken")
     return 1 if missed else 0
 
 

@@ -21,6 +21,16 @@ _PATIENCE = 60_000
 
 
 @dataclass(frozen=True)
+class Look:
+    """How it is looked at."""
+
+    name: str
+    dark: bool
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class View:
     """One picture.
 
@@ -37,15 +47,9 @@ class View:
     ready: str = ".nb[data-ready]"
     whole: bool = False
 
-
-@dataclass(frozen=True)
-class Look:
-    """How it is looked at."""
-
-    name: str
-    dark: bool
-    width: int
-    height: int
+    def fits(self, look: Look) -> bool:
+        """Whether there is anything to see: on a narrow screen Airflow's own pages leave a tab no room."""
+        return look.width > 600 or self.path.startswith("nanobanana/")
 
 
 LOOKS = (
@@ -72,6 +76,7 @@ def views(shown: Shown, asset_id: int | None) -> list[View]:
         View("lightbox-failed", _page(catalogue, finished), _open("logo-shirt")),
         View("versions", _page(catalogue, shown.versions), _versions("straw-hat")),
         View("review-pending", _tab("autumn_banners", shown.pending), _tick),
+        View("review-page", _page("autumn_banners", shown.pending), _tick),
         View("review-answered", _tab("autumn_banners", shown.answered)),
         View("review-form", _task("autumn_banners", shown.pending, "review", "required_actions"), ready="form, img"),
         View("ledger", failed_task, _ledger, whole=True),
