@@ -17,7 +17,7 @@ from airflow_provider_nanobanana.batch.costs import Cost, Spent, format_images, 
 from airflow_provider_nanobanana.durable.claim_outlook import Outlook, outlook
 from airflow_provider_nanobanana.durable.claims import Claim, Damaged
 from airflow_provider_nanobanana.durable.course import DEFAULT_POLICY, Course
-from airflow_provider_nanobanana.durable.image_outlook import ClaimSeen, TryCounts, WantedImage, image_outlook
+from airflow_provider_nanobanana.durable.image_outlook import ClaimSeen, TryCounts, WantedImage, essence, image_outlook
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.durable.record import RecordState
@@ -94,7 +94,19 @@ def ledger_words(ledger: TaskLedger, now: float) -> dict[str, Any]:
     :param now: Epoch seconds.
     """
     policy = DEFAULT_POLICY if ledger.form == "generate" else _SUBMIT_POLICY
-    told = [_row(row, ledger.counts, policy, now) for row in ledger.rows]
+    known: dict[WantedImage, Outlook] = {}
+
+    def foretold(image: WantedImage | None) -> Outlook:
+        if image is None:
+            return Outlook(_NOT_WANTED, _NOT_WANTED)
+        alike = essence(image, now)
+        if alike is None:
+            return image_outlook(image, ledger.counts, now, policy)
+        if alike not in known:
+            known[alike] = image_outlook(alike, ledger.counts, now, policy)
+        return known[alike]
+
+    told = [_row(row, foretold(row.image), now) for row in ledger.rows]
     told += [_claim_row(claim, now) for claim in ledger.claims]
     return {
         "summary": [*_summary(ledger, told)],
@@ -113,9 +125,8 @@ class _Told:
     outlook: Outlook
 
 
-def _row(row: LedgerRow, counts: TryCounts, policy: SubmissionPolicy, now: float) -> _Told:
-    entry, image = row.entry, row.image
-    courses = Outlook(_NOT_WANTED, _NOT_WANTED) if image is None else image_outlook(image, counts, now, policy)
+def _row(row: LedgerRow, courses: Outlook, now: float) -> _Told:
+    entry = row.entry
     spent = Spent.on(charges_of(entry).values())
     kind, state = _state(row, now)
     record = entry.record

@@ -35,7 +35,7 @@ from airflow_provider_nanobanana.durable.course import (
     fails_with,
     with_choices,
 )
-from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
+from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, StoredFile
 from airflow_provider_nanobanana.durable.reconcile import (
     Action,
     Lookup,
@@ -45,6 +45,7 @@ from airflow_provider_nanobanana.durable.reconcile import (
 )
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED, EXPIRED
+from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.toapis.models import ImageTask
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 _QUARANTINED: Final = Course(
     'leaves it in quarantine and buys nothing (with on_suspect="warn" it puts it in place)', fails="yes"
 )
+#: Seconds after which no wait for a submit depends on when it left.
+_SETTLED: Final = 1_200.0
+_A_FILE: Final = StoredFile("-.png", None, None, "png", None, None)
 #: Seconds that are no wait worth a word.
 _A_FEW_LOOKS: Final = 30.0
 _LEFT: Final = Course("leaves it as it failed and buys nothing", fails="yes")
@@ -135,6 +139,48 @@ def image_outlook(
         policy = replace(policy, on_unknown_submission="fail")
     retry, clear = (_Way(image, attempt, policy, now).course() for attempt in (counts.retry(now), counts.clear(now)))
     return Outlook(retry=retry, clear=clear)
+
+
+def essence(image: WantedImage, now: float) -> WantedImage | None:
+    """Return what an outlook goes by, the same for all images that are alike; None of one that is to be asked itself.
+
+    Ten thousand images stand in a few ways. Ids, files and messages change no outlook, nor do moments that are well
+    past all waits and well within the life of a link, or well beyond it.
+    """
+    entry, record = image.entry, image.entry.record
+    moments = [record.may_have_left_at] if record is not None else []
+    moments += [entry.submitted_at] if entry.submitted_at is not None else []
+    ages = [now - moment for moment in moments]
+    settled = all(_SETTLED < age < LINK_LIFETIME_SECONDS - _SETTLED for age in ages)
+    dead = all(age > LINK_LIFETIME_SECONDS + _SETTLED for age in ages)
+    if image.claim is not None or not (settled or dead):
+        return None
+    then = now - (2 * _SETTLED if settled else 2 * LINK_LIFETIME_SECONDS)
+    same = record is not None and record.fingerprint == image.identity.fingerprint
+    plain = record and replace(
+        record,
+        fingerprint="-" if same else "",
+        client_business_id=record.client_business_id and "-",
+        image_task_id=record.image_task_id and "-",
+        may_have_left_at=then,
+        writer="",
+    )
+    error = entry.error and ItemError(
+        entry.error.code, "", entry.error.charged, entry.error.retryable, entry.error.billed
+    )
+    return replace(
+        image,
+        identity=replace(image.identity, fingerprint="-", stem=""),
+        entry=LedgerEntry(
+            plain,
+            entry.status,
+            entry.stored and _A_FILE,
+            error=error,
+            submitted_at=entry.submitted_at and then,
+            sunk_cost=entry.sunk_cost,
+            shared=entry.shared,
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_provider_nanobanana.durable.course import Course
-from airflow_provider_nanobanana.durable.image_outlook import TryCounts, WantedImage, image_outlook
+from airflow_provider_nanobanana.durable.image_outlook import TryCounts, WantedImage, essence, image_outlook
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, StoredFile
 from airflow_provider_nanobanana.durable.reconcile import SubmissionPolicy
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionIdentity, SubmissionRecord
@@ -136,3 +137,15 @@ def test_where_client_ids_do_not_resolve_nothing_is_bought_on_their_word() -> No
     retry, clear = of(LedgerEntry(record(RecordState.INTENT)), ids_resolve=False)
     assert "then fails: whether it was bought cannot be found out" in retry.words
     assert clear.words.endswith("then buys it")
+
+
+@pytest.mark.parametrize("age", [10.0, 600.0, 5_000.0, DAY - 10, DAY + 10, 3 * DAY])
+@pytest.mark.parametrize(("entry", "facts"), [case[:2] for case in CASES.values()], ids=CASES)
+def test_images_that_are_alike_have_one_outlook(entry: LedgerEntry, facts: dict[str, Any], age: float) -> None:
+    """So that ten thousand of them are told in a second."""
+    entry = replace(entry, record=entry.record and replace(entry.record, may_have_left_at=NOW - age))
+    image = WantedImage(IDENTITY, entry, **{"complete": True, "claimed": True, "in_place": False, **facts})
+    alike = essence(image, NOW)
+    assert (alike is None) == (entry.record is not None and age not in (5_000.0, 3 * DAY))
+    if alike is not None:
+        assert hash(alike) is not None and image_outlook(alike, COUNTS, NOW) == image_outlook(image, COUNTS, NOW)

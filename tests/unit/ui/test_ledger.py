@@ -28,7 +28,7 @@ REQUESTS = ["a kite", {"prompt": "a hat", "name": "hat"}, "a mug", "a cup"]
 
 def record(item: Any, state: RecordState, image_task_id: str | None) -> SubmissionRecord:
     return SubmissionRecord(
-        state, item.fingerprint, 0, 0, f"nb-{item.index:040}", image_task_id, NOW - 600, max_tries=0, try_number=1
+        state, item.fingerprint, 0, 0, f"nb-{item.index:040}", image_task_id, NOW - 6000, max_tries=0, try_number=1
     )
 
 
