@@ -212,6 +212,14 @@ class CheckpointStore:
         self._saved: AttemptCheckpoint | None = None
         self._lock = threading.RLock()
 
+    def is_last(self) -> bool:
+        """Whether no other try has saved a checkpoint since: one that goes on beside its own retry is not the last.
+
+        :raises TransientFailure: That could not be read.
+        """
+        last = load_checkpoint(self._store)
+        return last is None or last.try_number == self.current.try_number
+
     def update(self, **changes: Any) -> None:
         """Change fields of the checkpoint and save it; nothing is written where nothing changed since the last save.
 

@@ -581,7 +581,12 @@ def _growing_manifest(context: Context, state: BatchState, *, resumed: bool) -> 
 
     no_book_written = nullcontext if state.claims is None else state.claims.no_book_written
     written = state.progress() if resumed else None
-    return GrowingManifest(manifest, content, state.progress, written=written, no_book_written=no_book_written)
+    return GrowingManifest(
+        *(manifest, content, state.progress),
+        written=written,
+        overtaken=lambda: not state.checkpoints.is_last(),
+        no_book_written=no_book_written,
+    )
 
 
 def _report(

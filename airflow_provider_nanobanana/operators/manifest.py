@@ -120,6 +120,7 @@ class GrowingManifest:
     :param content: Returns it as of now, ``finished`` being false; None where nothing can be said yet.
     :param progress: Returns what tells whether anything has changed since the last one.
     :param written: What it returned when a process before this one wrote the last one; None where none did.
+    :param overtaken: Whether another try is, or was, at work meanwhile, whose manifest knows more.
     :param no_book_written: Lets no book of purchases be written meanwhile.
     :param clock: Seconds; nobody sets it.
     """
@@ -131,12 +132,14 @@ class GrowingManifest:
         progress: Callable[[], object],
         *,
         written: object = None,
+        overtaken: Callable[[], bool] = lambda: False,
         no_book_written: Callable[[], AbstractContextManager[None]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._manifest = manifest
         self._content = content
         self._progress = progress
+        self._overtaken = overtaken
         self._no_book_written = no_book_written
         self._clock = clock
         self._last = written
@@ -158,7 +161,9 @@ class GrowingManifest:
             with wrap_unexpected_errors("The manifest so far was not written"), self._no_book_written():
                 content = self._content()
                 if content is not None:
-                    self._manifest.store.write_manifest(self._manifest.name, content, compact=True)
+                    self._manifest.store.write_manifest(
+                        self._manifest.name, content, compact=True, unless=self._overtaken
+                    )
                     self._last = progress
             self._failed = False
         except errors.ToApisError as error:

@@ -164,6 +164,16 @@ def test_a_checkpoint_that_may_not_be_kept_is_written_again() -> None:
     assert load_checkpoint(store) == AttemptCheckpoint(1, 1.5, stop_reason="too little")
 
 
+def test_a_try_is_the_last_until_another_saves() -> None:
+    store = InMemoryStateStore()
+    first, retry = (CheckpointStore(store, AttemptCheckpoint(number, 1.5)) for number in (1, 2))
+    assert first.is_last() and retry.is_last()
+    first.update()
+    assert first.is_last()
+    retry.update()
+    assert retry.is_last() and not first.is_last()
+
+
 @pytest.mark.parametrize("text", ["", "{}", *map(encode, ([], {}, {"version": 2}, {"version": 1, "try_number": "x"}))])
 def test_a_note_that_cannot_be_read_stops_the_attempt(text: str) -> None:
     with pytest.raises(TransientFailure, match="nothing was sent"):

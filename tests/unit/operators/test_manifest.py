@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,10 @@ class Work:
         yield
         self.held.append("free")
 
-    def write(self, name: str, content: Any, *, compact: bool) -> str:
+    def write(self, name: str, content: Any, *, compact: bool, unless: Any) -> str:
         assert self.held[-1] == "held" and compact
+        if unless():
+            return name
         self.writes.append(self.now)
         self.now += self.takes
         if self.refusal:
@@ -138,3 +141,18 @@ def test_airflow_is_told_where_it_is(tmp_path: Path) -> None:
         GALLERY_KEY: {"version": 1, "manifest": manifest.uri, "destination": ImageStore(tmp_path).uri("")}
     }
     assert "task-3-team" in manifest.name
+
+
+def test_a_try_that_was_overtaken_leaves_the_manifest_of_its_retry(tmp_path: Path) -> None:
+    # Under a name that no manifest has: its content is none.
+    store = ImageStore(tmp_path)
+    store.write_manifest("x", {"of": "the retry"})
+    store.write_manifest("x", {"of": "the first"}, unless=lambda: True)
+    assert json.loads((tmp_path / "x.json").read_text()) == {"of": "the retry"}
+
+
+def test_a_growing_manifest_asks_whether_it_was_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(tmp_path, monkeypatch, overtaken=lambda: True)
+    work.done = 1
+    work.growing.write()
+    assert work.held == ["held", "free"] and work.writes == []
