@@ -130,7 +130,9 @@ def test_a_deferred_task_finds_its_trigger_after_an_upgrade() -> None:
 
 def metric_names() -> Iterator[str]:
     for path in PACKAGE.rglob("*.py"):
-        yield from re.findall(r"(?:count|timing|count_micros)\(\s*\"(\w+)\"", path.read_text())
+        # Texts and lists have a count of their own.
+        calls = r"(?:(?<=metrics\.)|(?<![.\w]))_?(?:count|timing|count_micros)\(\s*\"(\w+)\""
+        yield from re.findall(calls, path.read_text())
 
 
 def test_the_metrics_have_their_names() -> None:
