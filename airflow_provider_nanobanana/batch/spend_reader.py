@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.batch.manifest import MANIFEST_PREFIX
 from airflow_provider_nanobanana.batch.manifest_cache import ManifestCache, ReadManifest
@@ -110,6 +110,8 @@ class SpendReader:
     :param progress: Called with the number of files that were read, and of all there are.
     :param cache: Manifests in it are not read again.
     :param may_read: Asked before each file that is; after a no, those that are left are skipped.
+    :param parse: Returns the JSON of a manifest; raises ``ValueError`` where it is none.
+    :param most_bytes: Of a manifest; a longer one is skipped.
     """
 
     def __init__(
@@ -120,12 +122,16 @@ class SpendReader:
         *,
         cache: ManifestCache | None = None,
         may_read: Callable[[], bool] = lambda: True,
+        parse: Callable[[bytes], Any] = json.loads,
+        most_bytes: int = _MOST_BYTES,
     ) -> None:
         self._places = places
         self._skip = skip
         self._progress = progress
         self._cache = cache or ManifestCache(0)
         self._may_read = may_read
+        self._parse = parse
+        self._most_bytes = most_bytes
         #: Image tasks that manifests count, and those that manifests say somebody else paid.
         self._known, self._shared = _Ids(), _Ids()
         self._digests: set[bytes] = set()
@@ -174,8 +180,9 @@ class SpendReader:
             else:
                 yield name, kept
                 self._count()
-        for name, content in read_files(place.storage, self._counted(place.storage, unread), _MOST_BYTES, self._skip):
-            manifest = _parsed(content, place.uri)
+        names = self._counted(place.storage, unread)
+        for name, content in read_files(place.storage, names, self._most_bytes, self._skip):
+            manifest = _parsed(content, place.uri, self._parse)
             self._cache.put(place.storage.uri(name), place.manifests[name], manifest)
             yield name, manifest
 
@@ -300,11 +307,11 @@ class _Ids:
         return place < len(self._hashes) and self._hashes[place] == wanted
 
 
-def _parsed(content: bytes, destination: str) -> ReadManifest:
+def _parsed(content: bytes, destination: str, parse: Callable[[bytes], Any] = json.loads) -> ReadManifest:
     """Return what a manifest tells."""
     digest = hashlib.sha256(content).digest()
     try:
-        return ReadManifest(digest, manifest_records(json.loads(content), destination))
+        return ReadManifest(digest, manifest_records(parse(content), destination))
     except RecursionError:
         return ReadManifest(digest, None, "it is no JSON: it is nested too deeply")
     except ValueError as error:

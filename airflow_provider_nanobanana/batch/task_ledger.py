@@ -18,13 +18,17 @@ from airflow_provider_nanobanana.durable.image_outlook import ClaimSeen, TryCoun
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.durable.record import SubmissionIdentity
+from airflow_provider_nanobanana.landing.file_names import is_stem
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed, TransientFailure
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.items import BatchItem
     from airflow_provider_nanobanana.batch.open_claims import OpenClaim
     from airflow_provider_nanobanana.durable.state_store import StateStore
     from airflow_provider_nanobanana.landing.storage.base import Storage
+
+log = LineLogger(__name__)
 
 _UNSEEN: Final = "so what is said of a retry and a clear leaves out the files and claims there"
 
@@ -36,7 +40,7 @@ class TaskFacts:
     :param try_number: Of the try that is at work, or was last; 0 before the first.
     :param retries: The task's own; None where they are not known.
     :param survives: Whether its records outlive a try (Airflow 3.3 and later).
-    :param names_others: Whether tasks of other DAGs may be named to whoever reads this.
+    :param names_others: Whether whoever reads this may know of other DAGs, of all files, and what the storage says.
     """
 
     dag_id: str
@@ -63,10 +67,6 @@ class _Destination:
     claims: dict[str, OpenClaim] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
-    def skip(self, uri: str, why: str) -> None:
-        """Take note of a file that could not be read."""
-        self.skipped.append(f"{uri}: {why}")
-
 
 def read_task_ledger(
     store: StateStore, task: TaskFacts, storage: Storage | None, source: str, now: float
@@ -91,7 +91,7 @@ def read_task_ledger(
     whole = TaskLedger(source, "generate", counts, state=task.state, survives=task.survives)
     if snapshot is None and (submitted := _submitted(ledger, task)) is not None:
         return replace(whole, form="submit", rows=[submitted])
-    there = _at_destination(storage, [*_stems(items, ledger)])
+    there = _at_destination(storage, [*_stems(items, ledger)], task)
     model = WantedImage(
         SubmissionIdentity((), ""),
         complete=ledger.complete and task.survives,
@@ -131,12 +131,12 @@ def _submitted(ledger: Ledger, task: TaskFacts) -> LedgerRow | None:
 
 
 def _stems(items: Sequence[BatchItem], ledger: Ledger) -> Iterator[str]:
-    """Yield the stems of the files of the items, by the name they were landed under."""
+    """Yield the stems of the files of the items, by the name they were landed under; of names of no file, none."""
     for item in items:
         stored = ledger.get(item.key).stored
-        yield item.stem()
-        if stored is not None:
-            yield stored.stem
+        for stem in (item.stem(), stored and stored.stem):
+            if stem and is_stem(stem):
+                yield stem
 
 
 def _wanted(image: WantedImage, item: BatchItem, task: TaskFacts, there: _Destination, now: float) -> WantedImage:
@@ -193,7 +193,7 @@ def _loose_claims(claims: Mapping[str, OpenClaim], known: set[str], task: TaskFa
     ]
 
 
-def _at_destination(storage: Storage | None, stems: Sequence[str]) -> _Destination:
+def _at_destination(storage: Storage | None, stems: Sequence[str], task: TaskFacts) -> _Destination:
     """Return what lies at a destination of these files, and which claims are open there."""
     from airflow_provider_nanobanana.batch.open_claims import read_open_claims
     from airflow_provider_nanobanana.landing.image_file import SUFFIXES
@@ -205,16 +205,22 @@ def _at_destination(storage: Storage | None, stems: Sequence[str]) -> _Destinati
     if storage is None:
         there.skipped.append(f"The destination is not known, or may not be read from here, {_UNSEEN}.")
         return there
+    unread: list[str] = []
     try:
         # Before the files: what lands meanwhile counts as in place.
-        claims = {
-            claim.stem: claim
-            for claim in read_open_claims(storage, lambda uri, why: there.skipped.append(f"{uri}: {why}"))
-        }
+        found = read_open_claims(storage, lambda uri, why: unread.append(f"{uri}: {why}"))
+        claims = {claim.stem: claim for claim in found}
         quarantine = Quarantine(lambda: storage.below(f"{RESERVED}/{QUARANTINE_FOLDER}"))
         there.held = quarantine.stems().intersection(stems)
         there.present = stems_present(storage, stems, tuple(SUFFIXES.values())) if stems else set()
         there.claims = {stem: claim for stem, claim in claims.items() if stem not in there.present}
     except (StorageFailed, ConfigurationError) as failure:
-        there.skipped.append(f"The destination could not be read, {_UNSEEN}: {failure.message}")
+        unread.append(failure.message)
+        there.skipped.append(f"The destination could not be read, {_UNSEEN}.")
+    if task.names_others:
+        there.skipped += unread
+    elif unread:
+        log.warning("Of the ledger of %s.%s was not read: %s", task.dag_id, task.task_id, "; ".join(unread[:20]))
+        if not there.skipped:
+            there.skipped.append(f"Claims and books at the destination that could not be read: {len(unread):,}.")
     return there

@@ -6,6 +6,7 @@ The stored form is plain JSON by field name, without fields that have their defa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Final, Literal, get_args
@@ -232,7 +233,16 @@ def _to_plain(value: Any) -> Any:
 
 
 def _stored_file(plain: Mapping[str, Any]) -> StoredFile:
+    if "/" in plain["name"]:
+        raise ValueError("a file that is not in the destination")
     return StoredFile(**{**plain, "suspect": tuple(plain.get("suspect", ()))})
+
+
+def _check_amounts(given: Mapping[str, Any]) -> None:
+    """Refuse sums of money that are none."""
+    amounts = [given.get("cost"), given.get("sunk_cost"), *(race.get("usd") for race in given.get("lost_races", ()))]
+    if not all(amount is None or (type(amount) in (int, float) and math.isfinite(amount)) for amount in amounts):
+        raise ValueError("an amount that is none")
 
 
 def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
@@ -243,6 +253,7 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
     given = dict(plain)
     if given.get("status", "open") not in get_args(Status):
         raise ValueError(f"status {given['status']!r}")
+    _check_amounts(given)
     if "record" in given:
         given["record"] = SubmissionRecord(**{**given["record"], "state": RecordState(given["record"]["state"])})
     if "stored" in given:

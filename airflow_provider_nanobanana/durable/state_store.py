@@ -161,7 +161,7 @@ def decode(name: str, text: str) -> Any:
     """
     try:
         return json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
-    except (ValueError, zlib.error) as error:
+    except (ValueError, RecursionError, zlib.error) as error:
         raise unreadable(name, error) from error
 
 

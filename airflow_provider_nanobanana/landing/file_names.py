@@ -55,9 +55,14 @@ def named_stem(name: str, image_task_id: str, index: int) -> str:
     return f"{stem}.{index:d}" if index else stem
 
 
+def is_stem(text: str) -> bool:
+    """Whether a text can be the name of a file, without suffix; none of them leads out of a folder."""
+    return _STEM.fullmatch(text) is not None
+
+
 def check_stem(stem: str) -> None:
     """Refuse a stem that no file can have; raises ``InvalidRequest``."""
-    if not _STEM.fullmatch(stem):
+    if not is_stem(stem):
         raise InvalidRequest(f"{stem!r} cannot name a file: letters, digits, '_', '-' and '.' are allowed")
 
 

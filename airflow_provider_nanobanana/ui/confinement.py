@@ -71,6 +71,11 @@ class Folder:
         return f"{self.scheme}://{self.authority}/{'/'.join(self.parts)}"
 
     @property
+    def name(self) -> str:
+        """The last of its names, which tells nothing of bucket and connection; empty where it has none."""
+        return self.parts[-1] if self.parts else ""
+
+    @property
     def is_local(self) -> bool:
         """Whether it lies on this machine."""
         return self.scheme == "file"

@@ -34,7 +34,8 @@ _FLAGS: Final = ("cost_is_listed", "reused", "shared", "retry_may_help")
 _LONGEST_TEXT: Final = 2_000
 _MOST_META: Final = 4_000
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]*?([^\s'\"<>/]*)(?=[.,;:)]?(?:[\s'\"<>]|$))")
+#: No scheme is longer; without a bound the search would take the square of a text's length.
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s'\"<>]*")
 #: What is beyond a count that could be one.
 _MOST: Final = 10**12
 
@@ -62,6 +63,7 @@ class Gallery:
     :param cards: In order of the requests.
     :param pictures: By the keys of the cards.
     :param totals: Sums, by name; money is None where none is known.
+    :param bytes: Of the manifest.
     """
 
     form: str | None = None
@@ -71,6 +73,12 @@ class Gallery:
     pictures: Mapping[str, Picture] = field(default_factory=dict)
     totals: Mapping[str, Any] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0) | dict.fromkeys(_MONEY))
     problem: str | None = None
+    bytes: int = 0
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        return self.bytes + 1_000 * len(self.cards)
 
 
 def is_manifest_of(content: Any, dag_id: str, run_id: str, task_id: str, map_index: int) -> bool:
@@ -152,12 +160,12 @@ def read_rejection(content: bytes | None) -> dict[str, str | None]:
     return {name: _text(told.get(name)) for name in ("by", "comment", "rejected_at")}
 
 
-def task_json(task: TaskRecord, gallery: Gallery, cards: Sequence[Card]) -> dict[str, Any]:
+def task_json(task: TaskRecord, gallery: Gallery, folder: Folder | None, cards: Sequence[Card]) -> dict[str, Any]:
     """Return what the answer says of one task instance.
 
+    :param folder: Of its pictures, where they may be read.
     :param cards: Those of its cards that lie in the window.
     """
-    folder = (task.destination or "").rstrip("/").rpartition("/")[2]
     return {
         "task_id": task.task_id,
         "map_index": task.map_index,
@@ -167,7 +175,7 @@ def task_json(task: TaskRecord, gallery: Gallery, cards: Sequence[Card]) -> dict
         "form": gallery.form,
         "finished": gallery.finished,
         "written_at": gallery.written_at,
-        "destination": folder or None,
+        "destination": folder.name if folder else None,
         "problem": gallery.problem,
         "totals": gallery.totals,
         "cards": cards,
@@ -271,7 +279,13 @@ def _add_picture(card: Card, row: Mapping[str, Any], folder: Folder, pictures: d
 
 def without_uris(text: str) -> str:
     """Return a message in which each URI is the name of its file."""
-    return _URI.sub(lambda found: found[1] or "…", text)
+    return _URI.sub(_file_name, text)
+
+
+def _file_name(found: re.Match[str]) -> str:
+    uri = found[0].rstrip(".,;:)")
+    path = re.split("[?#]", uri, maxsplit=1)[0].split("/", 3)[3:]
+    return ((path and path[0].rpartition("/")[2]) or "…") + found[0][len(uri) :]
 
 
 def _rows(content: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

@@ -4,27 +4,20 @@ What is read is bounded, and shown only if its first bytes are those of a PNG, J
 made is made in the decoder's child process, and kept in memory alone: the api-server writes nothing. Whatever goes
 wrong is said in one of a few fixed texts; the storage's own words may hold credentials, and go to the log.
 
-Which file a user may read was decided before; here no more is made of a name than one file below its destination, and
-no link of a file system is followed.
+Which file a user may read was decided before; here no more is made of a name than one file below its destination.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import logging
-import os
-import stat
-import threading
-from collections import OrderedDict
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from airflow_provider_nanobanana.landing.image_file import MAX_BYTES, detect_format
 from airflow_provider_nanobanana.landing.shrink_picture import MOST_BYTES as MOST_THUMBNAIL
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
-from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.landing.thumbnails import (
     MIME_TYPE,
     THUMBNAILS_FOLDER,
@@ -33,6 +26,7 @@ from airflow_provider_nanobanana.landing.thumbnails import (
     thumbnail_name,
 )
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed, ToApisError
+from airflow_provider_nanobanana.ui.kept import Kept
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
@@ -121,51 +115,28 @@ def read_thumbnail(storage: Storage, name: str, sha256: str | None) -> Picture:
         original = _content(storage, name)
         sha256 = hashlib.sha256(original).hexdigest()
     # Two destinations share nothing: a record may claim a hash that is another's.
-    key = (storage.uri(name), sha256)
-    kept = _kept.get(key)
-    if kept is None:
-        kept = _stored(storage, thumbnail_name(sha256)) or _made(original or _content(storage, name))
-        _kept.put(key, kept)
+    kept = _kept.get(
+        (storage.uri(name), sha256),
+        math.inf,
+        lambda: _stored(storage, thumbnail_name(sha256)) or _made(original or _content(storage, name)),
+    )
     if isinstance(kept, NotShown):
         raise NotShown(kept.status, kept.words)
     return Picture(kept, MIME_TYPE)
 
 
 def read_confined(storage: Storage, name: str, most: int) -> bytes | None:
-    """Return the content of a file as :meth:`Storage.read`, but follow no link of a file system below the destination.
+    """Return the content of a file as :meth:`Storage.read`.
 
+    :param storage: From ``manifests.storage_of``, so that no link of a file system is followed.
     :param name: Of the file; it may lead into folders below, never above.
     :raises StorageFailed: It could not be read, or a link leads to it.
     """
     parts = name.split("/")
     if any(part in ("", ".", "..") or any(one in part for one in _SEPARATORS) for part in parts):
         return None
-    destination = storage.destination
-    if isinstance(storage, LocalStorage) and isinstance(destination, LocalStorage):
-        below = storage.folder.relative_to(destination.folder)
-        return _read_without_links(str(destination.folder), (*below.parts, *parts), most)
     # Not through a storage of the folder below, which would ask Airflow for its connection anew.
     return storage.read(name, most)
-
-
-def _read_without_links(folder: str, parts: tuple[str, ...], most: int) -> bytes | None:
-    """Return the content of a file below a folder, opened part by part, so that no link can be put in between."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        with contextlib.ExitStack() as stack:
-            at = os.open(folder, flags | os.O_DIRECTORY)
-            stack.callback(os.close, at)
-            for part in parts:
-                at = os.open(part, flags | os.O_NOFOLLOW, dir_fd=at)
-                stack.callback(os.close, at)
-            if not stat.S_ISREG(os.fstat(at).st_mode):
-                raise OSError(errno.EINVAL, "is no file")
-            with os.fdopen(os.dup(at), "rb") as file:
-                return file.read(most + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise StorageFailed(f"Could not read {parts[-1]}: {type(error).__name__}: {error}") from error
 
 
 def _content(storage: Storage, name: str) -> bytes:
@@ -209,31 +180,8 @@ def _made(original: bytes) -> bytes | NotShown:
         raise not_made() from None
 
 
-class _Kept:
-    """The thumbnails last asked for, and what cannot have one; safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[str, str], bytes | NotShown] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: tuple[str, str]) -> bytes | NotShown | None:
-        with self._lock:
-            found = self._entries.get(key)
-            if found is not None:
-                self._entries.move_to_end(key)
-            return found
-
-    def put(self, key: tuple[str, str], value: bytes | NotShown) -> None:
-        with self._lock:
-            self._bytes += _size(value) - _size(self._entries.pop(key, b""))
-            self._entries[key] = value
-            while len(self._entries) > _MOST_KEPT or self._bytes > _MOST_KEPT_BYTES:
-                self._bytes -= _size(self._entries.popitem(last=False)[1])
-
-
 def _size(value: bytes | NotShown) -> int:
     return len(value) if isinstance(value, bytes) else 0
 
 
-_kept: Final = _Kept()
+_kept: Final = Kept[bytes | NotShown](_MOST_KEPT, _MOST_KEPT_BYTES, _size)

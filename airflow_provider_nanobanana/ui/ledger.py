@@ -23,8 +23,9 @@ from airflow_provider_nanobanana.durable.ledger import NAME
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, unreadable
 from airflow_provider_nanobanana.landing.image_store import open_storage
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.ui.confinement import NotReadable
-from airflow_provider_nanobanana.ui.gallery import without_uris
+from airflow_provider_nanobanana.ui.gallery import UNREADABLE, without_uris
 from airflow_provider_nanobanana.ui.manifests import find_place, gallery_of, gallery_roots, storage_of
 from airflow_provider_nanobanana.ui.task_records import TaskRecord, read_tasks
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.durable.state_store import StateStore
     from airflow_provider_nanobanana.landing.storage.base import Storage
+
+log = LineLogger(__name__)
 
 #: Rows of an answer to a browser.
 MOST_ROWS: Final = 2_000
@@ -57,7 +60,8 @@ def ledger_json(
     """Return the ledger of a task instance in words, for whoever may read its DAG, and no more than that.
 
     As :func:`~airflow_provider_nanobanana.batch.ledger_words.ledger_words` returns it, with ``more``: how many rows
-    were left out. No URI is in it, no other DAG is named, and nothing is read that the confinement does not allow.
+    were left out. No URI is in it, no word of the storage's own, and no other DAG; and nothing is read that the
+    confinement does not allow.
 
     :param now: Epoch seconds; None is now.
     """
@@ -196,7 +200,8 @@ class _Reader:
         except NotReadable as refused:
             return None, [str(refused)]
         except ToApisError as failure:
-            return None, [failure.message]
+            log.warning("The ledger's destination cannot be read: %s", failure.message)
+            return None, [UNREADABLE if self.confined else failure.message]
 
     def _waited_for(self, instance: TaskInstance) -> list[str]:
         fields = self.session.scalar(
@@ -243,7 +248,7 @@ class _StateStoreReader:
             return None
         try:
             value = json.loads(stored)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise unreadable(name, error) from error
         if not isinstance(value, str):
             raise unreadable(

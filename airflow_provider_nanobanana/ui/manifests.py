@@ -7,25 +7,27 @@ All of it blocks: routes call it in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_nanobanana.batch.manifest import manifest_name
 from airflow_provider_nanobanana.landing.file_names import safe_name
 from airflow_provider_nanobanana.landing.image_store import open_storage
+from airflow_provider_nanobanana.landing.storage.confined_local import ConfinedLocalStorage
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.versions import REJECTIONS_FOLDER
-from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
 from airflow_provider_nanobanana.ui.confinement import (
     OUTSIDE,
     Folder,
@@ -45,6 +47,7 @@ from airflow_provider_nanobanana.ui.gallery import (
     read_gallery,
 )
 from airflow_provider_nanobanana.ui.image_bytes import read_confined
+from airflow_provider_nanobanana.ui.kept import Kept
 from airflow_provider_nanobanana.ui.task_records import TaskRecord, tasks_since
 
 if TYPE_CHECKING:
@@ -53,13 +56,17 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-#: Bytes of a manifest that is read: one of 20,000 images has 30 MB.
-_MOST_BYTES: Final = 1 << 26
-#: Manifests kept at most, and the cards in them: some 2 kB each.
+#: Bytes of a manifest that is read, and objects and lists in it: one of 20,000 images has 30 MB and 120,000 of these.
+#: More is parsed by no API server: it takes memory, and nothing else of Python runs meanwhile.
+MOST_BYTES: Final = 1 << 25
+_MOST_PARTS: Final = 300_000
+#: Larger ones are parsed one by one.
+_LARGE: Final = 1 << 20
+_one_large: Final = threading.RLock()
+#: Galleries kept at most, and their bytes, roughly.
 _MOST_KEPT: Final = 4_000
-_MOST_CARDS: Final = 20_000
+_MOST_KEPT_BYTES: Final = 1 << 27
 #: Seconds for which a manifest is right that may still grow, and one whose task instance has ended.
 _GROWING: Final = 3.0
 _FINAL: Final = 60.0
@@ -89,24 +96,32 @@ def find_place(task: TaskRecord, roots: Sequence[Folder]) -> ManifestPlace | Non
         name = safe_name(manifest_name(task.dag_id, task.run_id, task.task_id, task.map_index))
         uri = f"{task.destination.rstrip('/')}/{name}.json"
     place = manifest_place(uri, task.destination, roots)
-    if place.folder.is_local:
-        # A link must not lead out of the roots either.
-        real = parse_folder(os.path.realpath(f"/{'/'.join(place.folder.parts)}"))
-        inside = [parse_folder(os.path.realpath(f"/{'/'.join(root.parts)}")) for root in roots if root.is_local]
-        if not any(root.holds(real) for root in inside):
-            raise NotReadable(OUTSIDE)
+    if place.folder.is_local and _real_path(place.folder, roots) is None:
+        raise NotReadable(OUTSIDE)
     return place
+
+
+def _real_path(folder: Folder, roots: Sequence[Folder]) -> Path | None:
+    """Return the path of a local folder without links in it; None where it leads out of the roots."""
+    real = Path(os.path.realpath(_path(folder)))
+    inside = (os.path.realpath(_path(root)) for root in roots if root.is_local)
+    return real if any(real.is_relative_to(root) for root in inside) else None
+
+
+def _path(folder: Folder) -> str:
+    return f"/{'/'.join(folder.parts)}"
 
 
 @dataclass(frozen=True)
 class GalleryPointer:
     """Where a task instance says that its images are.
 
-    :param destination: URI of the folder; where it may not be read, what it says.
+    :param folder: None where what it says is none.
+    :param readable: Whether it may be read for this task instance.
     """
 
     dag_id: str
-    destination: str
+    folder: Folder | None
     readable: bool
 
 
@@ -117,39 +132,80 @@ def gallery_pointers(since: datetime) -> Iterator[GalleryPointer]:
         try:
             place = find_place(task, roots)
         except NotReadable:
-            yield GalleryPointer(task.dag_id, task.manifest or "", readable=False)
+            yield GalleryPointer(task.dag_id, _said(task), readable=False)
             continue
         if place is not None:
-            yield GalleryPointer(task.dag_id, place.folder.uri, readable=True)
+            yield GalleryPointer(task.dag_id, place.folder, readable=True)
 
 
-@lru_cache(maxsize=256)
-def storage_of(folder: Folder) -> Storage:
-    """Return the storage of a folder; kept, as each new one asks Airflow for its connection.
-
-    :raises ToApisError: There is none such here.
-    """
-    # What the operators land in a folder is named so; "file:///" would be read as another path by some versions.
-    return open_storage(f"/{'/'.join(folder.parts)}" if folder.is_local else folder.uri)
-
-
-def read_manifest(task: TaskRecord, place: ManifestPlace) -> dict[str, Any] | str:
-    """Return the manifest of a task instance, or in words why there is none to show."""
+def _said(task: TaskRecord) -> Folder | None:
     try:
-        content = read_confined(storage_of(place.folder), place.name, _MOST_BYTES)
+        return parse_folder((task.manifest or "").rpartition("/")[0] + "/")
+    except NotReadable:
+        return None
+
+
+def storage_of(folder: Folder) -> Storage:
+    """Return the storage of a folder that :func:`find_place` has found; the api-server reads no other for users.
+
+    :raises ToApisError: There is none such here, or links lead out of the roots by now.
+    """
+    if not folder.is_local:
+        return _open_store(folder.uri)
+    path = _real_path(folder, gallery_roots())
+    if path is None:
+        raise StorageFailed(OUTSIDE)
+    return ConfinedLocalStorage(path)
+
+
+@lru_cache(maxsize=1_024)
+def _open_store(uri: str) -> Storage:
+    """Return an object store; kept, as each new one asks Airflow for its connection."""
+    return open_storage(uri)
+
+
+def parse_manifest(content: bytes) -> Any:
+    """Return the JSON of a manifest; numbers in it are finite.
+
+    :raises ValueError: It is none, or too much for an API server.
+    """
+    if len(content) > MOST_BYTES or content.count(b"{") + content.count(b"[") > _MOST_PARTS:
+        raise ValueError(TOO_LARGE)
+    with _one_large if len(content) > _LARGE else contextlib.nullcontext():
+        try:
+            return json.loads(content, parse_constant=lambda _: None, parse_float=_finite)
+        except RecursionError:
+            raise ValueError(NOT_ITS_OWN) from None
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def read_manifest(task: TaskRecord, place: ManifestPlace) -> tuple[dict[str, Any], int] | str:
+    """Return the manifest of a task instance and its bytes, or in words why there is none to show."""
+    try:
+        storage = storage_of(place.folder)
+        content = read_confined(storage, place.name, _LARGE)
+        if content is not None and len(content) > _LARGE:
+            with _one_large:
+                return _own(task, read_confined(storage, place.name, MOST_BYTES))
     except ToApisError as error:
         log.warning("The manifest of %s cannot be read in the api-server: %s", task, error.message)
         return UNREADABLE
+    return _own(task, content)
+
+
+def _own(task: TaskRecord, content: bytes | None) -> tuple[dict[str, Any], int] | str:
     if content is None:
         return NO_MANIFEST
-    if len(content) > _MOST_BYTES:
-        return TOO_LARGE
     try:
-        found = json.loads(content, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return NOT_ITS_OWN
+        found = parse_manifest(content)
+    except ValueError as error:
+        return TOO_LARGE if str(error) == TOO_LARGE else NOT_ITS_OWN
     own = is_manifest_of(found, task.dag_id, task.run_id, task.task_id, task.map_index)
-    return dict(found) if own else NOT_ITS_OWN
+    return (found, len(content)) if own else NOT_ITS_OWN
 
 
 def gallery_of(task: TaskRecord, roots: Sequence[Folder]) -> tuple[Gallery, Folder | None]:
@@ -171,8 +227,8 @@ def gallery_of(task: TaskRecord, roots: Sequence[Folder]) -> tuple[Gallery, Fold
 
 def _gallery(task: TaskRecord, place: ManifestPlace) -> Gallery:
     found = read_manifest(task, place)
-    if isinstance(found, dict):
-        return read_gallery(found, place.folder)
+    if not isinstance(found, str):
+        return replace(read_gallery(found[0], place.folder), bytes=found[1])
     # Before the first image is in place there is none.
     return Gallery() if found == NO_MANIFEST and not task.has_ended else Gallery(problem=found)
 
@@ -191,43 +247,5 @@ def rejected_stems(folder: Folder) -> frozenset[str]:
     return _rejections.get(folder, _GROWING, listed)
 
 
-@dataclass(frozen=True)
-class _Kept(Generic[T]):
-    read_at: float
-    value: T
-
-
-class _Cache(Generic[T]):
-    """Values kept for seconds, the last used ones, up to a weight; safe to use from several threads."""
-
-    def __init__(self, most: int, most_weight: int, weight: Callable[[T], int]) -> None:
-        self._most, self._most_weight, self._weigh = most, most_weight, weight
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Hashable, _Kept[T]] = OrderedDict()
-        self._weight = 0
-
-    def get(self, key: Hashable, seconds: float, make: Callable[[], T]) -> T:
-        """Return a value that is at most so old, a new one where there is none."""
-        now = time.monotonic()
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and now - kept.read_at < seconds:
-                self._kept.move_to_end(key)
-                return kept.value
-        value = make()
-        with self._lock:
-            self._drop(key)
-            self._kept[key] = _Kept(now, value)
-            self._weight += self._weigh(value)
-            while len(self._kept) > self._most or (self._weight > self._most_weight and len(self._kept) > 1):
-                self._drop(next(iter(self._kept)))
-        return value
-
-    def _drop(self, key: Hashable) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._weight -= self._weigh(kept.value)
-
-
-_galleries: Final = _Cache[Gallery](_MOST_KEPT, _MOST_CARDS, lambda gallery: len(gallery.cards))
-_rejections: Final = _Cache[frozenset[str]](256, 1_000_000, len)
+_galleries: Final = Kept[Gallery](_MOST_KEPT, _MOST_KEPT_BYTES, lambda gallery: gallery.weight)
+_rejections: Final = Kept[frozenset[str]](256, 1_000_000, len)

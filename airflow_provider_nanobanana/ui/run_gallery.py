@@ -86,7 +86,7 @@ def window_of_run(tasks: Sequence[TaskRecord], offset: int, limit: int) -> dict[
         begin = max(offset - before, 0)
         cards = gallery.cards[begin : max(offset + limit - before, begin)]
         rejected = rejected_stems(folder) if folder and cards else frozenset()
-        answer.append(task_json(task, gallery, [mark_rejected(card, rejected) for card in cards]))
+        answer.append(task_json(task, gallery, folder, [mark_rejected(card, rejected) for card in cards]))
         before += len(gallery.cards)
     return {
         "totals": sum_totals([gallery for _, gallery, _ in shown]),
@@ -131,8 +131,8 @@ def record_of(task: TaskRecord, key: str) -> dict[str, Any]:
         place = find_place(task, gallery_roots())
     except NotReadable:
         raise gone() from None
-    content = read_manifest(task, place) if place else None
-    entry = find_entry(content, key) if isinstance(content, dict) else None
+    found = read_manifest(task, place) if place else ""
+    entry = None if isinstance(found, str) else find_entry(found[0], key)
     if place is None or entry is None:
         raise gone()
     picture = picture_place(entry["uri"], place.folder)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.manifest import utc_text
 from airflow_provider_nanobanana.batch.manifest_cache import ManifestCache
@@ -29,12 +29,10 @@ from airflow_provider_nanobanana.batch.spend import (
 )
 from airflow_provider_nanobanana.batch.spend_csv import COLUMNS, cleaned, csv_cell, summary_rows
 from airflow_provider_nanobanana.batch.spend_reader import Place, SpendReader, list_place
-from airflow_provider_nanobanana.landing.image_store import open_storage
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
-
-if TYPE_CHECKING:
-    from airflow_provider_nanobanana.landing.storage.base import Storage
+from airflow_provider_nanobanana.ui.confinement import Folder
+from airflow_provider_nanobanana.ui.manifests import MOST_BYTES, GalleryPointer, parse_manifest, storage_of
 
 log = LineLogger(__name__)
 
@@ -55,19 +53,8 @@ _MARGIN: Final = timedelta(days=2)
 Readable = Callable[[Iterable[str]], set[str]]
 
 
-class Pointer(Protocol):
-    """Where a task instance says that its images are, and whether that may be read for it."""
-
-    @property
-    def dag_id(self) -> str: ...
-    @property
-    def destination(self) -> str: ...
-    @property
-    def readable(self) -> bool: ...
-
-
 #: Returns what task instances of all DAGs have said since a moment.
-Pointers = Callable[[datetime], Iterable[Pointer]]
+Pointers = Callable[[datetime], Iterable[GalleryPointer]]
 
 
 @dataclass(frozen=True)
@@ -108,8 +95,7 @@ class SpendPage:
 
     clock: Callable[[], float] = time.monotonic
     _cache: ManifestCache = field(default_factory=ManifestCache)
-    _storages: dict[str, Storage] = field(default_factory=dict)
-    _listed: dict[str, tuple[float, Place]] = field(default_factory=dict)
+    _listed: dict[Folder, tuple[float, Place]] = field(default_factory=dict)
     _last: Spend | None = None
 
     def read(self, pointers: Pointers, now: float) -> Spend:
@@ -129,52 +115,52 @@ class SpendPage:
         dags_of, closed = _destinations(pointers(last_month))
         problems = [(frozenset([dag_id]), _closed_words(number)) for dag_id, number in sorted(closed.items())]
         since = (last_month - _MARGIN).timestamp()
-        places: dict[str, Place] = {}
-        for uri in sorted(dags_of, key=lambda uri: (self._listed.get(uri, (0.0,))[0], uri)):
+        places: dict[Folder, Place] = {}
+        for folder in sorted(dags_of, key=lambda one: (self._listed.get(one, (0.0,))[0], one.uri)):
             # Half of the time is for the files.
             late = self.clock() - began >= _PATIENCE / 2
             try:
-                places[uri] = self._list(uri, since, now, late=late)
+                places[folder] = self._list(folder, since, now, late=late)
             except ToApisError as error:
-                log.warning("Image spend: %s cannot be read: %s", uri, error.message)
-                problems.append((frozenset(dags_of[uri]), f"{_name(uri)}: the api-server cannot read this store"))
+                log.warning("Image spend: %s cannot be read: %s", folder.uri, error.message)
+                problems.append((frozenset(dags_of[folder]), f"{folder.name}: the api-server cannot read this store"))
             except TimeoutError:
-                problems.append((frozenset(dags_of[uri]), f"{_name(uri)}: not read yet, as there are many: look again"))
-        unread: Counter[str] = Counter()
+                words = f"{folder.name}: not read yet, as there are many: look again"
+                problems.append((frozenset(dags_of[folder]), words))
+        unread: Counter[Folder] = Counter()
 
         def skip(file: str, why: str) -> None:
             log.debug("Image spend: %s was left out: %s", file, why)
-            unread.update(uri for uri, place in places.items() if file.startswith(f"{place.uri}/"))
+            unread.update(folder for folder, place in places.items() if file.startswith(f"{place.uri}/"))
 
         def may_read() -> bool:
             return self.clock() - began < _PATIENCE
 
-        reader = SpendReader(places.values(), skip, cache=self._cache, may_read=may_read)
+        reader = SpendReader(
+            places.values(), skip, cache=self._cache, may_read=may_read, parse=parse_manifest, most_bytes=MOST_BYTES
+        )
         groups = tuple(finest_groups(reader.records()))
         for dag_id, number in reader.of_one_try.items():
             problems += [(frozenset([dag_id]), _OF_ONE_TRY)] * (number > 0)
-        for uri, number in sorted(unread.items()):
-            why = "copies, damaged, of another version, or not read yet"
-            problems.append((frozenset(dags_of[uri]), f"{_name(uri)}: files that were left out ({why}): {number:,}"))
-        self._listed = {uri: listed for uri, listed in self._listed.items() if uri in dags_of}
-        self._storages = {uri: storage for uri, storage in self._storages.items() if uri in dags_of}
+        for folder, number in unread.items():
+            why = "copies, damaged, of another version, too large, or not read yet"
+            words = f"{folder.name}: files that were left out ({why}): {number:,}"
+            problems.append((frozenset(dags_of[folder]), words))
+        self._listed = {folder: listed for folder, listed in self._listed.items() if folder in dags_of}
         months = (this_month.strftime("%Y-%m"), last_month.strftime("%Y-%m"))
         return Spend(now, months, groups, Counter(map(frozenset, dags_of.values())), tuple(problems))
 
-    def _list(self, uri: str, since: float, now: float, *, late: bool) -> Place:
+    def _list(self, folder: Folder, since: float, now: float, *, late: bool) -> Place:
         """Return a destination with what there is to be read; where it is late, as it was listed before.
 
         :raises TimeoutError: It is late, and it never was.
         :raises ToApisError: It cannot be listed.
         """
         if not late:
-            if uri not in self._storages:
-                # A new one asks Airflow's database for its connection.
-                self._storages[uri] = open_storage(uri)
-            self._listed[uri] = (now, list_place(self._storages[uri], since))
-        elif uri not in self._listed:
+            self._listed[folder] = (now, list_place(storage_of(folder), since))
+        elif folder not in self._listed:
             raise TimeoutError
-        place = self._listed[uri][1]
+        place = self._listed[folder][1]
         return Place(place.storage, place.books, place.manifests)
 
 
@@ -245,19 +231,16 @@ def _dag(group: SpendGroup) -> str:
     return group.key[1]
 
 
-def _name(uri: str) -> str:
-    """Return the last folder of a destination: who reads a DAG need not know where its images are."""
-    return uri.rstrip("/").rpartition("/")[2]
-
-
-def _destinations(pointers: Iterable[Pointer]) -> tuple[dict[str, set[str]], Counter[str]]:
+def _destinations(pointers: Iterable[GalleryPointer]) -> tuple[dict[Folder, set[str]], Counter[str]]:
     """Return the destinations that may be read, with the DAGs that named them; and how many may not, by DAG."""
-    dags_of: dict[str, set[str]] = {}
-    closed: dict[str, set[str]] = {}
+    dags_of: dict[Folder, set[str]] = {}
+    closed: set[tuple[str, Folder | None]] = set()
     for pointer in pointers:
-        into = dags_of if pointer.readable else closed
-        into.setdefault(pointer.destination.rstrip("/"), set()).add(pointer.dag_id)
-    return dags_of, Counter(dag_id for uri, dags in closed.items() if uri not in dags_of for dag_id in dags)
+        if pointer.readable and pointer.folder is not None:
+            dags_of.setdefault(pointer.folder, set()).add(pointer.dag_id)
+        else:
+            closed.add((pointer.dag_id, pointer.folder))
+    return dags_of, Counter(dag_id for dag_id, folder in closed if folder not in dags_of)
 
 
 def _closed_words(number: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import string
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.durable.ledger import NAME, Ledger, LedgerRecordStore
-from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry, Lost, LostRace, StoredFile
+from airflow_provider_nanobanana.durable.ledger_entry import (
+    ItemError,
+    LedgerEntry,
+    Lost,
+    LostRace,
+    StoredFile,
+    decode_entries,
+    encode_entries,
+)
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, decode, encode
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
@@ -31,6 +41,7 @@ from tests.support.ledger import (
 )
 
 texts = st.text(max_size=30)
+file_names = texts.map(lambda text: text.replace("/", "-"))
 hashes = st.one_of(st.binary(min_size=32, max_size=32).map(bytes.hex), texts)
 ids = st.none() | texts | st.binary(min_size=20, max_size=20).map(lambda raw: f"nb-{raw.hex()}")
 moments = st.floats(0, 4e9)
@@ -47,7 +58,7 @@ entries = st.builds(
     LedgerEntry,
     st.none() | records,
     st.sampled_from(["open", "landed", "failed", "reused"]),
-    st.none() | st.builds(StoredFile, texts, hashes, numbers, texts, numbers, numbers, st.just(0)),
+    st.none() | st.builds(StoredFile, file_names, hashes, numbers, texts, numbers, numbers, st.just(0)),
     st.none() | st.floats(0, 1e6),
     st.booleans(),
     st.none() | faults,
@@ -446,3 +457,30 @@ def test_our_own_write_of_unknown_outcome_is_not_another_attempts(breaks: Any) -
     store.breaks = ""
     ledger.save()
     assert Ledger.load(store).get(key(0)) == submitted(0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stored": StoredFile("../b/x.png", None, 1, "png", 8, 8)},
+        {"stored": StoredFile("/data/b/x.png", None, 1, "png", 8, 8)},
+        {"extras": (StoredFile("b/x.png", None, 1, "png", 8, 8),)},
+        {"cost": "1"},
+        {"sunk_cost": True},
+        {"lost_races": (LostRace("tsk_1", "1"),)},  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_what_was_edited_to_lead_elsewhere_or_to_no_sum_is_not_understood(changes: dict[str, Any]) -> None:
+    """Before Airflow 3.3 the records are XComs, which people may edit."""
+    text = encode_entries("w", {"a": replace(submitted(0), **changes)})
+    with pytest.raises(TransientFailure):
+        decode_entries("x", text)
+
+
+def test_an_amount_beyond_all_numbers_is_not_understood() -> None:
+    plain = decode("x", encode_entries("w", {"a": replace(submitted(0), cost=0.5)}))
+    text = json.dumps(plain).replace('"cost": 0.5', '"cost": 1e999')
+    assert "1e999" in text
+    with pytest.raises(TransientFailure):
+        decode_entries("x", base64.b64encode(zlib.compress(text.encode())).decode())

@@ -174,6 +174,52 @@ def test_versions_and_rejections(site: Site, batch: Batch) -> None:
     assert get(site, "/api/image/shop", **of(batch, key=key_of(batch), version=1000)).status_code == 422
 
 
+def test_links_beside_the_pictures_lead_nowhere(site: Site, batch: Batch, tmp_path: Path) -> None:
+    """Whoever may write a destination learns nothing of what else lies on the api-server."""
+    vault = tmp_path.parent / "vault"
+    for name in ("rejections/SKU-1.json", "versions/SKU-1-v7.json", "SKU-1-v2.png"):
+        path = vault / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture())
+    folder = Path(batch.destination.removeprefix("file://"))
+    (folder / ".nanobanana").mkdir(exist_ok=True)
+    for name in ("rejections", "versions"):
+        (folder / ".nanobanana" / name).symlink_to(vault / name)
+    (folder / "SKU-1-v2.png").symlink_to(vault / "SKU-1-v2.png")
+    batch.write()
+    batch.add_to_airflow()
+    (task,) = get(site, "/api/gallery/shop", run_id=batch.run_id).json()["tasks"]
+    assert "rejected" not in task["cards"][0]
+    found = get(site, "/api/record/shop", **of(batch, key=key_of(batch))).json()
+    assert found["versions"] == [{"version": 1, "rejected": None, "there": True}]
+    assert get(site, "/api/image/shop", **of(batch, key=key_of(batch), version=2)).status_code == 404
+
+
+def test_numbers_that_json_has_none_for(site: Site, batch: Batch) -> None:
+    batch.images[0]["meta"] = {"latency": "INFINITE"}
+    content = json.dumps(batch.content()).replace('"INFINITE"', "1e999").encode()
+    batch.storage.write(batch.manifest, content)
+    batch.add_to_airflow()
+    answer = get(site, "/api/record/shop", **of(batch, key=key_of(batch)))
+    assert (answer.status_code, answer.json()["entry"]["meta"]) == (200, {"latency": None})
+
+
+@pytest.mark.parametrize("much", [" " * (1 << 25), [[]] * 300_000], ids=["bytes", "parts"])
+def test_a_manifest_that_is_too_much_to_parse_is_said(site: Site, batch: Batch, much: Any) -> None:
+    batch.images[0]["meta"] = {"much": much}
+    batch.write()
+    batch.add_to_airflow()
+    (task,) = get(site, "/api/gallery/shop", run_id=batch.run_id).json()["tasks"]
+    assert (task["problem"], task["cards"]) == ("The manifest is too large to be shown.", [])
+
+
+def test_a_manifest_of_twenty_thousand_images_is_shown(site: Site, batch: Batch) -> None:
+    batch.write(images=[batch.images[0] | {"request": number, "meta": {"a": "x" * 500}} for number in range(20_000)])
+    batch.add_to_airflow()
+    found = get(site, "/api/gallery/shop", run_id=batch.run_id, limit=1).json()
+    assert (found["card_count"], found["totals"]["images"]) == (20_000, 20_000)
+
+
 def test_mapped_task_instances_and_windows(site: Site, batch: Batch) -> None:
     add_run("shop", batch.run_id)
     for index in range(5):
@@ -393,7 +439,7 @@ def test_11_an_error_of_a_storage_is_one_fixed_text(
     assert task["problem"] == "The api-server cannot read this store."
     monkeypatch.undo()
     with gallery_roots([batch.destination]):
-        manifests._galleries._kept.clear()
+        manifests._galleries.clear()
         monkeypatch.setattr(image_bytes, "read_confined", fail)
         answer = get(site, "/api/image/shop", **of(batch, key=key_of(batch)))
     assert (answer.status_code, answer.json()) == (502, {"detail": "The api-server cannot read this store."})

@@ -21,6 +21,7 @@ import pytest
 
 from airflow_provider_nanobanana.landing.file_names import image_key
 from airflow_provider_nanobanana.landing.image_store import open_storage
+from airflow_provider_nanobanana.landing.storage.confined_local import ConfinedLocalStorage
 from tests.support.gallery_site import Batch, gallery_roots
 from tests.support.images import picture
 from tests.unit.ui.conftest import Site
@@ -191,8 +192,13 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(place)
         return open_storage(place)
 
-    manifests.storage_of.cache_clear()
+    def read(path: Path) -> Any:
+        found.append(str(path))
+        return ConfinedLocalStorage(path)
+
+    manifests._open_store.cache_clear()
     monkeypatch.setattr(manifests, "open_storage", noted)
+    monkeypatch.setattr(manifests, "ConfinedLocalStorage", read)
     return found
 
 

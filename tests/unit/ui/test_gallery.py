@@ -15,8 +15,10 @@ from airflow_provider_nanobanana.ui.gallery import (
     read_gallery,
     read_rejection,
     sum_totals,
+    task_json,
     without_uris,
 )
+from airflow_provider_nanobanana.ui.task_records import TaskRecord
 
 FOLDER = Folder("s3", "team@bucket", ("a",))
 IMAGE = {"uri": "s3://team@bucket/a/x.png", "name": "x", "request": 3, "sha256": "b" * 64, "key": "x-v2", "version": 2}
@@ -102,6 +104,13 @@ def test_messages_without_uris() -> None:
     )
     assert without_uris(text) == "kept as x.png, and y.jpg. See … and 'z.webp'"
     assert without_uris("no URI: a/b, 16:9") == "no URI: a/b, 16:9"
+    assert without_uris("s3://conn@bucket, s3://key:secret@b/x.png?token=y and gs://b/a#b/c") == "…, x.png and a"
+
+
+def test_the_destination_is_the_last_name_of_a_folder_that_may_be_read() -> None:
+    task = TaskRecord("d", "r", "t", -1, "x", "success", 1, None, "s3://key:secret@bucket?token=y")
+    told = [task_json(task, Gallery(), folder, []) for folder in (None, Folder("s3", "c@bucket", ()), FOLDER)]
+    assert [one["destination"] for one in told] == [None, "", "a"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"by": 7}'], ids=range(7))

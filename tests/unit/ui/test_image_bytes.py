@@ -18,6 +18,7 @@ from PIL import Image
 from airflow_provider_nanobanana.landing.image_store import ImageStore, open_storage
 from airflow_provider_nanobanana.landing.shrink_picture import MOST_BYTES
 from airflow_provider_nanobanana.landing.storage.base import Storage
+from airflow_provider_nanobanana.landing.storage.confined_local import ConfinedLocalStorage
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed
 from airflow_provider_nanobanana.ui import image_bytes
 from airflow_provider_nanobanana.ui.image_bytes import (
@@ -36,8 +37,8 @@ HELD = ".nanobanana/quarantine"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_bytes, "_kept", image_bytes._Kept())
+def _nothing_kept() -> None:
+    image_bytes._kept.clear()
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def put(folder: Path, name: str, content: bytes) -> Storage:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    return open_storage(str(folder))
+    return ConfinedLocalStorage(folder)
 
 
 def refused(storage: Storage, name: str) -> int:
@@ -129,7 +130,7 @@ def test_a_file_without_end_is_read_to_the_bound(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(image_bytes, "MAX_BYTES", 1000)
     with open(tmp_path / "sparse.png", "wb") as file:
         file.truncate(1 << 40)
-    assert refused(open_storage(str(tmp_path)), "sparse.png") == 413
+    assert refused(ConfinedLocalStorage(tmp_path), "sparse.png") == 413
 
 
 # --- confinement -----------------------------------------------------------------------------------------------------
@@ -154,12 +155,12 @@ def secret(tmp_path: Path) -> Path:
     ],
 )  # fmt: skip
 def test_no_name_leads_out_of_the_destination(tmp_path: Path, secret: Path, name: str) -> None:
-    assert refused(open_storage(str(tmp_path / "out")), name) in (404, 502)
-    assert refused(open_storage(str(tmp_path / "out" / "sub")), name) in (404, 502)
+    assert refused(ConfinedLocalStorage(tmp_path / "out"), name) in (404, 502)
+    assert refused(ConfinedLocalStorage(tmp_path / "out" / "sub"), name) in (404, 502)
 
 
 def test_the_whole_path_is_no_name(tmp_path: Path, secret: Path) -> None:
-    assert refused(open_storage(str(tmp_path / "out")), str(secret)) == 404
+    assert refused(ConfinedLocalStorage(tmp_path / "out"), str(secret)) == 404
 
 
 def test_ten_thousand_names_lead_nowhere(tmp_path: Path, secret: Path) -> None:
@@ -189,13 +190,13 @@ def test_a_link_is_not_followed(tmp_path: Path, secret: Path, where: str) -> Non
     link = tmp_path / "out" / where
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(secret)
-    assert refused(open_storage(str(tmp_path / "out")), where) in (404, 502)
+    assert refused(ConfinedLocalStorage(tmp_path / "out"), where) in (404, 502)
 
 
 def test_a_linked_folder_is_not_followed(tmp_path: Path, secret: Path) -> None:
     (tmp_path / "out" / "folder").symlink_to(secret.parent)
     (tmp_path / "out" / ".nanobanana").symlink_to(secret.parent)
-    storage = open_storage(str(tmp_path / "out"))
+    storage = ConfinedLocalStorage(tmp_path / "out")
     assert refused(storage, "folder/a.png") in (404, 502)
     assert refused(storage, ".nanobanana/a.png") in (404, 502)
     assert refused(storage.below("folder"), "a.png") in (404, 502)
@@ -212,16 +213,9 @@ def test_a_linked_thumbnail_is_not_followed(tmp_path: Path, secret: Path) -> Non
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    storage = open_storage(str(tmp_path))
+    storage = ConfinedLocalStorage(tmp_path)
     assert refused(storage, "pipe.png") == 502
     assert refused(storage, "folder.png") == 502
-
-
-def test_the_destination_itself_may_be_a_link(tmp_path: Path) -> None:
-    """It is what the user named; whether it may be read was decided before."""
-    put(tmp_path / "real", "a.png", PNG)
-    (tmp_path / "named").symlink_to(tmp_path / "real")
-    assert read_original(open_storage(str(tmp_path / "named")), "a.png").content == PNG
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------------
@@ -236,7 +230,7 @@ def test_the_worker_s_is_given_and_nothing_decoded(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(image_bytes, "make_thumbnail", never)
     (tmp_path / "a.png").unlink()
     (stored,) = (tmp_path / THUMBS).iterdir()
-    shown = read_thumbnail(open_storage(str(tmp_path)), "a.png", SHA)
+    shown = read_thumbnail(ConfinedLocalStorage(tmp_path), "a.png", SHA)
     assert shown == Picture(stored.read_bytes(), "image/webp")
     assert size_of(shown) == (320, 200)
 
@@ -332,24 +326,3 @@ def test_what_the_storage_says_goes_to_the_log_alone(
     assert error.value.words == "The api-server cannot read this store."
     assert error.value.__cause__ is None and error.value.__suppress_context__
     assert "InvalidAccessKeyId" in caplog.text
-
-
-def test_what_is_kept_is_bounded_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_bytes, "_MOST_KEPT", 3)
-    monkeypatch.setattr(image_bytes, "_MOST_KEPT_BYTES", 100)
-    kept = image_bytes._Kept()
-
-    def there() -> list[str]:
-        return [name for name in "abcde" if kept.get((name, "")) is not None]
-
-    for name in "abcd":
-        kept.put((name, ""), bytes(10))
-    assert there() == ["b", "c", "d"]
-    assert kept.get(("b", "")) == bytes(10)
-    kept.put(("e", ""), bytes(85))
-    assert there() == ["b", "e"]
-    kept.put(("e", ""), image_bytes.no_picture())
-    kept.put(("a", ""), bytes(85))
-    assert there() == ["a", "b", "e"]
-    kept.put(("a", ""), bytes(101))
-    assert there() == []

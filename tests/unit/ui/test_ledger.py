@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,35 @@ def test_a_browser_gets_no_uri_and_no_name_of_another_dag(task: tuple[str, list[
         whole = json.dumps(read(run_id, whole=True))
     assert "secret" not in text and "://" not in text and "another task" in text
     assert "secret-dag" in whole and "file:///secret/place" in whole
+
+
+def test_a_browser_gets_no_word_of_the_storage_s_own(task: tuple[str, list[Any]], tmp_path: Path) -> None:
+    run_id, _ = task
+    claims = tmp_path / ".nanobanana" / "claims"
+    (claims / "b-launch-0011223344.g0.json").mkdir(parents=True)
+    (claims / "secret-of-b-1234567890.json").write_text("x")
+    with gallery_roots([tmp_path]):
+        assert read(run_id)["skipped"] == ["Claims and books at the destination that could not be read: 2."]
+        assert "secret-of-b" in json.dumps(read(run_id, whole=True))
+        shutil.rmtree(claims)
+        claims.write_text("no folder")
+        told = read(run_id)["skipped"]
+        assert len(told) == 1 and str(tmp_path) not in told[0] and told[0].startswith("The destination could not be")
+
+
+@pytest.mark.parametrize("linked", [".nanobanana", ".nanobanana/claims", ".nanobanana/books"])
+def test_links_below_a_destination_lead_nowhere(task: tuple[str, list[Any]], tmp_path: Path, linked: str) -> None:
+    """Claims of another folder would be shown, with the image tasks in them."""
+    run_id, items = task
+    vault = tmp_path.with_name(f"{tmp_path.name}-vault")
+    vault.mkdir()
+    by = claim().by.model_copy(update={"dag_id": "shop", "run_id": run_id, "task_id": "pictures", "map_index": -1})
+    write_claim(vault, claim("of-another-0011223344", by=by))
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(vault / linked)
+    with gallery_roots([tmp_path]):
+        told = read(run_id)
+    assert len(told["rows"]) == len(items) and "of-another" not in json.dumps(told)
 
 
 def test_what_may_not_be_read_is_not_and_is_said(task: tuple[str, list[Any]]) -> None:

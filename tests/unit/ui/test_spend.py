@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,18 +19,14 @@ from airflow_provider_nanobanana.batch.spend_reader import SpendReader, list_pla
 from airflow_provider_nanobanana.durable.claims import BookEntry, Buyer
 from airflow_provider_nanobanana.landing.image_store import open_storage
 from airflow_provider_nanobanana.landing.storage import read_ahead
+from airflow_provider_nanobanana.ui.confinement import parse_folder
+from airflow_provider_nanobanana.ui.manifests import MOST_BYTES, GalleryPointer
 from airflow_provider_nanobanana.ui.spend import SpendPage, page_csv, page_json
 from tests.support.claims import write_book
+from tests.support.gallery_site import gallery_roots
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC).timestamp()
 DAY = 86_400.0
-
-
-@dataclass(frozen=True)
-class Pointer:
-    dag_id: str
-    destination: str
-    readable: bool = True
 
 
 @dataclass
@@ -38,7 +34,7 @@ class World:
     """Destinations in a folder, and what task instances said of them."""
 
     folder: Path
-    pointers: list[Pointer] = field(default_factory=list)
+    pointers: list[GalleryPointer] = field(default_factory=list)
     passed: float = 0.0
     asked: list[datetime] = field(default_factory=list)
 
@@ -68,9 +64,11 @@ class World:
         return path
 
     def says(self, dag_id: str, place: str, **more: Any) -> None:
-        self.pointers.append(Pointer(dag_id, (self.folder / place).as_uri(), **more))
+        self.pointers.append(
+            GalleryPointer(dag_id, parse_folder(str(self.folder / place)), **{"readable": True, **more})
+        )
 
-    def said(self, since: datetime) -> list[Pointer]:
+    def said(self, since: datetime) -> list[GalleryPointer]:
         self.asked.append(since)
         return self.pointers
 
@@ -84,8 +82,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path) -> Iterator[World]:
+    with gallery_roots([tmp_path]):
+        yield World(tmp_path)
 
 
 def paid(shown: dict[str, Any], month: str = "2026-11") -> float:
@@ -141,7 +140,7 @@ def test_an_image_task_counts_for_the_same_dag_whoever_looks(world: World) -> No
 
 def test_what_is_not_readable_is_said_and_not_read(world: World) -> None:
     world.manifest("kites", ("t1", "2026-11-02", 0.025))
-    world.pointers = [Pointer("kites", world.pointers[0].destination, readable=False)] * 2
+    world.pointers = [GalleryPointer("kites", world.pointers[0].folder, readable=False)] * 2
     shown = world.shown()
     assert paid(shown) == 0.0 and shown["skipped"][0].startswith("destinations that may not be read: 1. ")
     world.says("kites", "pictures")
@@ -149,9 +148,32 @@ def test_what_is_not_readable_is_said_and_not_read(world: World) -> None:
     assert paid(world.shown()) == 0.025 and world.shown()["skipped"] == [], "one may, that is enough"
 
 
+def test_who_looks_sees_no_bucket_and_no_connection(world: World) -> None:
+    world.pointers.append(GalleryPointer("kites", parse_folder("nosuch://conn@bucket"), readable=True))
+    assert world.shown()["skipped"] == [": the api-server cannot read this store"]
+
+
+def test_a_manifest_that_is_too_much_for_an_api_server_is_left_out(world: World) -> None:
+    """While one is parsed, nothing else of Python runs there."""
+    large = world.manifest("kites", ("t1", "2026-11-02", 0.025))
+    large.write_text(large.read_text() + " " * MOST_BYTES)
+    os.utime(large, (NOW, NOW))
+    world.manifest("kites", ("t2", "2026-11-02", 0.025), run_id="many", more=[{}] * 400_000)
+    shown = world.shown()
+    assert paid(shown) == 0.0 and shown["skipped"][0].endswith(": 2")
+
+
+def test_a_destination_that_became_a_link_is_not_read(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+    world.manifest("kites", ("t1", "2026-11-02", 0.025))
+    (world.folder / "pictures").rename(tmp_path_factory.mktemp("vault") / "pictures")
+    (world.folder / "pictures").symlink_to(next(tmp_path_factory.getbasetemp().glob("vault*/pictures")))
+    shown = world.shown()
+    assert paid(shown) == 0.0 and shown["skipped"] == ["pictures: the api-server cannot read this store"]
+
+
 def test_a_store_that_cannot_be_read_hides_no_other(world: World) -> None:
     world.manifest("kites", ("t1", "2026-11-02", 0.025))
-    world.pointers.append(Pointer("kites", "nosuch://conn@bucket/a-folder"))
+    world.pointers.append(GalleryPointer("kites", parse_folder("nosuch://conn@bucket/a-folder"), readable=True))
     shown = world.shown()
     assert paid(shown) == 0.025 and shown["skipped"] == ["a-folder: the api-server cannot read this store"]
 
