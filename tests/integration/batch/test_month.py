@@ -32,8 +32,10 @@ from airflow_provider_nanobanana.operators.nanobanana import (
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 from airflow_provider_nanobanana.ui.confinement import parse_folder
 from airflow_provider_nanobanana.ui.gallery import read_gallery
+from airflow_provider_nanobanana.ui.manifests import GalleryPointer
 from airflow_provider_nanobanana.ui.spend import SpendPage, page_json
 from tests.integration.batch.harness import GenerateTask
+from tests.support.gallery_site import gallery_roots
 from tests.support.task_runner import Run, TaskInstance, attempt
 from tests.support.task_state_store import MemoryTaskStateStore
 
@@ -241,7 +243,13 @@ class Month:
 
     def page(self, *dags: str) -> dict[str, Any]:
         """What the page shows to somebody who may read these DAGs, all where none is given."""
-        spend = SpendPage().read(lambda since: self.pointers, self.now)
+        said = [
+            GalleryPointer(pointer.dag_id, parse_folder(pointer.destination), pointer.readable)
+            for pointer in self.pointers
+        ]
+        # What is local is shown only where the settings name it.
+        with gallery_roots([pointer.destination for pointer in self.pointers]):
+            spend = SpendPage().read(lambda since: said, self.now)
         return page_json(spend, lambda told: set(told) & set(dags or told))
 
     def command(self, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
