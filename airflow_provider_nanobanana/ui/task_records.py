@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.models.dagrun import DagRun
@@ -68,7 +68,7 @@ def run_state(session: Session, dag_id: str, run_id: str) -> str | None:
 def read_tasks(
     session: Session, dag_id: str, run_id: str, task_id: str | None = None, map_index: int | None = None
 ) -> list[TaskRecord]:
-    """Return the task instances of a run that have or may have pictures, in order of their names and map indexes.
+    """Return the task instances of a run that have or may have pictures, in the order in which the tasks began.
 
     :param task_id: None for all of the run.
     :param map_index: None for all of the task.
@@ -87,8 +87,14 @@ def read_tasks(
     # A team's own subclass is told by what it pushed.
     theirs = TaskInstance.task_id.in_({task for task, _ in pointers})
     ours = or_(TaskInstance.operator.in_(OPERATOR_NAMES), TaskInstance.custom_operator_name.in_(OPERATOR_NAMES), theirs)
-    rows = session.execute(wanted.where(ours).order_by(TaskInstance.task_id, TaskInstance.map_index))
-    return [_record(row, pointers) for row in rows]
+    rows = session.execute(wanted.where(ours).add_columns(TaskInstance.start_date)).all()
+    begun: dict[str, datetime] = {}
+    for row in rows:
+        if row.start_date is not None:
+            begun[row.task_id] = min(begun.get(row.task_id, row.start_date), row.start_date)
+    never = datetime.max.replace(tzinfo=UTC)
+    ordered = sorted(rows, key=lambda row: (begun.get(row.task_id, never), row.task_id, row.map_index))
+    return [_record(row, pointers) for row in ordered]
 
 
 def tasks_since(since: datetime) -> Iterator[TaskRecord]:

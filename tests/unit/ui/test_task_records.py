@@ -141,3 +141,19 @@ def test_pointers_of_all_dags_since_a_moment(run_id: str) -> None:
     assert ours == {("pointers-a", "pictures"), ("pointers-b", "pictures"), ("pointers-a", "running")}
     assert found["pointers-b", "pictures"].destination == DESTINATION
     assert found["pointers-a", "running"].destination is None
+
+
+def test_tasks_stand_in_the_order_in_which_they_began(run_id: str) -> None:
+    """What makes rejected pictures again comes after what made them, whatever they are called."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    add_run("shop", run_id)
+    for task_id, hour in (("again", 9), ("pictures", 8), ("never", None), ("early", None)):
+        add_task("shop", run_id, task_id, end_date=None)
+        if hour is not None:
+            with create_session(scoped=False) as session:
+                of = (TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
+                session.execute(update(TaskInstance).where(*of).values(start_date=NOW.replace(hour=hour)))
+    assert [task.task_id for task in read(run_id)] == ["pictures", "again", "early", "never"]
