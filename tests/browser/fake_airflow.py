@@ -135,15 +135,18 @@ def task(task_id: str, cards: list[dict[str, Any]], **changes: Any) -> dict[str,
     return made | changes
 
 
-def review(keys: list[str], **changes: Any) -> dict[str, Any]:
+def review(
+    keys: list[str], *, task_id: str = "review", map_index: int = -1, state: str = "deferred", **changes: Any
+) -> dict[str, Any]:
     """Make the required action of a review, as ``GET .../hitlDetails`` lists it."""
     examples = {"type": ["array", "null"], "examples": keys, "values_display": {}}
     made = {
         "task_instance": {
             "dag_id": DAG,
             "dag_run_id": RUN,
-            "task_id": "review",
-            "map_index": -1,
+            "task_id": task_id,
+            "map_index": map_index,
+            "state": state,
             "operator": "NanoBananaReviewOperator",
         },
         "options": ["Approve selected", "Approve all", "Reject all"],
@@ -172,6 +175,8 @@ class FakeAirflow:
     run_state: str = "success"
     forbidden: bool = False
     refuses_answers: bool = False
+    wants_login: bool = False
+    unread_tasks: int = 0
     answers: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     versions: list[dict[str, Any]] = field(default_factory=lambda: [{"version": 1, "rejected": None, "there": True}])
@@ -208,6 +213,7 @@ class FakeAirflow:
             "offset": offset,
             "limit": limit,
             "card_count": at,
+            "unread_tasks": self.unread_tasks,
             "tasks": shown,
         }
 
@@ -265,8 +271,8 @@ class _Routes:
         """Answer the routes of one DAG."""
         site, kind = self.site, request.path_params["kind"]
         site.asked.append(f"{kind}?{request.query_params}")
-        if site.forbidden:
-            return _refused(403, "Forbidden")
+        if site.wants_login or site.forbidden:
+            return HTMLResponse("<html>Log in</html>") if site.wants_login else _refused(403, "Forbidden")
         if kind == "gallery":
             return JSONResponse(site.gallery(request))
         if kind == "ledger":
@@ -290,13 +296,16 @@ class _Routes:
 
     def reviews(self, request: Request) -> Response:
         """List the required actions of the run, as Airflow does."""
-        return JSONResponse({"hitl_details": self.site.reviews, "total_entries": len(self.site.reviews)})
+        first, limit = (int(request.query_params.get(name, usual)) for name, usual in (("offset", 0), ("limit", 50)))
+        reviews = self.site.reviews[first : first + min(limit, 100)]
+        return JSONResponse({"hitl_details": reviews, "total_entries": len(self.site.reviews)})
 
     async def answer(self, request: Request) -> Response:
         """Take the answer to a required action, once, as Airflow does."""
         body = await request.json()
-        task_id = request.path_params["task_id"]
-        asked = next(one for one in self.site.reviews if one["task_instance"]["task_id"] == task_id)
+        place = (request.path_params["task_id"], int(request.path_params["map_index"]))
+        instances = [(one["task_instance"]["task_id"], one["task_instance"]["map_index"]) for one in self.site.reviews]
+        asked = self.site.reviews[instances.index(place)]
         if self.site.refuses_answers:
             return _refused(403, "User is not a respondent of this task.")
         if asked["response_received"]:

@@ -230,6 +230,137 @@ def test_who_is_not_asked_reads_who_is(airflow: FakeAirflow, visit: Visit) -> No
         assert page.get_by_text("4 approved · 0 rejected").is_visible()
 
 
+def test_of_several_reviews_any_can_be_answered(airflow: FakeAirflow, visit: Visit) -> None:
+    # More than one page of them, and the one that is wanted is the last.
+    airflow.reviews = [review(KEYS[:2], map_index=at, subject="Anna's", state="failed") for at in range(100)]
+    airflow.reviews += [review(KEYS[:2], map_index=100), review(KEYS[2:], map_index=101, subject="Bob's")]
+    with visit(airflow) as page:
+        page.get_by_role("button", name="Approve 2 shown").click()
+        page.get_by_label("Which review").select_option("2 of 2: Bob's · review [101]")
+        assert page.get_by_text("0 approved · 0 rejected · 2 undecided").is_visible()
+        page.get_by_role("button", name="Approve SKU-002").click()
+        page.get_by_role("button", name="Reject SKU-003").click()
+        page.get_by_role("button", name="Submit review").click()
+        page.get_by_text("Sent: 1 approved, 1 rejected.").wait_for()
+        assert airflow.reviews[101]["params_input"]["approved"] == [KEYS[2]]
+        assert not airflow.reviews[100]["response_received"]
+        page.get_by_text("2 approved · 0 rejected").wait_for()  # the ticks of the other one are still there
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_review_that_no_task_waits_for_is_not_answered(airflow: FakeAirflow, visit: Visit, state: str) -> None:
+    airflow.reviews = [review(KEYS, state=state)]
+    with visit(airflow) as page:
+        words = f"Asked, never answered: the task ended ({state})"
+        assert page.get_by_text(words).count() == len(KEYS)
+        assert page.get_by_role("button", name="Submit review").is_hidden()
+
+
+def test_an_answer_to_a_task_that_has_ended_meanwhile_is_not_sent(airflow: FakeAirflow, visit: Visit) -> None:
+    airflow.reviews = [review(KEYS)]
+    with visit(airflow) as page:
+        page.get_by_role("button", name="Approve 4 shown").click()
+        airflow.reviews[0]["task_instance"]["state"] = "failed"
+        page.get_by_role("button", name="Submit review").click()
+        page.get_by_text("Not sent: the task asks no longer").wait_for()
+        assert airflow.answers == []
+
+
+def answered(airflow: FakeAirflow) -> None:
+    """Let somebody else be faster."""
+    bob = {"id": "bob", "name": "Bob"}
+    airflow.reviews[0].update(response_received=True, chosen_options=["Reject all"], responded_by_user=bob)
+
+
+def asked_anew(airflow: FakeAirflow) -> None:
+    """Let the task be cleared, and ask again."""
+    airflow.reviews[0] = review(KEYS, created_at="2026-11-26T10:00:00+00:00")
+
+
+def ended(airflow: FakeAirflow) -> None:
+    """Let the time be up, where the review has no answer for that."""
+    airflow.reviews[0]["task_instance"]["state"] = "failed"
+
+
+@pytest.mark.parametrize(
+    ("happens", "words"),
+    [(answered, "was answered by Bob"), (asked_anew, "was cleared, or has asked anew"), (ended, "waits no longer")],
+)
+def test_ticks_that_lead_nowhere_are_told(
+    airflow: FakeAirflow, visit: Visit, happens: Callable[[FakeAirflow], None], words: str
+) -> None:
+    airflow.reviews = [review(KEYS)]
+    with visit(airflow) as page:
+        page.get_by_role("button", name="Approve SKU-000").click()
+        happens(airflow)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.get_by_text(f"{words} meanwhile. Your ticks were not sent.").wait_for()
+
+
+def test_pictures_that_nobody_can_see_here_are_not_rejected_here(airflow: FakeAirflow, visit: Visit) -> None:
+    airflow.reviews = [review([*KEYS, "elsewhere"])]
+    with visit(airflow) as page:
+        page.get_by_role("button", name="Approve 4 shown").click()
+        assert page.get_by_text("1 undecided · 1 not on this page").is_visible()
+        page.get_by_role("button", name="Submit review").click()
+        assert page.get_by_text("1 undecided image is not on this page").is_visible()
+        assert page.get_by_role("button", name="Reject these").is_hidden()
+        href = page.get_by_role("link", name="Airflow's form").get_attribute("href") or ""
+        assert href.endswith("/tasks/review/required_actions")
+        assert airflow.answers == []
+
+
+def test_a_picture_that_is_asked_about_shows_its_tick_alone(airflow: FakeAirflow, visit: Visit) -> None:
+    airflow.tasks = [task("pictures", [card(0, rejected=True), card(1, rejected=True)])]
+    airflow.reviews = [review(KEYS[:1])]
+    with visit(airflow) as page:
+        grey = [page.locator(".nb-card img").nth(at).evaluate("one => getComputedStyle(one).filter") for at in (0, 1)]
+        assert grey == ["none", "grayscale(0.6)"]
+
+
+def test_sums_of_a_part_say_so(airflow: FakeAirflow, visit: Visit) -> None:
+    airflow.unread_tasks = 952
+    with visit(airflow) as page:
+        assert page.get_by_text("Paid, at least").is_visible()
+        assert page.get_by_text("952 task instances are not read yet").is_visible()
+        assert page.get_by_text("The first 4 of 4").count() == 0
+
+
+def test_an_answer_that_is_none_ends_no_polling(airflow: FakeAirflow, visit: Visit) -> None:
+    airflow.tasks = [task("pictures", [card(0), under_way(1)])]
+    with visit(airflow) as page:
+        airflow.wants_login = True
+        a_poll_later(page, airflow)
+        page.get_by_text("Not up to date: This is no answer of Airflow's.").wait_for()
+        airflow.wants_login = False
+        airflow.tasks = [task("pictures", [card(0), card(1)])]
+        page.clock.fast_forward(10_000)
+        page.locator(".nb-card img").nth(1).wait_for()
+
+
+def test_a_poll_leaves_the_focus_the_zoom_and_the_record(airflow: FakeAirflow, visit: Visit) -> None:
+    airflow.tasks = [task("pictures", [card(0), under_way(1), under_way(2)])]
+    with visit(airflow) as page:
+        page.get_by_role("button", name="Under way: 2").focus()
+        airflow.tasks = [task("pictures", [card(0), card(1), under_way(2)])]
+        a_poll_later(page, airflow)
+        page.get_by_role("button", name="Under way: 1").wait_for()
+        assert page.evaluate("document.activeElement.dataset.show") == "under_way"
+        page.get_by_role("link", name="pictures").focus()
+        airflow.tasks = [task("pictures", [card(0), card(1), under_way(2)], state="running")]
+        a_poll_later(page, airflow)
+        page.get_by_text("running").wait_for()
+        assert page.evaluate("document.activeElement.textContent") == "pictures"
+        page.locator(".nb-frame").first.click()
+        page.keyboard.press("z")
+        page.get_by_text("Record in the manifest").click()
+        airflow.tasks = [task("pictures", [card(0, rejected=True), card(1), under_way(2)])]
+        a_poll_later(page, airflow)
+        page.locator(".nb-panel .nb-rejected").wait_for()
+        assert page.locator(".nb-zoomed").count() == 1
+        assert page.locator(".nb-panel details").get_attribute("open") is not None
+
+
 def test_a_role_without_rights_reads_why(airflow: FakeAirflow, visit: Visit) -> None:
     airflow.forbidden = True
     with visit(airflow) as page:
@@ -312,10 +443,14 @@ def test_the_ledger_in_words(airflow: FakeAirflow, visit: Visit) -> None:
     row = {"label": "SKU-000", "state": "in place", "image_task_id": "tsk_img_1", "paid_usd": 0.025}
     row |= {"money": "paid", "retry": "uses it and buys nothing", "clear": "uses it and buys nothing"}
     airflow.ledger = {"summary": ["A retry buys nothing."], "source": "Read from try 1.", "rows": [row], "skipped": []}
+    airflow.ledger["rows"].append(row | {"label": "SKU-001", "why": "The prompt was refused."})
+    airflow.ledger["more"] = 3
     with visit(airflow) as page:
         page.get_by_text("Ledger:").click()
         page.get_by_role("row", name=re.compile("SKU-000 in place tsk_img_1 .0.025")).wait_for()
         assert page.get_by_text("A retry buys nothing.").is_visible()
+        assert page.get_by_text("The prompt was refused.").is_visible()
+        assert page.get_by_text("3 more rows are not shown here").is_visible()
 
 
 def test_the_spend_page(airflow: FakeAirflow, visit: Visit) -> None:

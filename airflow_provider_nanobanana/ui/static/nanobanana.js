@@ -43,6 +43,15 @@
     const label = children.length ? words : null;
     return h("button", { type: "button", "aria-label": label, onclick, ...attributes }, label ? children : words);
   };
+  /** Replace what a node holds only where that changes something, and leave the focus where it is. */
+  const renew = (node, ...children) => {
+    const made = h(node.tagName, null, children);
+    if (made.innerHTML === node.innerHTML) return;
+    const keyOf = (element) => element.dataset.show ?? element.getAttribute("href");
+    const focused = node.contains(document.activeElement) ? keyOf(document.activeElement) : null;
+    node.replaceChildren(...made.childNodes);
+    if (focused !== null) [...node.querySelectorAll("a, button")].find((element) => keyOf(element) === focused)?.focus();
+  };
   const muted = (...words) => h("p", { class: "nb-muted" }, words);
   const failure = (words) => h("p", { class: "nb-note", "data-tone": "bad" }, words);
   const rowHead = (...content) => h("th", { scope: "row", dir: "auto" }, content);
@@ -55,7 +64,7 @@
   };
 
   const dollars = new Intl.NumberFormat("en", {
-    style: "currency", currency: "USD", minimumFractionDigits: 2, maximumFractionDigits: 4,
+    style: "currency", currency: "USD", minimumFractionDigits: 2, maximumFractionDigits: 3,
   });
   const money = (usd) => (typeof usd === "number" ? dollars.format(usd) : "price not known");
   const count = (value) => Number(value || 0).toLocaleString("en");
@@ -89,11 +98,12 @@
     404: "There is nothing here (any more).",
   };
   const ask = async (url, options) => {
-    const response = await fetch(url, options).catch((error) => {
+    const refuse = (words) => (error) => {
       if (error.name === "AbortError") return new Promise(() => {}); // the view is closed: nobody waits any more
-      throw new Refused(0, "The server cannot be reached.");
-    });
-    if (response.ok) return response.json();
+      throw new Refused(0, words);
+    };
+    const response = await fetch(url, options).catch(refuse("The server cannot be reached."));
+    if (response.ok) return response.json().catch(refuse("This is no answer of Airflow's. Has your session ended? Then log in again."));
     const answer = await response.json().catch(() => null);
     const ours = response.status === 401 || (response.status === 403 && !options?.method) ? REFUSALS[response.status] : "";
     const words = ours || (answer?.detail && plain(answer.detail)) || REFUSALS[response.status];
@@ -263,7 +273,7 @@
         this.failures = 0;
         this.arrange();
       } catch (error) {
-        if (!(error instanceof Refused)) throw error;
+        if (!(error instanceof Refused)) reportError(error);
         this.failures += 1;
         this.say(this.windows.length ? `Not up to date: ${error.message}` : error.message, "bad");
       } finally {
@@ -314,20 +324,18 @@
     }
 
     showTotals() {
-      const { totals, card_count: all } = this.windows.at(-1);
-      const tile = (name, words, value) =>
-        button(`${words}: ${count(value)}`, () => this.filter(name, this.text),
-          { class: "nb-tile", "data-show": name, disabled: !value }, h("b", null, count(value)), h("span", null, words));
+      const { totals, card_count: all, unread_tasks: unread } = this.windows.at(-1);
+      const tile = (name, words, value) => button(`${words}: ${count(value)}`, () => this.filter(name, this.text), {
+        class: "nb-tile", "data-show": name, "aria-pressed": String(name === this.show), disabled: !value,
+      }, h("b", null, count(value)), h("span", null, words));
       const here = (test) => this.order.filter(({ card }) => test(card)).length;
       const states = STATES.map(([name, words, key, test]) => [name, words, (this.hasMore() && totals[key]) || here(test)]);
       const tiles = [
-        h("div", { class: "nb-tile nb-paid" }, h("b", null, money(totals.paid_usd || 0)), h("span", null, "Paid")),
+        h("div", { class: "nb-tile nb-paid" }, h("b", null, money(totals.paid_usd || 0)), h("span", null, unread ? "Paid, at least" : "Paid")),
         tile("", "All", all),
         ...states.filter(([, , value], at) => value || at < ALWAYS_SHOWN).map((state) => tile(...state)),
       ];
-      const words = tiles.map((node) => node.textContent).join();
-      if (this.totals.words !== words) this.totals.replaceChildren(...tiles);
-      this.totals.words = words;
+      renew(this.totals, tiles);
       const toCome = (totals.under_way || 0) + (totals.waiting || 0);
       this.progress.hidden = !toCome;
       this.progress.max = totals.images + toCome;
@@ -351,12 +359,13 @@
     }
 
     tellHowMany(filtered) {
-      const { card_count: all, totals, active } = this.windows.at(-1);
+      const { card_count: all, totals, active, unread_tasks: unread } = this.windows.at(-1);
       const here = this.order.length;
       this.say([
         filtered && `${plural(this.shown().length, "card")} of ${count(here)} shown.`,
         !all && (active ? "No image yet. They appear here while the batch runs." : "No images here."),
-        this.hasMore() && `The first ${count(here)} of ${count(all)} are loaded.`,
+        unread > 0 && `${plural(unread, "task instance is", "task instances are")} not read yet: numbers and money are without them.`,
+        this.hasMore() && here < all && `The first ${count(here)} of ${count(all)} are loaded.`,
         totals.under_way > 0 && `${count(totals.under_way)} under way.`,
         totals.waiting > 0 && `${count(totals.waiting)} not submitted yet.`,
       ].filter(Boolean).join(" "));
@@ -442,11 +451,11 @@
       const only = tasks.length === 1 ? first : -1;
       const href = gallery.site.page(gallery.props.dagId, gallery.props.runId, taskId, only);
       const states = tasks.length === 1 ? (state || "no state yet").replaceAll("_", " ") : plural(tasks.length, "mapped instance");
-      this.heading.replaceChildren(
+      renew(this.heading,
         h("h2", null, h("a", { href }, taskId + (only >= 0 ? ` [${only}]` : ""))),
         muted([states, plural(sum("images"), "image"), `${money(sum("paid_usd"))} paid`].join(" · ")));
       const problems = tasks.map(({ problem }) => problem).filter(Boolean);
-      this.notes.replaceChildren(...[...new Set(problems)].map((words) => {
+      renew(this.notes, [...new Set(problems)].map((words) => {
         const times = problems.filter((problem) => problem === words).length;
         return failure(times > 1 ? `${plural(times, "instance")}: ${words}` : words);
       }));
@@ -542,11 +551,14 @@
       event.preventDefault();
     }
 
-    /** After a poll, go on with the card's newest state; the same one touches nothing. */
+    /** After a poll, go on with the card's newest state; the same picture stays as it is shown. */
     update() {
       const now = this.record && this.gallery.records.get(this.record.uid);
-      if (now && now.signature !== this.record.signature) this.show(now);
-      else if (now) this.record = now;
+      if (!now) return;
+      const { card, signature } = this.record;
+      if (now.card.sha !== card.sha || now.card.kind !== card.kind) return this.show(now);
+      this.record = this.stage.record = now;
+      if (now.signature !== signature) this.showPanel();
     }
 
     show(record) {
@@ -560,8 +572,8 @@
       if (record.card.key) this.fetchDetails(record);
     }
 
-    /** Fit the picture in (""), show its own pixels ("zoomed") about a point of it, or all versions ("compared"). */
-    setMode(mode, [x, y] = [0.5, 0.5]) {
+    /** Fit the picture in (""), show its own pixels ("zoomed"), or all versions ("compared"). */
+    setMode(mode) {
       const { record, stage } = this;
       const { card } = record;
       this.mode = mode;
@@ -578,27 +590,21 @@
       if (!image) return;
       image.style.width = mode === "zoomed" ? `${(card.width || image.naturalWidth) / devicePixelRatio}px` : "";
       if (mode !== "zoomed") return;
-      stage.scrollTo(x * stage.scrollWidth - stage.clientWidth / 2, y * stage.scrollHeight - stage.clientHeight / 2);
+      stage.scrollTo((stage.scrollWidth - stage.clientWidth) / 2, (stage.scrollHeight - stage.clientHeight) / 2);
       stage.focus();
     }
 
-    /** The thumbnail at once, the original as soon as it is there, and then the next one's, for whoever goes on. */
+    /** The thumbnail at once, the original as soon as it is there. */
     original() {
       const { record, gallery: { site } } = this;
       if (!hasPicture(record.card)) return frame(site, record);
       const shown = picture(site, record, "thumb");
       shown.loading = "eager";
       if (record.card.width) [shown.style.maxWidth, shown.style.maxHeight] = [`${record.card.width}px`, `${record.card.height}px`];
-      shown.addEventListener("click", (event) => {
-        const box = shown.getBoundingClientRect();
-        const point = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-        this.setMode(this.mode === "zoomed" ? "" : "zoomed", point);
-      });
+      shown.addEventListener("click", () => this.zoomer.click());
       const full = new Image();
       full.onload = () => {
         shown.src = full.src;
-        const next = this.record === record && this.gallery.shown()[this.gallery.shown().indexOf(record) + 1];
-        if (next && hasPicture(next.card)) new Image().src = source(site, "image", next);
       };
       full.onerror = () => ask(full.src).catch((error) => {
         if (this.record === record) this.stage.replaceChildren(broken(error.message));
@@ -644,6 +650,8 @@
       const rows = Object.entries(card.meta || {}).map(([name, value]) => [rowHead(name), plain(value)]);
       const versions = details?.versions.length > 1 && button(
         `See ${details.versions.length} versions side by side`, () => this.setMode("compared"), { class: "nb-button" });
+      const open = this.panel.uid === record.uid && this.panel.querySelector("details")?.open;
+      this.panel.uid = record.uid;
       this.verdict = h("div", { class: "nb-verdict" });
       this.panel.replaceChildren(...[
         h("h2", { dir: "auto" }, title(card)), flagList(card), this.verdict,
@@ -658,7 +666,7 @@
         h("dl", { class: "nb-list" }, facts.map(([name, value]) => [h("dt", null, name), h("dd", { dir: "auto" }, value)])),
         versions && heading("Versions", versions), rows.length && heading("Row", table(null, rows)),
         heading("What you can do", advice(record)),
-        details && h("details", null, h("summary", null, "Record in the manifest"),
+        details && h("details", { open }, h("summary", null, "Record in the manifest"),
           h("pre", { tabindex: 0 }, JSON.stringify(details.entry, null, 2))),
       ].filter(Boolean));
       gallery.review.showVerdict(record, this.verdict);
@@ -694,13 +702,19 @@
   };
   const nameOf = ({ task_instance: task, created_at: created }) =>
     [task.dag_id, task.dag_run_id, task.task_id, task.map_index, created].join(" ");
-  /** What an answered review says of one image: whether it is approved, in words, the review's name. */
+  /** Airflow lists what nobody answered for ever, also of a task that failed, and takes an answer that no task reads. */
+  const waits = (detail) => !detail.response_received && ["deferred", "awaiting_input"].includes(detail.task_instance.state);
+  const hasEnded = ({ task_instance: { state } }) => ["success", "failed", "skipped", "removed", "upstream_failed"].includes(state);
+  const byWhom = ({ responded_by_user: user }) => (user ? `by ${user.name || user.id}` : "when the time was up");
+  /** What a review that is over says of one image: whether it is approved (null: nobody said), in words, the review's name. */
   const verdictOf = (detail, key) => {
+    if (!detail.response_received) return [null, `Asked, never answered: the task ended (${detail.task_instance.state})`, nameOf(detail)];
     const chosen = detail.chosen_options || [];
     const approved = chosen.includes(APPROVE_ALL) || (chosen.includes(APPROVE_SOME) && (detail.params_input?.approved || []).includes(key));
-    const user = detail.responded_by_user;
-    return [approved, `${approved ? "Approved" : "Rejected"} ${user ? `by ${user.name || user.id}` : "when the time was up"}`, nameOf(detail)];
+    return [approved, `${approved ? "Approved" : "Rejected"} ${byWhom(detail)}`, nameOf(detail)];
   };
+
+  const formOf = (site, { dag_id: dag, dag_run_id: run, task_id: task, map_index: at }) => `${site.page(dag, run, task, at)}/required_actions`;
 
   /** What a run's reviews ask and what was decided. Ticks stay in this browser tab until Airflow has taken them. */
   class Review {
@@ -717,6 +731,7 @@
     build() {
       const act = (words, onclick, name) => button(words, onclick, { class: `nb-button ${name || ""}` });
       this.subject = h("b");
+      this.chooser = h("select", { "aria-label": "Which review", onchange: () => this.goTo(this.pending[this.chooser.selectedIndex]) });
       this.numbers = h("span", { class: "nb-muted" });
       this.approveShown = act("", () => this.decide(this.gallery.shown(), true));
       this.rejectShown = act("", () => this.decide(this.gallery.shown(), false));
@@ -724,26 +739,53 @@
       this.comment = h("input", { ...attributes, oninput: () => this.keep() });
       this.submitter = act("Submit review", () => this.submit(), "nb-primary");
       this.doubt = h("span");
+      this.form = h("a", { class: "nb-button" }, "Airflow's form");
+      this.rejectOpen = act("Reject these", () => this.send(), "nb-danger");
       this.asking = h("div", { class: "nb-acts" }, this.approveShown, this.rejectShown, this.comment, this.submitter);
       this.confirming = h("div", { class: "nb-acts", hidden: true }, this.doubt,
-        act("Back", () => this.decide([], null)), act("Reject these", () => this.send(), "nb-danger"));
+        act("Back", () => this.decide([], null)), this.form, this.rejectOpen);
       this.outcome = h("p", { class: "nb-outcome", role: "alert" });
-      this.gallery.bar.append(h("div", { class: "nb-asked" }, this.subject, this.numbers), this.asking, this.confirming, this.outcome);
+      this.gallery.bar.append(h("div", { class: "nb-asked" }, this.chooser, this.subject, this.numbers), this.asking, this.confirming, this.outcome);
     }
 
     async load() {
       const { gallery } = this;
       const { dagId, runId, taskId, mapIndex } = gallery.props;
       const isHere = ({ task_instance: task }) => task.task_id === taskId && task.map_index === mapIndexOf(mapIndex);
-      const answer = await gallery.ask(`${gallery.site.api(dagId, runId)}/hitlDetails?limit=100`).catch(() => null);
-      if (answer) this.details = answer.hitl_details.filter(keysOf); // whoever may not see reviews sees none
-      const answered = this.details.filter((detail) => detail.response_received);
-      answered.sort((one, other) => String(one.responded_at).localeCompare(String(other.responded_at)));
-      this.decided = new Map(answered.flatMap((detail) => keysOf(detail).map((key) => [key, verdictOf(detail, key)])));
-      this.pending = this.details.filter((detail) => !detail.response_received);
+      const details = await this.read(`${gallery.site.api(dagId, runId)}/hitlDetails`).catch(() => null);
+      if (details) this.details = details.filter(keysOf); // whoever may not see reviews sees none
+      const over = this.details.filter((detail) => detail.response_received || hasEnded(detail));
+      over.sort((one, other) => (one.responded_at || "").localeCompare(other.responded_at || ""));
+      this.decided = new Map(over.flatMap((detail) => keysOf(detail).map((key) => [key, verdictOf(detail, key)])));
+      this.pending = this.details.filter(waits);
       if (this.details.some(isHere)) gallery.scope = {}; // the pictures that a review asks about are another task's
       const chosen = this.pending.find((detail) => nameOf(detail) === this.name);
+      if (this.detail && !chosen && !this.sending && this.sent !== this.name && (this.ticks.size || this.comment.value)) this.tellLost();
       this.choose(chosen || this.pending.find(isHere) || this.pending[0]);
+    }
+
+    /** Read all required actions of the run, page by page. */
+    async read(url) {
+      const all = [];
+      for (let more = true; more;) {
+        const answer = await this.gallery.ask(`${url}?${query({ limit: 100, offset: all.length })}`);
+        all.push(...answer.hitl_details);
+        more = answer.hitl_details.length && all.length < answer.total_entries;
+      }
+      return all;
+    }
+
+    /** Say why the ticks of the chosen review, which waits no longer, lead nowhere. */
+    tellLost() {
+      const now = this.details.find((detail) => nameOf(detail) === this.name);
+      const why = now?.response_received ? `was answered ${byWhom(now)}` : now ? "waits no longer" : "was cleared, or has asked anew";
+      this.tell(`“${this.detail.subject}” ${why} meanwhile. Your ticks were not sent.`, "bad");
+    }
+
+    goTo(detail) {
+      this.choose(detail);
+      this.tell("");
+      this.show();
     }
 
     choose(detail) {
@@ -760,6 +802,7 @@
     }
 
     keep() {
+      if (!this.detail) return;
       const draft = JSON.stringify({ ticks: [...this.ticks], comment: this.comment.value });
       kept(() => sessionStorage.setItem(`nanobanana ${this.name}`, draft));
     }
@@ -772,6 +815,7 @@
         else this.ticks.set(key, approved);
       }
       this.confirming.hidden = true;
+      if (keys.length) this.tell("");
       this.keep();
       this.show();
       return keys.length > 0;
@@ -795,10 +839,10 @@
       const tick = this.ticks.get(key);
       const [approved, words] = this.decided.get(key) || [];
       const asked = this.keys.has(key);
-      [node.dataset.tick, node.dataset.decided] = [tick ?? "", asked ? "" : approved ?? ""];
+      [node.dataset.tick, node.dataset.decided, node.dataset.asked] = [tick ?? "", asked ? "" : approved ?? "", asked];
       place.classList.toggle("nb-ticks", asked);
       if (!asked) {
-        const verdict = h("p", { class: "nb-decided", "data-approved": String(approved) }, icon(approved ? "check" : "cross"), words);
+        const verdict = h("p", { class: "nb-decided", "data-approved": String(approved) }, icon(approved === null ? "warning" : approved ? "check" : "cross"), words);
         place.replaceChildren(words ? verdict : "");
         return;
       }
@@ -816,21 +860,36 @@
       return [...this.keys].filter((key) => this.ticks.get(key) === tick).length;
     }
 
+    /** How many undecided images have no card here: nobody can have seen those. */
+    unseen() {
+      const here = new Set(this.gallery.order.map(({ card }) => card.key));
+      return [...this.keys].filter((key) => !here.has(key) && !this.ticks.has(key)).length;
+    }
+
     showBar() {
       const { gallery, detail, pending } = this;
+      const unseen = this.unseen();
       const open = this.ticked(undefined);
       const shown = new Set(gallery.shown().map(({ card }) => card.key).filter((key) => this.keys.has(key))).size;
-      const place = pending.length > 1 ? `Review ${pending.indexOf(detail) + 1} of ${pending.length}` : "";
-      const numbers = [place, `${this.ticked(true)} approved`, `${this.ticked(false)} rejected`, open && `${open} undecided`];
+      const numbers = [`${this.ticked(true)} approved`, `${this.ticked(false)} rejected`, open && `${open} undecided`, unseen && `${unseen} not on this page`];
       gallery.bar.hidden = !detail && !this.outcome.textContent;
-      this.subject.textContent = detail?.subject || "";
+      this.subject.textContent = pending.length > 1 ? "" : detail?.subject || "";
+      this.chooser.hidden = pending.length < 2;
+      const names = pending.map(({ subject, task_instance: { task_id: task, map_index: at } }, index) =>
+        h("option", null, `${index + 1} of ${pending.length}: ${subject} · ${task}${at >= 0 ? ` [${at}]` : ""}`));
+      renew(this.chooser, names);
+      this.chooser.selectedIndex = pending.indexOf(detail);
       this.numbers.textContent = detail ? numbers.filter(Boolean).join(" · ") : "";
       this.approveShown.textContent = `Approve ${shown} shown`;
       this.rejectShown.textContent = `Reject ${shown} shown`;
       this.approveShown.disabled = this.rejectShown.disabled = !shown;
       this.submitter.textContent = this.sending ? "Sending …" : "Submit review";
       this.submitter.disabled = Boolean(this.sending);
-      this.doubt.textContent = `${plural(open, "image is", "images are")} undecided and would be rejected.`;
+      this.doubt.textContent = unseen ? `${plural(unseen, "undecided image is", "undecided images are")} not on this page: decide where they can be seen.`
+        : `${plural(open, "image is", "images are")} undecided and would be rejected.`;
+      this.rejectOpen.hidden = unseen > 0;
+      this.form.hidden = !unseen;
+      if (detail) this.form.href = formOf(gallery.site, detail.task_instance);
       this.asking.hidden = !detail || !this.confirming.hidden;
     }
 
@@ -854,7 +913,12 @@
       this.showBar();
       try {
         await this.settled(detail);
+        await this.load();
+        const now = this.details.find((one) => nameOf(one) === nameOf(detail));
+        if (!now || !(now.response_received || waits(now))) throw new Refused(404, "");
         await ask(url, { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+        this.sent = nameOf(detail);
+        kept(() => sessionStorage.removeItem(`nanobanana ${this.sent}`));
         this.tell(`Sent: ${approved.length} approved, ${keys.size - approved.length} rejected. The run goes on.`, "good");
       } catch (error) {
         this.tell(`Not sent: ${await this.refusal(error, detail)}`, "bad");
@@ -896,14 +960,16 @@
     const load = async () => {
       const asked = { run_id: gallery.props.runId, task_id: taskId, map_index: mapIndex };
       try {
-        const { summary, rows, source: read, skipped } = await gallery.ask(gallery.site.own("ledger", asked, gallery.props.dagId));
+        const { summary, rows, source: read, skipped, more } = await gallery.ask(gallery.site.own("ledger", asked, gallery.props.dagId));
         const cells = rows.map((row) => [
-          rowHead(row.label), row.state, h("td", null, h("code", null, row.image_task_id)),
+          rowHead(row.label), h("td", { dir: "auto" }, row.state, row.why && muted(row.why)), h("td", null, h("code", null, row.image_task_id)),
           number(typeof row.paid_usd === "number" && money(row.paid_usd)), row.money, row.retry, row.clear,
         ]);
         content.replaceChildren(
           h("ul", { class: "nb-advice" }, summary.map((sentence) => h("li", null, sentence))),
-          rows.length ? table(LEDGER_HEADS, cells) : "", muted([read, ...(skipped || [])].filter(Boolean).join(" ")));
+          rows.length ? table(LEDGER_HEADS, cells) : "",
+          more > 0 ? failure(`${plural(more, "more row is", "more rows are")} not shown here: the command "ledger --json" lists all.`) : "",
+          muted([read, ...(skipped || [])].filter(Boolean).join(" ")));
       } catch (error) {
         content.replaceChildren(failure(error.message));
       }
