@@ -39,12 +39,18 @@ class LedgerRow:
 
     :param label: In words for people.
     :param entry: As the last attempt left it.
-    :param image: What the next attempt will find of it; None where it is not asked for any more.
+    :param image: What is found of it; None where it is not asked for any more.
+    :param retried: What a retry finds of the version that it chooses, where that is another one.
+    :param cleared: What an attempt after a clear finds of the one that it chooses, likewise.
+    :param rejected: Whether a person has rejected its picture.
     """
 
     label: str
     entry: LedgerEntry
     image: WantedImage | None
+    retried: WantedImage | None = None
+    cleared: WantedImage | None = None
+    rejected: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,10 @@ def ledger_words(ledger: TaskLedger, now: float) -> dict[str, Any]:
             known[alike] = image_outlook(alike, ledger.counts, now, policy)
         return known[alike]
 
-    told = [_row(row, foretold(row.image), now) for row in ledger.rows]
+    told = [
+        _row(row, Outlook(foretold(row.retried or row.image).retry, foretold(row.cleared or row.image).clear), now)
+        for row in ledger.rows
+    ]
     told += [_claim_row(claim, now) for claim in ledger.claims]
     return {
         "summary": [*_summary(ledger, told)],
@@ -178,14 +187,14 @@ def _state(row: LedgerRow, now: float) -> tuple[str, str]:
     if entry.status in ("landed", "reused"):
         if image is not None and image.in_place is False:
             return "gone", "gone from the destination"
-        return "in place", _in_place(entry)
+        return ("rejected", f"{_in_place(entry)}, rejected") if row.rejected else ("in place", _in_place(entry))
     if image is not None and image.in_quarantine:
         return "in quarantine", "in quarantine: a suspect picture, kept apart"
     if entry.status == "failed" and entry.error is not None:
         words = {EXPIRED.code: "its link has expired", SUSPECT.code: "suspect picture"}.get(entry.error.code)
         return "failed", f"failed: {words or one_line(entry.error.code, limit=_LONGEST)}"
     if image is not None and image.in_place:
-        return "in place", "in place, and not noted yet"
+        return "in place", f"in place, and not noted yet{', rejected' if row.rejected else ''}"
     return _open_state(row, now)
 
 
@@ -269,8 +278,8 @@ def _summary(ledger: TaskLedger, told: Sequence[_Told]) -> Iterator[str]:
     anew = "; it reads the requests anew, and verifies the files" if ledger.form == "generate" else ""
     yield f"A clear {_amounts_to(one.outlook.clear for one in wanted)}{anew}."
     yield (
-        "That is by default: the task's arguments (on_expired, on_unknown_submission, on_suspect, max_cost_usd) may "
-        "change it, and with reuse_existing=False a clear buys all of it again."
+        "That is by default: the task's arguments (redo, on_expired, on_unknown_submission, on_suspect, max_cost_usd) "
+        "may change it, and with reuse_existing=False a clear buys all of it again."
     )
     if ledger.stop_reason:
         yield f"The last attempt bought nothing more: {one_line(ledger.stop_reason, limit=_LONGEST)}"
@@ -296,7 +305,7 @@ def _amounts_to(courses: Iterable[Course]) -> str:
     fails = sum(course.buys == "no" and course.fails == "yes" for course in every)
     parts = {
         f"buys {buys['yes']:,}": buys["yes"],
-        f"may buy {buys['perhaps']:,}, which are looked up first": buys["perhaps"],
+        f"may buy {buys['perhaps']:,}": buys["perhaps"],
         f"uses {uses:,}": uses,
         f"leaves {fails:,} without an image": fails,
     }

@@ -54,6 +54,7 @@ class Place:
     :param books: When each book was written, by name, as the storage says it; manifests likewise.
     :param by_task_instance: Those that were read.
     :param only_try: The number of the try that a manifest is of, by task instance, where it sums up no other.
+    :param try_number: The number of the try that wrote a manifest, by task instance, where it says one.
     :param growing: Names of those whose task has not finished its work.
     :param reused: Hashes of task instance and stem: what manifests say was in place, and not paid by them.
     :param remembered: The same of what they paid for, and name no image task of.
@@ -64,6 +65,7 @@ class Place:
     manifests: Mapping[str, float | None]
     by_task_instance: dict[TaskInstance, str] = field(default_factory=dict)
     only_try: dict[TaskInstance, int] = field(default_factory=dict)
+    try_number: dict[TaskInstance, int] = field(default_factory=dict)
     growing: set[str] = field(default_factory=set)
     reused: set[int] = field(default_factory=set)
     remembered: set[int] = field(default_factory=set)
@@ -195,6 +197,8 @@ class SpendReader:
             place.by_task_instance[found.task_instance] = name
             if found.only_try is not None:
                 place.only_try[found.task_instance] = found.only_try
+            if found.try_number is not None:
+                place.try_number[found.task_instance] = found.try_number
             if not found.finished:
                 place.growing.add(name)
             place.reused.update(hash((found.task_instance, stem)) for stem in found.reused)
@@ -220,7 +224,8 @@ class SpendReader:
         """Yield those purchases of a book that are in no manifest's sum.
 
         A task instance's manifest sums up all that it had paid by then, also for image tasks that it does not name; one
-        that remembers no earlier try sums up of those what it found in place.
+        that remembers no earlier try sums up of those what it found in place. A try that Airflow gave up may live on
+        and write over the manifest of its own retry, whose purchases it knows nothing of.
 
         :param bought: Image task ids by claim, of which no manifest names any.
         """
@@ -228,7 +233,9 @@ class SpendReader:
         task_instance = (by.dag_id, by.run_id, by.task_id, by.map_index)
         written_at = self._modified(place.book_folder, name)
         summed_up = self._has_summed_up(place, task_instance, written_at)
-        of_earlier_try = by.try_number < place.only_try.get(task_instance, 0)
+        first = place.only_try.get(task_instance, by.try_number)
+        last = place.try_number.get(task_instance, by.try_number)
+        of_another_try = not first <= by.try_number <= last
         base = SpendRecord("booked", "", place.uri, *task_instance)
         for claim, image_task_id in bought.items():
             stem = claim.rpartition(".g")[0]
@@ -236,7 +243,7 @@ class SpendReader:
             # another installation may have the same names, and so the same manifest.
             file = hash((task_instance, stem))
             forgotten = file not in place.remembered and (file in place.reused or image_task_id in self._shared)
-            left_out = of_earlier_try and file not in place.remembered and not self._was_refunded(place, claim)
+            left_out = of_another_try and file not in place.remembered and not self._was_refunded(place, claim)
             if forgotten or not summed_up or left_out:
                 yield booked_record(image_task_id, stem, book.models.get(claim, ""), at=written_at, base=base)
 

@@ -54,6 +54,7 @@ class ManifestRecords:
     :param damaged: How many entries could not be understood.
     :param only_try: The number of the try whose purchases alone it sums up, beside images in place (before Airflow
         3.3, from the second try on); None where it sums up those of all tries.
+    :param try_number: Of the try that wrote it; None where it says none.
     :param finished: Whether its task's work was over: otherwise its task may have bought more since.
     """
 
@@ -64,6 +65,7 @@ class ManifestRecords:
     shared: frozenset[str]
     damaged: int
     only_try: int | None = None
+    try_number: int | None = None
     finished: bool = True
 
 
@@ -83,6 +85,8 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
     # Of what has no time of its own, the day is about that of the others, else that on which it was told.
     latest = max((record.day for record in records), default="") or _day(content.get("written_at"))
     records = [record if record.day else replace(record, day=latest) for record in records]
+    number = content.get("try_number")
+    try_number = number if isinstance(number, int) else None
     return ManifestRecords(
         records,
         entries.task_instance,
@@ -90,14 +94,10 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
         remembered=frozenset(entries.remembered),
         shared=frozenset(entries.shared),
         damaged=entries.damaged,
-        only_try=_only_try(content),
+        only_try=try_number if content.get("all_tries") is False else None,
+        try_number=try_number,
         finished=content.get("finished") is not False,
     )
-
-
-def _only_try(content: Mapping[str, Any]) -> int | None:
-    number = content.get("try_number")
-    return number if content.get("all_tries") is False and isinstance(number, int) else None
 
 
 def booked_record(image_task_id: str, stem: str, model: str, *, at: float | None, base: SpendRecord) -> SpendRecord:

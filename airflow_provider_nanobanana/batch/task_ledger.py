@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
 from airflow_provider_nanobanana.durable.record import SubmissionIdentity
 from airflow_provider_nanobanana.landing.file_names import is_stem
+from airflow_provider_nanobanana.landing.versions import VersionFolder, Versions, versioned_stem
 from airflow_provider_nanobanana.toapis.errors import ConfigurationError, StorageFailed, TransientFailure
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
@@ -60,10 +61,12 @@ class _Destination:
     """What lies at a destination, as far as it could be read.
 
     :ivar present: Stems of files in place; None where that is not known.
+    :ivar versions: Of images that have more than a first version, or a rejection, by the stem of the first.
     """
 
     present: set[str] | None = None
     held: set[str] = field(default_factory=set)
+    versions: dict[str, Versions] = field(default_factory=dict)
     claims: dict[str, OpenClaim] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
@@ -91,17 +94,27 @@ def read_task_ledger(
     whole = TaskLedger(source, "generate", counts, state=task.state, survives=task.survives)
     if snapshot is None and (submitted := _submitted(ledger, task)) is not None:
         return replace(whole, form="submit", rows=[submitted])
-    there = _at_destination(storage, [*_stems(items, ledger)], task)
+    there = _at_destination(storage, items, ledger, task)
     model = WantedImage(
         SubmissionIdentity((), ""),
         complete=ledger.complete and task.survives,
         claimed=last is None or last.claims is True,
         ids_resolve=last.client_ids_resolve if last is not None else None,
     )
-    told = [
-        LedgerRow(item.label, entry, _wanted(replace(model, entry=entry), item, task, there, now))
-        for item, entry in ((item, ledger.get(item.key)) for item in items)
-    ]
+    goes_on = task.survives and snapshot is not None and snapshot.of_round(task.max_tries, retries)
+
+    def wanted(item: BatchItem) -> WantedImage:
+        return _wanted(replace(model, entry=ledger.get(item.key)), item, task, there, now)
+
+    def told_of(item: BatchItem) -> LedgerRow:
+        chosen, redone = _chosen_anew(item, there)
+        cleared = replace(wanted(chosen), redone=redone)
+        rejected = item.version in there.versions.get(item.base_stem, Versions()).rejected
+        return LedgerRow(
+            item.label, ledger.get(item.key), wanted(item), None if goes_on else cleared, cleared, rejected
+        )
+
+    told = [told_of(item) for item in items]
     known = {item.key for item in items}
     names = {item.key: item.label for item in former}
     told += [
@@ -137,6 +150,19 @@ def _stems(items: Sequence[BatchItem], ledger: Ledger) -> Iterator[str]:
         for stem in (item.stem(), stored and stored.stem):
             if stem and is_stem(stem):
                 yield stem
+
+
+def _chosen_anew(item: BatchItem, there: _Destination) -> tuple[BatchItem, bool]:
+    """Return an item with the version that an attempt chooses which reads the requests anew, as far as is known.
+
+    Also whether ``redo``, which is not known, would have it buy a new one: an own version is used as long as nobody
+    rejects it.
+    """
+    versions, present = there.versions.get(item.base_stem), there.present
+    if versions is None or present is None or (item.version > 1 and item.version not in versions.rejected):
+        return item, False
+    number = versions.current(lambda number: versioned_stem(item.base_stem, number) in present)
+    return replace(item, version=number), item.version in versions.rejected
 
 
 def _wanted(image: WantedImage, item: BatchItem, task: TaskFacts, there: _Destination, now: float) -> WantedImage:
@@ -193,8 +219,10 @@ def _loose_claims(claims: Mapping[str, OpenClaim], known: set[str], task: TaskFa
     ]
 
 
-def _at_destination(storage: Storage | None, stems: Sequence[str], task: TaskFacts) -> _Destination:
-    """Return what lies at a destination of these files, and which claims are open there."""
+def _at_destination(
+    storage: Storage | None, items: Sequence[BatchItem], ledger: Ledger, task: TaskFacts
+) -> _Destination:
+    """Return what lies at a destination of these images, and which claims are open there."""
     from airflow_provider_nanobanana.batch.open_claims import read_open_claims
     from airflow_provider_nanobanana.landing.image_file import SUFFIXES
     from airflow_provider_nanobanana.landing.quarantine import QUARANTINE_FOLDER, Quarantine
@@ -210,6 +238,11 @@ def _at_destination(storage: Storage | None, stems: Sequence[str], task: TaskFac
         # Before the files: what lands meanwhile counts as in place.
         found = read_open_claims(storage, lambda uri, why: unread.append(f"{uri}: {why}"))
         claims = {claim.stem: claim for claim in found}
+        folder = VersionFolder(lambda name: storage.below(f"{RESERVED}/{name}"))
+        versions = {item.base_stem: folder.of(item.base_stem) for item in items}
+        there.versions = {base: of for base, of in versions.items() if of != Versions()}
+        stems = [*_stems(items, ledger)]
+        stems += [versioned_stem(base, number) for base, of in there.versions.items() for number in of.alive]
         quarantine = Quarantine(lambda: storage.below(f"{RESERVED}/{QUARANTINE_FOLDER}"))
         there.held = quarantine.stems().intersection(stems)
         there.present = stems_present(storage, stems, tuple(SUFFIXES.values())) if stems else set()

@@ -95,7 +95,7 @@ class VersionChoice:
 
     def __init__(self, store: ImageStore, run: Sequence[str], now: float, *, trial: bool = False) -> None:
         self._store = store
-        self._folder = VersionFolder(store)
+        self._folder = VersionFolder(store.reserved)
         self._claims = store.reserved(CLAIMS_FOLDER)
         self._run = run
         self._now = now
@@ -140,17 +140,17 @@ class VersionChoice:
         """Return the newest version that is in place, whole and not rejected; else one that is to be made."""
         base = item.base_stem
         versions = self._folder.of(base)
-        for number in versions.alive:
-            stem = versioned_stem(base, number)
-            image = self._store.find(stem)
-            if image is not None:
-                self.verified[stem] = image
-                return number
-        if versions.alive:
-            return versions.alive[0]
-        # Whoever takes it first, this run shares it: all that is wanted is a picture that nobody rejected.
-        self._take(base, versions.next)
-        return versions.next
+        number = versions.current(lambda number: self._is_whole(versioned_stem(base, number)))
+        if not versions.alive:
+            # Whoever takes it first, this run shares it: all that is wanted is a picture that nobody rejected.
+            self._take(base, number)
+        return number
+
+    def _is_whole(self, stem: str) -> bool:
+        image = self._store.find(stem)
+        if image is not None:
+            self.verified[stem] = image
+        return image is not None
 
     def _new(self, item: BatchItem) -> int:
         """Return the version of this run: the one that it took before, or a new one."""

@@ -114,6 +114,7 @@ class WantedImage:
     :param single: Whether it is the one image of a submit, which knows of no files.
     :param ids_resolve: Whether the service was seen to find image tasks by client id.
     :param buyer: The task instance, as it claims.
+    :param redone: Whether a new version is bought instead where the task's ``redo`` names it.
     """
 
     identity: SubmissionIdentity
@@ -126,6 +127,7 @@ class WantedImage:
     single: bool = False
     ids_resolve: bool | None = None
     buyer: Buyer = field(default_factory=Buyer)
+    redone: bool = False
 
 
 def image_outlook(
@@ -194,6 +196,13 @@ class _Way:
 
     def course(self) -> Course:
         """Return what is done in the end, and on what it hangs."""
+        course = self._of_version()
+        if not self.image.redone or course.buys == "yes":
+            return course
+        return replace(course, words=f"{course.words} (with redo it buys a new version)", buys="perhaps")
+
+    def _of_version(self) -> Course:
+        """Return what is done about the picture that is chosen without ``redo``."""
         image, entry = self.image, replace(self.image.entry, status="open")
         if image.single:
             return self._follow(self._facts(claimed=False), None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.image_store import ImageStore
+    from airflow_provider_nanobanana.landing.storage.base import Storage
 
 log = LineLogger(__name__)
 
@@ -73,16 +74,20 @@ class Versions:
         """The lowest number above all that there are."""
         return max({1, *self.registered, *self.rejected}) + 1
 
+    def current(self, in_place: Callable[[int], bool]) -> int:
+        """Return the newest version that is in place and not rejected; else the one that is to be made."""
+        return next(filter(in_place, self.alive), self.alive[0] if self.alive else self.next)
+
 
 class VersionFolder:
     """The versions and rejections beside the images of one destination; read once, when first asked for.
 
-    :param store: The destination.
+    :param reserved: Returns a folder of ours at the destination, by name.
     """
 
-    def __init__(self, store: ImageStore) -> None:
-        self._versions = store.reserved(VERSIONS_FOLDER)
-        self._rejections = store.reserved(REJECTIONS_FOLDER)
+    def __init__(self, reserved: Callable[[str], Storage]) -> None:
+        self._versions = reserved(VERSIONS_FOLDER)
+        self._rejections = reserved(REJECTIONS_FOLDER)
 
     @cached_property
     def _all(self) -> Mapping[str, Versions]:

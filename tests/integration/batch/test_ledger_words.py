@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.batch.ledger_words import LedgerRow, TaskLedger, ledger_words
+from airflow_provider_nanobanana.batch.ledger_words import TaskLedger, ledger_words
 from airflow_provider_nanobanana.batch.task_ledger import TaskFacts, read_task_ledger
 from airflow_provider_nanobanana.durable.claims import Claim
+from airflow_provider_nanobanana.durable.image_outlook import WantedImage
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.emulator.ledger import Failure, ImageTask
-from airflow_provider_nanobanana.landing.image_store import open_storage
+from airflow_provider_nanobanana.landing.image_store import ImageStore, open_storage
+from airflow_provider_nanobanana.landing.versions import reject, rejected_stems, split_stem, take_back
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED
 from tests.integration.batch import harness
 from tests.integration.batch.conftest import HTTP_TIMEOUT
@@ -30,7 +32,7 @@ from tests.support.task_state_store import MemoryTaskStateStore
 REQUESTS = [{"prompt": "one"}, {"prompt": "two", "name": "two"}, {"prompt": "three"}, {"prompt": "four"}]
 DAY = 86_400.0
 #: Histories of a run of a test.
-HISTORIES = 8
+HISTORIES = 300
 
 
 def read(batch: GenerateTask) -> TaskLedger:
@@ -66,7 +68,17 @@ class World:
         """Let a few things happen, the first of them an attempt."""
         self.attempt()
         for _ in range(self.dice.randrange(4)):
-            acts = [self.attempt, self.fail, self.refuse, self.wait, self.lose_file, self.clear, self.other, self.slow]
+            acts = [
+                self.attempt,
+                self.reject,
+                self.fail,
+                self.refuse,
+                self.wait,
+                self.lose_file,
+                self.clear,
+                self.other,
+                self.slow,
+            ]
             self.dice.choice([*acts, self.see_the_end, self.forget])()
 
     def note(self, what: str) -> None:
@@ -128,6 +140,18 @@ class World:
             self.note(f"{lost.name} is gone")
             lost.unlink()
 
+    def reject(self) -> None:
+        """A person rejects a picture, whichever version, or wants it after all."""
+        store = ImageStore(self.batch.folder.as_uri())
+        if self.batch.files:
+            stem = self.dice.choice(self.batch.files).removesuffix(".png")
+            back = stem in rejected_stems(store)
+            self.note(f"{stem} is {'wanted after all' if back else 'rejected'}")
+            if back:
+                take_back(store, stem)
+            else:
+                reject(store, stem, by="uma", comment="", now=self.batch.clock.now)
+
     def fail(self) -> None:
         self._end(Failure("generation_failed", "sorry", "object"))
 
@@ -136,7 +160,7 @@ class World:
 
     def _end(self, failure: Failure) -> None:
         """Let the service fail what it has not handed out yet."""
-        landed = {self.prompt_of(path.name) for path in self.batch.folder.glob("*.png")}
+        landed = {self.prompt_of(name) for name in self.batch.files}
         for task in self.tasks():
             if task.prompt not in landed and task.failure is None and self.dice.random() < 0.6:
                 self.note(f"{task.prompt} {failure.code}")
@@ -147,8 +171,11 @@ class World:
         return list(self.batch.emulator.service.ledger.image_tasks.values())
 
     def prompt_of(self, name: str) -> str | None:
-        stems = {row.image.identity.stem: row.label for row in read(self.batch).rows if row.image is not None}
-        return {"#0": "one", "two": "two", "#2": "three", "#3": "four"}.get(stems.get(name.removesuffix(".png"), ""))
+        stems = {
+            split_stem(row.image.identity.stem)[0]: row.label for row in read(self.batch).rows if row.image is not None
+        }
+        stem = split_stem(name.removesuffix(".png"))[0]
+        return {"#0": "one", "two": "two", "#2": "three", "#3": "four"}.get(stems.get(stem, ""))
 
     def find(self, target: str | None) -> ImageTask | None:
         ledger = self.batch.emulator.service.ledger
@@ -180,12 +207,11 @@ def answer(it: ImageTask | None, now: float, courses: dict[str, str]) -> str:
     return "has expired" if it.done + DAY <= now and "has expired" in courses else "is there"
 
 
-def foretold(world: World, row: LedgerRow, words: str, now: float) -> str:
-    image, record = row.image, row.entry.record
-    assert image is not None
+def foretold(world: World, image: WantedImage, words: str, now: float) -> str:
+    record = image.entry.record
     seen = image.claim.claim if image.claim is not None else None
     claim_id = seen.client_business_id if isinstance(seen, Claim) else None
-    record_id = (record.image_task_id or record.client_business_id) if record and image.entry.record else None
+    record_id = (record.image_task_id or record.client_business_id) if record else None
     return resolve(words, world.find(record_id or claim_id), world.find(claim_id), now)
 
 
@@ -236,10 +262,12 @@ def check_one_history(batch: GenerateTask, dice: random.Random, seed: str, late:
     stems = {path.stem for path in batch.folder.glob("*.png")}
     for row, said, request in zip(ledger.rows, plain["rows"], REQUESTS, strict=False):
         words = said["clear" if clears else "retry"]
-        course = foretold(world, row, words, now)
+        image = (row.cleared if clears else row.retried) or row.image
+        assert image is not None
+        course = foretold(world, image, words, now)
         about = (seed, request, words, course, said["state"], world.happened, str(run.error))
         number = bought.count(request["prompt"])
-        in_place = row.image is not None and row.image.identity.stem in stems
+        in_place = image.identity.stem in stems
         if "buys nothing" in course:
             assert number <= (arriving and late > 0), about
             running = any(task.prompt == request["prompt"] and task.done > batch.clock.now for task in world.tasks())

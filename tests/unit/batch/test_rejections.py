@@ -30,7 +30,7 @@ def test_each_is_rejected_in_its_own_folder(tmp_path: Path) -> None:
     given = [*uris(one, "cup-1.png", "cup-1-v2.jpg", "kite-1.1.webp"), *uris(two, "cup-1.png")]
     assert write(given) == {}
     assert (rejected(one), rejected(two)) == (["cup-1", "cup-1-v2", "kite-1.1"], ["cup-1"])
-    assert VersionFolder(ImageStore(str(one))).of("cup-1").alive == []
+    assert VersionFolder(ImageStore(str(one)).reserved).of("cup-1").alive == []
     record = one / ".nanobanana" / "rejections" / "cup-1.json"
     assert record.stat().st_size < 4_096
     assert json.loads(record.read_text())["comment"] == "ü" * 500

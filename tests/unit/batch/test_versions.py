@@ -86,7 +86,7 @@ def test_a_race_that_was_lost_is_not_won(tmp_path: Path, monkeypatch: pytest.Mon
     store = ImageStore(str(tmp_path))
     item = ITEMS[0]
     (tmp_path / f"{item.base_stem}.png").touch()
-    other = VersionFolder(store)
+    other = VersionFolder(store.reserved)
     taken = VersionFolder.take
 
     def late(self: VersionFolder, base: str, number: int, run: Sequence[str], now: float) -> bool:
@@ -99,5 +99,5 @@ def test_a_race_that_was_lost_is_not_won(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(VersionFolder, "take", late)
     [chosen_item] = VersionChoice(store, ("dag", "ours"), 0.0).choose([item], {item.key})
     assert chosen_item.version == 3
-    assert VersionFolder(store).own(item.base_stem, [2, 3], ("dag", "ours")) == 3
-    assert VersionFolder(store).own(item.base_stem, [2, 3], ("dag", "other")) == 2
+    assert VersionFolder(store.reserved).own(item.base_stem, [2, 3], ("dag", "ours")) == 3
+    assert VersionFolder(store.reserved).own(item.base_stem, [2, 3], ("dag", "other")) == 2

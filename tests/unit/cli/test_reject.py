@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rejected(folder: Path) -> frozenset[int]:
-    return VersionFolder(ImageStore(str(folder))).of(STEMS[0]).rejected
+    return VersionFolder(ImageStore(str(folder)).reserved).of(STEMS[0]).rejected
 
 
 @pytest.mark.parametrize("as_uri", [False, True])

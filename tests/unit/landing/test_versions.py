@@ -27,7 +27,7 @@ RUN, OTHER = ("dag", "monday"), ("dag", "tuesday")
 
 def folder(path: Path) -> VersionFolder:
     """Return the versions as a new process reads them."""
-    return VersionFolder(ImageStore(str(path)))
+    return VersionFolder(ImageStore(str(path)).reserved)
 
 
 @pytest.mark.parametrize(
