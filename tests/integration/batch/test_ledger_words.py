@@ -32,7 +32,7 @@ from tests.support.task_state_store import MemoryTaskStateStore
 REQUESTS = [{"prompt": "one"}, {"prompt": "two", "name": "two"}, {"prompt": "three"}, {"prompt": "four"}]
 DAY = 86_400.0
 #: Histories of a run of a test.
-HISTORIES = 300
+HISTORIES = 8
 
 
 def read(batch: GenerateTask) -> TaskLedger:
@@ -62,6 +62,7 @@ class World:
         self.dice = dice
         self.happened: list[str] = []
         self.dated: set[Path] = set()
+        self.handed_out: set[str | None] = set()
         self.waits = [100.0, 4_000.0, DAY + 100.0]
 
     def live(self) -> None:
@@ -138,6 +139,7 @@ class World:
         if files:
             lost = self.dice.choice(files)
             self.note(f"{lost.name} is gone")
+            self.handed_out.add(self.prompt_of(lost.name))
             lost.unlink()
 
     def reject(self) -> None:
@@ -160,7 +162,7 @@ class World:
 
     def _end(self, failure: Failure) -> None:
         """Let the service fail what it has not handed out yet."""
-        landed = {self.prompt_of(name) for name in self.batch.files}
+        landed = {self.prompt_of(name) for name in self.batch.files} | self.handed_out
         for task in self.tasks():
             if task.prompt not in landed and task.failure is None and self.dice.random() < 0.6:
                 self.note(f"{task.prompt} {failure.code}")
@@ -240,6 +242,56 @@ def test_what_is_in_quarantine_stays_there(quick: GenerateTask) -> None:
     batch.options = {"on_suspect": "warn"}
     batch.attempt(requests=REQUESTS)
     assert (batch.charges, len(batch.files)) == (len(REQUESTS), len(REQUESTS))
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_a_rejected_picture_is_bought_anew(quick: GenerateTask, clears: bool) -> None:
+    """As after each review: what reads the requests anew makes a new version; a retry with a store goes on."""
+    batch, word = quick, "clear" if clears else "retry"
+    batch.attempt(requests=REQUESTS)
+    reject(ImageStore(batch.folder.as_uri()), stem_of(batch, "two"), by="uma", comment="", now=batch.clock.now)
+    words = ledger_words(read(batch), batch.clock.now)
+    assert words["summary"][1] == "4 images: 3 in place, 1 rejected."
+    assert ("clear buys 1, uses 3" in words["summary"][4], words["rows"][1]["state"]) == (True, "in place, rejected")
+    buys = [row[f"{word}_buys"] == "yes" for row in words["rows"]]
+    assert buys == [False, clears or batch.store is None, False, False]
+    if clears:
+        batch.clear()
+    batch.attempt(requests=REQUESTS)
+    assert batch.charges == len(REQUESTS) + sum(buys)
+
+
+@pytest.mark.parametrize("redo", [True, False])
+def test_a_rejected_version_is_bought_anew_where_redo_names_it(quick: GenerateTask, redo: bool) -> None:
+    batch = quick
+    batch.attempt(requests=REQUESTS)
+    batch.next_run("second")
+    batch.attempt(requests=REQUESTS, redo=["two"])
+    reject(ImageStore(batch.folder.as_uri()), stem_of(batch, "two"), by="uma", comment="", now=batch.clock.now)
+    row, charges = ledger_words(read(batch), batch.clock.now)["rows"][1], batch.charges
+    assert row["clear"] == "uses it and buys nothing (with redo it buys a new version)"
+    assert row["clear_buys"] == "perhaps"
+    batch.clear()
+    batch.attempt(requests=REQUESTS, redo=["two"] if redo else [])
+    assert batch.charges == charges + redo
+
+
+def test_a_newer_version_of_another_run_is_used_where_the_first_is_rejected(quick: GenerateTask) -> None:
+    batch = quick
+    batch.attempt(requests=REQUESTS)
+    first = stem_of(batch, "two")
+    other = replace(batch, run_id="other", store=MemoryTaskStateStore() if batch.store else None, tries=0, xcoms={})
+    other.attempt(requests=REQUESTS, redo=["two"])
+    reject(ImageStore(batch.folder.as_uri()), first, by="uma", comment="", now=batch.clock.now)
+    row, charges = ledger_words(read(batch), batch.clock.now)["rows"][1], batch.charges
+    assert row["clear"].startswith("uses it and buys nothing")
+    batch.clear()
+    batch.attempt(requests=REQUESTS)
+    assert (batch.charges, charges) == (charges, len(REQUESTS) + 1)
+
+
+def stem_of(batch: GenerateTask, name: str) -> str:
+    return next(Path(image["uri"]).stem for image in batch.manifest["images"] if image["name"] == name)
 
 
 def check_one_history(batch: GenerateTask, dice: random.Random, seed: str, late: int) -> None:

@@ -265,3 +265,31 @@ def test_what_is_booked_before_is_in_the_sum_of_a_task_at_work(tmp_path: Path) -
     os.utime(write_book(tmp_path, {"boat.g0": BookEntry("bought", "tsk_0")}), BEFORE)
     os.utime(grow(tmp_path, under_way("tsk_1", 0.05)), AFTER)
     assert totals(tmp_path) == {"paid_usd": 0.05, "missing": 1}
+
+
+# --- a try that Airflow gave up lives on, and writes over the manifest of its own retry ------------------------------
+
+
+def overtaken(folder: Path, *images: Any, finished: bool = True) -> None:
+    path = write_manifest(folder, *images, try_number=1, all_tries=True, finished=finished, under_way=[])
+    os.utime(path, AFTER)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_a_later_try_bought_counts_beside_the_manifest_of_an_earlier_one(tmp_path: Path, finished: bool) -> None:
+    second = Buyer(**{**BUYER.model_dump(by_alias=True), "try": 2})
+    os.utime(write_book(tmp_path, {f"{OTHER}.g0": BookEntry("bought", "tsk_2")}, "d" * 32, second), BEFORE)
+    os.utime(write_book(tmp_path, {f"{OTHER}.g1": BookEntry("bought", "tsk_0")}), BEFORE)
+    overtaken(tmp_path, image("tsk_1"), finished=finished)
+    both = {"paid_usd": 0.05, "of_which_listed_usd": 0.025, "bought": 1, "booked": 1}
+    assert totals(tmp_path) == both, "what its own try bought is in its sum"
+    overtaken(tmp_path, image("tsk_1"), image("tsk_2"), finished=finished)
+    assert totals(tmp_path) == {"paid_usd": 0.05, "bought": 2}, "what it names counts once"
+
+
+def test_what_a_later_try_bought_and_was_refunded_costs_nothing(tmp_path: Path) -> None:
+    second = Buyer(**{**BUYER.model_dump(by_alias=True), "try": 2})
+    os.utime(write_book(tmp_path, {CLAIM: BookEntry("bought", "tsk_2")}, buyer=second), BEFORE)
+    write_claim(tmp_path, claim(n=1, because="failed"))
+    overtaken(tmp_path, image("tsk_1"))
+    assert totals(tmp_path) == ONE

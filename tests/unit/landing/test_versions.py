@@ -53,6 +53,14 @@ def test_which_versions_may_be_used() -> None:
     assert Versions(frozenset(), frozenset({1})).alive == []
 
 
+@pytest.mark.parametrize(
+    ("rejected", "in_place", "current"),
+    [({4}, {1, 2, 4}, 2), ({4}, {1}, 1), ({4}, set(), 2), ({1, 2, 4}, {1, 2, 4}, 5), ({4, 2}, {4, 2}, 1)],
+)
+def test_which_version_is_the_current_one(rejected: set[int], in_place: set[int], current: int) -> None:
+    assert Versions(frozenset({2, 4}), frozenset(rejected)).current(in_place.__contains__) == current
+
+
 def test_a_number_is_one_runs_and_stays_it(tmp_path: Path) -> None:
     assert folder(tmp_path).take("cup", 2, RUN, 0.0)
     assert folder(tmp_path).take("cup", 2, RUN, 9.0), "a retry finds it"
