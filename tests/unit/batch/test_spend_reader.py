@@ -283,7 +283,7 @@ def test_what_a_later_try_bought_counts_beside_the_manifest_of_an_earlier_one(tm
     overtaken(tmp_path, image("tsk_1"), finished=finished)
     both = {"paid_usd": 0.05, "of_which_listed_usd": 0.025, "bought": 1, "booked": 1}
     assert totals(tmp_path) == both, "what its own try bought is in its sum"
-    overtaken(tmp_path, image("tsk_1"), image("tsk_2"), finished=finished)
+    overtaken(tmp_path, image("tsk_1"), image("tsk_2", request=1, name="boat"), finished=finished)
     assert totals(tmp_path) == {"paid_usd": 0.05, "bought": 2}, "what it names counts once"
 
 
