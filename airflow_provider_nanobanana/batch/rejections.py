@@ -1,4 +1,7 @@
-"""What a person decided of pictures, written beside them: a file for each that is rejected, none for the others."""
+"""What a person decided of pictures, written beside them: a file for each that is rejected, none for the others.
+
+Of several versions the newest that is not rejected is used. So an older one is chosen by rejecting the newer ones.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Final
 
 from airflow_provider_nanobanana.landing.image_store import ImageStore
-from airflow_provider_nanobanana.landing.versions import reject, rejected_stems, take_back
+from airflow_provider_nanobanana.landing.versions import (
+    VersionFolder,
+    reject,
+    rejected_stems,
+    split_stem,
+    take_back,
+    versioned_stem,
+)
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
@@ -62,6 +73,39 @@ def take_back_rejections(uris: Iterable[str]) -> Unwritten:
         return stems & rejected_stems(store)
 
     return _for_each(uris, take_back, rejected_of)
+
+
+def rejected_among(uris: Iterable[str]) -> set[str]:
+    """Return those of some pictures that are rejected.
+
+    :raises ToApisError: A destination could not be asked.
+    """
+    places = {uri: Place.of(uri) for uri in uris}
+    with wrap_unexpected_errors("Rejections could not be read"):
+        rejected = {folder: rejected_stems(ImageStore(folder)) for folder in {each.folder for each in places.values()}}
+    return {uri for uri, place in places.items() if place.stem in rejected[place.folder]}
+
+
+def newer_versions(chosen: Iterable[str], asked: Iterable[str]) -> list[str]:
+    """Return the versions that would be used instead of chosen ones: those above them that are not rejected.
+
+    :param chosen: URIs of pictures.
+    :param asked: URIs of pictures that are decided by themselves, and are left out.
+    :raises ToApisError: A destination could not be asked.
+    """
+    places = {uri: Place.of(uri) for uri in chosen}
+    known = {Place.of(uri) for uri in asked}
+    found: dict[Place, str] = {}
+    with wrap_unexpected_errors("Versions could not be read"):
+        folders = {folder: VersionFolder(ImageStore(folder)) for folder in {each.folder for each in places.values()}}
+        for uri, place in places.items():
+            base, number = split_stem(place.stem)
+            for newer in folders[place.folder].of(base).alive:
+                version = Place(place.folder, versioned_stem(base, newer))
+                if newer > number and version not in known:
+                    # Whatever its file is called, a rejection is about the name without suffix.
+                    found[version] = f"{version.folder}/{version.stem}{PurePosixPath(uri).suffix}"
+    return [*found.values()]
 
 
 def _for_each(

@@ -1,14 +1,14 @@
 """The review of images by a person: what the form shows, and what an answer decides for each image; no I/O.
 
-An image stands in the form under its key (``file_names.image_key``). What was not asked about is not decided: a task
-that made other pictures while the form waited changes nothing of the answer.
+An image stands in the form under its key (``file_names.image_key``). What was not asked about is not decided: neither
+a picture that came while the form waited nor another one that lies under the same name since.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ COMMENT: Final = "comment"
 #: Who decided where nobody did.
 TIME_LIMIT: Final = "nobody, the time limit passed"
 
+#: Digits of a picture's hash that tell it from another one under the same name.
+_HASH_DIGITS: Final = 16
 #: Pictures in the form itself.
 _MOST_SHOWN: Final = 6
 #: Characters of a prompt beside its picture.
@@ -45,22 +47,27 @@ _AGAIN: Final = "Nothing was decided, and nothing was bought. The next attempt a
 class Decision:
     """What was decided.
 
-    :param approved: Keys of the images; no key is in both.
-    :param rejected: Likewise.
+    :param asked: The pictures that it is about, from :func:`pictures`.
+    :param approved: Keys of those that are approved.
     :param by: Who decided; None where the time limit did.
     """
 
+    asked: Mapping[str, str]
     approved: frozenset[str]
-    rejected: frozenset[str]
     by: str | None
     comment: str | None
 
+    @property
+    def rejected(self) -> frozenset[str]:
+        """Keys of those that are rejected: all others."""
+        return frozenset(self.asked) - self.approved
+
     @classmethod
-    def of_answer(cls, answer: Mapping[str, Any], keys: Collection[str]) -> Decision:
+    def of_answer(cls, answer: Mapping[str, Any], asked: Mapping[str, str]) -> Decision:
         """Return what an answer decides.
 
         :param answer: ``chosen_options``, ``params_input`` and ``responded_by_user``, as Airflow gives them.
-        :param keys: Of the images that were asked about; what else is ticked decides nothing.
+        :param asked: What the form was about, from :func:`pictures`; what else is ticked decides nothing.
         :raises TransientFailure: It decides nothing; Airflow before 3.3 accepts any answer.
         """
         chosen = answer.get("chosen_options")
@@ -71,27 +78,40 @@ class Decision:
                 charged="no",
             )
         fields = answer.get("params_input") or {}
-        ticked = _ticked(fields.get(APPROVED)) & frozenset(keys) if option == APPROVE_SELECTED else frozenset()
+        ticked = _ticked(fields.get(APPROVED)) & frozenset(asked) if option == APPROVE_SELECTED else frozenset()
         if option == APPROVE_SELECTED and not ticked:
             raise TransientFailure(
-                f"{APPROVE_SELECTED!r} was chosen and none of the {len(keys):,} images was selected; {REJECT_ALL!r} "
+                f"{APPROVE_SELECTED!r} was chosen and none of the {len(asked):,} images was selected; {REJECT_ALL!r} "
                 f"rejects all of them. {_AGAIN}",
                 charged="no",
             )
-        approved = frozenset(keys) if option == APPROVE_ALL else ticked
+        approved = frozenset(asked) if option == APPROVE_ALL else ticked
         comment = fields.get(COMMENT)
         comment = comment if isinstance(comment, str) and comment.strip() else None
-        return cls(approved, frozenset(keys) - approved, _person(answer), comment)
+        return cls(asked, approved, _person(answer), comment)
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Decision:
         """Return a decision as :meth:`plain` returned it."""
-        return cls(frozenset(plain["approved"]), frozenset(plain["rejected"]), plain["by"], plain["comment"])
+        return cls(plain["asked"], frozenset(plain["approved"]), plain["by"], plain["comment"])
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain JSON, for a deferral."""
-        keys = {"approved": sorted(self.approved), "rejected": sorted(self.rejected)}
-        return {**keys, "by": self.by, "comment": self.comment}
+        return {
+            "asked": dict(self.asked),
+            "approved": sorted(self.approved),
+            "by": self.by,
+            "comment": self.comment,
+        }
+
+    def still_there(self, images: Sequence[Record]) -> dict[str, Record]:
+        """Return those of some images that it is about, by key: the very pictures that were asked about.
+
+        Of one whose hash was not known then, or is not now, the name decides.
+        """
+        given = {image_key(image["uri"]): image for image in images}
+        digits = pictures(images)
+        return {key: given[key] for key in given if key in self.asked and _alike(digits[key], self.asked[key])}
 
     def in_words(self) -> str:
         """Return who decided what, for log and errors."""
@@ -118,6 +138,15 @@ def _person(answer: Mapping[str, Any]) -> str | None:
     if isinstance(user, Mapping):
         return str(user.get("name") or user.get("id") or "") or None
     return None
+
+
+def pictures(images: Sequence[Record]) -> dict[str, str]:
+    """Return which picture each image is, by key: the beginning of its hash, empty where no hash is known."""
+    return {image_key(image["uri"]): str(image.get("sha256") or "")[:_HASH_DIGITS] for image in images}
+
+
+def _alike(one: str, other: str) -> bool:
+    return one == other or "" in (one, other)
 
 
 def labels(images: Sequence[Record]) -> dict[str, str]:
@@ -169,12 +198,12 @@ def form_text(
 
     :param intro: What the DAG's author says, Markdown as it is written.
     :param called: From :func:`labels`.
-    :param run: ``dag_id`` and ``run_id`` of the review.
+    :param run: ``dag_id``, ``run_id``, ``task_id`` and ``map_index`` of the review.
     :param places: For each URI the task instance whose manifest has the image, as ``thumbnail_path`` takes it; of one
         that is missing there is no picture.
     """
     shown = shown_first(images)
-    gallery = gallery_path(run["dag_id"], run["run_id"])
+    gallery = gallery_path(run["dag_id"], run["run_id"], run["task_id"], run["map_index"])
     many = "1 image" if len(images) == 1 else f"{len(images):,} images"
     lines = [
         f"**{many}** to review. [Open the gallery]({gallery}) to see and tick all of them there, or select them below.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,7 @@ else:
 
 log = LineLogger(__name__)
 
-#: XCom of the task itself: the keys of the images that were asked about. Airflow keeps it until a new try begins.
+#: XCom of the task itself: which pictures were asked about. Airflow keeps it until a new try begins.
 ASKED_KEY: Final = "nanobanana_review"
 #: The gallery shows so many in one window; each is a line of the form, and a record in XCom.
 MOST_IMAGES: Final = 2_000
@@ -46,6 +46,8 @@ _MOST_MANIFESTS: Final = 12
 #: Seconds between two attempts to write rejections, and after which no further one is made.
 _PAUSE: Final = 60.0
 _LONGEST_TROUBLE: Final = 3_600.0
+#: What is said of a newer version.
+_OLDER_APPROVED: Final = "An older version was approved; nobody was asked about this one."
 #: Pictures that a line or an error names.
 _MOST_LISTED: Final = 10
 
@@ -53,9 +55,10 @@ _MOST_LISTED: Final = 10
 class NanoBananaReviewOperator(HITLOperator):
     """Ask a person which images to use; the answer comes from Airflow's form, its API, or the gallery (docs/review.md).
 
-    The form shows the first six pictures with a link to the gallery of the run, where each is ticked. It waits without
+    The form shows the first six pictures with a link to the gallery, where each is ticked. It waits without
     a worker. Rejections are written beside the images (``.nanobanana/rejections``), so that no run uses these pictures
-    again; approving a picture takes an earlier rejection of it back. Where nothing is to be reviewed, nobody is asked.
+    again; approving a picture takes an earlier rejection of it back, and rejects newer versions of it that were not
+    asked about, which would be used instead. Where nothing is to be reviewed, nobody is asked.
 
     Returns ``{"approved", "rejected", "by", "comment"}``: records of images as they were given, the name of who decided
     (None: the time limit did, or nobody was asked) and the comment, or None. Each is an XCom of its own, too:
@@ -70,7 +73,7 @@ class NanoBananaReviewOperator(HITLOperator):
     :param subject: Headline of the form.
     :raises NanoBananaFailException: ``images`` is no result, or rejections could not be written for an hour: the
         decision is in XCom then.
-    :raises NanoBananaException: The answer decides nothing; a retry asks again.
+    :raises NanoBananaException: The answer decides nothing, or is about pictures that are all gone; a retry asks again.
     """
 
     template_fields: Sequence[str] = ("subject", "body", "images")
@@ -114,7 +117,7 @@ class NanoBananaReviewOperator(HITLOperator):
         if "error" in event:
             return super().execute_complete(context, event)
         with airflow_errors():
-            decision = Decision.of_answer(event, _keys_asked(context))
+            decision = Decision.of_answer(event, _pictures_asked(context))
             log.info("Decided by %s", decision.in_words())
             fields = {APPROVED: sorted(decision.approved), COMMENT: decision.comment}
             super().execute_complete(context, {**event, "params_input": fields})
@@ -152,18 +155,18 @@ class NanoBananaReviewOperator(HITLOperator):
 
     def _fill_form(self, context: Context, given: ResultImages) -> None:
         """Put the images into the form, and keep which ones are asked about."""
-        from airflow_provider_nanobanana.batch.review import form_text, labels
+        from airflow_provider_nanobanana.batch.review import form_text, labels, pictures
 
         called = labels(given.images)
         ti: Any = context["ti"]
         with SUPERVISOR_LOCK:
-            ti.xcom_push(key=ASKED_KEY, value={"keys": [*called]})
+            ti.xcom_push(key=ASKED_KEY, value={"pictures": pictures(given.images)})
         self.params = ParamsDict(_form_params([*called], called))
         self.body = form_text(
             self.body,
             given.images,
             called,
-            run={"dag_id": ti.dag_id, "run_id": ti.run_id},
+            run={"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index},
             places=self._places(context, given),
         )
         log.info("Asking about %s: %s", f"{len(called):,} images", ", ".join([*called.values()][:_MOST_LISTED]))
@@ -195,37 +198,30 @@ class NanoBananaReviewOperator(HITLOperator):
         """Write the rejections and return the result; where that cannot be done now, wait without a worker.
 
         :param deadline: Epoch seconds after which no further attempt is made.
+        :raises TransientFailure: Nothing is left of what was asked about.
         """
-        from airflow_provider_nanobanana.batch.rejections import take_back_rejections, write_rejections
-        from airflow_provider_nanobanana.batch.review import TIME_LIMIT
+        from airflow_provider_nanobanana.batch.rejections import rejected_among
 
         now = NanoBananaHook.clock()
         try:
             asked = _asked(self._given().images, decision)
-            approved = [image for key, image in asked.items() if key in decision.approved]
-            rejected = [image for key, image in asked.items() if key in decision.rejected]
-            result = {"approved": approved, "rejected": rejected, "by": decision.by, "comment": decision.comment}
-            # Whatever follows, the decision is there; a new try alone removes it.
-            push_result(context, self, result)
-            for key in result if self.multiple_outputs and self.do_xcom_push else ():
-                with SUPERVISOR_LOCK:
-                    context["ti"].xcom_push(key=key, value=result[key])
-            by, comment = decision.by or TIME_LIMIT, decision.comment or ""
-            if unwritten := write_rejections(_uris(rejected), by=by, comment=comment, now=now):
-                raise _unwritten(decision, unwritten)
+            if asked:
+                # A person's word goes before an earlier one; a time limit's does not.
+                stay = set() if decision.by else rejected_among(_uris(asked.values()))
+                result = _result(asked, decision, stay)
+                # Whatever follows, the decision is there; a new try alone removes it.
+                push_result(context, self, result)
+                for key in result if self.multiple_outputs and self.do_xcom_push else ():
+                    with SUPERVISOR_LOCK:
+                        context["ti"].xcom_push(key=key, value=result[key])
+                _write(result, stay, now)
         except errors.ToApisError as error:
             if not error.retryable or now + _PAUSE >= deadline:
                 raise _not_carried_out(decision, error) from error
             log.warning("%s Trying again in %.0f s.", error.message, _PAUSE)
             raise _deferral(context, decision, now + _PAUSE, deadline) from error
-        # A person's word goes before an earlier one; a time limit's does not.
-        for uri, kept in (take_back_rejections(_uris(approved)) if decision.by else {}).items():
-            log.warning(
-                "%s is approved, and still rejected by an earlier decision, so that the next run makes a new version "
-                "of it; delete its file below .nanobanana/rejections. It could not be removed: %s",
-                uri,
-                kept.message,
-            )
+        if not asked:
+            raise _nothing_left(decision)
         return result
 
 
@@ -267,8 +263,64 @@ def _manifests_before(operator: BaseOperator, context: Context) -> Iterator[str]
                 yield value["manifest"]
 
 
-def _uris(images: Sequence[Record]) -> list[str]:
+def _uris(images: Iterable[Record]) -> list[str]:
     return [image["uri"] for image in images]
+
+
+def _result(asked: Mapping[str, Record], decision: Decision, stay: Collection[str]) -> dict[str, Any]:
+    """Return the result of a review.
+
+    :param asked: The images that were decided about, by key.
+    :param stay: URIs of those that are rejected, and cannot be approved by this decision.
+    """
+    approved = {key for key, image in asked.items() if key in decision.approved and image["uri"] not in stay}
+    if kept := len(decision.approved & asked.keys()) - len(approved):
+        log.warning(
+            "%s images are rejected by an earlier decision; a time limit does not change that, they stay rejected.",
+            f"{kept:,}",
+        )
+    return {
+        "approved": [image for key, image in asked.items() if key in approved],
+        "rejected": [image for key, image in asked.items() if key not in approved],
+        "by": decision.by,
+        "comment": decision.comment,
+    }
+
+
+def _write(result: Mapping[str, Any], stay: Collection[str], now: float) -> None:
+    """Write the rejections of a result; a person's approval is made good, too.
+
+    :param stay: URIs of those that are rejected already.
+    :param now: Epoch seconds.
+    :raises ToApisError: Some could not be written.
+    """
+    from airflow_provider_nanobanana.batch.rejections import newer_versions, take_back_rejections, write_rejections
+    from airflow_provider_nanobanana.batch.review import TIME_LIMIT
+
+    approved, rejected = _uris(result["approved"]), _uris(result["rejected"])
+    by = result["by"] or TIME_LIMIT
+    # First: an image of which all versions are rejected, if for a moment, would be bought once more.
+    kept = take_back_rejections(approved) if result["by"] else {}
+    for uri, error in kept.items():
+        log.warning(
+            "%s is approved, and still rejected by an earlier decision, so that the next run makes a new version "
+            "of it; delete its file below .nanobanana/rejections. It could not be removed: %s",
+            uri,
+            error.message,
+        )
+    new = [uri for uri in rejected if uri not in stay]
+    if unwritten := write_rejections(new, by=by, comment=result["comment"] or "", now=now):
+        raise _unwritten(len(new), unwritten)
+    chosen = [uri for uri in approved if uri not in kept] if result["by"] else []
+    newer = newer_versions(chosen, approved + rejected)
+    if newer:
+        log.warning(
+            "An older version is approved. %s newer ones, which would be used instead, are rejected: %s",
+            f"{len(newer):,}",
+            " ".join(newer[:_MOST_LISTED]),
+        )
+    if unwritten := write_rejections(newer, by=by, comment=_OLDER_APPROVED, now=now):
+        raise _unwritten(len(newer), unwritten)
 
 
 def _ticket(context: Context) -> str:
@@ -277,21 +329,21 @@ def _ticket(context: Context) -> str:
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
 
 
-def _keys_asked(context: Context) -> list[str]:
-    """Return the keys of the images that the form was about.
+def _pictures_asked(context: Context) -> dict[str, str]:
+    """Return the pictures that the form was about, as ``batch.review.pictures`` does.
 
     :raises TransientFailure: They are not known.
     """
     ti: Any = context["ti"]
     with SUPERVISOR_LOCK:
         kept = ti.xcom_pull(task_ids=ti.task_id, key=ASKED_KEY, map_indexes=ti.map_index)
-    keys = kept.get("keys") if isinstance(kept, Mapping) else None
-    if not isinstance(keys, list):
+    asked = kept.get("pictures") if isinstance(kept, Mapping) else None
+    if not isinstance(asked, dict):
         raise errors.TransientFailure(
             f"Which images the form was about is not in XCom ({ASKED_KEY}) any more: somebody has removed it. Nothing "
             "was decided, and nothing was bought. The next attempt asks again."
         )
-    return keys
+    return asked
 
 
 def _asked(images: Sequence[Record], decision: Decision) -> dict[str, Record]:
@@ -299,19 +351,26 @@ def _asked(images: Sequence[Record], decision: Decision) -> dict[str, Record]:
 
     While the form waited, a task before may have run again and have other images now: these nobody has seen.
     """
-    from airflow_provider_nanobanana.landing.file_names import image_key
-
-    now = {image_key(image["uri"]): image for image in images}
-    decided = decision.approved | decision.rejected
-    if gone := len(decided - now.keys()):
+    asked = decision.still_there(images)
+    if gone := len(decision.asked) - len(asked):
         log.warning(
             "%s of the images that were asked about are not among those of the tasks before any more, which ran again "
-            "meanwhile; they are left out.",
+            "meanwhile, or are other pictures under the same names; they are left out.",
             f"{gone:,}",
         )
-    if new := len(now.keys() - decided):
+    if new := len(images) - len(asked):
         log.warning("%s images were not asked about; they are left out.", f"{new:,}")
-    return {key: image for key, image in now.items() if key in decided}
+    return asked
+
+
+def _nothing_left(decision: Decision) -> errors.ToApisError:
+    """Return the error of a decision on pictures of which none is there any more."""
+    return errors.TransientFailure(
+        f"Decided by {decision.in_words()}. The tasks before ran again meanwhile, and none of these pictures is among "
+        "theirs any more, so nothing was written, and nothing was bought. The next attempt asks again, about those "
+        "that there are now.",
+        charged="no",
+    )
 
 
 def _deferral(context: Context, decision: Decision, moment: float, deadline: float) -> TaskDeferred:
@@ -328,14 +387,18 @@ def _deferral(context: Context, decision: Decision, moment: float, deadline: flo
     )
 
 
-def _unwritten(decision: Decision, unwritten: Mapping[str, errors.ToApisError]) -> errors.ToApisError:
-    """Return the error of rejections that could not be written, by URI; a repeat helps where it helps each of them."""
+def _unwritten(wanted: int, unwritten: Mapping[str, errors.ToApisError]) -> errors.ToApisError:
+    """Return the error of rejections that could not be written; a repeat helps where it helps each of them.
+
+    :param wanted: How many were to be written.
+    :param unwritten: Why it could not be, by URI.
+    """
     uris = [*unwritten]
     first = min(unwritten.values(), key=lambda error: error.retryable)
     named = " ".join(uris[:_MOST_LISTED])
     more = f" (and {len(uris) - _MOST_LISTED:,} more: the others of `rejected`)" if len(uris) > _MOST_LISTED else ""
     return first.reworded(
-        f"Of {len(decision.rejected):,} rejections {len(uris):,} could not be written: {first.message} By hand: "
+        f"Of {wanted:,} rejections {len(uris):,} could not be written: {first.message} By hand: "
         f"`python -m airflow_provider_nanobanana reject --by NAME {named}`{more}.",
         charged="no",
     )

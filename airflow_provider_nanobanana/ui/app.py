@@ -103,13 +103,14 @@ async def gallery(
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1)] = MOST_CARDS,
 ) -> Response:
-    """Answer with the pictures of a run, or of one of its tasks."""
+    """Answer with the pictures of a run, or of one of its tasks; of a task without pictures, as a review, the run's."""
 
     def read() -> dict[str, Any]:
         with create_session(scoped=False) as session:
             state = run_state(session, dag_id, run_id)
             # Of a mapped task without an index all of them.
-            tasks = read_tasks(session, dag_id, run_id, task_id, None if map_index < 0 else map_index)
+            own = read_tasks(session, dag_id, run_id, task_id, None if map_index < 0 else map_index)
+            tasks = own or read_tasks(session, dag_id, run_id)
         return window_of_run(tasks, offset, min(limit, MOST_CARDS)) | {
             "dag_id": dag_id,
             "run_id": run_id,

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 #: What Airflow calls the operators whose task instances have pictures (``TaskInstance.operator_name``).
 OPERATOR_NAMES: Final = ("NanoBananaGenerateOperator", "NanoBananaDownloadOperator", "@task.nanobanana")
-#: The classes of these.
-_WITH_PICTURES: Final = ("NanoBananaGenerateOperator", "NanoBananaDownloadOperator", "_NanoBananaDecoratedOperator")
+#: The one that asks about the pictures of others: its page is about its own question.
+REVIEW_NAME: Final = "NanoBananaReviewOperator"
+#: The classes of which each task instance has a page of its own.
+_OWN_PAGE: Final = (
+    *("NanoBananaGenerateOperator", "NanoBananaDownloadOperator", "_NanoBananaDecoratedOperator"),
+    REVIEW_NAME,
+)
 
 
 class GalleryLink(BaseOperatorLink):
@@ -42,7 +47,7 @@ class GalleryLink(BaseOperatorLink):
         ]
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the page of the task instance's pictures, or of its run's where the pictures are another task's."""
-        if operator.task_type not in _WITH_PICTURES:
+        """Return the page of the task instance, or of its run where the pictures are another task's."""
+        if operator.task_type not in _OWN_PAGE:
             return gallery_path(ti_key.dag_id, ti_key.run_id)
         return gallery_path(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.version_compat import get_base_airflow_vers
 
 from airflow_provider_nanobanana import __version__
 from airflow_provider_nanobanana.batch.gallery_paths import PREFIX
-from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, GalleryLink
+from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, REVIEW_NAME, GalleryLink
 
 #: The first Airflow whose pages have a session cookie, and the first that knows the later destinations.
 _FIRST: Final = (3, 1, 1)
@@ -62,7 +62,7 @@ def plugin_entries(version: tuple[int, int, int], base_path: str, *, switched_on
     ]
     if version >= _SCOPED_TABS:
         # Before, a tab of task instances would stand on those of every operator.
-        scope = {"operator_name": list(OPERATOR_NAMES)}
+        scope = {"operator_name": [*OPERATOR_NAMES, REVIEW_NAME]}
         tabs.append(_react_app(base_path, "Images", "task_instance", "task", applies_to=scope))
         tabs.append(_react_app(base_path, "Images", "asset", "asset"))
     return {

@@ -183,7 +183,7 @@ def test_a_review_hands_on_the_same_shape() -> None:
         "responded_by_user": {"id": "7", "name": "uma"},
     }
     image = {"uri": "file:///x/cup.png"}
-    ti.xcom_push("nanobanana_review", {"keys": [image_key(image["uri"])]})
+    ti.xcom_push("nanobanana_review", {"pictures": {image_key(image["uri"]): ""}})
     operator = NanoBananaReviewOperator(task_id="review", images=[image])
     result = operator.execute_complete(context, event)
     assert shape(result) == PROMISED["review"]

@@ -76,6 +76,7 @@ def test_the_form_shows_the_pictures_and_what_can_be_chosen(reviewed: Reviewed) 
     assert [*question["params"]] == ["approved", "comment"]
     assert question["body"].count(f"](nanobanana/api/thumb/{REVIEW}?run_id=") == 3
     assert "task_id=pictures&map_index=-1&key=" in question["body"]
+    assert "?task_id=review&map_index=-1)" in question["body"], "the page of this review"
 
 
 def test_the_answer_is_the_result_and_there_is_one(reviewed: Reviewed) -> None:

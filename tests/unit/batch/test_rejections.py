@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_nanobanana.batch.rejections import take_back_rejections, write_rejections
+from airflow_provider_nanobanana.batch.rejections import (
+    newer_versions,
+    rejected_among,
+    take_back_rejections,
+    write_rejections,
+)
 from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.storage.local import LocalStorage
 from airflow_provider_nanobanana.landing.versions import VersionFolder
-from airflow_provider_nanobanana.toapis.errors import StorageFailed
+from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
 
 
 def rejected(folder: Path) -> list[str]:
@@ -59,6 +64,34 @@ def test_what_is_approved_is_rejected_no_more(tmp_path: Path) -> None:
     write(uris(tmp_path, "a.png", "b.png"))
     assert take_back_rejections(uris(tmp_path, "a.png", "never.png")) == {}
     assert rejected(tmp_path) == ["b"]
+
+
+def test_which_of_several_are_rejected(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(uris(one, "a.png", "b.png"))
+    given = uris(one, "a.png", "a.jpg", "c.png") + uris(two, "b.png")
+    assert rejected_among(given) == {*given[:2]}
+    assert rejected_among([]) == set()
+
+
+def test_which_versions_would_be_used_instead_of_an_older_one(tmp_path: Path) -> None:
+    folder = VersionFolder(ImageStore(tmp_path.as_uri()))
+    for number in (2, 3, 4):
+        folder.take("cup-1", number, ["dag", "run"], 0.0)
+    folder.take("kite-1", 2, ["dag", "run"], 0.0)
+    write(uris(tmp_path, "cup-1-v3.png"))
+    first, second, kite = uris(tmp_path, "cup-1.png", "cup-1-v2.webp", "kite-1.png")
+    assert newer_versions([first], []) == uris(tmp_path, "cup-1-v4.png", "cup-1-v2.png")
+    assert newer_versions([second], []) == uris(tmp_path, "cup-1-v4.webp")
+    assert newer_versions([first, second], [first, second]) == uris(tmp_path, "cup-1-v4.webp")
+    assert newer_versions([kite], uris(tmp_path, "kite-1-v2.jpg")) == []
+    assert newer_versions(uris(tmp_path / "none", "cup-1.png"), []) == []
+
+
+def test_a_folder_that_cannot_be_asked_is_an_error_that_says_so() -> None:
+    for ask in (rejected_among, lambda given: newer_versions(given, [])):
+        with pytest.raises(ToApisError):
+            ask(["nowhere/a.png"])
 
 
 def test_nothing_is_asked_of_a_folder_without_rejections(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from airflow_provider_nanobanana.batch.review import (
 from airflow_provider_nanobanana.landing.file_names import image_key
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
-KEYS = ["k1", "k2", "k3"]
+KEYS = {"k1": "aa", "k2": "bb", "k3": ""}
 
 
 def answer(option: Any, fields: Any = None, user: Any = None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def decide(option: Any, fields: Any = None, user: Any = None) -> Decision:
         (APPROVE_ALL, {"approved": ["k1"]}, KEYS),
         (REJECT_ALL, {"approved": ["k1"]}, []),
         (APPROVE_SELECTED, {"approved": ["k2"]}, ["k2"]),
-        (APPROVE_SELECTED, {"approved": KEYS}, KEYS),
+        (APPROVE_SELECTED, {"approved": [*KEYS]}, KEYS),
         (APPROVE_SELECTED, {"approved": ["k2", "k2", "unknown"]}, ["k2"]),
         (APPROVE_SELECTED, {"approved": ("k1", "k3"), "more": 1}, ["k1", "k3"]),
     ],
@@ -106,7 +106,7 @@ CUP: dict[str, Any] = {
     "variant": "",
     "sha256": "ab" * 32,
 }
-RUN = {"dag_id": "shop", "run_id": "r+1"}
+RUN = {"dag_id": "shop", "run_id": "r+1", "task_id": "group.review", "map_index": 2}
 MAKER = {"dag_id": "shop", "run_id": "r+1", "task_id": "make", "map_index": -1}
 
 
@@ -143,7 +143,8 @@ def text_of(images: list[dict[str, Any]], places: dict[str, Any] | None = None, 
 
 def test_the_form_shows_pictures_that_lead_to_the_gallery() -> None:
     text = text_of([CUP], {CUP["uri"]: MAKER}, "Please *look*.")
-    assert text.startswith("Please *look*.\n\n**1 image** to review. [Open the gallery](nanobanana/view/shop/r%2B1)")
+    page = "nanobanana/view/shop/r%2B1?task_id=group.review&map_index=2"
+    assert text.startswith(f"Please *look*.\n\n**1 image** to review. [Open the gallery]({page})")
     key = image_key(CUP["uri"])
     assert f"](nanobanana/api/thumb/shop?run_id=r%2B1&task_id=make&map_index=-1&key={key}&v=abababab)](nano" in text
     assert "](/" not in text and "http" not in text, "relative: right below any base path"

@@ -16,6 +16,8 @@ from airflow_provider_nanobanana.exceptions import NanoBananaException, NanoBana
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.landing import versions
 from airflow_provider_nanobanana.landing.file_names import image_key
+from airflow_provider_nanobanana.landing.image_store import ImageStore
+from airflow_provider_nanobanana.landing.versions import VersionFolder
 from airflow_provider_nanobanana.operators import nanobanana, review
 from airflow_provider_nanobanana.operators.generate import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaReviewOperator
@@ -57,6 +59,19 @@ class Folder:
     @property
     def rejected(self) -> list[str]:
         return sorted(path.stem for path in (self.path / ".nanobanana" / "rejections").glob("*.json"))
+
+    def rejection(self, stem: str) -> dict[str, Any]:
+        """What the file of a rejection says."""
+        record: dict[str, Any] = json.loads((self.path / ".nanobanana" / "rejections" / f"{stem}.json").read_text())
+        return record
+
+    def current(self, base: str) -> list[int]:
+        """The versions that a run may use, the one that it does first."""
+        return VersionFolder(ImageStore(self.path.as_uri())).of(base).alive
+
+    def take(self, base: str, number: int) -> None:
+        """Take the number of a version, as the run does that makes it."""
+        assert VersionFolder(ImageStore(self.path.as_uri())).take(base, number, ["dag", "run"], 0.0)
 
 
 @pytest.fixture
@@ -271,12 +286,27 @@ def test_without_a_default_the_task_fails(asked: Review) -> None:
         asked.operator().execute_complete(asked.context, {"error": "The timeout has passed", "error_type": "timeout"})
 
 
-def test_what_is_approved_now_is_rejected_no_more_but_not_by_a_time_limit(folder: Folder, asked: Review) -> None:
+def test_what_is_approved_now_is_rejected_no_more(folder: Folder, asked: Review) -> None:
     asked.answer(NONE)
-    asked.answer(ALL, user=None)
-    assert len(folder.rejected) == 3
     asked.answer(SOME, folder.keys[:1])
     assert folder.rejected == ["boat-1", "kite-1"]
+
+
+def test_a_time_limit_approves_nothing_that_is_rejected(
+    folder: Folder, asked: Review, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked.answer(SOME, folder.keys[:1], "too dark")
+    result = asked.answer(ALL, user=None)
+    assert (result["approved"], result["rejected"]) == (folder.images[:1], folder.images[1:])
+    assert "2 images" in caplog.text and "stay rejected" in caplog.text
+
+
+def test_a_time_limit_leaves_what_a_person_wrote_of_a_rejection(folder: Folder, asked: Review) -> None:
+    asked.answer(SOME, folder.keys[:2], "too dark")
+    assert len(asked.answer(NONE, user=None)["rejected"]) == 3
+    assert folder.rejected == ["boat-1", "cup-1", "kite-1"]
+    assert (folder.rejection("boat-1")["by"], folder.rejection("boat-1")["comment"]) == ("uma", "too dark")
+    assert folder.rejection("cup-1")["by"] == "nobody, the time limit passed"
 
 
 def test_pictures_that_nobody_was_asked_about_are_not_approved(
@@ -287,6 +317,137 @@ def test_pictures_that_nobody_was_asked_about_are_not_approved(
     result = asked.answer(ALL)
     assert result["approved"] == folder.images[1:] and result["rejected"] == []
     assert "1 of the images that were asked about" in caplog.text and "1 images were not asked about" in caplog.text
+
+
+def test_another_picture_under_the_same_name_is_one_that_nobody_saw(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.images[0]["sha256"] = folder.images[1]["sha256"] = "a" * 64
+    one = Review(folder.result, monkeypatch)
+    one.ask()
+    folder.images[0]["sha256"] = folder.images[1]["sha256"] = "b" * 64
+    result = one.answer(SOME, [folder.keys[0]])
+    assert (result["approved"], result["rejected"], folder.rejected) == ([], folder.images[2:], ["boat-1"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "a" * 64), ("a" * 64, None), (None, None), ("a" * 64, "a" * 64)])
+def test_a_picture_whose_hash_a_record_had_no_room_for_is_the_same(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, before: Any, after: Any
+) -> None:
+    folder.images[0]["sha256"] = before
+    one = Review(folder.result, monkeypatch)
+    one.ask()
+    folder.images[0]["sha256"] = after
+    assert one.answer(ALL)["approved"] == folder.images
+
+
+@pytest.mark.parametrize("left", [[], ["new"], ["bought anew"]])
+@pytest.mark.parametrize("user", [UMA, None])
+def test_where_nothing_of_what_was_asked_about_is_left_it_asks_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, left: list[str], user: Any
+) -> None:
+    for image in folder.images:
+        image["sha256"] = "a" * 64
+    one = Review(folder.result, monkeypatch)
+    one.ask()
+    new = {"uri": f"{folder.path.as_uri()}/cup-2.png", "name": "cup"}
+    anew = {**folder.images[0], "sha256": "b" * 64}
+    one.images = [new if word == "new" else anew for word in left]
+    with pytest.raises(NanoBananaException, match="asks again") as refused:
+        one.answer(NONE, user=user)
+    assert refused.value.retryable
+    assert folder.rejected == [] and "return_value" not in one.ti.xcoms
+
+
+def test_what_is_kept_of_a_form_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Review([{"uri": f"file:///x/{number}.png", "sha256": "a" * 64} for number in range(2_000)], monkeypatch)
+    one.ask()
+    assert len(json.dumps(one.ti.xcoms[review.ASKED_KEY])) < 100_000
+
+
+# --- versions ------------------------------------------------------------------------------------------------------
+
+
+def test_an_older_version_that_is_approved_is_the_one_that_is_used(folder: Folder, asked: Review) -> None:
+    asked.answer(NONE)
+    folder.take("cup-1", 2)
+    folder.take("cup-1", 3)
+    folder.take("kite-1", 2)
+    result = asked.answer(SOME, folder.keys[:1])
+    assert result["approved"] == folder.images[:1]
+    assert (folder.current("cup-1"), folder.current("kite-1")) == ([1], [2])
+    assert folder.rejected == ["boat-1", "cup-1-v2", "cup-1-v3", "kite-1"]
+    record = folder.rejection("cup-1-v3")
+    assert record["by"] == "uma" and record["comment"].startswith("An older version was approved")
+
+
+def test_a_newer_version_that_is_asked_about_too_is_decided_by_itself(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.take("cup-1", 2)
+    newer = {**folder.images[0], "uri": f"{folder.path.as_uri()}/cup-1-v2.webp", "version": 2}
+    one = Review([folder.images[0], newer], monkeypatch)
+    one.ask()
+    one.answer(ALL)
+    assert folder.current("cup-1") == [2, 1]
+    one.answer(SOME, [image_key(str(newer["uri"]))])
+    assert folder.current("cup-1") == [2]
+    one.answer(SOME, folder.keys[:1])
+    assert folder.current("cup-1") == [1]
+
+
+def test_at_no_moment_all_versions_are_rejected(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run would buy another one."""
+    folder.take("cup-1", 2)
+    newer = {**folder.images[0], "uri": f"{folder.path.as_uri()}/cup-1-v2.png", "version": 2}
+    one = Review([folder.images[0], newer], monkeypatch)
+    one.ask()
+    one.answer(SOME, [image_key(str(newer["uri"]))])
+    seen: list[list[int]] = []
+    reject, take_back = versions.reject, versions.take_back
+
+    def rejecting(*args: Any, **options: Any) -> None:
+        reject(*args, **options)
+        seen.append(folder.current("cup-1"))
+
+    def taking_back(*args: Any) -> None:
+        take_back(*args)
+        seen.append(folder.current("cup-1"))
+
+    monkeypatch.setattr(rejections, "reject", rejecting)
+    monkeypatch.setattr(rejections, "take_back", taking_back)
+    one.answer(SOME, folder.keys[:1])
+    assert seen == [[2, 1], [1]]
+
+
+def test_a_version_that_is_approved_concerns_no_older_one(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.take("cup-1", 2)
+    newer = {**folder.images[0], "uri": f"{folder.path.as_uri()}/cup-1-v2.png", "version": 2}
+    one = Review([newer], monkeypatch)
+    one.ask()
+    one.answer(ALL)
+    assert folder.rejected == []
+
+
+def test_a_time_limit_chooses_no_version(folder: Folder, asked: Review) -> None:
+    folder.take("cup-1", 2)
+    asked.answer(ALL, user=None)
+    assert folder.current("cup-1") == [2, 1]
+
+
+def test_of_one_that_stays_rejected_no_newer_version_is_rejected(
+    folder: Folder, asked: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With none left to use, the next run would buy another one."""
+    asked.answer(NONE)
+    folder.take("cup-1", 2)
+
+    def keep(*_: Any) -> None:
+        raise StorageFailed("No right to delete.")
+
+    monkeypatch.setattr(rejections, "take_back", keep)
+    asked.answer(ALL)
+    assert folder.current("cup-1") == [2]
 
 
 # --- rejections that cannot be written -----------------------------------------------------------------------------
@@ -368,6 +529,20 @@ def test_what_no_repeat_can_help_fails_at_once(
     with pytest.raises(NanoBananaFailException, match="No such place"):
         asked.answer(NONE)
     assert asked.ti.xcoms["return_value"]["by"] == "uma"
+
+
+def test_a_version_that_cannot_be_rejected_waits_likewise_and_the_older_one_can_be_used(
+    folder: Folder, asked: Review, full: dict[str, Any], clock: SimpleNamespace
+) -> None:
+    full["error"] = None
+    asked.answer(NONE)
+    folder.take("cup-1", 2)
+    full["error"] = StorageFailed("The store is away.", charged="no")
+    deferral = wait(asked, lambda: asked.answer(ALL))
+    assert folder.current("cup-1") == [2, 1], "at no moment there is none, of which the next run would buy another one"
+    full["error"] = None
+    assert len(go_on(asked, deferral)["approved"]) == 3
+    assert (folder.current("cup-1"), folder.rejected) == ([1], ["cup-1-v2"])
 
 
 def test_a_manifest_that_is_away_loses_no_decision_either(

@@ -238,6 +238,8 @@ def test_mapped_task_instances_and_windows(site: Site, batch: Batch) -> None:
     assert [card["name"] for task in one["tasks"] for card in task["cards"]] == names[9:12]
     every = get(site, "/api/gallery/shop", run_id=batch.run_id, task_id="rows", map_index="{MAP_INDEX}").json()
     assert every["card_count"] == 15
+    review = get(site, "/api/gallery/shop", run_id=batch.run_id, task_id="review", map_index=2, limit=7).json()
+    assert [card["name"] for task in review["tasks"] for card in task["cards"]] == names[:7], "it has none of its own"
 
 
 def test_a_task_that_has_made_nothing_yet(site: Site, batch: Batch) -> None:

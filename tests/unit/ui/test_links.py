@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, GalleryLink
+from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, REVIEW_NAME, GalleryLink
 
 
 def link(operator: str, map_index: int = -1) -> str:
@@ -22,8 +22,10 @@ def test_a_task_with_pictures() -> None:
     page = "nanobanana/view/shop/manual__2026-11-26T08%3A00%3A00%2B00%3A00"
     assert link("NanoBananaGenerateOperator") == f"{page}?task_id=a&map_index=-1"
     assert link("_NanoBananaDecoratedOperator", 7) == f"{page}?task_id=a&map_index=7"
+    # Its page is about its own question: of several reviews of a run each can be reached.
+    assert link("NanoBananaReviewOperator", 7) == f"{page}?task_id=a&map_index=7"
     # Their pictures are those of another task of the run.
-    assert link("NanoBananaSensor", 7) == link("NanoBananaSubmitOperator") == link("NanoBananaReviewOperator") == page
+    assert link("NanoBananaSensor", 7) == link("NanoBananaSubmitOperator") == page
 
 
 def test_all_operators_of_ours_have_it() -> None:
@@ -33,7 +35,7 @@ def test_all_operators_of_ours_have_it() -> None:
         *("NanoBananaSubmitOperator", "NanoBananaSensor", "NanoBananaReviewOperator"),
     }
     shown = {getattr(one, "custom_operator_name", None) or one.__name__ for one in classes}
-    assert set(OPERATOR_NAMES) <= shown
+    assert {*OPERATOR_NAMES, REVIEW_NAME} <= shown
 
 
 @pytest.mark.parametrize("mapped", [False, True])

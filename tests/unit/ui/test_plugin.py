@@ -61,7 +61,10 @@ def test_addresses_and_names() -> None:
         # Each becomes a global of the page.
         assert app["name"] in ("Images", "Image spend")
     scoped = {app["destination"]: app.get("applies_to") for app in apps}
-    names = ["NanoBananaGenerateOperator", "NanoBananaDownloadOperator", "@task.nanobanana"]
+    names = [
+        *("NanoBananaGenerateOperator", "NanoBananaDownloadOperator", "@task.nanobanana"),
+        "NanoBananaReviewOperator",
+    ]
     assert scoped["task_instance"] == {"operator_name": names}
 
 
