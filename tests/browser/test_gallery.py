@@ -514,3 +514,18 @@ def test_every_picture_and_button_has_words(airflow: FakeAirflow, visit: Visit) 
         assert page.evaluate(silent) == []
         # One card is in the order of Tab.
         assert page.locator(".nb-frame[tabindex='0']").count() == 1
+
+
+def test_the_page_of_a_review_asks_its_own_question_and_shows_its_pictures(airflow: FakeAirflow, visit: Visit) -> None:
+    second = review(KEYS[2:], subject="Bob's")
+    second["task_instance"] |= {"map_index": 1, "state": "deferred"}
+    first = review(KEYS[:2], subject="Anna's")
+    first["task_instance"] |= {"map_index": 0, "state": "deferred"}
+    airflow.reviews = [first, second]
+    page_path = f"nanobanana/view/spring_banners/{RUN}?task_id=review&map_index="
+    with visit(airflow, f"{page_path}1") as page:
+        assert cards(page).count() == 4
+        assert page.locator(".nb-ticks button:visible").count() == 2 * 2
+        assert page.locator(".nb-bar").get_by_text("Bob's").first.is_visible()
+    with visit(airflow, f"{page_path}0") as page:
+        assert page.locator(".nb-bar").get_by_text("Anna's").first.is_visible()
