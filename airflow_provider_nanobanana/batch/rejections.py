@@ -97,7 +97,8 @@ def newer_versions(chosen: Iterable[str], asked: Iterable[str]) -> list[str]:
     known = {Place.of(uri) for uri in asked}
     found: dict[Place, str] = {}
     with wrap_unexpected_errors("Versions could not be read"):
-        folders = {folder: VersionFolder(ImageStore(folder)) for folder in {each.folder for each in places.values()}}
+        names = {place.folder for place in places.values()}
+        folders = {name: VersionFolder(ImageStore(name)) for name in names}
         for uri, place in places.items():
             base, number = split_stem(place.stem)
             for newer in folders[place.folder].of(base).alive:
