@@ -38,6 +38,8 @@ class View:
     :param act: Done when the page is there.
     :param since: The first Airflow that has it.
     :param ready: What stands on the page when it is complete.
+    :param whole: Also what one must scroll to.
+    :param narrow: Also on a narrow screen; pages of our own are always.
     """
 
     name: str
@@ -46,10 +48,11 @@ class View:
     since: tuple[int, int] = (3, 1)
     ready: str = ".nb[data-ready]"
     whole: bool = False
+    narrow: bool = False
 
     def fits(self, look: Look) -> bool:
         """Whether there is anything to see: on a narrow screen Airflow's own pages leave a tab no room."""
-        return look.width > 600 or self.path.startswith("nanobanana/")
+        return look.width > 600 or self.narrow or self.path.startswith("nanobanana/")
 
 
 LOOKS = (
@@ -62,6 +65,7 @@ LOOKS = (
 def views(shown: Shown, asset_id: int | None) -> list[View]:
     """List the views of these runs."""
     finished, catalogue = shown.finished, "summer_catalogue"
+    form = _task("autumn_banners", shown.pending, "review", "required_actions")
     failed_task = f"{_page('winter_launch', shown.failed)}?task_id=pictures&map_index=-1"
     return [
         View("run-running", _tab(catalogue, shown.running)),
@@ -78,9 +82,11 @@ def views(shown: Shown, asset_id: int | None) -> list[View]:
         View("review-pending", _tab("autumn_banners", shown.pending), _tick),
         View("review-page", _page("autumn_banners", shown.pending), _tick),
         View("review-answered", _tab("autumn_banners", shown.answered)),
-        View("review-form", _task("autumn_banners", shown.pending, "review", "required_actions"), ready="form, img"),
+        View("review-form", form, ready="form, img", narrow=True),
+        View("review-form-end", form, _to_the_end, ready="form, img", narrow=True),
         View("ledger", failed_task, _ledger, whole=True),
         View("task-details", _task(catalogue, finished, "pictures", "details"), ready="text=Gallery"),
+        View("menu", "dags", _menu, ready="text=summer_catalogue"),
         View("spend", "plugin/nanobanana-spend"),
         View("spend-page", "nanobanana/spend", whole=True),
         View("task-tab", _task(catalogue, finished, "pictures", "plugin/nanobanana-task"), since=(3, 4)),
@@ -153,6 +159,15 @@ def _tick(page: Page) -> None:
     for index in range(4):
         name = "Reject" if index == 2 else "Approve"
         page.locator(".nb-card").nth(index).get_by_role("button", name=name).last.click()
+
+
+def _to_the_end(page: Page) -> None:
+    page.get_by_role("button", name="Approve all").last.scroll_into_view_if_needed()
+
+
+def _menu(page: Page) -> None:
+    page.get_by_role("button", name="Browse").first.click()
+    page.get_by_text("Image spend").first.wait_for()
 
 
 def _ledger(page: Page) -> None:
