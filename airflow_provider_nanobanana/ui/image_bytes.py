@@ -10,7 +10,6 @@ Which file a user may read was decided before; here no more is made of a name th
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -26,12 +25,13 @@ from airflow_provider_nanobanana.landing.thumbnails import (
     thumbnail_name,
 )
 from airflow_provider_nanobanana.toapis.errors import ImageInvalid, ImageTooCostly, StorageFailed, ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.ui.kept import Kept
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Bytes of a file that tell what it is.
 _HEAD: Final = 16

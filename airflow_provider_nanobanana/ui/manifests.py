@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import os
 import threading
@@ -28,6 +27,7 @@ from airflow_provider_nanobanana.landing.storage.confined_local import ConfinedL
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.versions import REJECTIONS_FOLDER
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.ui.confinement import (
     OUTSIDE,
     Folder,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_nanobanana.landing.storage.base import Storage
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Bytes of a manifest that is read, and objects and lists in it: one of 20,000 images has 30 MB and 120,000 of these.
 #: More is parsed by no API server: it takes memory, and nothing else of Python runs meanwhile.

@@ -5,7 +5,6 @@ All of it blocks: routes call it in a thread.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from airflow_provider_nanobanana.landing.quarantine import QUARANTINE_FOLDER
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.versions import REJECTIONS_FOLDER, VERSIONS_FOLDER, split_stem, versioned_stem
 from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.ui.confinement import Folder, NotReadable, PicturePlace, picture_place
 from airflow_provider_nanobanana.ui.gallery import (
     Gallery,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.landing.storage.base import Storage
     from airflow_provider_nanobanana.ui.task_records import TaskRecord
 
-log = logging.getLogger(__name__)
+log = LineLogger(__name__)
 
 #: Manifests read at once, and before it is looked whether the window is full.
 _THREADS: Final = 8
