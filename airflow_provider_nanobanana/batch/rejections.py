@@ -98,7 +98,7 @@ def newer_versions(chosen: Iterable[str], asked: Iterable[str]) -> list[str]:
     found: dict[Place, str] = {}
     with wrap_unexpected_errors("Versions could not be read"):
         names = {place.folder for place in places.values()}
-        folders = {name: VersionFolder(ImageStore(name)) for name in names}
+        folders = {name: VersionFolder(ImageStore(name).reserved) for name in names}
         for uri, place in places.items():
             base, number = split_stem(place.stem)
             for newer in folders[place.folder].of(base).alive:

@@ -75,7 +75,7 @@ def test_which_of_several_are_rejected(tmp_path: Path) -> None:
 
 
 def test_which_versions_would_be_used_instead_of_an_older_one(tmp_path: Path) -> None:
-    folder = VersionFolder(ImageStore(tmp_path.as_uri()))
+    folder = VersionFolder(ImageStore(tmp_path.as_uri()).reserved)
     for number in (2, 3, 4):
         folder.take("cup-1", number, ["dag", "run"], 0.0)
     folder.take("kite-1", 2, ["dag", "run"], 0.0)

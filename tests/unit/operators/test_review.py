@@ -67,11 +67,11 @@ class Folder:
 
     def current(self, base: str) -> list[int]:
         """The versions that a run may use, the one that it does first."""
-        return VersionFolder(ImageStore(self.path.as_uri())).of(base).alive
+        return VersionFolder(ImageStore(self.path.as_uri()).reserved).of(base).alive
 
     def take(self, base: str, number: int) -> None:
         """Take the number of a version, as the run does that makes it."""
-        assert VersionFolder(ImageStore(self.path.as_uri())).take(base, number, ["dag", "run"], 0.0)
+        assert VersionFolder(ImageStore(self.path.as_uri()).reserved).take(base, number, ["dag", "run"], 0.0)
 
 
 @pytest.fixture
