@@ -19,11 +19,11 @@ CALLERS: Final = ("Admin", "Op", "User", "Viewer", "Public", "OneDag", "anonymou
 
 def main(folder: Path) -> None:
     """Make the database, the roles and the users; ask as each of them."""
+    import flask_appbuilder
     from airflow import settings
     from airflow.api_fastapi.app import init_auth_manager
     from airflow.models import import_all_models
     from airflow.models.base import Base
-    from airflow.providers.fab.auth_manager.models import Model
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
 
     import_all_models()
     Base.metadata.create_all(settings.engine)
-    Model.metadata.create_all(settings.engine)
+    flask_appbuilder.Model.metadata.create_all(settings.engine)
     paths: dict[str, str] = {}
     for dag_id in ("shop", "mine"):
         batch = Batch(open_storage(folder / "media" / dag_id), "r", dag_id=dag_id)
