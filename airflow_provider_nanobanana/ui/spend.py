@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.batch.manifest_cache import ManifestCache
 from airflow_provider_nanobanana.batch.spend import (
     Dimension,
     SpendGroup,
+    SpendRecord,
     SpendSummary,
     SpendTable,
     finest_groups,
@@ -139,7 +140,12 @@ class SpendPage:
         reader = SpendReader(
             places.values(), skip, cache=self._cache, may_read=may_read, parse=parse_manifest, most_bytes=MOST_BYTES
         )
-        groups = tuple(finest_groups(reader.records()))
+        named = {place.uri: dags_of[folder] for folder, place in places.items()}
+        foreign: Counter[str] = Counter()
+        groups = tuple(finest_groups(_of_own(reader.records(), named, foreign)))
+        for folder, place in places.items():
+            words = f"{folder.name}: images whose DAG does not say that it puts any there: {foreign[place.uri]:,}"
+            problems += [(frozenset(dags_of[folder]), words)] * (foreign[place.uri] > 0)
         for dag_id, number in reader.of_one_try.items():
             problems += [(frozenset([dag_id]), _OF_ONE_TRY)] * (number > 0)
         for folder, number in unread.items():
@@ -241,6 +247,22 @@ def _destinations(pointers: Iterable[GalleryPointer]) -> tuple[dict[Folder, set[
         else:
             closed.add((pointer.dag_id, pointer.folder))
     return dags_of, Counter(dag_id for dag_id, folder in closed if folder not in dags_of)
+
+
+def _of_own(
+    records: Iterable[SpendRecord], named: Mapping[str, set[str]], foreign: Counter[str]
+) -> Iterator[SpendRecord]:
+    """Yield the records of DAGs that have named the destination, and count the others.
+
+    Whoever may write to one folder must not change what another DAG is said to have paid.
+
+    :param named: The DAGs by the URI of the destination.
+    """
+    for record in records:
+        if record.dag_id in named[record.destination]:
+            yield record
+        else:
+            foreign[record.destination] += 1
 
 
 def _closed_words(number: int) -> str:

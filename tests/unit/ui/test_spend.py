@@ -138,6 +138,22 @@ def test_an_image_task_counts_for_the_same_dag_whoever_looks(world: World) -> No
     assert paid(world.shown()) == paid(world.shown("boats")) + paid(world.shown("kites")) == 0.025
 
 
+def test_a_manifest_speaks_for_no_dag_that_puts_nothing_there(world: World) -> None:
+    """Whoever may write one folder must not change another team's bill."""
+    world.manifest("kites", ("t1", "2026-11-02", 0.025))
+    world.manifest("evil", ("t2", "2026-11-02", 0.03), place="evil")
+    forged = world.manifest("kites", ("t3", "2026-11-02", 900.0), place="evil", run_id="=cmd()")
+    world.pointers.pop()
+    shown = world.shown("kites")
+    assert paid(shown) == 0.025 and keys(shown, "run") == [["kites", "monday"]] and shown["skipped"] == []
+    seen = world.shown("evil")
+    assert paid(seen) == 0.03
+    assert seen["skipped"] == ["evil: images whose DAG does not say that it puts any there: 1"] and forged.exists()
+    buyer = Buyer(dag_id="kites", run_id="monday", task_id="generate")
+    write_book(world.folder / "evil", {"x.g0": BookEntry("bought", "t9")}, buyer=buyer)
+    assert paid(world.shown("kites", now=NOW + 120)) == 0.025
+
+
 def test_what_is_not_readable_is_said_and_not_read(world: World) -> None:
     world.manifest("kites", ("t1", "2026-11-02", 0.025))
     world.pointers = [GalleryPointer("kites", world.pointers[0].folder, readable=False)] * 2
@@ -190,6 +206,7 @@ def test_it_is_the_sum_of_the_command(world: World) -> None:
     buyer = Buyer(dag_id="boats", run_id="killed", task_id="generate", try_number=1)
     book = write_book(world.folder / "pictures", {"boat.g0": BookEntry("bought", "t9")}, buyer=buyer)
     os.utime(book, (NOW, NOW))
+    world.says("boats", "pictures")  # before it buys anything
     reader = SpendReader([list_place(open_storage(world.folder / "pictures"))], print)
     by_month = {group.key[0]: group.totals for group in summarise(reader.records(), ["month"]).tables["month"].groups}
     shown = world.shown()
