@@ -242,13 +242,19 @@ def install_crash_points(
         (MemoryTaskStateStore, {"get": "read", "set": "write"}),
         (TaskInstance, {"xcom_pull": "read", "xcom_push": "write"}),
         (ImageDownloader, {"land": "land"}),
-        (ImageStore, {"write_manifest": "manifest"}),
     ):
         for method, name in names.items():
             effect = getattr(owner, method)
-            if owner not in (ImageDownloader, ImageStore):
+            if owner is not ImageDownloader:
                 effect = one_thread_at_a_time(effect, airflow)
             monkeypatch.setattr(owner, method, crash_points.around(name, effect))
+    write = ImageStore.write_manifest
+    final, interim = crash_points.around("manifest", write), crash_points.around("interim manifest", write)
+
+    def write_manifest(*given: Any, **how: Any) -> Any:
+        return (interim if how.get("compact") else final)(*given, **how)
+
+    monkeypatch.setattr(ImageStore, "write_manifest", write_manifest)
     if not pictures:
         tiny = picture("png", (8, 8))
         monkeypatch.setattr(ImageDownloader, "_write", lambda self, image, sink, **_: sink.write(tiny))

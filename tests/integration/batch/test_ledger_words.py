@@ -221,7 +221,7 @@ def foretold(world: World, image: WantedImage, words: str, now: float) -> str:
 def test_the_words_come_true(quick: GenerateTask, monkeypatch: pytest.MonkeyPatch, late: int) -> None:
     monkeypatch.setattr(harness, "PAUSE", 20.0)
     batch = quick
-    seed = random.randrange(1_000_000)
+    seed = os.environ.get("NANOBANANA_SEED", "14")
     for number in range(HISTORIES):
         check_one_history(batch, random.Random(f"{seed}/{number}"), f"{seed}/{number}", late)
 
