@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Reviewed:
 
 
 @pytest.fixture(scope="module")
-def reviewed(stack: AirflowStack, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Reviewed:
+def reviewed(stack: AirflowStack, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
     stack.processes.check()
     folder = tmp_path_factory.mktemp("review")
     system = System(stack, emulator, folder / "images")
@@ -65,7 +66,8 @@ def reviewed(stack: AirflowStack, emulator: Emulator, tmp_path_factory: pytest.T
     run.clear("again", include_downstream=True)
     assert run.wait() == "success", run.states()
     charges.append(len(bought(system, PROMPT)))
-    return Reviewed(run, question, late.value.status, tuple(charges), system.images, published)  # type: ignore[arg-type]
+    yield Reviewed(run, question, late.value.status, tuple(charges), system.images, published)  # type: ignore[arg-type]
+    emulator.reset()
 
 
 def test_the_form_shows_the_pictures_and_what_can_be_chosen(reviewed: Reviewed) -> None:
