@@ -108,7 +108,7 @@ def test_a_killed_run_is_counted_by_its_books_until_it_writes_its_manifest(
     batch = with_store
     requests = ["a kite", {"prompt": "a boat", "resolution": "4K"}]
     # One each: until it is known that the service finds what was bought.
-    batch.attempt(requests=requests, crash_on=("before manifest", 1))
+    batch.attempt(requests=requests, crash_on=("before interim manifest", 1))
     shown = Shown(capsys, batch)
     assert shown.paid == bank(batch.emulator) == 0.065
     assert shown.totals == {"paid_usd": 0.065, "of_which_listed_usd": 0.065, "booked": 2}
