@@ -327,6 +327,9 @@ def test_a_month_comes_to_what_the_bank_says(month: Month, capsys: pytest.Captur
     ]
     assert sum(map(micros, filter(None, galleries))) == results, "what the galleries say, the three-task form's, too"
     if month.has_store:
+        said = {of: micros(result["paid_usd"]) for of, result in month.results.items()}
+        by_run = {(row["dag"], row["run"]): micros(row["paid_usd"]) for row in printed["by"]["run"]}
+        assert said == {of: by_run[of] for of in said}
         assert bank == results == counted and month.told_by_books() == 0
     else:
         # A try knows of earlier ones what they paid for images in place; metrics, what a try has put in place itself.
