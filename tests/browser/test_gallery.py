@@ -443,7 +443,12 @@ def test_what_a_user_wrote_is_text(airflow: FakeAirflow, visit: Visit) -> None:
 def test_the_ledger_in_words(airflow: FakeAirflow, visit: Visit) -> None:
     row = {"label": "SKU-000", "state": "in place", "image_task_id": "tsk_img_1", "paid_usd": 0.025}
     row |= {"money": "paid", "retry": "uses it and buys nothing", "clear": "uses it and buys nothing"}
-    airflow.ledger = {"summary": ["A retry buys nothing."], "source": "Read from try 1.", "rows": [row], "skipped": []}
+    airflow.ledger = {
+        "summary": ["A retry buys nothing."],
+        "source": "the XComs of the task instance",
+        "rows": [row],
+        "skipped": [],
+    }
     airflow.ledger["rows"].append(row | {"label": "SKU-001", "why": "The prompt was refused."})
     airflow.ledger["more"] = 3
     with visit(airflow) as page:
@@ -452,6 +457,7 @@ def test_the_ledger_in_words(airflow: FakeAirflow, visit: Visit) -> None:
         assert page.get_by_text("A retry buys nothing.").is_visible()
         assert page.get_by_text("The prompt was refused.").is_visible()
         assert page.get_by_text("3 more rows are not shown here").is_visible()
+        assert page.get_by_text("Read from the XComs of the task instance.").is_visible()
 
 
 def test_the_spend_page(airflow: FakeAirflow, visit: Visit) -> None:

@@ -969,7 +969,7 @@
           h("ul", { class: "nb-advice" }, summary.map((sentence) => h("li", null, sentence))),
           rows.length ? table(LEDGER_HEADS, cells) : "",
           more > 0 ? failure(`${plural(more, "more row is", "more rows are")} not shown here: the command "ledger --json" lists all.`) : "",
-          muted([read, ...(skipped || [])].filter(Boolean).join(" ")));
+          muted([`Read from ${read}.`, ...(skipped || [])].join(" ")));
       } catch (error) {
         content.replaceChildren(failure(error.message));
       }
