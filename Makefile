@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv test test-fast test-browser lint format types wheel demo stack screenshots overlap chaos bench emulator clean
+.PHONY: help venv constraints test test-fast test-browser lint format types wheel demo stack screenshots overlap chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 			echo "$(PYTHON) -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing Airflow and the tools into $(VENV), about a minute the first time ..."
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c $(CONSTRAINTS) uv
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,fab]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,docs,fab,release]'
 	@touch $(STAMP)
 
 test: $(STAMP) ## Run all tests: unit and integration (emulator), and beside them system (real Airflow processes)
@@ -60,6 +60,9 @@ types: $(STAMP) ## Check types (mypy --strict)
 
 wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 	$(BIN)/python tests/wheel/try_wheel.py
+
+constraints: $(STAMP) ## Resolve every constraint file again from the pins beside it (V=3.1.8: that one)
+	@$(BIN)/python -m dev.constraints $(V)
 
 demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave it up, TOAPIS_API_KEY=...: real pictures)
 	@exec $(BIN)/python -m dev.demo $(if $(FORM),--form $(FORM)) $(if $(KEEP),--keep)

@@ -15,7 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dev.stack.airflow_venv import HOME, REPO, known_versions, run_in_venv
+from dev.constraints import known_versions
+from dev.stack.airflow_venv import HOME, REPO, run_in_venv
 
 if TYPE_CHECKING:
     from dev.stack.airflow_stack import AirflowStack

@@ -12,14 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from dev.constraints import extras as pinned_extras
+
 REPO = Path(__file__).resolve().parents[2]
 HOME = REPO / ".stack"
 _CONSTRAINTS = REPO / "constraints"
-
-
-def known_versions() -> list[str]:
-    """List the Airflow versions for which ``constraints/`` has a file."""
-    return sorted(path.stem.removeprefix("constraints-") for path in _CONSTRAINTS.glob("constraints-*.txt"))
 
 
 def make_venv(version: str, say: Callable[[str], None]) -> Path:
@@ -43,7 +40,7 @@ def make_venv(version: str, say: Callable[[str], None]) -> Path:
     _run(sys.executable, "-m", "venv", "--clear", str(venv))
     _run(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(constraints), "uv")
     install = ("-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--compile-bytecode")
-    extras = "dev,fab" if "apache-airflow-providers-fab==" in constraints.read_text() else "dev"
+    extras = ",".join(extra for extra in pinned_extras(version) if extra in ("dev", "fab"))
     _run(str(python), *install, "-c", str(constraints), "-e", f"{REPO}[{extras}]")
     stamp.write_text(wanted)
     return python

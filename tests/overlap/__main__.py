@@ -15,7 +15,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from dev.stack.airflow_venv import HOME, known_versions, run_in_venv
+from dev.constraints import known_versions
+from dev.stack.airflow_venv import HOME, run_in_venv
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

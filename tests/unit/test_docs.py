@@ -31,6 +31,7 @@ from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES
 from airflow_provider_nanobanana.toapis.model_row import DIALECTS, Dialect, ModelRow
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
+from dev.constraints import known_versions
 from tests.support.pages import PAGES, REPO, Snippet, anchors, links, page, prose, quoted, snippets, table
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
@@ -191,15 +192,19 @@ def test_what_is_cited_of_the_service_is_on_its_page() -> None:
 
 
 def test_there_is_one_file_of_pins_for_each_airflow() -> None:
-    files = sorted((REPO / "constraints").iterdir())
-    assert len(files) >= 4
-    for path in files:
-        pins = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    folder = REPO / "constraints"
+    names = [*known_versions(), "lowest"]
+    assert sorted(path.name for path in folder.glob("*.txt")) == [f"constraints-{name}.txt" for name in names]
+    for name in names:
+        pins = [
+            line for line in (folder / f"constraints-{name}.txt").read_text().splitlines() if not line.startswith("#")
+        ]
         # Nothing but pins: an index address would send everybody to somebody's machine.
-        assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", pin)] == [], path.name
-        assert f"apache-airflow=={path.stem.removeprefix('constraints-')}" in pins
-    released = [path.name for path in files if re.fullmatch(r"constraints-[\d.]+\.txt", path.name)]
-    assert f"constraints/{released[-1]}" in (REPO / "Makefile").read_text()
+        assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", pin)] == [], name
+        (airflow,) = re.findall(r"^apache-airflow==\S+", (folder / f"{name}.in").read_text(), re.MULTILINE)
+        assert airflow in pins
+    released = [name for name in names if re.fullmatch(r"[\d.]+", name)]
+    assert f"constraints/constraints-{released[-1]}.txt" in (REPO / "Makefile").read_text()
 
 
 # --- shapes --------------------------------------------------------------------------------------------------------
