@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv constraints test test-fast test-browser lint format types wheel demo stack screenshots overlap chaos bench emulator clean
+.PHONY: help venv constraints test test-fast test-browser lint format types wheel docs demo stack screenshots overlap chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -64,6 +64,9 @@ wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 constraints: $(STAMP) ## Resolve every constraint file again from the pins beside it (V=3.1.8: that one)
 	@$(BIN)/python -m dev.constraints $(V)
 
+docs: $(STAMP) ## Build the documentation as a site, .docs-site (SERVE=1: and show it on port 8000)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(if $(SERVE),serve --livereload,build) --strict --quiet
+
 demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave it up, TOAPIS_API_KEY=...: real pictures)
 	@exec $(BIN)/python -m dev.demo $(if $(FORM),--form $(FORM)) $(if $(KEEP),--keep)
 
@@ -88,5 +91,5 @@ emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
-	rm -rf $(VENV) .bench .demo/airflow .demo/emulator .chaos .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dev.docs.links import ROOT_PAGES
+
 REPO = Path(__file__).parents[2]
+DOCS = REPO / "docs"
 PAGES = (
-    REPO / "README.md",
-    *sorted(path for path in (REPO / "CONTRIBUTING.md",) if path.exists()),
-    *sorted((REPO / "docs").glob("*.md")),
+    *(REPO / name for name in ("README.md", *sorted(ROOT_PAGES)) if (REPO / name).exists()),
+    *sorted(DOCS.rglob("*.md")),
 )
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -33,16 +35,21 @@ class Snippet:
         return f"{self.page}-{self.number}"
 
 
+def name_of(path: Path) -> str:
+    """Return what a page is called here: its path below docs/, or its name in the root."""
+    return path.relative_to(DOCS if DOCS in path.parents else REPO).as_posix()
+
+
 def page(name: str) -> str:
-    """Return the text of a page, ``README.md`` or one of docs/."""
-    (path,) = (path for path in PAGES if path.name == name)
+    """Return the text of a page, ``README.md`` or one below docs/, such as ``guides/review.md``."""
+    (path,) = (path for path in PAGES if name_of(path) == name)
     return path.read_text()
 
 
 def snippets(language: str) -> list[Snippet]:
     """Return the blocks of a language on all pages."""
     return [
-        Snippet(path.name, found[1], number, found[2])
+        Snippet(name_of(path), found[1], number, found[2])
         for path in PAGES
         for number, found in enumerate(_BLOCK.finditer(path.read_text()), 1)
         if found[1] == language
@@ -81,3 +88,9 @@ def table(name: str, heading: str, number: int = 0) -> list[list[str]]:
 def quoted(text: str) -> list[str]:
     """Return what stands in backticks."""
     return re.findall(r"`([^`]+)`", text)
+
+
+def navigation() -> list[str]:
+    """Return the pages that the site's navigation names, in its order."""
+    text = (REPO / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    return re.findall(r"([\w/-]+\.md)$", text, re.MULTILINE)

@@ -1,0 +1,1 @@
+"""``make docs``: what mkdocs is told beside ``mkdocs.yml``, which names :mod:`dev.docs.hooks`."""
