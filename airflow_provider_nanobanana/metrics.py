@@ -1,7 +1,12 @@
-"""Our metrics, sent through Airflow's own: to StatsD, Datadog or OpenTelemetry, whatever ``[metrics]`` says."""
+"""Our metrics, sent through Airflow's own: to StatsD, Datadog or OpenTelemetry, whatever ``[metrics]`` says.
+
+What is sent while Airflow runs a task instance carries its ``dag_id`` and ``task_id``, also from a hook in a function
+of the user's. The poller of a triggerer works for many at once: what it sends has neither.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,21 +44,23 @@ Timing = Literal["detection_delay"]
 _TAGGED_CODES: Final = frozenset(row.code for row in FAILURE_CODES)
 #: What Airflow's StatsD logger takes in InfluxDB's notation; it drops a metric with any other character in a tag.
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
-#: Three tags and a name stay below the 250 characters that it takes.
-_LONGEST_TAG: Final = 64
+#: Characters of a tag: with its name and all of them a metric stays below the 250 that it takes.
+_LONGEST: Final[Mapping[str, int]] = {"conn_id": 34, "model": 40, "code": 28, "dag_id": 44, "task_id": 34}
+#: Of a longer one the beginning is kept, and so much of its hash: two DAGs must not become one.
+_HASH_DIGITS: Final = 6
 _muted: Final[ContextVar[bool]] = ContextVar("muted", default=False)
 
 
 def count(name: Counter, amount: int = 1, **tags: str | None) -> None:
     """Add to the counter ``nanobanana.<name>``; a tag of None is left out. Never raises, whatever the backend does."""
-    _guarded(lambda stats: stats.incr(f"nanobanana.{name}", count=amount, tags=_readable(tags)))
+    _guarded(lambda stats: stats.incr(f"nanobanana.{name}", count=amount, tags=_all_tags(tags)))
 
 
 def timing(name: Timing, seconds: float, **tags: str | None) -> None:
     """Record the duration ``nanobanana.<name>``; one below zero, as between two clocks, is zero. Never raises."""
     # A timedelta leaves no doubt about the unit; every backend makes milliseconds of it.
     _guarded(
-        lambda stats: stats.timing(f"nanobanana.{name}", timedelta(seconds=max(0.0, seconds)), tags=_readable(tags))
+        lambda stats: stats.timing(f"nanobanana.{name}", timedelta(seconds=max(0.0, seconds)), tags=_all_tags(tags))
     )
 
 
@@ -73,16 +80,17 @@ def prepare() -> None:
 
 
 def count_results(conn_id: str, records: Sequence[Mapping[str, Any]], models: Mapping[str, str | None]) -> None:
-    """Count each image task of a wait and what it cost; to be called once, where the wait ends.
+    """Count each image task of a wait and what it cost, which is what was paid; to be called where the wait ends.
 
-    :param records: From ``PollResult.to_record``.
+    :param records: From ``PollResult.to_record``, of image tasks that were bought for this wait.
     :param models: The model of each image task as the service names it, by id.
     """
     sums: defaultdict[tuple[Counter, str | None, str | None], int] = defaultdict(int)
     for record in records:
         model = models.get(record["id"])
         sums[(*_outcome(record), model)] += 1
-        sums["cost_micro_usd", None, model] += _micro_usd(record)
+        for money in ("cost_micro_usd", "paid_micro_usd"):
+            sums[money, None, model] += _micro_usd(record)
     for (name, code, model), amount in sums.items():
         if amount:
             count(name, amount, conn_id=conn_id, model=model, code=code)
@@ -112,13 +120,27 @@ def micro_usd(cost: float | None) -> int:
     return round(cost * 1_000_000) if cost is not None and 0 <= cost <= MOST_USD else 0
 
 
-def _readable(tags: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: _tag(value) for key, value in tags.items() if value}
+def _all_tags(tags: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the tags that a backend takes, with those of the task instance that this process runs."""
+    every = {**tags, **_of_task_instance()}
+    return {key: _tag(value, _LONGEST[key]) for key, value in every.items() if value}
+
+
+def _of_task_instance() -> dict[str, str]:
+    try:
+        ti = _current_context()()["ti"]
+    except RuntimeError:  # Airflow's word for: none, as in a triggerer
+        return {}
+    return {"dag_id": ti.dag_id, "task_id": ti.task_id}
 
 
 @lru_cache(maxsize=256)
-def _tag(value: str) -> str:
-    return _UNSAFE.sub("_", value)[:_LONGEST_TAG]
+def _tag(value: str, most: int) -> str:
+    plain = _UNSAFE.sub("_", value)
+    if len(plain) <= most:
+        return plain
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{plain[: most - _HASH_DIGITS - 1]}_{digest[:_HASH_DIGITS]}"
 
 
 def _guarded(send: Callable[[Any], object]) -> None:
@@ -136,6 +158,15 @@ def _stats() -> Any:
     from airflow.providers.common.compat.sdk import Stats
 
     return Stats
+
+
+@cache
+def _current_context() -> Callable[[], Mapping[str, Any]]:
+    """Return Airflow's function for the context of the task instance that this process runs, looked up once."""
+    from airflow.providers.common.compat.sdk import get_current_context
+
+    current: Callable[[], Mapping[str, Any]] = get_current_context
+    return current
 
 
 @cache

@@ -192,7 +192,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         from airflow_provider_nanobanana.polling.outcome_error import error_for
 
         records = tracker.records()
-        count_results(self.nanobanana_conn_id, records, tracker.models)
+        self._count(context, records, tracker.models)
         waits_on = self.allow_partial == "after_retries" and any(r["status"] == "timeout" for r in records)
         incomplete = [record for record in records if record["status"] != "completed"]
         spoken = spoken_of_all(self, context, [record["id"] for record in incomplete])
@@ -209,6 +209,15 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
                 *(len(incomplete), len(records), "\n".join(listed_records(incomplete, spoken))),
             )
         return records
+
+    def _count(self, context: Context, records: Records, models: Mapping[str, str | None]) -> None:
+        """Count what became of each image task, and what was paid: once, where Airflow keeps what tries leave."""
+        from airflow_provider_nanobanana.durable.counted import not_counted_before
+
+        ended = [record["id"] for record in records if record["status"] != "timeout"]
+        new = not_counted_before(context, ended)
+        told = [record for record in records if record["status"] == "timeout" or record["id"] in new]
+        count_results(self.nanobanana_conn_id, told, models)
 
     def _fail(self, context: Context, tracker: PollTracker, error: ToApisError) -> NoReturn:
         """Raise, with the records in XCom all the same, so that what is paid and completed can be landed."""

@@ -6,14 +6,18 @@ import logging
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.polling.result import PollResult, WaitWindow
+from airflow_provider_nanobanana.toapis.catalogue import MODELS
+from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES
 from airflow_provider_nanobanana.toapis.models import ImageTaskError
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
+from airflow_provider_nanobanana.worker_threads import WorkerPool
 from tests.support.responses import NOW, image_task
 
 STATS = "airflow.providers.common.compat.sdk.Stats"
@@ -108,11 +112,49 @@ class TestWhatIsSent:
 
     @pytest.mark.parametrize(
         ("text", "tag"),
-        [("team/a (EU), x=1", "team_a__EU___x_1"), ("küche", "k_che"), ("a.b-c_D9", "a.b-c_D9"), ("x" * 400, "x" * 64)],
+        [
+            ("team/a (EU), x=1", "team_a__EU___x_1"),
+            ("küche", "k_che"),
+            ("a.b-c_D9", "a.b-c_D9"),
+            ("x" * 34, "x" * 34),
+            ("x" * 400, "x" * 27 + "_7b0bd7"),
+        ],
     )
     def test_a_tag_that_a_backend_would_stumble_over(self, stats: Stats, text: str, tag: str) -> None:
         metrics.count("submitted", conn_id=text)
         assert stats.sent == [("nanobanana.submitted", 1, {"conn_id": tag})]
+
+
+class TestTaskInstance:
+    """What belongs to a task instance says so; nobody has to pass it on."""
+
+    @pytest.fixture(autouse=True)
+    def _running(self) -> Iterator[None]:
+        from airflow.sdk.execution_time.context import set_current_context
+
+        ti = SimpleNamespace(dag_id="kites", task_id="make.pictures", run_id="a run", map_index=7)
+        with set_current_context(cast("Any", {"ti": ti})):
+            yield
+
+    def test_its_ids_are_tags(self, stats: Stats) -> None:
+        metrics.count("submitted", conn_id="c", model=None)
+        metrics.timing("detection_delay", 1.0)
+        ids = {"dag_id": "kites", "task_id": "make.pictures"}
+        assert [tags for _, _, tags in stats.sent] == [{"conn_id": "c", **ids}, ids]
+
+    def test_also_of_what_its_threads_send(self, stats: Stats) -> None:
+        with WorkerPool(1) as pool:
+            list(pool.map(lambda name: metrics.count("reused", conn_id=name), ["c"]))
+        assert stats.sent == [("nanobanana.reused", 1, {"conn_id": "c", "dag_id": "kites", "task_id": "make.pictures"})]
+
+
+def test_a_name_with_all_its_tags_is_short_enough_for_airflow(stats: Stats) -> None:
+    """Its StatsD logger drops a name of more than 250 characters, the tags in it."""
+    longest = max((f"nanobanana.{name}" for name in get_args(metrics.Counter)), key=len)
+    sizes = metrics._LONGEST
+    assert len(longest) + sum(len(f",{key}=") + size for key, size in sizes.items()) <= 250
+    assert max(len(row.code) for row in FAILURE_CODES) <= sizes["code"]
+    assert max(map(len, MODELS)) <= sizes["model"]
 
 
 class TestResults:
@@ -131,6 +173,7 @@ class TestResults:
             ("nanobanana.completed", 2, tags),
             ("nanobanana.cost_micro_usd", 50_000, tags),
             ("nanobanana.failed", 1, {**tags, "code": "content_policy_violation"}),
+            ("nanobanana.paid_micro_usd", 50_000, tags),
             ("nanobanana.timed_out", 1, tags),
         ]
 
@@ -183,7 +226,7 @@ class TestBrokenBackend:
         metrics.count("submitted", conn_id="c")
         metrics.timing("detection_delay", 1.0)
         metrics.count_results("c", [record("a"), failed("b", "x")], {})
-        assert broken.calls == 6, "a backend that fails once may be back at the next call"
+        assert broken.calls == 7, "a backend that fails once may be back at the next call"
 
     def test_it_is_said_once_and_quietly(self, broken: BrokenStats, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, logger=metrics.__name__)

@@ -92,7 +92,7 @@ class Month:
     tasks: dict[tuple[str, str], MonthTask] = field(default_factory=dict)
     results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     pointers: set[Pointer] = field(default_factory=set)
-    #: What the sensors have counted and returned: in the three-task form nobody else knows of money.
+    #: What the sensors have counted as paid, and returned: in the three-task form no other result knows of money.
     sensors: int = 0
 
     def __post_init__(self) -> None:
@@ -147,12 +147,16 @@ class Month:
             )
             ids.append(attempt(NanoBananaSubmitOperator(task_id="submit", prompt=prompt), ti).result)
         self.batch.clock.sleep(60.0)
-        before = self.counted.sums["nanobanana.cost_micro_usd"]
-        waiting = NanoBananaSensor(task_id="wait", image_task_ids=ids, deferrable=False, allow_partial=True)
-        entries = attempt(waiting, TaskInstance(dag_id, run_id, "wait")).result
-        counted = self.counted.sums["nanobanana.cost_micro_usd"] - before
-        assert counted == sum(micros(entry["cost_usd"] or 0.0) for entry in entries)
-        self.sensors += counted
+        before = dict(self.counted.sums)
+        ti = TaskInstance(dag_id, run_id, "wait", store=MemoryTaskStateStore() if self.has_store else None)
+        # Cleared once: on an Airflow that keeps state over the tries nothing counts a second time.
+        for _ in range(2 if self.has_store else 1):
+            waiting = NanoBananaSensor(task_id="wait", image_task_ids=ids, deferrable=False, allow_partial=True)
+            entries = attempt(waiting, ti).result
+        names = ("nanobanana.cost_micro_usd", "nanobanana.paid_micro_usd")
+        cost, paid = (self.counted.sums[name] - before.get(name, 0) for name in names)
+        assert cost == paid == sum(micros(entry["cost_usd"] or 0.0) for entry in entries)
+        self.sensors += paid
         folder = self.batch.folder / "pipeline"
         for _ in range(2):
             ti = TaskInstance(dag_id, run_id, "download")
@@ -320,7 +324,7 @@ def test_a_month_comes_to_what_the_bank_says(month: Month, capsys: pytest.Captur
         assert {row["key"][0] for name in alone["months"] for row in alone["month"][name]["tables"]["run"]} == {dag_id}
 
     results = sum(micros(result["paid_usd"]) for result in month.results.values()) + month.sensors
-    counted = month.counted.sums["nanobanana.paid_micro_usd"] + month.sensors
+    counted = month.counted.sums["nanobanana.paid_micro_usd"]
     galleries = [
         read_gallery(json.loads(path.read_text()), parse_folder(path.parent.as_uri())).totals["paid_usd"]
         for path in month.batch.folder.rglob("manifest-*.json")
