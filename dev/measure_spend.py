@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_nanobanana.batch.manifest import VERSION, utc_text
+from airflow_provider_nanobanana.batch.manifest import utc_text
+from airflow_provider_nanobanana.stored_forms import MANIFEST
 
 _PROMPT = "a hat of colour {} on a shelf of oak, in the light of a late afternoon, seen from below; " * 4
 _BOOK = 25
@@ -107,7 +108,7 @@ def _image(manifest: int, index: int, dice: random.Random) -> dict[str, Any]:
 def _manifest(run: dict[str, Any], entries: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     paid = round(sum(entry["paid_usd"] for entry in entries), 6)
     return {
-        "version": VERSION,
+        "version": MANIFEST.version,
         **run,
         "destination": folder.as_uri(),
         "cost_usd": paid,

@@ -156,12 +156,14 @@ def _row(row: LedgerRow, courses: Outlook, now: float) -> _Told:
 def _claim_row(claim: LooseClaim, now: float) -> _Told:
     seen = claim.seen
     courses = outlook(seen.claim, seen.book, age=seen.age, now=now)
-    booked = f", {seen.book.outcome} by its own word" if seen.book is not None else ""
-    plain = _plain(claim.stem, f"open claim{booked}", claim.image_task_id, courses)
+    outcome = seen.book.outcome if seen.book is not None and seen.book.outcome != "newer" else None
+    plain = _plain(
+        claim.stem, f"open claim, {outcome} by its own word" if outcome else "open claim", claim.image_task_id, courses
+    )
     damaged = f"The claim is damaged: {seen.claim.why}" if isinstance(seen.claim, Damaged) else None
-    bought = seen.book is not None and seen.book.outcome == "bought"
+    bought = outcome == "bought"
     money = {"paid_usd": None, "money": "paid, at a price that is not on record" if bought else "not known"}
-    if seen.book is not None and not bought:
+    if outcome is not None and not bought:
         money = {"paid_usd": 0.0, "money": "nothing"}  # type: ignore[dict-item]
     return _Told({**plain, **money, "why": damaged}, "open claim", courses)
 

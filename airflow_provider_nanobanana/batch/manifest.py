@@ -14,10 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from airflow_provider_nanobanana.batch.request_facts import RequestFacts
+from airflow_provider_nanobanana.stored_forms import MANIFEST
 from airflow_provider_nanobanana.toapis.response_values import storable
 
-#: Version of the manifest's shape.
-VERSION: Final = 2
 #: How the name of each manifest begins.
 MANIFEST_PREFIX: Final = "manifest-"
 
@@ -173,7 +172,7 @@ def manifest_content(
     """
     content: dict[str, Any] = storable(
         {
-            "version": VERSION,
+            "version": MANIFEST.version,
             "form": form,
             **run,
             "written_at": utc_text(now),

@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.durable.claims import (
     Claim,
     Damaged,
     claim_name,
+    entry_of,
     parse_book,
     parse_claim,
 )
@@ -156,7 +157,7 @@ class _Books:
         """Return what is said of a claim, or None where nothing is."""
         if claim.book not in self._entries:
             self._entries[claim.book] = self._read(f"{claim.book}.json")
-        return self._entries[claim.book].get(claim.name)
+        return entry_of(self._entries[claim.book], claim)
 
     def _read(self, name: str) -> dict[str, BookEntry]:
         try:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from airflow_provider_nanobanana.batch.request_facts import PROMPT_BEGINNING
 from airflow_provider_nanobanana.batch.xcom_record import fit_record
 from airflow_provider_nanobanana.landing.image_store import open_storage
+from airflow_provider_nanobanana.stored_forms import MANIFEST
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from airflow_provider_nanobanana.worker_threads import take_each
 
@@ -69,6 +70,8 @@ def read_manifest(uri: str) -> Mapping[str, Any]:
         manifest = json.loads(content or b"null")
     except ValueError:
         manifest = None
+    if isinstance(manifest, dict) and MANIFEST.is_newer(version := manifest.get("version")):
+        raise StorageFailed(f"The manifest {uri} {MANIFEST.said(version)}. A retry reads it again.", charged="no")
     if isinstance(manifest, dict) and isinstance(manifest.get("images"), list):
         return manifest
     what = "is not there" if content is None else "cannot be understood"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.gallery_paths import gallery_path, thumbnail_path
 from airflow_provider_nanobanana.landing.file_names import image_key
+from airflow_provider_nanobanana.stored_forms import REVIEW
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from airflow_provider_nanobanana.toapis.redaction import one_line
 
@@ -92,12 +93,17 @@ class Decision:
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Decision:
-        """Return a decision as :meth:`plain` returned it."""
+        """Return a decision as :meth:`plain` returned it.
+
+        :raises TransientFailure: A later release wrote it.
+        """
+        REVIEW.refuse_newer(plain.get("version"), "What was decided")
         return cls(plain["asked"], frozenset(plain["approved"]), plain["by"], plain["comment"])
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain JSON, for a deferral."""
         return {
+            "version": REVIEW.version,
             "asked": dict(self.asked),
             "approved": sorted(self.approved),
             "by": self.by,

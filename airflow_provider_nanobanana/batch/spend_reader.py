@@ -32,6 +32,7 @@ from airflow_provider_nanobanana.durable.claims import (
     Book,
     Claim,
     claim_name,
+    parse_book,
     parse_claim,
     read_book,
 )
@@ -209,7 +210,7 @@ class SpendReader:
         for name, content in read_files(folder, self._counted(folder, place.books), MOST_BOOK_BYTES, self._skip):
             book = read_book(content)
             if book is None:
-                self._skip(folder.uri(name), "it is no book of this provider, or damaged")
+                self._skip(folder.uri(name), _why_no_book(content))
                 continue
             self.books += 1
             bought = {
@@ -292,6 +293,13 @@ class SpendReader:
     def _count(self) -> None:
         self._done += 1
         self._progress(self._done, self._of)
+
+
+def _why_no_book(content: bytes) -> str:
+    """Return in words why a file among the books says nothing."""
+    if any(entry.outcome == "newer" for entry in parse_book(content).values()):
+        return "it was written by a newer version of this provider"
+    return "it is no book of this provider, or damaged"
 
 
 class _Ids:

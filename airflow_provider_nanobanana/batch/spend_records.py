@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_nanobanana.batch.costs import micros
-from airflow_provider_nanobanana.batch.manifest import VERSION
 from airflow_provider_nanobanana.batch.spend import Outcome, SpendRecord
+from airflow_provider_nanobanana.stored_forms import MANIFEST
 from airflow_provider_nanobanana.toapis import catalogue
 from airflow_provider_nanobanana.toapis.failure_codes import EXPIRED
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
@@ -26,7 +26,7 @@ LONGEST_REQUEST: Final = 60
 _LONGEST: Final = 250
 _DAY_SECONDS: Final = 86_400.0
 #: The first version says moments in epoch seconds.
-_VERSIONS: Final = (1, VERSION)
+_VERSIONS: Final = range(1, MANIFEST.version + 1)
 _MOST_MAPPED: Final = 1 << 31
 #: Outcomes of records that pay for no image task of their own.
 _WITHOUT_ID: Final = frozenset({"shared", "reused", "further", "failed"})
@@ -78,8 +78,11 @@ def manifest_records(content: Any, destination: str) -> ManifestRecords:
     """
     if not isinstance(content, dict) or not isinstance(content.get("dag_id"), str):
         raise NoManifest("it is no manifest of this provider")
-    if content.get("version") not in _VERSIONS:
-        raise NoManifest(f"it is of version {content.get('version')!s:.20}, and this reads versions 1 to {VERSION}")
+    version = content.get("version")
+    if MANIFEST.is_newer(version):
+        raise NoManifest(f"it {MANIFEST.said(version)}")
+    if type(version) is not int or version not in _VERSIONS:
+        raise NoManifest(f"it is of version {version!s:.20}, and this reads versions 1 to {MANIFEST.version}")
     entries = _Entries(content, destination)
     records = list(entries.of_download() if isinstance(content.get("image_tasks"), list) else entries.of_generate())
     # Of what has no time of its own, the day is about that of the others, else that on which it was told.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.batch.request_facts import RequestFacts
 from airflow_provider_nanobanana.batch.row_names import name_error
 from airflow_provider_nanobanana.landing.file_names import named_stem
+from airflow_provider_nanobanana.stored_forms import SUBMIT_REQUEST
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.models import ImageRequest
@@ -32,8 +33,8 @@ _LONGEST_PROMPT: Final = 4_000
 #: And of it in a line of the log.
 _SPOKEN_PROMPT: Final = 60
 
-#: What one submit task handed on: ``id``, ``map_index``, ``name``, ``variant``, ``meta``, ``prompt``, ``model``,
-#: ``size``, ``resolution``, ``reference_images`` and ``pixels`` (width and height, None where not known).
+#: What one submit task handed on: ``version``, ``id``, ``map_index``, ``name``, ``variant``, ``meta``, ``prompt``,
+#: ``model``, ``size``, ``resolution``, ``reference_images`` and ``pixels`` (width and height, None where not known).
 Request = Mapping[str, Any]
 
 
@@ -66,7 +67,14 @@ def push_request(
         }
     ti: Any = context["ti"]
     known = RequestFacts.of_submit({"meta": meta}).meta
-    value = {"id": image_task_id, "map_index": ti.map_index, "name": name, "meta": known, **asked}
+    value = {
+        "version": SUBMIT_REQUEST.version,
+        "id": image_task_id,
+        "map_index": ti.map_index,
+        "name": name,
+        "meta": known,
+        **asked,
+    }
     try:
         with SUPERVISOR_LOCK, wrap_unexpected_errors("The request could not be written to XCom"):
             ti.xcom_push(key=REQUEST_KEY, value=storable(value))
@@ -88,6 +96,8 @@ def pull_requests(operator: BaseOperator, context: Context) -> dict[str, Request
             # A single value where there is one instance.
             values = [pulled] if isinstance(pulled, Mapping) or not isinstance(pulled, Iterable) else list(pulled)
         for value in values:
+            if isinstance(value, Mapping):
+                SUBMIT_REQUEST.refuse_newer(value.get("version"), f"What {submit.task_id} said of its request in XCom")
             if isinstance(value, Mapping) and isinstance(value.get("id"), str):
                 requests[value["id"]] = value
     return requests

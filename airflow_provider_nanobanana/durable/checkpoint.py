@@ -13,7 +13,8 @@ import threading
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
+from airflow_provider_nanobanana.durable.state_store import check_version, decode, encode, unreadable
+from airflow_provider_nanobanana.stored_forms import CHECKPOINT, DRY_RUN, INPUT, StoredForm
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 INPUT_NAME: Final = "nanobanana_input"
 CHECKPOINT_NAME: Final = "nanobanana_checkpoint"
 DRY_RUN_NAME: Final = "nanobanana_dry_run"
-_VERSION: Final = 1
 #: Characters of a value; Airflow's task state store holds 65,535 bytes of JSON.
 _CHUNK: Final = 48_000
 
@@ -88,7 +88,7 @@ def save_input(store: StateStore, snapshot: InputSnapshot) -> int:
         store.write(f"{INPUT_NAME}_{stamp}_{number}", chunk)
     # Last: whoever finds the index finds all chunks.
     facts = {name: value for name, value in vars(snapshot).items() if name != "content"}
-    store.write(INPUT_NAME, encode({"version": _VERSION, "chunks": len(chunks), "stamp": stamp, **facts}))
+    store.write(INPUT_NAME, encode({"version": INPUT.version, "chunks": len(chunks), "stamp": stamp, **facts}))
     return len(chunks) + 1
 
 
@@ -130,7 +130,7 @@ def load_last_input(store: StateStore) -> InputSnapshot | None:
 
 def _index(store: StateStore) -> tuple[InputSnapshot | None, list[str]]:
     """Return what was saved last, without its content, and the names under which the content is stored."""
-    index = _value(store, INPUT_NAME)
+    index = _value(store, INPUT_NAME, INPUT)
     if index is None:
         return None, []
     try:
@@ -165,7 +165,7 @@ def load_checkpoint(store: StateStore) -> AttemptCheckpoint | None:
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
     """
-    value = _value(store, CHECKPOINT_NAME)
+    value = _value(store, CHECKPOINT_NAME, CHECKPOINT)
     if value is None:
         return None
     try:
@@ -187,7 +187,7 @@ def save_dry_run(store: StateStore, try_number: int) -> None:
 
     :raises TransientFailure: It is not known to be kept.
     """
-    store.write(DRY_RUN_NAME, encode({"version": _VERSION, "try_number": try_number}))
+    store.write(DRY_RUN_NAME, encode({"version": DRY_RUN.version, "try_number": try_number}))
 
 
 def followed_dry_run(store: StateStore, attempt: TaskAttempt) -> bool:
@@ -195,7 +195,7 @@ def followed_dry_run(store: StateStore, attempt: TaskAttempt) -> bool:
 
     :raises TransientFailure: It could not be read, is damaged, or was written by another version.
     """
-    value = _value(store, DRY_RUN_NAME)
+    value = _value(store, DRY_RUN_NAME, DRY_RUN)
     return value is not None and value.get("try_number") == attempt.try_number - 1
 
 
@@ -228,16 +228,17 @@ class CheckpointStore:
         with self._lock:
             self.current = replace(self.current, **changes)
             if self.current != self._saved:
-                self._store.write(CHECKPOINT_NAME, encode({"version": _VERSION, **asdict(self.current)}))
+                self._store.write(CHECKPOINT_NAME, encode({"version": CHECKPOINT.version, **asdict(self.current)}))
                 self._saved = self.current
 
 
-def _value(store: StateStore, name: str) -> dict[str, Any] | None:
+def _value(store: StateStore, name: str, form: StoredForm) -> dict[str, Any] | None:
     """Return a stored JSON object of our version, or None where there certainly is none."""
     text = store.read(name)
     if text is None:
         return None
     value = decode(name, text)
-    if not isinstance(value, dict) or value.get("version") != _VERSION:
-        raise unreadable(name, f"it is no value of version {_VERSION}")
+    if not isinstance(value, dict):
+        raise unreadable(name, f"it is no {form.name}")
+    check_version(form, name, value.get("version"))
     return value

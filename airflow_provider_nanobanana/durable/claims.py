@@ -17,11 +17,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, Lookup, SubmissionPolicy
+from airflow_provider_nanobanana.stored_forms import BOOK, CLAIM
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.durable.record import SubmissionRecord
     from airflow_provider_nanobanana.toapis.models import ImageTask
 
-VERSION: Final = 1
 #: Where claims and books are, below the provider's own folder at the destination.
 CLAIMS_FOLDER: Final = "claims"
 BOOKS_FOLDER: Final = "books"
@@ -133,10 +133,12 @@ class Damaged:
     """A generation that is there and cannot be understood, or is of another request than the file it stands beside.
 
     :param why: In words.
+    :param is_newer: Whether a later release made it: then somebody may be buying under it, as under any claim.
     """
 
     n: int
     why: str
+    is_newer: bool = False
 
 
 def claim_name(stem: str, n: int) -> str:
@@ -149,7 +151,7 @@ def claimed_client_id(nonce: str, digest: str, stem: str, n: int) -> str:
 
     Whoever can write a claim cannot make it name an image task of anybody's choice: the id is a hash of it.
     """
-    parts = (str(VERSION), nonce, digest, stem, str(n))
+    parts = ("1", nonce, digest, stem, str(n))
     return f"nb-{hashlib.sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
 
 
@@ -163,7 +165,9 @@ def parse_claim(content: bytes, *, stem: str, digest: str | None, n: int) -> Cla
     try:
         claim = Claim.model_validate_json(content)
     except ValueError as error:
-        return Damaged(n, one_line(f"it is no claim of version {VERSION}: {type(error).__name__}"))
+        if CLAIM.is_newer(version := _version(content)):
+            return Damaged(n, f"it {CLAIM.said(version)}", is_newer=True)
+        return Damaged(n, one_line(f"it is no claim of version {CLAIM.version}: {type(error).__name__}"))
     # A store that does not tell names apart by case has one file, and one chain of claims, for all spellings.
     if (claim.stem.lower(), claim.n) != (stem.lower(), n):
         return Damaged(n, "it is the claim of another file")
@@ -172,7 +176,12 @@ def parse_claim(content: bytes, *, stem: str, digest: str | None, n: int) -> Cla
     return claim
 
 
-Outcome = Literal["bought", "released", "refused"]
+#: ``newer`` is never written: the book is there, and only a later release can read it.
+Outcome = Literal["bought", "released", "refused", "newer"]
+_WRITTEN: Final = ("bought", "released", "refused")
+_NEWER_BOOK: Final = "its book was written by a newer version of this provider"
+#: In what is read of a newer book: any claim's name.
+_ANY: Final = ""
 
 
 @dataclass(frozen=True)
@@ -194,17 +203,24 @@ def encode_book(entries: Mapping[str, BookEntry], *, buyer: Buyer, models: Mappi
         claim name; for people and sums.
     """
     plain = {name: [entry.outcome, *([entry.detail] if entry.detail else [])] for name, entry in entries.items()}
-    value = {"v": VERSION, "entries": plain, "by": buyer.model_dump(by_alias=True), "models": dict(models)}
+    value = {"v": BOOK.version, "entries": plain, "by": buyer.model_dump(by_alias=True), "models": dict(models)}
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def parse_book(content: bytes | None) -> dict[str, BookEntry]:
-    """Return what a book says, by claim name; what cannot be understood says nothing."""
+    """Return what a book says, to be asked by :func:`entry_of`; what cannot be understood says nothing."""
     try:
         value = json.loads(content or b"{}")
-        return _book_entries(value["entries"]) if value["v"] == VERSION else {}
+        if BOOK.is_newer(value["v"]):
+            return {_ANY: BookEntry("newer")}
+        return _book_entries(value["entries"]) if value["v"] == BOOK.version else {}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return {}
+
+
+def entry_of(entries: Mapping[str, BookEntry], claim: Claim) -> BookEntry | None:
+    """Return what a book says of a claim that names it: of each, where only a later release can read the book."""
+    return entries.get(claim.name) or entries.get(_ANY)
 
 
 @dataclass(frozen=True)
@@ -224,7 +240,7 @@ def read_book(content: bytes) -> Book | None:
     """Return what a file says as a book, or None where it is none."""
     try:
         value = json.loads(content)
-        if value["v"] != VERSION or not isinstance(value["entries"], dict):
+        if value["v"] != BOOK.version or not isinstance(value["entries"], dict):
             return None
         models = value.get("models")
         named = models.items() if isinstance(models, dict) else ()
@@ -237,13 +253,22 @@ def read_book(content: bytes) -> Book | None:
         return None
 
 
+def _version(content: bytes) -> Any:
+    """Return the version that a claim or a book says, whatever else it holds; None where it says none."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value.get("v") if isinstance(value, dict) else None
+
+
 def _book_entries(rows: Mapping[str, Any]) -> dict[str, BookEntry]:
     return {str(name): entry for name, row in rows.items() if (entry := _book_entry(row))}
 
 
 def _book_entry(row: Any) -> BookEntry | None:
     match row:
-        case [str(outcome), *rest] if outcome in get_args(Outcome):
+        case [str(outcome), *rest] if outcome in _WRITTEN:
             detail = rest[0] if rest and isinstance(rest[0], str) else ""
             if outcome == "bought" and not detail:
                 return None
@@ -398,6 +423,8 @@ def _decide(facts: ClaimFacts, now: float) -> ClaimDecision:
     top = facts.top
     if top is None:
         return _create("first", "nobody has claimed it")
+    if isinstance(top, Damaged) and top.is_newer:
+        return _decide_newer(facts, top.why)
     if isinstance(top, Damaged):
         return _decide_unaskable(facts, "damaged", f"the claim is damaged ({top.why})")
     settled = facts.settled
@@ -430,7 +457,7 @@ def _decide_by_service(facts: ClaimFacts, top: Claim, now: float) -> ClaimDecisi
     if lookup.image_task is not None:
         return _decide_found(facts, lookup.image_task, now)
     if facts.book is not None:
-        return _decide_bought_unseen(facts, top, facts.book.detail)
+        return _decide_bought_unseen(facts, top, facts.book)
     return _decide_unseen(facts, top)
 
 
@@ -478,8 +505,11 @@ def _decide_unseen(facts: ClaimFacts, top: Claim) -> ClaimDecision:
     return _fail(_unfindable(facts, top, f"no image task answers to client_business_id {top.client_business_id}"))
 
 
-def _decide_bought_unseen(facts: ClaimFacts, top: Claim, image_task_id: str) -> ClaimDecision:
+def _decide_bought_unseen(facts: ClaimFacts, top: Claim, book: BookEntry) -> ClaimDecision:
     """The claim's book says that it was bought, and the service does not show it: it may be another account's."""
+    if book.outcome == "newer":
+        return _decide_newer(facts, _NEWER_BOOK)
+    image_task_id = book.detail
     given_up = _cleared(facts) or _is_dead(facts)
     if given_up and _is_settled(facts, top):
         return _create("void", f"image task {one_line(image_task_id)} cannot be had from this account")
@@ -500,6 +530,8 @@ def _decide_by_image_task_id(facts: ClaimFacts, top: Claim, now: float) -> Claim
     book = facts.book
     if book is None:
         return _decide_unaskable(facts, "unseen", "what it bought cannot be asked by client id")
+    if book.outcome == "newer":
+        return _decide_newer(facts, _NEWER_BOOK)
     lookup = facts.lookup
     if lookup is None or lookup.target != book.detail:
         reason = f"{_who(facts)} bought it"
@@ -531,6 +563,23 @@ def _decide_unaskable(facts: ClaimFacts, because: Because, reason: str) -> Claim
     if given_up or not (facts.waited_out or facts.own):
         return _hold(facts, f"{reason}; its file may come")
     return _fail(_unfindable(facts, facts.top, reason))
+
+
+def _decide_newer(facts: ClaimFacts, why: str) -> ClaimDecision:
+    """A later release wrote what tells of a purchase: only its file ends that, or its day; no clear does."""
+    if _is_dead(facts):
+        return _create("void", f"{why}; its day is over")
+    if not facts.waited_out:
+        return _hold(facts, f"{why}; its file may come")
+    return _fail(
+        errors.TransientFailure(
+            f"{_who(facts)} has claimed this image and may have bought it: {why}. Nothing was sent now. Its file is "
+            "used as soon as it is in place. Install the newer version wherever tasks run, then retry or clear this "
+            "task; without it the image can be bought a day after it was claimed.",
+            charged="unknown",
+            first_step="Install the newer provider version again, then clear this task.",
+        )
+    )
 
 
 def _is_settled(facts: ClaimFacts, top: Claim) -> bool:

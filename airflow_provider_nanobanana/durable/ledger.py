@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_nanobanana.durable.ledger_entry import (
     KEPT_ANYWHERE,
     MAX_ENTRY_BYTES,
-    VERSION,
     LedgerEntry,
     decode_entries,
     encode_entries,
 )
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
-from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
+from airflow_provider_nanobanana.durable.state_store import check_version, decode, encode, unreadable
+from airflow_provider_nanobanana.stored_forms import LEDGER
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Ledger:
             return written
 
     def _write_index(self, chunks: int) -> int:
-        text = encode({"version": VERSION, "chunks": chunks, "complete": self.complete})
+        text = encode({"version": LEDGER.version, "chunks": chunks, "complete": self.complete})
         if self._indexed is None and self._store.read(NAME) not in (None, text):
             raise concurrent_write(NAME)
         self._store.write(NAME, text)
@@ -282,7 +282,9 @@ def _read_index(store: StateStore) -> tuple[int | None, bool]:
     if text is None:
         return None, False
     index = decode(NAME, text)
+    if isinstance(index, dict):
+        check_version(LEDGER, NAME, index.get("version"))
     match index:
-        case {"version": 1, "chunks": int(chunks), "complete": bool(complete)} if chunks >= 0:
+        case {"chunks": int(chunks), "complete": bool(complete)} if chunks >= 0:
             return chunks, complete
     raise unreadable(NAME, f"the index is {index!r:.80}")

@@ -1,7 +1,8 @@
 """``LedgerEntry``: what is known of one wanted image, and the stored form of many of them.
 
 The stored form is plain JSON by field name, without fields that have their default, compressed
-(:func:`~.state_store.encode`). It is the same for a batch and for a single submit.
+(:func:`~.state_store.encode`). It is the same for a batch and for a single submit. A field that only a later release
+knows is left out when it is read (:mod:`~airflow_provider_nanobanana.stored_forms`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from airflow_provider_nanobanana.durable.claims import Sighting
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
-from airflow_provider_nanobanana.durable.state_store import decode, encode, unreadable
+from airflow_provider_nanobanana.durable.state_store import check_version, decode, encode, unreadable
+from airflow_provider_nanobanana.stored_forms import LEDGER
 from airflow_provider_nanobanana.toapis.errors import Charged
 from airflow_provider_nanobanana.toapis.redaction import truncate_json
 
-Status = Literal["open", "landed", "failed", "reused"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-VERSION: Final = 1
+Status = Literal["open", "landed", "failed", "reused"]
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
+
 #: Bytes of a value that every store keeps.
 KEPT_ANYWHERE: Final = 4096
 #: Bytes that stored entries take on average at most; most take 100 to 210.
@@ -158,7 +163,7 @@ def encode_entries(writer: str, entries: Mapping[str, LedgerEntry]) -> str:
     text = ""
     for shortened in (_cut, _essence, _least):
         plain = {key: _plain_entry(shortened(entry)) for key, entry in entries.items()}
-        text = encode({"version": VERSION, "writer": writer, "entries": plain})
+        text = encode({"version": LEDGER.version, "writer": writer, "entries": plain})
         if len(text) <= limit:
             break
     return text
@@ -168,12 +173,11 @@ def decode_entries(name: str, text: str) -> tuple[str, dict[str, LedgerEntry]]:
     """Return the writer and the entries of a stored form; the records in it are without writer.
 
     :param name: Under which it is stored, for the error.
-    :raises TransientFailure: It is none; that is never the same as "there is none".
+    :raises TransientFailure: It is none, or a newer one; that is never the same as "there is none".
     """
     value = decode(name, text)
     try:
-        if value["version"] != VERSION:
-            raise ValueError(f"version {value['version']!r}, not {VERSION}")
+        check_version(LEDGER, name, value["version"])
         return str(value["writer"]), {key: _entry(plain) for key, plain in value["entries"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise unreadable(name, error) from error
@@ -232,10 +236,16 @@ def _to_plain(value: Any) -> Any:
     return [_to_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
+def _restored(kind: type[_Kind], plain: Mapping[str, Any]) -> _Kind:
+    """Return a dataclass of what was stored of it, without what only a later release knows."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in plain.items() if name in names})
+
+
 def _stored_file(plain: Mapping[str, Any]) -> StoredFile:
     if "/" in plain["name"]:
         raise ValueError("a file that is not in the destination")
-    return StoredFile(**{**plain, "suspect": tuple(plain.get("suspect", ()))})
+    return _restored(StoredFile, {**plain, "suspect": tuple(plain.get("suspect", ()))})
 
 
 def _check_amounts(given: Mapping[str, Any]) -> None:
@@ -255,14 +265,16 @@ def _entry(plain: Mapping[str, Any]) -> LedgerEntry:
         raise ValueError(f"status {given['status']!r}")
     _check_amounts(given)
     if "record" in given:
-        given["record"] = SubmissionRecord(**{**given["record"], "state": RecordState(given["record"]["state"])})
+        given["record"] = _restored(
+            SubmissionRecord, {**given["record"], "state": RecordState(given["record"]["state"])}
+        )
     if "stored" in given:
         given["stored"] = _stored_file(given["stored"])
     if "error" in given:
-        given["error"] = ItemError(**given["error"])
+        given["error"] = _restored(ItemError, given["error"])
     if "sighting" in given:
-        given["sighting"] = Sighting(**given["sighting"])
+        given["sighting"] = _restored(Sighting, given["sighting"])
     given["extras"] = tuple(map(_stored_file, given.get("extras", ())))
-    given["lost"] = tuple(Lost(lost["index"], ItemError(**lost["error"])) for lost in given.get("lost", ()))
-    given["lost_races"] = tuple(LostRace(**race) for race in given.get("lost_races", ()))
-    return LedgerEntry(**given)
+    given["lost"] = tuple(Lost(lost["index"], _restored(ItemError, lost["error"])) for lost in given.get("lost", ()))
+    given["lost_races"] = tuple(_restored(LostRace, race) for race in given.get("lost_races", ()))
+    return _restored(LedgerEntry, given)

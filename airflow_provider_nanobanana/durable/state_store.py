@@ -12,6 +12,7 @@ import zlib
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
+from airflow_provider_nanobanana.stored_forms import StoredForm
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
 
@@ -163,6 +164,17 @@ def decode(name: str, text: str) -> Any:
         return json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
     except (ValueError, RecursionError, zlib.error) as error:
         raise unreadable(name, error) from error
+
+
+def check_version(form: StoredForm, name: str, version: Any) -> None:
+    """Stop at a version that this release does not read.
+
+    :param name: Under which it is stored, for the error.
+    :raises TransientFailure: A later release wrote it; or it is no version.
+    """
+    form.refuse_newer(version, f"What is stored under {name!r} (the task's state store, or its XComs)")
+    if version != form.version:
+        raise unreadable(name, f"version {version!r:.20} of the {form.name}, not {form.version}")
 
 
 def unreadable(name: str, why: Exception | str) -> TransientFailure:

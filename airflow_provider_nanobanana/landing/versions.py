@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.landing.file_names import check_stem
 from airflow_provider_nanobanana.landing.storage.base import readable_names
+from airflow_provider_nanobanana.stored_forms import PICTURE_VERSION, REJECTION
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
@@ -123,12 +124,22 @@ class VersionFolder:
         return None
 
     def _is_of(self, base: str, number: int, run: Sequence[str]) -> bool:
-        """Whether a number was taken for a run; one whose file cannot be understood is somebody else's."""
-        content = self._versions.read(f"{base}-v{number}.json", _MOST_BYTES)
+        """Whether a number was taken for a run; one whose file cannot be understood is somebody else's.
+
+        :raises StorageFailed: Only a later release can tell.
+        """
+        name = f"{base}-v{number}.json"
+        content = self._versions.read(name, _MOST_BYTES)
         try:
-            return bool(json.loads(content or b"null")["run"] == [*run])
-        except (ValueError, TypeError, KeyError):
+            record = json.loads(content or b"null")
+        except ValueError:
             return False
+        if not isinstance(record, dict):
+            return False
+        if PICTURE_VERSION.is_newer(version := record.get("version")):
+            # Not somebody else's: the run's own retry would take, and buy, another number.
+            raise StorageFailed(f"{self._versions.uri(name)} {PICTURE_VERSION.said(version)}.", charged="no")
+        return bool(record.get("run") == [*run])
 
     def take(self, base: str, number: int, run: Sequence[str], now: float) -> bool:
         """Take a number for a run, and say whether it is the run's; another run may have been quicker.
@@ -144,7 +155,9 @@ class VersionFolder:
                 "nothing was charged; give the request another name."
             )
         name = f"{base}-v{number}.json"
-        content = _plain({"version": 1, "stem": base, "number": number, "run": [*run], "taken_at": _iso(now)})
+        content = _plain(
+            {"version": PICTURE_VERSION.version, "stem": base, "number": number, "run": [*run], "taken_at": _iso(now)}
+        )
         if not self._versions.missing_exclusivity():
             return self._versions.create(name, content) or self._is_of(base, number, run)
         if self._versions.read(name, _MOST_BYTES) is None:
@@ -173,7 +186,7 @@ def reject(store: ImageStore, stem: str, *, by: str, comment: str, now: float) -
     :raises StorageFailed: It could not be written.
     """
     check_stem(stem)
-    record = {"version": 1, "stem": stem, "by": by, "comment": comment, "rejected_at": _iso(now)}
+    record = {"version": REJECTION.version, "stem": stem, "by": by, "comment": comment, "rejected_at": _iso(now)}
     store.reserved(REJECTIONS_FOLDER).write(f"{stem}.json", _plain(record))
 
 

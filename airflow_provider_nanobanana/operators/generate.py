@@ -43,6 +43,7 @@ from airflow_provider_nanobanana.operators.shown_requests import (
     shown_requests,
 )
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
+from airflow_provider_nanobanana.stored_forms import readable_event
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
@@ -245,9 +246,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         """Find what earlier attempts and runs have of the images, then buy, wait for and land the rest."""
         return self._make_images(context, resumed=False)
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: Any = None, **_from_newer_versions: Any) -> Any:
         """Go on after a deferral; the event is no more than a wake-up, since the ledger knows everything."""
-        self._woken_by_long_answers = tells_of_long_answers(event)
+        self._woken_by_long_answers = tells_of_long_answers(readable_event(event))
         return self._make_images(context, resumed=True)
 
     def on_kill(self) -> None:

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_nanobanana.stored_forms import GALLERY_POINTER
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
 
 log = LineLogger(__name__)
 
-#: The XCom that tells Airflow's UI where a task instance's images and manifest are; and the version of its shape.
+#: The XCom that tells Airflow's UI where a task instance's images and manifest are.
 GALLERY_KEY: Final = "nanobanana_gallery"
-_GALLERY_VERSION: Final = 1
 #: Below the destination's own folder.
 _INDEX: Final = "index"
 #: Seconds before the first manifest of a process at work: what takes less writes one, in the end.
@@ -83,7 +83,7 @@ class TaskManifest:
 
     def announce(self, context: Context) -> None:
         """Tell Airflow's UI where the images and their manifest are, or will be; whatever ``do_xcom_push`` says."""
-        value = {"version": _GALLERY_VERSION, "manifest": self.uri, "destination": self.store.uri("")}
+        value = {"version": GALLERY_POINTER.version, "manifest": self.uri, "destination": self.store.uri("")}
         try:
             with wrap_unexpected_errors("Where the images are could not be told to Airflow"), SUPERVISOR_LOCK:
                 context["ti"].xcom_push(key=GALLERY_KEY, value=value)

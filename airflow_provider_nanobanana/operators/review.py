@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.manifest import push_result
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
+from airflow_provider_nanobanana.stored_forms import REVIEW
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
@@ -128,15 +129,20 @@ class NanoBananaReviewOperator(HITLOperator):
         context: Context,
         event: Mapping[str, Any] | None = None,
         decision: Mapping[str, Any] | None = None,
+        **_from_newer_versions: Any,
     ) -> Any:
         """Write the rejections after a wait; what was decided comes with the deferral."""
         from airflow_provider_nanobanana.batch.review import Decision
 
         # Airflow leaks events into later attempts (its issue 62845): then this is a start like any other.
+        # What a later release's trigger says beside the ticket need not be known: the decision is here.
         if not (isinstance(event, Mapping) and event.get("ticket") == _ticket(context) and decision):
             return self.execute(context)
+        deadline = event.get("deadline")
         with airflow_errors():
-            return self._carry_out(context, Decision.of_plain(decision), event["deadline"])
+            return self._carry_out(
+                context, Decision.of_plain(decision), deadline if isinstance(deadline, (int, float)) else 0.0
+            )
 
     def _given(self) -> ResultImages:
         """Return what is to be reviewed.
@@ -160,7 +166,7 @@ class NanoBananaReviewOperator(HITLOperator):
         called = labels(given.images)
         ti: Any = context["ti"]
         with SUPERVISOR_LOCK:
-            ti.xcom_push(key=ASKED_KEY, value={"pictures": pictures(given.images)})
+            ti.xcom_push(key=ASKED_KEY, value={"version": REVIEW.version, "pictures": pictures(given.images)})
         self.params = ParamsDict(_form_params([*called], called))
         self.body = form_text(
             self.body,
@@ -337,6 +343,8 @@ def _pictures_asked(context: Context) -> dict[str, str]:
     ti: Any = context["ti"]
     with SUPERVISOR_LOCK:
         kept = ti.xcom_pull(task_ids=ti.task_id, key=ASKED_KEY, map_indexes=ti.map_index)
+    if isinstance(kept, Mapping):
+        REVIEW.refuse_newer(kept.get("version"), "Which images the form was about")
     asked = kept.get("pictures") if isinstance(kept, Mapping) else None
     if not isinstance(asked, dict):
         raise errors.TransientFailure(

@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.operators.arguments import (
 )
 from airflow_provider_nanobanana.operators.base import RequestOperator
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
+from airflow_provider_nanobanana.stored_forms import readable_event
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import one_line
@@ -150,11 +151,13 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         """Submit, or find what an earlier attempt submitted, and return the image task id."""
         return self._submit(context)
 
-    def execute_queued(self, context: Context, event: Mapping[str, Any] | None = None) -> str:
+    def execute_queued(
+        self, context: Context, event: Mapping[str, Any] | None = None, **_from_newer_versions: Any
+    ) -> str:
         """Try again after a wait for the rate limit; the deadline comes back with the event, if the event is ours."""
         # Airflow leaks events into later attempts (its issue 62845): then this is a start like any other.
-        ours = isinstance(event, Mapping) and event.get("ticket") == self._ticket(context)
-        deadline = event.get("deadline") if event and ours else None
+        said = readable_event(event)
+        deadline = said.get("deadline") if said.get("ticket") == self._ticket(context) else None
         return self._submit(context, deadline if isinstance(deadline, (int, float)) else None)
 
     def on_kill(self) -> None:

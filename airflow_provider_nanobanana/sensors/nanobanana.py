@@ -21,6 +21,7 @@ from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.metrics import count_results
 from airflow_provider_nanobanana.polling.outcome_error import listed_ids, listed_records
 from airflow_provider_nanobanana.retry_policy import with_retry_policy
+from airflow_provider_nanobanana.stored_forms import readable_event
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
@@ -127,9 +128,9 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
             except _BASE_CLASS_ERRORS as ended:
                 return self._after_base_class_error(ended, context)
 
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
+    def execute_complete(self, context: Context, event: Any = None, **_from_newer_versions: Any) -> Any:
         """Read the results after the trigger's wake-up; a foreign or broken event is no more than a wake-up either."""
-        event = event if isinstance(event, dict) else {}
+        event = readable_event(event)
         tracker = self._new_tracker(_wait_of_event(event) or self._wait_of_attempt(context))
         records = self._conclude_or_defer(context, tracker, event)
         log.info("All results of %d image tasks are final.", len(records))
@@ -300,7 +301,7 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
         return self._conclude(context, tracker)
 
 
-def _wait_of_event(event: dict[str, Any]) -> WaitWindow | None:
+def _wait_of_event(event: Mapping[str, Any]) -> WaitWindow | None:
     from airflow_provider_nanobanana.polling.result import WaitWindow
 
     started_at, deadline = event.get("started_at"), event.get("deadline")

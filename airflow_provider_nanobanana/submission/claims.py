@@ -41,6 +41,7 @@ from airflow_provider_nanobanana.durable.claims import (
     claim_name,
     decide_claim,
     encode_book,
+    entry_of,
     parse_book,
     parse_claim,
 )
@@ -319,7 +320,7 @@ class ClaimFolder:
             known = parse_book(content if len(content) <= MOST_BOOK_BYTES else None)
             with self._lock:
                 self._read[claim.book] = known
-        return known.get(claim.name)
+        return entry_of(known, claim)
 
 
 def _number(name: str, stem: str) -> int | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from airflow_provider_nanobanana.stored_forms import RATE_STATE
 from airflow_provider_nanobanana.submission.shared_state import FileState, ProcessState, SharedState, private_folder
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.errors import RateLimited
@@ -36,7 +37,7 @@ _CLOCK_SLACK: Final = 5.0
 
 #: What a file holds, in its name: while a machine has processes of two versions, each version's keep the rate, and do
 #: not take what the others wrote for damaged.
-_FORM: Final = 2
+_FORM: Final = RATE_STATE.version
 
 #: Where the shared files are; a test puts a folder of its own here.
 shared_state_folder: Callable[[], Path] = private_folder

@@ -14,7 +14,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.stored_forms import WAIT
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.triggers.newer_wait import wake_later
 
 if TYPE_CHECKING:
     from airflow_provider_nanobanana.polling.subscription import Subscription
@@ -48,12 +50,14 @@ class NanoBananaTrigger(BaseTrigger):
         (``nano_banana_2/2K``).
     :param not_before: Epoch seconds before which nothing is polled.
     :param enough: How many image tasks must be final to wake the worker; all when None.
+    :param version: Of these arguments, as they are stored. A newer one that this triggerer does not know wakes the
+        worker after a minute, which asks for itself; unknown arguments of a version that it knows are left out.
     """
 
     def __init__(
         self,
         *,
-        image_task_ids: Sequence[str],
+        image_task_ids: Sequence[str] = (),
         nanobanana_conn_id: str = NanoBananaHook.default_conn_name,
         started_at: float = 0.0,
         deadline: float = 0.0,
@@ -62,8 +66,9 @@ class NanoBananaTrigger(BaseTrigger):
         kinds: Sequence[str] | str = "",
         not_before: float = 0.0,
         enough: int | None = None,
+        version: int = WAIT.version,
         # A newer version may have stored more; an older triggerer must still start.
-        **_from_newer_versions: Any,
+        **from_newer_versions: Any,
     ) -> None:
         super().__init__()
         self.image_task_ids = list(image_task_ids)
@@ -75,6 +80,8 @@ class NanoBananaTrigger(BaseTrigger):
         self.kinds = kinds if isinstance(kinds, str) else list(kinds)
         self.not_before = not_before
         self.enough = enough
+        self.version = version
+        self.from_newer_versions = from_newer_versions
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments; they are stored in clear text and hold no secret."""
@@ -88,10 +95,17 @@ class NanoBananaTrigger(BaseTrigger):
             "kinds": self.kinds,
             "not_before": self.not_before,
             "enough": self.enough,
+            "version": self.version,
+            **self.from_newer_versions,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is something to wake a worker for, then yield one event."""
+        if WAIT.is_newer(self.version):
+            yield TriggerEvent(await wake_later(self.version))
+            return
+        if self.from_newer_versions:
+            log.info("Left out, since only a later version knows it: %s", ", ".join(sorted(self.from_newer_versions)))
         if not _preloaded.is_set():
             await asyncio.to_thread(_preload)
         from airflow_provider_nanobanana.polling.poller import shared_poller
@@ -131,7 +145,7 @@ class NanoBananaTrigger(BaseTrigger):
             image_task_id: subscription.statuses.get(image_task_id, "unseen") for image_task_id in self.image_task_ids
         }
         return {
-            "version": 1,
+            "version": WAIT.version,
             "outcome": subscription.outcome,
             "error_code": subscription.error_code,
             "started_at": self.started_at,

@@ -9,6 +9,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_nanobanana.stored_forms import WAIT
+from airflow_provider_nanobanana.triggers.newer_wait import wake_later
+
 
 class NanoBananaTimerTrigger(BaseTrigger):
     """Wake a queued submit at a moment.
@@ -17,10 +20,20 @@ class NanoBananaTimerTrigger(BaseTrigger):
     :param deadline: Epoch seconds until which the submit may queue in all; comes back in the event, since a deferral
         carries nothing else.
     :param ticket: Whose wait this is; comes back in the event as well.
+    :param version: As of :class:`~.nanobanana.NanoBananaTrigger`.
     """
 
-    def __init__(self, moment: float, deadline: float, ticket: str = "", **_from_newer_versions: Any) -> None:
+    def __init__(
+        self,
+        moment: float = 0.0,
+        deadline: float = 0.0,
+        ticket: str = "",
+        version: int = WAIT.version,
+        **from_newer_versions: Any,
+    ) -> None:
         super().__init__()
+        self.version = version
+        self.from_newer_versions = from_newer_versions
         self.moment = moment
         self.deadline = deadline
         self.ticket = ticket
@@ -31,9 +44,16 @@ class NanoBananaTimerTrigger(BaseTrigger):
             "moment": self.moment,
             "deadline": self.deadline,
             "ticket": self.ticket,
+            "version": self.version,
+            **self.from_newer_versions,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleep until the moment and yield one event."""
+        if WAIT.is_newer(self.version):
+            # What a wait of any version has, comes back as it is.
+            known = {"ticket": self.ticket, **({"deadline": self.deadline} if self.deadline else {})}
+            yield TriggerEvent({**await wake_later(self.version), **known})
+            return
         await asyncio.sleep(max(0.0, self.moment - time.time()))
-        yield TriggerEvent({"deadline": self.deadline, "ticket": self.ticket})
+        yield TriggerEvent({"version": WAIT.version, "deadline": self.deadline, "ticket": self.ticket})

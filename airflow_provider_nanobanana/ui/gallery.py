@@ -42,6 +42,7 @@ _MOST: Final = 10**12
 NO_MANIFEST: Final = "There is no manifest of this task instance at its destination."
 UNREADABLE: Final = "The api-server cannot read this store."
 NOT_ITS_OWN: Final = "The manifest is not this task instance's, or cannot be understood."
+NEWER: Final = "The manifest was written by a newer version of this provider than the API server has."
 TOO_LARGE: Final = "The manifest is too large to be shown."
 
 

@@ -26,6 +26,7 @@ from airflow_provider_nanobanana.landing.image_store import open_storage
 from airflow_provider_nanobanana.landing.storage.confined_local import ConfinedLocalStorage
 from airflow_provider_nanobanana.landing.storage.destination import RESERVED
 from airflow_provider_nanobanana.landing.versions import REJECTIONS_FOLDER
+from airflow_provider_nanobanana.stored_forms import MANIFEST
 from airflow_provider_nanobanana.toapis.errors import StorageFailed, ToApisError
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.ui.confinement import (
@@ -38,6 +39,7 @@ from airflow_provider_nanobanana.ui.confinement import (
     parse_roots,
 )
 from airflow_provider_nanobanana.ui.gallery import (
+    NEWER,
     NO_MANIFEST,
     NOT_ITS_OWN,
     TOO_LARGE,
@@ -204,8 +206,9 @@ def _own(task: TaskRecord, content: bytes | None) -> tuple[dict[str, Any], int] 
         found = parse_manifest(content)
     except ValueError as error:
         return TOO_LARGE if str(error) == TOO_LARGE else NOT_ITS_OWN
-    own = is_manifest_of(found, task.dag_id, task.run_id, task.task_id, task.map_index)
-    return (found, len(content)) if own else NOT_ITS_OWN
+    if not is_manifest_of(found, task.dag_id, task.run_id, task.task_id, task.map_index):
+        return NOT_ITS_OWN
+    return NEWER if MANIFEST.is_newer(found.get("version")) else (found, len(content))
 
 
 def gallery_of(task: TaskRecord, roots: Sequence[Folder]) -> tuple[Gallery, Folder | None]:

@@ -20,6 +20,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_4_PLUS
 from airflow.utils.session import create_session
 from sqlalchemy import or_, select
 
+from airflow_provider_nanobanana.stored_forms import GALLERY_POINTER
 from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES
 
 if TYPE_CHECKING:
@@ -154,5 +155,7 @@ def _manifest(value: Any) -> str | None:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    found = value.get("manifest") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or GALLERY_POINTER.is_newer(value.get("version")):
+        return None
+    found = value.get("manifest")
     return found if isinstance(found, str) else None

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_nanobanana.batch.manifest import VERSION, index_lines, manifest_name, utc_text
+from airflow_provider_nanobanana.batch.manifest import index_lines, manifest_name, utc_text
 from airflow_provider_nanobanana.landing.image_file import SUFFIXES
+from airflow_provider_nanobanana.stored_forms import MANIFEST
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from tests.support.batch import landed
 from tests.support.manifests import manifest_faults, schema
@@ -32,7 +33,7 @@ def whole() -> dict[str, Any]:
 
 
 def test_the_schema_is_of_this_version_and_takes_what_is_written() -> None:
-    assert schema()["properties"]["version"]["const"] == VERSION and manifest_faults(whole()) == []
+    assert schema()["properties"]["version"]["const"] == MANIFEST.version and manifest_faults(whole()) == []
 
 
 @pytest.mark.parametrize(

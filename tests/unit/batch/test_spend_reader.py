@@ -150,7 +150,8 @@ def test_a_copy_of_a_manifest_counts_nothing_and_is_named(tmp_path: Path) -> Non
         (b"9" * 10_000, "it is no JSON"),
         (b"[]", "it is no manifest"),
         (b'{"name": "of some other tool"}', "it is no manifest"),
-        (json.dumps({**RUN, "version": 3}).encode(), "of version 3"),
+        (json.dumps({**RUN, "version": 3}).encode(), "newer version of this provider (manifest, form 3"),
+        (json.dumps({**RUN, "version": 0}).encode(), "of version 0"),
         (json.dumps({**RUN, "images": [image("tsk_2"), 7]}).encode(), "1 of its entries"),
         (json.dumps({**RUN, "images": {"a": 1}}).encode(), "1 of its entries"),
     ],
@@ -173,7 +174,12 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in skipped] == ["manifest-folder.json", "manifest-gone.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"v": 1, "entries": []}', b'{"v": 2, "entries": {}}', b"[" * 9_999])
+def test_a_newer_book_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "books", "x.json", b'{"v": 2, "pages": {}}')
+    assert read(tmp_path)[1] == ["x.json: it was written by a newer version of this provider"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"v": 1, "entries": []}', b'{"v": 0, "entries": {}}', b"[" * 9_999])
 def test_what_is_no_book_is_named(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, "books", "x.json", content)
     assert read(tmp_path)[1] == ["x.json: it is no book of this provider, or damaged"]

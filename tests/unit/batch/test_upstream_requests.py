@@ -20,7 +20,7 @@ from airflow_provider_nanobanana.batch.upstream_requests import (
 )
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaDownloadOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
-from airflow_provider_nanobanana.toapis.errors import ToApisError
+from airflow_provider_nanobanana.toapis.errors import ToApisError, TransientFailure
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from tests.support.task_runner import TaskInstance
 
@@ -132,6 +132,7 @@ def test_all_that_a_download_needs_is_handed_on_and_nothing_secret() -> None:
     signed = {**(meta := {"sku": "SKU-1", "price": 3.5}), "photo": "https://x/a.png?v=2&X-Amz-Signature=abc"}
     meta = {**meta, "photo": "https://x/a.png?v=2"}
     assert pushed(size="16:9", variant="2", reference_images=links, meta=signed) == {
+        "version": 1,
         "id": "tsk_1",
         "map_index": 3,
         "name": "kite",
@@ -146,6 +147,15 @@ def test_all_that_a_download_needs_is_handed_on_and_nothing_secret() -> None:
     }
 
 
+def test_what_a_newer_submit_says_is_refused_before_its_files_get_other_names() -> None:
+    with DAG("dag", schedule=None):
+        submit = NanoBananaSubmitOperator(task_id="submit", prompt="a")
+        land = download(images=submit.output)
+    assert set(pulled(land, Upstream(submit=[request("t0", version=1, mood="new")]))) == {"t0"}
+    with pytest.raises(TransientFailure, match="newer version"):
+        pulled(land, Upstream(submit=[{"version": 2, "image_task": "t0"}]))
+
+
 def test_a_prompt_of_any_length_is_bounded() -> None:
     assert len(json.dumps(pushed("x" * 100_000))) < 5_000
 
@@ -155,7 +165,7 @@ def test_what_was_bought_for_another_request_is_not_said_to_show_this_one() -> N
     context: Any = {"ti": ti}
     operator = NanoBananaSubmitOperator(task_id="submit", prompt="a")
     push_request(context, operator, "tsk_1", None, name="kite", meta={"a": 1})
-    assert ti.xcoms[REQUEST_KEY] == {"id": "tsk_1", "map_index": -1, "name": "kite", "meta": {"a": 1}}
+    assert ti.xcoms[REQUEST_KEY] == {"version": 1, "id": "tsk_1", "map_index": -1, "name": "kite", "meta": {"a": 1}}
 
 
 def test_a_store_that_takes_no_request_loses_no_image(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,6 +35,7 @@ from airflow_provider_nanobanana.durable.claims import (
     claimed_client_id,
     decide_claim,
     encode_book,
+    entry_of,
     parse_book,
     parse_claim,
     settle_seconds,
@@ -474,7 +475,6 @@ DAMAGED_BOOKS = {
     "cut": json.dumps(BOOK).encode()[:-1],
     "list": b"[]",
     "number": b"7",
-    "newer": json.dumps({**BOOK, "v": 2}).encode(),
     "no version": json.dumps({"entries": BOOK["entries"]}).encode(),
     "no entries": b'{"v":1}',
     "entries are a list": json.dumps({"v": 1, "entries": [[THEIRS.name, ["released"]]]}).encode(),
@@ -648,6 +648,46 @@ def test_c22_what_the_last_of_a_crowd_bought_is_used() -> None:
     assert decide(top, crowded=True, lookup=absent(top)).action is ClaimAction.HOLD
 
 
+NEWER = parse_claim(b'{"v": 2, "file": "kite"}', stem=STEM, digest=DIGEST, n=0)
+NEWER_BOOK = parse_book(b'{"v": 2, "pages": []}')
+
+
+@pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED, CLEARED_RETRY])
+def test_c24_under_a_newer_claim_nothing_is_bought_before_its_day_is_over_whoever_clears(attempt: TaskAttempt) -> None:
+    assert isinstance(NEWER, Damaged) and NEWER.is_newer
+    late = {"attempt": attempt, "age": DEAD_SECONDS, "looks": 9}
+    assert decide(NEWER, attempt=attempt).action is ClaimAction.HOLD
+    error = failure(decide(NEWER, **late, waited_out=True), errors.TransientFailure)
+    assert "newer version" in error.message and "Install" in error.message and error.charged == "unknown"
+    assert decide(NEWER, **{**late, "age": DEAD_SECONDS + 1}).action is ClaimAction.CREATE
+
+
+@pytest.mark.parametrize("policy", [POLICY, BLIND, CAREFUL])
+@pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED])
+def test_c24_a_newer_book_says_nothing_that_buys(attempt: TaskAttempt, policy: SubmissionPolicy) -> None:
+    """It may say that another account bought the image: what the service does not show is not "nobody bought it"."""
+    book = entry_of(NEWER_BOOK, THEIRS)
+    assert book is not None and book.outcome == "newer"
+    known = {"attempt": attempt, "policy": policy, "book": book, "lookup": absent(), **LATE}
+    assert decide(THEIRS, **known).action is ClaimAction.HOLD
+    assert "newer version" in failure(decide(THEIRS, **known, waited_out=True), errors.TransientFailure).message
+    assert decide(THEIRS, **{**known, "age": DEAD_SECONDS + 1}).action is ClaimAction.CREATE
+
+
+def test_c24_what_the_service_shows_is_used_whatever_a_newer_book_says() -> None:
+    shown = decide(THEIRS, book=entry_of(NEWER_BOOK, THEIRS), lookup=found())
+    assert shown.action is ClaimAction.SHARE
+
+
+def test_c24_a_claim_with_a_key_that_only_a_later_release_knows_is_a_claim() -> None:
+    stored = {
+        **THEIRS.model_dump(by_alias=True),
+        "mood": "new",
+        "by": {**OTHER.model_dump(by_alias=True), "zone": "eu"},
+    }
+    assert parse_claim(json.dumps(stored).encode(), stem=STEM, digest=DIGEST, n=0) == THEIRS
+
+
 def test_c22_the_last_number_is_not_overtaken() -> None:
     for top in (claim(n=999_999), Damaged(999_999, "x")):
         facts: dict[str, Any] = {"lookup": absent(top) if isinstance(top, Claim) else None, "attempt": CLEARED, **LATE}
@@ -779,6 +819,6 @@ def test_every_row_of_the_docs_has_a_test_here_or_where_it_says() -> None:
     doc = (Path(__file__).parents[3] / "docs" / "durability.md").read_text()
     rows = [int(number) for number in re.findall(r"^\| C(\d+) \|", doc, re.MULTILINE)]
     tests = {int(number) for number in re.findall(r"^def test_c(\d+)_", Path(__file__).read_text(), re.MULTILINE)}
-    assert rows == list(range(1, 24))
+    assert rows == list(range(1, 25))
     assert tests == set(rows) - {21, 23}
     assert "C21 is in `tests/unit/batch/test_state.py`, C23 in `tests/integration/batch/test_claims.py`" in doc

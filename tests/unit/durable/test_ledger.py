@@ -8,7 +8,7 @@ import random
 import string
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -288,7 +288,7 @@ def test_new_items_come_to_the_store_in_their_order() -> None:
 
 FOREIGN: list[Any] = [
     [], {"k": ["x"]}, {"k": 7}, {"k": {"status": "lost"}}, {"k": {"record": {"state": "intent"}}},
-    {"k": {"record": None}}, {"k": {"stored": {"name": "n"}}}, {"k": {"more": 1}}, {"k": {"lost": [{}]}},
+    {"k": {"record": None}}, {"k": {"stored": {"name": "n"}}}, {"k": {"lost": [{}]}},
 ]  # fmt: skip
 
 
@@ -301,6 +301,35 @@ FOREIGN: list[Any] = [
 )  # fmt: skip
 def test_what_cannot_be_understood_is_an_error(name: str, content: Any) -> None:
     refuse(name, encode(content))
+
+
+def test_what_only_a_later_release_knows_of_an_item_is_left_out() -> None:
+    """And what it says beside that counts: an image task that is forgotten is bought twice."""
+    store = InMemoryStateStore()
+    record_ = {**asdict(record(0, RecordState.SUBMITTED)), "state": "submitted", "priority": 1}
+    stored = {"name": "a.png", "sha256": None, "bytes": 1, "format": "png", "width": 1, "height": 1, "hue": 3}
+    entry = {
+        "record": record_, "stored": stored, "mood": [], "extras": [stored],
+        "error": {"code": "c", "message": "m", "charged": "no", "hint": "h"},
+        "sighting": {"claim": "c", "place": "p"}, "lost_races": [{"image_task_id": "t", "usd": 0.1, "by": "x"}],
+    }  # fmt: skip
+    store.texts[f"{NAME}_0"] = encode({"version": 1, "writer": "w", "entries": {"k": entry}, "shard": 7})
+    store.texts[NAME] = encode({"version": 1, "chunks": 1, "complete": True, "shards": 7})
+    ledger = Ledger.load(store)
+    read = ledger.get("k")
+    assert ledger.complete and read.record == record(0, RecordState.SUBMITTED)
+    assert read.stored is not None and read.stored.name == "a.png" and len(read.extras) == 1
+    assert read.error is not None and read.lost_race_usd == 0.1
+
+
+def test_a_newer_ledger_is_refused_with_what_to_do_and_left_as_it_is() -> None:
+    store = InMemoryStateStore()
+    filled(store, 1)
+    store.texts[NAME] = newer = encode({"version": 2, "pages": 1})
+    with pytest.raises(TransientFailure, match=r"newer version .*\(ledger, form 2; this one knows 1\)") as caught:
+        Ledger.load(store)
+    assert caught.value.charged == "unknown" and caught.value.retryable and "nothing was sent" in caught.value.message
+    assert store.texts[NAME] == newer
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}_1"])

@@ -211,7 +211,6 @@ RECORD_FORM = {**dataclasses.asdict(RECORD), "state": "intent"}
         {"version": 1, "writer": "w", "entries": {"submit": {}}},
         {"version": 1, "writer": "w", "entries": {"a": {"record": RECORD_FORM}, "b": {}}},
         {"version": 1, "writer": "w", "entries": {"submit": {"record": {**RECORD_FORM, "state": "?"}}}},
-        {"version": 1, "writer": "w", "entries": {"submit": {"record": {**RECORD_FORM, "extra": 1}}}},
         {"version": 1, "writer": "w", "entries": {"submit": {"record": {"state": "done"}}}},
     ],
 )  # fmt: skip
