@@ -655,7 +655,7 @@ NEWER_BOOK = parse_book(b'{"v": 2, "pages": []}')
 @pytest.mark.parametrize("attempt", [FIRST, RETRY, CLEARED, CLEARED_RETRY])
 def test_c24_under_a_newer_claim_nothing_is_bought_before_its_day_is_over_whoever_clears(attempt: TaskAttempt) -> None:
     assert isinstance(NEWER, Damaged) and NEWER.is_newer
-    late = {"attempt": attempt, "age": DEAD_SECONDS, "looks": 9}
+    late: dict[str, Any] = {"attempt": attempt, "age": DEAD_SECONDS, "looks": 9}
     assert decide(NEWER, attempt=attempt).action is ClaimAction.HOLD
     error = failure(decide(NEWER, **late, waited_out=True), errors.TransientFailure)
     assert "newer version" in error.message and "Install" in error.message and error.charged == "unknown"

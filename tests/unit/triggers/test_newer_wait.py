@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.stored_forms import WAIT
-from airflow_provider_nanobanana.triggers import newer_wait
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 
@@ -23,7 +22,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(newer_wait.asyncio, "sleep", sleep)
+    monkeypatch.setattr("airflow_provider_nanobanana.triggers.newer_wait.asyncio.sleep", sleep)
     return waits
 
 
@@ -46,7 +45,7 @@ def test_polling_of_a_newer_kind_wakes_the_worker_after_a_minute(
 
 
 def test_a_timer_of_a_newer_kind_brings_back_whose_it_is(slept: list[float]) -> None:
-    known = {"ticket": "dag/run/submit/-1/1", "deadline": 5.0}
+    known: dict[str, Any] = {"ticket": "dag/run/submit/-1/1", "deadline": 5.0}
     assert fire(NanoBananaTimerTrigger(version=NEWER, at={"epoch": 9}, **known)) == {"version": WAIT.version, **known}
     assert fire(NanoBananaTimerTrigger(version=NEWER)) == {"version": WAIT.version, "ticket": ""}
     assert slept == [60.0, 60.0]
