@@ -156,7 +156,7 @@ def _(lab: Lab) -> Run:
 @shows("result_missing")
 def _(lab: Lab) -> Run:
     lab.emulator.fault(on="status", kind="no_url")
-    return lab.wait([lab.submit().result])
+    return lab.wait([lab.submit().result], timeout=0.5)
 
 
 @shows("task_not_found")
@@ -225,7 +225,9 @@ def _(lab: Lab) -> Run:
 
 @shows("configuration_error")
 def _(lab: Lab) -> Run:
-    lab.patch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", json.dumps({"conn_type": "nanobanana", "host": "https://toapis.com"}))
+    lab.patch.setenv(
+        "AIRFLOW_CONN_NANOBANANA_DEFAULT", json.dumps({"conn_type": "nanobanana", "host": "https://toapis.com"})
+    )
     return lab.generate()
 
 
@@ -265,10 +267,7 @@ def _(lab: Lab) -> Run:
 
 @shows("connection_failed")
 def _(lab: Lab) -> Run:
-    lab.patch.setenv(
-        "AIRFLOW_CONN_NANOBANANA_DEFAULT",
-        json.dumps({"conn_type": "nanobanana", "host": "http://127.0.0.1:9", "password": "sk-x", "extra": {"timeout": 3}}),
-    )
+    lab.patch.setenv("AIRFLOW_CONN_NANOBANANA_DEFAULT", "nanobanana://:sk-nobody@127.0.0.1:9/?timeout=3")
     return lab.submit()
 
 
@@ -295,7 +294,7 @@ def _(lab: Lab) -> Run:
     bought = lab.submit().result
     lab.patch.setattr(client, "MAX_RESPONSE_BYTES", 100)
     lab.patch.setattr(client, "MAX_POLLED_BYTES", 100)
-    return lab.wait([bought])
+    return lab.wait([bought], timeout=0.5)
 
 
 @shows("submission_unknown")
@@ -351,7 +350,8 @@ def _(lab: Lab) -> Run:
     """A PNG of more chunks than any encoder writes."""
     png = picture("png", (8, 8))
     chunk = b"\0\0\0\0teXt" + zlib.crc32(b"teXt").to_bytes(4, "big")
-    lab.patch.setattr(ImageDownloader, "_write", lambda self, image, sink, **_: sink.write(png[:33] + 100_001 * chunk + png[33:]))
+    huge = png[:33] + 100_001 * chunk + png[33:]
+    lab.patch.setattr(ImageDownloader, "_write", lambda self, image, sink, **_: sink.write(huge))
     return lab.generate(ROWS[1:])
 
 
