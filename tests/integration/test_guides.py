@@ -101,13 +101,18 @@ def test_a_second_version_is_forgotten_with_its_folder(runs: Runs) -> None:
     assert [image["version"] for image in runs.next().result["images"]] == [1, 1]
 
 
-def test_a_suspect_picture_that_is_removed_from_quarantine_is_bought(runs: Runs) -> None:
+@pytest.mark.parametrize(("days", "bought"), [(0, 0), (2, 1)])
+def test_a_suspect_picture_that_is_removed_from_quarantine(
+    runs: Runs, service_clock: ServiceClock, days: int, bought: int
+) -> None:
+    """While its link lives the same picture comes again; then another is bought."""
+    service_clock.offset = -days * DAY
     runs.emulator.fault(on="result", kind="wrong_pixel_size", times=1)
     boat = [{"prompt": "a paper boat", "name": "BOAT-3"}]
     assert runs.next(boat, on_suspect="quarantine").error is not None
+    service_clock.offset = 0.0
     shutil.rmtree(runs.own("quarantine"))
-    runs.emulator.clear_faults()
-    assert runs.bought_by(requests=boat, on_suspect="quarantine") == 1
+    assert runs.bought_by(requests=boat, on_suspect="quarantine") == bought
 
 
 # --- moving-house.md, "What a change costs" ------------------------------------------------------------------------
