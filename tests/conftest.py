@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import json
@@ -9,11 +10,13 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.airflow_reach import reaches_airflow
+from tests.support.versions import STATE_STORE, gives
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nanobanana-tests-"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
@@ -22,10 +25,23 @@ os.environ.setdefault("AIRFLOW__USAGE_DATA_COLLECTION__ENABLED", "False")
 _numbers = itertools.count()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what can depend on the version of Airflow, where somebody asks for it."""
+    if "airflow" not in config.option.markexpr:
+        return
+    reached = {file: reaches_airflow(file) for file in {item.path for item in items}}
+    for item in items:
+        if reached[item.path]:
+            item.add_marker(pytest.mark.airflow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _retention_of_any_airflow() -> None:
     """Below Airflow 3.3 there is no state store, nor the word that the tests' stand-ins for one are given."""
-    if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3):
+    if gives(STATE_STORE):
+        return
+    with contextlib.suppress(ModuleNotFoundError):  # where a run is to do without (``tests.support.no_airflow``)
         import airflow.sdk
 
         vars(airflow.sdk).setdefault("NEVER_EXPIRE", None)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.standard.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_nanobanana.emulator import Emulator
 from airflow_provider_nanobanana.landing.file_names import image_key
@@ -31,6 +30,7 @@ from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.support.task_runner import TaskInstance, attempt, land
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.versions import REVIEWS, needs
 
 PACKAGE = Path(__file__).parents[2] / "airflow_provider_nanobanana"
 PROMISED: dict[str, Any] = json.loads((Path(__file__).parent / "public_surface.json").read_text())
@@ -172,7 +172,7 @@ def test_three_tasks_hand_on_the_same_shapes(emulator: Emulator, folder: Path) -
     assert shape(json.loads(manifest.read_text())) == PROMISED["download_manifest"]
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="Airflow asks nobody")
+@needs(REVIEWS)
 def test_a_review_hands_on_the_same_shape() -> None:
     ti = TaskInstance(task_id="review")
     context: Any = {"ti": ti, "task_instance": ti}

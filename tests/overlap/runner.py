@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.chaos import process_tree
 from tests.chaos.audit import complete_files
 from tests.overlap.parts import FIRST_KEY, NAMED, SECOND_KEY, Part
 from tests.overlap.report import Outcome, outcome_of
+from tests.support.versions import STATE_STORE, gives
 
 DAGS = Path(__file__).parent / "dags"
 #: Seconds of one HTTP call; half of what a connection has by default, so that a killed owner is given up sooner.
@@ -162,7 +162,7 @@ class Demonstration:
         self._bank = Bank(processes, folder / "emulator.log")
         self._stacks: list[AirflowStack] = []
         self._open = ExitStack()
-        self._has_state_store = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3)
+        self._has_state_store = gives(STATE_STORE)
 
     def __enter__(self) -> Demonstration:
         return self

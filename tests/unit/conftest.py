@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from airflow.sdk import DAG
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
 
 settings.register_profile("unit", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unit")
@@ -21,6 +25,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def declared_dags(monkeypatch: pytest.MonkeyPatch) -> list[DAG]:
     """The DAGs that the test declares."""
+    from airflow.sdk import DAG
+
     dags: list[DAG] = []
     enter = DAG.__enter__
 

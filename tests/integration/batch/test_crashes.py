@@ -20,6 +20,7 @@ from tests.integration.batch.harness import GenerateTask
 PROMPTS = ["one", "two", "three", "one", "four"]
 #: Seconds until a client id resolves, and that a POST whose sender died takes to be accepted.
 BANKS = [(0, 0), (30, HTTP_TIMEOUT)]
+pytestmark = pytest.mark.campaign
 
 
 def check(batch: GenerateTask, run: Any, crash: object) -> None:

@@ -18,6 +18,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 
 REPO = Path(__file__).parents[3]
 REQUESTS, KILLS = 60, 5
+pytestmark = pytest.mark.campaign
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk import Asset, AssetAlias
-from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from airflow_provider_nanobanana import unexpected_errors
 from airflow_provider_nanobanana.emulator import responses, routes_api

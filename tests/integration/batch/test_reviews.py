@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.providers.standard.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
@@ -16,9 +15,10 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaReviewOpe
 from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
 from tests.support.task_runner import TaskInstance
+from tests.support.versions import REVIEWS, gives, reason
 
-if not AIRFLOW_V_3_1_PLUS:
-    pytest.skip("Airflow asks nobody", allow_module_level=True)
+if not gives(REVIEWS):
+    pytest.skip(reason(REVIEWS), allow_module_level=True)
 
 from airflow.providers.standard.operators import hitl
 

@@ -19,6 +19,7 @@ from tests.integration.submission.crash_points import HTTP_TIMEOUT, CrashHarness
 
 #: Seconds until a client id resolves, and seconds that a POST whose sender died takes to be accepted.
 BANKS = [(0, 0), (1, 0), (15, 0), (30, 0), (0, HTTP_TIMEOUT), (30, HTTP_TIMEOUT)]
+pytestmark = pytest.mark.campaign
 
 
 class NaiveSubmitOperator(BaseOperator):

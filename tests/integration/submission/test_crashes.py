@@ -14,6 +14,8 @@ from tests.integration.submission.harness import SubmitTask
 from tests.support.task_runner import TaskInstance, attempt
 from tests.support.text import flat
 
+pytestmark = pytest.mark.campaign
+
 
 def test_r01_before_the_post(task: SubmitTask) -> None:
     start = task.harness.clock.now

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, TaskDeferred
-from airflow.providers.standard.version_compat import AIRFLOW_V_3_1_PLUS
 from airflow.sdk import DAG
 
 from airflow_provider_nanobanana.batch import rejections
@@ -24,9 +23,10 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaReviewOpe
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, StorageFailed
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.support.task_runner import TaskInstance
+from tests.support.versions import REVIEWS, gives, reason
 
-if not AIRFLOW_V_3_1_PLUS:
-    pytest.skip("Airflow asks nobody", allow_module_level=True)
+if not gives(REVIEWS):
+    pytest.skip(reason(REVIEWS), allow_module_level=True)
 
 from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators import hitl

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,16 @@ from fastapi.testclient import TestClient
 
 from tests.support.airflow_database import airflow_database
 from tests.support.gallery_site import Batch, environment, gallery_roots
+from tests.support.versions import PAGES, gives, reason
 
-if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 1):
-    # There is nothing of it below Airflow 3.1.1.
-    collect_ignore_glob = ["test_*.py"]
+if not gives(PAGES):
+    # Not even what they import is there.
+    class Skipped(pytest.Module):
+        def collect(self) -> Iterator[pytest.Item]:
+            pytest.skip(reason(PAGES), allow_module_level=True)
+
+    def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+        return Skipped.from_parent(parent, path=module_path)
 
 
 _numbers = itertools.count()

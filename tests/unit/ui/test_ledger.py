@@ -22,6 +22,7 @@ from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from tests.support.airflow_database import add_run, add_task
 from tests.support.claims import claim, write_claim
 from tests.support.gallery_site import gallery_roots
+from tests.support.versions import STATE_STORE, needs
 
 NOW = 1_795_700_000.0
 REQUESTS = ["a kite", {"prompt": "a hat", "name": "hat"}, "a mug", "a cup"]
@@ -72,7 +73,7 @@ def read(run_id: str, task_id: str = "pictures", *, whole: bool = False) -> dict
         return (whole_ledger if whole else ledger_json)(session, "shop", run_id, task_id, -1, now=NOW)
 
 
-@pytest.fixture(params=["state store", "xcoms"])
+@pytest.fixture(params=[pytest.param("state store", marks=needs(STATE_STORE)), "xcoms"])
 def task(
     request: pytest.FixtureRequest, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, list[Any]]:
@@ -84,7 +85,6 @@ def task(
     xcoms = {"nanobanana_gallery": pointer, **({} if has_store else texts)}
     add_task("shop", run_id, "pictures", state="up_for_retry", xcoms=xcoms)
     if has_store:
-        pytest.importorskip("airflow.state")
         keep(run_id, "pictures", texts)
     else:
         monkeypatch.setitem(sys.modules, "airflow.state", None)
@@ -158,8 +158,8 @@ def test_what_may_not_be_read_is_not_and_is_said(task: tuple[str, list[Any]]) ->
     assert any("leaves out the files and claims" in line for line in ledger["skipped"])
 
 
+@needs(STATE_STORE)
 def test_a_submit_is_a_ledger_of_one(run_id: str) -> None:
-    pytest.importorskip("airflow.state")
     store = InMemoryStateStore()
     made = SubmissionRecord(RecordState.DONE, "f" * 64, 0, 0, "nb-1", "tsk_9", NOW - 60, max_tries=0, try_number=1)
     SingleRecordStore(store).write(made)
@@ -189,9 +189,9 @@ def test_nothing_on_record_is_said_so(run_id: str) -> None:
     assert read(run_id, "no such task")["summary"] == ["There is no such task instance."]
 
 
+@needs(STATE_STORE)
 @pytest.mark.parametrize("stored", [{"a": 1}, "no base64", ""])
 def test_records_that_cannot_be_understood_are_no_blank_ledger(run_id: str, stored: Any) -> None:
-    pytest.importorskip("airflow.state")
     add_run("shop", run_id)
     add_task("shop", run_id, "pictures")
     keep(run_id, "pictures", {"nanobanana_ledger": stored})

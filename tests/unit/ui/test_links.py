@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES, REVIEW_NAME, GalleryLink
+from tests.support.versions import STORED_LINKS, needs
 
 
 def link(operator: str, map_index: int = -1) -> str:
@@ -38,6 +39,7 @@ def test_all_operators_of_ours_have_it() -> None:
     assert {*OPERATOR_NAMES, REVIEW_NAME} <= shown
 
 
+@needs(STORED_LINKS)
 @pytest.mark.parametrize("mapped", [False, True])
 def test_airflow_offers_it_of_what_it_has_stored(mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow import plugins_manager
@@ -47,8 +49,6 @@ def test_airflow_offers_it_of_what_it_has_stored(mapped: bool, monkeypatch: pyte
     from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 
     form: Any = vars(stored_form).get("DagSerialization") or vars(stored_form)["SerializedDAG"]
-    if not hasattr(plugins_manager, "get_operator_extra_links"):
-        pytest.skip("links of plugins are found otherwise here: a real Airflow shows them (tests/browser)")
     monkeypatch.setattr(plugins_manager, "get_operator_extra_links", lambda: [GalleryLink()])
     with DAG("shop") as dag:
         if mapped:

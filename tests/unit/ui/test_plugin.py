@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -70,7 +71,7 @@ def test_addresses_and_names() -> None:
 
 def test_this_airflow_takes_all_of_it() -> None:
     """It leaves out a plugin whole, with a word in a log, where it does not know one destination."""
-    models = pytest.importorskip("airflow.api_fastapi.core_api.datamodels.plugins")
+    models = importlib.import_module("airflow.api_fastapi.core_api.datamodels.plugins")
     for app in GalleryPlugin.react_apps:
         models.ReactAppResponse.model_validate(app)
     (mounted,) = GalleryPlugin.fastapi_apps
@@ -119,6 +120,7 @@ print(json.dumps([name for name in new if name.startswith({HEAVY!r})]))
 
 def test_the_switch_and_the_base_path_are_read_from_the_configuration() -> None:
     code = """
+import importlib
 import json
 from airflow_provider_nanobanana.ui.plugin import GalleryPlugin
 print(json.dumps([app["icon"] for app in GalleryPlugin.react_apps]))
