@@ -2,7 +2,10 @@
 
 ``package-name`` equals the name of the distribution, otherwise discovery fails for the whole installation. The form of
 the connection is described here in the format of Airflow 3.2 and newer (``conn-fields``, ``ui-field-behaviour``);
-older versions ignore it.
+older versions ask the hook, which answers from here.
+
+One description for every Airflow: their schemas let unknown keys be, and no key means something else in an older one.
+``how-to-guide``, ``external-services`` and ``retry-policies`` are read by Airflow's registry, not by Airflow itself.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from typing import Any, Final
 
 _PACKAGE = "airflow_provider_nanobanana"
 _INTEGRATION = "Nano Banana (ToAPIs)"
+#: ``Documentation`` of ``[project.urls]``.
+_SITE = "https://airflow-provider-nanobanana.github.io/airflow-provider-nanobanana/"
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -26,6 +31,8 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.toapis.com",
+                "how-to-guide": ["/docs/quickstart.md", "/docs/generate.md", "/docs/three-tasks.md", "/docs/review.md"],
+                "logo": f"{_SITE}logo.svg",
                 "tags": ["service", "ai", "image-generation"],
             }
         ],
@@ -33,6 +40,8 @@ def get_provider_info() -> dict[str, Any]:
         "operators": _modules("operators.nanobanana"),
         "sensors": _modules("sensors.nanobanana"),
         "triggers": _modules("triggers.nanobanana", "triggers.timer"),
+        "retry-policies": _modules("retry_policy"),
+        "extra-links": [f"{_PACKAGE}.ui.links.GalleryLink"],
         "task-decorators": [
             {"name": "nanobanana", "class-name": f"{_PACKAGE}.decorators.nanobanana.nanobanana_task"},
         ],
@@ -43,6 +52,7 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "nanobanana",
                 "hook-class-name": f"{_PACKAGE}.hooks.nanobanana.NanoBananaHook",
                 "hook-name": _INTEGRATION,
+                "external-services": ["ToAPIs"],
                 "ui-field-behaviour": {
                     "hidden-fields": ["schema", "login", "port"],
                     "relabeling": {"host": "Base URL", "password": "API key"},

@@ -70,6 +70,31 @@ class NanoBananaHook(BaseHook):
         behaviour = connection["ui-field-behaviour"]
         return {key.replace("-", "_"): value for key, value in behaviour.items()}
 
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the fields of the connection's form for Airflow before 3.2; newer ones read the provider info.
+
+        ``prices`` and ``models`` are objects, for which those forms have no field: they stay in the JSON of ``extra``.
+
+        :raises ImportError: There is no WTForms; Airflow then shows these fields as the JSON of ``extra``.
+        """
+        from wtforms import BooleanField, StringField
+
+        from airflow_provider_nanobanana.get_provider_info import get_provider_info
+
+        (connection,) = get_provider_info()["connection-types"]
+        widgets = {}
+        for name, field in connection["conn-fields"].items():
+            types = field["schema"]["type"]
+            if "object" in types:
+                continue
+            is_switch = "boolean" in types
+            # An empty text is a field that is not set. A switch has no such state: its default is what it shows.
+            more = {"default": field["schema"]["default"]} if is_switch else {}
+            kind = BooleanField if is_switch else StringField
+            widgets[name] = kind(field["label"], description=field["description"], **more)
+        return widgets
+
     @property
     def settings(self) -> ToApisSettings:
         """What the connection holds, read once per hook.
