@@ -370,9 +370,14 @@ def _(lab: Lab) -> Run:
 
 @shows("killed")
 def _(lab: Lab) -> Run:
-    """Airflow sends SIGTERM while the second image is about to be bought."""
-    operator = lab.operator()
-    lab.patch.setattr(ImageDownloader, "land", lambda *_, **__: operator.on_kill())
+    """Airflow sends SIGTERM while the image is being stored."""
+    operator = lab.operator(ROWS[1:])
+
+    def ended(*_: Any, **__: Any) -> Any:
+        operator.on_kill()
+        raise errors.StorageFailed("it was about to be stored")
+
+    lab.patch.setattr(ImageDownloader, "land", ended)
     return lab.run(operator)
 
 
