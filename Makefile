@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv constraints test test-fast test-browser lint format types wheel docs demo stack screenshots overlap chaos bench emulator clean
+.PHONY: help venv constraints test test-fast test-browser lint format types wheel docs demo stack screenshots overlap shapes chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,11 @@ screenshots: $(STAMP) ## Take each view of the gallery, light, dark and narrow, 
 overlap: $(STAMP) ## Let real runs ask for the same pictures at one place, in one Airflow and two (AIRFLOW=3.1.8, OVERLAP="mapped")
 	@exec $(BIN)/python -m tests.overlap $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(OVERLAP)
 
+shapes: $(STAMP) ## Buy in each way to deploy Airflow, half an hour; some need root, PostgreSQL, Redis (SHAPES="celery fab": some)
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,fab,chaos]'
+	@mkdir -p .shapes  # not below /tmp, which some of them replace
+	$(PYTEST) $(PYTEST_ARGS) --basetemp=.shapes/run -rs $(if $(SHAPES),$(SHAPES:%=tests/shapes/test_%.py),tests/shapes)
+
 chaos: $(STAMP) ## Kill Airflow's processes for an hour; as root installs PostgreSQL and Redis (CHAOS="local --seed 2": one of it)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'
 	@exec $(BIN)/python -m tests.chaos $(CHAOS)
@@ -91,5 +96,5 @@ emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
-	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .shapes .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

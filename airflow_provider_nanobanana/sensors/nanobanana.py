@@ -333,6 +333,11 @@ def _read_id(entry: Any) -> str:
             f"image_task_ids holds the text {text!r:.80}, which looks like a rendered list. Pass the task's .output, "
             "or set render_template_as_native_obj=True on the DAG."
         )
+    if is_object_address(text):
+        raise InvalidRequest(
+            "image_task_ids holds the address of an object, which is no image task id: an XCom whose object is gone from "
+            "the XCom backend's store comes as its address. Clear the task before this one: it buys nothing again."
+        )
     return text
 
 
@@ -356,8 +361,8 @@ def _triggerer_refused(conn_id: str, image_task_ids: Sequence[str]) -> ToApisErr
 def _trigger_crashed(crash: Exception, conn_id: str, image_task_ids: Sequence[str]) -> ToApisError:
     """Return the error of a trigger that ended without an event."""
     return TransientFailure(
-        f"The trigger failed ({crash}; the log above says why: does the triggerer see the connection {conn_id!r}?). "
-        f"A retry waits on for free. {_paid(image_task_ids)}",
+        f"The trigger failed ({crash}; the log above says why: does the triggerer see the connection {conn_id!r}? One "
+        f"that belongs to a team it does not). A retry waits on for free. {_paid(image_task_ids)}",
         charged="yes",
     )
 

@@ -116,6 +116,17 @@ class ImageRequest(BaseModel):
             raise ValueError("is blank; describe the picture in at least one word")
         return prompt
 
+    @field_validator("prompt")
+    @classmethod
+    def _no_address(cls, prompt: str) -> str:
+        # Not repeated: it may hold credentials.
+        if is_object_address(prompt):
+            raise ValueError(
+                "is the address of a file or an object, and describes no picture; an XCom whose object is gone from the "
+                "XCom backend's store comes as its address"
+            )
+        return prompt
+
     @field_validator("reference_images", mode="before")
     @classmethod
     def _list_of_texts(cls, references: Any) -> Any:

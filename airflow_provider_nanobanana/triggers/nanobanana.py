@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -28,6 +28,12 @@ log = LineLogger(__name__)
 _MOST_LISTED, _MOST_LISTED_BYTES = 40, 2000
 #: Different statuses counted; what is rarer is left out.
 _MOST_COUNTED = 20
+#: What to do where a triggerer does not see a connection that workers do.
+NOT_SEEN: Final = (
+    "Triggers read connections from Airflow's database, a secrets backend, or the triggerer's own environment. A "
+    "connection that belongs to a team (Airflow 3.2 and later) is seen by no trigger: use one without a team, or wait "
+    "in the worker (deferrable=False)."
+)
 #: Set when this process has imported what a wait needs.
 _preloaded = threading.Event()
 
@@ -156,10 +162,18 @@ class NanoBananaTrigger(BaseTrigger):
 
 
 async def read_settings(nanobanana_conn_id: str) -> ToApisSettings:
-    """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor."""
+    """Read a connection without blocking the event loop; 42 to 85 ms of the triggerer's supervisor.
+
+    :raises AirflowNotFoundException: The triggerer does not see it, though a worker did.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
     # To its end, also when the trigger is cancelled: Airflow 3.0 would take the answer that nobody awaits for that to
     # its next question ("Response read out of order!"), which ends the triggerer.
-    return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
+    try:
+        return await asyncio.shield(NanoBananaHook(nanobanana_conn_id).asettings())
+    except AirflowNotFoundException as missing:
+        raise AirflowNotFoundException(f"{missing}, for the triggerer. {NOT_SEEN}") from None
 
 
 def _first_that_fit(statuses: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.ui.confinement import NotReadable
 from airflow_provider_nanobanana.ui.gallery import UNREADABLE, without_uris
 from airflow_provider_nanobanana.ui.manifests import find_place, gallery_of, gallery_roots, storage_of
+from airflow_provider_nanobanana.ui.referenced_values import state_value, xcom_values
 from airflow_provider_nanobanana.ui.task_records import TaskRecord, read_tasks
 
 if TYPE_CHECKING:
@@ -183,9 +184,10 @@ class _Reader:
                 XComModel.map_index == instance.map_index,
                 XComModel.key.startswith(_PREFIX),
             )
-        )
-        values = {row.key: XComModel.deserialize_value(row) for row in rows}
-        return InMemoryStateStore({key: value for key, value in values.items() if isinstance(value, str)})
+        ).all()
+        values = xcom_values([(row.dag_id, XComModel.deserialize_value(row)) for row in rows])
+        found = zip((row.key for row in rows), values, strict=True)
+        return InMemoryStateStore({key: value for key, value in found if isinstance(value, str)})
 
     def _storage(self, record: TaskRecord | None) -> tuple[Storage | None, list[str]]:
         """Return the destination of a task instance, where it may be read; otherwise why not."""
@@ -241,16 +243,20 @@ class _StateStoreReader:
     def read(self, name: str) -> str | None:
         """Return the text.
 
-        :raises TransientFailure: It is no text: a worker's own backend keeps it elsewhere, or it was edited by hand.
+        :raises TransientFailure: It cannot be read, or is no text: a worker's own backend keeps it elsewhere, or it was
+            edited by hand.
         """
         stored = self._backend.get(self._scope, name, session=self._session)
         if stored is None:
             return None
         try:
-            value = json.loads(stored)
+            value = state_value(json.loads(stored), self._scope.dag_id)
         except (ValueError, RecursionError) as error:
             raise unreadable(name, error) from error
-        if not isinstance(value, str):
+        except ToApisError as failure:
+            log.warning("The workers' state store cannot be read in the api-server: %s", failure.message)
+            raise unreadable(name, "it lies in an object store that cannot be read here") from failure
+        if value is not None and not isinstance(value, str):
             raise unreadable(
                 name, f"it is {type(value).__name__}, no text; a backend of the workers may keep it elsewhere"
             )

@@ -22,6 +22,7 @@ from sqlalchemy import or_, select
 
 from airflow_provider_nanobanana.stored_forms import GALLERY_POINTER
 from airflow_provider_nanobanana.ui.links import OPERATOR_NAMES
+from airflow_provider_nanobanana.ui.referenced_values import xcom_values
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -79,7 +80,7 @@ def read_tasks(
     pushed: Any = XComModel.get_many(
         run_id=run_id, key=POINTER_KEY, dag_ids=dag_id, task_ids=task_id, map_indexes=map_index
     )
-    pointers = {(row.task_id, row.map_index): _manifest(row.value) for row in session.scalars(pushed)}
+    pointers = {names[2:]: manifest for names, manifest in _manifests(session, pushed).items()}
     wanted = _with_rendered_fields().where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
     if task_id is not None:
         wanted = wanted.where(TaskInstance.task_id == task_id)
@@ -101,10 +102,7 @@ def read_tasks(
 def tasks_since(since: datetime) -> Iterator[TaskRecord]:
     """Yield the task instances of all DAGs that said since a moment where their manifest is; three queries in all."""
     with create_session(scoped=False) as session:
-        pushed = {
-            (row.dag_id, row.run_id, row.task_id, row.map_index): _manifest(row.value)
-            for row in session.scalars(_pushed_since(since))
-        }
+        pushed = _manifests(session, _pushed_since(since))
         dags, tasks = ({names[part] for names in pushed} for part in (0, 2))
         wanted = _with_rendered_fields().where(TaskInstance.dag_id.in_(dags), TaskInstance.task_id.in_(tasks))
         recent = or_(TaskInstance.end_date.is_(None), TaskInstance.end_date >= since)
@@ -145,6 +143,16 @@ def _record(row: Any, pointers: dict[tuple[str, int], str | None]) -> TaskRecord
         manifest=pointers.get((row.task_id, row.map_index)),
         destination=destination if isinstance(destination, str) else None,
     )
+
+
+def _manifests(session: Session, pushed: Any) -> dict[tuple[str, str, str, int], str | None]:
+    """Return the URIs that pointers hold, by DAG, run, task and map index."""
+    rows = session.scalars(pushed).all()
+    values = xcom_values([(row.dag_id, row.value) for row in rows])
+    return {
+        (row.dag_id, row.run_id, row.task_id, row.map_index): _manifest(value)
+        for row, value in zip(rows, values, strict=True)
+    }
 
 
 def _manifest(value: Any) -> str | None:

@@ -38,6 +38,7 @@ class AirflowStack:
     :param dag_folders: Each becomes a DAG bundle.
     :param env: Added to the environment of every process, for example ``AIRFLOW_CONN_NANOBANANA_DEFAULT``.
     :param users: Further users by name with their role, ``viewer``, ``user`` or ``op``; the password is one for all.
+    :param path: Path below which all of it is served, for example ``/airflow``.
     :param say: Called with one line of progress at a time.
     """
 
@@ -48,6 +49,7 @@ class AirflowStack:
         *,
         env: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
+        path: str = "",
         say: Say = lambda line: None,
         processes: Processes | None = None,
     ) -> None:
@@ -55,10 +57,9 @@ class AirflowStack:
         self.home.mkdir(parents=True, exist_ok=True)
         self.password = secrets.token_urlsafe(9)
         ports = Ports(*free_ports(3))
-        self.url = f"http://127.0.0.1:{ports.api}"
-        self.env = airflow_environment(
-            self.home, [folder.resolve() for folder in dag_folders], ports, self.password, env or {}, users=users
-        )
+        self.url = f"http://127.0.0.1:{ports.api}{path}"
+        folders = [folder.resolve() for folder in dag_folders]
+        self.env = airflow_environment(self.home, folders, ports, self.password, env or {}, users=users, path=path)
         self.processes = processes or Processes()
         self.api = AirflowApi(self.url, USER, self.password)
         self._say = say
@@ -195,6 +196,7 @@ def airflow_environment(
     extra: Mapping[str, str],
     *,
     users: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> dict[str, str]:
     """Give the environment of every process of a stack.
 
@@ -204,12 +206,13 @@ def airflow_environment(
     :param dag_folders: Each becomes a bundle of its own.
     :param extra: Added last, for example ``AIRFLOW_CONN_NANOBANANA_DEFAULT``.
     :param users: Further users by name with their role.
+    :param path: Path below which the api-server is served.
     """
     roles = {USER: "admin", **(users or {})}
     passwords = home / "passwords.json"
     passwords.write_text(json.dumps(dict.fromkeys(roles, password)))
     passwords.chmod(0o600)
-    url = f"http://127.0.0.1:{ports.api}"
+    url = f"http://127.0.0.1:{ports.api}{path}"
     options = {
         "API__BASE_URL": url,
         "API__EXPOSE_CONFIG": "False",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +37,17 @@ class Installation:
 
     :param folder: Becomes AIRFLOW_HOME and holds every log.
     :param env: Added to the environment of every process.
+    :param dags: Folders of DAGs.
     """
 
     def __init__(
-        self, folder: Path, spec: InstallationSpec, processes: Processes, env: Mapping[str, str], say: Say
+        self,
+        folder: Path,
+        spec: InstallationSpec,
+        processes: Processes,
+        env: Mapping[str, str],
+        say: Say,
+        dags: Sequence[Path] = (DAGS,),
     ) -> None:
         self.spec = spec
         self.folder = folder
@@ -49,7 +56,7 @@ class Installation:
         self._say = say
         self.postgres = self._make_postgres() if spec.postgres else None
         self._redis = self._make_redis() if spec.celery_workers else None
-        self.stack = AirflowStack(folder, [DAGS], env={**self._settings(), **env}, say=say, processes=processes)
+        self.stack = AirflowStack(folder, dags, env={**self._settings(), **env}, say=say, processes=processes)
         self.triggerers = ("triggerer", *(f"triggerer-{number}" for number in range(2, spec.triggerers + 1)))
         self.celery_workers = tuple(f"worker-{number}" for number in range(1, spec.celery_workers + 1))
 
@@ -63,7 +70,7 @@ class Installation:
             for name in self.triggerers[1:]:
                 self.processes.start(self._triggerer(name))
             for name in self.celery_workers:
-                self.processes.start(self._worker(name))
+                self.processes.start(self.worker(name))
         except BaseException:
             self._folders.close()
             raise
@@ -114,6 +121,7 @@ class Installation:
         env = {**self.stack.env, **environment(LOGGING__TRIGGER_LOG_SERVER_PORT=str(port))}
         return Command(name, ("-m", "airflow", "triggerer", "--skip-serve-logs"), env, self.stack.log(name))
 
-    def _worker(self, name: str) -> Command:
+    def worker(self, name: str) -> Command:
+        """Give what starts a Celery worker; a subclass may put one into surroundings of its own."""
         options = ("--skip-serve-logs", "--celery-hostname", f"{name}@%h", "--without-mingle", "--without-gossip")
         return Command(name, ("-m", "airflow", "celery", "worker", *options), self.stack.env, self.stack.log(name))
