@@ -25,6 +25,7 @@ from airflow_provider_nanobanana.stored_forms import readable_event
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.toapis.storage_uris import is_object_address
 from airflow_provider_nanobanana.toapis.text_lines import fold
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK, StoppableOperator, take_each
@@ -335,8 +336,8 @@ def _read_id(entry: Any) -> str:
         )
     if is_object_address(text):
         raise InvalidRequest(
-            "image_task_ids holds the address of an object, which is no image task id: an XCom whose object is gone from "
-            "the XCom backend's store comes as its address. Clear the task before this one: it buys nothing again."
+            "image_task_ids holds the address of an object, which is no image task id: an XCom whose object is gone "
+            "from the XCom backend's store comes as its address. Clear the task before this one: it buys nothing again."
         )
     return text
 

@@ -40,6 +40,7 @@ from airflow_provider_nanobanana.toapis.request_values import (
     values_in,
 )
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus, says_expired
+from airflow_provider_nanobanana.toapis.storage_uris import is_object_address
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 #: Far beyond any documented body.
@@ -122,8 +123,8 @@ class ImageRequest(BaseModel):
         # Not repeated: it may hold credentials.
         if is_object_address(prompt):
             raise ValueError(
-                "is the address of a file or an object, and describes no picture; an XCom whose object is gone from the "
-                "XCom backend's store comes as its address"
+                "is the address of a file or an object, and describes no picture; an XCom whose object is gone from "
+                "the XCom backend's store comes as its address"
             )
         return prompt
 

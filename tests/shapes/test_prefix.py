@@ -50,5 +50,5 @@ def test_below_a_path_everything_is_bought_once_and_seen(tmp_path: Path, emulato
         assert refused.status_code == 401
         assert 'href="/airflow/api/v2/auth/login?next=%2Fairflow%2Fnanobanana%2Fview' in refused.text
         assert nobody.get("nanobanana/api/spend").status_code == 401
-    stack.api.answer(REVIEW, review.run_id, "review", "Approve")
+    stack.api.answer(REVIEW, review.run_id, "review", "Approve all")
     buying.clear(runs, emulator, place)

@@ -123,6 +123,17 @@ def test_a_look_up_is_ended_also_when_nobody_waits_for_it_any_more(monkeypatch: 
     assert ended == ["nb"]
 
 
+def test_a_triggerer_that_does_not_see_the_connection_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for each connection of a team, and for one that only workers have in their environment."""
+
+    async def asettings(hook: NanoBananaHook) -> ToApisSettings:
+        raise AirflowNotFoundException("The conn_id `nb` isn't defined")
+
+    monkeypatch.setattr(NanoBananaHook, "asettings", asettings)
+    with pytest.raises(AirflowNotFoundException, match=r"`nb` isn't defined, for the triggerer.*deferrable=False"):
+        run(read_settings("nb"))
+
+
 def test_such_a_key_is_airflows_error_from_the_start() -> None:
     async def read(nanobanana_conn_id: str) -> ToApisSettings:
         return settings("sk-ключ")

@@ -53,6 +53,11 @@ def test_ids_in_order_each_once(value: Any, ids: list[str]) -> None:
     assert read_ids(value) == ids
 
 
+def test_the_address_that_a_lost_xcom_leaves_is_no_id() -> None:
+    with pytest.raises(InvalidRequest, match="an XCom whose object is gone"):
+        read_ids("s3://store@bucket/xcom/shop/run/submit/0c9d")
+
+
 @pytest.mark.parametrize("value", [3, 3.5, True, object(), b"tsk_1", {"id": "tsk_1"}])
 def test_what_is_no_list_of_ids_is_refused(value: Any) -> None:
     with pytest.raises(InvalidRequest, match="one id or a list of ids"):

@@ -40,6 +40,13 @@ def test_a_blank_prompt_is_refused(prompt: str) -> None:
     assert "prompt is blank" in refusal(prompt=prompt)
 
 
+def test_the_address_that_a_lost_xcom_leaves_is_no_prompt() -> None:
+    """XComObjectStorageBackend gives it in place of a value whose object is gone: a picture of it would be bought."""
+    said = refusal(prompt="s3://key:secret@bucket/xcom/shop/run/task/0c9d")
+    assert "prompt is the address" in said
+    assert "secret" not in said
+
+
 @pytest.mark.parametrize("prompt", ["x", "  x  ", "风筝", "🪁", "x" * 100_000])
 def test_any_other_prompt_goes_out_verbatim(prompt: str) -> None:
     assert ImageRequest.parse({"prompt": prompt}).prompt == prompt
