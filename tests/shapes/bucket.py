@@ -10,6 +10,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+
 from tests.support.moto_store import conditional_writes
 
 NAME = "shapes"
@@ -77,6 +79,8 @@ def running_bucket() -> Iterator[Bucket]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    # moto's stores are this process's: another test's pictures would be in place already.
+    httpx.post(f"http://{host}:{port}/moto-api/reset", trust_env=False).raise_for_status()
     try:
         with conditional_writes():
             yield Bucket(f"http://{host}:{port}")
