@@ -54,9 +54,11 @@ class Started(contextlib.ExitStack):
         :param path: Path below which it is served.
         """
         connection = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json()}
-        return AirflowStack(
+        stack = AirflowStack(
             home, dags, env={**connection, **(env or {})}, users=users, path=path, processes=self.processes
         )
+        self.callback(stack.api.close)
+        return stack
 
     def tails(self) -> list[tuple[str, str]]:
         """Return the end of each process's log, with its name."""
