@@ -19,10 +19,11 @@ pytestmark = pytest.mark.timeout(300)
 def test_a_prompt_that_looks_like_python_is_one_prompt(
     dag_tester: DagTester, emulator: Emulator, tmp_path: Path
 ) -> None:
-    conf = {"texts": [TEXTS[0], *TEXTS], "few": ["native listed [[slow=1]]"], "destination": tmp_path.as_uri()}
-    tested = dag_tester(FILE, "shapes_native", **conf)
+    texts = [TEXTS[0], *TEXTS]
+    few = ["native listed [[slow=1]]"]
+    tested = dag_tester(FILE, "shapes_native", texts=texts, few=few, destination=tmp_path.as_uri())
     assert tested.state == "success", tested.output[-3000:]
     sold = [task["prompt"] for task in emulator.ledger()["image_tasks"] if "native" in task["prompt"]]
     # Twice by the mapped task: the same file, bought once; and what the submit adds to it.
-    assert sorted(sold) == sorted([TEXTS[0], *TEXTS[1:], f"{TEXTS[0]} 7", *conf["few"]])
+    assert sorted(sold) == sorted([TEXTS[0], *TEXTS[1:], f"{TEXTS[0]} 7", *few])
     assert len(list(tmp_path.rglob("*.png"))) == 5

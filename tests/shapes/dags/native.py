@@ -46,12 +46,12 @@ with DAG(
         task_id="submit", prompt="{{ params.texts[1] }} {{ params.number }}", name="{{ params.number }}"
     )
     wait = NanoBananaSensor(task_id="wait", image_task_ids="{{ ti.xcom_pull(task_ids='submit') }}")
-    NanoBananaDownloadOperator(
+    download = NanoBananaDownloadOperator(
         task_id="download",
         images="{{ ti.xcom_pull(task_ids='wait') }}",
         destination="{{ params.destination }}/three",
     )
-    submit >> wait
-    wait >> NanoBananaGenerateOperator(
+    single = NanoBananaGenerateOperator(
         task_id="single", prompt="{{ params.texts[-1] }}", destination="{{ params.destination }}/single"
     )
+    submit >> wait >> [download, single]
