@@ -451,6 +451,28 @@ def test_generate_from_store_to_store_and_a_next_run_that_pays_for_one_change(
     assert [image["reused"] for image in second.result["images"]] == [True, True, False]
 
 
+def test_in_a_bucket_with_versions_a_picture_that_was_deleted_is_gone(bucket: Bucket, emulator: Emulator) -> None:
+    """docs/guides/bucket-expiry.md: it hides behind a delete marker; without the marker it is there again."""
+    versions = "versions"
+    bucket.client.create_bucket(Bucket=versions)
+    bucket.client.put_bucket_versioning(Bucket=versions, VersioningConfiguration={"Status": "Enabled"})
+    asked = {"prompt": "a kite", "destination": f"s3://store@{versions}/x", "poke_interval": 0.05}
+
+    def run(number: int) -> Run:
+        ti = TaskInstance(run_id=f"run {number}", store=MemoryTaskStateStore())
+        return attempt(NanoBananaGenerateOperator(task_id="generate", **asked), ti)
+
+    (image,) = run(1).result["images"]
+    key = f"x/{image['uri'].rpartition('/')[2]}"
+    marker = bucket.client.delete_object(Bucket=versions, Key=key)
+    assert run(2).result["reused"] == 0, "stored again from its link"
+    again = bucket.client.delete_object(Bucket=versions, Key=key)
+    assert marker["DeleteMarker"] and again["DeleteMarker"]
+    bucket.client.delete_object(Bucket=versions, Key=key, VersionId=again["VersionId"])
+    assert run(3).result["reused"] == 1
+    assert emulator.ledger()["count"] == 1
+
+
 @pytest.mark.parametrize("thumbnails", [True, False])
 def test_thumbnails_lie_in_the_store_and_what_is_missing_is_made_of_the_picture(
     bucket: Bucket, emulator: Emulator, thumbnails: bool
