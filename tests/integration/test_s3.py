@@ -456,7 +456,7 @@ def test_in_a_bucket_with_versions_a_picture_that_was_deleted_is_gone(bucket: Bu
     versions = "versions"
     bucket.client.create_bucket(Bucket=versions)
     bucket.client.put_bucket_versioning(Bucket=versions, VersioningConfiguration={"Status": "Enabled"})
-    asked = {"prompt": "a kite", "destination": f"s3://store@{versions}/x", "poke_interval": 0.05}
+    asked: dict[str, Any] = {"prompt": "a kite", "destination": f"s3://store@{versions}/x", "poke_interval": 0.05}
 
     def run(number: int) -> Run:
         ti = TaskInstance(run_id=f"run {number}", store=MemoryTaskStateStore())
