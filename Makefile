@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv constraints test test-fast test-browser lint format types wheel docs demo stack screenshots overlap shapes chaos bench emulator clean
+.PHONY: help venv constraints test test-fast test-browser lint format types wheel docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -66,6 +66,9 @@ constraints: $(STAMP) ## Resolve every constraint file again from the pins besid
 
 docs: $(STAMP) ## Build the documentation as a site, .docs-site (SERVE=1: and show it on port 8000)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(if $(SERVE),serve --livereload,build) --strict --quiet
+
+upgrade-data: $(STAMP) ## Write what this release leaves behind, for the upgrade tests: once a release, before its tag
+	@$(AIRFLOW_ENV) $(BIN)/python -m tests.integration.upgrade.record
 
 demo: $(STAMP) ## Make pictures with a real Airflow (FORM=three, KEEP=1: leave it up, TOAPIS_API_KEY=...: real pictures)
 	@exec $(BIN)/python -m dev.demo $(if $(FORM),--form $(FORM)) $(if $(KEEP),--keep)
