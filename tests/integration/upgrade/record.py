@@ -27,7 +27,7 @@ from airflow_provider_nanobanana.landing.image_store import ImageStore
 from airflow_provider_nanobanana.landing.versions import reject
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOperator
 from airflow_provider_nanobanana.polling.latency import LatencyEstimator
-from airflow_provider_nanobanana.stored_forms import FORMS
+from airflow_provider_nanobanana.stored_forms import FORMS, REVIEW
 from airflow_provider_nanobanana.submission import claims, client_ids
 from tests.integration.batch.harness import GenerateTask, SharedClock, install_crash_points
 from tests.integration.upgrade.world import DATA, PLACE, Downloading, Recording, download, files_of, sold
@@ -197,11 +197,11 @@ def reviewed(batch: GenerateTask) -> Recording:
     made = batch.attempt(requests=REQUESTS)
     images = made.result["images"]
     asked = pictures(images)
-    batch.xcoms[review.ASKED_KEY] = {"version": review.REVIEW.version, "pictures": asked}
+    batch.xcoms[review.ASKED_KEY] = {"version": REVIEW.version, "pictures": asked}
     decision = Decision(asked, frozenset([*asked][:3]), "anna", "too blue")
-    ti = TaskInstance(task_id="review")
+    context: Any = {"ti": TaskInstance(task_id="review")}
     now = batch.clock.now
-    deferral = review._deferral({"ti": ti}, decision, now + 60, now + 3600)  # type: ignore[typeddict-item]
+    deferral = review._deferral(context, decision, now + 60, now + 3600)
     images = json.loads(json.dumps(images).replace(str(batch.folder), PLACE))
     return recording(batch, deferral, images=images, rejected=[*asked][3])
 
@@ -241,14 +241,15 @@ def pipeline(batch: GenerateTask) -> Recording:
     ids = [row.xcoms["return_value"]]
     requests = [row.xcoms["nanobanana_request"]]
     operator = sensor(ids, deferrable=True, poke_interval=5, timeout=900)
-    wait = TaskInstance(task_id="wait")
+    ti = TaskInstance(task_id="wait")
+    wait: Any = {"ti": ti, "task_instance": ti}
     try:
-        operator.execute({"ti": wait, "task_instance": wait})
+        operator.execute(wait)
         raise AssertionError("it was not deferred")
     except TaskDeferred as pause:
         deferral = pause
     batch.clock.sleep(30)
-    records = sensor(ids, deferrable=True).execute_complete({"ti": wait, "task_instance": wait}, None)
+    records = sensor(ids, deferrable=True).execute_complete(wait, None)
     batch.xcoms.clear()
     land = Downloading(task_id="download", xcoms=batch.xcoms, left=requests)
     images = attempt(download(records, batch.folder), land)

@@ -218,8 +218,8 @@ def test_a_sensor_is_woken_and_its_download_lands_the_same_files(batch: Generate
     left = restore(batch, release, "pipeline")
     event = asyncio.run(fire(left.trigger(shift=time.time() - left.now)))
     assert event["outcome"] == "finished"
-    wait = TaskInstance(task_id="wait")
-    records = sensor(left.task["ids"]).resume_execution("execute_complete", {"event": event}, {"ti": wait})
+    wait: Any = {"ti": TaskInstance(task_id="wait")}
+    records = sensor(left.task["ids"]).resume_execution("execute_complete", {"event": event}, wait)
     assert [record["id"] for record in records] == left.task["ids"]
     files = batch.files
     for given in (left.task["records"], records):
@@ -236,9 +236,9 @@ def test_what_a_person_decided_is_carried_out(batch: GenerateTask, release: str)
     assert left.deferral is not None and left.deferral["method"] == "execute_decided"
     images = json.loads(json.dumps(left.task["images"]).replace("{DESTINATION}", str(batch.folder)))
     event = asyncio.run(fire(left.trigger(shift=-left.now - 60)))
-    ti = TaskInstance(task_id="review", xcoms=batch.xcoms)
+    context: Any = {"ti": TaskInstance(task_id="review", xcoms=batch.xcoms)}
     operator = NanoBananaReviewOperator(task_id="review", images=images)
-    result = operator.execute_decided({"ti": ti}, event=event, **left.deferral["next_kwargs"])  # type: ignore[arg-type]
+    result = operator.execute_decided(context, event=event, **left.deferral["next_kwargs"])
     assert (len(result["approved"]), len(result["rejected"]), result["by"]) == (FOUR - 1, 1, "anna")
     assert len(list((batch.folder / ".nanobanana" / "rejections").iterdir())) == 1
     assert batch.charges == FOUR
