@@ -47,6 +47,7 @@ from tests.support.pages import (
     snippets,
     table,
 )
+from tests.support.versions import REVIEWS, needs
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
 PROVIDER = "airflow_provider_nanobanana"
@@ -54,7 +55,11 @@ PROVIDER = "airflow_provider_nanobanana"
 CITATION = re.compile(r'docs/toapis\.md(?:``)?,[\s#:]+"([^"]+)"')
 COMMAND = "python -m airflow_provider_nanobanana "
 OPERATORS = "operators.nanobanana.NanoBanana"
-DAGS = [each for each in snippets("python") if "with DAG(" in each.text]
+DAGS = [
+    pytest.param(each, marks=needs(REVIEWS)) if "ReviewOperator(" in each.text else each
+    for each in snippets("python")
+    if "with DAG(" in each.text
+]
 CONNECTIONS = [each for each in snippets("sh") if each.text.startswith("export AIRFLOW_CONN_")]
 
 
