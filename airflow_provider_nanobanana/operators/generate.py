@@ -121,7 +121,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param on_suspect: What follows when an image looks empty, is the same as another prompt's or has another size
         (docs/suspects.md): ``warn``; ``fail`` with all in place; or ``quarantine``, kept apart as failed. None buys.
     :param thumbnails: Whether a small picture of each image that is landed is written, for the gallery in Airflow.
-    :param prepare_references: As for :class:`NanoBananaSubmitOperator`.
+    :param prepare_references: Whether reference images in storage are made fit for the service first: turned upright
+        (EXIF), converted from CMYK to RGB, made smaller than 10 MB. It changes no identity: switching it buys nothing.
     :param reuse_existing: Whether an image landed before for the same request is used; False buys again after a clear.
     :param on_unknown_submission: What follows when it cannot be found out whether a submit was accepted: ``resubmit``
         or ``fail``.
@@ -133,7 +134,8 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
     :param slice_seconds: Seconds (or a timedelta), at least 30, after which the work begins again with what is left,
         and what failed for a moment is tried again: at once where there is something to submit, else after a pause
         without a worker. At most half of ``execution_timeout``.
-    :param adopt: As for :class:`NanoBananaSubmitOperator`.
+    :param adopt: Image tasks chosen by a person where the program cannot know what it bought, by the
+        ``client_business_id`` that the failed attempt named: ``{"<client_business_id>": "<image task id>"}``.
     :param claims: Whether each purchase is claimed beside its file first, so that whoever else wants the same file, in
         whatever run or installation, does not buy it too (docs/paying-once.md): ``auto`` where the destination can hold
         claims, ``require`` or fail before anything is bought, ``off``.
