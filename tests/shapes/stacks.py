@@ -14,7 +14,7 @@ from dev.stack.processes import Processes
 
 REPO = Path(__file__).parents[2]
 EXAMPLES = REPO / "example_dags"
-DAGS = Path(__file__).parent / "dags"
+DAGS = REPO / "tests" / "system" / "dags"
 FAB = {
     "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
     "AIRFLOW__FAB__AUTH_RATE_LIMITED": "False",

@@ -8,8 +8,8 @@ from airflow_provider_nanobanana.emulator import Emulator
 from tests.shapes import buying
 from tests.shapes.stacks import DAGS, Started
 
-DAG = "shapes_native"
-TEXTS = ["1984", "['looks', 'like a list']", "None", "'a quoted word'"]
+DAG = "native_objects"
+TEXTS = ["['looks', 'like a list']", "1984", "None", "'a quoted word'"]
 FEW = ["native one", "native two"]
 #: By folder, how many pictures there must be.
 WANTED = {"mapped": 4, "listed": 2, "three": 1, "single": 1}
@@ -25,7 +25,7 @@ def test_texts_that_look_like_python_are_bought_as_they_are(
     assert run.wait(420) == "success", run.states()
     charged = buying.charges(emulator)
     # One of them is bought by two tasks, which have another variant and another destination.
-    assert charged == {**dict.fromkeys([*TEXTS, *FEW, f"{TEXTS[1]} 7"], 1), TEXTS[3]: 2}
+    assert charged == {**dict.fromkeys([*TEXTS, *FEW, f"{TEXTS[0]} 7"], 1), TEXTS[3]: 2}
     pictures = {name: place.pictures(name) for name in WANTED}
     assert {name: len(found) for name, found in pictures.items()} == WANTED
     run.clear("mapped", "listed", "submit", "wait", "download", "single")

@@ -65,7 +65,7 @@ def test_with_everything_in_a_bucket_pictures_are_bought_once(
 
 
 @pytest.mark.skipif(not HAS_STATE_STORE, reason="Airflow has a state store from 3.3 on")
-def test_records_that_are_gone_or_cut_off_buy_nothing_again(
+def test_what_is_bought_again_where_records_are_gone_or_cut_off(
     tmp_path: Path, emulator: Emulator, started: Started, bucket: Bucket
 ) -> None:
     """As by a lifecycle rule on the records, and by an upload that broke off (a store of files; S3's are whole)."""
@@ -73,10 +73,14 @@ def test_records_that_are_gone_or_cut_off_buy_nothing_again(
     stack.start()
     place = buying.Place(lambda name: bucket.uri(f"pictures/{name}"), lambda name: bucket.pictures(f"pictures/{name}"))
     runs = buying.buy(stack.api, emulator, place)
+    generate, pipeline = runs
     bucket.delete(*bucket.keys("state"))
-    buying.clear(runs, emulator, place)
+    buying.clear([generate], emulator, place)
+    # A finished run that is cleared begins anew, and the ids of its submits are made from that: they buy again.
+    buying.run_again([pipeline])
+    again = {prompt: count for prompt, count in buying.charges(emulator).items() if count > 1}
+    assert again == {f"{pipeline.dag_id} {number}": 2 for number in range(3)}
 
-    generate, _ = runs
     charged = buying.charges(emulator)
     ledgers = {key: bucket.get(key) for key in bucket.keys("state") if "nanobanana_ledger" in key}
     for key, content in ledgers.items():

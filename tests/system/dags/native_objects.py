@@ -14,18 +14,19 @@ from airflow_provider_nanobanana.operators.nanobanana import (
 from airflow_provider_nanobanana.sensors.nanobanana import NanoBananaSensor
 
 with DAG(
-    "shapes_native",
+    "native_objects",
     schedule=None,
     render_template_as_native_obj=True,
     # Texts that Python would read as a number, a list, nothing, and a text without its quotes.
     params={
-        "texts": ["1984", "['looks', 'like a list']", "None", "'a quoted word'"],
+        "texts": ["['looks', 'like a list']", "1984", "None", "'a quoted word'"],
         "number": 7,
         "budget": 5,
         "few": ["native one", "native two"],
         "destination": "file:///tmp/nanobanana-native",
     },
-    default_args={"retries": 1},
+    # In the worker: how they wait is not what is shown here.
+    default_args={"retries": 1, "deferrable": False, "poke_interval": 1},
 ):
 
     @task
@@ -43,7 +44,7 @@ with DAG(
         task_id="listed", requests="{{ params.few }}", destination="{{ params.destination }}/listed"
     )
     submit = NanoBananaSubmitOperator(
-        task_id="submit", prompt="{{ params.texts[1] }} {{ params.number }}", name="{{ params.number }}"
+        task_id="submit", prompt="{{ params.texts[0] }} {{ params.number }}", name="{{ params.number }}"
     )
     wait = NanoBananaSensor(task_id="wait", image_task_ids="{{ ti.xcom_pull(task_ids='submit') }}")
     download = NanoBananaDownloadOperator(
