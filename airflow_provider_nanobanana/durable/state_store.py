@@ -193,9 +193,8 @@ def unreadable(name: str, why: Exception | str) -> TransientFailure:
 def _unread(name: str, why: str) -> TransientFailure:
     return TransientFailure(
         f"What earlier attempts stored under {name!r} could not be read ({why}); nothing was sent now. A retry reads "
-        "it again. If it stays so, as where an object of the workers' state store was cut off, delete the task "
-        "instance's 'nanobanana_' keys there: what was bought is found by claims and client ids "
-        "(docs/guides/kubernetes-and-celery.md).",
+        "it again. If it stays so, as where an object of the workers' state store was cut off: before you delete it "
+        "there, see docs/guides/kubernetes-and-celery.md.",
         charged="unknown",
     )
 
