@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
@@ -14,7 +15,7 @@ except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-__all__ = ["TaskDeferralError", "has_retry_left", "was_skipped"]
+__all__ = ["TaskDeferralError", "has_retry_left", "reads_hook_lineage", "was_skipped"]
 
 
 def has_retry_left(context: Context) -> bool:
@@ -37,3 +38,15 @@ def was_skipped(operator: BaseOperator, context: Context) -> bool:
         runs = ti.get_task_states(dag_id=ti.dag_id, task_ids=upstream, run_ids=[ti.run_id])
     states = set(runs.get(ti.run_id, {}).values())
     return "skipped" in states and states <= {"skipped", "success"}
+
+
+def reads_hook_lineage() -> bool:
+    """Whether a plugin reads hook-level lineage; asked before the collector, which takes long to build for nobody."""
+    try:
+        # Airflow 3.2 and later
+        from airflow.sdk.plugins_manager import get_hook_lineage_readers_plugins
+    except ImportError:
+        plugins_manager: Any = importlib.import_module("airflow.plugins_manager")
+        plugins_manager.initialize_hook_lineage_readers_plugins()
+        return bool(plugins_manager.hook_lineage_reader_classes)
+    return bool(get_hook_lineage_readers_plugins())

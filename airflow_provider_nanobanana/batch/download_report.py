@@ -57,6 +57,12 @@ class DownloadReport:
         self._requests = requests or {}
         self._costs = {_id(entry): parse_number(entry.get("cost_usd")) for entry in entries}
 
+    @property
+    def cost_usd(self) -> float | None:
+        """What the service says that the image tasks cost; None where it says nothing."""
+        costs = [cost for cost in self._costs.values() if cost is not None]
+        return round(sum(costs), 6) if costs else None
+
     def request(self, image_task_id: Any) -> RequestFacts:
         """Return what is known of the request of an image task."""
         model = self._facts.get(str(image_task_id), {}).get("model")
@@ -89,7 +95,6 @@ class DownloadReport:
         :param now: Epoch seconds.
         :param finished: Whether all was landed that can be landed.
         """
-        costs = [cost for cost in self._costs.values() if cost is not None]
         further = sum(image["index"] > 0 for image in self._landed)
         return manifest_content(
             "download",
@@ -97,7 +102,7 @@ class DownloadReport:
             now=now,
             destination=destination,
             totals={
-                "cost_usd": round(sum(costs), 6) if costs else None,
+                "cost_usd": self.cost_usd,
                 "of_which_listed_usd": 0.0,
                 "unpriced": sum(cost is None for cost in self._costs.values()),
             },

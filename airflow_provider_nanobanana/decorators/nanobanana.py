@@ -67,6 +67,9 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
         super()._show_what_was_read(context, items)
         self.requests = shown_items(items)
 
+    def _row_file(self) -> None:
+        """Return nothing: after a pause the function is not called again, and a lineage that changes is none."""
+
     def _plain_requests(self) -> None:
         """Return nothing: what the function returns is not here before it is called, whatever is shown of it."""
 

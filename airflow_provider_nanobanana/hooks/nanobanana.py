@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_nanobanana import worker_threads
+from airflow_provider_nanobanana import lineage, worker_threads
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
@@ -241,7 +241,9 @@ class NanoBananaHook(BaseHook):
 
         parsed = self.parse_request(request)
         with airflow_errors():
-            return submit_standalone(self.session, parsed, client_business_id, submitted_before)
+            image_task = submit_standalone(self.session, parsed, client_business_id, submitted_before)
+        lineage.report(self, inputs=lambda: parsed.reference_images)
+        return image_task
 
     def get_task(self, image_task_id: str) -> ImageTask:
         """Return one image task as it is now; free, and repeated on transient failures.
@@ -268,9 +270,12 @@ class NanoBananaHook(BaseHook):
         :raises NanoBananaFailException: unreadable, too large or of another format; nothing is charged.
         """
         from airflow_provider_nanobanana.submission.references import read_reference
+        from airflow_provider_nanobanana.toapis.request_values import as_reference
 
         with airflow_errors():
-            return self.session.upload(read_reference(path_or_uri))
+            url = self.session.upload(read_reference(path_or_uri))
+        lineage.report(self, inputs=lambda: [str(as_reference(path_or_uri))])
+        return url
 
     def download(
         self,
@@ -297,6 +302,7 @@ class NanoBananaHook(BaseHook):
         pixels, sent = (None, None) if asked is None else (asked.expected_pixels(), asked.sent_links())
         with airflow_errors(), ImageDownloader(self.session, destination) as downloader:
             stored = downloader.land(image, pixels, sent=sent)
+        lineage.report(self, outputs=lambda: [stored.uri])
         if stored.suspect:
             from airflow_provider_nanobanana.landing.suspects import in_words
 

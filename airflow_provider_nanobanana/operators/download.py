@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from airflow_provider_nanobanana.batch.lineage_operator import LineageOperator
 from airflow_provider_nanobanana.compat import was_skipped
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_nanobanana.batch.download_report import DownloadReport
+    from airflow_provider_nanobanana.batch.task_lineage import TaskLineage
     from airflow_provider_nanobanana.batch.upstream_requests import Request
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
     from airflow_provider_nanobanana.landing.image_store import ImageStore
@@ -54,7 +56,7 @@ _THREADS: Final = 4
 _MOST_LISTED: Final = 10
 
 
-class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
+class NanoBananaDownloadOperator(LineageOperator, StoppableOperator, BaseOperator):
     """Land every image of a sensor's list and return one small record an image.
 
     A record is ``{"uri", "id", "index", "sha256", "bytes", "format", "width", "height"}``, and what the submit task has
@@ -123,7 +125,8 @@ class NanoBananaDownloadOperator(StoppableOperator, BaseOperator):
                     manifest = TaskManifest.from_context(context, store, hook.settings.namespace)
                     manifest.announce(context)
                     landing = _Landing(manifest, session.clock, entries, wanted, facts, requests)
-                    self._land_all(downloader, landing)
+                    with self._telling_lineage(hook, landing.lineage):
+                        self._land_all(downloader, landing)
                     report = landing.report()
                     records = report.result()
                     push_result(context, self, records)
@@ -206,6 +209,16 @@ class _Landing:
     def marked(self) -> list[Record]:
         """Return the records of what is in place, with what makes each suspect."""
         return _with_suspicion(self.landed, self.requests)
+
+    def lineage(self) -> TaskLineage:
+        """Return what is in place by now, and what the service says that the image tasks cost."""
+        from airflow_provider_nanobanana.batch.task_lineage import of_download
+
+        models = [facts.get("model") for facts in self.facts.values()]
+        kept = sum(error.kept is not None for _, error in self.lost)
+        return of_download(
+            self.landed, lost=len(self.lost), quarantined=kept, models=models, cost_usd=self.report().cost_usd
+        )
 
     def report(self) -> DownloadReport:
         """Return what the download comes to so far."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
+from airflow_provider_nanobanana.batch.lineage_operator import LineageOperator
 from airflow_provider_nanobanana.compat import has_retry_left, was_skipped
 from airflow_provider_nanobanana.exceptions import airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -46,6 +47,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.stored_forms import readable_event
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
+from airflow_provider_nanobanana.toapis.request_values import as_reference
 from airflow_provider_nanobanana.triggers.deferral import defer_timeout, first_poll_after, tells_of_long_answers
 from airflow_provider_nanobanana.unexpected_errors import wrap_unexpected_errors
 from airflow_provider_nanobanana.worker_threads import StoppableOperator
@@ -78,7 +80,7 @@ _SHARE_OF_TIMEOUT: Final = 0.75
 _IN_ASSET_EVENTS: Final = ("count", "cost_usd", "paid_usd", "shared", "reused", "lost_race", "manifest")
 
 
-class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
+class NanoBananaGenerateOperator(LineageOperator, StoppableOperator, RequestOperator):
     """Buy images, wait for them without a worker and land them, verified; each request is paid for once.
 
     A wanted image is its file: destination, name and request. A retry, a clear, another run, a mapped task or another
@@ -275,6 +277,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
 
     def _work(self, context: Context, *, resumed: bool) -> Any:
         from airflow_provider_nanobanana.batch.items import EmptyBatch
+        from airflow_provider_nanobanana.batch.task_lineage import of_batch
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
         with airflow_errors():
@@ -300,7 +303,9 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
                     self._show_what_was_read(context, state.items)
                     if self._killed:
                         state.kill()
-                    return self._run(context, state, began, resumed=resumed)
+                    row_file = self._row_file()
+                    with self._telling_lineage(hook, lambda: of_batch(state, row_file)):
+                        return self._run(context, state, began, resumed=resumed)
 
     def _run(self, context: Context, state: BatchState, began: float, *, resumed: bool) -> Any:
         """Work in slices until nothing is left to wait for, then report; or defer between two slices.
@@ -340,7 +345,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         runner.sweep_claims()
         if failure is not None:
             raise failure
-        _add_to_asset_events(context, self, result)
+        _add_to_asset_events(context, self, result, state.downloader.store.uri(""))
         return result
 
     def _show_what_is_asked(self, context: Context) -> None:
@@ -395,6 +400,14 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
             skips_bad_rows=self.on_bad_row == "skip",
         )
 
+    def _row_file(self) -> str | None:
+        """Return the URI of the file that the requests are read from, where the argument names one."""
+        from airflow_provider_nanobanana.batch.row_locations import names_path, names_row_file
+
+        given = self._all_requests()
+        names_file = names_path(given) or (isinstance(given, str) and names_row_file(given, bare=True))
+        return str(as_reference(given)) if names_file else None
+
     def _plain_requests(self) -> Any:
         """Return what is asked for where it is plain data and here already, else None."""
         requests = self.prompt if self.requests is None else self._all_requests()
@@ -412,7 +425,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         """
         from airflow_provider_nanobanana.batch.items import EmptyBatch
         from airflow_provider_nanobanana.batch.row_files import read_row_file
-        from airflow_provider_nanobanana.batch.row_locations import check_prompt, names_path, names_row_file
+        from airflow_provider_nanobanana.batch.row_locations import check_prompt
 
         prompt = one_prompt(self.prompt)
         given = self._all_requests()
@@ -429,7 +442,7 @@ class NanoBananaGenerateOperator(StoppableOperator, RequestOperator):
         if given is None:
             check_prompt(prompt)
             return prompt
-        if names_path(given) or (isinstance(given, str) and names_row_file(given, bare=True)):
+        if self._row_file() is not None:
             return read_row_file(given)
         if isinstance(given, str):
             raise errors.InvalidRequest(
@@ -655,9 +668,14 @@ def _is_partial_enough(allow_partial: AllowPartial, error: errors.ToApisError, c
     return allow_partial
 
 
-def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mapping[str, Any]) -> None:
-    """Add counts, costs and manifest to the events of the task's assets; a failure here fails no paid task."""
+def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mapping[str, Any], destination: str) -> None:
+    """Add counts, costs and manifest to the events of the task's assets; a failure here fails no paid task.
+
+    An alias gets one event, of the asset that the destination is: one an image would be thousands.
+    """
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
+
+    from airflow_provider_nanobanana.lineage import asset_uri
 
     events: Any = context.get("outlet_events")
     if events is None:
@@ -669,7 +687,11 @@ def _add_to_asset_events(context: Context, operator: BaseOperator, result: Mappi
             continue
         try:
             with wrap_unexpected_errors(f"The event of {outlet} was not given"):
-                events[outlet].extra.update(extra)
+                uri = asset_uri(destination.rstrip("/")) if isinstance(outlet, AssetAlias) else None
+                if uri is None:
+                    events[outlet].extra.update(extra)
+                else:
+                    events[outlet].add(Asset(uri=uri), extra=extra)
         except errors.ToApisError as error:
             log.warning("%s The images are in place all the same.", error.message)
 

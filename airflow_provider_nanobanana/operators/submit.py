@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_nanobanana.batch.lineage_operator import LineageOperator
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.arguments import (
@@ -50,7 +51,7 @@ _SPOKEN_PROMPT: Final = 60
 _LONGEST_QUEUE_WAIT: Final = 60.0
 
 
-class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
+class NanoBananaSubmitOperator(LineageOperator, StoppableOperator, RequestOperator):
     """Buy one image and return its image task id (a ``str``) through XCom; made for ``.expand(prompt=[...])``.
 
     Under the XCom key ``nanobanana_request`` it leaves what was asked for, which a download after it finds by that id.
@@ -185,7 +186,7 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
                 queue_deadline = session.clock() + timeout
             submission = self._submission = self._open(context, hook, adopt)
             try:
-                with airflow_errors(), self._naming_the_image():
+                with self._telling(hook), airflow_errors(), self._naming_the_image():
                     image_task = submission.run()
                     submission.mark_done()
             except NanoBananaException as failure:
@@ -198,6 +199,15 @@ class NanoBananaSubmitOperator(StoppableOperator, RequestOperator):
         name = _parse_name(self.name)
         push_request(context, self, image_task.id, submission.bought_request(), name=name or None, meta=meta)
         return image_task.id
+
+    @contextlib.contextmanager
+    def _telling(self, hook: NanoBananaHook) -> Iterator[None]:
+        """Tell of the references as lineage."""
+        from airflow_provider_nanobanana.batch.task_lineage import of_submit
+
+        request = hook.parse_request(self._request())
+        with self._telling_lineage(hook, lambda: of_submit(request)):
+            yield
 
     @contextlib.contextmanager
     def _naming_the_image(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_nanobanana.batch.lineage_operator import LineageOperator
 from airflow_provider_nanobanana.compat import TaskDeferralError, has_retry_left, was_skipped
 from airflow_provider_nanobanana.exceptions import NanoBananaException, airflow_errors, sensor_exception, without_twin
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
@@ -44,7 +45,7 @@ Records = list[dict[str, Any]]
 _BASE_CLASS_ERRORS: Final = (AirflowSensorTimeout, AirflowSkipException, TaskDeferralError)
 
 
-class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
+class NanoBananaSensor(LineageOperator, StoppableOperator, BaseSensorOperator):
     """Wait for image tasks and return what became of each, in the order of the ids.
 
     Each entry of the list is ``{"id", "status": "completed"|"failed"|"timeout", "images": [{"url"}], "expires_at",
@@ -190,10 +191,12 @@ class NanoBananaSensor(StoppableOperator, BaseSensorOperator):
 
     def _conclude(self, context: Context, tracker: PollTracker) -> Records:
         """Return the records, or raise what they amount to."""
+        from airflow_provider_nanobanana.batch.task_lineage import of_wait
         from airflow_provider_nanobanana.batch.upstream_requests import spoken_of_all
         from airflow_provider_nanobanana.polling.outcome_error import error_for
 
         records = tracker.records()
+        self._task_lineage = lambda: of_wait(records, tracker.models.values())
         self._count(context, records, tracker.models)
         waits_on = self.allow_partial == "after_retries" and any(r["status"] == "timeout" for r in records)
         incomplete = [record for record in records if record["status"] != "completed"]

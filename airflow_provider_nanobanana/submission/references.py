@@ -31,8 +31,6 @@ from airflow_provider_nanobanana.toapis.request_values import as_reference
 if TYPE_CHECKING:
     import os
 
-    from airflow.sdk import ObjectStoragePath
-
     from airflow_provider_nanobanana.toapis.models import ImageRequest
     from airflow_provider_nanobanana.toapis.session import ToApisSession
 
@@ -172,7 +170,7 @@ def _format_of(upload: Upload) -> str:
 
 def _read(uri: str, shown: str, most: int) -> bytes:
     try:
-        with (local_path(uri) or _stored_path(uri)).open("rb") as file:
+        with _opened(uri) as file:
             # One byte more than allowed tells "too large" without reading a whole film.
             content: bytes = file.read(most + 1)
             return content
@@ -183,12 +181,15 @@ def _read(uri: str, shown: str, most: int) -> bytes:
         ) from error
 
 
-def _stored_path(uri: str) -> ObjectStoragePath:
+def _opened(uri: str) -> Any:
+    """Return the open file, a context manager."""
+    if (local := local_path(uri)) is not None:
+        return local.open("rb")
     path = object_path(uri)
     shown = uri.partition("?")[0]
     require_connection(path, shown)
-    file_system(path, shown)  # asks for the credentials, once: Airflow keeps it
-    return path
+    # Not by the path itself, which tells hook-level lineage its URI with the connection id, out of any thread.
+    return file_system(path, shown).open(str(path.path), "rb")
 
 
 class ReferenceUploader:
@@ -241,6 +242,10 @@ class ReferenceUploader:
             raise ValueError("an http(s) reference is fetched by the service only")
         uri = as_reference(uri)
         return self._digests.get(_uri_key(uri), lambda: self._keep(self._load(uri)))
+
+    def known_digest(self, uri: str) -> str | None:
+        """Return the SHA-256 of a storage reference's content where it was read, by this process or one before."""
+        return None if is_link(uri) else self.digests.get(_uri_key(as_reference(uri)))
 
     def expect(self, requests: Iterable[ImageRequest]) -> None:
         """Take note of what the models of these requests take: what is prepared becomes one of that.

@@ -58,7 +58,7 @@ class Line:
 class Path:
     """A path object of Airflow's, whose file system asks for a connection."""
 
-    conn_id, protocol = "team", "mem"
+    conn_id, protocol, path = "team", "mem", "/box/a.png"
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -68,7 +68,7 @@ class Path:
         self._line.ask()
         return self
 
-    def open(self, mode: str) -> io.BytesIO:
+    def open(self, path: str, mode: str) -> io.BytesIO:
         return io.BytesIO(picture())
 
 

@@ -393,7 +393,7 @@ class Events(dict[Any, Any]):
     def __missing__(self, key: Any) -> Any:
         if not isinstance(key, (Asset, AssetAlias)):
             raise TypeError(f"Key should be either an asset or an asset alias, not {type(key)}")
-        event = type("Event", (), {"extra": {}})()
+        event = type("Event", (), {"extra": {}, "add": lambda *told, **extra: None})()
         self[key] = event
         return event
 
@@ -407,6 +407,18 @@ def test_outlets_that_are_no_assets_never_fail_a_paid_task(with_store: GenerateT
     run = with_store.attempt(requests=PROMPTS, outlets=[*odd, asset, alias])
     assert run.error is None and set(with_store.outlets) == {asset, alias}
     assert with_store.outlets[asset].extra["count"] == 4
+
+
+def test_an_alias_gets_one_event_of_the_destination(with_store: GenerateTask) -> None:
+    """In Airflow's own accessors, which a task instance has one set of: mapped ones each their own."""
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    asset, alias = Asset("pictures"), AssetAlias("some")
+    with_store.outlets = OutletEventAccessors()
+    assert with_store.attempt(requests=PROMPTS, outlets=[asset, alias]).error is None
+    (event,) = with_store.outlets[alias].asset_alias_events
+    assert event.dest_asset_key.uri == with_store.folder.as_uri()
+    assert event.extra == with_store.outlets[asset].extra and event.extra["count"] == 4
 
 
 def test_whatever_airflow_says_to_an_event_is_a_warning(

@@ -1,0 +1,152 @@
+"""Lineage of real runs: told to Airflow's own collector, and read by the OpenLineage provider's own extractor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_nanobanana import lineage
+from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
+from airflow_provider_nanobanana.operators.nanobanana import (
+    NanoBananaDownloadOperator,
+    NanoBananaGenerateOperator,
+    NanoBananaSubmitOperator,
+)
+from tests.support.images import picture
+from tests.support.task_runner import Run, TaskInstance, attempt, sensor
+from tests.unit.test_lineage import COLLECTOR, Collector
+
+#: A link as a user may have signed one.
+SIGNED = "https://user:pw@example.com/photo.png?X-Amz-Signature=secret"
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
+    collector = Collector()
+    monkeypatch.setattr(lineage, "reads_hook_lineage", lambda: True)
+    monkeypatch.setattr(COLLECTOR, lambda: collector, raising=False)
+    return collector
+
+
+def extracted(operator: Any, state: str = "success") -> Any:
+    """Return what the OpenLineage provider makes of an operator that has run."""
+    pytest.importorskip("airflow.providers.openlineage")
+    from airflow.providers.openlineage.extractors.manager import ExtractorManager
+    from airflow.utils.state import TaskInstanceState
+
+    return ExtractorManager().extract_metadata(
+        SimpleNamespace(run_id="run"), operator, TaskInstanceState(state), TaskInstance(task_id=operator.task_id)
+    )
+
+
+def generate(folder: Path, **options: Any) -> tuple[NanoBananaGenerateOperator, Run]:
+    given = {"requests": ["one", "two"], "poke_interval": 0.05, **options}
+    operator = NanoBananaGenerateOperator(task_id="task", destination=folder.as_uri(), **given)
+    return operator, attempt(operator)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    path.write_bytes(picture())
+    return path
+
+
+def test_generate_tells_of_its_images_and_references(
+    emulator: Emulator, tmp_path: Path, photo: Path, collector: Collector
+) -> None:
+    """Also where what landed them resumed after a deferral."""
+    emulator.configure(latency=2.0)
+    _, run = generate(tmp_path / "out", reference_images=[str(photo), SIGNED])
+    assert run.error is None and run.deferrals
+    assert collector.outputs == [image["uri"] for image in run.result["images"]]
+    assert collector.inputs == [f"file://{photo}", "https://example.com/photo.png"]
+
+
+def test_the_hook_tells_too(emulator: Emulator, tmp_path: Path, photo: Path, collector: Collector) -> None:
+    with NanoBananaHook() as hook:
+        hook.upload(photo)
+        bought = hook.submit({"prompt": "a", "reference_images": [SIGNED]})
+        stored = hook.download({"id": bought.id, "index": 0}, f"file://{tmp_path}/out")
+    assert collector.inputs == [f"file://{photo}", "https://example.com/photo.png"]
+    assert collector.outputs == [stored.uri]
+
+
+def test_openlineage_knows_images_and_money(emulator: Emulator, tmp_path: Path, photo: Path) -> None:
+    operator, run = generate(
+        tmp_path / "out", requests=["one", "two [[fail]]"], reference_images=[str(photo), SIGNED], allow_partial=True
+    )
+    told = extracted(operator)
+    (image,) = run.result["images"]
+    (output,) = told.outputs
+    assert (output.namespace, output.name) == ("file", image["uri"].removeprefix("file://"))
+    assert output.facets["version"].datasetVersion == f"sha256:{image['sha256']}"
+    statistics = output.outputFacets["outputStatistics"]
+    assert (statistics.size, statistics.fileCount) == (image["bytes"], 1)
+    assert [(one.namespace, one.name) for one in told.inputs] == [
+        ("file", str(photo)),
+        ("https://example.com", "photo.png"),
+    ]
+    facet = told.run_facets["nanobanana_images"]
+    assert (facet.count, facet.failed_count, facet.paid_usd) == (1, 1, run.result["paid_usd"])
+
+
+def test_a_failure_tells_what_is_paid_and_in_place(emulator: Emulator, tmp_path: Path) -> None:
+    operator, run = generate(tmp_path / "out", requests=["one", "two [[fail]]"])
+    told = extracted(operator, "failed")
+    assert run.error is not None and len(told.outputs) == 1
+    assert told.run_facets["nanobanana_images"].paid_usd == run.ti.xcoms["return_value"]["paid_usd"] > 0
+
+
+def test_of_many_images_openlineage_is_told_the_folder(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("airflow.providers.openlineage")
+    from airflow_provider_nanobanana.batch import openlineage
+
+    for module in (lineage, openlineage):
+        monkeypatch.setattr(module, "MOST", 1)
+    operator, run = generate(tmp_path / "out")
+    (output,) = extracted(operator).outputs
+    statistics = output.outputFacets["outputStatistics"]
+    assert output.name == str(tmp_path / "out")
+    assert (statistics.fileCount, statistics.size) == (2, sum(image["bytes"] for image in run.result["images"]))
+
+
+def test_the_three_tasks_tell_each_its_part(emulator: Emulator, tmp_path: Path, photo: Path) -> None:
+    submit = NanoBananaSubmitOperator(task_id="submit", prompt="a", reference_images=[str(photo)])
+    ids = [attempt(submit).result]
+    waiting = sensor(ids)
+    entries = attempt(waiting).result
+    download = NanoBananaDownloadOperator(task_id="download", images=entries, destination=f"file://{tmp_path}/out")
+    (landed,) = attempt(download).result
+    assert [one.name for one in extracted(submit).inputs] == [str(photo)]
+    waited = extracted(waiting).run_facets["nanobanana_images"]
+    assert (waited.completed, waited.paid_usd) == (1, entries[0]["cost_usd"])
+    (output,) = extracted(download).outputs
+    assert output.name == landed["uri"].removeprefix("file://")
+
+
+def test_a_facet_is_as_its_schema_says(emulator: Emulator, tmp_path: Path, photo: Path) -> None:
+    """And nothing secret is in it: no key, no signature, no connection id."""
+    operator, _ = generate(tmp_path / "out", reference_images=[str(photo), SIGNED])
+    told = extracted(operator)
+    from openlineage.client.serde import Serde
+
+    text = Serde.to_json(told.run_facets["nanobanana_images"]) + "".join(
+        Serde.to_json(one) for one in (*told.inputs, *told.outputs)
+    )
+    assert not any(secret in text for secret in ("secret", "pw@", "sk-", "nanobanana_default"))
+    schemas = Path(__file__).resolve().parents[2] / "docs" / "openlineage" / "1-0-0"
+    for facet in (told.run_facets["nanobanana_images"], told.outputs[0].facets["nanobanana_image"]):
+        name = type(facet).__name__
+        schema = json.loads((schemas / f"{name}.json").read_text())
+        own = schema["$defs"][name]["allOf"][1]["properties"]
+        fields = {key for key in json.loads(Serde.to_json(facet)) if not key.startswith("_")}
+        assert facet._schemaURL == f"{schema['$id']}#/$defs/{name}"
+        assert fields <= own.keys() == {one.name for one in type(facet).__attrs_attrs__ if not one.name.startswith("_")}
