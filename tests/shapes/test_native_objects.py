@@ -30,6 +30,6 @@ def test_texts_that_look_like_python_are_bought_as_they_are(
     assert {name: len(found) for name, found in pictures.items()} == WANTED
     run.clear("mapped", "listed", "submit", "wait", "download", "single")
     assert run.wait(420) == "success", run.states()
-    assert {one["try_number"] for one in run.instances() if one["task_id"] != "texts"} == {2}
+    assert min(one["try_number"] for one in run.instances() if one["task_id"] != "texts") >= 2
     assert buying.charges(emulator) == charged
     assert {name: place.pictures(name) for name in WANTED} == pictures
