@@ -70,6 +70,8 @@ GALLERY_POINTER: Final = StoredForm("gallery pointer")
 SUBMIT_REQUEST: Final = StoredForm("request of a submit")
 REVIEW: Final = StoredForm("review")
 WAIT: Final = StoredForm("wait")
+#: What a sensor has counted in metrics.
+COUNTED: Final = StoredForm("counted results")
 RATE_STATE: Final = StoredForm("rate limit", 2)
 
 #: All of them.

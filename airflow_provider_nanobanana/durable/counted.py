@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_nanobanana.durable.state_store import TaskStateStore, decode, encode
+from airflow_provider_nanobanana.stored_forms import COUNTED
 from airflow_provider_nanobanana.toapis.errors import ToApisError
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 log = LineLogger(__name__)
 
 NAME: Final = "nanobanana_counted"
-_VERSION: Final = 1
 #: Digits of the hash that stands for an id: 8,000 of them stay below what the store takes without a warning.
 _DIGITS: Final = 10
 
@@ -41,7 +41,9 @@ def not_counted_before(context: Any, image_task_ids: Iterable[str]) -> AbstractS
         before = _read(noted)
         new = {each for each in given if _short(each) not in before}
         if new:
-            noted.write(NAME, encode({"version": _VERSION, "ids": "".join(sorted(before | set(map(_short, new))))}))
+            noted.write(
+                NAME, encode({"version": COUNTED.version, "ids": "".join(sorted(before | set(map(_short, new))))})
+            )
         return new
     except ToApisError as error:
         log.debug("What was counted before could not be read or noted; all is counted: %s", error.message)
@@ -50,7 +52,11 @@ def not_counted_before(context: Any, image_task_ids: Iterable[str]) -> AbstractS
 
 def _read(store: TaskStateStore) -> set[str]:
     text = store.read(NAME)
-    value = {} if text is None else decode(NAME, text)
+    if text is None:
+        return set()
+    value = decode(NAME, text)
+    if isinstance(value, dict):
+        COUNTED.refuse_newer(value.get("version"), f"What is stored under {NAME!r}")
     ids = value.get("ids") if isinstance(value, dict) else None
     if not isinstance(ids, str):
         return set()

@@ -23,6 +23,7 @@ from tests.integration.upgrade.world import Downloading, Recording, download
 from tests.support.manifests import manifest_faults
 from tests.support.task_runner import RUN_STARTED, TaskInstance, attempt, fire, sensor
 from tests.support.task_state_store import MemoryTaskStateStore
+from tests.support.versions import AIRFLOW, REVIEWS, needs
 
 pytestmark = pytest.mark.parametrize("release", RELEASES_WITH_DATA)
 KILLED = ("intent", "submitted", "partly_landed", "landed_unsaid")
@@ -94,10 +95,13 @@ def test_a_deferred_trigger_starts_fires_and_its_task_goes_on(
 def test_the_trigger_is_what_airflow_makes_of_its_database(
     batch: GenerateTask, release: str, state: str, kind: str
 ) -> None:
-    serde = pytest.importorskip("airflow.sdk.serde", reason="Airflow before 3.2 keeps it elsewhere")
     left = Recording.read(release, f"generate_{state}{kind}")
     assert left.deferral is not None
-    assert serde.deserialize(left.deferral["stored"]) == left.deferral["kwargs"]
+    # Airflow before 3.2 stored triggers in another way, which is its own business.
+    if AIRFLOW >= (3, 2):
+        from airflow.sdk.serde import deserialize  # type: ignore[import-untyped,unused-ignore]
+
+        assert deserialize(left.deferral["stored"]) == left.deferral["kwargs"]
     kept = left.trigger().serialize()
     assert kept[0] == left.deferral["classpath"], "a class path never changes"
     assert kept[1].items() >= left.deferral["kwargs"].items()
@@ -229,6 +233,7 @@ def test_a_sensor_is_woken_and_its_download_lands_the_same_files(batch: Generate
     assert batch.posts == 1
 
 
+@needs(REVIEWS)
 def test_what_a_person_decided_is_carried_out(batch: GenerateTask, release: str) -> None:
     batch.folder = REVIEWED
     shutil.rmtree(REVIEWED.parent, ignore_errors=True)

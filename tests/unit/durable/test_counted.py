@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.durable.counted import NAME, not_counted_before
+from airflow_provider_nanobanana.durable.state_store import encode
 from tests.support.task_state_store import MemoryTaskStateStore
 
 
@@ -45,3 +46,10 @@ def test_eight_thousand_ids_are_stored_without_a_warning() -> None:
     store = MemoryTaskStateStore()
     not_counted_before(context(store), [f"tsk_img_{number:026d}" for number in range(8_000)])
     assert len(store.get(NAME)) < 65_535
+
+
+def test_what_a_newer_version_counted_is_not_written_over() -> None:
+    store = MemoryTaskStateStore()
+    store.set(NAME, newer := encode({"version": 2, "seen": {}}))
+    assert not_counted_before(context(store), ["a"]) == {"a"}
+    assert store.get(NAME) == newer
