@@ -57,6 +57,34 @@ def repository_link(target: str, repository: Path, address: str) -> str:
     return f"{address}/{kind}/main/{target}"
 
 
+def absolute_readme(repository: Path, urls: Mapping[str, str]) -> str:
+    """Return README as PyPI is to show it: pages and pictures of docs/ on the site, other files in the repository.
+
+    :param urls: ``[project.urls]`` of ``pyproject.toml``.
+    """
+    address, site = project_addresses(urls)
+
+    def absolute(link: str) -> str:
+        if is_external(link) or link.startswith("#"):
+            return link
+        path, mark, anchor = link.partition("#")
+        target = posixpath.normpath(path)
+        on_site = ROOT_PAGES.get(target) or target.removeprefix("docs/")
+        if on_site == target:
+            return repository_link(target, repository, address) + mark + anchor
+        return site + site_path(on_site) + mark + anchor
+
+    return replace_links((repository / "README.md").read_text(encoding="utf-8"), absolute)
+
+
+def site_path(page: str) -> str:
+    """Return where the site has a page or file of docs/: ``a/b.md`` is ``a/b/``."""
+    folder, _, name = page.rpartition("/")
+    if name == "index.md":
+        return f"{folder}/" if folder else ""
+    return page.removesuffix(".md") + "/" if page.endswith(".md") else page
+
+
 def is_external(link: str) -> bool:
     """Return whether a link has an address of its own."""
     return re.match(r"[a-z][a-z0-9+.-]*:", link) is not None

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
-from tests.support.pages import Snippet, snippets
+from dev.docs.links import site_path
+from tests.support.manifests import manifest_faults
+from tests.support.pages import REPO, Snippet, navigation, snippets
+
+PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
 
 PROGRAMS = [each for each in snippets("python") if "with DAG(" not in each.text]
 
@@ -29,6 +39,89 @@ def test_a_program_that_is_shown_runs(
     for path in stored:
         with Image.open(path) as image:
             image.load()
+
+
+@dataclass
+class ReadPage:
+    """What a page of the site links to, loads, and may be linked at."""
+
+    links: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+
+
+def read_html(text: str) -> ReadPage:
+    """Return what stands in a page of the site."""
+    read = ReadPage()
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            given = dict(attrs)
+            if given.get("id"):
+                read.ids.add(str(given["id"]))
+            if tag == "a" and given.get("href"):
+                read.links.append(str(given["href"]))
+            if given.get("src"):
+                read.loaded.append(str(given["src"]))
+            if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload"):
+                read.loaded.append(str(given["href"]))
+
+    Reader().feed(text)
+    return read
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as ``make docs`` builds it: a warning ends it."""
+    for needed in ("material", "mkdocstrings"):
+        pytest.importorskip(needed, reason="the extra [docs] is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_the_site_has_every_page_and_no_dead_link(site: Path) -> None:
+    pages = {path: read_html(path.read_text()) for path in site.rglob("*.html")}
+    for name in navigation():
+        assert site / site_path(name) / "index.html" in pages, name
+    for path, read in pages.items():
+        for link in read.links:
+            parts = urlsplit(link)
+            if parts.scheme or not link or path.name == "404.html":
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), (path, link)
+            assert not parts.fragment or unquote(parts.fragment) in pages[target].ids, (path, link)
+
+
+def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        loaded = read_html(path.read_text()).loaded
+        assert [link for link in loaded if urlsplit(link).netloc] == [], path
+        assert 'data-md-component="source"' not in path.read_text()
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?https?:", path.read_text()), path
+
+
+def test_the_reference_shows_each_argument_with_its_words(site: Path) -> None:
+    text = re.sub(r"<[^>]+>", "", (site / "reference" / "operators" / "index.html").read_text())
+    for name, arguments in PROMISED["arguments"].items():
+        if name.startswith("operators."):
+            for argument in arguments:
+                assert argument == "*" or argument.split("=")[0] in text, (name, argument)
+    assert ":param" not in text and ":class:" not in text
+
+
+def test_the_manifest_that_is_shown_is_a_valid_one() -> None:
+    manifest, line = (json.loads(each.text) for each in snippets("json") if each.page == "manifest.md")
+    assert manifest_faults(manifest) == []
+    # Both as a task writes them: the line flat, about the manifest's first image.
+    (image,) = manifest["images"]
+    assert {key: image[key] for key in ("uri", "sha256", "name", "prompt", "cost_usd")}.items() <= line.items()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page shows curl")

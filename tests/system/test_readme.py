@@ -1,4 +1,4 @@
-"""The block of the README that ends with a picture, pasted into a shell in an empty folder."""
+"""What README and the quick start have for a shell, pasted into one in an empty folder: both end with pictures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from dev.stack.processes import child_environment, free_ports, session_members
 from tests.support.pages import snippets
 
-(BLOCK,) = (each.text for each in snippets("sh") if "airflow dags test" in each.text)
+(README,) = (each.text for each in snippets("sh") if each.page == "README.md" and "airflow dags test" in each.text)
+#: All but the installation, which needs the network.
+QUICK_START = "".join(each.text for each in snippets("sh") if each.page == "quickstart.md" and "pip" not in each.text)
 
 
 def _port() -> int:
@@ -30,30 +33,40 @@ def _port() -> int:
         return port
 
 
-def test_the_block_ends_with_a_picture(tmp_path: Path) -> None:
-    assert len(BLOCK.splitlines()) <= 10
+@pytest.fixture
+def shells() -> Iterator[list[subprocess.Popen[str]]]:
+    """The shells of a test; nothing of them is left behind it."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for left in session_members([shell.pid for shell in started]):
+        os.kill(left, signal.SIGKILL)
+    for shell in started:
+        shell.wait()
+
+
+def test_what_is_pasted_ends_with_pictures(tmp_path: Path, shells: list[subprocess.Popen[str]]) -> None:
+    assert len(README.splitlines()) <= 10
     environment = child_environment()
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    shell = subprocess.Popen(
-        ["bash"],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = shell.communicate(BLOCK.replace("8787", str(_port())), timeout=240)
-        while session_members([shell.pid]):  # the block ends the emulator; the test's own timeout is the bound
-            time.sleep(0.05)
-    finally:
-        for left in session_members([shell.pid]):
-            os.kill(left, signal.SIGKILL)
-    assert shell.returncode == 0, output
-    (picture,) = (tmp_path / "pictures").glob("*.png")
-    assert output.splitlines()[-1] == str(picture.relative_to(tmp_path))
-    with Image.open(picture) as image:
-        image.load()
-        assert image.size == (1024, 1024)
+    for name, text in {"readme": README, "quickstart": QUICK_START}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pasted").write_text(text.replace("8787", str(_port())))
+        shells.append(
+            subprocess.Popen(
+                ["bash", "-c", "exec > ../$1.log 2>&1 < pasted; rm pasted; exec bash", "-", name],
+                cwd=tmp_path / name,
+                env=environment,
+                start_new_session=True,
+                text=True,
+            )
+        )
+    for shell, name, pictures in zip(shells, ("readme", "quickstart"), (1, 2), strict=True):
+        ended = shell.wait(timeout=240)
+        output = (tmp_path / f"{name}.log").read_text()
+        assert ended == 0, output
+        found = sorted((tmp_path / name / "pictures").glob("*.png"))
+        assert len(found) == pictures
+        assert output.splitlines()[-pictures:] == [str(path.relative_to(tmp_path / name)) for path in found]
+        for path in found:
+            with Image.open(path) as image:
+                image.load()

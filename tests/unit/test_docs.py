@@ -11,6 +11,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from airflow.models.connection import Connection
@@ -32,7 +33,7 @@ from airflow_provider_nanobanana.toapis.model_row import DIALECTS, Dialect, Mode
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.settings import ToApisSettings
 from dev.constraints import known_versions
-from dev.docs.links import ROOT_PAGES
+from dev.docs.links import ROOT_PAGES, absolute_readme, is_external, replace_links, site_link
 from tests.support.pages import (
     PAGES,
     REPO,
@@ -51,6 +52,7 @@ from tests.support.versions import REVIEWS, needs
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
 PROVIDER = "airflow_provider_nanobanana"
+URLS: dict[str, str] = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["urls"]
 #: How a comment cites a section of that page, also where a line ends in between.
 CITATION = re.compile(r'docs/toapis\.md(?:``)?,[\s#:]+"([^"]+)"')
 COMMAND = "python -m airflow_provider_nanobanana "
@@ -100,6 +102,47 @@ def test_the_pictures_of_the_pages_are_small_and_described() -> None:
         assert len(words) > 30, link
 
 
+def test_links_to_other_places_are_whole_addresses() -> None:
+    for path in PAGES:
+        for link in links(path.read_text()):
+            if is_external(link):
+                parts = urlsplit(link)
+                assert parts.scheme == "https" and "." in parts.netloc and parts.netloc.isascii(), (path.name, link)
+
+
+def test_readme_on_pypi_has_no_relative_link() -> None:
+    text = absolute_readme(REPO, URLS)
+    assert [link for link in links(text) if not link.startswith(("https://", "#"))] == []
+    assert f"]({URLS['Documentation']}paying-once/)" in text
+    assert f"]({URLS['Documentation']}contact-sheet.webp)" in text
+    assert f"]({URLS['Source']}/tree/main/example_dags)" in text
+    assert prose(text) != prose(page("README.md")) and snippets("sh")[0].text in text
+
+
+@pytest.mark.parametrize(
+    ("source", "link", "leads_to"),
+    [
+        ("docs/check.md", "costs.md#prices", "costs.md#prices"),
+        ("docs/check.md", "../CONTRIBUTING.md#layers", "contributing.md#layers"),
+        ("docs/check.md", "../example_dags", "https://host/tree/main/example_dags"),
+        ("docs/check.md", "../Makefile", "https://host/blob/main/Makefile"),
+        ("docs/guides/alerts.md", "../costs.md", "../costs.md"),
+        ("docs/guides/alerts.md", "../../SECURITY.md", "../security.md"),
+        ("CONTRIBUTING.md", "docs/costs.md", "costs.md"),
+        ("CHANGELOG.md", "CONTRIBUTING.md", "contributing.md"),
+        ("docs/check.md", "#here", "#here"),
+        ("docs/check.md", "https://toapis.com", "https://toapis.com"),
+    ],
+)
+def test_a_link_leads_on_the_site_where_it_leads_in_the_repository(source: str, link: str, leads_to: str) -> None:
+    assert site_link(link, source, REPO, "https://host") == leads_to
+
+
+def test_links_in_code_stay() -> None:
+    text = "[a](b.md)\n\n```text\n[a](b.md)\n```\n[c](d.md)\n"
+    assert replace_links(text, str.upper) == "[a](B.MD)\n\n```text\n[a](b.md)\n```\n[c](D.MD)\n"
+
+
 # --- snippets ------------------------------------------------------------------------------------------------------
 
 
@@ -140,20 +183,48 @@ def test_what_pip_is_asked_for_exists(snippet: Snippet) -> None:
     assert set(re.findall(r"(?:\.|whl)\[(\w+)\]", page("README.md"))) == {"emulator", "s3"} <= set(extras)
 
 
+#: How a shell block begins, and by what it is run or checked; nothing else is shown.
+SHELL = {
+    "export AIRFLOW_CONN_": "test_a_connection_that_is_shown_can_be_read",
+    "python3 -m venv": "test_what_pip_is_asked_for_exists: needs the network; README's words are tried by hand",
+    "export AIRFLOW_HOME": "tests/system/test_readme.py runs it",
+    "mkdir -p dags": "tests/system/test_readme.py runs it",
+    "airflow db migrate": "tests/system/test_readme.py runs it",
+    "python -m airflow_provider": "test_every_command_that_is_shown_can_be_given; tests/integration/test_docs.py",
+    "curl": "tests/integration/test_docs.py runs it",
+    "make ": "test_every_make_target_that_is_shown_exists",
+    "airflow ": "test_every_command_of_airflow_that_is_shown_can_be_given",
+}
+SHELL_SNIPPETS = [each for language in ("sh", "bash", "shell", "console") for each in snippets(language)]
+
+
 def test_every_shell_snippet_is_run_or_checked() -> None:
-    handled = (
-        "export AIRFLOW_CONN_",
-        "python3 -m venv",
-        "export AIRFLOW_HOME",
-        "python -m airflow_provider",
-        "curl",
-        "make ",
-    )
-    assert [str(each) for each in snippets("sh") if not each.text.startswith(handled)] == []
+    assert [str(each) for each in SHELL_SNIPPETS if not each.text.startswith(tuple(SHELL))] == []
+
+
+def test_every_python_snippet_is_a_dag_or_a_program() -> None:
+    """DAGs are parsed here, programs run in ``tests/integration/test_docs.py``: a fragment would be neither."""
+    for snippet in snippets("python"):
+        assert snippet.text.startswith(("import ", "from ")), snippet
+
+
+def test_every_command_of_airflow_that_is_shown_can_be_given() -> None:
+    from airflow.cli.cli_parser import get_parser
+
+    line = get_parser()
+    shown = [
+        command.strip()
+        for each in SHELL_SNIPPETS
+        for command in re.split(r"&&|;|\n", re.sub(r"\$\(.*?\)", "2026-01-01", each.text))
+        if command.strip().startswith("airflow ")
+    ]
+    assert len(shown) >= 4
+    for command in shown:
+        assert callable(line.parse_args(shlex.split(command, comments=True)[1:]).func), command
 
 
 def test_every_command_that_is_shown_can_be_given() -> None:
-    lines = [line for each in snippets("sh") for line in each.text.splitlines() if line.startswith(COMMAND)]
+    lines = [line for each in SHELL_SNIPPETS for line in each.text.splitlines() if line.startswith(COMMAND)]
     assert lines
     for line in lines:
         assert command_line().parse_args(shlex.split(line.removeprefix(COMMAND), comments=True)).run
