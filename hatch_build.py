@@ -1,4 +1,4 @@
-"""What hatchling reads of the project beside ``pyproject.toml``: README with links that work away from the repository."""
+"""What hatchling reads beside ``pyproject.toml``: README with links that work away from the repository."""
 
 from __future__ import annotations
 
