@@ -242,7 +242,8 @@ def pipeline(batch: GenerateTask) -> Recording:
     requests = [row.xcoms["nanobanana_request"]]
     operator = sensor(ids, deferrable=True, poke_interval=5, timeout=900)
     ti = TaskInstance(task_id="wait")
-    wait: Any = {"ti": ti, "task_instance": ti}
+    counted = MemoryTaskStateStore()
+    wait: Any = {"ti": ti, "task_instance": ti, "task_state_store": counted}
     try:
         operator.execute(wait)
         raise AssertionError("it was not deferred")
@@ -255,7 +256,7 @@ def pipeline(batch: GenerateTask) -> Recording:
     images = attempt(download(records, batch.folder), land)
     assert images.error is None
     batch.xcoms["return_value"] = images.result
-    return recording(batch, deferral, ids=ids, records=records, requests=requests)
+    return recording(batch, deferral, ids=ids, records=records, requests=requests, counted=counted.rows)
 
 
 def main(release: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.__main__ import main
+from airflow_provider_nanobanana.durable.counted import not_counted_before
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaReviewOperator, NanoBananaSubmitOperator
 from airflow_provider_nanobanana.ui.confinement import parse_folder
 from airflow_provider_nanobanana.ui.gallery import is_manifest_of, read_gallery
@@ -222,7 +223,10 @@ def test_a_sensor_is_woken_and_its_download_lands_the_same_files(batch: Generate
     left = restore(batch, release, "pipeline")
     event = asyncio.run(fire(left.trigger(shift=time.time() - left.now)))
     assert event["outcome"] == "finished"
-    wait: Any = {"ti": TaskInstance(task_id="wait")}
+    counted = MemoryTaskStateStore()
+    counted.rows.update(left.task["counted"])
+    wait: Any = {"ti": TaskInstance(task_id="wait"), "task_state_store": counted}
+    assert not_counted_before(wait, [*left.task["ids"], "tsk_new"]) == {"tsk_new"}, "nothing is counted twice"
     records = sensor(left.task["ids"]).resume_execution("execute_complete", {"event": event}, wait)
     assert [record["id"] for record in records] == left.task["ids"]
     files = batch.files
