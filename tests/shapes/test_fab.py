@@ -30,7 +30,7 @@ def test_behind_fab_everything_is_bought_once_and_seen_by_roles(
     wanted = {"password": stack.password, "roles": {"OneDag": ONE_DAG}, "users": USERS}
     program = ("-m", "tests.browser.fab_users", json.dumps(wanted))
     stack.processes.run(Command("fab-users", program, stack.env, stack.log("fab-users")), timeout=240)
-    stack.start()
+    stack.start(timeout=400)
     place = buying.local_place(tmp_path / "images")
     runs = buying.buy(stack.api, emulator, place)
     for user in ("vera", "olga"):

@@ -19,7 +19,7 @@ def test_texts_that_look_like_python_are_bought_as_they_are(
     tmp_path: Path, emulator: Emulator, started: Started
 ) -> None:
     stack = started.stack(tmp_path / "airflow", emulator, dags=(DAGS,))
-    stack.start()
+    stack.start(timeout=400)
     place = buying.local_place(tmp_path / "images")
     run = buying.start(stack.api, DAG, destination=(tmp_path / "images").as_uri())
     assert run.wait(420) == "success", run.states()

@@ -47,7 +47,7 @@ def test_with_everything_in_a_bucket_pictures_are_bought_once(
     # With a namespace no manifest can be found by its name alone.
     env = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json(namespace="shapes"), **settings(bucket)}
     stack = started.stack(tmp_path / "airflow", emulator, env)
-    stack.start()
+    stack.start(timeout=400)
     place = buying.Place(lambda name: bucket.uri(f"pictures/{name}"), lambda name: bucket.pictures(f"pictures/{name}"))
     runs = buying.buy(stack.api, emulator, place)
     generate, _ = runs
@@ -70,7 +70,7 @@ def test_what_is_bought_again_where_records_are_gone_or_cut_off(
 ) -> None:
     """As by a lifecycle rule on the records, and by an upload that broke off (a store of files; S3's are whole)."""
     stack = started.stack(tmp_path / "airflow", emulator, settings(bucket))
-    stack.start()
+    stack.start(timeout=400)
     place = buying.Place(lambda name: bucket.uri(f"pictures/{name}"), lambda name: bucket.pictures(f"pictures/{name}"))
     runs = buying.buy(stack.api, emulator, place)
     generate, pipeline = runs

@@ -19,7 +19,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 def test_below_a_path_everything_is_bought_once_and_seen(tmp_path: Path, emulator: Emulator, started: Started) -> None:
     env = {"AIRFLOW__NANOBANANA__GALLERY_ROOTS": tmp_path.as_uri()}
     stack = started.stack(tmp_path / "airflow", emulator, env, path="/airflow", users={"vera": "viewer"})
-    stack.start()
+    stack.start(timeout=400)
     place = buying.local_place(tmp_path / "images")
     review = buying.start(
         stack.api, REVIEW, destination=place.uri("asked"), published=(tmp_path / "published").as_uri()

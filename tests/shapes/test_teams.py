@@ -33,7 +33,7 @@ def test_a_connection_of_a_team_is_missed_in_words_and_the_image_is_bought_once(
     stack.run("team", "teams", "create", TEAM, timeout=120)
     bundles = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"
     stack.env[bundles] = json.dumps([{**one, "team_name": TEAM} for one in json.loads(stack.env[bundles])])
-    stack.start()
+    stack.start(timeout=400)
     stack.processes.start(_triggerer_of_the_team(stack))
     place = buying.local_place(tmp_path / "images")
     run = buying.start(stack.api, buying.PIPELINE, prompts=[PROMPT], destination=place.uri("team"))
