@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv constraints test test-fast test-browser lint format types wheel docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
+.PHONY: help venv constraints test test-fast matrix matrix-fast test-browser lint format types wheel docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,14 @@ test-fast: $(STAMP) ## Run the tests that start no Airflow process
 
 test-browser: $(STAMP) ## Look at the gallery, the review and the spend page in a real Airflow with the system's Chromium
 	$(PYTEST) $(PYTEST_ARGS) -m browser tests/browser
+
+MATRIX := $(BIN)/python -m dev.matrix $(if $(MATRIX_PYTHON),--python $(MATRIX_PYTHON))
+
+matrix: $(STAMP) ## Run the tests on every Airflow and Python (V=3.1.8: that one, MATRIX_PYTHON=python3.12, FULL=1, SKIPS=accept)
+	@exec $(MATRIX) $(if $(V),--airflow $(V)) $(if $(FULL),--full) $(if $(SKIPS),--accept-skips)
+
+matrix-fast: $(STAMP) ## Run on the oldest Airflow the tests that name something of it (V=3.1.8: on that one)
+	@exec $(MATRIX) --fast --airflow $(or $(V),3.0.6)
 
 lint: $(STAMP) ## Check style, format and layers
 	$(BIN)/python -m ruff check .
@@ -99,5 +107,5 @@ emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
-	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .shapes .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .matrix .shapes .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

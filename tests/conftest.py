@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.airflow_reach import reaches_airflow
+from tests.support.airflow_reach import airflow_marks
 from tests.support.versions import STATE_STORE, gives
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nanobanana-tests-"))
@@ -30,10 +30,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark what can depend on the version of Airflow, where somebody asks for it."""
     if "airflow" not in config.option.markexpr:
         return
-    reached = {file: reaches_airflow(file) for file in {item.path for item in items}}
+    marks = {file: airflow_marks(file) for file in {item.path for item in items}}
     for item in items:
-        if reached[item.path]:
-            item.add_marker(pytest.mark.airflow)
+        for mark in marks[item.path]:
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="session", autouse=True)

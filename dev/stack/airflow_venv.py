@@ -19,25 +19,34 @@ HOME = REPO / ".stack"
 _CONSTRAINTS = REPO / "constraints"
 
 
-def make_venv(version: str, say: Callable[[str], None]) -> Path:
+def make_venv(
+    version: str, say: Callable[[str], None], *, interpreter: str = sys.executable, folder: Path | None = None
+) -> Path:
     """Make ``.stack/<version>/venv``, or make it again where the constraints or ``pyproject.toml`` have changed.
 
     It holds what the constraint file of that version says, the extra ``dev``, the extra ``fab`` where that file has
-    pins for it, and the provider as it stands in this checkout (editable), for the Python that runs this.
+    pins for it, and the provider as it stands in this checkout (editable).
 
+    :param interpreter: The Python it is for: the one that runs this.
+    :param folder: Where ``venv`` is put: ``.stack/<version>``.
     :return: Its Python.
     :raises subprocess.CalledProcessError: The installation failed; what pip or uv says is on standard error.
     """
     constraints = _CONSTRAINTS / f"constraints-{version}.txt"
-    venv = HOME / version / "venv"
+    venv = (folder or HOME / version) / "venv"
     python = venv / "bin" / "python"
     stamp = venv / ".installed"
-    inputs = [constraints.read_bytes(), (REPO / "pyproject.toml").read_bytes(), sys.version.encode()]
+    inputs = [
+        constraints.read_bytes(),
+        (REPO / "pyproject.toml").read_bytes(),
+        interpreter.encode(),
+        sys.version.encode(),
+    ]
     wanted = hashlib.sha256(b"".join(inputs)).hexdigest()
     if stamp.exists() and stamp.read_text() == wanted:
         return python
     say(f"installing Airflow {version} into {venv.relative_to(REPO)}, about a minute the first time")
-    _run(sys.executable, "-m", "venv", "--clear", str(venv))
+    _run(interpreter, "-m", "venv", "--clear", str(venv))
     _run(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(constraints), "uv")
     install = ("-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--compile-bytecode")
     extras = ",".join(extra for extra in pinned_extras(version) if extra in ("dev", "fab"))

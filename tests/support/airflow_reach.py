@@ -18,6 +18,12 @@ _ROOTS: Final = ("airflow_provider_nanobanana", "dev", "example_dags", "tests")
 _NAME: Final = re.compile(rf"\b(?:airflow|{'|'.join(_ROOTS)})(?:\.\w+)+(?:\.$)?|\bimport airflow\b")
 
 
+def airflow_marks(file: Path) -> list[str]:
+    """Give the marks of a test file: ``airflow`` where it reaches Airflow, ``airflow_api`` where it names it itself."""
+    marks = ["airflow"] if reaches_airflow(file) else []
+    return [*marks, "airflow_api"] if any(_is_airflow(name) for name in _names(file)) else marks
+
+
 def reaches_airflow(file: Path) -> bool:
     """Whether an import in a test file, in what it imports or in a ``conftest.py`` above it is one of Airflow.
 
@@ -32,12 +38,16 @@ def _is_reached(files: list[Path], conftests: list[Path]) -> bool:
     seen: set[Path] = set()
     while files or names:
         names.update(*(_names(file) for file in files))
-        if any(name.partition(".")[0] == "airflow" for name in names):
+        if any(_is_airflow(name) for name in names):
             return True
         seen.update(files)
         files = list({path for name in names for path in _files(name)} - seen)
         names = set()
     return False
+
+
+def _is_airflow(name: str) -> bool:
+    return name.partition(".")[0] == "airflow"
 
 
 @cache
