@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.airflow_reach import airflow_marks
-from tests.support.versions import STATE_STORE, gives
+from tests.support.versions import add_retention
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nanobanana-tests-"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
@@ -39,12 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def _retention_of_any_airflow() -> None:
     """Below Airflow 3.3 there is no state store, nor the word that the tests' stand-ins for one are given."""
-    if gives(STATE_STORE):
-        return
     with contextlib.suppress(ModuleNotFoundError):  # where a run is to do without (``tests.support.no_airflow``)
-        import airflow.sdk
-
-        vars(airflow.sdk).setdefault("NEVER_EXPIRE", None)
+        add_retention()
 
 
 @pytest.fixture(scope="session")

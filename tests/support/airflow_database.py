@@ -145,14 +145,21 @@ def set_xcom(dag_id: str, run_id: str, task_id: str, map_index: int, key: str, v
 
 def _of_column(model: Any, name: str, value: uuid.UUID) -> Any:
     """Return a UUID as a column takes it: some versions keep texts."""
-    return value if model.__table__.columns[name].type.python_type is uuid.UUID else str(value)
+    return value if _python_type(model.__table__.columns[name]) is uuid.UUID else str(value)
+
+
+def _python_type(column: Any) -> type:
+    try:
+        return column.type.python_type  # type: ignore[no-any-return]
+    except NotImplementedError:  # Airflow 3.0: a text, on SQLite
+        return str
 
 
 def _insert(session: Any, model: Any, **values: Any) -> None:
     table = model.__table__
     for column in table.columns:
         has_default = column.default is not None or column.server_default is not None or column.autoincrement is True
-        is_key = column.primary_key and column.type.python_type is int
+        is_key = column.primary_key and _python_type(column) is int
         if column.name not in values and not column.nullable and not has_default and not is_key:
             values[column.name] = _filler(column)
     session.execute(table.insert().values(**{name: value for name, value in values.items() if name in table.columns}))

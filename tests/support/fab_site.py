@@ -24,6 +24,7 @@ def main(folder: Path) -> None:
     from airflow.api_fastapi.app import init_auth_manager
     from airflow.models import import_all_models
     from airflow.models.base import Base
+    from airflow.utils.providers_configuration_loader import providers_configuration_loaded
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
@@ -51,7 +52,8 @@ def main(folder: Path) -> None:
         }
     paths |= {"wildcard": "/api/gallery/~?run_id=r", "unknown": "/api/gallery/nowhere?run_id=r", "spend": "/api/spend"}
     app = FastAPI()
-    manager: Any = init_auth_manager(app)
+    # As Airflow's own command does; on 3.1 nothing else tells of FAB's defaults.
+    manager: Any = providers_configuration_loaded(init_auth_manager)(app)
     app.mount("/af/nanobanana", LazyApp())
     tokens = _tokens(manager)
     answers: dict[str, dict[str, int]] = {}

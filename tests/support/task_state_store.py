@@ -9,6 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.support.versions import add_retention
+
+add_retention()
+
 
 class MemoryTaskStateStore:
     """The store of one task instance, in memory.

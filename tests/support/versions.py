@@ -24,7 +24,9 @@ class Feature(NamedTuple):
 
 REVIEWS: Final = Feature((3, 1), "tasks that ask a person")
 PAGES: Final = Feature((3, 1), "pages of plugins")
+SDK_CONNECTION: Final = Feature((3, 1), "connections of the SDK from a URI and JSON")
 STORED_LINKS: Final = Feature((3, 2), "links of plugins in stored DAGs")
+HASHABLE_ASSETS: Final = Feature((3, 2), "assets as keys")
 STATE_STORE: Final = Feature((3, 3), "a task state store")
 RETRY_POLICIES: Final = Feature((3, 3), "retry policies")
 
@@ -42,3 +44,11 @@ def needs(feature: Feature) -> pytest.MarkDecorator:
 def reason(feature: Feature) -> str:
     """Say why a test is skipped: what it needs, and since when there is that."""
     return f"Airflow {feature.since[0]}.{feature.since[1]} and newer: {feature.name}"
+
+
+def add_retention() -> None:
+    """Give an Airflow without a state store the word with which the tests' stand-ins for one are called."""
+    if not gives(STATE_STORE):
+        import airflow.sdk
+
+        vars(airflow.sdk).setdefault("NEVER_EXPIRE", None)

@@ -17,6 +17,7 @@ from airflow_provider_nanobanana.batch.items import build_items
 from airflow_provider_nanobanana.batch.row_files import read_row_file
 from airflow_provider_nanobanana.landing.reference_image import check_reference
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
+from tests.support.versions import HASHABLE_ASSETS, REVIEWS, needs
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 #: ``task_instance.rendered_map_index`` is a String(250); PostgreSQL refuses a longer text, after the image was paid.
@@ -45,7 +46,16 @@ def test_the_name_of_a_mapped_task_fits_whatever_the_prompt() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["generate", "catalogue", "partial_failure", "asset_refresh", "best_of_three", "backfill", "channels", "review"],
+    [
+        "generate",
+        "catalogue",
+        "partial_failure",
+        "asset_refresh",
+        "best_of_three",
+        "backfill",
+        "channels",
+        pytest.param("review", marks=needs(REVIEWS)),
+    ],
 )
 def test_where_pictures_are_reused_their_purchases_are_claimed_and_retried(name: str, declared_dags: list[DAG]) -> None:
     load(name)
@@ -129,6 +139,7 @@ def test_a_person_is_asked_only_where_something_is_missing() -> None:
     assert example["review"].function(missing, params={"prompts": ["a kite", "a boat"]}) == ["a boat: refused"]
 
 
+@needs(HASHABLE_ASSETS)
 def test_the_event_of_a_refresh_is_news() -> None:
     example = load("asset_refresh")
     event = type("Event", (), {"extra": {"count": 3, "cost_usd": 0.075, "manifest": "file:///m.json"}})

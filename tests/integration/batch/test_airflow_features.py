@@ -24,6 +24,7 @@ from tests.integration.batch.harness import GenerateTask
 from tests.support.images import picture
 from tests.support.task_runner import Run
 from tests.support.text import flat
+from tests.support.versions import HASHABLE_ASSETS, needs
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 
@@ -115,6 +116,7 @@ def test_it_can_be_mapped(by: dict[str, Any]) -> None:
     assert set(dag.task_ids) >= {"a", "b"}
 
 
+@needs(HASHABLE_ASSETS)
 def test_asset_events_say_what_was_made(with_store: GenerateTask) -> None:
     batch = with_store
     asset, event = Asset("pictures"), type("Event", (), {})()

@@ -24,6 +24,7 @@ from airflow_provider_nanobanana.toapis.protocol import status_call
 from tests.integration.batch.harness import GenerateTask
 from tests.support.task_runner import KEPT, TaskInstance
 from tests.support.text import flat
+from tests.support.versions import HASHABLE_ASSETS, needs
 
 PROMPTS = [f"picture {number}" for number in range(4)]
 
@@ -398,6 +399,7 @@ class Events(dict[Any, Any]):
         return event
 
 
+@needs(HASHABLE_ASSETS)
 def test_outlets_that_are_no_assets_never_fail_a_paid_task(with_store: GenerateTask) -> None:
     from airflow.providers.common.compat.lineage.entities import File
 

@@ -230,5 +230,6 @@ def test_two_image_tasks_under_one_id_are_no_sign_that_ids_do_not_resolve(
     run = unrecorded.attempt()
     assert client_ids.known_to_resolve(unrecorded.harness.emulator.api_url) is True
     assert run.result == unrecorded.charges[0] and len(unrecorded.charges) == 2
-    [warning] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_nanobanana")]
+    [warning] = [record.getMessage() for record in ours if record.levelno >= logging.WARNING]
     assert all(image in warning for image in unrecorded.charges) and "'namespace'" in warning
