@@ -166,6 +166,6 @@ def _insert(session: Any, model: Any, **values: Any) -> None:
 
 
 def _filler(column: Any) -> Any:
-    kind = column.type.python_type
+    kind = _python_type(column)
     fillers: dict[type, Any] = {str: "x", int: 1, bool: False, float: 0.0, datetime: NOW, uuid.UUID: uuid.UUID(int=0)}
     return fillers.get(kind, {})

@@ -29,8 +29,17 @@ def reaches_airflow(file: Path) -> bool:
 
     Of a ``conftest.py`` counts what every test below it imports, not what single fixtures do.
     """
-    above = [folder / "conftest.py" for folder in file.parents if _REPO / "tests" in (folder, *folder.parents)]
-    return _is_reached([file], [path for path in above if path.exists()])
+    return _is_reached([file], _conftests(file.parent))
+
+
+def folder_reaches_airflow(folder: Path) -> bool:
+    """Whether the ``conftest.py`` of a folder, or one above it, imports Airflow for every test below it."""
+    return _is_reached([], _conftests(folder))
+
+
+def _conftests(folder: Path) -> list[Path]:
+    above = [each / "conftest.py" for each in (folder, *folder.parents) if _REPO / "tests" in (each, *each.parents)]
+    return [path for path in above if path.exists()]
 
 
 def _is_reached(files: list[Path], conftests: list[Path]) -> bool:
