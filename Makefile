@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv constraints test test-fast matrix matrix-fast test-browser lint format types wheel docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
+.PHONY: help venv constraints test test-fast matrix matrix-fast test-browser lint format types wheel release-check docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -68,6 +68,9 @@ types: $(STAMP) ## Check types (mypy --strict)
 
 wheel: $(STAMP) ## Build the wheel and try it in a clean virtual environment
 	$(BIN)/python tests/wheel/try_wheel.py
+
+release-check: $(STAMP) ## Build wheel and sdist in dist/ and check whether they may be released (TAG=v1.2.3: as that)
+	$(BIN)/python -m dev.release_check $(if $(TAG),--tag $(TAG))
 
 constraints: $(STAMP) ## Resolve every constraint file again from the pins beside it (V=3.1.8: that one)
 	@$(BIN)/python -m dev.constraints $(V)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_every_make_target_exists() -> None:
         word
         for command in commands()
         if command.startswith("make ")
-        for word in command.split()[1:]
+        for word in shlex.split(command)[1:]
         if re.fullmatch(r"[a-z-]+", word)
     }
     assert called >= {"lint", "types", "wheel", "docs", "test", "matrix", "shapes", "chaos", "release-check"}
