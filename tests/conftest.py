@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from tests.support.airflow_reach import airflow_marks
-from tests.support.versions import add_retention
 
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nanobanana-tests-"))
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
@@ -40,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _retention_of_any_airflow() -> None:
     """Below Airflow 3.3 there is no state store, nor the word that the tests' stand-ins for one are given."""
     with contextlib.suppress(ModuleNotFoundError):  # where a run is to do without (``tests.support.no_airflow``)
-        add_retention()
+        import tests.support.task_state_store  # noqa: F401
 
 
 @pytest.fixture(scope="session")

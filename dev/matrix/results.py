@@ -54,9 +54,12 @@ def read_junit(file: Path) -> tuple[int, int, int, Skips]:
 
 
 def unknown_skips(result: Result) -> str:
-    """Say how the skips differ from what is written down for this Airflow and part; empty where they do not."""
-    known = _known().get(result.airflow, {}).get(result.part, {})
-    if known == result.version_skips:
+    """Say how the skips differ from what is written down for this Airflow and part; empty where they do not.
+
+    Where nothing is written down for them, nothing is compared.
+    """
+    known = _known().get(result.airflow, {}).get(result.part)
+    if known is None or known == result.version_skips:
         return ""
     return f"skips {json.dumps(result.version_skips)}, written down {json.dumps(known)} ({KNOWN_SKIPS.name})"
 

@@ -44,11 +44,3 @@ def needs(feature: Feature) -> pytest.MarkDecorator:
 def reason(feature: Feature) -> str:
     """Say why a test is skipped: what it needs, and since when there is that."""
     return f"Airflow {feature.since[0]}.{feature.since[1]} and newer: {feature.name}"
-
-
-def add_retention() -> None:
-    """Give an Airflow without a state store the word with which the tests' stand-ins for one are called."""
-    if not gives(STATE_STORE):
-        import airflow.sdk
-
-        vars(airflow.sdk).setdefault("NEVER_EXPIRE", None)

@@ -66,6 +66,7 @@ def test_skips_are_counted_by_reason_also_of_a_module_that_is_skipped_whole(tmp_
 def test_skips_that_nobody_wrote_down_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "KNOWN_SKIPS", tmp_path / "skips.json")
     one = Result("3.0.6", "3.11", "unit", passed=5, skipped=2, version_skips={REASON: 2})
+    assert unknown_skips(one) == "", "nothing is written down yet"
     write_skips([one])
     assert unknown_skips(one) == ""
     assert REASON in unknown_skips(dataclasses.replace(one, version_skips={REASON: 3}))
