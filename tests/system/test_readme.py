@@ -61,7 +61,7 @@ def test_what_is_pasted_ends_with_pictures(tmp_path: Path, shells: list[subproce
             )
         )
     for shell, name, pictures in zip(shells, ("readme", "quickstart"), (1, 2), strict=True):
-        ended = shell.wait(timeout=240)
+        ended = shell.wait(timeout=270)
         output = (tmp_path / f"{name}.log").read_text()
         assert ended == 0, output
         found = sorted((tmp_path / name / "pictures").glob("*.png"))
