@@ -18,7 +18,7 @@ AIRFLOW_ENV := AIRFLOW_HOME="$(TEST_HOME)" AIRFLOW__CORE__LOAD_EXAMPLES=False \
 PYTEST := $(AIRFLOW_ENV) $(BIN)/python -m pytest
 PYTEST_ARGS ?=
 
-.PHONY: help venv constraints test test-fast matrix matrix-fast test-browser lint format types wheel release-check docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
+.PHONY: help venv constraints test test-fast matrix matrix-fast test-browser campaign lint format types wheel release-check docs upgrade-data demo stack screenshots overlap shapes chaos bench emulator clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ test: $(STAMP) ## Run all tests: unit and integration (emulator), and beside the
 
 test-fast: $(STAMP) ## Run the tests that start no Airflow process
 	$(PYTEST) $(PYTEST_ARGS) -m "not system" tests
+
+campaign: $(STAMP) ## Every crash point and thousands of examples, for hours; make test has a part of each (PYTEST_ARGS="-k crash")
+	NANOBANANA_CAMPAIGN=full $(PYTEST) --timeout=14400 -m "not system" $(PYTEST_ARGS) tests
 
 test-browser: $(STAMP) ## Look at the gallery, the review and the spend page in a real Airflow with the system's Chromium
 	$(PYTEST) $(PYTEST_ARGS) -m browser tests/browser
@@ -110,5 +113,5 @@ emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
-	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .matrix .shapes .stack .test-airflow .test-airflow-system dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .matrix .shapes .stack .test-airflow .test-airflow-system .test-airflow-others dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

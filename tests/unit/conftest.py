@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.campaign import WHOLE, of_campaign
+
 if TYPE_CHECKING:
     from airflow.sdk import DAG
 
-settings.register_profile("unit", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "unit",
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # The same examples in each `make test`, so that a change that broke nothing is not red; others in the campaign.
+    derandomize=not WHOLE,
+    max_examples=of_campaign(100, 2_000),
+)
 settings.load_profile("unit")
 
 

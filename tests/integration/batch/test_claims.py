@@ -19,6 +19,7 @@ from airflow_provider_nanobanana.durable.claims import Claim
 from airflow_provider_nanobanana.landing.storage import exclusive
 from airflow_provider_nanobanana.submission.claims import ClaimFolder
 from tests.integration.batch.harness import GenerateTask
+from tests.support.campaign import of_campaign
 from tests.support.claims import claim, write_claim
 from tests.support.task_state_store import MemoryTaskStateStore
 from tests.support.text import flat
@@ -84,7 +85,8 @@ def test_a_run_that_shares_may_die_at_any_side_effect_and_never_counts_it_as_pai
     sharing.attempt(requests=PROMPTS)
     points = len(batch.crash_points.passed)
     assert points > 10
-    for point in range(random.randrange(3), points, 3):
+    step = of_campaign(6, 1)
+    for point in range(random.randrange(step), points, step):
         for path in batch.folder.glob("*.png"):
             path.unlink()
         second = other(batch, f"run-{point}")
@@ -214,14 +216,18 @@ def test_a_forged_claim_lands_nothing_of_another_dag(with_store: GenerateTask) -
 def test_a_crash_at_any_point_with_another_run_before_the_retry(
     quick: GenerateTask, shown_after: int, accepted_after: int
 ) -> None:
-    """Every tenth point, each time others: the other run lands all files, the retry too, and each is paid once."""
+    """The other run lands all files, the retry too, and each is paid once.
+
+    Every twentieth point, each time others; in the campaign every one.
+    """
     batch = quick
     batch.emulator.configure(lookup_delay=shown_after)
     batch.crash_points.late = accepted_after
     batch.attempt(requests=PROMPTS)
     points = len(batch.crash_points.passed)
     assert points > 40
-    for point in range(random.randrange(10), points, 10):
+    step = of_campaign(20, 1)
+    for point in range(random.randrange(step), points, step):
         batch.begin_again()
         batch.attempt(requests=PROMPTS, crash_at=point)
         second = other(batch, "second")

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.toapis.client import ToApisClient
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.integration.batch.conftest import HTTP_TIMEOUT
 from tests.integration.batch.harness import GenerateTask
+from tests.support.campaign import of_campaign
 
 PROMPTS = ["one", "two", "three", "one", "four"]
 #: Seconds until a client id resolves, and that a POST whose sender died takes to be accepted.
@@ -33,14 +34,15 @@ def check(batch: GenerateTask, run: Any, crash: object) -> None:
 
 @pytest.mark.parametrize(("shown_after", "accepted_after"), BANKS)
 def test_one_crash_at_any_point(quick: GenerateTask, shown_after: int, accepted_after: int) -> None:
-    """Every fourth point, each time others; all of them take a minute and have shown the same."""
+    """Every twelfth point, each time others; in the campaign every one."""
     batch = quick
     batch.emulator.configure(lookup_delay=shown_after)
     batch.crash_points.late = accepted_after
     batch.attempt(requests=PROMPTS)
     points = len(batch.crash_points.passed)
     assert points > 60
-    for point in range(random.randrange(4), points, 4):
+    step = of_campaign(12, 1)
+    for point in range(random.randrange(step), points, step):
         batch.begin_again()
         batch.attempt(requests=PROMPTS, crash_at=point)
         check(batch, batch.attempt(requests=PROMPTS), point)
@@ -52,7 +54,7 @@ def test_three_crashes_in_a_row(quick: GenerateTask) -> None:
     batch.crash_points.late = HTTP_TIMEOUT
     seed = random.randrange(1_000_000)
     dice = random.Random(seed)
-    for _ in range(8):
+    for _ in range(of_campaign(4, 100)):
         batch.begin_again()
         crashes = [dice.randrange(90) for _ in range(3)]
         runs = [batch.attempt(requests=PROMPTS, crash_at=crash) for crash in crashes]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 from tests.integration.batch.harness import GenerateTask
 from tests.support.batch import items
+from tests.support.campaign import of_campaign
 from tests.support.images import chunk, picture
 from tests.support.task_runner import Run
 
@@ -179,7 +180,7 @@ _ROUNDS = st.tuples(
 
 _FOLDERS = itertools.count()
 _often = settings(
-    max_examples=25,
+    max_examples=of_campaign(8, 250),
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaSubmitOpe
 from airflow_provider_nanobanana.submission.rate_limiter import SubmitRateLimiter
 from airflow_provider_nanobanana.toapis.protocol import submit_call
 from tests.integration.submission.crash_points import HTTP_TIMEOUT, CrashHarness
+from tests.support.campaign import of_campaign
 
 #: Seconds until a client id resolves, and seconds that a POST whose sender died takes to be accepted.
 BANKS = [(0, 0), (1, 0), (15, 0), (30, 0), (0, HTTP_TIMEOUT), (30, HTTP_TIMEOUT)]
@@ -132,11 +133,11 @@ def test_one_crash_at_every_point_while_the_account_makes_submits_wait(
 def test_two_crashes_in_a_row(
     quick_harness: CrashHarness, ours: Callable[[], Any], store: bool, shown_after: int, accepted_after: int
 ) -> None:
-    """The first at every point, the second at every third one that follows; all pairs take a minute."""
+    """The first at every point, the second at every ninth one that follows; in the campaign all pairs."""
     harness = quick_harness
     harness.emulator.configure(lookup_delay=shown_after)
     harness.crash_points.late = accepted_after
-    count, beyond = duplicates(harness, ours, 2, every=3, store=store)
+    count, beyond = duplicates(harness, ours, 2, every=of_campaign(9, 1), store=store)
     print(f"\n{count} pairs of crash points: {beyond} duplicates")
     assert count > 70
     assert beyond == 0

@@ -26,6 +26,7 @@ from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.models import ImageTask
 from tests.support.batch import bought_by, in_place, items, make_state, note_image_task
+from tests.support.campaign import of_campaign
 from tests.support.responses import COMPLETED, FAILED, NOW, RUNNING
 
 LISTED = 25_000
@@ -262,7 +263,7 @@ class Money(RuleBasedStateMachine):
 
 TestMoney = Money.TestCase
 TestMoney.settings = settings(
-    max_examples=100,
+    max_examples=of_campaign(50, 5_000),
     stateful_step_count=40,
     deadline=None,
     database=None,

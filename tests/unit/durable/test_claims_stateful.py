@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any, get_args
 from unittest.mock import patch
@@ -18,6 +17,7 @@ from airflow_provider_nanobanana.durable.claims import POST_WINDOW
 from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, VISIBLE_AFTER_SECONDS, SubmissionPolicy
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
+from tests.support.campaign import WHOLE, of_campaign
 from tests.support.claim_search import decide, search
 from tests.support.claim_world import IN_TIME, SLICE, Instance, Machine, Process, StoreFate, World
 from tests.support.durable import HTTP_TIMEOUT, Charge, PostOutcome
@@ -370,7 +370,7 @@ def test_of_many_who_want_a_refused_image_one_asks() -> None:
 
 # --- everything that a few buyers can come to ----------------------------------------------------------------------
 
-EXAMPLES = int(os.environ.get("DECISION_EXAMPLES", "60"))
+EXAMPLES = of_campaign(30, 2_000)
 RESUBMIT = SubmissionPolicy()
 STOP = SubmissionPolicy(on_unknown_submission="fail")
 REBUY = SubmissionPolicy(on_expired="resubmit", clear_rebuys=True)
@@ -381,7 +381,7 @@ SHORT: list[tuple[SubmissionPolicy, int, dict[str, int]]] = [
     (BLIND, 2, {"kill": 1, "release": 1, "generation": 2}),
     (RESUBMIT, 3, {"kill": 1, "generation": 2}),
 ]
-#: With DECISION_EXAMPLES=1000 or more: minutes.
+#: In the campaign only: minutes.
 LONG: list[tuple[SubmissionPolicy, int, dict[str, int]]] = [
     (RESUBMIT, 2, {"kill": 1, "retry": 1, "failed": 1, "lose": 1, "generation": 3}),
     (RESUBMIT, 2, {"kill": 1, "clear": 2, "failed": 1, "generation": 3}),
@@ -394,7 +394,7 @@ LONG: list[tuple[SubmissionPolicy, int, dict[str, int]]] = [
 ]
 
 
-@pytest.mark.parametrize(("policy", "buyers", "left"), SHORT if EXAMPLES < 1000 else SHORT + LONG)
+@pytest.mark.parametrize(("policy", "buyers", "left"), SHORT + LONG if WHOLE else SHORT)
 def test_no_order_of_events_makes_two_image_tasks_live(
     policy: SubmissionPolicy, buyers: int, left: dict[str, int]
 ) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_nanobanana.durable.ledger import Ledger, LedgerRecordStore
 from airflow_provider_nanobanana.durable.ledger_entry import ItemError, LedgerEntry
 from airflow_provider_nanobanana.durable.record import RecordState, SubmissionRecord
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
+from tests.support.campaign import of_campaign
 from tests.support.ledger import NOW, Breakage, BrittleStateStore, key, landed, record
 
 #: Three chunks, which are made small for it.
@@ -257,6 +258,6 @@ class NothingSentIsForgotten(RuleBasedStateMachine):
 
 
 NothingSentIsForgotten.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, database=None
+    max_examples=of_campaign(75, 5_000), stateful_step_count=40, deadline=None, database=None
 )
 TestNothingSentIsForgotten = NothingSentIsForgotten.TestCase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from unittest.mock import patch
 
@@ -14,6 +13,7 @@ from airflow_provider_nanobanana.durable.attempt import TaskAttempt
 from airflow_provider_nanobanana.durable.reconcile import MAX_GENERATIONS, SubmissionPolicy
 from airflow_provider_nanobanana.toapis.models import ImageRequest
 from airflow_provider_nanobanana.toapis.status_words import ImageTaskStatus
+from tests.support.campaign import of_campaign
 from tests.support.durable import HTTP_TIMEOUT, Charge, PostOutcome, SimulatedAttempt, Simulation
 
 #: What the DAG says at first; a clear may find another number there.
@@ -279,7 +279,7 @@ def test_a_wait_that_is_given_up_never_says_that_nothing_was_charged_while_anoth
 
 
 PaidOnce.TestCase.settings = settings(
-    max_examples=int(os.environ.get("DECISION_EXAMPLES", "150")),
+    max_examples=of_campaign(75, 5_000),
     stateful_step_count=40,
     deadline=None,
     database=None,
