@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.models.renderedtifields import RenderedTaskInstanceFields
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from airflow_provider_nanobanana.batch.ledger_words import ledger_words
 from airflow_provider_nanobanana.batch.task_ledger import TaskFacts, read_task_ledger
@@ -88,7 +88,8 @@ def whole_ledger(
 def task_instances_of(session: Session, dag_id: str, run_id: str, task_id: str | None = None) -> list[tuple[str, int]]:
     """Return task instances of a run by task id and map index: of one task, or those that use one of our operators."""
     names = (TaskInstance.operator, TaskInstance.custom_operator_name)
-    wanted = TaskInstance.task_id == task_id if task_id else or_(*(name.icontains("nanobanana") for name in names))
+    ours = or_(*(func.lower(name).contains("nanobanana") for name in names))
+    wanted = TaskInstance.task_id == task_id if task_id else ours
     found = session.execute(
         select(TaskInstance.task_id, TaskInstance.map_index)
         .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, wanted)

@@ -5,7 +5,6 @@ Below Airflow 3.3 there is no state store: the ledger is in XComs there, and so 
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -18,9 +17,9 @@ from tests.shapes import buying
 from tests.shapes.bucket import Bucket
 from tests.shapes.gallery_pages import fetch_page, gallery_page, ledger, pictures_seen, visitor
 from tests.shapes.stacks import Started
+from tests.support.versions import STATE_STORE, gives
 
-_AIRFLOW: Final = tuple(map(int, version("apache-airflow").split(".")[:2]))
-HAS_STATE_STORE: Final = _AIRFLOW >= (3, 3)
+HAS_STATE_STORE: Final = gives(STATE_STORE)
 
 
 def settings(bucket: Bucket) -> dict[str, str]:

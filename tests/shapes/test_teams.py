@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
-
-import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from dev.stack.airflow_stack import AirflowStack
 from dev.stack.processes import Command, free_ports
 from tests.shapes import buying
 from tests.shapes.stacks import Started
+from tests.support.versions import TEAMS, needs
 
 TEAM = "art"
 #: Longer than the first poll of the worker, which sees the connection, comes after the submit.
 PROMPT = "of a team [[slow=40]]"
 
 
-@pytest.mark.skipif(
-    tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 3),
-    reason="a triggerer can be given a team from Airflow 3.3 on",
-)
+@needs(TEAMS)
 def test_a_connection_of_a_team_is_missed_in_words_and_the_image_is_bought_once(
     tmp_path: Path, emulator: Emulator, started: Started
 ) -> None:

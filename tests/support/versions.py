@@ -28,6 +28,7 @@ SDK_CONNECTION: Final = Feature((3, 1), "connections of the SDK from a URI and J
 STORED_LINKS: Final = Feature((3, 2), "links of plugins in stored DAGs")
 HASHABLE_ASSETS: Final = Feature((3, 2), "assets as keys")
 STATE_STORE: Final = Feature((3, 3), "a task state store")
+TEAMS: Final = Feature((3, 3), "triggerers of a team")
 RETRY_POLICIES: Final = Feature((3, 3), "retry policies")
 
 

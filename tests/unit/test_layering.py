@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.versions import REVIEWS, gives
+
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "airflow_provider_nanobanana"
 NAME = PACKAGE.name
@@ -30,6 +32,8 @@ LIGHT = [
     f"{NAME}.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}"
     for folder in ("operators", "sensors", "decorators", "triggers", "hooks", "cli")
     for path in sorted((PACKAGE / folder).glob("[!_]*.py"))
+    # Below Airflow 3.1 a look for the operator that asks a person loads all of Airflow's web server.
+    if gives(REVIEWS) or path.stem != "review"
 ] + [f"{NAME}.retry_policy", f"{NAME}.exceptions"]
 
 
