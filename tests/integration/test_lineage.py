@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,3 +151,12 @@ def test_a_facet_is_as_its_schema_says(emulator: Emulator, tmp_path: Path, photo
         fields = {key for key in json.loads(Serde.to_json(facet)) if not key.startswith("_")}
         assert facet._schemaURL == f"{schema['$id']}#/$defs/{name}"
         assert fields <= own.keys() == {one.name for one in type(facet).__attrs_attrs__ if not one.name.startswith("_")}
+
+
+def test_addresses_in_events_are_those_of_the_project() -> None:
+    pytest.importorskip("airflow.providers.openlineage")
+    from airflow_provider_nanobanana.batch import openlineage
+
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    urls = tomllib.loads(pyproject.read_text())["project"]["urls"]
+    assert (urls["Source"], urls["Documentation"]) == (openlineage.SOURCE, openlineage.DOCUMENTATION)
