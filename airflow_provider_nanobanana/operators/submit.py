@@ -35,6 +35,7 @@ from airflow_provider_nanobanana.worker_threads import StoppableOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_nanobanana.batch.task_lineage import TaskLineage
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.durable.record_store import RecordStore
     from airflow_provider_nanobanana.submission.references import ReferenceUploader
@@ -186,7 +187,11 @@ class NanoBananaSubmitOperator(LineageOperator, StoppableOperator, RequestOperat
                 queue_deadline = session.clock() + timeout
             submission = self._submission = self._open(context, hook, adopt)
             try:
-                with self._telling(hook), airflow_errors(), self._naming_the_image():
+                with (
+                    self._telling_lineage(hook, lambda: self._lineage(hook)),
+                    airflow_errors(),
+                    self._naming_the_image(),
+                ):
                     image_task = submission.run()
                     submission.mark_done()
             except NanoBananaException as failure:
@@ -200,14 +205,11 @@ class NanoBananaSubmitOperator(LineageOperator, StoppableOperator, RequestOperat
         push_request(context, self, image_task.id, submission.bought_request(), name=name or None, meta=meta)
         return image_task.id
 
-    @contextlib.contextmanager
-    def _telling(self, hook: NanoBananaHook) -> Iterator[None]:
-        """Tell of the references as lineage."""
+    def _lineage(self, hook: NanoBananaHook) -> TaskLineage:
+        """Return the references of the request; asked where somebody reads lineage."""
         from airflow_provider_nanobanana.batch.task_lineage import of_submit
 
-        request = hook.parse_request(self._request())
-        with self._telling_lineage(hook, lambda: of_submit(request)):
-            yield
+        return of_submit(hook.parse_request(self._request()))
 
     @contextlib.contextmanager
     def _naming_the_image(self) -> Iterator[None]:
