@@ -17,6 +17,9 @@ from typing import Any, Final
 
 from airflow_provider_nanobanana.toapis.errors import TransientFailure
 
+#: What to do first where a newer form stops an attempt.
+INSTALL_NEWER: Final = "Install the newer provider version again, then clear this task."
+
 
 @dataclass(frozen=True)
 class StoredForm:
@@ -46,7 +49,7 @@ class StoredForm:
                 "stays paid. Install the newer version wherever tasks run: a retry, or a clear, then goes on from "
                 "there.",
                 charged="unknown",
-                first_step="Install the newer provider version again, then clear this task.",
+                first_step=INSTALL_NEWER,
             )
 
     def said(self, version: Any) -> str:

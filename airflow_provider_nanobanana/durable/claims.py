@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_provider_nanobanana.durable.reconcile import MIN_LOOKUPS, Lookup, SubmissionPolicy
-from airflow_provider_nanobanana.stored_forms import BOOK, CLAIM
+from airflow_provider_nanobanana.stored_forms import BOOK, CLAIM, INSTALL_NEWER
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.failure_codes import CONTENT_REFUSED
 from airflow_provider_nanobanana.toapis.models import LINK_LIFETIME_SECONDS
@@ -577,7 +577,7 @@ def _decide_newer(facts: ClaimFacts, why: str) -> ClaimDecision:
             "used as soon as it is in place. Install the newer version wherever tasks run, then retry or clear this "
             "task; without it the image can be bought a day after it was claimed.",
             charged="unknown",
-            first_step="Install the newer provider version again, then clear this task.",
+            first_step=INSTALL_NEWER,
         )
     )
 
