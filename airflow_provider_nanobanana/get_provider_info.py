@@ -14,8 +14,8 @@ from typing import Any, Final
 
 _PACKAGE = "airflow_provider_nanobanana"
 _INTEGRATION = "Nano Banana (ToAPIs)"
-#: ``Documentation`` of ``[project.urls]``.
-_SITE = "https://airflow-provider-nanobanana.github.io/airflow-provider-nanobanana/"
+#: ``Documentation`` of ``[project.urls]`` in pyproject.toml.
+DOCUMENTATION: Final = "https://airflow-provider-nanobanana.github.io/airflow-provider-nanobanana/"
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -32,7 +32,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.toapis.com",
                 "how-to-guide": ["/docs/quickstart.md", "/docs/generate.md", "/docs/three-tasks.md", "/docs/review.md"],
-                "logo": f"{_SITE}logo.svg",
+                "logo": f"{DOCUMENTATION}logo.svg",
                 "tags": ["service", "ai", "image-generation"],
             }
         ],

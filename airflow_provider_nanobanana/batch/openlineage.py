@@ -17,11 +17,11 @@ from openlineage.client.generated.output_statistics_output_dataset import Output
 
 from airflow_provider_nanobanana import __version__
 from airflow_provider_nanobanana.batch.task_lineage import LandedImage, TaskLineage
+from airflow_provider_nanobanana.get_provider_info import DOCUMENTATION
 from airflow_provider_nanobanana.lineage import MOST, dataset_name, files_or_folders, plain_uri
 
-#: As in ``[project.urls]`` of pyproject.toml.
+#: ``Source`` of ``[project.urls]`` in pyproject.toml.
 SOURCE: Final = "https://github.com/airflow-provider-nanobanana/airflow-provider-nanobanana"
-DOCUMENTATION: Final = "https://airflow-provider-nanobanana.github.io/airflow-provider-nanobanana/"
 PRODUCER: Final = f"{SOURCE}/tree/v{__version__}"
 #: A schema is never changed: a facet with other fields has another version, and the old file stays.
 SCHEMAS: Final = f"{DOCUMENTATION}openlineage/1-0-0/"

@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_nanobanana import lineage
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.get_provider_info import DOCUMENTATION
 from airflow_provider_nanobanana.hooks.nanobanana import NanoBananaHook
 from airflow_provider_nanobanana.operators.nanobanana import (
     NanoBananaDownloadOperator,
@@ -159,4 +160,5 @@ def test_addresses_in_events_are_those_of_the_project() -> None:
 
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     urls = tomllib.loads(pyproject.read_text())["project"]["urls"]
-    assert (urls["Source"], urls["Documentation"]) == (openlineage.SOURCE, openlineage.DOCUMENTATION)
+    assert (urls["Source"], urls["Documentation"]) == (openlineage.SOURCE, DOCUMENTATION)
+    assert openlineage.SCHEMAS.startswith(DOCUMENTATION)
