@@ -20,8 +20,8 @@ from airflow_provider_nanobanana.operators.nanobanana import (
     NanoBananaSubmitOperator,
 )
 from tests.support.images import picture
+from tests.support.lineage import Collector
 from tests.support.task_runner import Run, TaskInstance, attempt, sensor
-from tests.unit.test_lineage import COLLECTOR, Collector
 
 #: A link as a user may have signed one.
 SIGNED = "https://user:pw@example.com/photo.png?X-Amz-Signature=secret"
@@ -29,10 +29,7 @@ SIGNED = "https://user:pw@example.com/photo.png?X-Amz-Signature=secret"
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
-    collector = Collector()
-    monkeypatch.setattr(lineage, "reads_hook_lineage", lambda: True)
-    monkeypatch.setattr(COLLECTOR, lambda: collector, raising=False)
-    return collector
+    return Collector.in_place_of_airflows(monkeypatch)
 
 
 def extracted(operator: Any, state: str = "success") -> Any:

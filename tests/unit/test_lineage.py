@@ -8,30 +8,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import lineage
-
-COLLECTOR = "airflow.providers.common.compat.sdk.get_hook_lineage_collector"
-
-
-class Collector:
-    """Airflow's, as far as it is called."""
-
-    def __init__(self) -> None:
-        self.inputs: list[str] = []
-        self.outputs: list[str] = []
-
-    def add_input_asset(self, *, context: Any, uri: str) -> None:
-        self.inputs.append(uri)
-
-    def add_output_asset(self, *, context: Any, uri: str) -> None:
-        self.outputs.append(uri)
+from tests.support.lineage import Collector
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
-    collector = Collector()
-    monkeypatch.setattr(lineage, "reads_hook_lineage", lambda: True)
-    monkeypatch.setattr(COLLECTOR, lambda: collector, raising=False)
-    return collector
+    return Collector.in_place_of_airflows(monkeypatch)
 
 
 @pytest.mark.parametrize(
