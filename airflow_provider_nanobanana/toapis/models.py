@@ -117,17 +117,6 @@ class ImageRequest(BaseModel):
             raise ValueError("is blank; describe the picture in at least one word")
         return prompt
 
-    @field_validator("prompt")
-    @classmethod
-    def _no_address(cls, prompt: str) -> str:
-        # Not repeated: it may hold credentials.
-        if is_object_address(prompt):
-            raise ValueError(
-                "is the address of a file or an object, and describes no picture; an XCom whose object is gone from "
-                "the XCom backend's store comes as its address"
-            )
-        return prompt
-
     @field_validator("reference_images", mode="before")
     @classmethod
     def _list_of_texts(cls, references: Any) -> Any:
@@ -197,7 +186,7 @@ class ImageRequest(BaseModel):
             raise InvalidRequest(frame.format(faults="; ".join(_faults(error)))) from None
         model = request.extra_body.get("model") or request.model or default_model
         request = request.model_copy(update={"model": model}).with_models(models)
-        if faults := request._model_faults(models):
+        if faults := [*_prompt_faults(request.prompt), *request._model_faults(models)]:
             raise InvalidRequest(frame.format(faults="; ".join(faults)))
         return request
 
@@ -462,6 +451,16 @@ def _address_fault(reference: str) -> str | None:
     if reference.lower().startswith(("http://", "https://")) and _BLANK.search(reference):
         return f"is {reference!r:.80}: a link holds no blank; write it as %20"
     return None
+
+
+def _prompt_faults(prompt: str) -> Iterator[str]:
+    """Yield what is wrong with a new prompt; no rule of the model, as a stored list may be paid and stays readable."""
+    # Not repeated: it may hold credentials.
+    if is_object_address(prompt):
+        yield (
+            "prompt is the address of a file or an object, and describes no picture; an XCom whose object is gone from "
+            "the XCom backend's store comes as its address"
+        )
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
