@@ -25,6 +25,7 @@ from airflow_provider_nanobanana.retry_policy import with_retry_policy
 from airflow_provider_nanobanana.stored_forms import readable_event
 from airflow_provider_nanobanana.toapis import errors
 from airflow_provider_nanobanana.toapis.errors import InvalidRequest, ToApisError, TransientFailure
+from airflow_provider_nanobanana.toapis.failure_codes import failure_code
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.storage_uris import is_object_address
 from airflow_provider_nanobanana.toapis.text_lines import fold
@@ -219,9 +220,9 @@ class NanoBananaSensor(LineageOperator, StoppableOperator, BaseSensorOperator):
         """Count what became of each image task, and what was paid: once, where Airflow keeps what tries leave."""
         from airflow_provider_nanobanana.durable.counted import not_counted_before
 
-        ended = [record["id"] for record in records if record["status"] != "timeout"]
+        ended = {record["id"] for record in records if _has_ended(record)}
         new = not_counted_before(context, ended)
-        told = [record for record in records if record["status"] == "timeout" or record["id"] in new]
+        told = [record for record in records if record["id"] not in ended or record["id"] in new]
         count_results(self.nanobanana_conn_id, told, models)
 
     def _fail(self, context: Context, tracker: PollTracker, error: ToApisError) -> NoReturn:
@@ -303,6 +304,13 @@ class NanoBananaSensor(LineageOperator, StoppableOperator, BaseSensorOperator):
         if tracker.not_final():
             self._fail(context, tracker, _trigger_crashed(crash, self.nanobanana_conn_id, tracker.ids))
         return self._conclude(context, tracker)
+
+
+def _has_ended(record: Mapping[str, Any]) -> bool:
+    """Whether nothing more can become of an image task; what this key is not shown may be paid and be seen later."""
+    if record["status"] == "failed":
+        return failure_code(record["error"]["code"]).charged != "unknown"
+    return bool(record["status"] == "completed")
 
 
 def _wait_of_event(event: Mapping[str, Any]) -> WaitWindow | None:

@@ -13,9 +13,11 @@ import pytest
 
 from airflow_provider_nanobanana import metrics
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.polling import result
 from airflow_provider_nanobanana.submission import workflow
 from tests.support.statsd import Sent, StatsdServer
-from tests.support.task_runner import resume, sensor, wait
+from tests.support.task_runner import TaskInstance, resume, sensor, wait
+from tests.support.task_state_store import MemoryTaskStateStore
 
 Buy = Callable[..., str]
 #: What a waiting worker says at its end; polls and delays are the poller's.
@@ -72,6 +74,21 @@ def test_airflows_net_behind_the_trigger_counts_once_too(emulator: Emulator, buy
     emulator.configure(latency=60)
     resume(sensor(buy()), "__fail__", error="Trigger timeout")
     assert counted == {"timed_out": 1}
+
+
+def test_what_another_account_did_not_show_is_counted_when_it_is_seen(
+    emulator: Emulator, buy: Buy, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The advice is to correct the connection and to clear the sensor, which then learns what was paid."""
+    image_task_id = buy()
+    ti = TaskInstance(task_id="wait", store=MemoryTaskStateStore())
+    monkeypatch.setattr(result, "NOT_FOUND_GRACE_SECONDS", 0.0)
+    emulator.fault(on="status", kind="not_found", times=1)
+    assert wait(image_task_id, ti=ti).error is not None
+    assert counted == {"failed/task_not_found": 1}
+    for _ in range(2):
+        assert wait(image_task_id, ti=ti).error is None
+    assert counted == {"failed/task_not_found": 1, "completed": 1, "cost_micro_usd": 25_000}
 
 
 def test_a_wait_that_something_else_ends_counts_nothing(emulator: Emulator, buy: Buy, counted: Counter[str]) -> None:
