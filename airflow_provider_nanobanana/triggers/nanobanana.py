@@ -108,7 +108,9 @@ class NanoBananaTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is something to wake a worker for, then yield one event."""
         if WAIT.is_newer(self.version):
-            yield TriggerEvent(await wake_later(self.version))
+            # What a wait of any version has, comes back as it is: without it a sensor's timeout would begin anew.
+            known = {"started_at": self.started_at, "deadline": self.deadline} if self.deadline else {}
+            yield TriggerEvent({**await wake_later(self.version), **known})
             return
         if self.from_newer_versions:
             log.info("Left out, since only a later version knows it: %s", ", ".join(sorted(self.from_newer_versions)))

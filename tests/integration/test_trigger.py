@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
+from airflow_provider_nanobanana.exceptions import NanoBananaSensorTimeout
 from airflow_provider_nanobanana.polling.result import PollResult
 from airflow_provider_nanobanana.polling.subscription import TOO_LONG
+from airflow_provider_nanobanana.stored_forms import WAIT
+from airflow_provider_nanobanana.triggers import newer_wait
 from airflow_provider_nanobanana.triggers.nanobanana import NanoBananaTrigger
 from airflow_provider_nanobanana.triggers.timer import NanoBananaTimerTrigger
 from tests.support.responses import image_task
@@ -166,3 +169,16 @@ def test_a_running_image_task_with_long_answers_wakes_a_worker_once_a_minute(
     run = resume(sensor(image_task_id, poke_interval=5), event={"version": 1, "outcome": "finished", **event})
     (deferral,) = run.deferrals
     assert 0 <= deferral.trigger.not_before - before - pause < 4.0
+
+
+def test_the_timeout_holds_while_the_triggerer_knows_an_older_wait_only(
+    emulator: Emulator, buy: Buy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.configure(latency=600)
+    monkeypatch.setattr(newer_wait, "PAUSE_AFTER_NOTHING_SECONDS", 0.0)
+    image_task_id, now = buy(), time.time()
+    for deadline, ended in ((now + 900, False), (now - 1, True)):
+        newer = trigger(image_task_id, version=WAIT.version + 1, started_at=now - 10, deadline=deadline)
+        run = resume(sensor(image_task_id, timeout=900), event=asyncio.run(fire(newer)))
+        assert isinstance(run.error, NanoBananaSensorTimeout) == ended
+        assert [deferral.trigger.deadline for deferral in run.deferrals] == ([] if ended else [deadline])

@@ -44,6 +44,12 @@ def test_polling_of_a_newer_kind_wakes_the_worker_after_a_minute(
     assert "newer version" in caplog.text
 
 
+def test_polling_of_a_newer_kind_brings_back_since_when_and_until_when(slept: list[float]) -> None:
+    """Otherwise a sensor's timeout would begin anew with each minute."""
+    known: dict[str, Any] = {"started_at": 5.0, "deadline": 905.0}
+    assert fire(NanoBananaTrigger(version=NEWER, targets={}, **known)) == {"version": WAIT.version, **known}
+
+
 def test_a_timer_of_a_newer_kind_brings_back_whose_it_is(slept: list[float]) -> None:
     known: dict[str, Any] = {"ticket": "dag/run/submit/-1/1", "deadline": 5.0}
     assert fire(NanoBananaTimerTrigger(version=NEWER, at={"epoch": 9}, **known)) == {"version": WAIT.version, **known}
