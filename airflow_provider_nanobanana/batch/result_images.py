@@ -68,7 +68,7 @@ def read_manifest(uri: str) -> Mapping[str, Any]:
     content = open_storage(folder).read(name, _MOST_BYTES)
     try:
         manifest = json.loads(content or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         manifest = None
     if isinstance(manifest, dict) and MANIFEST.is_newer(version := manifest.get("version")):
         raise StorageFailed(f"The manifest {uri} {MANIFEST.said(version)}. A retry reads it again.", charged="no")

@@ -132,7 +132,7 @@ class VersionFolder:
         content = self._versions.read(name, _MOST_BYTES)
         try:
             record = json.loads(content or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         if not isinstance(record, dict):
             return False

@@ -76,7 +76,7 @@ def test_a_result_without_lists_and_manifest_says_what_to_do() -> None:
         result_images(result(truncated=True))
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"images": 3}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"images": 3}', "[" * 100_000])
 def test_a_manifest_that_cannot_be_understood_may_be_there_later(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "manifest-x.json"
     if content is not None:

@@ -76,7 +76,7 @@ def test_the_newest_of_a_run_counts(tmp_path: Path) -> None:
     assert folder(tmp_path).own("cup", [2, 3], RUN) == 3
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b'{"run": 7}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b'{"run": 7}', b"\xff\xfe", b"[" * 4_000])
 def test_a_damaged_file_is_a_number_of_somebody_else(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ".nanobanana" / "versions" / "cup-v2.json"
     path.parent.mkdir(parents=True)
