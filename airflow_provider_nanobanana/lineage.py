@@ -16,7 +16,7 @@ from urllib.parse import quote
 from airflow_provider_nanobanana.compat import reads_hook_lineage
 from airflow_provider_nanobanana.toapis.line_logger import LineLogger
 from airflow_provider_nanobanana.toapis.redaction import bare_link
-from airflow_provider_nanobanana.toapis.storage_uris import QUERY
+from airflow_provider_nanobanana.toapis.storage_uris import CREDENTIALS, QUERY
 
 log = LineLogger(__name__)
 
@@ -32,7 +32,7 @@ def plain_uri(uri: str) -> str | None:
 
     :param uri: As a destination or a reference image is given: a path, the URI of a storage, or an http(s) link.
     """
-    scheme, separator, rest = uri.strip().partition("://")
+    scheme, separator, rest = CREDENTIALS.sub("://", uri.strip()).partition("://")
     if not separator:
         return None if uri.lower().startswith("data:") else f"file://{os.path.abspath(uri)}"
     scheme = _SPELLINGS.get(scheme.lower(), scheme.lower())

@@ -94,7 +94,7 @@ def _outputs(lineage: TaskLineage) -> list[Dataset]:
     images = {uri: image for image in lineage.images if (uri := plain_uri(image.record["uri"]))}
     if len(images) <= MOST:
         return [
-            _output(uri, [image], {**_version(image.record["sha256"]), "nanobanana_image": _image_facet(image)})
+            _output(uri, [image], {**_version(image.record["sha256"]), **_image_facet(image)})
             for uri, image in images.items()
         ]
     folders: dict[str, list[LandedImage]] = {folder: [] for folder in files_or_folders(images)}
@@ -105,8 +105,8 @@ def _outputs(lineage: TaskLineage) -> list[Dataset]:
 
 
 def _output(uri: str, images: list[LandedImage], facets: dict[str, DatasetFacet]) -> Dataset:
-    size = sum(image.record["bytes"] for image in images)
-    statistics = OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(images))
+    sizes = [image.record["bytes"] for image in images]
+    statistics = OutputStatisticsOutputDatasetFacet(size=None if None in sizes else sum(sizes), fileCount=len(images))
     return OutputDataset(*dataset_name(uri), facets=facets, outputFacets={"outputStatistics": statistics})
 
 
@@ -115,8 +115,12 @@ def _version(sha256: str | None) -> dict[str, DatasetFacet]:
     return {} if sha256 is None else {"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{sha256}")}
 
 
-def _image_facet(image: LandedImage) -> NanobananaImageDatasetFacet:
+def _image_facet(image: LandedImage) -> dict[str, DatasetFacet]:
+    """Return the facet of one image; none where only its place is known."""
     told = {name: image.record[name] for name in ("sha256", "bytes", "format", "width", "height")}
-    return NanobananaImageDatasetFacet(
+    if None in told.values():
+        return {}
+    facet = NanobananaImageDatasetFacet(
         **told, image_task_id=image.record["id"] or None, origin=image.origin, producer=PRODUCER
     )
+    return {"nanobanana_image": facet}

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from airflow_provider_nanobanana.batch.preparation import BatchPreparation, BatchSpec
     from airflow_provider_nanobanana.batch.runner import WaitSpec
     from airflow_provider_nanobanana.batch.state import BatchState
+    from airflow_provider_nanobanana.batch.task_lineage import TaskLineage
     from airflow_provider_nanobanana.durable.claims import ClaimMode
     from airflow_provider_nanobanana.durable.reconcile import OnExpired, OnUnknownSubmission
     from airflow_provider_nanobanana.landing.downloader import ImageDownloader
@@ -277,7 +278,6 @@ class NanoBananaGenerateOperator(LineageOperator, StoppableOperator, RequestOper
 
     def _work(self, context: Context, *, resumed: bool) -> Any:
         from airflow_provider_nanobanana.batch.items import EmptyBatch
-        from airflow_provider_nanobanana.batch.task_lineage import of_batch
         from airflow_provider_nanobanana.landing.downloader import ImageDownloader
 
         with airflow_errors():
@@ -303,8 +303,7 @@ class NanoBananaGenerateOperator(LineageOperator, StoppableOperator, RequestOper
                     self._show_what_was_read(context, state.items)
                     if self._killed:
                         state.kill()
-                    row_file = self._row_file()
-                    with self._telling_lineage(hook, lambda: of_batch(state, row_file)):
+                    with self._telling_lineage(hook, lambda: self._lineage(state)):
                         return self._run(context, state, began, resumed=resumed)
 
     def _run(self, context: Context, state: BatchState, began: float, *, resumed: bool) -> Any:
@@ -407,6 +406,16 @@ class NanoBananaGenerateOperator(LineageOperator, StoppableOperator, RequestOper
         given = self._all_requests()
         names_file = names_path(given) or (isinstance(given, str) and names_row_file(given, bare=True))
         return str(as_reference(given)) if names_file else None
+
+    def _lineage(self, state: BatchState) -> TaskLineage:
+        """Return what was read, and what is in place and paid by now; asked where somebody reads lineage."""
+        from airflow_provider_nanobanana.batch.task_lineage import of_batch
+
+        try:
+            row_file = self._row_file()
+        except errors.InvalidRequest:  # what is given since: this attempt goes on with the list that it has
+            row_file = None
+        return of_batch(state, row_file)
 
     def _plain_requests(self) -> Any:
         """Return what is asked for where it is plain data and here already, else None."""

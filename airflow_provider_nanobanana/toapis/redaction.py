@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+from airflow_provider_nanobanana.toapis.storage_uris import CREDENTIALS
+
 #: Control and format characters: NUL, which PostgreSQL refuses in JSON, C0 and C1, soft hyphen, zero-width, the ones
 #: that turn the direction of a line, language tags, lone surrogates. White space is left for the split into words.
 _UNPRINTABLE: Final = re.compile(
@@ -60,7 +62,11 @@ def one_line(text: Any, secret: str = "", limit: int = LONGEST_MESSAGE) -> str:
 def bare_link(reference: str) -> str:
     """Return an http(s) link without what may be secret in it: user, query and fragment; any other text as it is."""
     link = _HTTP.fullmatch(reference)
-    return f"{link[1]}{link[2]}" if link else reference
+    if link is None:
+        return reference
+    bare = f"{link[1]}{link[2]}"
+    # A password with a slash in it.
+    return CREDENTIALS.sub("://", bare) if "@" in bare else bare
 
 
 def bare_links(value: Any) -> Any:

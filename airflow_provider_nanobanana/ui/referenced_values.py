@@ -35,6 +35,8 @@ log = LineLogger(__name__)
 
 #: Bytes of an object, and of what it unpacks to; ours take 60 kB at most.
 _MOST_BYTES: Final = 1 << 20
+#: Bytes of memory to unpack one, which the header of LZMA asks for; its strongest preset needs 65 MiB.
+_MOST_MEMORY: Final = 128 << 20
 #: Objects read at once.
 _THREADS: Final = 8
 #: Under which key Airflow's task state store keeps what a backend of the workers returned (3.3 to 3.4).
@@ -43,8 +45,8 @@ _STATE_REFERENCE: Final = "__airflow_state_ref__"
 _UNPACKERS: Final[Mapping[str, Callable[[], Any]]] = {
     "gz": lambda: zlib.decompressobj(zlib.MAX_WBITS | 16),
     "bz2": bz2.BZ2Decompressor,
-    "xz": lzma.LZMADecompressor,
-    "lzma": lzma.LZMADecompressor,
+    "xz": lambda: lzma.LZMADecompressor(memlimit=_MOST_MEMORY),
+    "lzma": lambda: lzma.LZMADecompressor(memlimit=_MOST_MEMORY),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_nanobanana import lineage
+from airflow_provider_nanobanana.batch.task_lineage import LandedImage, TaskLineage
 from tests.support.lineage import Collector
 
 
@@ -26,6 +27,10 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Collector:
         ("file:///data/x.png", "file:///data/x.png"),
         ("/data/x.png", "file:///data/x.png"),
         ("https://user:pw@host/x.png?X-Amz-Signature=s#part", "https://host/x.png"),
+        ("https://user:p/w@host/x.png", "https://host/x.png"),
+        ("s3://user:p/w@bucket/x.png", "s3://bucket/x.png"),
+        ("hdfs://conn@node:8020/x@2.png", "hdfs://node:8020/x@2.png"),
+        ("s3://arn:aws:s3:eu-west-1:1:accesspoint/a/x@2.png", "s3://arn:aws:s3:eu-west-1:1:accesspoint/a/x@2.png"),
         ("data:image/png;base64,AAAA", None),
     ],
 )
@@ -76,3 +81,22 @@ def test_what_goes_wrong_costs_the_lineage_alone(collector: Collector, monkeypat
 
     monkeypatch.setattr(collector, "add_output_asset", broken)
     lineage.report(None, outputs=lambda: ["s3://b/1.png"])
+
+
+@pytest.mark.parametrize("others", [0, 60])
+def test_an_image_of_which_little_is_known_costs_no_other_its_facets(others: int) -> None:
+    """Of further images a ledger that had no room for more keeps where they are."""
+    pytest.importorskip("airflow.providers.openlineage")
+    from airflow_provider_nanobanana.batch.openlineage import operator_lineage
+
+    known = {"id": "t", "index": 0, "sha256": "a" * 64, "bytes": 3, "format": "png", "width": 1, "height": 1}
+    unknown = dict.fromkeys(("sha256", "bytes", "width", "height"))
+    records: list[dict[str, Any]] = [{**known, "uri": f"s3://c@b/f/{number}.png"} for number in range(others + 1)]
+    records.append({**known, **unknown, "uri": "s3://c@b/f/more.png", "index": 1})
+    told = operator_lineage(TaskLineage("generate", images=[LandedImage(record) for record in records])).outputs
+    sizes = [(one.outputFacets["outputStatistics"].fileCount, one.outputFacets["outputStatistics"].size) for one in told]
+    if others:
+        assert sizes == [(62, None)]
+    else:
+        assert sizes == [(1, 3), (1, None)]
+        assert [set(one.facets) for one in told] == [{"version", "nanobanana_image"}, set()]

@@ -186,6 +186,17 @@ def test_a_retry_says_that_it_goes_on_with_the_file_as_it_was_read(
     assert with_store.attempt(requests=rows.as_uri()).error is None and with_store.charges == 2
 
 
+@pytest.mark.parametrize("given", ["rows.xlsx", "s3://bucket/rows.csv.gz"])
+def test_a_retry_goes_on_with_what_is_paid_whatever_is_given_by_then(
+    with_store: GenerateTask, tmp_path: Path, given: str
+) -> None:
+    """The DAG was edited meanwhile: what is given now is refused with the next clear."""
+    with_store.attempt(requests=as_csv(tmp_path), prompt="{name}", crash_on=("before land", 1))
+    assert with_store.charges == 3 and not with_store.files
+    again = with_store.attempt(requests=given, prompt="{name}")
+    assert again.error is None and again.result["count"] == 3 == with_store.charges
+
+
 # --- dry runs -------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_nanobanana.toapis.protocol import status_call
-from airflow_provider_nanobanana.toapis.redaction import one_line, redact
+from airflow_provider_nanobanana.toapis.redaction import bare_link, one_line, redact
 from airflow_provider_nanobanana.toapis.responses import ApiResponse
 from tests.support.responses import COMPLETED, FAILED, ID, KEY, NOW
 
@@ -137,3 +137,17 @@ def test_every_word_of_an_answer_is_cleaned() -> None:
     assert words == ["ab ***"] * 4
     assert failed.billing.status == "unknown", "of a bill's words three are known"
     assert len(odd.wire_status) == 64 and odd.wire_status.startswith("ab ***")
+
+
+@pytest.mark.parametrize(
+    ("link", "bare"),
+    [
+        ("https://user:pw@host:8443/a@2.png?sig=s#part", "https://host:8443/a@2.png"),
+        ("https://user:p/w@host/a.png?sig=s", "https://host/a.png"),
+        ("https://host:8443/a@2.png", "https://host:8443/a@2.png"),
+        ("HTTPS://host/user:pw@2.png", "HTTPS://host/user:pw@2.png"),
+        ("no link: https://user:pw@host", "no link: https://user:pw@host"),
+    ],
+)
+def test_of_a_link_no_user_and_no_signature_is_shown(link: str, bare: str) -> None:
+    assert bare_link(link) == bare

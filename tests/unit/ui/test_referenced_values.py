@@ -120,3 +120,14 @@ def test_no_more_is_read_than_a_value_of_ours_can_take(folder: Path) -> None:
             state_value(state(f"file://{folder}/{name}"), "shop")
     with pytest.raises(ValueError):
         state_value(state(f"file://{folder}/deep"), "shop")
+
+
+def test_a_small_object_cannot_ask_for_all_of_the_memory(folder: Path) -> None:
+    """The header of LZMA says how much its reader is to set aside: here 4 GiB."""
+    packed = bytearray(lzma.compress(b'"a record"', format=lzma.FORMAT_ALONE))
+    packed[1:5] = b"\xff" * 4
+    (folder / "greedy.lzma").write_bytes(packed)
+    with pytest.raises(ValueError, match="does not unpack"):
+        state_value(state(f"file://{folder}/greedy.lzma"), "shop")
+    (folder / "best.xz").write_bytes(lzma.compress(b'"a record"', preset=9 | lzma.PRESET_EXTREME))
+    assert state_value(state(f"file://{folder}/best.xz"), "shop") == "a record"
