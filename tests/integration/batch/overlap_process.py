@@ -17,12 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
-from PIL import Image
 
 from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.durable import claims as durable_claims
@@ -34,6 +32,7 @@ from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateO
 from airflow_provider_nanobanana.submission import claims
 from airflow_provider_nanobanana.toapis.classify import CallKind
 from airflow_provider_nanobanana.toapis.client import ToApisClient
+from tests.support.preload import preload
 from tests.support.task_runner import TaskInstance
 from tests.support.task_state_store import FileTaskStateStore
 
@@ -48,13 +47,6 @@ STEPS: dict[str, tuple[Any, str]] = {
     "land": (ImageDownloader, "land"),
     "manifest": (ImageStore, "write_manifest"),
 }
-
-
-def preload() -> None:
-    """Import what an attempt imports when it begins: once instead of in every process."""
-    for name in ("hooks.nanobanana", "triggers.nanobanana", "batch.runner", "landing.downloader", "polling.poller"):
-        import_module(f"airflow_provider_nanobanana.{name}")
-    Image.preinit()
 
 
 def shorten_waits() -> None:

@@ -18,7 +18,7 @@ from airflow_provider_nanobanana.batch import submitter
 from airflow_provider_nanobanana.durable import claims, reconcile
 from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.submission import claims as submission_claims
-from airflow_provider_nanobanana.toapis import client  # noqa: F401
+from tests.support.preload import preload
 from tests.support.task_runner import TaskInstance
 from tests.support.task_state_store import FileTaskStateStore
 
@@ -47,6 +47,7 @@ def work(destination: str, folder: str, count: str, try_number: str) -> None:
 
 
 if __name__ == "__main__":
+    preload()
     for line in sys.stdin:
         if (pid := os.fork()) == 0:
             os.dup2(2, 1)  # where the log goes
