@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,docs,fab,release]'
 	@touch $(STAMP)
 
-test: $(STAMP) ## Run all tests: unit and integration (emulator), and beside them system (real Airflow processes)
-	@$(AIRFLOW_ENV) $(BIN)/python -m dev.run_tests $(PYTEST_ARGS)
+test: $(STAMP) ## Run all tests, the system tests (real Airflow processes) beside the others (BESIDE=types,wheel: these targets, too)
+	@$(AIRFLOW_ENV) $(BIN)/python -m dev.run_tests $(if $(BESIDE),--beside=$(BESIDE)) $(PYTEST_ARGS)
 
 test-fast: $(STAMP) ## Run the tests that start no Airflow process
 	$(PYTEST) $(PYTEST_ARGS) -m "not system" tests
@@ -113,5 +113,5 @@ emulator: $(STAMP) ## Serve a local ToAPIs on port 8787
 	@exec $(BIN)/python -m airflow_provider_nanobanana.emulator --port 8787
 
 clean: ## Remove what make created, .venv too, but no picture that was paid (demo-images)
-	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .matrix .shapes .stack .test-airflow .test-airflow-system .test-airflow-others dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .docs-site .demo/airflow .demo/emulator .chaos .matrix .shapes .stack .test-airflow .test-airflow-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

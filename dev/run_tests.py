@@ -1,63 +1,113 @@
-"""``make test``: three lanes of tests side by side: much of their time is waiting, for Airflow and for pictures.
+"""``make test``: the tests in parts, some of them side by side, since much of their time is waiting.
 
-One lane has the integration tests, one all that start no Airflow (the unit tests). The third has the system tests, and
-after them, in a process of their own, those with a browser (Playwright keeps an asyncio loop, in which no other test
-could run one). Each process collects only what it runs. What the integration tests print is shown as it comes, what the
-others printed at the end.
+The system tests start Airflow's processes, and after them, in a process of their own, come those with a browser
+(Playwright keeps an asyncio loop, in which no other test could run one). Beside them run the parts that start no
+Airflow, and the targets of make that were asked for. What a part printed is shown when it has ended.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Final
 
 import pytest
 
-#: How much less urgent the others are than the system tests.
-_NICENESS = 10
-_INTEGRATION = ("-m", "not system", "tests/integration")
-_OTHERS = ("-m", "not system", "tests", "--ignore=tests/integration")
-_SYSTEM = ("-m", "system and not browser", "tests", "--ignore=tests/integration", "--ignore=tests/unit")
-_BROWSER = ("-m", "browser", "tests/browser")
+#: How much less urgent than the system tests all else is: Airflow's processes give up on one that gets no processor.
+_NICENESS: Final = 10
+#: How many of the parts without Airflow run at a time.
+_AT_ONCE: Final = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of pytest, or one target of make.
+
+    :param command: The whole command.
+    :param counts: Whether it is pytest, whose last line says how many tests there were.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    urgent: bool = False
+    counts: bool = True
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a part came to.
+
+    :param output: What it printed.
+    """
+
+    part: Part
+    code: int
+    output: str
+    seconds: float
+
+
+def _tests(name: str, marks: str, *paths: str, urgent: bool = False) -> Part:
+    return Part(name, (sys.executable, "-m", "pytest", "-m", marks, *paths), urgent)
+
+
+_WITHOUT_AIRFLOW: Final = "not system"
+_UNIT: Final = ("tests/unit/batch", "tests/unit/durable", "tests/unit/landing")
+#: One after another.
+SYSTEM: Final = (
+    _tests(
+        "system", "system and not browser", "tests", "--ignore=tests/integration", "--ignore=tests/unit", urgent=True
+    ),
+    _tests("browser", "browser", "tests/browser", urgent=True),
+)
+#: Whichever is next, the longest first; the last one has what no other has.
+OTHERS: Final = (
+    _tests("integration, batches", _WITHOUT_AIRFLOW, "tests/integration/batch"),
+    _tests("integration, all else", _WITHOUT_AIRFLOW, "tests/integration", "--ignore=tests/integration/batch"),
+    _tests("unit, images and batches", _WITHOUT_AIRFLOW, *_UNIT),
+    _tests(
+        "all else", _WITHOUT_AIRFLOW, "tests", "--ignore=tests/integration", *(f"--ignore={path}" for path in _UNIT)
+    ),
+)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run all.
 
-    :param arguments: What pytest is given beside the folder; with a choice of marks (``-m``) it is one run.
+    :param arguments: What each pytest is given, too; with a choice of marks (``-m``) it is one run.
+        ``--beside=types,wheel`` are targets of make that run beside the tests, one after another.
     :return: 0, or the exit code of a part that is not green; 130 after Ctrl-C.
     """
-    if "-m" in arguments:
-        return _start([*arguments, "tests"]).wait()
-    with tempfile.TemporaryFile() as of_others, tempfile.TemporaryFile() as of_system:
-        parts = [_start([*arguments, *_SYSTEM], "system", of_system)]
-        parts.append(_start([*arguments, *_OTHERS], "others", of_others))
-        parts.append(_start([*arguments, *_INTEGRATION]))
-        # Airflow's processes wait for each other, and give up on one that gets no processor.
-        for part in parts[1:]:
-            os.setpriority(os.PRIO_PROCESS, part.pid, _NICENESS)
-        try:
-            parts[0].wait()
-            parts.append(_start([*arguments, *_BROWSER], "system", of_system))
-            codes = [part.wait() for part in parts]
-        except KeyboardInterrupt:  # which the terminal sent them, too
-            for part in parts:
-                part.wait()
-            return 130
-        for title, output in (
-            ("the tests that start no Airflow", of_others),
-            ("the system tests and those with a browser", of_system),
-        ):
-            output.seek(0)
-            print(f"\n--- {title}, run beside the others ---", flush=True)
-            sys.stdout.buffer.write(output.read())
-            sys.stdout.flush()
-    return exit_code(codes)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--beside", default="")
+    options, given = parser.parse_known_args(arguments)
+    if "-m" in given:
+        return subprocess.run([sys.executable, "-m", "pytest", *given, "tests"], check=False).returncode
+    beside = [Part(name, ("make", name), counts=False) for name in options.beside.split(",") if name]
+    pools = [ThreadPoolExecutor(1), ThreadPoolExecutor(1), ThreadPoolExecutor(_AT_ONCE)]
+    run = partial(_run, given=given)
+    began = time.monotonic()
+    futures: list[Future[Ended]] = []
+    try:
+        for pool, parts in zip(pools, (SYSTEM, beside, OTHERS), strict=True):
+            futures += [pool.submit(run, part) for part in parts]
+        ended = [_shown(future.result()) for future in as_completed(futures)]
+    except KeyboardInterrupt:  # which the terminal sent the parts, too
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+        return 130
+    print(f"\n{summary(ended)} in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+    return exit_code([one.code for one in ended])
 
 
 def exit_code(codes: Sequence[int]) -> int:
@@ -66,15 +116,39 @@ def exit_code(codes: Sequence[int]) -> int:
     return next((code for code in chosen if code), 0) if chosen else int(pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
-def _start(arguments: Sequence[str], lane: str = "", output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    """Start pytest.
+def summary(ended: Iterable[Ended]) -> str:
+    """Say how many tests passed, failed and so on, by the last lines of the parts, and which parts are not green."""
+    counts: Counter[str] = Counter()
+    red = []
+    for one in ended:
+        if one.code not in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+            red.append(one.part.name)
+        if one.part.counts:
+            last = one.output.rstrip().rpartition("\n")[2]
+            counts.update({word: int(count) for count, word in re.findall(r"(\d+) ([a-z]+)(?=,| in )", last)})
+    said = ", ".join(f"{count} {word}" for word, count in sorted(counts.items(), key=lambda item: -item[1]))
+    return f"{said or 'no test'}; not green: {', '.join(red)}" if red else said or "no test"
 
-    :param lane: Named, it has an ``AIRFLOW_HOME`` of its own: each writes Airflow's configuration into it.
-    """
+
+def _run(part: Part, given: Sequence[str]) -> Ended:
+    """Run a part to its end; each has an ``AIRFLOW_HOME`` of its own, into which Airflow writes its configuration."""
     home = Path(os.environ["AIRFLOW_HOME"])
-    env = {**os.environ, "AIRFLOW_HOME": str(home.with_name(f"{home.name}-{lane}") if lane else home)}
-    command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.Popen(command, env=env, stdout=output, stderr=None if output is None else subprocess.STDOUT)
+    env = {**os.environ, "AIRFLOW_HOME": str(home.with_name(f"{home.name}-{re.sub('[^a-z]+', '-', part.name)}"))}
+    command = [*part.command, *given] if part.counts else part.command
+    began = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+        if not part.urgent:
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        code = process.wait()
+        output.seek(0)
+        return Ended(part, code, output.read().decode(errors="replace"), time.monotonic() - began)
+
+
+def _shown(ended: Ended) -> Ended:
+    print(f"\n--- {ended.part.name}: {ended.seconds / 60:.1f} minutes, exit code {ended.code} ---", flush=True)
+    print(ended.output, flush=True)
+    return ended
 
 
 if __name__ == "__main__":

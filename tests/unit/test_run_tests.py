@@ -1,10 +1,15 @@
-"""``make test``: three runs of pytest, and one exit code."""
+"""``make test``: several runs of pytest, one exit code and one sum."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from dev.run_tests import exit_code
+from dev.run_tests import OTHERS, SYSTEM, Ended, Part, exit_code, main, summary
+
+REPO = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -25,3 +30,56 @@ from dev.run_tests import exit_code
 )
 def test_one_part_that_is_not_green_is_enough_and_one_without_tests_is_no_fault(codes: list[int], code: int) -> None:
     assert exit_code(codes) == code
+
+
+def ended(last: str, code: int = 0, *, counts: bool = True) -> Ended:
+    return Ended(Part("a part", (), counts=counts), code, f"....\nof 7 passed here\n{last}\n", 1.0)
+
+
+def test_the_sum_is_of_what_the_parts_say_last() -> None:
+    parts = [
+        ended("3 failed, 1792 passed, 2 skipped, 1 warning in 8.20s (0:00:08)", 1),
+        ended("==== 45 passed, 12 deselected in 60.00s ===="),
+        ended("wheel: 9 passed in 3s", counts=False),
+        ended("12 deselected in 0.50s", 5),
+    ]
+    assert summary(parts) == "1837 passed, 24 deselected, 3 failed, 2 skipped, 1 warning; not green: a part"
+
+
+def test_without_a_test_that_is_said() -> None:
+    assert summary([ended("no tests ran in 0.01s", 5)]) == "no test"
+
+
+def test_each_folder_of_tests_is_in_one_part() -> None:
+    ignored = {
+        word.removeprefix("--ignore=") for part in OTHERS for word in part.command if word.startswith("--ignore=")
+    }
+    chosen = [word for part in OTHERS for word in part.command if word.startswith("tests")]
+    assert sorted({*ignored, "tests"}) == sorted(chosen), "what the last part leaves out is in another one"
+    assert all((REPO / path).is_dir() for path in chosen)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_all_parts_run_and_what_they_print_is_shown(
+    failing: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def part(name: str, code: int, *, urgent: bool) -> Part:
+        said = "os.environ['AIRFLOW_HOME'], sys.argv[1:], '1 passed in 1s', sep='\\n'"
+        program = f"import sys, os; print({said}); exit({code})"
+        return Part(name, (sys.executable, "-c", program), urgent)
+
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("dev.run_tests.SYSTEM", tuple(part(f"s{n}", 0, urgent=True) for n in range(2)))
+    monkeypatch.setattr(
+        "dev.run_tests.OTHERS", tuple(part(f"o {n}", 3 * (failing and n == 1), urgent=False) for n in range(3))
+    )
+    assert main(["-k", "word"]) == (3 if failing else 0)
+    output = capfd.readouterr().out
+    assert output.count("['-k', 'word']") == 5
+    assert output.count(f"{tmp_path / 'home'}-") == 5
+    assert f"5 passed{'; not green: o 1' if failing else ''} in 0." in output.splitlines()[-1]
+
+
+def test_a_part_that_is_urgent_keeps_its_priority() -> None:
+    assert all(part.urgent for part in SYSTEM)
+    assert not any(part.urgent for part in OTHERS)
