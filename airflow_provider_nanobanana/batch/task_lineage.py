@@ -28,8 +28,8 @@ Origin = Literal["bought", "shared", "reused"]
 class LandedImage:
     """An image in place.
 
-    :param record: ``uri``, ``id``, ``sha256``, ``bytes``, ``format``, ``width`` and ``height``; of a further image some may
-        be None.
+    :param record: ``uri``, ``id``, ``sha256``, ``bytes``, ``format``, ``width`` and ``height``; of a further image some
+        may be None.
     :param origin: Who bought it: this task instance, another run meanwhile, or somebody before; None where not known.
     """
 
