@@ -1,9 +1,12 @@
-"""Lineage of real runs: told to Airflow's own collector, and read by the OpenLineage provider's own extractor."""
+"""Lineage of real runs: told to a stand-in and to Airflow's own collector, and read by OpenLineage's own extractor."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import tomllib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +23,7 @@ from airflow_provider_nanobanana.operators.nanobanana import (
     NanoBananaSubmitOperator,
 )
 from tests.support.images import picture
-from tests.support.lineage import Collector
+from tests.support.lineage import COLLECTOR, Collector
 from tests.support.task_runner import Run, TaskInstance, attempt, sensor
 
 #: A link as a user may have signed one.
@@ -49,6 +52,23 @@ def generate(folder: Path, **options: Any) -> tuple[NanoBananaGenerateOperator, 
     return operator, attempt(operator)
 
 
+def airflows_collector(monkeypatch: pytest.MonkeyPatch, readers: list[Any]) -> Callable[[], Any]:
+    """Return what returns Airflow's own collector, which is built anew for these readers of plugins."""
+    try:
+        from airflow.sdk import lineage as own
+        from airflow.sdk import plugins_manager
+    except ImportError:  # before Airflow 3.2
+        hook: Any = importlib.import_module("airflow.lineage.hook")
+        monkeypatch.setattr("airflow.plugins_manager.hook_lineage_reader_classes", readers)
+        monkeypatch.setattr(hook, "_hook_lineage_collector", None)
+        return lambda: hook.get_hook_lineage_collector()
+    monkeypatch.setattr(plugins_manager, "get_hook_lineage_readers_plugins", lambda: readers)
+    fresh = cache(own.get_hook_lineage_collector.__wrapped__)
+    for place in ("airflow.sdk.lineage.get_hook_lineage_collector", COLLECTOR):
+        monkeypatch.setattr(place, fresh, raising=False)
+    return fresh
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
@@ -74,6 +94,16 @@ def test_the_hook_tells_too(emulator: Emulator, tmp_path: Path, photo: Path, col
         stored = hook.download({"id": bought.id, "index": 0}, f"file://{tmp_path}/out")
     assert collector.inputs == [f"file://{photo}", "https://example.com/photo.png"]
     assert collector.outputs == [stored.uri]
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_airflows_own_collector_is_told_where_a_plugin_reads_it(
+    emulator: Emulator, photo: Path, monkeypatch: pytest.MonkeyPatch, read: bool
+) -> None:
+    collector = airflows_collector(monkeypatch, readers=[object()] if read else [])
+    with NanoBananaHook() as hook:
+        hook.upload(photo)
+    assert [each.asset.uri for each in collector().collected_assets.inputs] == ([f"file://{photo}"] if read else [])
 
 
 def test_openlineage_knows_images_and_money(emulator: Emulator, tmp_path: Path, photo: Path) -> None:
