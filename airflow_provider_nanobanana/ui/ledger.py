@@ -186,9 +186,14 @@ class _Reader:
                 XComModel.key.startswith(_PREFIX),
             )
         ).all()
-        values = xcom_values([(row.dag_id, XComModel.deserialize_value(row)) for row in rows])
-        found = zip((row.key for row in rows), values, strict=True)
-        return InMemoryStateStore({key: value for key, value in found if isinstance(value, str)})
+        stored = [XComModel.deserialize_value(row) for row in rows]
+        values = xcom_values([(row.dag_id, value) for row, value in zip(rows, stored, strict=True)])
+        # Of what cannot be read the reference stays, as tasks get it: no record, which is not the same as none.
+        found = {
+            row.key: reference if value is None else value
+            for row, reference, value in zip(rows, stored, values, strict=True)
+        }
+        return InMemoryStateStore({key: value for key, value in found.items() if isinstance(value, str)})
 
     def _storage(self, record: TaskRecord | None) -> tuple[Storage | None, list[str]]:
         """Return the destination of a task instance, where it may be read; otherwise why not."""

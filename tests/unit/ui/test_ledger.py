@@ -200,6 +200,23 @@ def test_records_that_cannot_be_understood_are_no_blank_ledger(run_id: str, stor
     assert not any("no image task was bought" in line for line in ledger["summary"])
 
 
+@pytest.mark.parametrize("content", [None, b'"cut o'])
+def test_records_whose_object_is_gone_or_broken_are_no_blank_ledger(
+    monkeypatch: pytest.MonkeyPatch, run_id: str, tmp_path: Path, content: bytes | None
+) -> None:
+    """A backend of the workers keeps XComs in a store; before Airflow 3.3 the records are among them."""
+    monkeypatch.setitem(sys.modules, "airflow.state", None)
+    monkeypatch.setenv("AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH", tmp_path.as_uri())
+    (place := tmp_path / "shop" / "one").parent.mkdir()
+    if content is not None:
+        place.write_bytes(content)
+    add_run("shop", run_id)
+    add_task("shop", run_id, "pictures", xcoms={"nanobanana_ledger": place.as_uri()})
+    ledger = read(run_id)
+    assert any("cannot be understood" in line for line in ledger["skipped"])
+    assert not any("no image task was bought" in line for line in ledger["summary"])
+
+
 def test_of_thousands_those_that_need_a_look_are_told(monkeypatch: pytest.MonkeyPatch, run_id: str) -> None:
     from airflow_provider_nanobanana.ui import ledger
 
