@@ -61,7 +61,8 @@ def airflows_collector(monkeypatch: pytest.MonkeyPatch, readers: list[Any]) -> C
         hook: Any = importlib.import_module("airflow.lineage.hook")
         monkeypatch.setattr("airflow.plugins_manager.hook_lineage_reader_classes", readers)
         monkeypatch.setattr(hook, "_hook_lineage_collector", None)
-        return hook.get_hook_lineage_collector
+        collector: Callable[[], Any] = hook.get_hook_lineage_collector
+        return collector
     monkeypatch.setattr(plugins_manager, "get_hook_lineage_readers_plugins", lambda: readers)
     fresh = cache(own.get_hook_lineage_collector.__wrapped__)
     for place in ("airflow.sdk.lineage.get_hook_lineage_collector", COLLECTOR):
