@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dev.constraints import known_versions
-from dev.matrix.environments import LOWEST, Environment, chosen, install
+from dev.matrix.environments import LOWEST, Environment, chosen, install, version_of
 from dev.matrix.parts import Part, parts_of
 from dev.matrix.results import Result, read_junit, table, unknown_skips, write_skips
 from dev.stack.airflow_venv import REPO
@@ -52,7 +52,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fast", action="store_true", help="only the tests that name something of Airflow")
     parser.add_argument("--full", action="store_true", help="every test, crash campaigns and all system tests too")
     parser.add_argument("--accept-skips", action="store_true", help="write down the skips instead of comparing them")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.python is not None and version_of(options.python) is None:
+        parser.error(f"there is no Python {options.python!r} on this machine")
+    return options
 
 
 def _run_row(environment: Environment, interpreter: str, parts: Sequence[Part]) -> list[Result]:

@@ -11,6 +11,7 @@ import pytest
 
 from dev.constraints import known_versions
 from dev.matrix import results
+from dev.matrix.__main__ import main
 from dev.matrix.environments import ENVIRONMENTS, LOWEST, Environment, chosen, find_python
 from dev.matrix.parts import EVERYTHING, FAST, SYSTEM, TESTS, WITHOUT_AIRFLOW, parts_of
 from dev.matrix.results import Result, read_junit, table, unknown_skips, write_skips
@@ -55,6 +56,13 @@ def test_a_further_python_and_the_lower_bounds_run_less(row: Environment, parts:
 def test_an_interpreter_that_is_missing_skips_its_row() -> None:
     assert find_python("no-such-python", "2.7") is None
     assert [found for _, found in chosen("3.1.8", "no-such-python")] == [None]
+
+
+def test_an_interpreter_that_is_named_must_be_there() -> None:
+    """As in CI: a job whose only row is skipped would be green."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--airflow", "3.1.8", "--python", "no-such-python"])
+    assert ended.value.code == 2
 
 
 def test_skips_are_counted_by_reason_also_of_a_module_that_is_skipped_whole(tmp_path: Path) -> None:
