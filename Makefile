@@ -2,6 +2,8 @@
 PYTHON ?= python3
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
+# Some images forbid Python to keep what it compiled; then each of the many processes here compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -34,7 +36,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 			echo "$(PYTHON) -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing Airflow and the tools into $(VENV), about a minute the first time ..."
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c $(CONSTRAINTS) uv
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,docs,fab,release]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet -c $(CONSTRAINTS) -e '.[dev,docs,fab,release]'
 	@touch $(STAMP)
 
 test: $(STAMP) ## Run all tests, the system tests (real Airflow processes) beside the others (BESIDE=types,wheel: these targets, too)
@@ -97,16 +99,16 @@ overlap: $(STAMP) ## Let real runs ask for the same pictures at one place, in on
 	@exec $(BIN)/python -m tests.overlap $(if $(AIRFLOW),--airflow $(AIRFLOW)) $(OVERLAP)
 
 shapes: $(STAMP) ## Buy in each way to deploy Airflow, half an hour; some need root, PostgreSQL, Redis (SHAPES="celery fab": some)
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,fab,chaos]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet -c $(CONSTRAINTS) -e '.[dev,fab,chaos]'
 	@mkdir -p .shapes  # not below /tmp, which some of them replace
 	$(PYTEST) $(PYTEST_ARGS) --basetemp=.shapes/run -rs $(if $(SHAPES),$(SHAPES:%=tests/shapes/test_%.py),tests/shapes)
 
 chaos: $(STAMP) ## Kill Airflow's processes for an hour; as root installs PostgreSQL and Redis (CHAOS="local --seed 2": one of it)
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,chaos]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet -c $(CONSTRAINTS) -e '.[dev,chaos]'
 	@exec $(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: $(STAMP) ## Measure poller and generate, over an hour, and write docs/benchmarks.md (BENCH="poll-60": one of it)
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,bench]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet -c $(CONSTRAINTS) -e '.[dev,bench]'
 	@exec $(BIN)/python -m dev.benchmarks $(BENCH)
 
 emulator: $(STAMP) ## Serve a local ToAPIs on port 8787

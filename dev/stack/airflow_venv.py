@@ -48,7 +48,7 @@ def make_venv(
     say(f"installing Airflow {version} into {venv.relative_to(REPO)}, about a minute the first time")
     _run(interpreter, "-m", "venv", "--clear", str(venv))
     _run(str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(constraints), "uv")
-    install = ("-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--compile-bytecode")
+    install = ("-m", "uv", "pip", "install", "--quiet", "--python", str(python))
     extras = ",".join(extra for extra in pinned_extras(version) if extra in ("dev", "fab"))
     _run(str(python), *install, "-c", str(constraints), "-e", f"{REPO}[{extras}]")
     stamp.write_text(wanted)
