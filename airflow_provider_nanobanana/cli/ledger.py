@@ -30,8 +30,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add = command.add_argument
     command.epilog = _DETAILS
-    add("dag_id", metavar="DAG_ID")
-    add("run_id", metavar="RUN_ID")
+    add("dag_id", metavar="DAG_ID", help="of the DAG, as the UI shows it")
+    add("run_id", metavar="RUN_ID", help="of its run, such as manual__2026-11-26")
     add("--task", metavar="ID", help="only this task (all that use an operator of this provider)")
     add("--map-index", type=int, metavar="N", help="only this one of a mapped task")
     add("--top", type=int, default=_MOST_PRINTED, metavar="N", help=f"rows of each task ({_MOST_PRINTED}; json: all)")

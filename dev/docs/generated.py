@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import argparse
 import json
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 PACKAGE = Path(__file__).parents[2] / "airflow_provider_nanobanana"
+_CITED = re.compile(r"\bdocs/([\w/-]+)\.md")
 _MARK = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
 
 
-def fill_in(markdown: str) -> str:
-    """Return a page with each of its marks replaced.
+def fill_in(markdown: str, source: str) -> str:
+    """Return a page with each of its marks replaced; what a part cites of docs/ is a link.
 
+    :param source: The page's path in the repository, such as ``docs/manifest.md``.
     :raises KeyError: A mark names no part.
     """
-    return _MARK.sub(lambda mark: PARTS[mark[1]](), markdown)
+
+    def link(cited: re.Match[str]) -> str:
+        return f"[{cited[1]}]({posixpath.relpath(cited[0], posixpath.dirname(source))})"
+
+    return _MARK.sub(lambda mark: _CITED.sub(link, PARTS[mark[1]]()), markdown)
 
 
 def command_line() -> str:

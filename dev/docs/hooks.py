@@ -13,6 +13,7 @@ sys.path.insert(0, str(REPO))  # mkdocs loads this file by its path
 from mkdocs.structure.files import File  # noqa: E402
 
 from dev.docs.generated import fill_in  # noqa: E402
+from dev.docs.html import breakable, linked_pictures  # noqa: E402
 from dev.docs.links import ROOT_PAGES, project_addresses, replace_links, site_link  # noqa: E402
 
 if TYPE_CHECKING:
@@ -43,4 +44,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in what is made from the code, and let each link lead on the site where it leads in the repository."""
     source = _ROOT_FILES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
-    return replace_links(fill_in(markdown), lambda link: site_link(link, source, REPO, config.repo_url or ""))
+    return replace_links(fill_in(markdown, source), lambda link: site_link(link, source, REPO, config.repo_url or ""))
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Say where long names may be broken, and let each picture be opened."""
+    return linked_pictures(breakable(html))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ import pytest
 from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
+from dev.docs.html import breakable
 from dev.docs.links import site_path
+from tests.support.docs_site import build_site
 from tests.support.manifests import manifest_faults
 from tests.support.pages import REPO, Snippet, navigation, snippets
 
@@ -73,14 +75,7 @@ def read_html(text: str) -> ReadPage:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documentation, built as ``make docs`` builds it: a warning ends it."""
-    for needed in ("material", "mkdocstrings"):
-        pytest.importorskip(needed, reason="the extra [docs] is not installed")
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    built = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder
+    return build_site(tmp_path_factory.mktemp("site"))
 
 
 def test_the_site_has_every_page_and_no_dead_link(site: Path) -> None:
@@ -96,6 +91,31 @@ def test_the_site_has_every_page_and_no_dead_link(site: Path) -> None:
             target = target / "index.html" if target.is_dir() else target
             assert target.exists(), (path, link)
             assert not parts.fragment or unquote(parts.fragment) in pages[target].ids, (path, link)
+
+
+def test_no_mark_of_markdown_is_left_in_the_text(site: Path) -> None:
+    """A table without a blank line before it, or a list that is cut off, is text with marks in it."""
+    for path in site.rglob("*.html"):
+        text = re.sub(r"<(pre|code)\b.*?</\1>", "", path.read_text(), flags=re.DOTALL)
+        for paragraph in re.findall(r"<p>(.*?)</p>", text, re.DOTALL):
+            words = unescape(re.sub(r"<[^>]+>", "", paragraph))
+            assert not re.search(r"^\s*([*+|-] ?|\d+\. |#+ )|\*\*|\]\(|``", words, re.MULTILINE), (path, words)
+
+
+def test_long_names_may_be_broken_between_their_words_only() -> None:
+    for shown in (
+        "nanobanana.|lost_|race_|micro_|usd",
+        "AIRFLOW__|NANOBANANA__|GALLERY_|ROOTS",
+        "on_|unknown_|submission=|&quot;resubmit&quot;",
+        "manifest-|&lt;dag&gt;-|&lt;run&gt;.|&lt;hash&gt;.json",
+        "Airflow|Inactive|Asset|In|Inlet|Or|Outlet|Exception",
+        "python |-m |dev.benchmarks |--seed |1",
+        "nanobanana.timed_out",
+    ):
+        marked = shown.replace("|", "<wbr>")
+        assert breakable(f"<code>{shown.replace('|', '')}</code>") == f"<code>{marked}</code>"
+    block = "<pre><code>on_unknown_submission_or_not</code></pre>"
+    assert breakable(block) == block
 
 
 def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
