@@ -13,7 +13,7 @@ sys.path.insert(0, str(REPO))  # mkdocs loads this file by its path
 from mkdocs.structure.files import File  # noqa: E402
 
 from dev.docs.generated import fill_in  # noqa: E402
-from dev.docs.html import breakable, linked_pictures  # noqa: E402
+from dev.docs.html import linked_pictures, readable  # noqa: E402
 from dev.docs.links import ROOT_PAGES, project_addresses, replace_links, site_link  # noqa: E402
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Say where long names may be broken, and let each picture be opened."""
-    return linked_pictures(breakable(html))
+    """Let everything be read on any screen."""
+    return linked_pictures(readable(html))

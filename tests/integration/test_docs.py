@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
-from dev.docs.html import breakable
+from dev.docs.html import readable
 from dev.docs.links import site_path
 from tests.support.docs_site import build_site
 from tests.support.manifests import manifest_faults
@@ -102,7 +102,7 @@ def test_no_mark_of_markdown_is_left_in_the_text(site: Path) -> None:
             assert not re.search(r"^\s*([*+|-] ?|\d+\. |#+ )|\*\*|\]\(|``", words, re.MULTILINE), (path, words)
 
 
-def test_long_names_may_be_broken_between_their_words_only() -> None:
+def test_code_may_be_broken_between_its_words_only() -> None:
     for shown in (
         "nanobanana.|lost_|race_|micro_|usd",
         "AIRFLOW__|NANOBANANA__|GALLERY_|ROOTS",
@@ -112,10 +112,19 @@ def test_long_names_may_be_broken_between_their_words_only() -> None:
         "python |-m |dev.benchmarks |--seed |1",
         "nanobanana.timed_out",
     ):
-        marked = shown.replace("|", "<wbr>")
-        assert breakable(f"<code>{shown.replace('|', '')}</code>") == f"<code>{marked}</code>"
+        cell = readable(f"<td><code>{shown.replace('|', '')}</code></td>")
+        assert cell.partition("<code")[2] == f' class="words">{shown.replace("|", "<wbr>")}</code></td>'
+    assert (
+        readable("<p><code>a_name_of_up_to_a_line x</code>")
+        == '<p><code class="words">a_name_of_up_to_a_line <wbr>x</code>'
+    )
     block = "<pre><code>on_unknown_submission_or_not</code></pre>"
-    assert breakable(block) == block
+    assert readable(block) == block
+
+
+def test_a_cell_with_a_sentence_is_marked() -> None:
+    row = '<td>R1</td><td style="text-align: left;">what <em>happens</em> then, and why</td>'
+    assert readable(row) == row.replace("<td style", '<td class="long" style')
 
 
 def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
