@@ -28,8 +28,11 @@ FAST: Final = Part("unit, integration (fast)", ("-m", f"airflow_api and {_QUICK}
 WITHOUT_AIRFLOW: Final = Part(
     "without Airflow", ("-p", "tests.support.no_airflow", "-m", f"not airflow and {_QUICK}", "tests/unit")
 )
-#: The pipeline with Airflow's real processes, one of which is killed, and by ``dag.test()``.
-SYSTEM: Final = Part("processes, dag.test()", ("tests/system/test_stack.py", "tests/system/test_pipeline.py"))
+#: The pipeline with Airflow's real processes, one of which is killed, and by ``dag.test()``; what the pages show.
+SYSTEM: Final = Part(
+    "processes, dag.test()",
+    ("tests/system/test_stack.py", "tests/system/test_pipeline.py", "tests/system/test_snippets.py"),
+)
 EVERYTHING: Final = (
     Part("unit, integration", ("-m", "not system and not browser", "tests")),
     Part("system", ("-m", "system and not browser", "tests/system")),

@@ -15,32 +15,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from PIL import Image
 
 from airflow_provider_nanobanana.emulator import Emulator
 from dev.docs.html import readable
 from dev.docs.links import site_path
 from tests.support.docs_site import build_site
 from tests.support.manifests import manifest_faults
-from tests.support.pages import REPO, Snippet, navigation, snippets
+from tests.support.pages import REPO, navigation, snippets
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
-
-PROGRAMS = [each for each in snippets("python") if "with DAG(" not in each.text]
-
-
-@pytest.mark.parametrize("snippet", PROGRAMS, ids=str)
-def test_a_program_that_is_shown_runs(
-    snippet: Snippet, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    text = snippet.text.replace("file:///tmp", tmp_path.as_uri())
-    exec(compile(text, str(snippet), "exec"), {})
-    stored = list(tmp_path.rglob("*.png"))
-    assert len(stored) == emulator.ledger()["count"] == text.count("hook.submit(")
-    for path in stored:
-        with Image.open(path) as image:
-            image.load()
 
 
 @dataclass

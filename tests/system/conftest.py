@@ -83,8 +83,8 @@ def system(stack: AirflowStack, emulator: Emulator, tmp_path: Path) -> Iterator[
 
 @pytest.fixture(scope="session")
 def dag_tester(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagTester]:
-    """Run ``dag.test()`` of any DAG of the two folders in a fresh process, against the session's emulator."""
+    """Run ``dag.test()`` of any DAG in one process, by default against the session's emulator."""
     env: dict[str, Any] = {"AIRFLOW_CONN_NANOBANANA_DEFAULT": emulator.connection_json()}
-    tester = DagTester(tmp_path_factory.mktemp("dagtest"), [EXAMPLES, HERE / "dags"], env)
+    tester = DagTester(tmp_path_factory.mktemp("dagtest"), env)
     yield tester
     tester.close()

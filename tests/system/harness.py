@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_nanobanana.emulator import Emulator
 from dev.stack.airflow_api import AirflowApi, Record
-from dev.stack.airflow_stack import AirflowStack, Ports, airflow_environment
-from dev.stack.processes import Command, Processes
+from dev.stack.airflow_stack import AirflowStack, Ports, airflow_environment, bundle_list
+from dev.stack.processes import Command, ProcessDied, Processes
 
 
 @dataclass(frozen=True)
@@ -90,38 +91,81 @@ class Tested:
 
 
 class DagTester:
-    """Run ``dag.test()`` in fresh processes on one database.
+    """Run ``dag.test()``, one after another in one process on one database; both are made for the first one.
 
     :param home: Becomes AIRFLOW_HOME.
     """
 
-    def __init__(self, home: Path, dag_folders: Sequence[Path], env: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         self._home = home
         self._processes = Processes()
-        self._env = airflow_environment(home, dag_folders, Ports(1, 2, 3), "unused", env)
-        self._migrated = False
+        self._env = airflow_environment(home, [home], Ports(1, 2, 3), "unused", env)
+        self._log = home / "logs" / "dagtest.log"
+        self._connection: socket.socket | None = None
 
-    def __call__(self, file: Path, dag_id: str, *, timeout: float = 180, **conf: Any) -> Tested:
+    def __call__(
+        self,
+        file: Path,
+        dag_id: str,
+        *,
+        env: Mapping[str, str] | None = None,
+        reviewer: str | None = None,
+        **conf: Any,
+    ) -> Tested:
         """Test one DAG.
 
+        :param file: Its folder is the only one with DAGs.
+        :param env: Added to the environment for this run.
+        :param reviewer: The option that is chosen where a task asks a person (from Airflow 3.3 on).
         :param conf: The configuration of the run, on top of the DAG's params.
-        :raises ProcessDied: The process ended with an error; a failed run is no error.
+        :raises ProcessDied: The process ended, or did not answer in time; a failed run is no error.
         """
-        if not self._migrated:  # not before: the first one runs while other processes wait
-            self._run("migrate", "-m", "airflow", "db", "migrate", timeout=120)
-            self._migrated = True
-        answer = self._home / "answer.json"
-        answer.unlink(missing_ok=True)
-        log = self._home / "logs" / "dagtest.log"
-        log.unlink(missing_ok=True)
-        arguments = [str(file), dag_id, json.dumps(conf), str(answer)]
-        self._run("dagtest", "-m", "tests.system.dagtest", *arguments, timeout=timeout)
-        return Tested(**json.loads(answer.read_text()), output=log.read_text(errors="replace"))
+        return self._ask(file.parent, env, call="dag", file=str(file), dag_id=dag_id, conf=conf, reviewer=reviewer)
+
+    def pytest(self, file: Path, dags: Path) -> Tested:
+        """Run the tests of a file; the state is the name of pytest's exit code.
+
+        :param dags: The folder with DAGs.
+        """
+        return self._ask(dags, None, call="pytest", file=str(file))
 
     def close(self) -> None:
         """End what may still run."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         self._processes.stop()
 
-    def _run(self, name: str, *arguments: str, timeout: float) -> None:
-        log = self._home / "logs" / f"{name}.log"
-        self._processes.run(Command(name, arguments, self._env, log), timeout)
+    def _connect(self) -> socket.socket:
+        """Make the database and start the process."""
+        migrate = Command("migrate", ("-m", "airflow", "db", "migrate"), self._env, self._home / "logs" / "migrate.log")
+        self._processes.run(migrate, 120)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(120)
+            port = str(server.getsockname()[1])
+            self._processes.start(Command("dagtest", ("-m", "tests.system.dagtest", port), self._env, self._log))
+            try:
+                self._connection, _ = server.accept()
+            except TimeoutError as error:
+                tail = self._processes.tail("dagtest")
+                self.close()
+                raise ProcessDied(f"dagtest did not come up\n{tail}") from error
+        self._connection.settimeout(180)
+        return self._connection
+
+    def _ask(self, dags: Path, env: Mapping[str, str] | None, **request: Any) -> Tested:
+        connection = self._connection or self._connect()
+        env = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_list([dags]), **(env or {})}
+        printed = self._log.stat().st_size
+        try:
+            with connection.makefile("rw") as lines:
+                print(json.dumps({**request, "env": env}), file=lines, flush=True)
+                answer = lines.readline()
+        except OSError:  # it gave none in time, too
+            answer = ""
+        if not answer:
+            tail = self._processes.tail("dagtest")
+            self.close()
+            raise ProcessDied(f"dagtest gave no answer\n{tail}")
+        output = self._log.read_bytes()[printed:].decode(errors="replace")
+        return Tested(**json.loads(answer), output=output)

@@ -1,4 +1,4 @@
-"""What README and quick start have for a shell, pasted into an empty folder, and the test that emulator.md shows."""
+"""What README and the quick start have for a shell, pasted into one in an empty folder: both end with pictures."""
 
 from __future__ import annotations
 
@@ -19,17 +19,6 @@ from tests.support.pages import snippets
 (README,) = (each.text for each in snippets("sh") if each.page == "README.md" and "airflow dags test" in each.text)
 #: All but the installation, which needs the network.
 QUICK_START = "".join(each.text for each in snippets("sh") if each.page == "quickstart.md" and "pip" not in each.text)
-
-#: The test of a DAG with ``dag.test()``, for a CI.
-(IN_A_TEST,) = (each.text for each in snippets("python") if each.page == "emulator.md")
-KITES = """\
-from airflow.sdk import DAG, Param
-
-from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
-
-with DAG("kites", schedule=None, params={"destination": Param("s3://nobody@nowhere/kites", type="string")}) as dag:
-    NanoBananaGenerateOperator(task_id="pictures", requests=["kite", "boat"], destination="{{ params.destination }}")
-"""
 
 
 def _port() -> int:
@@ -81,30 +70,3 @@ def test_what_is_pasted_ends_with_pictures(tmp_path: Path, shells: list[subproce
         for path in found:
             with Image.open(path) as image:
                 image.load()
-
-
-def test_the_test_of_a_dag_that_is_shown_passes(tmp_path: Path, shells: list[subprocess.Popen[str]]) -> None:
-    (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "kites.py").write_text(KITES)
-    (tmp_path / "test_kites.py").write_text(IN_A_TEST)
-    environment = child_environment() | {
-        "AIRFLOW_HOME": str(tmp_path / "airflow"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    }
-    steps = f"{sys.executable} -m airflow db migrate && {sys.executable} -m pytest -q -p no:cacheprovider test_kites.py"
-    with (tmp_path / "log").open("w") as log:
-        shell = subprocess.Popen(
-            ["bash", "-c", steps],
-            cwd=tmp_path,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
-    shells.append(shell)
-    ended = shell.wait(timeout=270)
-    output = (tmp_path / "log").read_text()
-    assert ended == 0, output
-    assert "1 passed" in output

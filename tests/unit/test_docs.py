@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from airflow.models.connection import Connection
-from airflow.sdk import DAG
 from PIL import Image
 
 from airflow_provider_nanobanana.__main__ import parser as command_line
@@ -26,7 +25,6 @@ from airflow_provider_nanobanana.emulator.faults.rules import word_rules
 from airflow_provider_nanobanana.emulator.routes_control import routes
 from airflow_provider_nanobanana.get_provider_info import get_provider_info
 from airflow_provider_nanobanana.hooks.connection import read_connection
-from airflow_provider_nanobanana.operators.nanobanana import NanoBananaGenerateOperator
 from airflow_provider_nanobanana.toapis import catalogue, errors
 from airflow_provider_nanobanana.toapis.failure_codes import FAILURE_CODES
 from airflow_provider_nanobanana.toapis.model_row import DIALECTS, Dialect, ModelRow
@@ -48,7 +46,6 @@ from tests.support.pages import (
     snippets,
     table,
 )
-from tests.support.versions import REVIEWS, needs
 
 PROMISED: dict[str, Any] = json.loads((REPO / "tests" / "integration" / "public_surface.json").read_text())
 PROVIDER = "airflow_provider_nanobanana"
@@ -57,11 +54,6 @@ URLS: dict[str, str] = tomllib.loads((REPO / "pyproject.toml").read_text())["pro
 CITATION = re.compile(r'docs/toapis\.md(?:``)?,[\s#:]+"([^"]+)"')
 COMMAND = "python -m airflow_provider_nanobanana "
 OPERATORS = "operators.nanobanana.NanoBanana"
-DAGS = [
-    pytest.param(each, marks=needs(REVIEWS)) if "ReviewOperator(" in each.text else each
-    for each in snippets("python")
-    if "with DAG(" in each.text
-]
 CONNECTIONS = [each for each in snippets("sh") if each.text.startswith("export AIRFLOW_CONN_")]
 
 
@@ -146,15 +138,6 @@ def test_links_in_code_stay() -> None:
 # --- snippets ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("snippet", DAGS, ids=str)
-def test_a_dag_that_is_shown_can_be_used(snippet: Snippet, declared_dags: list[DAG]) -> None:
-    exec(compile(snippet.text, str(snippet), "exec"), {})
-    assert len(declared_dags) == snippet.text.count("with DAG(")
-    for dag in declared_dags:
-        assert dag.tasks and all(task.retries == 2 for task in dag.tasks)
-        assert all(task.claims == "auto" for task in dag.tasks if isinstance(task, NanoBananaGenerateOperator))
-
-
 @pytest.mark.parametrize("snippet", CONNECTIONS, ids=str)
 def test_a_connection_that_is_shown_can_be_read(snippet: Snippet) -> None:
     for line in snippet.text.splitlines():
@@ -200,12 +183,6 @@ SHELL_SNIPPETS = [each for language in ("sh", "bash", "shell", "console") for ea
 
 def test_every_shell_snippet_is_run_or_checked() -> None:
     assert [str(each) for each in SHELL_SNIPPETS if not each.text.startswith(tuple(SHELL))] == []
-
-
-def test_every_python_snippet_is_a_dag_or_a_program() -> None:
-    """DAGs are parsed here, programs run in ``tests/integration/test_docs.py``: a fragment would be neither."""
-    for snippet in snippets("python"):
-        assert snippet.text.startswith(("import ", "from ")), snippet
 
 
 def test_every_command_of_airflow_that_is_shown_can_be_given() -> None:
