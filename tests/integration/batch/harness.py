@@ -88,11 +88,12 @@ class GenerateTask:
     on_pause: Callable[[], Any] = lambda: None
 
     def attempt(
-        self, *, crash_at: int | None = None, crash_on: tuple[str, int] | None = None, leaked: bool = False,
-        **options: Any,
+        self, *, crash_at: int | None = None, crash_on: tuple[str, int] | None = None, surely: bool = True,
+        leaked: bool = False, **options: Any,
     ) -> Run:  # fmt: skip
         """Run the next try, each slice in a process of its own; after a crash there is neither result nor error.
 
+        :param surely: Whether it must come to ``crash_on``.
         :param leaked: Airflow resumes instead of starting it, with the event of another try (its issue 62845).
         """
         self.tries += 1
@@ -100,7 +101,11 @@ class GenerateTask:
         self.crash_points.crash_at, self.crash_points.crash_on = crash_at, crash_on
         self.xcoms.clear()
         try:
-            return self._follow(options, {"event": {"version": 1}} if leaked else None)
+            run = self._follow(options, {"event": {"version": 1}} if leaked else None)
+            assert crash_on is None or not surely, (
+                f"no crash at {crash_on}: passed {sorted(set(self.crash_points.passed))}"
+            )
+            return run
         except Crash:
             return Run()
         finally:

@@ -171,8 +171,10 @@ class Month:
     def _killed(self, dag_id: str, run_id: str, prompts: list[Any]) -> None:
         """A worker is killed, perhaps twice; then it goes on. (A metric may be lost with a kill at the landing.)"""
         for _ in range(self.random.randint(1, 2)):
-            point = self.random.choice(["before submit", "in submit", "after submit", "before write", "before land"])
-            self.run(dag_id, run_id, prompts, crash_on=(point, self.random.randint(1, 3)))
+            point = self.random.choice(
+                ["before submit", "submit under way", "after submit", "before write", "before land"]
+            )
+            self.run(dag_id, run_id, prompts, crash_on=(point, self.random.randint(1, 3)), surely=False)
         assert self.run(dag_id, run_id, prompts).error is None
 
     def _refunded(self, dag_id: str, run_id: str, prompts: list[Any]) -> None:

@@ -28,6 +28,8 @@ import pytest
 from airflow_provider_nanobanana.emulator import Emulator
 from tests.chaos.audit import manifest_sums
 
+pytestmark = pytest.mark.campaign
+
 REPO = Path(__file__).parents[3]
 MODULE = "tests.integration.batch.overlap_process"
 #: Seconds after which only a bug can be the reason.

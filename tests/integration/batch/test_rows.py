@@ -241,7 +241,7 @@ def test_a_dry_run_that_airflow_resumes_by_mistake_is_one_all_the_same(batch: Ge
     run = batch.attempt(requests=["a", "b"], dry_run=True, leaked=True)
     assert run.error is None and run.result["to_buy"] + run.result["perhaps_paid"] == 2 and batch.posts == 0
     batch.clear()
-    batch.attempt(requests=["a"], crash_on=("land", 1))
+    batch.attempt(requests=["a"], crash_on=("before land", 1))
     assert batch.charges == 1
     batch.clear()
     run = batch.attempt(requests=["a", "b"], dry_run=True, leaked=True)

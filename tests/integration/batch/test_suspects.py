@@ -121,9 +121,9 @@ def test_a_batch_that_fails_for_a_suspect_keeps_it_and_buys_none(
     assert run.error is None and batch.charges == 1
 
 
-@pytest.mark.parametrize("crash_at", range(1, 4))
-def test_a_kill_around_the_quarantine_buys_none(batch: GenerateTask, shown: list[bytes], crash_at: int) -> None:
-    batch.attempt(prompt="a mug", on_suspect="quarantine", crash_on=("land", crash_at))
+@pytest.mark.parametrize("crash_on", ["before land", "before manifest", "after manifest"])
+def test_a_kill_around_the_quarantine_buys_none(batch: GenerateTask, shown: list[bytes], crash_on: str) -> None:
+    batch.attempt(prompt="a mug", on_suspect="quarantine", crash_on=(crash_on, 1))
     batch.clock.sleep(60)
     for _ in range(2):
         run = batch.attempt(prompt="a mug", on_suspect="quarantine")

@@ -48,7 +48,7 @@ def test_a_run_makes_one_again_and_pays_for_that_one(batch: GenerateTask) -> Non
 def test_a_clear_and_a_retry_of_that_run_buy_none(batch: GenerateTask) -> None:
     batch.attempt(requests=CATALOGUE)
     batch.next_run("second")
-    batch.attempt(requests=CATALOGUE, redo=["SKU-002"], crash_on=("land", 1))
+    batch.attempt(requests=CATALOGUE, redo=["SKU-002"], crash_on=("before land", 1))
     assert batch.charges == 5
     batch.attempt(requests=CATALOGUE, redo=["SKU-002"])
     batch.clear()
