@@ -24,8 +24,8 @@ from typing import Final
 
 import pytest
 
-#: How much less urgent than the system tests all else is: Airflow's processes give up on one that gets no processor.
-_NICENESS: Final = 10
+#: All but the system tests: Airflow's processes give up on one that gets no processor.
+_LESS_URGENT: Final = ("nice", "-n", "10")
 #: How many of the parts without Airflow run at a time.
 _AT_ONCE: Final = 2
 
@@ -134,12 +134,10 @@ def _run(part: Part, given: Sequence[str]) -> Ended:
     """Run a part to its end; each has an ``AIRFLOW_HOME`` of its own, into which Airflow writes its configuration."""
     home = Path(os.environ["AIRFLOW_HOME"])
     env = {**os.environ, "AIRFLOW_HOME": str(home.with_name(f"{home.name}-{re.sub('[^a-z]+', '-', part.name)}"))}
-    command = [*part.command, *given] if part.counts else part.command
+    command = [*(() if part.urgent else _LESS_URGENT), *part.command, *(given if part.counts else ())]
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
-        if not part.urgent:
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
         code = process.wait()
         output.seek(0)
         return Ended(part, code, output.read().decode(errors="replace"), time.monotonic() - began)
