@@ -131,10 +131,8 @@ def run_program(program: str, environment: dict[str, str]) -> subprocess.Complet
 def test_airflows_own_stats_send_them_to_statsd() -> None:
     """In a fresh process with nothing but Airflow's configuration, and in a fork of it."""
     pytest.importorskip("statsd")
-    # What initialises the stats in every process that runs tasks or triggers, from Airflow 3.2 on.
-    program = f"try:\n    import airflow.sdk.serde\nexcept ImportError:\n    pass\n{PROGRAM}"
     with StatsdServer() as server:
-        done = run_program(program, server.environment)
+        done = run_program(PROGRAM, server.environment)
         assert done.returncode == 0, done.stderr
         server.wait_for("nanobanana.cost_micro_usd", 25_000)
     (polls,) = server.named("nanobanana.polls")
