@@ -49,12 +49,14 @@ class Ended:
     """What a part came to.
 
     :param output: What it printed.
+    :param cpu_seconds: Of it and of its processes that have ended.
     """
 
     part: Part
     code: int
     output: str
     seconds: float
+    cpu_seconds: float
 
 
 def _tests(name: str, marks: str, *paths: str, urgent: bool = False) -> Part:
@@ -138,13 +140,16 @@ def _run(part: Part, given: Sequence[str]) -> Ended:
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
-        code = process.wait()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        return Ended(part, code, output.read().decode(errors="replace"), time.monotonic() - began)
+        said = output.read().decode(errors="replace")
+    return Ended(part, process.returncode, said, time.monotonic() - began, used.ru_utime + used.ru_stime)
 
 
 def _shown(ended: Ended) -> Ended:
-    print(f"\n--- {ended.part.name}: {ended.seconds / 60:.1f} minutes, exit code {ended.code} ---", flush=True)
+    minutes = f"{ended.seconds / 60:.1f} minutes, {ended.cpu_seconds / 60:.1f} of CPU"
+    print(f"\n--- {ended.part.name}: {minutes}, exit code {ended.code} ---", flush=True)
     print(ended.output, flush=True)
     return ended
 

@@ -33,7 +33,7 @@ def test_one_part_that_is_not_green_is_enough_and_one_without_tests_is_no_fault(
 
 
 def ended(last: str, code: int = 0, *, counts: bool = True) -> Ended:
-    return Ended(Part("a part", (), counts=counts), code, f"....\nof 7 passed here\n{last}\n", 1.0)
+    return Ended(Part("a part", (), counts=counts), code, f"....\nof 7 passed here\n{last}\n", 1.0, 1.0)
 
 
 def test_the_sum_is_of_what_the_parts_say_last() -> None:
