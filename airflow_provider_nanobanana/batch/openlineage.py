@@ -106,13 +106,16 @@ def _outputs(lineage: TaskLineage) -> list[Dataset]:
 
 def _output(uri: str, images: list[LandedImage], facets: dict[str, DatasetFacet]) -> Dataset:
     sizes = [image.record["bytes"] for image in images]
-    statistics = OutputStatisticsOutputDatasetFacet(size=None if None in sizes else sum(sizes), fileCount=len(images))
+    size = None if None in sizes else sum(sizes)
+    statistics = OutputStatisticsOutputDatasetFacet(size=size, fileCount=len(images), producer=PRODUCER)
     return OutputDataset(*dataset_name(uri), facets=facets, outputFacets={"outputStatistics": statistics})
 
 
 def _version(sha256: str | None) -> dict[str, DatasetFacet]:
     """Return the facet of a file's content: its SHA-256 is its version."""
-    return {} if sha256 is None else {"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{sha256}")}
+    if sha256 is None:
+        return {}
+    return {"version": DatasetVersionDatasetFacet(datasetVersion=f"sha256:{sha256}", producer=PRODUCER)}
 
 
 def _image_facet(image: LandedImage) -> dict[str, DatasetFacet]:

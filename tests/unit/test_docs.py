@@ -412,7 +412,7 @@ def test_every_field_of_a_row_is_described_and_the_example_is_taken() -> None:
     rows = table("requests.md", "### A model of your own")
     assert {name for row in rows for name in quoted(row[0])} == ModelRow.model_fields.keys()
     assert all(f"`{name}`" in rows[0][1] for name in Dialect.model_fields)
-    (example,) = [each for each in snippets("json") if '"models"' in each.text]
+    (example,) = [each for each in snippets("json") if each.page == "requests.md" and '"models"' in each.text]
     settings = ToApisSettings(base_url="https://x", api_key="sk-x", **json.loads(example.text))  # type: ignore[arg-type]
     assert catalogue.list_price("gemini-4-image", "2K", own=settings.models) == 0.05
 
