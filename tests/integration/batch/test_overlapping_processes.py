@@ -27,6 +27,7 @@ import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
 from tests.chaos.audit import manifest_sums
+from tests.support.campaign import of_campaign
 
 pytestmark = pytest.mark.campaign
 
@@ -219,7 +220,9 @@ class Outcome:
 # --- scenarios --------------------------------------------------------------------------------------------------
 
 STEPS = ("claim", "intent", "post", "book", "land", "manifest")
-STOPS = [f"{moment} {step}" for step in STEPS for moment in ("before", "after")]
+MOMENTS = ("before", "after")
+#: Where a process is stopped: in ``make test`` before or after each step, in the campaign both.
+STOPS = [f"{moment} {step}" for step in STEPS for moment in random.sample(MOMENTS, of_campaign(1, len(MOMENTS)))]
 #: Between the last look at the clock and the socket: the one place where standing still may buy twice.
 WINDOW = "before post"
 PICTURES = ("one", "two")
@@ -283,7 +286,7 @@ KILLS = 10
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "at once": at_once,
-    **{f"stands still {stop}": lambda site, stop=stop: stands_still(site, stop) for stop in STOPS},  # type: ignore[misc]
+    **{f"stands still {stop}": lambda site, stop=stop: stands_still(site, stop) for stop in sorted({*STOPS, WINDOW})},  # type: ignore[misc]
     f"stands still {WINDOW}, no retry": lambda site: stands_still(site, WINDOW, zombie=False),
     **{
         f"killed {stop}, {'store' if store else 'no store'}": lambda site, stop=stop, store=store: killed(  # type: ignore[misc]
