@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_nanobanana.worker_threads import SUPERVISOR_LOCK
@@ -15,7 +16,7 @@ except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-__all__ = ["TaskDeferralError", "has_retry_left", "reads_hook_lineage", "was_skipped"]
+__all__ = ["TaskDeferralError", "give_stats_their_backend", "has_retry_left", "reads_hook_lineage", "was_skipped"]
 
 
 def has_retry_left(context: Context) -> bool:
@@ -50,3 +51,10 @@ def reads_hook_lineage() -> bool:
         plugins_manager.initialize_hook_lineage_readers_plugins()
         return bool(plugins_manager.hook_lineage_reader_classes)
     return bool(get_hook_lineage_readers_plugins())
+
+
+def give_stats_their_backend() -> None:
+    """Let Airflow's stats send to what ``[metrics]`` says, in a triggerer of Airflow 3.4 too."""
+    # From Airflow 3.2 on this import does it; in 3.4's triggerer nobody else imports it.
+    with suppress(ImportError):
+        importlib.import_module("airflow.sdk.serde")

@@ -7,11 +7,10 @@ of the user's. The poller of a triggerer works for many at once: what it sends h
 from __future__ import annotations
 
 import hashlib
-import importlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import cache, lru_cache
@@ -158,10 +157,9 @@ def _stats() -> Any:
     """Return Airflow's stats, looked up once: the look-up itself costs more than a metric."""
     from airflow.providers.common.compat.sdk import Stats
 
-    # From Airflow 3.2 on its import gives the SDK's stats their backend; a triggerer of 3.4 does not import it.
-    with suppress(ImportError):
-        importlib.import_module("airflow.sdk.serde")
+    from airflow_provider_nanobanana.compat import give_stats_their_backend
 
+    give_stats_their_backend()
     return Stats
 
 
