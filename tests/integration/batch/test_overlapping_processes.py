@@ -286,12 +286,10 @@ KILLS = 10
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "at once": at_once,
-    **{f"stands still {stop}": lambda site, stop=stop: stands_still(site, stop) for stop in sorted({*STOPS, WINDOW})},  # type: ignore[misc]
-    f"stands still {WINDOW}, no retry": lambda site: stands_still(site, WINDOW, zombie=False),
+    **{f"stands still {stop}": partial(stands_still, stop=stop) for stop in sorted({*STOPS, WINDOW})},
+    f"stands still {WINDOW}, no retry": partial(stands_still, stop=WINDOW, zombie=False),
     **{
-        f"killed {stop}, {'store' if store else 'no store'}": lambda site, stop=stop, store=store: killed(  # type: ignore[misc]
-            site, stop, store
-        )
+        f"killed {stop}, {'store' if store else 'no store'}": partial(killed, stop=stop, store=store)
         for stop in STOPS
         for store in (True, False)
         if store or stop.split()[1] in ("claim", "post", "land")
