@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 			echo "$(PYTHON) -m venv failed. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing Airflow and the tools into $(VENV), about a minute the first time ..."
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c $(CONSTRAINTS) uv
-	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet -c $(CONSTRAINTS) -e '.[dev,docs,fab,release]'
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(UV) pip install --quiet --compile-bytecode -c $(CONSTRAINTS) -e '.[dev,docs,fab,release]'
 	@touch $(STAMP)
 
 test: $(STAMP) ## Run all tests, the system tests (real Airflow processes) beside the others (BESIDE=types,wheel: these targets, too)
