@@ -7,7 +7,7 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -233,7 +233,7 @@ def airflow_environment(
         "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in roles.items()),
         # On a busy machine SQLite is locked for longer than the 5 s of its driver.
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
-        "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_list(dag_folders),
+        "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([_bundle(folder) for folder in dag_folders]),
         # A file that changed is parsed at once; the others would keep a core busy.
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "2",
@@ -246,11 +246,6 @@ def airflow_environment(
     }
     settings = {f"AIRFLOW__{name}": value for name, value in options.items()}
     return {**child_environment(), "AIRFLOW_HOME": str(home), **settings, **extra}
-
-
-def bundle_list(folders: Iterable[Path]) -> str:
-    """Give the value of ``[dag_processor] dag_bundle_config_list`` in which each folder is a bundle."""
-    return json.dumps([_bundle(folder) for folder in folders])
 
 
 def _bundle(folder: Path) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_nanobanana.emulator import Emulator
 from dev.stack.airflow_api import AirflowApi, Record
-from dev.stack.airflow_stack import AirflowStack, Ports, airflow_environment, bundle_list
+from dev.stack.airflow_stack import AirflowStack, Ports, airflow_environment
 from dev.stack.processes import Command, ProcessDied, Processes
 
 
@@ -99,7 +99,10 @@ class DagTester:
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         self._home = home
         self._processes = Processes()
-        self._env = airflow_environment(home, [home], Ports(1, 2, 3), "unused", env)
+        # Airflow 3.4 reads once which folders have DAGs: it is this one, which leads to another for each run.
+        self._dags = home / "dags"
+        self._dags.symlink_to(home)
+        self._env = airflow_environment(home, [self._dags], Ports(1, 2, 3), "unused", env)
         self._log = home / "logs" / "dagtest.log"
         self._connection: socket.socket | None = None
 
@@ -120,7 +123,8 @@ class DagTester:
         :param conf: The configuration of the run, on top of the DAG's params.
         :raises ProcessDied: The process ended, or did not answer in time; a failed run is no error.
         """
-        return self._ask(file.parent, env, call="dag", file=str(file), dag_id=dag_id, conf=conf, reviewer=reviewer)
+        shown = str(self._dags / file.name)
+        return self._ask(file.parent, env, call="dag", file=shown, dag_id=dag_id, conf=conf, reviewer=reviewer)
 
     def pytest(self, file: Path, dags: Path) -> Tested:
         """Run the tests of a file; the state is the name of pytest's exit code.
@@ -155,11 +159,12 @@ class DagTester:
 
     def _ask(self, dags: Path, env: Mapping[str, str] | None, **request: Any) -> Tested:
         connection = self._connection or self._connect()
-        env = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundle_list([dags]), **(env or {})}
+        self._dags.unlink()
+        self._dags.symlink_to(dags)
         printed = self._log.stat().st_size
         try:
             with connection.makefile("rw") as lines:
-                print(json.dumps({**request, "env": env}), file=lines, flush=True)
+                print(json.dumps({**request, "env": dict(env or {})}), file=lines, flush=True)
                 answer = lines.readline()
         except OSError:  # it gave none in time, too
             answer = ""
