@@ -165,10 +165,11 @@ class TestDownload:
             assert "secret-link" not in text
 
     def test_what_was_late_is_asked_about_once_more(self, emulator: Emulator, buy: Buy, folder: Path) -> None:
-        emulator.configure(latency=0.3)
+        emulator.configure(latency=3600)
         late = buy("late")
         entries = wait([late], timeout=0).ti.xcoms["return_value"]
         assert entries[0]["status"] == "timeout"
+        emulator.service.complete_all()
         assert entries_of(late)[0]["status"] == "completed"
         run = land(entries, folder)
         assert [record["id"] for record in run.result] == [late]

@@ -42,7 +42,7 @@ class TestAfterRetries:
         emulator.configure(latency=60)
         late = buy("three")
         retry = TaskInstance(task_id="wait", try_number=1, max_tries=1)
-        options = {"allow_partial": "after_retries", "timeout": 1.0, "soft_fail": soft_fail}
+        options: dict[str, Any] = {"allow_partial": "after_retries", "timeout": 1.0, "soft_fail": soft_fail}
         run = wait([*ids, late], way, ti=retry, **options)
         assert type(run.error) is NanoBananaException and run.error.retryable and late in flat(run.error)
         assert [record["status"] for record in run.ti.xcoms["return_value"]] == ["completed", "failed", "timeout"]
@@ -138,17 +138,17 @@ def test_a_foreign_event_is_no_more_than_a_wake_up(emulator: Emulator, buy: Buy,
 
 
 def test_reads_that_fail_on_resume_wait_on_instead_of_losing_the_image(emulator: Emulator, buy: Buy) -> None:
-    emulator.configure(latency=0.1)
+    emulator.configure(latency=3600)
     image_task_id = buy()
     emulator.fault(on="status", kind="server_error", skip=2, times=2)
-    run = wait(image_task_id, "deferred")
+    run = wait(image_task_id, "deferred", at_deferral=emulator.service.complete_all)
     assert run.result[0]["status"] == "completed"
     assert len(run.deferrals) >= 1
     assert run.deferrals[-1].trigger.deadline == run.deferrals[0].trigger.deadline, "the deadline does not move"
 
 
 def test_the_deferral_stands_a_minute_behind_our_deadline(emulator: Emulator, buy: Buy) -> None:
-    emulator.configure(latency=0.2)
-    [deferral] = wait(buy(), "deferred", timeout=300).deferrals
+    emulator.configure(latency=3600)
+    [deferral] = wait(buy(), "deferred", timeout=300, at_deferral=emulator.service.complete_all).deferrals
     assert deferral.timeout is not None
     assert timedelta(seconds=355) < deferral.timeout <= timedelta(seconds=360)

@@ -97,7 +97,7 @@ def test_no_word_of_the_service_makes_a_line_of_its_own_in_the_log(caplog: pytes
 
 
 async def test_it_is_stopped_and_started_again(emulator: Emulator, buy: Buy) -> None:
-    emulator.configure(latency=0.6)
+    emulator.configure(latency=3600)
     stored = trigger(buy())
     running = asyncio.ensure_future(fire(stored))
     while not any("generations/" in request["path"] for request in emulator.requests()):
@@ -105,6 +105,7 @@ async def test_it_is_stopped_and_started_again(emulator: Emulator, buy: Buy) -> 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    emulator.service.complete_all()
     event = await fire(stored)
     assert event["counts"] == {"completed": 1}
     assert event["deadline"] == stored.deadline, "a restart does not move the deadline"

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,8 +78,11 @@ class Run:
     events: list[Any] = field(default_factory=list)
 
 
-def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
-    """Execute once; follow every deferral through a serialised trigger; keep the result or what was raised."""
+def attempt(operator: Any, ti: TaskInstance | None = None, *, at_deferral: Callable[[], object] = lambda: None) -> Run:
+    """Execute once; follow every deferral through a serialised trigger; keep the result or what was raised.
+
+    :param at_deferral: Called when the task instance is deferred, before its trigger runs.
+    """
     run = Run(ti=ti or TaskInstance(task_id=operator.task_id))
     dag_run = SimpleNamespace(start_date=run.ti.run_started, run_after=RUN_STARTED)
     context: Any = {"ti": run.ti, "task_instance": run.ti, "dag_run": dag_run}
@@ -99,6 +102,7 @@ def attempt(operator: Any, ti: TaskInstance | None = None) -> Run:
             # The operator's waits moved the hook's clock and took no time; the trigger goes by the wall's.
             deferral.trigger.deadline -= ahead
             deferral.trigger.not_before -= ahead
+        at_deferral()
         event = asyncio.run(fire(deferral.trigger))
         run.events.append(event)
         return operator.resume_execution(deferral.method_name, {"event": event}, context)
@@ -139,12 +143,22 @@ WAYS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def wait(ids: Any, way: str = "deferred", ti: TaskInstance | None = None, **options: Any) -> Run:
-    """Wait for image tasks in one attempt; a rescheduled sensor is executed repeatedly, as the scheduler does."""
+def wait(
+    ids: Any,
+    way: str = "deferred",
+    ti: TaskInstance | None = None,
+    *,
+    at_deferral: Callable[[], object] = lambda: None,
+    **options: Any,
+) -> Run:
+    """Wait for image tasks in one attempt; a rescheduled sensor is executed repeatedly, as the scheduler does.
+
+    :param at_deferral: As for :func:`attempt`.
+    """
     ti = ti or TaskInstance(task_id="wait")
     started = datetime.now(UTC)
     for _ in range(500):
-        run = attempt(sensor(ids, **{"poke_interval": 0.01, **WAYS[way], **options}), ti)
+        run = attempt(sensor(ids, **{"poke_interval": 0.01, **WAYS[way], **options}), ti, at_deferral=at_deferral)
         if type(run.error).__name__ != "AirflowRescheduleException":
             return run
         ti.first_reschedule = started
