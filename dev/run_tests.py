@@ -27,7 +27,7 @@ import pytest
 #: All but the system tests: Airflow's processes give up on one that gets no processor.
 _LESS_URGENT: Final = ("nice", "-n", "10")
 #: How many of the parts without Airflow run at a time.
-_AT_ONCE: Final = 2
+_AT_ONCE: Final = 3
 
 
 @dataclass(frozen=True)
