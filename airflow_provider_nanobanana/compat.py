@@ -16,7 +16,24 @@ except ImportError:  # Airflow 3.0 and 3.1; the compat provider does not know it
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-__all__ = ["TaskDeferralError", "give_stats_their_backend", "has_retry_left", "reads_hook_lineage", "was_skipped"]
+__all__ = [
+    "TaskDeferralError",
+    "clear_discards_task_state",
+    "give_stats_their_backend",
+    "has_retry_left",
+    "reads_hook_lineage",
+    "was_skipped",
+]
+
+
+def clear_discards_task_state() -> bool:
+    """Whether a clear discards what a task instance keeps in its task state store, unless the user asks to keep it.
+
+    So does Airflow 3.4 (``keep_task_state``, https://github.com/apache/airflow/issues/72929).
+    """
+    from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
+    return get_base_airflow_version_tuple() >= (3, 4)
 
 
 def has_retry_left(context: Context) -> bool:

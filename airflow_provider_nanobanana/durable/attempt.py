@@ -17,14 +17,18 @@ def salt_of(context: Context) -> str:
 
     It is when the run began, to the microsecond, and when it was due: what any later attempt derives again, should the
     record that it is kept in be lost. A clear of a finished run begins the run anew (Airflow 3.3.2,
-    ``clear_task_instances``), so that what is on record stands (:meth:`SubmissionRecord.salt`). Empty without a task
-    state store, where it could not be kept across such a clear.
+    ``clear_task_instances``), so that what is on record stands (:meth:`SubmissionRecord.salt`). Where a clear discards
+    the record, when the run was due has to do. Empty without a task state store, where nothing could be kept.
     """
+    from airflow_provider_nanobanana import compat
+
     run: Any = context.get("dag_run")
-    if context.get("task_state_store") is None or run is None or run.start_date is None:
+    if context.get("task_state_store") is None or run is None:
         return ""
-    moments = (moment.astimezone(UTC).isoformat() for moment in (run.start_date, run.run_after) if moment is not None)
-    return " ".join(moments)
+    first, *others = [run.run_after] if compat.clear_discards_task_state() else [run.start_date, run.run_after]
+    if first is None:
+        return ""
+    return " ".join(moment.astimezone(UTC).isoformat() for moment in (first, *others) if moment is not None)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class TaskInstance:
 
     :param store: None is an Airflow before 3.3.
     :param run_started: When its run began; a clear of a finished run begins it anew.
+    :param run_due: When its run was due.
     """
 
     dag_id: str = "dag"
@@ -52,6 +53,7 @@ class TaskInstance:
     upstream: dict[str, str] = field(default_factory=dict)
     store: MemoryTaskStateStore | None = None
     run_started: datetime = RUN_STARTED
+    run_due: datetime = RUN_STARTED
 
     def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {run_ids[0]: {name: self.upstream[name] for name in task_ids}} if self.upstream else {}
@@ -84,7 +86,7 @@ def attempt(operator: Any, ti: TaskInstance | None = None, *, at_deferral: Calla
     :param at_deferral: Called when the task instance is deferred, before its trigger runs.
     """
     run = Run(ti=ti or TaskInstance(task_id=operator.task_id))
-    dag_run = SimpleNamespace(start_date=run.ti.run_started, run_after=RUN_STARTED)
+    dag_run = SimpleNamespace(start_date=run.ti.run_started, run_after=run.ti.run_due)
     context: Any = {"ti": run.ti, "task_instance": run.ti, "dag_run": dag_run}
     if run.ti.store is not None:
         context["task_state_store"] = run.ti.store

@@ -24,6 +24,7 @@ class SubmitTask:
 
     :param options: The operator's, over ``prompt="a red kite"``.
     :param run_started: When its run began; another installation's run of the same ids begins at another moment.
+    :param run_due: When its run was due; where somebody starts it by hand, that moment.
     :param namespace: The connection's.
     """
 
@@ -35,6 +36,7 @@ class SubmitTask:
     options: dict[str, Any] = field(default_factory=dict)
     map_index: int = -1
     run_started: datetime = RUN_STARTED
+    run_due: datetime = RUN_STARTED
     namespace: str = ""
 
     def attempt(self, crash_on: str = "", occurrence: int = 1) -> Run:
@@ -49,7 +51,7 @@ class SubmitTask:
         crash_points.passed, crash_points.crash_on = [], (crash_on, occurrence) if crash_on else None
         ti = TaskInstance(
             task_id="submit", map_index=self.map_index, try_number=self.tries, max_tries=self.max_tries, store=row,
-            run_started=self.run_started,
+            run_started=self.run_started, run_due=self.run_due,
         )  # fmt: skip
         try:
             with self._connection():

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_nanobanana import compat
 from airflow_provider_nanobanana.exceptions import NanoBananaException
 from airflow_provider_nanobanana.submission import client_ids
 from airflow_provider_nanobanana.toapis.classify import CallKind
@@ -28,10 +29,13 @@ def staging(harness: CrashHarness) -> SubmitTask:
     return SubmitTask(harness, MemoryTaskStateStore())
 
 
-@pytest.fixture
-def prod(harness: CrashHarness) -> SubmitTask:
-    """The same DAG, run and task in a second Airflow on the same account."""
-    return SubmitTask(harness, MemoryTaskStateStore(), run_started=RUN_STARTED + A_MOMENT)
+@pytest.fixture(params=["a clear keeps the record", "a clear discards it; started by hand"])
+def prod(harness: CrashHarness, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SubmitTask:
+    """The same DAG, run and task in a second Airflow on the same account, and again after the run was deleted."""
+    discards = request.param != "a clear keeps the record"
+    monkeypatch.setattr(compat, "clear_discards_task_state", lambda: discards)
+    due = RUN_STARTED + A_MOMENT if discards else RUN_STARTED
+    return SubmitTask(harness, MemoryTaskStateStore(), run_started=RUN_STARTED + A_MOMENT, run_due=due)
 
 
 @pytest.mark.parametrize("later", [0.0, 90_000.0])
@@ -73,6 +77,66 @@ def test_r47_a_run_is_deleted_and_made_again(staging: SubmitTask, prod: SubmitTa
     again.attempt(crash_on=crash_on)
     run = again.attempt()
     assert again.charges == [bought, run.result]
+
+
+@pytest.fixture
+def discarding(recorded: SubmitTask, monkeypatch: pytest.MonkeyPatch) -> SubmitTask:
+    """A task instance of an Airflow of which a clear discards the record."""
+    monkeypatch.setattr(compat, "clear_discards_task_state", lambda: True)
+    return recorded
+
+
+def clear_finished(task: SubmitTask) -> None:
+    """Clear a task of a finished run, which begins anew, on an Airflow that discards what the task remembers."""
+    task.clear()
+    task.lose_record()
+    task.run_started += timedelta(days=1)
+
+
+@pytest.mark.parametrize("crash_on", ["after submit", "after write", "returned"])
+def test_r54_a_finished_task_is_cleared_and_its_record_discarded(discarding: SubmitTask, crash_on: str) -> None:
+    occurrence = 3 if crash_on == "after write" else 1
+    discarding.attempt(crash_on, occurrence)
+    bought = discarding.charges
+    assert len(bought) == 1
+    for _ in range(2):
+        clear_finished(discarding)
+        start = discarding.harness.clock.now
+        assert [discarding.attempt().result] == bought == discarding.charges
+        assert discarding.seconds(start) == 0, "one look, and no wait"
+
+
+def test_r55_a_request_that_is_changed_and_changed_back(discarding: SubmitTask) -> None:
+    first = discarding.attempt().result
+    for prompt in ("a blue kite", "a red kite", "a blue kite"):
+        clear_finished(discarding)
+        discarding.options = {"prompt": prompt}
+        run = discarding.attempt()
+        assert (run.result == first) is (prompt == "a red kite")
+    assert discarding.charges == [first, run.result]
+
+
+def test_r56_what_failed_what_expired_and_what_is_wanted_once_more(discarding: SubmitTask) -> None:
+    discarding.harness.emulator.fault(on="submit", kind="failed", times=1)
+    discarding.attempt()
+    clear_finished(discarding)
+    bought = discarding.attempt().result
+    assert discarding.charges == [bought], "the next generation after the refunded one"
+    discarding.harness.clock.sleep(DAY + 1)
+    clear_finished(discarding)
+    assert bought in flat(discarding.attempt().error), "paid and lost is not bought again silently"
+    discarding.options = {"reuse_existing": False}
+    clear_finished(discarding)
+    discarding.attempt(crash_on="after submit")
+    again = discarding.attempt()
+    assert discarding.charges == [bought, again.result]
+
+
+def test_r57_a_running_task_is_cleared_and_its_record_discarded(discarding: SubmitTask) -> None:
+    """It is killed and tried again; the run goes on."""
+    bought = discarding.bought_by(crash_on="after submit")
+    discarding.lose_record()
+    assert [discarding.attempt().result] == bought == discarding.charges
 
 
 @pytest.mark.parametrize("crash_on", ["after submit", "returned"])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_nanobanana import compat
 from airflow_provider_nanobanana.durable.attempt import TaskAttempt, salt_of
 from airflow_provider_nanobanana.durable.ledger import Ledger
 from airflow_provider_nanobanana.durable.ledger_entry import LedgerEntry
@@ -88,7 +89,7 @@ def test_namespace_name_and_salt_are_not_interchangeable() -> None:
 STARTED = datetime(2026, 11, 26, 3, 0, 0, 123456, tzinfo=UTC)
 
 
-def dag_run(started: datetime | None = STARTED, due: datetime = STARTED) -> Any:
+def dag_run(started: datetime | None = STARTED, due: datetime | None = STARTED) -> Any:
     return SimpleNamespace(start_date=started, run_after=due)
 
 
@@ -97,16 +98,34 @@ def salt(run: Any, store: Any = "a store") -> str:
     return salt_of(context)
 
 
-def test_the_salt_is_when_the_run_began_and_was_due() -> None:
+@pytest.fixture(params=[False, True], ids=["kept at a clear", "discarded at a clear"])
+def discarded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether this Airflow discards the record at a clear."""
+    monkeypatch.setattr(compat, "clear_discards_task_state", lambda: request.param)
+    return bool(request.param)
+
+
+def test_the_salt_is_when_the_run_began_and_was_due(discarded: bool) -> None:
     here = timezone(timedelta(hours=2))
     assert salt(dag_run()) == salt(dag_run(STARTED.astimezone(here), STARTED.astimezone(here))) != ""
     later = STARTED + timedelta(microseconds=1)
-    assert len({salt(dag_run()), salt(dag_run(started=later)), salt(dag_run(due=later))}) == 3
+    assert salt(dag_run()) != salt(dag_run(due=later))
+    # The clear of a finished run begins it anew.
+    assert (salt(dag_run()) == salt(dag_run(started=later))) is discarded
 
 
-@pytest.mark.parametrize(("run", "store"), [(None, "a store"), (dag_run(None), "a store"), (dag_run(), None)])
-def test_there_is_no_salt_where_none_could_be_found_again(run: Any, store: Any) -> None:
+@pytest.mark.parametrize(
+    ("run", "store"), [(None, "a store"), (dag_run(None, None), "a store"), (dag_run(), None)]
+)  # fmt: skip
+def test_there_is_no_salt_where_none_could_be_found_again(run: Any, store: Any, discarded: bool) -> None:
     assert salt(run, store) == ""
+
+
+def test_which_airflow_discards_at_a_clear() -> None:
+    """As its API has it: only there a clear can be asked to keep the state."""
+    from airflow.api_fastapi.core_api.datamodels.task_instances import ClearTaskInstancesBody
+
+    assert compat.clear_discards_task_state() is ("keep_task_state" in ClearTaskInstancesBody.model_fields)
 
 
 def test_an_attempt_says_where_it_is() -> None:
