@@ -13,6 +13,8 @@ T = TypeVar("T")
 Record = dict[str, Any]
 Watch = Callable[[list[Record]], None]
 FINISHED = frozenset({"success", "failed"})
+#: For how long a change is tried again that SQLite rolls back: on a busy machine that happens many times in a row.
+_LOCKED_SECONDS = 240.0
 
 
 class ApiError(RuntimeError):
@@ -74,7 +76,7 @@ class AirflowApi:
     def unpause(self, dag_id: str) -> None:
         """Let a DAG start runs when its schedule or an asset asks for one."""
         path = f"/dags/{quote(dag_id)}"
-        self.wait_until(lambda: self._try("PATCH", path, {"is_paused": False}), f"unpausing {dag_id}", timeout=60)
+        self.wait_until(lambda: self._try("PATCH", path, {"is_paused": False}), f"unpausing {dag_id}", _LOCKED_SECONDS)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run now; the DAG is unpaused first, so one with a schedule may also start the run that is due.
@@ -85,7 +87,7 @@ class AirflowApi:
         self.unpause(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})} | ({"dag_run_id": run_id} if run_id else {})
         path = f"/dags/{quote(dag_id)}/dagRuns"
-        run = self.wait_until(lambda: self._try("POST", path, body), f"a run of {dag_id}", timeout=60)
+        run = self.wait_until(lambda: self._try("POST", path, body), f"a run of {dag_id}", _LOCKED_SECONDS)
         return str(run["dag_run_id"])
 
     def backfill(
@@ -101,7 +103,7 @@ class AirflowApi:
         body: Record = {"dag_id": dag_id, "from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
         # What an attempt left that met a locked SQLite counts as failed.
         body |= {"dag_run_conf": conf, "max_active_runs": max_active_runs, "reprocess_behavior": "failed"}
-        self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", timeout=90)
+        self.wait_until(lambda: self._try_backfill(body), f"the backfill of {dag_id}", _LOCKED_SECONDS)
         self.unpause(dag_id)
         found = [run for run in self.runs(dag_id) if run["run_type"] == "backfill"]
         return sorted(run["dag_run_id"] for run in found if first <= run["logical_date"][:10] <= last)

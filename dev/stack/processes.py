@@ -148,9 +148,13 @@ class Processes:
 
     def tail(self, name: str, lines: int = 25) -> str:
         """Give the end of a process's log, headed by its path."""
+        text = self.log(name).splitlines()[-lines:]
+        return "\n".join([f"--- {self._commands[name].log} ---", *text])
+
+    def log(self, name: str) -> str:
+        """Give all that a process has printed."""
         log = self._commands[name].log
-        text = log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []
-        return "\n".join([f"--- {log} ---", *text])
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def stop(self, grace: float = 1.5) -> None:
         """End everything; safe to call twice, and not to be cut short by another Ctrl-C."""

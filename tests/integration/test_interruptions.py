@@ -169,7 +169,7 @@ class TestDownload:
         late = buy("late")
         entries = wait([late], timeout=0).ti.xcoms["return_value"]
         assert entries[0]["status"] == "timeout"
-        emulator.service.complete_all()
+        emulator.complete_all()
         assert entries_of(late)[0]["status"] == "completed"
         run = land(entries, folder)
         assert [record["id"] for record in run.result] == [late]

@@ -141,7 +141,7 @@ def test_reads_that_fail_on_resume_wait_on_instead_of_losing_the_image(emulator:
     emulator.configure(latency=3600)
     image_task_id = buy()
     emulator.fault(on="status", kind="server_error", skip=2, times=2)
-    run = wait(image_task_id, "deferred", at_deferral=emulator.service.complete_all)
+    run = wait(image_task_id, "deferred", at_deferral=emulator.complete_all)
     assert run.result[0]["status"] == "completed"
     assert len(run.deferrals) >= 1
     assert run.deferrals[-1].trigger.deadline == run.deferrals[0].trigger.deadline, "the deadline does not move"
@@ -149,6 +149,6 @@ def test_reads_that_fail_on_resume_wait_on_instead_of_losing_the_image(emulator:
 
 def test_the_deferral_stands_a_minute_behind_our_deadline(emulator: Emulator, buy: Buy) -> None:
     emulator.configure(latency=3600)
-    [deferral] = wait(buy(), "deferred", timeout=300, at_deferral=emulator.service.complete_all).deferrals
+    [deferral] = wait(buy(), "deferred", timeout=300, at_deferral=emulator.complete_all).deferrals
     assert deferral.timeout is not None
     assert timedelta(seconds=355) < deferral.timeout <= timedelta(seconds=360)

@@ -41,7 +41,7 @@ def test_an_image_goes_from_prompt_to_verified_file(emulator: Emulator, folder: 
 def test_a_wait_without_worker_is_one_trigger_whatever_the_number(emulator: Emulator, buy: Buy) -> None:
     emulator.configure(latency=3600)
     ids = [buy(f"picture {number}") for number in range(12)]
-    run = wait(ids, at_deferral=emulator.service.complete_all)
+    run = wait(ids, at_deferral=emulator.complete_all)
     assert [entry["id"] for entry in run.result] == ids
     assert len(run.deferrals) == 1
     assert run.events[0]["counts"] == {"completed": 12}

@@ -105,7 +105,7 @@ async def test_it_is_stopped_and_started_again(emulator: Emulator, buy: Buy) -> 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    emulator.service.complete_all()
+    emulator.complete_all()
     event = await fire(stored)
     assert event["counts"] == {"completed": 1}
     assert event["deadline"] == stored.deadline, "a restart does not move the deadline"

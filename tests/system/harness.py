@@ -74,6 +74,23 @@ class System:
         conf.setdefault("destination", self.images.as_uri())
         return Run(self.stack.api, dag_id, self.stack.api.trigger(dag_id, conf))
 
+    def wait_deferred(self, run: Run, task_id: str) -> Record:
+        """Wait until a task that is not mapped is deferred, and Airflow has seen its process end.
+
+        Airflow up to 3.3 fails some tasks that resume before that (its issue 71580).
+
+        :return: The task instance.
+        """
+        deferred = run.wait_for(task_id, "deferred")
+        its = f"task_id='{task_id}', run_id='{run.run_id}'"
+
+        def is_seen() -> bool | None:
+            log = self.stack.processes.log("scheduler").splitlines()
+            return any("Received executor event" in line and its in line for line in log) or None
+
+        run.api.wait_until(is_seen, f"the scheduler to see {task_id} end", timeout=120)
+        return deferred
+
     def all_text(self) -> str:
         """Give everything that Airflow wrote to disk as text, the task logs and the database included."""
         files = [path for path in self.stack.home.rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ from airflow_provider_nanobanana.emulator import Emulator
 from dev.stack.airflow_stack import AirflowStack
 from tests.support.images import pixels
 from tests.support.statsd import Sent, StatsdServer
-from tests.system.conftest import EXAMPLES
+from tests.system.conftest import EXAMPLES, LATENCY_SECONDS
 from tests.system.harness import DagTester, Run, System
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ REFRESH = "nanobanana_creative_refresh"
 PROMPTS = ["a red kite over dunes", "a paper boat", "a brass lamp"]
 PARTLY = ["good one", "refused at once [[refuse]]", "good two", "failed later [[fail]]"]
 METRICS = ("submitted", "completed", "failed", "cost_micro_usd", "polls")
+#: Seconds.
+NEVER = 3600.0
 CONN = {"conn_id": "nanobanana_default"}
 #: All of it is played before the first test.
 pytestmark = pytest.mark.timeout(600)
@@ -82,20 +84,28 @@ def _play(system: System, statsd: StatsdServer, dag_tester: DagTester) -> Played
     stack = system.stack
     before = {name: statsd.total(f"nanobanana.{name}", **CONN) for name in METRICS}
     seen = len(statsd.named("nanobanana.detection_delay"))
+    # Until they are told to be: a sensor on a slow machine would find them done at its first look, and not defer.
+    system.emulator.configure(latency=NEVER)
     partly = _start(system, PIPELINE, "partly", prompts=PARTLY)
     empty = _start(system, PIPELINE, "empty", prompts=[])
+    system.wait_deferred(partly, "wait")
+    system.emulator.complete_all()
+    system.emulator.configure(latency=1.0)
     destination = (system.images / "tested").as_uri()
     tested = dag_tester(EXAMPLES / f"{PIPELINE}.py", PIPELINE, prompts=["tested"], destination=destination)
     for run in (partly, empty):
         run.wait()
     metrics = _metrics(statsd, before, seen)
 
+    system.emulator.configure(latency=NEVER)
     whole = _start(system, PIPELINE, "whole", prompts=PROMPTS)
-    waiting = whole.wait_for("wait", "deferred")
+    waiting = system.wait_deferred(whole, "wait")
     with sqlite3.connect(f"file:{stack.home / 'airflow.db'}?mode=ro", uri=True) as database:
         triggers = database.execute("select classpath, kwargs from trigger").fetchall()
     stack.kill("triggerer", signal.SIGKILL)
     stack.restart("triggerer")
+    system.emulator.complete_all()
+    system.emulator.configure(latency=LATENCY_SECONDS)
     refresh = _start(system, REFRESH, "refresh", formats=["1:1", "3:4"])
     assert whole.wait() == "success", show(whole)
     ids = [whole.xcom("submit", index) for index in range(len(PROMPTS))]
