@@ -73,6 +73,7 @@ class TaskLedger:
     :param source: What it was read from, in words.
     :param state: Airflow's word for where the task instance stands; None for none.
     :param survives: Whether the records outlive a try (Airflow 3.3 and later).
+    :param survives_clear: Whether they outlive a clear, too (Airflow 3.3).
     :param stop_reason: Why the last attempt bought nothing more; empty where it did.
     :param unreadable: Whether there are records that cannot be understood: then nothing is known.
     :param skipped: What could not be read, in words.
@@ -85,6 +86,7 @@ class TaskLedger:
     claims: Sequence[LooseClaim] = ()
     state: str | None = None
     survives: bool = True
+    survives_clear: bool = True
     stop_reason: str = ""
     unreadable: bool = False
     skipped: Sequence[str] = field(default_factory=tuple)
@@ -289,6 +291,11 @@ def _summary(ledger: TaskLedger, told: Sequence[_Told]) -> Iterator[str]:
         yield (
             "On this Airflow the records end with a try: the next one finds what was bought by the claims beside the "
             "files, or asks the service."
+        )
+    elif not ledger.survives_clear:
+        yield (
+            "On this Airflow a clear discards the records, unless it is asked to keep the task's state: what was bought "
+            "is found by the claims beside the files, or the service is asked."
         )
 
 

@@ -41,6 +41,7 @@ class TaskFacts:
     :param try_number: Of the try that is at work, or was last; 0 before the first.
     :param retries: The task's own; None where they are not known.
     :param survives: Whether its records outlive a try (Airflow 3.3 and later).
+    :param survives_clear: Whether they outlive a clear, too (Airflow 3.3).
     :param names_others: Whether whoever reads this may know of other DAGs, of all files, and what the storage says.
     """
 
@@ -53,6 +54,7 @@ class TaskFacts:
     retries: int | None = None
     state: str | None = None
     survives: bool = True
+    survives_clear: bool = True
     names_others: bool = True
 
 
@@ -91,7 +93,9 @@ def read_task_ledger(
         return TaskLedger(source, "generate", counts, state=task.state, unreadable=True, skipped=[failure.message])
     retries = task.retries if task.retries is not None else snapshot.retries if snapshot else task.max_tries
     counts = TryCounts(task.try_number, task.max_tries, retries)
-    whole = TaskLedger(source, "generate", counts, state=task.state, survives=task.survives)
+    whole = TaskLedger(
+        source, "generate", counts, state=task.state, survives=task.survives, survives_clear=task.survives_clear
+    )
     if snapshot is None and (submitted := _submitted(ledger, task)) is not None:
         return replace(whole, form="submit", rows=[submitted])
     there = _at_destination(storage, items, ledger, task)
@@ -108,10 +112,11 @@ def read_task_ledger(
 
     def told_of(item: BatchItem) -> LedgerRow:
         chosen, redone = _chosen_anew(item, there)
-        cleared = replace(wanted(chosen), redone=redone)
+        anew = replace(wanted(chosen), redone=redone)
+        cleared = _after_clear(anew, task)
         rejected = item.version in there.versions.get(item.base_stem, Versions()).rejected
         return LedgerRow(
-            item.label, ledger.get(item.key), wanted(item), None if goes_on else cleared, cleared, rejected
+            item.label, ledger.get(item.key), wanted(item), None if goes_on else anew, cleared, rejected
         )
 
     told = [told_of(item) for item in items]
@@ -139,8 +144,13 @@ def _submitted(ledger: Ledger, task: TaskFacts) -> LedgerRow | None:
     identity = SubmissionIdentity(
         (), record.fingerprint, clear_number=record.clear_number, name=record.name, salt=record.salt
     )
-    found = entry if task.survives else LedgerEntry()
-    return LedgerRow(record.name or "the image", entry, WantedImage(identity, found, single=True))
+    image = WantedImage(identity, entry if task.survives else LedgerEntry(), single=True)
+    return LedgerRow(record.name or "the image", entry, image, cleared=_after_clear(image, task))
+
+
+def _after_clear(image: WantedImage, task: TaskFacts) -> WantedImage:
+    """Return what is found of an image after a clear, which may have discarded the records."""
+    return image if task.survives_clear else replace(image, entry=LedgerEntry(), complete=False)
 
 
 def _stems(items: Sequence[BatchItem], ledger: Ledger) -> Iterator[str]:

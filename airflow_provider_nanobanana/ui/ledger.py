@@ -19,6 +19,7 @@ from sqlalchemy import func, or_, select
 
 from airflow_provider_nanobanana.batch.ledger_words import ledger_words
 from airflow_provider_nanobanana.batch.task_ledger import TaskFacts, read_task_ledger
+from airflow_provider_nanobanana.compat import clear_discards_task_state
 from airflow_provider_nanobanana.durable.ledger import NAME
 from airflow_provider_nanobanana.durable.state_store import InMemoryStateStore, unreadable
 from airflow_provider_nanobanana.landing.image_store import open_storage
@@ -162,6 +163,7 @@ class _Reader:
             try_number=instance.try_number,
             max_tries=instance.max_tries,
             state=None if state is None else str(getattr(state, "value", state)),
+            survives_clear=not clear_discards_task_state(),
             names_others=not self.confined,
         )
 

@@ -69,6 +69,7 @@ class GenerateTask:
 
     :param folder: The destination.
     :param store: None is an Airflow before 3.3.
+    :param discards: Whether a clear discards what is in the store, as on Airflow 3.4.
     """
 
     emulator: Emulator
@@ -86,6 +87,7 @@ class GenerateTask:
     outlets: Any = None
     pauses: list[TaskDeferred] = field(default_factory=list)
     on_pause: Callable[[], Any] = lambda: None
+    discards: bool = False
 
     def attempt(
         self, *, crash_at: int | None = None, crash_on: tuple[str, int] | None = None, surely: bool = True,
@@ -173,6 +175,8 @@ class GenerateTask:
     def clear(self) -> None:
         """Clear the task as Airflow does while it does not run: it gets all of its retries again."""
         self.max_tries = self.tries + self.retries
+        if self.discards and self.store is not None:
+            self.store.rows.clear()
 
     def next_run(self, run_id: str) -> None:
         """Become the task of another DAG run with the same destination."""

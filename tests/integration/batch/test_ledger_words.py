@@ -49,6 +49,7 @@ def read(batch: GenerateTask) -> TaskLedger:
         try_number=batch.tries,
         max_tries=batch.max_tries,
         survives=batch.store is not None,
+        survives_clear=not batch.discards,
     )
     storage = open_storage(batch.folder)
     return read_task_ledger(InMemoryStateStore(texts), task, storage, source="a test", now=batch.clock.now)
@@ -298,6 +299,7 @@ def check_one_history(batch: GenerateTask, dice: random.Random, seed: str, late:
     batch.begin_again()
     batch.emulator.configure(lookup_delay=dice.choice([0, 30]), latency=10)
     batch.crash_points.late = late
+    batch.discards = dice.random() < 0.5
     world = World(batch, dice)
     world.live()
     clears = dice.random() < 0.5
