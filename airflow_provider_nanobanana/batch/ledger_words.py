@@ -294,8 +294,8 @@ def _summary(ledger: TaskLedger, told: Sequence[_Told]) -> Iterator[str]:
         )
     elif not ledger.survives_clear:
         yield (
-            "On this Airflow a clear discards the records, unless it is asked to keep the task's state: what was bought "
-            "is found by the claims beside the files, or the service is asked."
+            "On this Airflow a clear discards the records, unless it is asked to keep the task's state: what was "
+            "bought is found by the claims beside the files, or the service is asked."
         )
 
 

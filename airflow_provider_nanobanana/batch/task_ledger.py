@@ -115,9 +115,7 @@ def read_task_ledger(
         anew = replace(wanted(chosen), redone=redone)
         cleared = _after_clear(anew, task)
         rejected = item.version in there.versions.get(item.base_stem, Versions()).rejected
-        return LedgerRow(
-            item.label, ledger.get(item.key), wanted(item), None if goes_on else anew, cleared, rejected
-        )
+        return LedgerRow(item.label, ledger.get(item.key), wanted(item), None if goes_on else anew, cleared, rejected)
 
     told = [told_of(item) for item in items]
     known = {item.key for item in items}

@@ -37,6 +37,8 @@ class _NanoBananaDecoratedOperator(DecoratedOperator, NanoBananaGenerateOperator
     """
 
     custom_operator_name = "@task.nanobanana"
+    #: Airflow 3.0 asks every decorated operator for it and calls none; the SDK's operators have none.
+    xcom_push: ClassVar[None] = None
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
         *NanoBananaGenerateOperator.template_fields,

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,10 +51,11 @@ def main(port: str) -> None:
 def run_dag(file: str, dag_id: str, conf: dict[str, Any], reviewer: str | None) -> dict[str, Any]:
     """Load the file, test the DAG, return state, task states and XComs.
 
-    :param reviewer: What is answered where a task asks a person; None where none does.
+    :param reviewer: What is answered where a task asks a person (not before Airflow 3.1); None where none does.
     """
     dag = _load(file, dag_id)
-    with _reviewing(reviewer) if reviewer else contextlib.nullcontext():
+    asked = reviewer is not None and find_spec("airflow.models.hitl") is not None
+    with _reviewing(reviewer) if reviewer and asked else contextlib.nullcontext():
         tested = dag.test(run_conf=conf)
     tasks = {_name(each.task_id, each.map_index): str(each.state) for each in tested.get_task_instances()}
     names = (XComModel.run_id == tested.run_id, XComModel.dag_id == dag_id)

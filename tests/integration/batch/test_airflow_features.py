@@ -230,6 +230,15 @@ def test_editors_know_every_parameter() -> None:
     assert typed == operator - {"self", "requests"}
 
 
+def test_a_run_that_finds_all_in_place_ends_without_a_pause(decorated: Decorated) -> None:
+    """Then the result goes through ``execute`` of Airflow's own decorated operator."""
+    decorated.function = lambda: ["a kite", "a boat"]
+    decorated.attempt()
+    decorated.next_run("second")
+    run = decorated.attempt()
+    assert (run.error, decorated.pauses, run.result["count"]) == (None, [], 2)
+
+
 def test_airflow_finds_the_decorator() -> None:
     (entry,) = get_provider_info()["task-decorators"]
     module, _, name = entry["class-name"].rpartition(".")
