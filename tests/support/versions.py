@@ -30,7 +30,7 @@ HASHABLE_ASSETS: Final = Feature((3, 2), "assets as keys")
 STATE_STORE: Final = Feature((3, 3), "a task state store")
 TEAMS: Final = Feature((3, 3), "triggerers of a team")
 OUTLETS_IN_DAG_TEST: Final = Feature((3, 1), "assets as outlets in dag.test()")
-EXCEPTION_IN_CALLBACKS: Final = Feature((3, 1), "the exception in the context of callbacks")
+EXCEPTION_IN_DAG_TEST: Final = Feature((3, 3), "the exception for callbacks in dag.test()")
 REVIEWS_IN_DAG_TEST: Final = Feature((3, 3), "tasks that ask a person in dag.test()")
 RETRY_POLICIES: Final = Feature((3, 3), "retry policies")
 

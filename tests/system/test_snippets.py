@@ -16,7 +16,7 @@ from PIL import Image
 from airflow_provider_nanobanana.emulator import Emulator
 from tests.support.images import picture
 from tests.support.pages import PAGES, Snippet, snippets
-from tests.support.versions import EXCEPTION_IN_CALLBACKS, OUTLETS_IN_DAG_TEST, REVIEWS_IN_DAG_TEST, needs
+from tests.support.versions import EXCEPTION_IN_DAG_TEST, OUTLETS_IN_DAG_TEST, REVIEWS_IN_DAG_TEST, needs
 from tests.system.harness import DagTester
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_a_dag_that_is_shown_lands_what_it_buys(snippet: Snippet, place: Place) 
     assert place.landed()
 
 
-@needs(EXCEPTION_IN_CALLBACKS)
+@needs(EXCEPTION_IN_DAG_TEST)
 def test_the_alert_that_is_shown_is_sent(place: Place) -> None:
     (snippet,) = (each for each in DAGS if each.page == "guides/alerts.md")
     shown = next(each.text for each in snippets("text") if each.page == snippet.page)

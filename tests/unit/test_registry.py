@@ -13,6 +13,8 @@ import yaml
 
 from airflow_provider_nanobanana.get_provider_info import get_provider_info
 
+#: It imports what the file names, which no chain of imports tells.
+pytestmark = pytest.mark.airflow
 REPO = Path(__file__).resolve().parents[2]
 REGISTRY: dict[str, Any] = yaml.safe_load((REPO / ".airflow-registry.yaml").read_text())
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
