@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pkgutil
 from importlib import import_module
 
@@ -22,3 +23,5 @@ def preload() -> None:
     import_module("airflow.sdk.execution_time.supervisor")
     compat.reads_hook_lineage()
     Image.preinit()
+    # No collection of a fork looks through it, nor copies its pages.
+    gc.freeze()

@@ -221,8 +221,8 @@ class Outcome:
 
 STEPS = ("claim", "intent", "post", "book", "land", "manifest")
 MOMENTS = ("before", "after")
-#: Where a process is stopped: in ``make test`` before or after each step, in the campaign both.
-STOPS = [f"{moment} {step}" for step in STEPS for moment in random.sample(MOMENTS, of_campaign(1, len(MOMENTS)))]
+#: Where a process is stopped: in ``make test`` at some of all places, each time others.
+STOPS = random.sample([f"{moment} {step}" for step in STEPS for moment in MOMENTS], of_campaign(4, 12))
 #: Between the last look at the clock and the socket: the one place where standing still may buy twice.
 WINDOW = "before post"
 PICTURES = ("one", "two")
@@ -281,7 +281,11 @@ def killed_at_random(site: Site, seed: int, store: bool) -> Outcome:
 
 
 #: Seed, and whether there is a store. Their service shows late, accepts after the sender died, and fails at times.
-AT_RANDOM = {"killed at random, store": (11, True), "killed at random, no store": (12, False)}
+AT_RANDOM = dict(
+    random.sample(
+        [("killed at random, store", (11, True)), ("killed at random, no store", (12, False))], of_campaign(1, 2)
+    )
+)
 KILLS = 10
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {

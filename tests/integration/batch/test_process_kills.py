@@ -15,9 +15,10 @@ from subprocess import PIPE
 import pytest
 
 from airflow_provider_nanobanana.emulator import Emulator
+from tests.support.campaign import of_campaign
 
 REPO = Path(__file__).parents[3]
-REQUESTS, KILLS = 60, 5
+REQUESTS, KILLS = of_campaign(30, 60), of_campaign(2, 5)
 pytestmark = pytest.mark.campaign
 
 
