@@ -1,6 +1,6 @@
 """``make test``: the tests in parts, some of them side by side, since much of their time is waiting.
 
-The system tests start Airflow's processes, and after them, in a process of their own, come those with a browser
+The system tests start Airflow's processes, and after them, in a process of their own, come those with a browser too
 (Playwright keeps an asyncio loop, in which no other test could run one). Beside them run the parts that start no
 Airflow, and the targets of make that were asked for. What a part printed is shown when it has ended.
 """
@@ -65,12 +65,15 @@ def _tests(name: str, marks: str, *paths: str, urgent: bool = False) -> Part:
 
 _WITHOUT_AIRFLOW: Final = "not system"
 _UNIT: Final = ("tests/unit/batch", "tests/unit/durable", "tests/unit/landing")
+_PAGES: Final = ("tests/browser/test_gallery.py", "tests/browser/test_pages.py")
+#: A browser before an Airflow that is none, and before the documentation.
+PAGES: Final = _tests("browser, pages", "browser", *_PAGES)
 #: One after another.
 SYSTEM: Final = (
     _tests(
         "system", "system and not browser", "tests", "--ignore=tests/integration", "--ignore=tests/unit", urgent=True
     ),
-    _tests("browser", "browser", "tests/browser", urgent=True),
+    _tests("browser", "browser", "tests/browser", *(f"--ignore={path}" for path in _PAGES), urgent=True),
 )
 #: Whichever is next, the longest first; the last one has what no other has.
 OTHERS: Final = (
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     futures: list[Future[Ended]] = []
     try:
-        for pool, parts in zip(pools, (SYSTEM, beside, OTHERS), strict=True):
+        for pool, parts in zip(pools, (SYSTEM, beside, (PAGES, *OTHERS)), strict=True):
             futures += [pool.submit(run, part) for part in parts]
         ended = [_shown(future.result()) for future in as_completed(futures)]
     except KeyboardInterrupt:  # which the terminal sent the parts, too

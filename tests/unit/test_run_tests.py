@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from dev.run_tests import OTHERS, SYSTEM, Ended, Part, exit_code, main, summary
+from dev.run_tests import OTHERS, PAGES, SYSTEM, Ended, Part, exit_code, main, summary
 
 REPO = Path(__file__).parents[2]
 
@@ -59,6 +60,18 @@ def test_each_folder_of_tests_is_in_one_part() -> None:
     assert all((REPO / path).is_dir() for path in chosen)
 
 
+def test_what_has_a_browser_and_no_airflow_runs_beside_them() -> None:
+    files = [word for word in PAGES.command if word.startswith("tests")]
+    assert [word.removeprefix("--ignore=") for word in SYSTEM[1].command if word.startswith("--ignore=")] == files
+    started = re.compile(r"def test_\w+\([^)]*\b(?:stack|system|site|below_af|fab)\b")
+    started_by = {
+        str(path.relative_to(REPO))
+        for path in (REPO / "tests" / "browser").glob("test_*.py")
+        if started.search(path.read_text())
+    }
+    assert started_by and not started_by & set(files)
+
+
 @pytest.mark.parametrize("failing", [False, True])
 def test_all_parts_run_and_what_they_print_is_shown(
     failing: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
@@ -69,17 +82,18 @@ def test_all_parts_run_and_what_they_print_is_shown(
         return Part(name, (sys.executable, "-c", program), urgent)
 
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("dev.run_tests.PAGES", part("pages", 0, urgent=False))
     monkeypatch.setattr("dev.run_tests.SYSTEM", tuple(part(f"s{n}", 0, urgent=True) for n in range(2)))
     monkeypatch.setattr(
         "dev.run_tests.OTHERS", tuple(part(f"o {n}", 3 * (failing and n == 1), urgent=False) for n in range(3))
     )
     assert main(["-k", "word"]) == (3 if failing else 0)
     output = capfd.readouterr().out
-    assert output.count("['-k', 'word']") == 5
-    assert output.count(f"{tmp_path / 'home'}-") == 5
-    assert f"5 passed{'; not green: o 1' if failing else ''} in 0." in output.splitlines()[-1]
+    assert output.count("['-k', 'word']") == 6
+    assert output.count(f"{tmp_path / 'home'}-") == 6
+    assert f"6 passed{'; not green: o 1' if failing else ''} in 0." in output.splitlines()[-1]
 
 
 def test_a_part_that_is_urgent_keeps_its_priority() -> None:
     assert all(part.urgent for part in SYSTEM)
-    assert not any(part.urgent for part in OTHERS)
+    assert not any(part.urgent for part in (PAGES, *OTHERS))
