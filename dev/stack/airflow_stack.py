@@ -242,6 +242,8 @@ def airflow_environment(
         "SCHEDULER__USE_JOB_SCHEDULE": "False",  # nor when it is unpaused for a run by hand
         "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
+        # There the api-server answers no worker within 5 s, and the supervisor ends what has worked well.
+        "WORKERS__EXECUTION_API_TIMEOUT": "60",
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }
     settings = {f"AIRFLOW__{name}": value for name, value in options.items()}
