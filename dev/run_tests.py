@@ -65,6 +65,10 @@ def _tests(name: str, marks: str, *paths: str, urgent: bool = False) -> Part:
 
 _WITHOUT_AIRFLOW: Final = "not system"
 _UNIT: Final = ("tests/unit/batch", "tests/unit/durable", "tests/unit/landing")
+_REPO: Final = Path(__file__).parents[1]
+_BATCH: Final = "tests/integration/batch"
+#: Its files, of which each part of two has every other one: much of their time is waiting.
+_OF_BATCH: Final = sorted(str(path.relative_to(_REPO)) for path in (_REPO / _BATCH).glob("test_*.py"))
 _PAGES: Final = ("tests/browser/test_gallery.py", "tests/browser/test_pages.py")
 #: A browser before an Airflow that is none, and before the documentation.
 PAGES: Final = _tests("browser, pages", "browser", *_PAGES)
@@ -77,8 +81,9 @@ SYSTEM: Final = (
 )
 #: Whichever is next, the longest first; the last one has what no other has.
 OTHERS: Final = (
-    _tests("integration, batches", _WITHOUT_AIRFLOW, "tests/integration/batch"),
-    _tests("integration, all else", _WITHOUT_AIRFLOW, "tests/integration", "--ignore=tests/integration/batch"),
+    _tests("integration, batches", _WITHOUT_AIRFLOW, *_OF_BATCH[::2]),
+    _tests("integration, batches too", _WITHOUT_AIRFLOW, *_OF_BATCH[1::2]),
+    _tests("integration, all else", _WITHOUT_AIRFLOW, "tests/integration", f"--ignore={_BATCH}"),
     _tests("unit, images and batches", _WITHOUT_AIRFLOW, *_UNIT),
     _tests(
         "all else", _WITHOUT_AIRFLOW, "tests", "--ignore=tests/integration", *(f"--ignore={path}" for path in _UNIT)
